@@ -1,0 +1,256 @@
+//! What a URL asks for.
+//!
+//!     /<repository>/SHA256SUMS        /<repository>/<file>        /<repository>/<file>.sha256
+//!     /<repository>:<tag>/…           /<repository>@sha256:<hex>/…
+//!     /                               /<repository>/              pages for people
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::name::{FileName, RepositoryAddress, Tag};
+
+/// The name of the listing.
+pub const LISTING: &str = "SHA256SUMS";
+
+/// What a URL asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Address {
+    /// `/`
+    Start,
+    /// Something in a repository's directory.
+    In {
+        repository: RepositoryAddress,
+        view: View,
+        file: Asked,
+    },
+}
+
+/// Which directory of a repository.
+#[derive(Clone, Debug, PartialEq)]
+pub enum View {
+    /// All its tags.
+    Tags,
+    /// One artifact, by its tag.
+    Tag(Tag),
+    /// One artifact, pinned.
+    Digest(Digest),
+}
+
+/// What in that directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// The page for people.
+    Page,
+    /// `SHA256SUMS`
+    Listing,
+    /// `SHA256SUMS.gpg` and the other names that systemd tries.
+    Signature(String),
+    /// One of the files in the listing.
+    File(FileName),
+    /// Its line: `<file>.sha256`
+    ChecksumOf(FileName),
+}
+
+impl Address {
+    /// Reads the target of a request line. A query is ignored, percent-encoding is decoded once.
+    pub fn parse(target: &str) -> Result<Self> {
+        let bad = |why: String| Error::BadAddress {
+            path: target.to_owned(),
+            why,
+        };
+        let path = target.split(['?', '#']).next().unwrap_or_default();
+        let path = percent_decode_str(path)
+            .decode_utf8()
+            .map_err(|_| bad("it is not UTF-8 after percent-decoding".into()))?;
+        let path = path
+            .strip_prefix('/')
+            .ok_or_else(|| bad("it does not begin with '/'".into()))?;
+        if path.is_empty() {
+            return Ok(Self::Start);
+        }
+        let Some((directory, file)) = path.rsplit_once('/') else {
+            return Err(Error::NotOffered {
+                what: format!("/{path}"),
+                why: format!("files are below a repository: /<repository>/{LISTING}"),
+            });
+        };
+        let (repository, view) = parse_directory(directory).map_err(bad)?;
+        Ok(Self::In {
+            repository,
+            view,
+            file: parse_file(file).map_err(bad)?,
+        })
+    }
+}
+
+fn parse_directory(directory: &str) -> Result<(RepositoryAddress, View), String> {
+    if let Some((repository, digest)) = directory.split_once('@') {
+        return Ok((repository.parse()?, View::Digest(digest.parse()?)));
+    }
+    // A colon in the first of several components belongs to a host's port.
+    let last = directory.rfind('/').map_or(0, |slash| slash + 1);
+    match directory[last..].split_once(':') {
+        Some((base, tag)) => {
+            let repository = &directory[..last + base.len()];
+            Ok((repository.parse()?, View::Tag(tag.parse()?)))
+        }
+        None => Ok((directory.parse()?, View::Tags)),
+    }
+}
+
+fn parse_file(file: &str) -> Result<Asked, String> {
+    if file.is_empty() {
+        return Ok(Asked::Page);
+    }
+    if file == LISTING {
+        return Ok(Asked::Listing);
+    }
+    if file
+        .strip_prefix(LISTING)
+        .is_some_and(|suffix| suffix.starts_with('.'))
+    {
+        return Ok(Asked::Signature(file.to_owned()));
+    }
+    match file.strip_suffix(".sha256") {
+        Some(file) => Ok(Asked::ChecksumOf(file.parse()?)),
+        None => Ok(Asked::File(file.parse()?)),
+    }
+}
+
+/// The directory as a URL has it, without the slashes around it.
+pub struct Directory<'a>(pub &'a RepositoryAddress, pub &'a View);
+
+impl fmt::Display for Directory<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            View::Tags => write!(f, "{}", self.0),
+            View::Tag(tag) => write!(f, "{}:{tag}", self.0),
+            View::Digest(digest) => write!(f, "{}@{digest}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(repository: &str, view: View, file: Asked) -> Address {
+        Address::In {
+            repository: repository.parse().unwrap(),
+            view,
+            file,
+        }
+    }
+
+    #[test]
+    fn a_url_is_a_repository_a_view_and_a_file() {
+        let hex = "0f".repeat(32);
+        let file = |name: &str| Asked::File(name.parse().unwrap());
+        let pinned = format!("/k8s@sha256:{hex}/SHA256SUMS");
+        let digest = format!("sha256:{hex}").parse().unwrap();
+        for (path, expected) in [
+            ("/", Address::Start),
+            ("/?x", Address::Start),
+            ("/k8s/", address("k8s", View::Tags, Asked::Page)),
+            (
+                "/k8s/SHA256SUMS",
+                address("k8s", View::Tags, Asked::Listing),
+            ),
+            (
+                "/a/b/c/SHA256SUMS?x=/y",
+                address("a/b/c", View::Tags, Asked::Listing),
+            ),
+            (
+                "/k8s/SHA256SUMS.gpg",
+                address("k8s", View::Tags, Asked::Signature("SHA256SUMS.gpg".into())),
+            ),
+            (
+                "/k8s/SHA256SUMS.sha256.asc",
+                address(
+                    "k8s",
+                    View::Tags,
+                    Asked::Signature("SHA256SUMS.sha256.asc".into()),
+                ),
+            ),
+            (
+                "/k8s/a%20b.raw",
+                address("k8s", View::Tags, file("a b.raw")),
+            ),
+            (
+                "/k8s%2Fx/a.raw",
+                address("k8s/x", View::Tags, file("a.raw")),
+            ),
+            (
+                "/k8s/a.raw.sha256",
+                address(
+                    "k8s",
+                    View::Tags,
+                    Asked::ChecksumOf("a.raw".parse().unwrap()),
+                ),
+            ),
+            (
+                "/k8s:edge/a.raw",
+                address("k8s", View::Tag("edge".parse().unwrap()), file("a.raw")),
+            ),
+            (
+                "/localhost:5000/k8s/a.raw",
+                address("localhost:5000/k8s", View::Tags, file("a.raw")),
+            ),
+            (
+                "/localhost:5000/k8s:v1/a.raw",
+                address(
+                    "localhost:5000/k8s",
+                    View::Tag("v1".parse().unwrap()),
+                    file("a.raw"),
+                ),
+            ),
+            (
+                &pinned,
+                address("k8s", View::Digest(digest), Asked::Listing),
+            ),
+        ] {
+            match Address::parse(path) {
+                Ok(found) => assert_eq!(found, expected, "{path}"),
+                Err(error) => panic!("{path}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_grammars_refuse_is_a_bad_address() {
+        for (path, status) in [
+            ("", 400),
+            ("k8s/SHA256SUMS", 400),
+            ("//SHA256SUMS", 400),
+            ("/k8s//SHA256SUMS", 400),
+            ("/../SHA256SUMS", 400),
+            ("/k8s/..", 400),
+            ("/k8s/%2e%2e", 400),
+            ("/K8S/SHA256SUMS", 400),
+            ("/k8s/a%00", 400),
+            ("/k8s/a%0a", 400),
+            ("/k8s/a%2525", 400),
+            ("/k8s/%ff", 400),
+            ("/k8s:/SHA256SUMS", 400),
+            ("/k8s@sha256:00/SHA256SUMS", 400),
+            ("/k8s/.sha256", 400),
+            ("/k8s", 404),
+        ] {
+            match Address::parse(path) {
+                Ok(found) => panic!("{path:?} was accepted as {found:?}"),
+                Err(error) => assert_eq!(error.status(), status, "{path}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_is_printed_as_it_was_read() {
+        for directory in ["k8s", "a/b:v1", "ghcr.io/a/b"] {
+            let (repository, view) = parse_directory(directory).unwrap();
+            assert_eq!(Directory(&repository, &view).to_string(), directory);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Processor architectures: Go's names in registries, systemd's in file names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// OCI's name (Go's GOARCH), systemd's (`systemd-analyze architectures`), Rust's (`std::env::consts`).
+const NAMES: [(&str, &str, &str); 10] = [
+    ("amd64", "x86-64", "x86_64"),
+    ("arm64", "arm64", "aarch64"),
+    ("arm", "arm", "arm"),
+    ("386", "x86", "x86"),
+    ("ppc64le", "ppc64-le", "powerpc64"),
+    ("ppc64", "ppc64", "powerpc64"),
+    ("riscv64", "riscv64", "riscv64"),
+    ("loong64", "loongarch64", "loongarch64"),
+    ("mips64le", "mips64-le", "mips64"),
+    ("s390x", "s390x", "s390x"),
+];
+
+/// An architecture in systemd's spelling, which `%a` in a transfer file stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Architecture(Row);
+
+/// Its row in [`NAMES`].
+type Row = usize;
+
+impl Architecture {
+    /// This machine's; `None` on one that systemd or OCI has no name for.
+    pub fn of_this_machine() -> Option<Self> {
+        let big = cfg!(target_endian = "big");
+        let rust = std::env::consts::ARCH;
+        NAMES
+            .iter()
+            .position(|(oci, _, name)| *name == rust && !(big && oci.ends_with("le")))
+            .map(Self)
+    }
+
+    /// The one OCI means by this name.
+    pub fn of_oci(name: &str) -> Option<Self> {
+        NAMES.iter().position(|row| row.0 == name).map(Self)
+    }
+
+    /// systemd's name.
+    pub fn as_str(self) -> &'static str {
+        NAMES[self.0].1
+    }
+}
+
+impl FromStr for Architecture {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(row) = NAMES.iter().position(|row| row.1 == text) {
+            return Ok(Self(row));
+        }
+        let known: Vec<_> = NAMES.iter().map(|row| row.1).collect();
+        Err(
+            match NAMES.iter().find(|row| row.0 == text || row.2 == text) {
+                Some(row) => format!("architecture {text:?} is spelled {:?} by systemd", row.1),
+                None => format!(
+                    "architecture {text:?} is unknown, expected one of {}",
+                    known.join(", ")
+                ),
+            },
+        )
+    }
+}
+
+impl TryFrom<String> for Architecture {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_speak_systemds_names() {
+        assert_eq!("x86-64".parse::<Architecture>().unwrap().as_str(), "x86-64");
+        assert_eq!(
+            "amd64".parse::<Architecture>().unwrap_err(),
+            r#"architecture "amd64" is spelled "x86-64" by systemd"#
+        );
+        assert!(
+            "z80"
+                .parse::<Architecture>()
+                .unwrap_err()
+                .contains("expected one of x86-64, arm64")
+        );
+    }
+
+    #[test]
+    fn registries_speak_gos_names() {
+        assert_eq!(Architecture::of_oci("amd64"), "x86-64".parse().ok());
+        assert_eq!(Architecture::of_oci("ppc64le"), "ppc64-le".parse().ok());
+        assert_eq!(Architecture::of_oci("x86_64"), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_name() {
+        assert!(Architecture::of_this_machine().is_some());
+    }
+}

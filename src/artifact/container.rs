@@ -1,0 +1,132 @@
+//! Container images: what docker, podman and buildah build and push.
+//!
+//! They are always offered as one `.tar.gz`, so that a transfer file outlives a change of the build.
+//! One gzip layer is that file as it is; anything else has to be made into it first, which is not
+//! done yet.
+
+use super::{Offer, Recognised, call, refusal, suffix};
+use crate::manifest::Image;
+
+/// The configs of container images, OCI's and Docker's.
+const CONFIGS: [&str; 2] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+];
+
+/// An image config says so, unless a layer has a title: then it was pushed as a file.
+pub(super) fn recognise(image: &Image) -> Option<Recognised> {
+    let config = image.config.as_ref()?;
+    let is_container = CONFIGS.contains(&config.media_type.as_str())
+        && image.layers.iter().all(|layer| layer.title().is_none());
+    if !is_container {
+        return None;
+    }
+    let left_out = |reason: String| {
+        Some(Recognised {
+            offers: Vec::new(),
+            left_out: vec![reason],
+        })
+    };
+    for (n, layer) in image.layers.iter().enumerate() {
+        if let Some(why) = refusal(layer) {
+            return left_out(format!("{}: {why}", call(n, layer)));
+        }
+    }
+    match image.layers.as_slice() {
+        [] => left_out("container image without layers".into()),
+        [layer] if suffix::of_tar(&layer.media_type) == Some(".tar.gz") => Some(Recognised {
+            offers: vec![Offer {
+                suffix: ".tar.gz".into(),
+                long_suffix: None,
+                digest: layer.digest,
+                size: layer.size,
+            }],
+            left_out: Vec::new(),
+        }),
+        [layer] => left_out(format!(
+            "container image whose layer is {}, only a gzip layer can be offered yet",
+            layer.media_type
+        )),
+        layers => left_out(format!(
+            "container image of {} layers, only images of one gzip layer can be offered yet",
+            layers.len()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Manifest;
+
+    fn reason_or_suffix(config: &str, layers: &[&str]) -> String {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let layers: Vec<_> = layers
+            .iter()
+            .map(|media_type| {
+                format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":1}}"#)
+            })
+            .collect();
+        let json = format!(
+            r#"{{"config":{{"mediaType":"{config}","digest":"{digest}","size":1}},"layers":[{}]}}"#,
+            layers.join(",")
+        );
+        let Ok(Manifest::Image(image)) = Manifest::parse(None, json.as_bytes()) else {
+            panic!("{json}")
+        };
+        match recognise(&image) {
+            None => "not a container image".into(),
+            Some(Recognised { offers, left_out }) => match offers.first() {
+                Some(offer) => offer.suffix.clone(),
+                None => left_out.join("; "),
+            },
+        }
+    }
+
+    #[test]
+    fn one_gzip_layer_is_the_file_as_it_is() {
+        let [oci, docker] = CONFIGS;
+        let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+        for (config, layers, expected) in [
+            (oci, [gzip].as_slice(), ".tar.gz"),
+            (
+                docker,
+                &["application/vnd.docker.image.rootfs.diff.tar.gzip"],
+                ".tar.gz",
+            ),
+            (
+                "application/vnd.oci.empty.v1+json",
+                &[gzip],
+                "not a container image",
+            ),
+            (oci, &[], "container image without layers"),
+            (
+                oci,
+                &[gzip, gzip],
+                "container image of 2 layers, only images of one gzip layer can be offered yet",
+            ),
+            (
+                oci,
+                &["application/vnd.oci.image.layer.v1.tar+zstd"],
+                "container image whose layer is application/vnd.oci.image.layer.v1.tar+zstd, \
+                 only a gzip layer can be offered yet",
+            ),
+            (
+                oci,
+                &["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"],
+                "layer 1: it is encrypted",
+            ),
+            (
+                docker,
+                &["application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"],
+                "layer 1: it is a foreign layer, whose bytes are not in the registry",
+            ),
+        ] {
+            assert_eq!(
+                reason_or_suffix(config, layers),
+                expected,
+                "{config} {layers:?}"
+            );
+        }
+    }
+}

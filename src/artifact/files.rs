@@ -1,0 +1,153 @@
+//! Files pushed as they are, each its own layer: `oras push FILE…` and its like.
+//!
+//! `oras push FILE` types every file as `application/vnd.oci.image.layer.v1.tar`, whatever is in
+//! it. So the title decides, and a tar type is believed only where no title contradicts it.
+
+use super::{Offer, Recognised, call, refusal, suffix};
+use crate::manifest::{Descriptor, Image};
+
+/// What oras calls a file that nobody gave a type.
+const ORAS_DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Takes every manifest.
+pub(super) fn recognise(image: &Image) -> Option<Recognised> {
+    let mut recognised = Recognised::default();
+    for (n, layer) in image.layers.iter().enumerate() {
+        match suffix_of(layer) {
+            Ok(suffix) => recognised.offers.push(Offer {
+                suffix: suffix.to_owned(),
+                long_suffix: layer.title().and_then(suffix::with_kind).map(str::to_owned),
+                digest: layer.digest,
+                size: layer.size,
+            }),
+            Err(why) => recognised
+                .left_out
+                .push(format!("{}: {why}", call(n, layer))),
+        }
+    }
+    if image.layers.is_empty() {
+        recognised.left_out.push("it has no layers".into());
+    }
+    Some(recognised)
+}
+
+fn suffix_of(layer: &Descriptor) -> Result<&str, String> {
+    if let Some(why) = refusal(layer) {
+        return Err(why);
+    }
+    let by_type = suffix::of_tar(&layer.media_type);
+    match layer.title() {
+        Some(title) => suffix::of_name(title)
+            .or_else(|| by_type.filter(|_| layer.media_type != ORAS_DEFAULT))
+            .ok_or_else(|| {
+                format!(
+                    "neither its title nor its type {:?} says what image or archive it is",
+                    layer.media_type
+                )
+            }),
+        None => by_type.ok_or_else(|| {
+            format!(
+                "it has no title and its type {:?} is not a tar's",
+                layer.media_type
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(media_type: &str, title: Option<&str>) -> Descriptor {
+        let title = title.map(|title| {
+            (
+                "org.opencontainers.image.title".to_owned(),
+                title.to_owned(),
+            )
+        });
+        Descriptor {
+            media_type: media_type.into(),
+            digest: crate::digest::Digest::of(b""),
+            size: 0,
+            annotations: title.into_iter().collect(),
+            is_foreign: false,
+        }
+    }
+
+    #[test]
+    fn the_title_decides_then_a_tar_type() {
+        let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+        for (media_type, title, expected, why) in [
+            (
+                ORAS_DEFAULT,
+                Some("k8s.raw"),
+                Some(".raw"),
+                "a plain oras push",
+            ),
+            (
+                ORAS_DEFAULT,
+                Some("k8s.tar"),
+                Some(".tar"),
+                "a plain oras push of a tar",
+            ),
+            (
+                ORAS_DEFAULT,
+                Some("README.md"),
+                None,
+                "oras types that as a tar too",
+            ),
+            (
+                ORAS_DEFAULT,
+                None,
+                Some(".tar"),
+                "no title: the type is all there is",
+            ),
+            (gzip, Some("layer.3.tar.gz"), Some(".tar.gz"), "both agree"),
+            (
+                gzip,
+                Some("usr"),
+                Some(".tar.gz"),
+                "a directory that oras packed",
+            ),
+            (gzip, Some("k8s.raw"), Some(".raw"), "title before type"),
+            (gzip, None, Some(".tar.gz"), "type alone"),
+            (
+                "application/octet-stream",
+                Some("k8s.raw.xz"),
+                Some(".raw.xz"),
+                "title alone",
+            ),
+            ("application/octet-stream", None, None, "nothing to go by"),
+            (
+                "application/spdx+json",
+                Some("sbom.json"),
+                None,
+                "not an image",
+            ),
+        ] {
+            assert_eq!(suffix_of(&layer(media_type, title)).ok(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn every_layer_is_a_file_or_has_a_reason() {
+        let image = Image {
+            artifact_type: None,
+            config: None,
+            layers: vec![
+                layer(ORAS_DEFAULT, Some("a.sysext.raw")),
+                layer(ORAS_DEFAULT, Some("notes.txt")),
+            ],
+            annotations: Default::default(),
+        };
+        let found = recognise(&image).unwrap();
+        assert_eq!(found.offers.len(), 1);
+        assert_eq!(found.offers[0].long_suffix.as_deref(), Some(".sysext.raw"));
+        assert_eq!(
+            found.left_out,
+            [
+                r#"layer 2 ("notes.txt"): neither its title nor its type "application/vnd.oci.image.layer.v1.tar" says what image or archive it is"#
+            ]
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! What is kept on disk between two runs: manifests and configs by digest, and what each tag was.
+//!
+//! Everything here can be lost without harm. A file is written to a temporary name and renamed, so a
+//! kill at any moment leaves it whole or not there; what a crash of the machine leaves is found out
+//! when it is read, for a document is checked against its digest each time.
+//!
+//!     documents/<hex>     a manifest, index or config, as the registry has it
+//!     tags/<hex>          {"source": NAME, "tags": {TAG: DIGEST}}, <hex> is the SHA-256 of NAME
+//!     tmp/                files being written
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use log::{debug, warn};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::Tag;
+
+/// Temporary files older than this belong to nobody any more.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The cache, or nothing where there is no directory for it.
+pub struct Cache {
+    root: Option<PathBuf>,
+    has_warned: AtomicBool,
+    written: AtomicU64,
+}
+
+/// `tags/<hex>`
+#[derive(Deserialize, Serialize)]
+struct TagsFile {
+    source: String,
+    tags: BTreeMap<String, String>,
+}
+
+impl Cache {
+    /// The cache in this directory; with `None` nothing is kept.
+    pub fn new(root: Option<PathBuf>) -> Self {
+        if let Some(root) = &root {
+            sweep(&root.join("tmp"));
+        }
+        Self {
+            root,
+            has_warned: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    /// A document, if it is there and undamaged.
+    pub fn document(&self, digest: Digest) -> Option<Vec<u8>> {
+        let path = self.document_path(digest)?;
+        let bytes = fs::read(&path).ok()?;
+        if Digest::of(&bytes) == digest {
+            return Some(bytes);
+        }
+        warn!(
+            "cache file {} is damaged, it is fetched again",
+            path.display()
+        );
+        let _ = fs::remove_file(&path); // else it is replaced
+        None
+    }
+
+    /// Is there a document by that digest, damaged perhaps?
+    pub fn has_document(&self, digest: Digest) -> bool {
+        self.document_path(digest)
+            .is_some_and(|path| path.is_file())
+    }
+
+    /// Keeps a document whose digest was checked.
+    pub fn keep_document(&self, digest: Digest, bytes: &[u8]) {
+        if let Some(path) = self.document_path(digest) {
+            self.write(&path, bytes);
+        }
+    }
+
+    /// What each tag of a source was when it was last asked for. A hint: tags move.
+    pub fn tags(&self, source: &str) -> BTreeMap<Tag, Digest> {
+        let read = || -> Option<TagsFile> {
+            let bytes = fs::read(self.tags_path(source)?).ok()?;
+            serde_json::from_slice(&bytes)
+                .ok()
+                .filter(|file: &TagsFile| file.source == source)
+        };
+        let tags = read().map(|file| file.tags).unwrap_or_default();
+        tags.into_iter()
+            .filter_map(|(tag, digest)| Some((tag.parse().ok()?, digest.parse().ok()?)))
+            .collect()
+    }
+
+    /// Keeps what each tag of a source is.
+    pub fn keep_tags(&self, source: &str, tags: &BTreeMap<Tag, Digest>) {
+        let Some(path) = self.tags_path(source) else {
+            return;
+        };
+        let file = TagsFile {
+            source: source.to_owned(),
+            tags: tags
+                .iter()
+                .map(|(tag, digest)| (tag.to_string(), digest.to_string()))
+                .collect(),
+        };
+        match serde_json::to_vec(&file) {
+            Ok(json) => self.write(&path, &json),
+            Err(error) => debug!("tags of {source} are not kept: {error}"),
+        }
+    }
+
+    fn document_path(&self, digest: Digest) -> Option<PathBuf> {
+        Some(self.root.as_ref()?.join("documents").join(digest.hex()))
+    }
+
+    fn tags_path(&self, source: &str) -> Option<PathBuf> {
+        Some(
+            self.root
+                .as_ref()?
+                .join("tags")
+                .join(Digest::of(source.as_bytes()).hex()),
+        )
+    }
+
+    /// Writes a file whole or not at all. Without a cache the service goes on, so one warning is all.
+    fn write(&self, path: &Path, bytes: &[u8]) {
+        let Some(root) = &self.root else { return };
+        // Unlike any other's: two processes may share the directory for a moment.
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let temporary = root.join("tmp").join(format!("{}-{number}", process::id()));
+        if let Err(error) = write_and_rename(&temporary, path, bytes) {
+            let _ = fs::remove_file(&temporary); // it may not even be there
+            if !self.has_warned.swap(true, Ordering::Relaxed) {
+                warn!(
+                    "cache {} cannot be written, going on without it: {error}",
+                    root.display()
+                );
+            }
+        }
+    }
+}
+
+fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    for directory in [temporary, path].into_iter().filter_map(Path::parent) {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(temporary, bytes)?;
+    fs::rename(temporary, path)
+}
+
+/// Removes what killed processes left.
+fn sweep(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let age = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|time| SystemTime::now().duration_since(time).ok());
+        if age.is_some_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(entry.path()); // the next start tries again
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that goes when the test ends.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir()
+                .join(format!("sysext-oci-proxy-cache-{name}-{}", process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn documents_come_back_as_they_were_or_not_at_all() {
+        let directory = Directory::new("documents");
+        let digest = Digest::of(b"{}");
+        let cache = Cache::new(Some(directory.0.clone()));
+        assert_eq!(cache.document(digest), None);
+        cache.keep_document(digest, b"{}");
+        assert!(cache.has_document(digest));
+        assert_eq!(cache.document(digest).as_deref(), Some(&b"{}"[..]));
+
+        let path = directory.0.join("documents").join(digest.hex());
+        for damage in [&b""[..], b"{", b"{ }"] {
+            fs::write(&path, damage).unwrap();
+            assert_eq!(cache.document(digest), None, "{damage:?}");
+            assert!(!path.exists(), "{damage:?} is still there");
+        }
+        assert_eq!(fs::read_dir(directory.0.join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn tags_are_kept_for_each_source() {
+        let directory = Directory::new("tags");
+        let cache = Cache::new(Some(directory.0.clone()));
+        let tags: BTreeMap<Tag, Digest> = [("v1".parse().unwrap(), Digest::of(b"1"))].into();
+        cache.keep_tags("localhost:5000/a", &tags);
+        assert_eq!(cache.tags("localhost:5000/a"), tags);
+        assert_eq!(cache.tags("localhost:5000/b"), BTreeMap::new());
+        fs::write(cache.tags_path("localhost:5000/a").unwrap(), "{\"source\":").unwrap();
+        assert_eq!(cache.tags("localhost:5000/a"), BTreeMap::new());
+    }
+
+    #[test]
+    fn only_abandoned_temporary_files_are_swept() {
+        let directory = Directory::new("sweep");
+        let tmp = directory.0.join("tmp");
+        fs::create_dir_all(&tmp).unwrap();
+        let old = fs::File::create(tmp.join("1-0")).unwrap();
+        old.set_modified(SystemTime::now() - ABANDONED - Duration::from_secs(60))
+            .unwrap();
+        fs::File::create(tmp.join("2-0")).unwrap();
+        Cache::new(Some(directory.0.clone()));
+        assert!(!tmp.join("1-0").exists());
+        assert!(tmp.join("2-0").exists());
+    }
+
+    #[test]
+    fn without_a_directory_nothing_is_kept() {
+        let cache = Cache::new(None);
+        cache.keep_document(Digest::of(b"{}"), b"{}");
+        assert_eq!(cache.document(Digest::of(b"{}")), None);
+    }
+}

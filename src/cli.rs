@@ -1,0 +1,80 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Serves OCI registries to systemd-sysupdate.
+///
+/// Without a command it serves. It is meant to be started by sysext-oci-proxy.socket, and leaves
+/// when nobody asks any more.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct CommandLine {
+    /// Read this settings file alone, instead of /etc/sysext-oci-proxy/config.toml and drop-ins
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer systemd-sysupdate on the socket that systemd hands over (the default)
+    Serve(Serve),
+}
+
+/// How to serve.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// Listen here, where systemd hands over no socket
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl CommandLine {
+    /// The command, which is to serve if none was given. Its options may stand before it.
+    pub fn command(self) -> Command {
+        let before = self.serve;
+        match self.command {
+            None => Command::Serve(before),
+            Some(Command::Serve(serve)) => Command::Serve(Serve {
+                listen: serve.listen.or(before.listen),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(words.split(' '))
+    }
+
+    #[test]
+    fn serve_is_the_default_and_options_stand_anywhere() {
+        for words in [
+            "sysext-oci-proxy --config /c --listen 127.0.0.1:1",
+            "sysext-oci-proxy --config /c serve --listen 127.0.0.1:1",
+            "sysext-oci-proxy --listen 127.0.0.1:1 serve --config /c",
+            "sysext-oci-proxy serve --listen 127.0.0.1:1 --config /c",
+        ] {
+            let line = parse(words).unwrap();
+            assert_eq!(line.config.as_deref(), Some("/c".as_ref()), "{words}");
+            let Command::Serve(Serve { listen }) = line.command();
+            assert_eq!(listen, Some("127.0.0.1:1".parse().unwrap()), "{words}");
+        }
+        assert!(
+            parse("sysext-oci-proxy serve --listen 5001").is_err(),
+            "no address"
+        );
+    }
+}

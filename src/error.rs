@@ -1,0 +1,295 @@
+//! Every way to fail, what the person reading the journal is told, and the HTTP status it becomes.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::digest::Digest;
+
+/// The result of everything that can fail in a way a client or an administrator hears of.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What lies below an error. Shared, for one failed listing may answer several requests.
+pub type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// What went wrong.
+#[derive(Clone, Debug)]
+pub enum Error {
+    /// The client's address is not one of ours.
+    BadAddress { path: String, why: String },
+    /// The URL names a registry that the settings do not allow.
+    RegistryNotAllowed { host: String },
+    /// There is nothing by that name.
+    NotOffered { what: String, why: String },
+    /// Neither GET nor HEAD.
+    MethodNotAllowed { method: String },
+    /// The request's head could not be read; `status` says how.
+    BadRequest { status: u16, why: String },
+    /// As many clients as we serve at once are being served.
+    Full { limit: usize },
+
+    /// No connection to the registry: refused, no such host, no route, bad certificate.
+    Unreachable { url: String, cause: Cause },
+    /// The connection broke, or what came over it was not HTTP.
+    Broken { url: String, cause: Cause },
+    /// The registry did not answer in time.
+    TooSlow { url: String, limit: Duration },
+    /// The registry asks us to come back later (429, 503).
+    Busy {
+        url: String,
+        status: u16,
+        retry_after: Duration,
+    },
+    /// The registry reports a fault of its own (408, 500, 502, 504).
+    Failing { url: String, status: u16 },
+    /// The registry wants a login or refuses this one (401, 403).
+    Denied { url: String, status: u16 },
+    /// The registry has no such thing (404).
+    Missing { url: String },
+    /// The registry answered with a status or a form that makes no sense here.
+    Nonsense { url: String, why: String },
+    /// The bytes received are not the bytes that were asked for.
+    WrongBytes {
+        what: String,
+        expected: Digest,
+        found: Digest,
+    },
+    /// Fewer or more bytes than were announced.
+    WrongSize {
+        what: String,
+        expected: u64,
+        found: u64,
+    },
+    /// A manifest or index that cannot be understood.
+    BadManifest { what: String, why: String },
+
+    /// An OCI layout directory lacks something or holds something else.
+    BadLayout { path: PathBuf, why: String },
+    /// Reading or writing `path` failed.
+    File {
+        path: PathBuf,
+        cause: Arc<io::Error>,
+    },
+
+    /// A settings file is wrong. `line` counts from 1.
+    BadSettings {
+        path: PathBuf,
+        line: Option<usize>,
+        why: String,
+    },
+    /// There is no usable socket to listen on.
+    NoSocket {
+        why: String,
+        cause: Option<Arc<io::Error>>,
+    },
+    /// The running service cannot go on.
+    Service {
+        what: &'static str,
+        cause: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// The HTTP status a client gets. Never 401: systemd would ask nobody for a password.
+    pub fn status(&self) -> u16 {
+        match self {
+            Error::BadAddress { .. } => 400,
+            Error::RegistryNotAllowed { .. } | Error::Denied { .. } => 403,
+            Error::NotOffered { .. } | Error::Missing { .. } => 404,
+            Error::MethodNotAllowed { .. } => 405,
+            Error::BadRequest { status, .. } => *status,
+            Error::File { .. }
+            | Error::BadSettings { .. }
+            | Error::NoSocket { .. }
+            | Error::Service { .. } => 500,
+            Error::Unreachable { .. }
+            | Error::Broken { .. }
+            | Error::Failing { .. }
+            | Error::Nonsense { .. }
+            | Error::WrongBytes { .. }
+            | Error::WrongSize { .. }
+            | Error::BadManifest { .. }
+            | Error::BadLayout { .. } => 502,
+            Error::Full { .. } | Error::Busy { .. } => 503,
+            Error::TooSlow { .. } => 504,
+        }
+    }
+
+    /// What the client is told to wait before it asks again (`Retry-After`).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Busy { retry_after, .. } => Some(*retry_after),
+            Error::Full { .. } => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// Is the whole registry in trouble, rather than one of its artifacts?
+    pub fn is_of_the_whole_registry(&self) -> bool {
+        matches!(self, Error::Unreachable { .. } | Error::Busy { .. })
+    }
+
+    /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, else 1.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Error::BadSettings { .. } => 78,
+            _ => 1,
+        }
+    }
+
+    /// The error and its causes in one line, for the journal and for `X-Reason`.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Libraries like to repeat their cause in their own text.
+            if !line.ends_with(&text) {
+                line.push_str(": ");
+                line.push_str(&text);
+            }
+            cause = error.source();
+        }
+        line
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::BadAddress { path, why } => write!(f, "bad address {path:?}: {why}"),
+            Error::RegistryNotAllowed { host } => write!(
+                f,
+                "registry {host} is neither the default registry nor allowed; \
+                 to allow it add it to 'allow' in /etc/sysext-oci-proxy/config.toml"
+            ),
+            Error::NotOffered { what, why } => write!(f, "{what} is not offered: {why}"),
+            Error::MethodNotAllowed { method } => {
+                write!(f, "method {method:?} is not allowed, only GET and HEAD are")
+            }
+            Error::BadRequest { why, .. } => write!(f, "bad request: {why}"),
+            Error::Full { limit } => {
+                write!(f, "{limit} clients are being served, which is the limit")
+            }
+            Error::Unreachable { url, .. } => {
+                write!(
+                    f,
+                    "cannot connect for {url}; is the registry up, is its address right?"
+                )
+            }
+            Error::Broken { url, .. } => write!(f, "connection broke at {url}"),
+            Error::TooSlow { url, limit } => {
+                write!(f, "no answer within {} s from {url}", limit.as_secs())
+            }
+            Error::Busy {
+                url,
+                status,
+                retry_after,
+            } => write!(
+                f,
+                "registry is busy (status {status}) at {url}, it asks to wait {} s",
+                retry_after.as_secs()
+            ),
+            Error::Failing { url, status } => {
+                write!(
+                    f,
+                    "registry fails (status {status}) at {url}; its own log says why"
+                )
+            }
+            Error::Denied { url, status } => {
+                write!(f, "registry denies access (status {status}) to {url}")
+            }
+            Error::Missing { url } => write!(f, "registry has no {url}"),
+            Error::Nonsense { url, why } => write!(f, "unexpected answer from {url}: {why}"),
+            Error::WrongBytes {
+                what,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "{what} has the wrong bytes: expected {expected}, found {found}"
+                )
+            }
+            Error::WrongSize {
+                what,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "{what} has the wrong size: expected {expected} bytes, found {found}"
+                )
+            }
+            Error::BadManifest { what, why } => write!(f, "{what} cannot be understood: {why}"),
+            Error::BadLayout { path, why } => write!(f, "OCI layout {}: {why}", path.display()),
+            Error::File { path, .. } => write!(f, "{} cannot be read or written", path.display()),
+            Error::BadSettings {
+                path,
+                line: Some(line),
+                why,
+            } => {
+                write!(f, "settings {}:{line}: {why}", path.display())
+            }
+            Error::BadSettings {
+                path,
+                line: None,
+                why,
+            } => {
+                write!(f, "settings {}: {why}", path.display())
+            }
+            Error::NoSocket { why, .. } => write!(f, "no socket to serve: {why}"),
+            Error::Service { what, .. } => write!(f, "cannot {what}"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::Unreachable { cause, .. } | Error::Broken { cause, .. } => Some(cause.as_ref()),
+            Error::File { cause, .. } | Error::Service { cause, .. } => Some(cause.as_ref()),
+            Error::NoSocket { cause, .. } => cause.as_ref().map(|cause| cause.as_ref() as _),
+            Error::BadAddress { .. }
+            | Error::RegistryNotAllowed { .. }
+            | Error::NotOffered { .. }
+            | Error::MethodNotAllowed { .. }
+            | Error::BadRequest { .. }
+            | Error::Full { .. }
+            | Error::TooSlow { .. }
+            | Error::Busy { .. }
+            | Error::Failing { .. }
+            | Error::Denied { .. }
+            | Error::Missing { .. }
+            | Error::Nonsense { .. }
+            | Error::WrongBytes { .. }
+            | Error::WrongSize { .. }
+            | Error::BadManifest { .. }
+            | Error::BadLayout { .. }
+            | Error::BadSettings { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_tells_the_whole_story() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = Error::Unreachable {
+            url: "http://localhost:5000/v2/a/tags/list".into(),
+            cause: Arc::new(refused),
+        };
+        assert_eq!(
+            error.line(),
+            "cannot connect for http://localhost:5000/v2/a/tags/list; \
+             is the registry up, is its address right?: connection refused"
+        );
+        assert_eq!(error.status(), 502);
+    }
+}

@@ -1,0 +1,488 @@
+//! Bytes → [`Request`]; [`Answer`] → bytes.
+//!
+//! Requests are read under our own limits, and only the head of an answer is printed by tiny_http:
+//! its server can be made to abort by one request, and its copying ends a broken body with a clean
+//! end mark, so that a cut file looks whole (both measured with 0.12).
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use tiny_http::{HTTPVersion, Header, Response};
+
+use crate::error::{Error, Result};
+use crate::payload::Verified;
+
+/// Largest head of a request.
+const MAX_HEAD: usize = 16 << 10;
+/// Most headers in it.
+const MAX_HEADERS: usize = 64;
+/// From the first byte we wait for to the end of the head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes nothing for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest that a client we refused is listened to, so that it reads why.
+const LINGER: Duration = Duration::from_millis(500);
+/// Piece by which a blob is passed on.
+const BUFFER: usize = 128 << 10;
+/// Longest `X-Reason`. What registries say is in it, and clients have limits too.
+const MAX_REASON: usize = 1000;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// `GET`, `HEAD`, or whatever it sent.
+    pub method: String,
+    /// The target of the request line: path and query.
+    pub target: String,
+    /// `Accept` names `text/html`: a person with a browser.
+    pub wants_html: bool,
+    /// The `x` of HTTP/1.x.
+    minor: u8,
+    /// Another request may follow on the connection.
+    keeps_alive: bool,
+    has_body: bool,
+}
+
+/// What it gets.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Headers but for those about the body's length.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Body,
+}
+
+/// The body of an answer. Its length is always known.
+pub enum Body {
+    /// All of it.
+    Text(String),
+    /// A blob to come, and its size.
+    Blob(Verified<Box<dyn Read + Send>>, u64),
+    /// The size alone, for HEAD.
+    SizeOnly(u64),
+}
+
+/// Why an answer was not sent whole.
+#[derive(Debug)]
+pub enum Interrupted {
+    /// The client went away, or took nothing for too long.
+    Client(io::Error),
+    /// The body could not be had.
+    Body(Error),
+}
+
+impl Request {
+    /// Is only the head of the answer wanted?
+    pub fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+}
+
+impl Answer {
+    /// An answer of text.
+    pub fn text(media_type: &'static str, text: String) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("Content-Type", media_type.to_owned())],
+            body: Body::Text(text),
+        }
+    }
+
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Body::Text(String::new()),
+        }
+    }
+
+    /// An error: no body, for systemd 262 keeps one as a partial download; the reason in a header.
+    pub fn error(error: &Error) -> Self {
+        let mut answer = Self::empty(error.status());
+        answer
+            .headers
+            .push(("X-Reason", header_text(&error.line())));
+        if let Some(wait) = error.retry_after() {
+            answer
+                .headers
+                .push(("Retry-After", wait.as_secs().max(1).to_string()));
+        }
+        if matches!(error, Error::MethodNotAllowed { .. }) {
+            answer.headers.push(("Allow", "GET, HEAD".to_owned()));
+        }
+        answer
+    }
+
+    fn size(&self) -> u64 {
+        match &self.body {
+            Body::Text(text) => text.len() as u64,
+            Body::Blob(_, size) | Body::SizeOnly(size) => *size,
+        }
+    }
+}
+
+/// A client's connection.
+pub struct Connection {
+    stream: TcpStream,
+    /// What came and is not used yet; the beginning of the next request, when a client is in a hurry.
+    received: Vec<u8>,
+}
+
+impl Connection {
+    /// A connection just accepted.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        Ok(Self {
+            stream,
+            received: Vec::new(),
+        })
+    }
+
+    /// The next request; `None` when the client closed the connection or said nothing for too long.
+    pub fn request(&mut self) -> Result<Option<Request>> {
+        let deadline = Instant::now() + HEAD_TIMEOUT;
+        loop {
+            if let Some((request, length)) = parse_head(&self.received)? {
+                self.received.drain(..length);
+                // Nobody who asks us has anything to tell.
+                if request.has_body && matches!(request.method.as_str(), "GET" | "HEAD") {
+                    let why = "a request here has no body".to_owned();
+                    return Err(Error::BadRequest { status: 413, why });
+                }
+                return Ok(Some(request));
+            }
+            if self.received.len() >= MAX_HEAD {
+                let why = format!("the head is longer than {MAX_HEAD} bytes");
+                return Err(Error::BadRequest { status: 431, why });
+            }
+            match self.receive(deadline) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) && self.received.is_empty() => return Ok(None),
+                Err(error) if is_timeout(&error) => {
+                    let why = format!(
+                        "the head did not arrive within {} s",
+                        HEAD_TIMEOUT.as_secs()
+                    );
+                    return Err(Error::BadRequest { status: 408, why });
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    fn receive(&mut self, deadline: Instant) -> io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let filled = self.received.len();
+        self.received.resize(MAX_HEAD, 0);
+        let result = self.stream.read(&mut self.received[filled..]);
+        self.received
+            .truncate(filled + result.as_ref().map_or(0, |n| *n));
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.receive(deadline),
+            result => result,
+        }
+    }
+
+    /// Sends an answer. True when the client may ask again on this connection.
+    pub fn answer(&mut self, request: &Request, answer: Answer) -> Result<bool, Interrupted> {
+        let keeps_alive = request.keeps_alive && !request.has_body;
+        write_answer(&mut self.stream, request, answer, keeps_alive)?;
+        Ok(keeps_alive)
+    }
+
+    /// Tells a client why it is not served, and closes the connection.
+    ///
+    /// It is listened to for a moment more: closing with bytes unread resets the connection, and the
+    /// reset can overtake the answer.
+    pub fn refuse(mut self, error: &Error) {
+        self.tell(error);
+        let deadline = Instant::now() + LINGER;
+        while self.receive(deadline).is_ok_and(|n| n > 0) {
+            self.received.clear();
+        }
+    }
+
+    /// The same without waiting for anything: for a client that there is no thread for.
+    pub fn turn_away(mut self, error: &Error) {
+        if self.stream.set_nonblocking(true).is_ok() {
+            let _ = self.stream.read(&mut [0; MAX_HEAD]); // what there is of a request, most often all
+            self.tell(error);
+        }
+    }
+
+    fn tell(&mut self, error: &Error) {
+        let request = Request {
+            method: String::new(),
+            target: String::new(),
+            wants_html: false,
+            minor: 1,
+            keeps_alive: false,
+            has_body: false,
+        };
+        // A client that went away need not be told.
+        let _ = write_answer(&mut self.stream, &request, Answer::error(error), false);
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// Reads a request's head, if it is there to its end, and says how many bytes it has.
+fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
+    let bad = |status, why: &str| Error::BadRequest {
+        status,
+        why: why.to_owned(),
+    };
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut headers);
+    let length = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(bad(431, &format!("more than {MAX_HEADERS} headers")));
+        }
+        Err(httparse::Error::Version) => return Err(bad(400, "not HTTP/1.0 or HTTP/1.1")),
+        Err(error) => return Err(bad(400, &error.to_string())),
+    };
+    let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
+        return Ok(None);
+    };
+    let named = |name: &'static str| {
+        head.headers
+            .iter()
+            .filter(move |header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value)
+    };
+    let has_word = |name, word: &str| {
+        named(name).any(|value| {
+            let mut words = value
+                .split(|b| matches!(b, b',' | b';'))
+                .map(<[u8]>::trim_ascii);
+            words.any(|found| found.eq_ignore_ascii_case(word.as_bytes()))
+        })
+    };
+    let has_body = named("Transfer-Encoding").next().is_some()
+        || named("Content-Length").any(|length| length.trim_ascii() != b"0");
+    let request = Request {
+        method: method.to_owned(),
+        target: origin_form(target).to_owned(),
+        wants_html: has_word("Accept", "text/html"),
+        minor,
+        keeps_alive: minor == 1 && !has_word("Connection", "close"),
+        has_body,
+    };
+    Ok(Some((request, length)))
+}
+
+/// The target without scheme and authority, which clients send when they take us for a proxy.
+fn origin_form(target: &str) -> &str {
+    let Some(rest) = target.strip_prefix("http://") else {
+        return target;
+    };
+    rest.find('/').map_or("/", |slash| &rest[slash..])
+}
+
+fn write_answer(
+    stream: &mut impl Write,
+    request: &Request,
+    answer: Answer,
+    keeps_alive: bool,
+) -> Result<(), Interrupted> {
+    let mut bytes = head(request, &answer, keeps_alive);
+    match answer.body {
+        Body::Text(text) => {
+            if !request.is_head() {
+                bytes.extend_from_slice(text.as_bytes());
+            }
+            stream.write_all(&bytes).map_err(Interrupted::Client)
+        }
+        Body::SizeOnly(_) => stream.write_all(&bytes).map_err(Interrupted::Client),
+        Body::Blob(mut blob, size) => {
+            stream.write_all(&bytes).map_err(Interrupted::Client)?;
+            let mut buffer = vec![0; BUFFER.min(usize::try_from(size).unwrap_or(BUFFER))];
+            loop {
+                match blob.fill(&mut buffer).map_err(Interrupted::Body)? {
+                    0 => return Ok(()),
+                    n => stream
+                        .write_all(&buffer[..n])
+                        .map_err(Interrupted::Client)?,
+                }
+            }
+        }
+    }
+}
+
+/// The head of an answer.
+fn head(request: &Request, answer: &Answer, keeps_alive: bool) -> Vec<u8> {
+    let server = concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")).to_owned();
+    let headers = std::iter::once(("Server", server))
+        .chain(answer.headers.iter().cloned())
+        // What was made out of checked parts is a header; anything else has no place in an answer.
+        .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
+        .collect();
+    // systemd's images stay far below what 32-bit machines cannot count.
+    let size = usize::try_from(answer.size()).unwrap_or(usize::MAX);
+    let mut head = Vec::with_capacity(512);
+    Response::new(answer.status.into(), headers, io::empty(), Some(size), None)
+        // Above its threshold tiny_http announces chunks instead of a length.
+        .with_chunked_threshold(usize::MAX)
+        // No request headers: a TE among them would make it drop the length.
+        .raw_print(&mut head, HTTPVersion(1, request.minor), &[], true, None)
+        .expect("a Vec takes what is written");
+    if !keeps_alive {
+        // tiny_http drops a Connection header it is given, and nobody may be cut off unannounced.
+        head.truncate(head.len() - b"\r\n".len());
+        head.extend_from_slice(b"Connection: close\r\n\r\n");
+    }
+    head
+}
+
+/// Text that is safe in a header: printable ASCII, and not too long.
+fn header_text(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c == ' ' || c.is_ascii_graphic() {
+                c
+            } else {
+                '?'
+            }
+        })
+        .take(MAX_REASON)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<Option<(Request, usize)>> {
+        parse_head(head.as_bytes())
+    }
+
+    #[test]
+    fn a_head_is_read_when_it_is_whole() {
+        let head = "GET /k8s/SHA256SUMS HTTP/1.1\r\nHost: localhost:5001\r\nAccept: */*\r\n\r\n";
+        for end in 0..head.len() {
+            assert_eq!(parse(&head[..end]).unwrap(), None, "{:?}", &head[..end]);
+        }
+        let expected = Request {
+            method: "GET".into(),
+            target: "/k8s/SHA256SUMS".into(),
+            wants_html: false,
+            minor: 1,
+            keeps_alive: true,
+            has_body: false,
+        };
+        assert_eq!(
+            parse(&format!("{head}GET /next")).unwrap(),
+            Some((expected, head.len()))
+        );
+    }
+
+    #[test]
+    fn what_the_headers_say_counts() {
+        let read = |head: &str| parse(head).unwrap().unwrap().0;
+        assert!(
+            read("GET / HTTP/1.1\nAccept: text/plain, Text/HTML;q=0.9\n\n").wants_html,
+            "LF alone"
+        );
+        assert!(!read("GET / HTTP/1.1\r\nAccept: */*\r\n\r\n").wants_html);
+        assert!(!read("GET / HTTP/1.1\r\nConnection: Close\r\n\r\n").keeps_alive);
+        assert!(!read("GET / HTTP/1.0\r\n\r\n").keeps_alive);
+        assert!(read("GET / HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n").has_body);
+        assert!(read("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").has_body);
+        assert!(!read("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n").has_body);
+        assert_eq!(
+            read("GET http://localhost:5001/a/b HTTP/1.1\r\n\r\n").target,
+            "/a/b"
+        );
+        assert_eq!(
+            read("GET http://localhost:5001 HTTP/1.1\r\n\r\n").target,
+            "/"
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_has_its_status() {
+        let many = "X: y\r\n".repeat(MAX_HEADERS + 1);
+        for (head, status) in [
+            ("GET / HTTP/2.0\r\n\r\n", 400),
+            ("\x16\x03\x01\x02\x00", 400),
+            ("GET\r\n\r\n", 400),
+            (&format!("GET / HTTP/1.1\r\n{many}\r\n"), 431),
+        ] {
+            assert_eq!(parse(head).unwrap_err().status(), status, "{head:?}");
+        }
+    }
+
+    /// What a client receives, without the headers that vary.
+    fn sent(method: &str, answer: Answer, keeps_alive: bool) -> String {
+        let (mut request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
+        request.method = method.into();
+        let mut bytes = Vec::new();
+        write_answer(&mut bytes, &request, answer, keeps_alive).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let varies = |line: &&str| !line.starts_with("Date: ") && !line.starts_with("Server: ");
+        text.split_inclusive("\r\n").filter(varies).collect()
+    }
+
+    #[test]
+    fn an_answer_has_its_length_however_long() {
+        let long = "x".repeat(100_000);
+        let expected = |body: &str, close: &str| {
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n{close}\r\n{body}"
+            )
+        };
+        let answer = || Answer::text("text/plain", long.clone());
+        assert_eq!(sent("GET", answer(), true), expected(&long, ""));
+        assert_eq!(
+            sent("GET", answer(), false),
+            expected(&long, "Connection: close\r\n")
+        );
+        assert_eq!(sent("HEAD", answer(), true), expected("", ""));
+    }
+
+    #[test]
+    fn an_error_has_a_reason_and_no_body() {
+        let error = Error::NotOffered {
+            what: "a\r\nX-Evil: ä".into(),
+            why: "x".repeat(5000),
+        };
+        let text = sent("GET", Answer::error(&error), true);
+        assert!(
+            text.starts_with(
+                "HTTP/1.1 404 Not Found\r\nX-Reason: a??X-Evil: ? is not offered: xxx"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("x\r\nContent-Length: 0\r\n\r\n"), "{text}");
+        assert!(text.len() < 1200);
+
+        let busy = Error::Busy {
+            url: "u".into(),
+            status: 429,
+            retry_after: Duration::from_secs(90),
+        };
+        assert!(sent("GET", Answer::error(&busy), true).contains("\r\nRetry-After: 90\r\n"));
+        let method = Error::MethodNotAllowed {
+            method: "POST".into(),
+        };
+        assert!(sent("POST", Answer::error(&method), true).contains("\r\nAllow: GET, HEAD\r\n"));
+    }
+}

@@ -1,0 +1,395 @@
+//! Manifests and indexes, as OCI and as Docker write them.
+//!
+//! Spec: <https://github.com/opencontainers/image-spec/blob/main/manifest.md> and `image-index.md`;
+//! Docker's: <https://github.com/distribution/distribution/blob/main/docs/content/spec/manifest-v2-2.md>.
+//! A manifest comes from strangers: nothing in it is believed until it is in one of these types.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::digest::Digest;
+
+/// OCI's image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI's image index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker's schema 2 manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// The types to ask for, always all four: docker-registry 2.8 and 3.1 answer 404 or convert to
+/// schema 1 when the exact type is not among them (measured).
+pub const ACCEPT: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
+
+/// Largest manifest that is read. The distribution-spec wants clients to take at least 4 MiB.
+pub const MAX_SIZE: u64 = 8 << 20;
+
+/// Annotations: names and values as the publisher wrote them.
+pub type Annotations = BTreeMap<String, String>;
+
+/// What a tag or digest leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Manifest {
+    /// One artifact.
+    Image(Image),
+    /// Several, mostly one for each platform.
+    Index(Index),
+}
+
+/// One artifact: a config and layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// What the publisher says it is. Only artifacts have one, container images don't.
+    pub artifact_type: Option<String>,
+    /// The config; `None` in manifests that have none.
+    pub config: Option<Descriptor>,
+    /// The content, in order.
+    pub layers: Vec<Descriptor>,
+    /// The manifest's own annotations.
+    pub annotations: Annotations,
+}
+
+/// A list of artifacts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Index {
+    /// Its entries, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// An entry of an index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The manifest or index it leads to.
+    pub descriptor: Descriptor,
+    /// What machine it is for.
+    pub platform: Option<Platform>,
+}
+
+/// What machine an entry is for, in Go's spelling.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Platform {
+    /// `linux`.
+    #[serde(default)]
+    pub os: String,
+    /// `amd64`, `arm64`, …
+    #[serde(default)]
+    pub architecture: String,
+    /// `v6`, `v7`, `v8`, …
+    #[serde(default)]
+    pub variant: Option<String>,
+}
+
+/// A pointer to content: what it is, its digest and its size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Descriptor {
+    /// The media type, without parameters.
+    pub media_type: String,
+    /// Of the bytes as they are stored.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// The descriptor's own annotations.
+    pub annotations: Annotations,
+    /// The content lies elsewhere (`urls`): a foreign layer.
+    pub is_foreign: bool,
+}
+
+impl Descriptor {
+    /// The file name that `oras push` noted.
+    pub fn title(&self) -> Option<&str> {
+        self.annotations
+            .get("org.opencontainers.image.title")
+            .map(String::as_str)
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest or index.
+    ///
+    /// What it is is said by the `Content-Type` header, else by `mediaType`, else by its shape; a
+    /// header that names no manifest type (registries send JSON, octet-stream or nothing) counts as
+    /// none. Where they disagree the manifest is refused, for someone else may read it differently
+    /// (CVE-2021-41190).
+    pub fn parse(content_type: Option<&str>, bytes: &[u8]) -> Result<Self, String> {
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if raw.schema_version == Some(1) {
+            return Err("it is schema 1, which no client should still use; push it again with a current tool".into());
+        }
+        let shape = match (&raw.manifests, &raw.layers) {
+            (Some(_), Some(_)) => return Err("it has both 'manifests' and 'layers'".into()),
+            (Some(_), None) => Some(Kind::Index),
+            (None, Some(_)) => Some(Kind::Image),
+            (None, None) => None,
+        };
+        let header = content_type.map(bare_type).and_then(Kind::of);
+        let body = match raw.media_type.as_deref().map(bare_type) {
+            Some(name) => Some(Kind::of(name).ok_or_else(|| format!("its mediaType is {name:?}"))?),
+            None => None,
+        };
+        let Some(kind) = header.or(body).or(shape) else {
+            return Err("it has neither 'manifests' nor 'layers'".into());
+        };
+        if [header, body, shape]
+            .into_iter()
+            .flatten()
+            .any(|other| other != kind)
+        {
+            return Err(
+                "its type, its mediaType and its content disagree whether it is an index".into(),
+            );
+        }
+        match kind {
+            Kind::Index => Ok(Self::Index(Index {
+                entries: raw
+                    .manifests
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(Entry::check)
+                    .collect::<Result<_, _>>()?,
+            })),
+            Kind::Image => Ok(Self::Image(Image {
+                artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
+                config: raw
+                    .config
+                    .map(|config| Descriptor::check("config", config))
+                    .transpose()?,
+                layers: raw
+                    .layers
+                    .unwrap_or_default()
+                    .into_iter()
+                    .enumerate()
+                    .map(|(n, layer)| Descriptor::check(&format!("layer {}", n + 1), layer))
+                    .collect::<Result<_, _>>()?,
+                annotations: raw.annotations.unwrap_or_default(),
+            })),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Image,
+    Index,
+}
+
+impl Kind {
+    fn of(media_type: &str) -> Option<Self> {
+        match media_type {
+            OCI_MANIFEST | DOCKER_MANIFEST => Some(Self::Image),
+            OCI_INDEX | DOCKER_LIST => Some(Self::Index),
+            _ => None,
+        }
+    }
+}
+
+/// A media type without its parameters, which the spec tells us to ignore.
+fn bare_type(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or(media_type).trim()
+}
+
+/// Both forms as they stand in JSON. Unknown fields are ignored, as the spec demands; `null` counts
+/// as absent, for Go programs write it for an empty list.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    config: Option<RawDescriptor>,
+    layers: Option<Vec<RawDescriptor>>,
+    manifests: Option<Vec<RawDescriptor>>,
+    annotations: Option<Annotations>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawDescriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: String,
+    size: u64,
+    annotations: Option<Annotations>,
+    urls: Option<Vec<String>>,
+    platform: Option<Platform>,
+}
+
+impl Descriptor {
+    fn check(what: &str, raw: RawDescriptor) -> Result<Self, String> {
+        Ok(Self {
+            media_type: bare_type(&raw.media_type).to_owned(),
+            digest: raw.digest.parse().map_err(|why| format!("{what}: {why}"))?,
+            size: raw.size,
+            annotations: raw.annotations.unwrap_or_default(),
+            is_foreign: raw.urls.is_some_and(|urls| !urls.is_empty()),
+        })
+    }
+}
+
+impl Entry {
+    fn check(mut raw: RawDescriptor) -> Result<Self, String> {
+        let platform = raw.platform.take();
+        Ok(Self {
+            descriptor: Descriptor::check("index entry", raw)?,
+            platform,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(digit: char) -> String {
+        format!("sha256:{}", digit.to_string().repeat(64))
+    }
+
+    fn layer(extra: &str) -> String {
+        format!(
+            r#"{{"mediaType":"a/b; x=y","digest":"{}","size":3{extra}}}"#,
+            digest('a')
+        )
+    }
+
+    #[test]
+    fn a_manifest_is_known_by_header_then_body_then_shape() {
+        let image = format!(r#"{{"schemaVersion":2,"layers":[{}]}}"#, layer(""));
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, layer(""));
+        let typed =
+            |json: &str, name: &str| json.replacen('{', &format!(r#"{{"mediaType":"{name}","#), 1);
+        let both = format!(r#"{{"layers":[{0}],"manifests":[{0}]}}"#, layer(""));
+        let kind = |header: Option<&str>, json: &str| match Manifest::parse(header, json.as_bytes())
+        {
+            Ok(Manifest::Image(_)) => "image",
+            Ok(Manifest::Index(_)) => "index",
+            Err(_) => "refused",
+        };
+        for (header, json, expected, why) in [
+            (
+                None,
+                image.as_str(),
+                "image",
+                "shape alone: Docker and oras leave mediaType out",
+            ),
+            (None, &index, "index", "shape alone"),
+            (
+                Some("application/json"),
+                &image,
+                "image",
+                "a header that says nothing",
+            ),
+            (
+                Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8"),
+                &image,
+                "image",
+                "parameters",
+            ),
+            (Some(OCI_INDEX), &image, "refused", "header against shape"),
+            (
+                None,
+                &typed(&image, DOCKER_LIST),
+                "refused",
+                "body against shape",
+            ),
+            (
+                Some(OCI_MANIFEST),
+                &typed(&image, OCI_INDEX),
+                "refused",
+                "header against body",
+            ),
+            (
+                None,
+                &typed(&image, DOCKER_MANIFEST),
+                "image",
+                "Docker's type",
+            ),
+            (
+                None,
+                &typed(&image, "text/html"),
+                "refused",
+                "a type of something else",
+            ),
+            (None, &both, "refused", "both at once"),
+            (None, "{}", "refused", "nothing"),
+            (
+                Some(OCI_MANIFEST),
+                "{}",
+                "image",
+                "no layers at all, which an artifact may have",
+            ),
+            (
+                None,
+                r#"{"schemaVersion":1,"fsLayers":[]}"#,
+                "refused",
+                "schema 1",
+            ),
+            (None, "<html>", "refused", "not JSON"),
+        ] {
+            assert_eq!(kind(header, json), expected, "{why}: {json}");
+        }
+    }
+
+    #[test]
+    fn what_a_descriptor_says_is_kept() {
+        let json = format!(
+            r#"{{"artifactType":"","layers":[{}],"config":null,"annotations":{{"k":"v"}}}}"#,
+            layer(
+                r#","annotations":{"org.opencontainers.image.title":"a.raw"},"urls":["https://x"]"#
+            )
+        );
+        let title = (
+            "org.opencontainers.image.title".to_owned(),
+            "a.raw".to_owned(),
+        );
+        assert_eq!(
+            Manifest::parse(None, json.as_bytes()).unwrap(),
+            Manifest::Image(Image {
+                artifact_type: None,
+                config: None,
+                layers: vec![Descriptor {
+                    media_type: "a/b".into(),
+                    digest: digest('a').parse().unwrap(),
+                    size: 3,
+                    annotations: [title].into(),
+                    is_foreign: true,
+                }],
+                annotations: [("k".to_owned(), "v".to_owned())].into(),
+            })
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_place() {
+        let sha512 = format!("sha512:{}", "0".repeat(128));
+        for (layer, reason) in [
+            (
+                r#"{"digest":"","size":0}"#.to_owned(),
+                "layer 1: \"\" is not a digest",
+            ),
+            (
+                format!(r#"{{"digest":"{sha512}","size":0}}"#),
+                "layer 1: digest algorithm \"sha512\"",
+            ),
+            (
+                format!(r#"{{"digest":"{}","size":-1}}"#, digest('a')),
+                "invalid value",
+            ),
+            (r#"{"size":1}"#.to_owned(), "missing field `digest`"),
+            (
+                format!(
+                    r#"{{"digest":"{}","size":1,"annotations":{{"a":1}}}}"#,
+                    digest('a')
+                ),
+                "invalid type",
+            ),
+        ] {
+            let json = format!(r#"{{"layers":[{layer}]}}"#);
+            let why = Manifest::parse(None, json.as_bytes()).unwrap_err();
+            assert!(
+                why.starts_with(reason),
+                "{why:?} does not begin with {reason:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! Names as registries, systemd and URLs spell them, each checked once when it is read.
+//!
+//! Repository and tag: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests>.
+//! Files: what systemd-sysupdate takes as a name in `SHA256SUMS`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// Longest repository name. Clients count the host in; we allow a little more than they do.
+const MAX_REPOSITORY: usize = 255;
+/// Longest tag (distribution-spec).
+const MAX_TAG: usize = 128;
+/// Longest file name: NAME_MAX, which systemd holds names in `SHA256SUMS` to.
+const MAX_FILE_NAME: usize = 255;
+
+/// Makes a checked string: parsed by `$check`, printed as it was.
+macro_rules! checked_string {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                $check(text)?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+checked_string! {
+    /// A repository inside a registry: `kubernetes`, `acme/sysexts/debug-tools`.
+    Repository, check_repository
+}
+
+checked_string! {
+    /// A tag: `v1.27.8-x86-64`.
+    Tag, check_tag
+}
+
+checked_string! {
+    /// The name of a file in a listing. Every one of them is a name that systemd accepts: one bad
+    /// name makes systemd-sysupdate refuse the whole list.
+    FileName, check_file_name
+}
+
+checked_string! {
+    /// A registry host with its port, where it has one: `ghcr.io`, `localhost:5000`, `[::1]:5000`.
+    Host, check_host
+}
+
+impl Repository {
+    /// The last component, which file names begin with.
+    pub fn base(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
+    /// `self`, one level or more below `prefix`.
+    pub fn below(&self, prefix: Option<&Repository>) -> Result<Self, String> {
+        match prefix {
+            Some(prefix) => format!("{prefix}/{self}").parse(),
+            None => Ok(self.clone()),
+        }
+    }
+
+    /// Is it `prefix` itself or below it? Whole components count: `acme/k8s` is not below `acme/k`.
+    pub fn is_within(&self, prefix: &Repository) -> bool {
+        self.0
+            .strip_prefix(&prefix.0)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl FileName {
+    /// The name as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Tag {
+    /// The tag as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Is it the tag of a signature or of a list of referrers? Such a tag is never a version.
+    ///
+    /// cosign and the referrers fallback of the distribution-spec:
+    /// `^sha(256|512)-[0-9a-f]{32,}(\..+)?$`.
+    pub fn is_of_a_referrer(&self) -> bool {
+        let Some(rest) = self
+            .0
+            .strip_prefix("sha256-")
+            .or_else(|| self.0.strip_prefix("sha512-"))
+        else {
+            return false;
+        };
+        let digits = rest
+            .bytes()
+            .take_while(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            .count();
+        let after = &rest[digits..];
+        digits >= 32 && (after.is_empty() || (after.starts_with('.') && after.len() > 1))
+    }
+}
+
+impl Host {
+    /// Does this first component of a path name a host rather than a repository?
+    ///
+    /// The rule of docker and of containers: it has a `.` or `:`, or is `localhost`.
+    pub fn looks_like_one(component: &str) -> bool {
+        component.contains(['.', ':']) || component == "localhost"
+    }
+
+    /// The seed of all settings: a registry on this machine, on its usual port.
+    pub fn localhost() -> Self {
+        Self("localhost:5000".to_owned())
+    }
+
+    /// The host without port and brackets.
+    fn bare(&self) -> &str {
+        match self
+            .0
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'))
+        {
+            Some((address, _)) => address,
+            None => self.0.split(':').next().unwrap_or(&self.0),
+        }
+    }
+
+    /// Is it on this machine? Then plain HTTP is meant.
+    pub fn is_loopback(&self) -> bool {
+        let bare = self.bare();
+        bare == "localhost"
+            || bare
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    }
+}
+
+/// `host[:port][/path]`: a registry, or the part of one below a path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Registry {
+    /// Where it is.
+    pub host: Host,
+    /// What comes before each repository's own name.
+    pub path: Option<Repository>,
+}
+
+impl Registry {
+    /// Is the repository at this host part of it?
+    pub fn holds(&self, host: &Host, repository: &Repository) -> bool {
+        self.host == *host
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|path| repository.is_within(path))
+    }
+}
+
+impl FromStr for Registry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return Err(format!(
+                "registry {text:?} must be written without {scheme}://, as {:?}",
+                rest.trim_end_matches('/')
+            ));
+        }
+        let (host, path) = match text.split_once('/') {
+            Some((host, path)) => (host, Some(path.parse()?)),
+            None => (text, None),
+        };
+        if !Host::looks_like_one(host) {
+            return Err(format!(
+                "registry {text:?} must begin with a host that has a dot or a port, such as ghcr.io or {host}:443"
+            ));
+        }
+        Ok(Self {
+            host: host.parse()?,
+            path,
+        })
+    }
+}
+
+impl TryFrom<String> for Registry {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}/{path}", self.host),
+            None => write!(f, "{}", self.host),
+        }
+    }
+}
+
+/// A repository as a URL or a settings key names it: `kubernetes`, `acme/k8s`, `ghcr.io/acme/k8s`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RepositoryAddress {
+    /// The registry, when the name begins with one.
+    pub host: Option<Host>,
+    /// The repository there.
+    pub repository: Repository,
+}
+
+impl FromStr for RepositoryAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((host, rest)) if Host::looks_like_one(host) => Ok(Self {
+                host: Some(host.parse()?),
+                repository: rest.parse()?,
+            }),
+            _ => Ok(Self {
+                host: None,
+                repository: text.parse()?,
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for RepositoryAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for RepositoryAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Some(host) => write!(f, "{host}/{}", self.repository),
+            None => write!(f, "{}", self.repository),
+        }
+    }
+}
+
+/// One component: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
+fn is_component(component: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let separators_are_good = component
+        .split(|c: char| c.is_ascii() && is_plain(c as u8))
+        .filter(|between| !between.is_empty())
+        .all(|between| matches!(between, "." | "_" | "__") || between.bytes().all(|b| b == b'-'));
+    let bytes = component.as_bytes();
+    matches!((bytes.first(), bytes.last()), (Some(&first), Some(&last)) if is_plain(first) && is_plain(last))
+        && separators_are_good
+}
+
+fn check_repository(text: &str) -> Result<(), String> {
+    if text.len() > MAX_REPOSITORY {
+        return Err(format!(
+            "repository name of {} bytes, at most {MAX_REPOSITORY} are allowed",
+            text.len()
+        ));
+    }
+    match text.split('/').find(|component| !is_component(component)) {
+        None => Ok(()),
+        Some(component) => Err(format!(
+            "{component:?} in repository {text:?} is not a name component: \
+             lowercase letters and digits, joined by one '.', '_', '__' or dashes"
+        )),
+    }
+}
+
+fn check_tag(text: &str) -> Result<(), String> {
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let good = (1..=MAX_TAG).contains(&text.len())
+        && is_word(text.as_bytes()[0])
+        && text.bytes().all(|b| is_word(b) || b == b'.' || b == b'-');
+    if good {
+        return Ok(());
+    }
+    Err(format!(
+        "{text:?} is not a tag: at most {MAX_TAG} letters, digits, '_', '.', '-', no '.' or '-' first"
+    ))
+}
+
+fn check_file_name(text: &str) -> Result<(), String> {
+    let why = if text.is_empty() || text == "." || text == ".." {
+        "it is empty or dots"
+    } else if text.len() > MAX_FILE_NAME {
+        "it is longer than 255 bytes"
+    } else if text.contains(['/', '%']) {
+        "it has a '/' or '%'"
+    } else if text.starts_with('\\') {
+        "it begins with '\\'"
+    } else if text.chars().any(char::is_control) {
+        "it has a control character"
+    } else if text.starts_with("SHA256SUMS") || text.starts_with("BEST-BEFORE-") {
+        "systemd gives this name a meaning of its own"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{text:?} cannot be listed: {why}"))
+}
+
+fn check_host(text: &str) -> Result<(), String> {
+    let bad =
+        || format!("{text:?} is not a registry host, expected name or address and perhaps :port");
+    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, after) = rest.split_once(']').ok_or_else(bad)?;
+        address.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
+        (
+            "",
+            if after.is_empty() {
+                None
+            } else {
+                Some(after.strip_prefix(':').ok_or_else(bad)?)
+            },
+        )
+    } else {
+        match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        }
+    };
+    let name_is_good = text.starts_with('[')
+        || (name.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        }) && name.len() <= 253);
+    let port_is_good = port.is_none_or(|port| {
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if name_is_good && port_is_good {
+        Ok(())
+    } else {
+        Err(bad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_are_lowercase_components() {
+        let long = "a/".repeat(127) + "b";
+        for good in [
+            "a",
+            "kubernetes",
+            "acme/sysexts/debug-tools",
+            "a.b_c__d---e",
+            "0/1",
+            &long,
+        ] {
+            assert!(good.parse::<Repository>().is_ok(), "{good:?} was refused");
+        }
+        let too_long = "a/".repeat(128) + "b";
+        for (bad, why) in [
+            ("", "empty"),
+            ("/a", "empty component"),
+            ("a//b", "empty component"),
+            ("A", "upper case"),
+            ("a..b", "two dots"),
+            ("a___b", "three underscores"),
+            ("a._b", "mixed separators"),
+            ("-a", "separator first"),
+            ("a.", "separator last"),
+            ("..", "a way out"),
+            ("a b", "space"),
+            ("a%b", "percent"),
+            ("ä", "not ASCII"),
+            ("a\0", "NUL"),
+            (&too_long, "too long"),
+        ] {
+            assert!(
+                bad.parse::<Repository>().is_err(),
+                "{why}: {bad:?} was accepted"
+            );
+        }
+    }
+
+    #[test]
+    fn tags_follow_the_distribution_spec() {
+        let longest = "t".repeat(128);
+        for good in ["v1.27.8-x86-64", "latest", "_x", "1", "A-B_c.D", &longest] {
+            assert!(good.parse::<Tag>().is_ok(), "{good:?} was refused");
+        }
+        let too_long = "t".repeat(129);
+        for (bad, why) in [
+            ("", "empty"),
+            ("-ot-beta", "dash first (seen on ECR Public)"),
+            (".x", "dot first"),
+            ("sha512:00", "a digest (seen on Artifactory)"),
+            ("a/b", "slash"),
+            ("a+b", "plus"),
+            ("ä", "not ASCII"),
+            (&too_long, "too long"),
+        ] {
+            assert!(bad.parse::<Tag>().is_err(), "{why}: {bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn tags_of_signatures_and_referrers_are_known() {
+        let hex = "0123456789abcdef".repeat(4);
+        for (tag, is_one) in [
+            (format!("sha256-{hex}"), true),
+            (format!("sha256-{hex}.sig"), true),
+            (format!("sha512-{hex}.att"), true),
+            (format!("sha256-{hex}."), false),
+            (format!("sha256-{hex}-x86-64"), false),
+            ("sha256-abc".into(), false),
+            ("v1".into(), false),
+        ] {
+            assert_eq!(
+                tag.parse::<Tag>().unwrap().is_of_a_referrer(),
+                is_one,
+                "{tag}"
+            );
+        }
+    }
+
+    #[test]
+    fn file_names_are_what_systemd_accepts() {
+        let longest = "n".repeat(255);
+        for good in [
+            "kubernetes-v1.27.8-x86-64.raw",
+            "a b",
+            "ä",
+            "a\\b",
+            &longest,
+        ] {
+            assert!(good.parse::<FileName>().is_ok(), "{good:?} was refused");
+        }
+        let too_long = "n".repeat(256);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a%b",
+            "\\a",
+            "a\nb",
+            "a\0b",
+            "SHA256SUMS",
+            "BEST-BEFORE-2030-01-01",
+            &too_long,
+        ] {
+            assert!(bad.parse::<FileName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses_with_a_port() {
+        for (good, loopback) in [
+            ("ghcr.io", false),
+            ("localhost", true),
+            ("localhost:5000", true),
+            ("127.0.0.1:5000", true),
+            ("127.9.9.9", true),
+            ("[::1]:5000", true),
+            ("[2001:db8::1]", false),
+            ("10.0.0.1:443", false),
+            ("localhost.example.org", false),
+        ] {
+            let host = good.parse::<Host>().unwrap_or_else(|why| panic!("{why}"));
+            assert_eq!(host.is_loopback(), loopback, "{good}");
+        }
+        for bad in [
+            "", ":5000", "a:", "a:0", "a:65536", "a:+1", "a..b", "-a.b", "[::1", "[::1]x", "::1",
+            "ä.de", "a_b.c", "u@h.de",
+        ] {
+            assert!(bad.parse::<Host>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn registries_hold_what_is_below_their_path() {
+        let host: Host = "ghcr.io".parse().unwrap();
+        for (registry, repository, holds) in [
+            ("ghcr.io", "acme/k8s", true),
+            ("ghcr.io/acme", "acme/k8s", true),
+            ("ghcr.io/acme", "acme", true),
+            ("ghcr.io/acme", "acmecorp/k8s", false),
+            ("ghcr.io/acme/k", "acme/k8s", false),
+            ("quay.io", "acme/k8s", false),
+        ] {
+            let registry: Registry = registry.parse().unwrap();
+            assert_eq!(
+                registry.holds(&host, &repository.parse().unwrap()),
+                holds,
+                "{registry} {repository}"
+            );
+        }
+    }
+
+    #[test]
+    fn registries_are_written_without_a_scheme_and_with_a_host() {
+        for bad in [
+            "https://ghcr.io",
+            "ghcr.io/",
+            "acme/k8s",
+            "acme",
+            "ghcr.io/Acme",
+            "/acme",
+        ] {
+            assert!(bad.parse::<Registry>().is_err(), "{bad:?} was accepted");
+        }
+    }
+}

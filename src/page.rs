@@ -1,0 +1,109 @@
+//! Pages for people who open our address in a browser. No I/O.
+
+use std::fmt::Write;
+
+use crate::address::LISTING;
+use crate::error::Error;
+use crate::listing::Listing;
+use crate::name::RepositoryAddress;
+use crate::settings::Settings;
+
+/// The type they are sent as.
+pub const MEDIA_TYPE: &str = "text/html; charset=utf-8";
+
+/// `/`: what this is and how to go on.
+pub fn start(settings: &Settings) -> String {
+    let mut body = format!(
+        "<p>This serves OCI registries to systemd-sysupdate. The default registry is <code>{}</code>.</p>\n\
+         <p>Add a repository to the address: <code>/&lt;repository&gt;/</code> shows its files, \
+         <code>/&lt;repository&gt;/{LISTING}</code> is what systemd-sysupdate reads.</p>\n",
+        escape(&settings.registry.to_string())
+    );
+    if !settings.repositories.is_empty() {
+        body.push_str("<p>In the settings are:</p>\n<ul>\n");
+        for repository in settings.repositories.keys() {
+            let name = escape(&repository.to_string());
+            let _ = writeln!(body, "<li><a href=\"/{name}/\">{name}</a></li>"); // a String takes it all
+        }
+        body.push_str("</ul>\n");
+    }
+    page("sysext-oci-proxy", &body)
+}
+
+/// `/<repository>/`: its files, and what of it is not on offer.
+pub fn repository(repository: &RepositoryAddress, listing: &Listing) -> String {
+    let mut body = format!(
+        "<p><a href=\"{LISTING}\">{LISTING}</a> · {} files</p>\n\
+         <table>\n<tr><th>file</th><th>bytes</th><th>tag</th><th>sha256</th></tr>\n",
+        listing.files.len()
+    );
+    for (name, file) in &listing.files {
+        let name = escape(name.as_str());
+        let _ = writeln!(
+            body,
+            "<tr><td><a href=\"{name}\">{name}</a></td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
+            file.size,
+            escape(file.tag.as_str()),
+            file.digest.hex()
+        );
+    }
+    body.push_str("</table>\n");
+    if !listing.left_out.is_empty() {
+        body.push_str("<p>Not on offer:</p>\n<ul>\n");
+        for left_out in &listing.left_out {
+            let (tag, reason) = (escape(left_out.tag.as_str()), escape(&left_out.reason));
+            let _ = writeln!(body, "<li><code>{tag}</code>: {reason}</li>");
+        }
+        body.push_str("</ul>\n");
+    }
+    page(&repository.to_string(), &body)
+}
+
+/// An error, for an `Accept` that names HTML.
+pub fn error(error: &Error) -> String {
+    page(
+        &format!("Error {}", error.status()),
+        &format!("<p>{}</p>\n", escape(&error.line())),
+    )
+}
+
+fn page(title: &str, body: &str) -> String {
+    let title = escape(title);
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
+         <body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
+    )
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_wrote_stays_text() {
+        let nasty = Error::BadAddress {
+            path: "<script>\"&".into(),
+            why: "x".into(),
+        };
+        let html = error(&nasty);
+        assert!(
+            html.contains("bad address &quot;&lt;script&gt;\\&quot;&amp;&quot;: x"),
+            "{html}"
+        );
+        assert!(!html.contains("<script>"), "{html}");
+    }
+}

@@ -1,0 +1,5 @@
+//! How bytes come to be.
+
+mod verified;
+
+pub use verified::Verified;

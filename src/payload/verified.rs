@@ -1,0 +1,196 @@
+//! Blobs as they stream, hashed on the way.
+//!
+//! Place in the chain: source → **verified** → socket. The last bytes are held back until the
+//! digest is right, so a client that got them all got the right ones.
+
+use std::io::{self, Read};
+
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
+
+/// Reads a blob of known size and digest.
+pub struct Verified<R> {
+    inner: R,
+    /// How messages call the blob.
+    what: String,
+    digest: Digest,
+    size: u64,
+    taken: u64,
+    hasher: Hasher,
+}
+
+impl<R: Read> Verified<R> {
+    /// The blob that `inner` should give.
+    pub fn new(inner: R, what: String, digest: Digest, size: u64) -> Self {
+        Self {
+            inner,
+            what,
+            digest,
+            size,
+            taken: 0,
+            hasher: Hasher::default(),
+        }
+    }
+
+    /// Fills the buffer, or takes what is left if that is less. `Ok(0)` only at the end.
+    ///
+    /// The call that takes the last bytes fails when they are wrong.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let left = self.size - self.taken;
+        let want = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let mut filled = 0;
+        while filled < want {
+            match self.inner.read(&mut buffer[filled..want]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(filled, Some(error))),
+            }
+        }
+        if filled < want {
+            return Err(self.broken(filled, None));
+        }
+        self.hasher.update(&buffer[..filled]);
+        self.taken += filled as u64;
+        if filled > 0 && self.taken == self.size {
+            let found = std::mem::take(&mut self.hasher).finish();
+            if found != self.digest {
+                return Err(Error::WrongBytes {
+                    what: self.what.clone(),
+                    expected: self.digest,
+                    found,
+                });
+            }
+        }
+        Ok(filled)
+    }
+
+    fn broken(&self, filled: usize, cause: Option<io::Error>) -> Error {
+        let found = self.taken + filled as u64;
+        match cause {
+            Some(cause) => Error::Broken {
+                url: format!("{} after {found} of {} bytes", self.what, self.size),
+                cause: std::sync::Arc::new(cause),
+            },
+            None => Error::WrongSize {
+                what: self.what.clone(),
+                expected: self.size,
+                found,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives its bytes in pieces of at most `piece`, and then perhaps an error.
+    struct Pieces {
+        bytes: io::Cursor<Vec<u8>>,
+        piece: usize,
+        error_at_end: bool,
+    }
+
+    impl Read for Pieces {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let n = buffer.len().min(self.piece);
+            match self.bytes.read(&mut buffer[..n])? {
+                0 if self.error_at_end => Err(io::ErrorKind::ConnectionReset.into()),
+                n => Ok(n),
+            }
+        }
+    }
+
+    /// What arrives through a buffer of 8 bytes, and whether it ended well.
+    fn read(
+        sent: &[u8],
+        expected: &[u8],
+        piece: usize,
+        error_at_end: bool,
+    ) -> (Vec<u8>, Result<()>) {
+        let inner = Pieces {
+            bytes: io::Cursor::new(sent.to_vec()),
+            piece,
+            error_at_end,
+        };
+        let mut verified = Verified::new(
+            inner,
+            "blob".into(),
+            Digest::of(expected),
+            expected.len() as u64,
+        );
+        let (mut arrived, mut buffer) = (Vec::new(), [0; 8]);
+        loop {
+            match verified.fill(&mut buffer) {
+                Ok(0) => return (arrived, Ok(())),
+                Ok(n) => arrived.extend_from_slice(&buffer[..n]),
+                Err(error) => return (arrived, Err(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn right_bytes_arrive_whole_around_every_boundary() {
+        for size in [0, 1, 7, 8, 9, 15, 16, 17, 100] {
+            for piece in [1, 3, 8, 1000] {
+                let bytes: Vec<u8> = (0..size).collect();
+                let (arrived, end) = read(&bytes, &bytes, piece, true);
+                assert!(end.is_ok(), "{size} in pieces of {piece}: {end:?}");
+                assert_eq!(arrived, bytes, "{size} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_bytes_never_arrive_complete() {
+        for size in [1, 7, 8, 9, 16, 17] {
+            let bytes: Vec<u8> = (0..size).collect();
+            for n in 0..bytes.len() {
+                let mut wrong = bytes.clone();
+                wrong[n] ^= 1;
+                let (arrived, end) = read(&wrong, &bytes, 3, false);
+                assert!(
+                    matches!(end, Err(Error::WrongBytes { .. })),
+                    "{size}, byte {n}: {end:?}"
+                );
+                assert!(arrived.len() < bytes.len(), "{size}, byte {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn short_and_broken_bodies_are_told_apart() {
+        let bytes: Vec<u8> = (0..20).collect();
+        let (arrived, end) = read(&bytes[..19], &bytes, 3, false);
+        assert_eq!(arrived, &bytes[..16]);
+        assert!(
+            matches!(
+                end,
+                Err(Error::WrongSize {
+                    expected: 20,
+                    found: 19,
+                    ..
+                })
+            ),
+            "{end:?}"
+        );
+        let (arrived, end) = read(&bytes[..5], &bytes, 3, true);
+        assert_eq!(arrived, b"");
+        assert!(
+            end.unwrap_err()
+                .line()
+                .starts_with("connection broke at blob after 5 of 20 bytes")
+        );
+    }
+
+    #[test]
+    fn what_comes_after_the_announced_size_is_not_read() {
+        let bytes: Vec<u8> = (0..20).collect();
+        let (arrived, end) = read(&bytes, &bytes[..9], 100, false);
+        assert!(end.is_ok(), "{end:?}");
+        assert_eq!(arrived, &bytes[..9]);
+    }
+}

@@ -1,0 +1,254 @@
+//! The listener, its connections, and the idle exit.
+//!
+//! The listener's accept timeout is the idle timeout. When accept has given up without having taken
+//! a connection and none is open, the process leaves; a connection that comes later waits in the
+//! backlog and systemd starts us again. So no request is ever lost (measured; every way that waits
+//! first and accepts then loses some).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use listenfd::ListenFd;
+use log::{debug, error, info, warn};
+use sd_notify::NotifyState;
+use socket2::SockRef;
+
+use crate::answer::Service;
+use crate::error::{Error, Result};
+use crate::http::{Answer, Connection, Interrupted, Request};
+use crate::page;
+use crate::settings::Settings;
+
+/// Connections served at once.
+const MAX_CONNECTIONS: usize = 64;
+/// Before accepting again when the system is short of descriptors or memory.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until nobody has asked for the idle timeout.
+pub fn run(
+    settings: Settings,
+    listen: Option<SocketAddr>,
+    cache: Option<std::path::PathBuf>,
+) -> Result<()> {
+    let listener = listener(listen)?;
+    let cannot = |what| {
+        move |cause| Error::Service {
+            what,
+            cause: Arc::new(cause),
+        }
+    };
+    // systemd's sockets may come non-blocking; the timeout needs a blocking accept.
+    listener
+        .set_nonblocking(false)
+        .map_err(cannot("make the socket blocking"))?;
+    let idle = settings.idle_timeout;
+    SockRef::from(&listener)
+        .set_read_timeout(Some(idle))
+        .map_err(cannot("set the idle timeout"))?;
+
+    let address = listener
+        .local_addr()
+        .map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
+    info!(
+        "serving on {address}, default registry {}",
+        settings.registry
+    );
+    let service = Arc::new(Service::new(settings, cache));
+    let open = Arc::new(AtomicUsize::new(0));
+    notify(&[
+        NotifyState::Ready,
+        NotifyState::Status("waiting for clients"),
+    ]);
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => welcome(stream, &service, &open),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if open.load(Ordering::SeqCst) == 0 {
+                    break;
+                }
+            }
+            Err(error) => after_failed_accept(error)?,
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    info!("no client for {} s, leaving", idle.as_secs_f64());
+    Ok(())
+}
+
+/// The socket that systemd handed over, or else one of our own.
+fn listener(listen: Option<SocketAddr>) -> Result<TcpListener> {
+    let no_socket = |why: String| Error::NoSocket { why, cause: None };
+    let mut handed_over = ListenFd::from_env();
+    match (handed_over.len(), listen) {
+        (0, Some(address)) => TcpListener::bind(address).map_err(|cause| Error::NoSocket {
+            why: match cause.kind() {
+                io::ErrorKind::AddrInUse => format!(
+                    "{address} is taken; stop what holds it (`ss -ltnp` shows it, perhaps it is \
+                     sysext-oci-proxy.socket) or choose another port"
+                ),
+                _ => format!("cannot listen on {address}"),
+            },
+            cause: Some(Arc::new(cause)),
+        }),
+        (0, None) => Err(no_socket(
+            "systemd handed over none; start sysext-oci-proxy.socket instead of this, \
+             or give --listen 127.0.0.1:5001"
+                .into(),
+        )),
+        (1, None) => match handed_over.take_tcp_listener(0) {
+            Ok(Some(listener)) => Ok(listener),
+            Ok(None) => Err(no_socket("the one handed over was taken already".into())),
+            Err(cause) => Err(Error::NoSocket {
+                why: "the one handed over is not a TCP listener; ListenStream= must name a port"
+                    .into(),
+                cause: Some(Arc::new(cause)),
+            }),
+        },
+        (1, Some(_)) => Err(no_socket(
+            "systemd handed over one, so --listen must not be given".into(),
+        )),
+        (n, _) => Err(no_socket(format!(
+            "systemd handed over {n}, expected one; the socket unit may have one ListenStream="
+        ))),
+    }
+}
+
+/// A shortage passes; a socket that is no listener never will be one.
+fn after_failed_accept(error: io::Error) -> Result<()> {
+    match error.kind() {
+        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => Ok(()),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Err(Error::Service {
+            what: "accept connections; the socket unit must not have Accept=yes",
+            cause: Arc::new(error),
+        }),
+        _ => {
+            warn!("cannot accept a connection, trying again: {error}");
+            thread::sleep(SHORTAGE_PAUSE);
+            Ok(())
+        }
+    }
+}
+
+/// Counts an open connection for as long as it lives, whatever ends its thread.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
+        report(now);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        report(self.0.fetch_sub(1, Ordering::SeqCst) - 1);
+    }
+}
+
+fn report(connections: usize) {
+    let status = match connections {
+        0 => "waiting for clients".to_owned(),
+        n => format!("serving {n} of at most {MAX_CONNECTIONS} connections"),
+    };
+    notify(&[NotifyState::Status(&status)]);
+}
+
+/// Without systemd there is nobody to tell.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        debug!("systemd cannot be told {state:?}: {error}");
+    }
+}
+
+fn welcome(stream: TcpStream, service: &Arc<Service>, open: &Arc<AtomicUsize>) {
+    let is_full = open.load(Ordering::SeqCst) >= MAX_CONNECTIONS;
+    let connection = match Connection::new(stream) {
+        Ok(connection) => connection,
+        Err(error) => return debug!("a connection was gone at once: {error}"),
+    };
+    if is_full {
+        let full = Error::Full {
+            limit: MAX_CONNECTIONS,
+        };
+        warn!("{}", full.line());
+        return connection.turn_away(&full);
+    }
+    let (service, counted) = (service.clone(), Open::new(open));
+    let thread = thread::Builder::new()
+        .name("connection".into())
+        .spawn(move || {
+            let _counted = counted;
+            converse(connection, &service);
+        });
+    if let Err(error) = thread {
+        warn!("no thread for a connection, it is closed: {error}");
+    }
+}
+
+/// Answers one request after the other, until either side has enough.
+fn converse(mut connection: Connection, service: &Service) {
+    loop {
+        let request = match connection.request() {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err(error) => {
+                info!("{}", error.line());
+                return connection.refuse(&error);
+            }
+        };
+        let started = Instant::now();
+        let answer = service
+            .answer(&request)
+            .unwrap_or_else(|error| refusal(&request, &error));
+        let Request { method, target, .. } = &request;
+        let status = answer.status;
+        match connection.answer(&request, answer) {
+            Ok(keeps_alive) => {
+                debug!(
+                    "{method} {target}: {status} in {} ms",
+                    started.elapsed().as_millis()
+                );
+                if !keeps_alive {
+                    return;
+                }
+            }
+            Err(Interrupted::Client(error)) => {
+                return info!(
+                    "{method} {target}: client went away before it had everything: {error}"
+                );
+            }
+            Err(Interrupted::Body(error)) => {
+                return error!("{method} {target}: download cut short: {}", error.line());
+            }
+        }
+    }
+}
+
+/// The answer to a request that failed, which is logged here and nowhere else.
+fn refusal(request: &Request, error: &Error) -> Answer {
+    let line = format!(
+        "{} {}: {}: {}",
+        request.method,
+        request.target,
+        error.status(),
+        error.line()
+    );
+    if error.status() >= 500 {
+        error!("{line}")
+    } else {
+        info!("{line}")
+    }
+    let mut answer = Answer::error(error);
+    if request.wants_html {
+        let status = answer.status;
+        let mut page = Answer::text(page::MEDIA_TYPE, page::error(error));
+        page.headers.append(&mut answer.headers);
+        answer = Answer { status, ..page };
+    }
+    answer
+}

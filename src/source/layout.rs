@@ -1,0 +1,160 @@
+//! An OCI layout directory: `oci-layout`, `index.json` and `blobs/sha256/`.
+//!
+//! Spec: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Reference, Source, StoredManifest};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::manifest::{Entry, MAX_SIZE, Manifest};
+use crate::name::Tag;
+
+/// The annotation that names an entry of `index.json`.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// An OCI layout directory, as it was when its index was read.
+pub struct Layout {
+    root: PathBuf,
+    entries: Vec<(Tag, Digest)>,
+}
+
+impl Layout {
+    /// Reads the directory's index.
+    pub fn open(root: &Path) -> Result<Self> {
+        let bad = |why: String| Error::BadLayout {
+            path: root.to_owned(),
+            why,
+        };
+        if root.is_file() {
+            return Err(bad(
+                "this is a file, expected a directory; an archive must be unpacked first".into(),
+            ));
+        }
+        let version: LayoutFile = serde_json::from_slice(&read(&root.join("oci-layout"))?)
+            .map_err(|error| bad(format!("its oci-layout file cannot be understood: {error}")))?;
+        if !version.image_layout_version.starts_with("1.") {
+            return Err(bad(format!(
+                "its version is {:?}, expected 1.0.0",
+                version.image_layout_version
+            )));
+        }
+        let index = Manifest::parse(None, &read(&root.join("index.json"))?)
+            .map_err(|why| bad(format!("its index.json cannot be understood: {why}")))?;
+        let Manifest::Index(index) = index else {
+            return Err(bad("its index.json is not an index".into()));
+        };
+        let tag = |entry: &Entry| entry.descriptor.annotations.get(REF_NAME)?.parse().ok();
+        let entries = index
+            .entries
+            .iter()
+            .filter_map(|entry| Some((tag(entry)?, entry.descriptor.digest)))
+            .collect();
+        Ok(Self {
+            root: root.to_owned(),
+            entries,
+        })
+    }
+
+    fn blob_path(&self, digest: Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    fn find(&self, tag: &Tag) -> Result<Digest> {
+        let found = self.entries.iter().find(|(name, _)| name == tag);
+        found
+            .map(|(_, digest)| *digest)
+            .ok_or_else(|| Error::Missing {
+                url: format!("{}:{tag}", self.name()),
+            })
+    }
+}
+
+impl Source for Layout {
+    fn name(&self) -> String {
+        format!("oci:{}", self.root.display())
+    }
+
+    fn tags(&self) -> Result<Vec<Tag>> {
+        Ok(self.entries.iter().map(|(tag, _)| tag.clone()).collect())
+    }
+
+    fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
+        self.find(tag).map(Some)
+    }
+
+    fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
+        let digest = match reference {
+            Reference::Tag(tag) => self.find(tag)?,
+            Reference::Digest(digest) => digest,
+        };
+        Ok(StoredManifest {
+            bytes: read(&self.blob_path(digest))?,
+            media_type: None,
+        })
+    }
+
+    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn Read + Send>> {
+        let path = self.blob_path(digest);
+        let file = File::open(&path).map_err(|error| cannot_read(&path, error))?;
+        let found = file
+            .metadata()
+            .map_err(|error| cannot_read(&path, error))?
+            .len();
+        if found != size {
+            return Err(Error::WrongSize {
+                what: path.display().to_string(),
+                expected: size,
+                found,
+            });
+        }
+        Ok(Box::new(file))
+    }
+
+    fn blob_url(&self, _: Digest) -> Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+/// `oci-layout`
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LayoutFile {
+    image_layout_version: String,
+}
+
+/// A file that is no larger than a manifest may be.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes))
+        .map_err(|error| cannot_read(path, error))?;
+    if bytes.len() as u64 > MAX_SIZE {
+        let why = format!(
+            "it has more than {MAX_SIZE} bytes, which is the limit for an index or manifest"
+        );
+        return Err(Error::BadLayout {
+            path: path.to_owned(),
+            why,
+        });
+    }
+    Ok(bytes)
+}
+
+fn cannot_read(path: &Path, cause: io::Error) -> Error {
+    match cause.kind() {
+        io::ErrorKind::NotFound => Error::BadLayout {
+            path: path.to_owned(),
+            why: "there is no such file in it".into(),
+        },
+        _ => Error::File {
+            path: path.to_owned(),
+            cause: Arc::new(cause),
+        },
+    }
+}
