@@ -162,17 +162,19 @@ impl Resolver<'_> {
 
     /// What a tag is. A tag that is known costs a HEAD, for its manifest is at hand.
     fn by_tag(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
-        let is_at_hand =
-            |digest: &Digest| self.cache.is_none_or(|cache| cache.has_document(*digest));
-        let now = match before {
-            Some(before) if self.immutable_tags => Some(before),
-            Some(before) if is_at_hand(&before) => self.source.digest_of(tag)?,
+        let now = match (before, self.cache) {
+            // A source on disk tells digests for nothing.
+            (_, None) => self.source.digest_of(tag)?,
+            (Some(before), _) if self.immutable_tags => Some(before),
+            (Some(before), Some(cache)) if cache.has_document(before) => {
+                self.source.digest_of(tag)?
+            }
             _ => None,
         };
         if let Some(digest) = now {
             match self.by_digest(digest) {
                 // Some registries name a digest they then don't know (docker-registry 2.8 for sha512).
-                Err(Error::Missing { .. } | Error::WrongBytes { .. }) => {}
+                Err(Error::Missing { .. }) => {}
                 found => return Ok((digest, found?)),
             }
         }

@@ -282,7 +282,7 @@ impl TryFrom<String> for Template {
 struct Partial {
     registry: Option<Registry>,
     allow: Option<Vec<Registry>>,
-    idle_timeout_sec: Option<Seconds>,
+    idle_timeout_sec: Option<IdleSeconds>,
     listing_ttl_sec: Option<Seconds>,
     parallel: Option<Parallel>,
     cache_size: Option<Size>,
@@ -364,14 +364,32 @@ impl TryFrom<f64> for Seconds {
     type Error = String;
 
     fn try_from(seconds: f64) -> Result<Self, String> {
-        // An accept timeout of zero would mean for ever, and the kernel counts in milliseconds.
-        if (0.01..=86400.0).contains(&seconds) {
+        if (0.0..=86400.0).contains(&seconds) {
             Ok(Self(Duration::from_secs_f64(seconds)))
         } else {
             Err(format!(
-                "{seconds} is not a number of seconds from 0.01 to 86400"
+                "{seconds} is not a number of seconds from 0 to 86400"
             ))
         }
+    }
+}
+
+/// How long to wait for a client. The kernel counts in milliseconds, and takes none for ever.
+#[derive(Deserialize)]
+#[serde(try_from = "f64")]
+struct IdleSeconds(Duration);
+
+impl TryFrom<f64> for IdleSeconds {
+    type Error = String;
+
+    fn try_from(seconds: f64) -> Result<Self, String> {
+        let Seconds(time) = seconds.try_into()?;
+        if time < Duration::from_millis(10) {
+            return Err(format!(
+                "{seconds} is too short a time, at least 0.01 is needed"
+            ));
+        }
+        Ok(Self(time))
     }
 }
 
@@ -589,7 +607,7 @@ mod tests {
                 "registry \"https://ghcr.io\" must be written without https://",
             ),
             ("registry = 5", 1, "invalid type"),
-            ("idle-timeout-sec = 0", 1, "0 is not a number of seconds"),
+            ("idle-timeout-sec = 0", 1, "0 is too short a time"),
             ("idle-timeout-sec = -1", 1, "-1 is not"),
             ("idle-timeout-sec = nan", 1, "NaN is not"),
             ("parallel = 0", 1, "parallel must be from 1 to 64"),

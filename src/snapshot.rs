@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::info;
-use ureq::Agent;
 
 use crate::architecture::Architecture;
 use crate::cache::Cache;
@@ -45,7 +44,7 @@ pub struct Snapshots {
     settings: Settings,
     architectures: Vec<Architecture>,
     cache: Cache,
-    agent: Agent,
+    agent: registry::Client,
     repositories: Mutex<HashMap<RepositoryAddress, Arc<Mutex<Slot>>>>,
 }
 

@@ -49,8 +49,11 @@ const MAX_PAGE_SIZE: u64 = 8 << 20;
 /// All pages together. sysupdate takes a listing of 64 MiB at most.
 const MAX_LIST_SIZE: usize = 64 << 20;
 
+/// What all registries share.
+pub type Client = Agent;
+
 /// Makes the client that all registries share, with its kept-alive connections.
-pub fn agent(parallel: usize) -> Agent {
+pub fn agent(parallel: usize) -> Client {
     let tls = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .root_certs(RootCerts::PlatformVerifier)

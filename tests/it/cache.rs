@@ -1,0 +1,198 @@
+//! What is kept in `$CACHE_DIRECTORY`: it saves requests, and nothing that happens to it does harm.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::try_request;
+use crate::listings::{ANEW, later, settings, versions};
+use crate::registry::{Registry, count};
+use crate::service::{Folder, Setup};
+
+#[test]
+fn a_manifest_is_fetched_once_and_then_only_its_tag_is_asked() {
+    let (hello, listing) = versions(10);
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    let run = || {
+        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        assert_eq!(service.listing(), listing);
+        registry.take_requests()
+    };
+    let cold = run();
+    assert_eq!(count(&cold, "GET /v2/hello/manifests/"), 10, "{cold:#?}");
+    let warm = run();
+    assert_eq!(count(&warm, "GET /v2/hello/manifests/"), 0, "{warm:#?}");
+    assert_eq!(count(&warm, "HEAD /v2/hello/manifests/"), 10, "{warm:#?}");
+}
+
+#[test]
+fn a_tag_that_moved_is_seen_with_a_warm_cache() {
+    let registry = Registry::with_hello(versions(2).0);
+    let cache = Folder::new();
+    let listing = || {
+        Setup::new(settings(&registry, ""))
+            .cache(&cache)
+            .start()
+            .listing()
+    };
+    assert_eq!(listing(), versions(2).1);
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
+    assert_ne!(listing(), versions(2).1);
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"image 1"));
+    assert_eq!(listing(), versions(2).1);
+}
+
+#[test]
+fn an_immutable_tag_is_never_asked_for_again() {
+    let registry = Registry::with_hello(versions(3).0);
+    let cache = Folder::new();
+    let more = "[repository.hello]\nimmutable-tags = true\n";
+    let listing = || {
+        Setup::new(settings(&registry, more))
+            .cache(&cache)
+            .start()
+            .listing()
+    };
+    assert_eq!(listing(), versions(3).1);
+    registry.take_requests();
+    // One that is new is asked for.
+    registry.change(|hello| hello.oras_push("v3", "hello.raw", b"image 3"));
+    assert_eq!(listing(), versions(4).1);
+    let requests = registry.take_requests();
+    assert_eq!(
+        count(&requests, "/manifests/"),
+        count(&requests, "/manifests/v3"),
+        "{requests:?}"
+    );
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
+    assert_eq!(listing(), versions(4).1);
+}
+
+#[test]
+fn without_a_cache_directory_nothing_is_written() {
+    let registry = Registry::with_hello(versions(2).0);
+    let folder = Folder::new();
+    let service = Setup::new(settings(&registry, ""))
+        .env("HOME", folder.path())
+        .env("TMPDIR", folder.path())
+        .env("XDG_CACHE_HOME", folder.path())
+        .start();
+    assert_eq!(service.listing(), versions(2).1);
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_damaged_cache_is_fetched_again() {
+    type Damage = fn(&[u8]) -> Vec<u8>;
+    let damages: [(&str, Damage); 4] = [
+        ("cut", |bytes| bytes[..bytes.len() / 2].to_vec()),
+        ("empty", |_| Vec::new()),
+        ("another byte", |bytes| {
+            let mut bytes = bytes.to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            bytes
+        }),
+        ("longer", |bytes| [bytes, b"}"].concat()),
+    ];
+    for (why, damage) in damages {
+        let (hello, listing) = versions(4);
+        let registry = Registry::with_hello(hello);
+        let cache = Folder::new();
+        let service = || Setup::new(settings(&registry, "")).cache(&cache).start();
+        assert_eq!(service().listing(), listing);
+        let written = files(cache.path());
+        assert!(written.len() >= 4, "{written:?}");
+        for path in &written {
+            fs::write(path, damage(&fs::read(path).unwrap())).unwrap();
+        }
+        registry.take_requests();
+        assert_eq!(service().listing(), listing, "{why}");
+        assert_eq!(
+            count(&registry.take_requests(), "GET /v2/hello/manifests/"),
+            4,
+            "{why}"
+        );
+        // Mended, not only survived.
+        assert_eq!(service().listing(), listing, "{why}");
+        assert_eq!(
+            count(&registry.take_requests(), "GET /v2/hello/manifests/"),
+            0,
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn files_of_others_in_the_cache_directory_do_no_harm() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    let service = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    assert_eq!(service().listing(), listing);
+    // Where a manifest was there is a folder now.
+    for path in files(cache.path()) {
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+    }
+    assert_eq!(service().listing(), listing);
+}
+
+#[test]
+fn a_kill_while_the_cache_is_written_loses_at_most_work() {
+    let (hello, listing) = versions(30);
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    for milliseconds in [1, 4, 8, 12, 16, 20, 24, 30, 40, 60] {
+        let mut service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        let address = service.address;
+        // Its answer may never come.
+        let client = thread::spawn(move || try_request(address, "GET", "/hello/SHA256SUMS", &[]));
+        thread::sleep(Duration::from_millis(milliseconds));
+        service.kill();
+        client.join().unwrap().ok();
+        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        assert_eq!(service.listing(), listing, "killed after {milliseconds} ms");
+        if milliseconds % 8 == 0 {
+            files(cache.path())
+                .iter()
+                .for_each(|path| fs::remove_file(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_one_warning() {
+    let folder = Folder::new();
+    let file = folder.file("a-file", "");
+    for unusable in [Path::new("/proc"), &file, &folder.path().join("missing/a")] {
+        let (hello, listing) = versions(5);
+        let registry = Registry::with_hello(hello);
+        let service = Setup::new(settings(&registry, ANEW))
+            .env("CACHE_DIRECTORY", unusable)
+            .start();
+        for _ in 0..3 {
+            later();
+            assert_eq!(service.listing(), listing);
+        }
+        let path = unusable.to_str().unwrap();
+        let created = unusable.is_dir() && unusable != Path::new("/proc");
+        if !created {
+            let warnings = service.log.with(&[path]);
+            assert_eq!(warnings.len(), 1, "{:?}", service.log.lines());
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        match entry.path() {
+            path if path.is_dir() => found.extend(files(&path)),
+            path => found.push(path),
+        }
+    }
+    found
+}

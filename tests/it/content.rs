@@ -1,0 +1,146 @@
+//! What a repository holds, in memory: blobs, manifests and tags. The fake registry serves it,
+//! the layout writer puts it on disk.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// 64 lowercase hex digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// `sha256:` and 64 lowercase hex digits.
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", sha256(bytes))
+}
+
+#[derive(Clone)]
+pub struct Manifest {
+    pub media_type: String,
+    pub bytes: Arc<[u8]>,
+}
+
+/// Blobs and manifests by digest, digests by tag.
+#[derive(Clone, Default)]
+pub struct Repository {
+    pub blobs: BTreeMap<String, Arc<[u8]>>,
+    pub manifests: BTreeMap<String, Manifest>,
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Repository {
+    /// Stores a blob and returns its descriptor.
+    pub fn blob(&mut self, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = digest(bytes);
+        self.blobs.insert(digest.clone(), bytes.into());
+        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
+    }
+
+    /// Stores a manifest or index exactly as it stands and returns its descriptor.
+    pub fn manifest(&mut self, bytes: &[u8]) -> Value {
+        let media_type = serde_json::from_slice::<Value>(bytes)
+            .ok()
+            .and_then(|value| Some(value.get("mediaType")?.as_str()?.to_owned()))
+            .unwrap_or_else(|| OCI_MANIFEST.to_owned());
+        let digest = digest(bytes);
+        let descriptor = json!({"mediaType": media_type, "digest": digest, "size": bytes.len()});
+        self.manifests.insert(
+            digest,
+            Manifest {
+                media_type,
+                bytes: bytes.into(),
+            },
+        );
+        descriptor
+    }
+
+    /// Stores a manifest or index under a tag.
+    pub fn tag(&mut self, tag: &str, manifest: &[u8]) {
+        let descriptor = self.manifest(manifest);
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        self.tags.insert(tag.to_owned(), digest);
+    }
+
+    /// What `oras push REPOSITORY:TAG TITLE` makes of a plain file.
+    pub fn oras_push(&mut self, tag: &str, title: &str, bytes: &[u8]) {
+        let manifest = self.oras_manifest(title, bytes);
+        self.tag(tag, manifest.to_string().as_bytes());
+    }
+
+    fn oras_manifest(&mut self, title: &str, bytes: &[u8]) -> Value {
+        let config = self.blob(OCI_EMPTY, b"{}");
+        let mut layer = self.blob(OCI_TAR, bytes);
+        layer["annotations"] = json!({"org.opencontainers.image.title": title});
+        json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": "application/vnd.unknown.artifact.v1",
+            "config": config,
+            "layers": [layer],
+            "annotations": {"org.opencontainers.image.created": "2026-01-02T03:04:05Z"},
+        })
+    }
+
+    /// An index whose entries are `oras push` files, one for each architecture (OCI's spelling).
+    pub fn index(&mut self, tag: &str, files: &[(&str, &str, &[u8])]) {
+        let entries: Vec<Value> = files
+            .iter()
+            .map(|(architecture, title, bytes)| {
+                let manifest = self.oras_manifest(title, bytes).to_string();
+                let mut entry = self.manifest(manifest.as_bytes());
+                entry["platform"] = json!({"os": "linux", "architecture": architecture});
+                entry
+            })
+            .collect();
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
+        self.tag(tag, index.to_string().as_bytes());
+    }
+
+    /// Writes everything as an OCI image layout.
+    ///
+    /// Format: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>
+    pub fn write_layout(&self, folder: &Path) {
+        let blobs = folder.join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        let manifests = self
+            .manifests
+            .iter()
+            .map(|(digest, manifest)| (digest, &manifest.bytes));
+        for (digest, bytes) in self.blobs.iter().chain(manifests) {
+            fs::write(blobs.join(digest.strip_prefix("sha256:").unwrap()), bytes).unwrap();
+        }
+        let entries: Vec<Value> = self
+            .tags
+            .iter()
+            .map(|(tag, digest)| {
+                let manifest = &self.manifests[digest];
+                json!({
+                    "mediaType": manifest.media_type,
+                    "digest": digest,
+                    "size": manifest.bytes.len(),
+                    "annotations": {"org.opencontainers.image.ref.name": tag},
+                })
+            })
+            .collect();
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
+        fs::write(folder.join("index.json"), index.to_string()).unwrap();
+        fs::write(
+            folder.join("oci-layout"),
+            r#"{"imageLayoutVersion":"1.0.0"}"#,
+        )
+        .unwrap();
+    }
+}

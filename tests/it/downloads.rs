@@ -1,0 +1,363 @@
+//! Files on their way: whole or visibly broken, in little memory, over hops and hang-ups.
+
+use std::io::Read;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::Connection;
+use crate::content::{Repository, sha256};
+use crate::listings::{line, settings, versions};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{Folder, Service, eventually};
+
+const MIB: usize = 1 << 20;
+
+/// Bytes that do not repeat within any buffer.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn one_image(image: &[u8]) -> Registry {
+    let mut hello = Repository::default();
+    hello.oras_push("v1", "hello.raw", image);
+    Registry::with_hello(hello)
+}
+
+#[test]
+fn a_file_comes_whole_with_its_length() {
+    // On both sides of the sizes at which buffers end.
+    for length in [
+        0,
+        1,
+        4095,
+        65_535,
+        65_536,
+        65_537,
+        256 << 10,
+        (256 << 10) + 1,
+        3 * MIB + 5,
+    ] {
+        let image = noise(length);
+        let registry = one_image(&image);
+        let service = Service::start(settings(&registry, ""));
+        let response = service.get("/hello/hello-v1.raw");
+        assert_eq!(
+            (response.status, response.whole),
+            (200, true),
+            "{length} bytes"
+        );
+        assert_eq!(
+            response.header("content-length"),
+            Some(length.to_string().as_str())
+        );
+        assert_eq!(response.header("transfer-encoding"), None);
+        assert!(response.body == image, "{length} bytes: other bytes");
+    }
+}
+
+#[test]
+fn a_file_comes_whole_from_a_layout() {
+    let image = noise(3 * MIB);
+    let mut hello = Repository::default();
+    hello.oras_push("v1", "hello.raw", &image);
+    let folder = Folder::new();
+    hello.write_layout(folder.path());
+    let service = Service::start(format!(
+        "[repository.hello]\nsource = \"oci:{}\"\n",
+        folder.path().display()
+    ));
+    let response = service.get("/hello/hello-v1.raw");
+    assert_eq!((response.status, response.whole), (200, true));
+    assert!(response.body == image);
+
+    let blob = folder.path().join("blobs/sha256").join(sha256(&image));
+    let mut wrong = image.clone();
+    wrong[5] ^= 1;
+    for (why, bytes) in [
+        ("another byte", &wrong[..]),
+        ("cut", &image[..MIB]),
+        ("longer", &[&image[..], b"x"].concat()),
+    ] {
+        std::fs::write(&blob, bytes).unwrap();
+        let response = service.get("/hello/hello-v1.raw");
+        assert!(
+            response.status != 200 || !response.whole,
+            "{why}: arrived as if it were right"
+        );
+    }
+}
+
+#[test]
+fn head_has_the_head_of_get_and_no_body() {
+    let registry = one_image(&noise(70_000));
+    let service = Service::start(settings(&registry, ""));
+    for target in [
+        "/hello/hello-v1.raw",
+        "/hello/SHA256SUMS",
+        "/hello/hello-v1.raw.sha256",
+        "/hello/nothing.raw",
+    ] {
+        // One connection for both: what follows a HEAD is the next answer and no stray body.
+        let mut connection = Connection::open(service.address);
+        let get = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        connection
+            .send(get.replace("GET", "HEAD").as_bytes())
+            .unwrap();
+        let mut of_head = connection.receive("HEAD").unwrap();
+        connection.send(get.as_bytes()).unwrap();
+        let mut of_get = connection.receive("GET").unwrap();
+        assert_eq!(of_head.body, b"");
+        of_get.body.clear();
+        for response in [&mut of_head, &mut of_get] {
+            response.headers.retain(|(name, _)| name != "date");
+        }
+        assert_eq!(of_head, of_get, "{target}");
+    }
+}
+
+#[test]
+fn a_wrong_file_never_arrives_complete() {
+    for length in [1, 1000, 65_536, 2 * MIB + 7] {
+        let image = noise(length);
+        let registry = one_image(&image);
+        registry.fault("/blobs/", Fault::WrongByte);
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
+        let response = service.get("/hello/hello-v1.raw");
+        // A small one may be found out before the head has gone.
+        match response.status {
+            200 => assert!(
+                !response.whole && response.body.len() < length,
+                "{length} bytes came whole"
+            ),
+            status => assert_eq!((status, response.body.len()), (502, 0)),
+        }
+        assert_eq!(
+            service.log.with(&["hello-v1.raw"]).len(),
+            1,
+            "{:?}",
+            service.log.lines()
+        );
+    }
+}
+
+#[test]
+fn a_file_that_stays_short_ends_short_and_at_once() {
+    let image = noise(MIB);
+    let registry = one_image(&image);
+    registry.fault("/blobs/", Fault::CutAfter(MIB / 2));
+    registry.fault("/blobs/", Fault::NoRange);
+    let service = Service::start(settings(&registry, ""));
+    let begin = Instant::now();
+    let response = service.get("/hello/hello-v1.raw");
+    assert_eq!((response.status, response.whole), (200, false));
+    assert!(
+        begin.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(image.starts_with(&response.body));
+}
+
+#[test]
+fn a_file_longer_than_its_manifest_says_never_arrives_complete() {
+    let image = noise(100_000);
+    let registry = one_image(&image);
+    registry.fault("/blobs/", Fault::Body([&image[..], b"and more"].concat()));
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/hello-v1.raw");
+    if response.status == 200 && response.whole {
+        assert!(
+            response.body == image,
+            "the client got bytes that nobody promised"
+        );
+    }
+}
+
+#[test]
+fn a_big_file_takes_little_memory_though_the_client_is_slow() {
+    let image = noise(48 * MIB);
+    let registry = one_image(&image);
+    let service = Service::start(settings(&registry, ""));
+    let mut connection = Connection::open(service.address);
+    connection
+        .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let response = connection.receive("GET").unwrap();
+    assert!(response.whole && response.body == image);
+    assert!(service.peak_memory() <= 16, "{} MiB", service.peak_memory());
+}
+
+#[test]
+fn a_redirect_to_another_server_is_followed() {
+    let image = noise(100_000);
+    let store = one_image(&image);
+    let registry = one_image(&image);
+    registry.fault(
+        "/blobs/",
+        Fault::Redirect(format!("http://{}", store.address)),
+    );
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/hello-v1.raw");
+    assert_eq!((response.status, response.whole), (200, true));
+    assert!(response.body == image);
+    assert_eq!(count(&store.take_requests(), "GET /v2/hello/blobs/"), 1);
+}
+
+#[test]
+fn clients_are_sent_to_the_registry_where_the_settings_say_so() {
+    let image = noise(100_000);
+    let store = one_image(&image);
+    let registry = one_image(&image);
+    let service = Service::start(settings(
+        &registry,
+        "[repository.hello]\nblobs = \"redirect\"\n",
+    ));
+    let blob = format!("/v2/hello/blobs/sha256:{}", sha256(&image));
+    for method in ["GET", "HEAD"] {
+        let response = service.request(method, "/hello/hello-v1.raw", &[]);
+        assert_eq!((response.status, response.body.len()), (307, 0));
+        let location = format!("http://{}{blob}", registry.address);
+        assert_eq!(
+            response.header("location"),
+            Some(location.as_str()),
+            "{method}"
+        );
+    }
+    // Where the registry itself sends its clients elsewhere, ours go there at once.
+    registry.fault(
+        "/blobs/",
+        Fault::Redirect(format!("http://{}", store.address)),
+    );
+    let response = service.get("/hello/hello-v1.raw");
+    let location = format!("http://{}{blob}", store.address);
+    assert_eq!(
+        (response.status, response.header("location")),
+        (307, Some(location.as_str()))
+    );
+    assert_eq!(store.take_requests(), Vec::<String>::new());
+    // What is not there stays an error, and the rest is served as ever.
+    registry.behave();
+    registry.fault("/blobs/", Fault::Status(403));
+    assert_eq!(service.get("/hello/hello-v1.raw").status, 403);
+    assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
+    assert_eq!(
+        service.get("/hello/hello-v1.raw.sha256").text(),
+        line(&image, "hello-v1.raw")
+    );
+}
+
+#[test]
+fn a_redirect_that_leads_nowhere_is_a_bad_gateway() {
+    for to in [
+        "",
+        "ftp://127.0.0.1",
+        "http://127.0.0.1:1",
+        "file://",
+        "not a url",
+    ] {
+        let registry = one_image(b"image");
+        registry.fault("/blobs/", Fault::Redirect(to.to_owned()));
+        let service = Service::start(settings(&registry, ""));
+        let response = service.get("/hello/hello-v1.raw");
+        assert_eq!((response.status, response.body.len()), (502, 0), "{to:?}");
+        let hops = count(&registry.take_requests(), "/blobs/");
+        assert!(hops <= 31, "{hops} hops");
+    }
+}
+
+#[test]
+fn a_blob_that_the_registry_refuses_is_an_error_before_the_first_byte() {
+    for (upstream, status) in [(401, 403), (403, 403), (404, 502), (500, 502)] {
+        let registry = one_image(b"image");
+        registry.fault("/blobs/", Fault::Status(upstream));
+        let service = Service::start(settings(&registry, ""));
+        let response = service.get("/hello/hello-v1.raw");
+        let expected = if upstream == 404 && response.status == 404 {
+            404
+        } else {
+            status
+        };
+        assert_eq!(
+            (response.status, response.body.len()),
+            (expected, 0),
+            "for {upstream}"
+        );
+    }
+}
+
+#[test]
+fn every_listed_file_has_its_digest_beside_it() {
+    let (hello, listing) = versions(3);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    for sum in listing.lines() {
+        let name = sum.split_once("  ").unwrap().1;
+        let response = service.get(&format!("/hello/{name}.sha256"));
+        assert_eq!(
+            (response.status, response.text()),
+            (200, format!("{sum}\n").as_str())
+        );
+    }
+    assert_eq!(service.listing(), listing, "side files are not listed");
+}
+
+#[test]
+fn a_client_that_goes_away_leaves_nothing_behind() {
+    let registry = one_image(&noise(8 * MIB));
+    registry.fault("/blobs/", Fault::Drip(4096, Duration::from_millis(5)));
+    let service = Service::start(settings(&registry, ""));
+    service.listing();
+    let threads = service.threads();
+    let upstream = registry.open_connections();
+    for _ in 0..5 {
+        let mut connection = Connection::open(service.address);
+        connection
+            .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        let mut some = [0; 1000];
+        connection.receive_head().unwrap();
+        (&mut connection.socket())
+            .read_exact(&mut some)
+            .unwrap_or_default();
+        drop(connection);
+    }
+    eventually("the threads of the downloads are gone", || {
+        service.threads() <= threads
+    });
+    eventually("the registry is let go", || {
+        registry.open_connections() <= upstream.max(1)
+    });
+    registry.behave();
+    assert!(service.get("/hello/hello-v1.raw").whole);
+}
+
+#[test]
+fn downloads_run_side_by_side() {
+    let image = noise(64 * 1024);
+    let registry = one_image(&image);
+    registry.fault("/blobs/", Fault::Delay(Duration::from_millis(300)));
+    let service = Service::start(settings(&registry, ""));
+    service.listing();
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| assert!(service.get("/hello/hello-v1.raw").body == image));
+        }
+    });
+    assert!(
+        begin.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        begin.elapsed()
+    );
+}

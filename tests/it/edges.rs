@@ -1,0 +1,395 @@
+//! The contract of DESIGN's edges: which status, an empty body, the reason in a header.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Connection, Response};
+use crate::content::Repository;
+use crate::listings::{line, settings, versions};
+use crate::registry::{Fault, Registry};
+use crate::service::{Folder, Service, eventually};
+
+fn hello() -> (Registry, Service) {
+    let registry = Registry::with_hello(versions(2).0);
+    let service = Service::start(settings(&registry, ""));
+    (registry, service)
+}
+
+/// An error as every client but a browser gets it.
+fn assert_error(response: &Response, status: u16, why: &str) {
+    assert_eq!(
+        (response.status, response.text(), response.whole),
+        (status, "", true),
+        "{why}: {response:?}"
+    );
+    assert_eq!(response.header("content-length"), Some("0"), "{why}");
+    let reason = response
+        .header("x-reason")
+        .unwrap_or_else(|| panic!("{why}: no X-Reason"));
+    assert!(reason.len() > 3, "{why}: {reason:?}");
+}
+
+#[test]
+fn an_address_that_no_grammar_allows_is_a_bad_request() {
+    let (registry, service) = hello();
+    for (target, why) in [
+        ("/HELLO/SHA256SUMS", "a repository has no upper case"),
+        ("/hel%20lo/SHA256SUMS", "nor spaces"),
+        ("/hello//SHA256SUMS", "nor empty components"),
+        ("/../hello/SHA256SUMS", "nor dots alone"),
+        ("/hello/../SHA256SUMS", "anywhere"),
+        ("/hello/%2e%2e/SHA256SUMS", "nor in disguise"),
+        (
+            "/hello/..%2F..%2Fetc%2Fpasswd",
+            "nor behind encoded slashes",
+        ),
+        ("/-hello/SHA256SUMS", "nor a dash in front"),
+        ("/hello%00/SHA256SUMS", "nor NUL"),
+        ("/hello/%00", "nor has a file"),
+        ("/hello/SHA%0ASUMS", "nor line breaks"),
+        ("/hello/SHA256SUMS%", "half an escape"),
+        ("/hello/SHA256SUMS%zz", "no escape"),
+        ("/hello/SHA256SUMS%ff", "not UTF-8"),
+        (
+            "/hello/hello%252dv1.raw",
+            "decoded once, so there is a percent sign in it",
+        ),
+        ("/h\u{e9}llo/SHA256SUMS", "not ASCII"),
+        ("hello/SHA256SUMS", "no slash in front"),
+    ] {
+        assert_error(&service.get(target), 400, why);
+    }
+    assert_eq!(registry.take_requests(), Vec::<String>::new());
+}
+
+#[test]
+fn percent_encoding_is_decoded_and_a_query_ignored() {
+    let (_registry, service) = hello();
+    let listing = versions(2).1;
+    for target in [
+        "/hello/SHA256SUMS?x=1&y=/../..",
+        "/hello/SHA256SUMS?",
+        "/%68ello/SHA256SUMS",
+        "/hello/%53HA256SUMS",
+        "/hello%2FSHA256SUMS",
+    ] {
+        let response = service.get(target);
+        assert_eq!(
+            (response.status, response.text()),
+            (200, listing.as_str()),
+            "{target}"
+        );
+    }
+    assert_eq!(
+        service.get("/hello/hello%2Dv1%2eraw?download").body,
+        b"image 1"
+    );
+}
+
+#[test]
+fn a_registry_that_is_not_allowed_is_forbidden_and_not_asked() {
+    let (registry, service) = hello();
+    let stranger = Registry::with_hello(versions(1).0);
+    let port = stranger.address.port();
+    for host in [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        "ghcr.io".into(),
+        "localhost".into(),
+    ] {
+        assert_error(
+            &service.get(&format!("/{host}/hello/SHA256SUMS")),
+            403,
+            &host,
+        );
+    }
+    assert_eq!(stranger.take_requests(), Vec::<String>::new());
+    assert_eq!(registry.take_requests(), Vec::<String>::new());
+}
+
+#[test]
+fn an_allowed_registry_is_asked_within_its_path() {
+    let stranger = Registry::start();
+    for name in ["acme/hello", "acme/more/hello", "acmes/hello", "hello"] {
+        stranger.put(name, versions(1).0);
+    }
+    let address = stranger.address;
+    let registry = Registry::start();
+    let service = Service::start(settings(
+        &registry,
+        &format!("allow = [\"{address}/acme\"]\n"),
+    ));
+    for (name, status) in [
+        ("acme/hello", 200),
+        ("acme/more/hello", 200),
+        ("acmes/hello", 403),
+        ("hello", 403),
+    ] {
+        assert_eq!(
+            service.get(&format!("/{address}/{name}/SHA256SUMS")).status,
+            status,
+            "{name}"
+        );
+    }
+    let service = Service::start(settings(&registry, &format!("allow = [\"{address}\"]\n")));
+    for name in ["acme/hello", "hello"] {
+        assert_eq!(
+            service.get(&format!("/{address}/{name}/SHA256SUMS")).status,
+            200,
+            "{name}"
+        );
+    }
+    assert_eq!(registry.take_requests(), Vec::<String>::new());
+}
+
+#[test]
+fn a_source_in_the_settings_needs_no_other_permission() {
+    let stranger = Registry::with_hello(versions(1).0);
+    let registry = Registry::start();
+    let source = format!(
+        "[repository.hello]\nsource = \"{}/hello\"\n",
+        stranger.address
+    );
+    let service = Service::start(settings(&registry, &source));
+    assert_eq!(service.listing(), versions(1).1);
+}
+
+#[test]
+fn what_is_not_offered_is_not_found() {
+    let (_registry, service) = hello();
+    for target in [
+        "/hello/SHA256SUMS.gpg",
+        "/hello/SHA256SUMS.asc",
+        "/hello/SHA256SUMS.sha256.asc",
+        "/hello/SHA256SUMS.sha256.gpg",
+        "/hello/hello-v1.verity",
+        "/hello/hello-v1.roothash",
+        "/hello/hello-v1.roothash.p7s",
+        "/hello/hello-v1.raw.xz",
+        "/hello/hello-v1.raw.sha256.sha256",
+        "/hello/hello-v7.raw",
+        "/hello/hello-v7.raw.sha256",
+        "/hello/hello.raw",
+        "/hello/v1",
+        "/hello/sha256sums",
+        "/missing/SHA256SUMS",
+        "/missing/missing-v1.raw",
+    ] {
+        assert_error(&service.get(target), 404, target);
+    }
+}
+
+#[test]
+fn other_methods_are_told_which_are_allowed() {
+    let (registry, service) = hello();
+    for method in [
+        "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW", "get",
+    ] {
+        let response = service.request(method, "/hello/SHA256SUMS", &[]);
+        assert_error(&response, 405, method);
+        let mut allowed: Vec<_> = response
+            .header("allow")
+            .expect("no Allow")
+            .split(", ")
+            .collect();
+        allowed.sort_unstable();
+        assert_eq!(allowed, ["GET", "HEAD"]);
+    }
+    assert_eq!(registry.take_requests(), Vec::<String>::new());
+}
+
+#[test]
+fn a_request_with_a_body_is_too_large() {
+    let (_registry, service) = hello();
+    for header in [
+        "Content-Length: 5",
+        "Content-Length: 1000000000000000",
+        "Transfer-Encoding: chunked",
+    ] {
+        assert_error(
+            &service.request("GET", "/hello/SHA256SUMS", &[header]),
+            413,
+            header,
+        );
+    }
+    assert_eq!(
+        service
+            .request("GET", "/hello/SHA256SUMS", &["Content-Length: 0"])
+            .status,
+        200
+    );
+}
+
+#[test]
+fn only_a_browser_gets_a_page_for_an_error() {
+    let (_registry, service) = hello();
+    for accept in [
+        "Accept: */*",
+        "Accept: text/*",
+        "Accept: application/json",
+        "X-Nothing: text/html",
+    ] {
+        assert_error(
+            &service.request("GET", "/hello/nothing.raw", &[accept]),
+            404,
+            accept,
+        );
+    }
+    let accept = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let response = service.request("GET", "/hello/nothing.raw", &[accept]);
+    assert_eq!((response.status, response.whole), (404, true));
+    assert!(
+        response
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/html"),
+        "{response:?}"
+    );
+    assert!(
+        response.text().contains("404") || response.text().contains("nothing.raw"),
+        "{}",
+        response.text()
+    );
+    // What is not an error is the same for all.
+    let response = service.request("GET", "/hello/SHA256SUMS", &[accept]);
+    assert_eq!(response.text(), versions(2).1);
+}
+
+#[test]
+fn a_page_shows_text_from_outside_as_text() {
+    let (_registry, service) = hello();
+    let response = service.request(
+        "GET",
+        "/hello/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+        &["Accept: text/html"],
+    );
+    assert!([400, 404].contains(&response.status));
+    assert!(
+        !response.text().to_lowercase().contains("<script"),
+        "{}",
+        response.text()
+    );
+    let reason = response.header("x-reason").unwrap();
+    assert!(reason.is_ascii(), "{reason:?}");
+}
+
+#[test]
+fn two_requests_share_a_connection() {
+    let (_registry, service) = hello();
+    let mut connection = Connection::open(service.address);
+    for (target, status, body) in [
+        ("/hello/hello-v0.raw", 200, "image 0".to_owned()),
+        ("/hello/nothing.raw", 404, String::new()),
+        ("/hello/SHA256SUMS", 200, versions(2).1),
+    ] {
+        connection
+            .send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .unwrap();
+        let response = connection.receive("GET").unwrap();
+        assert_eq!((response.status, response.text()), (status, body.as_str()));
+        assert_ne!(response.header("connection"), Some("close"), "{target}");
+    }
+}
+
+#[test]
+fn a_connection_ends_when_the_client_or_its_version_says_so() {
+    let (_registry, service) = hello();
+    for head in [
+        "GET /hello/hello-v0.raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /hello/hello-v0.raw HTTP/1.0\r\n\r\n",
+    ] {
+        let mut connection = Connection::open(service.address);
+        connection.send(head.as_bytes()).unwrap();
+        let response = connection.receive("GET").unwrap();
+        assert_eq!(response.body, b"image 0");
+        assert_eq!(
+            response.header("connection"),
+            Some("close"),
+            "not announced: {head:?}"
+        );
+        let begin = Instant::now();
+        assert_eq!(connection.read(&mut [0]).unwrap_or(0), 0, "more bytes");
+        assert!(
+            begin.elapsed() < Duration::from_secs(2),
+            "still open: {head:?}"
+        );
+    }
+}
+
+#[test]
+fn the_sixty_fifth_connection_is_told_at_once_to_come_again() {
+    let (_registry, service) = hello();
+    let mut full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
+    for connection in &mut full {
+        connection
+            .send(b"GET /hello/hello-v0.raw HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        assert_eq!(connection.receive("GET").unwrap().status, 200);
+    }
+    let begin = Instant::now();
+    let response = service.get("/hello/SHA256SUMS");
+    assert!(
+        begin.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_error(&response, 503, "full");
+    let seconds: u32 = response
+        .header("retry-after")
+        .expect("no Retry-After")
+        .parse()
+        .unwrap();
+    assert!((1..=10).contains(&seconds), "Retry-After: {seconds}");
+    full.pop();
+    eventually("there is room again", || {
+        service.get("/hello/SHA256SUMS").status == 200
+    });
+}
+
+#[test]
+fn a_reason_is_one_line_whatever_the_registry_says() {
+    let registry = Registry::with_hello(Repository::default());
+    let envelope = "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"a\\r\\nX-Evil: 1\\r\\n\\r\\nb\\u0000\\u00e9\"}]}";
+    registry.fault("/tags/list", Fault::Status(403));
+    registry.fault("/tags/list", Fault::Body(envelope.as_bytes().to_vec()));
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/SHA256SUMS");
+    assert_error(&response, 403, "denied");
+    assert_eq!(response.header("x-evil"), None);
+    assert!(
+        service
+            .log
+            .lines()
+            .iter()
+            .all(|line| !line.starts_with("X-Evil")),
+        "{:?}",
+        service.log.lines()
+    );
+}
+
+#[test]
+fn a_slow_registry_does_not_hold_up_other_repositories() {
+    let (slow, fast) = (Registry::with_hello(versions(1).0), Folder::new());
+    slow.fault("/tags/list", Fault::Delay(Duration::from_secs(2)));
+    versions(1).0.write_layout(fast.path());
+    let local = format!(
+        "[repository.local]\nsource = \"oci:{}\"\n",
+        fast.path().display()
+    );
+    let service = Service::start(settings(&slow, &local));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| service.listing());
+        thread::sleep(Duration::from_millis(200));
+        let begin = Instant::now();
+        assert_eq!(
+            service.get("/local/SHA256SUMS").text(),
+            line(b"image 0", "local-v0.raw")
+        );
+        assert!(
+            begin.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begin.elapsed()
+        );
+        assert_eq!(waiting.join().unwrap(), versions(1).1);
+    });
+}

@@ -1,0 +1,203 @@
+//! Requests that were made to break a server. One process takes them all, and is as before.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::Connection;
+use crate::listings::{settings, versions};
+use crate::registry::Registry;
+use crate::service::{Service, eventually};
+
+/// Sends bytes, then reads until the end of the connection. A reset ends it too.
+fn exchange(service: &Service, bytes: &[u8]) -> String {
+    let mut socket = TcpStream::connect(service.address).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(3)))
+        .unwrap();
+    let _ = socket.write_all(bytes);
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = socket.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn hostile_requests_leave_the_same_process_standing() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello);
+    let mut service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    let (threads, descriptors) = (service.threads(), service.descriptors());
+
+    let many_headers = |count: usize| {
+        let headers: String = (0..count)
+            .map(|number| format!("X-{number}: y\r\n"))
+            .collect();
+        format!("GET /hello/SHA256SUMS HTTP/1.1\r\n{headers}\r\n")
+    };
+    let long = |length: usize| {
+        format!(
+            "GET /hello/SHA256SUMS HTTP/1.1\r\nX: {}\r\n\r\n",
+            "y".repeat(length)
+        )
+    };
+    let long_target =
+        |length: usize| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(length));
+    for (status, request, why) in [
+        (
+            "413",
+            "GET /hello/SHA256SUMS HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n".to_owned(),
+            "a body without end",
+        ),
+        (
+            "413",
+            "GET / HTTP/1.1\r\nContent-Length: 99999999999999999999999999\r\n\r\n".to_owned(),
+            "more than a number holds",
+        ),
+        (
+            "413",
+            "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n".to_owned(),
+            "a chunk without end",
+        ),
+        (
+            "413",
+            "GET / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n".to_owned(),
+            "a body that asks first",
+        ),
+        (
+            "400",
+            "GET / HTTP/2.0\r\nHost: x\r\n\r\n".to_owned(),
+            "another protocol",
+        ),
+        (
+            "400",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+            "the preface of another protocol",
+        ),
+        (
+            "400",
+            "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03\r\n\r\n".to_owned(),
+            "TLS",
+        ),
+        ("400", "\0\0\0\0\r\n\r\n".to_owned(), "binary garbage"),
+        (
+            "400",
+            "GET /hello/SHA256SUMS\r\n\r\n".to_owned(),
+            "no version",
+        ),
+        (
+            "400",
+            "GET /hello/SHA256SUMS HTTP/1.1\r\nno colon\r\n\r\n".to_owned(),
+            "a header without a colon",
+        ),
+        (
+            "400",
+            "GET /hello/SHA 256SUMS HTTP/1.1\r\n\r\n".to_owned(),
+            "a space in the target",
+        ),
+        ("431", many_headers(65), "too many headers"),
+        ("431", many_headers(500), "far too many headers"),
+        ("431", long(17 << 10), "a head over the limit"),
+        ("431", long_target(17 << 10), "a target over the limit"),
+        ("200", many_headers(64), "as many headers as are allowed"),
+        ("200", long(15 << 10), "a head under the limit"),
+        (
+            "200",
+            "GET /hello/SHA256SUMS HTTP/1.1\nHost: x\n\n".to_owned(),
+            "lines without carriage returns",
+        ),
+        (
+            "200",
+            "\r\n\r\nGET /hello/SHA256SUMS HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "empty lines in front",
+        ),
+        ("", String::new(), "nothing"),
+        (
+            "",
+            "GET /hello/SHA256SUMS HTT".to_owned(),
+            "an end in the middle of the head",
+        ),
+    ] {
+        let answer = exchange(&service, request.as_bytes());
+        let found = answer
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3))
+            .unwrap_or_default();
+        if status.is_empty() {
+            assert!(["", "400", "408"].contains(&found), "{why}: {answer:?}");
+        } else {
+            assert_eq!(found, status, "{why}: {answer:?}");
+        }
+    }
+
+    clients_that_leave_at_once(&service);
+    an_endless_header_line(&service);
+    twenty_thousand_requests_at_once(&service, &listing);
+
+    eventually("no thread is left over", || service.threads() <= threads);
+    eventually("no descriptor is left over", || {
+        service.descriptors() <= descriptors + 2
+    });
+    assert!(service.is_running());
+    assert!(service.peak_memory() <= 48, "{} MiB", service.peak_memory());
+    assert_eq!(service.listing(), listing);
+    let panics = service
+        .log
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("panicked"))
+        .collect::<Vec<_>>();
+    assert_eq!(panics, Vec::<String>::new());
+}
+
+fn clients_that_leave_at_once(service: &Service) {
+    for request in [
+        "GET / HTTP/2.0\r\n\r\n",
+        "GET /hello/hello-v1.raw HTTP/1.1\r\n\r\n",
+        "",
+        "GET ",
+    ] {
+        for _ in 0..50 {
+            let mut socket = TcpStream::connect(service.address).unwrap();
+            let _ = socket.write_all(request.as_bytes());
+        }
+    }
+}
+
+fn an_endless_header_line(service: &Service) {
+    let mut socket = TcpStream::connect(service.address).unwrap();
+    socket
+        .set_write_timeout(Some(Duration::from_secs(3)))
+        .unwrap();
+    socket.write_all(b"GET / HTTP/1.1\r\nX: ").unwrap();
+    let megabyte = vec![b'y'; 1 << 20];
+    let taken = (0..400)
+        .take_while(|_| socket.write_all(&megabyte).is_ok())
+        .count();
+    assert!(taken < 32, "{taken} MiB of a header were taken");
+}
+
+fn twenty_thousand_requests_at_once(service: &Service, listing: &str) {
+    const REQUESTS: usize = 20_000;
+    let mut connection = Connection::open(service.address);
+    let mut socket = connection.socket().try_clone().unwrap();
+    let writer = thread::spawn(move || -> io::Result<()> {
+        let request = "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: x\r\n\r\n";
+        (0..REQUESTS / 100).try_for_each(|_| socket.write_all(request.repeat(100).as_bytes()))
+    });
+    for number in 0..REQUESTS {
+        let response = connection.receive("GET").unwrap();
+        assert_eq!(
+            (response.status, response.text()),
+            (200, listing),
+            "request {number}"
+        );
+    }
+    writer.join().unwrap().unwrap();
+    assert!(service.threads() < 16, "{} threads", service.threads());
+}

@@ -1,0 +1,418 @@
+//! What a listing costs, how long it holds, and that nothing spoils it. What is in it for which
+//! manifest is in `tests/cases/`.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::content::{Repository, sha256};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{Folder, Service};
+
+/// A repository with the tags `v0`, `v1`, …, each a file of its own, and its listing.
+pub fn versions(count: usize) -> (Repository, String) {
+    let mut hello = Repository::default();
+    let mut lines: Vec<_> = (0..count)
+        .map(|version| {
+            let bytes = format!("image {version}");
+            hello.oras_push(&format!("v{version}"), "hello.raw", bytes.as_bytes());
+            (format!("hello-v{version}.raw"), sha256(bytes.as_bytes()))
+        })
+        .collect();
+    lines.sort();
+    (
+        hello,
+        lines
+            .iter()
+            .map(|(name, sum)| format!("{sum}  {name}\n"))
+            .collect(),
+    )
+}
+
+pub fn line(bytes: &[u8], name: &str) -> String {
+    format!("{}  {name}\n", sha256(bytes))
+}
+
+/// Settings with which a listing is made anew whenever the client comes [`later`].
+pub const ANEW: &str = "listing-ttl-sec = 0.01\n";
+
+pub fn later() {
+    thread::sleep(Duration::from_millis(30));
+}
+
+pub fn settings(registry: &Registry, more: &str) -> String {
+    format!("registry = \"{}\"\n{more}", registry.address)
+}
+
+#[test]
+fn a_listing_names_every_version_of_a_registry() {
+    let (hello, listing) = versions(12);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.text()), (200, listing.as_str()));
+    assert_eq!(
+        response.header("content-length"),
+        Some(listing.len().to_string().as_str())
+    );
+}
+
+#[test]
+fn a_listing_names_every_version_of_a_layout() {
+    let (hello, listing) = versions(12);
+    let folder = Folder::new();
+    hello.write_layout(folder.path());
+    let service = Service::start(format!(
+        "[repository.hello]\nsource = \"oci:{}\"\n",
+        folder.path().display()
+    ));
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.get("/hello/hello-v7.raw").body, b"image 7");
+}
+
+#[test]
+fn a_layout_that_changes_is_listed_as_it_is_then() {
+    let (hello, listing) = versions(1);
+    let (more, longer) = versions(2);
+    let folder = Folder::new();
+    hello.write_layout(folder.path());
+    let source = folder.path().display();
+    let service = Service::start(format!(
+        "{ANEW}[repository.hello]\nsource = \"oci:{source}\"\n"
+    ));
+    assert_eq!(service.listing(), listing);
+    more.write_layout(folder.path());
+    later();
+    assert_eq!(service.listing(), longer);
+}
+
+#[test]
+fn a_layout_that_is_damaged_is_a_bad_gateway_and_one_that_is_missing_too() {
+    let (hello, listing) = versions(1);
+    let folder = Folder::new();
+    hello.write_layout(folder.path());
+    let source = folder.path().display();
+    let service = Service::start(format!(
+        "{ANEW}[repository.hello]\nsource = \"oci:{source}\"\n\
+         [repository.gone]\nsource = \"oci:{source}/gone\"\n"
+    ));
+    assert_eq!(service.listing(), listing);
+    fs::write(folder.path().join("index.json"), "{\"manifests\": [").unwrap();
+    later();
+    for target in ["/hello/SHA256SUMS", "/gone/SHA256SUMS"] {
+        let response = service.get(target);
+        assert_eq!((response.status, response.body.len()), (502, 0), "{target}");
+    }
+}
+
+#[test]
+fn a_damaged_manifest_of_a_layout_is_a_bad_tag() {
+    let (mut hello, listing) = versions(2);
+    hello.oras_push("v1-broken", "hello.raw", b"right");
+    let folder = Folder::new();
+    hello.write_layout(folder.path());
+    let digest = hello.tags["v1-broken"].clone();
+    let path = folder
+        .path()
+        .join("blobs/sha256")
+        .join(&digest["sha256:".len()..]);
+    // Still a manifest, but not the one that the layout's index names.
+    let manifest = fs::read_to_string(&path).unwrap();
+    fs::write(
+        &path,
+        manifest.replace(&sha256(b"right"), &sha256(b"wrong")),
+    )
+    .unwrap();
+    let source = folder.path().display();
+    let service = Service::start(format!("[repository.hello]\nsource = \"oci:{source}\"\n"));
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.log.with(&["v1-broken"]).len(), 1);
+}
+
+#[test]
+fn a_repository_is_found_by_its_path_its_registry_and_its_name_in_the_settings() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::start();
+    registry.put("acme/hello", hello);
+    let address = registry.address;
+    let service = Service::start(settings(
+        &registry,
+        &format!("[repository.short]\nsource = \"{address}/acme/hello\"\n"),
+    ));
+    for (target, base, why) in [
+        (
+            "/acme/hello/SHA256SUMS".to_owned(),
+            "hello",
+            "under the default registry",
+        ),
+        (
+            format!("/{address}/acme/hello/SHA256SUMS"),
+            "hello",
+            "with the default registry's name",
+        ),
+        (
+            format!(
+                "/{}/acme/hello/SHA256SUMS",
+                address.to_string().replace(':', "%3A")
+            ),
+            "hello",
+            "encoded",
+        ),
+        (
+            "/short/SHA256SUMS".to_owned(),
+            "short",
+            "by the settings; the URL's name is the base",
+        ),
+    ] {
+        let response = service.get(&target);
+        let expected = listing.replace("hello-", &format!("{base}-"));
+        assert_eq!(
+            (response.status, response.text()),
+            (200, expected.as_str()),
+            "{why}"
+        );
+    }
+    assert_eq!(service.get("/short/short-v0.raw").body, b"image 0");
+}
+
+#[test]
+fn a_default_registry_may_have_a_path() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::start();
+    registry.put("acme/sysexts/hello", hello);
+    let service = Service::start(format!(
+        "registry = \"{}/acme/sysexts\"\n",
+        registry.address
+    ));
+    assert_eq!(service.listing(), listing);
+}
+
+#[test]
+fn one_bad_tag_spoils_no_other_and_is_one_line_in_the_log() {
+    // A way to be bad, and what the line has to name beside the tag.
+    let ways: Vec<(&str, Vec<Fault>)> = vec![
+        ("500", vec![Fault::Status(500)]),
+        ("has no", vec![Fault::Status(404)]),
+        (
+            "",
+            vec![
+                Fault::Body(b"<html>who are you?</html>".to_vec()),
+                Fault::Header("Docker-Content-Digest", None),
+            ],
+        ),
+        (
+            "",
+            vec![
+                Fault::Body(b"{}".to_vec()),
+                Fault::Header("Docker-Content-Digest", None),
+            ],
+        ),
+        ("", vec![Fault::CutAfter(20)]),
+        (
+            "",
+            vec![Fault::Raw(
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+            )],
+        ),
+        (
+            "",
+            vec![
+                Fault::Body(vec![b' '; 9 << 20]),
+                Fault::Header("Docker-Content-Digest", None),
+            ],
+        ),
+        (
+            "",
+            vec![
+                Fault::Endless("{\"schemaVersion\":2,"),
+                Fault::Header("Docker-Content-Digest", None),
+            ],
+        ),
+        ("", vec![Fault::WrongByte]),
+    ];
+    for (reason, faults) in ways {
+        let (mut hello, listing) = versions(3);
+        hello.oras_push("v1-broken", "hello.raw", b"broken");
+        let digest = hello.tags["v1-broken"].clone().leak();
+        let registry = Registry::with_hello(hello);
+        for fault in &faults {
+            registry.fault("/manifests/v1-broken", fault.clone());
+            registry.fault(digest, fault.clone());
+        }
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), listing, "{faults:?}");
+        let lines = service.log.with(&["v1-broken"]);
+        assert_eq!(lines.len(), 1, "{faults:?}: {lines:?}");
+        assert!(lines[0].contains(reason), "{reason} is not in {lines:?}");
+        assert!(
+            service.peak_memory() < 40,
+            "{} MiB after {faults:?}",
+            service.peak_memory()
+        );
+    }
+}
+
+#[test]
+fn another_manifest_than_an_index_names_is_a_bad_tag() {
+    let (mut hello, listing) = versions(2);
+    hello.index("v1-broken", &[("amd64", "hello.raw", b"right")]);
+    let index = &hello.manifests[&hello.tags["v1-broken"]].bytes;
+    let index: serde_json::Value = serde_json::from_slice(index).unwrap();
+    let child = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let other = hello.manifests[&hello.tags["v1"]].bytes.to_vec();
+    let registry = Registry::with_hello(hello);
+    registry.fault(child.leak(), Fault::Body(other));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.log.with(&["v1-broken"]).len(), 1);
+}
+
+#[test]
+fn things_in_a_tag_list_that_are_no_tags_are_dropped() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::with_hello(hello);
+    let sha512 = "0f".repeat(64);
+    let tags = format!(
+        r#"{{"name": 7, "child": [], "tags": [null, "-ot-beta", "sha512:{sha512}", "", 5, {{}}, "../v0", "v0", "v0"]}}"#
+    );
+    registry.fault("/tags/list", Fault::Body(tags.into_bytes()));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    let requests = registry.take_requests();
+    assert_eq!(
+        count(&requests, "/manifests/..") + count(&requests, "beta"),
+        0,
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn a_repository_without_versions_is_a_listing_that_is_best_before_tomorrow() {
+    // As registries spell it once the last tag is gone.
+    for body in [
+        r#"{"name":"hello","tags":null}"#,
+        r#"{"name":"hello","tags":[]}"#,
+        r#"{"name":"hello"}"#,
+    ] {
+        let registry = Registry::with_hello(Repository::default());
+        registry.fault("/tags/list", Fault::Body(body.as_bytes().to_vec()));
+        let service = Service::start(settings(&registry, ""));
+        let before = empty_listing();
+        let listing = service.listing();
+        assert!(
+            [before, empty_listing()].contains(&listing),
+            "{body}: {listing}"
+        );
+    }
+}
+
+/// What stands in a listing that has no other line. Differs from day to day.
+pub fn empty_listing() -> String {
+    let tomorrow = jiff::Zoned::now()
+        .with_time_zone(jiff::tz::TimeZone::UTC)
+        .tomorrow()
+        .unwrap();
+    format!("{}  BEST-BEFORE-{}\n", sha256(b""), tomorrow.date())
+}
+
+#[test]
+fn tags_are_resolved_in_parallel_over_connections_that_are_kept() {
+    let (hello, listing) = versions(40);
+    let registry = Registry::with_hello(hello);
+    registry.fault("/v2/", Fault::Delay(Duration::from_millis(20)));
+    let service = Service::start(settings(&registry, "parallel = 4\n"));
+    assert_eq!(service.listing(), listing);
+    let peak = registry.peak_in_flight();
+    assert!((3..=4).contains(&peak), "{peak} requests at once");
+    assert!(
+        registry.connections() <= 5,
+        "{} connections",
+        registry.connections()
+    );
+}
+
+#[test]
+fn a_listing_is_asked_for_once_within_its_time() {
+    let (hello, listing) = versions(5);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    assert_eq!(service.listing(), listing);
+    let first = registry.take_requests();
+    assert_eq!(count(&first, "GET /v2/hello/tags/list"), 1, "{first:?}");
+    for _ in 0..3 {
+        assert_eq!(service.listing(), listing);
+    }
+    assert_eq!(
+        service.get("/hello/hello-v3.raw.sha256").text(),
+        line(b"image 3", "hello-v3.raw")
+    );
+    assert_eq!(registry.take_requests(), Vec::<String>::new());
+}
+
+#[test]
+fn a_listing_is_made_anew_after_its_time() {
+    let registry = Registry::with_hello(versions(1).0);
+    let service = Service::start(settings(&registry, "listing-ttl-sec = 0.2\n"));
+    assert_eq!(service.listing(), line(b"image 0", "hello-v0.raw"));
+    registry.change(|hello| hello.oras_push("v0", "hello.raw", b"moved"));
+    thread::sleep(Duration::from_millis(250));
+    assert_eq!(service.listing(), line(b"moved", "hello-v0.raw"));
+}
+
+#[test]
+fn what_was_listed_is_delivered_though_the_tag_has_moved() {
+    let registry = Registry::with_hello(versions(2).0);
+    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    let listing = service.listing();
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
+    let image = service.get("/hello/hello-v1.raw").body;
+    assert_eq!(image, b"image 1");
+    assert!(listing.contains(&line(&image, "hello-v1.raw")), "{listing}");
+}
+
+#[test]
+fn what_was_listed_is_delivered_though_the_listing_is_too_old_to_be_given_out_again() {
+    let registry = Registry::with_hello(versions(2).0);
+    let service = Service::start(settings(&registry, ANEW));
+    let listing = service.listing();
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
+    later();
+    assert_eq!(service.get("/hello/hello-v1.raw").body, b"image 1");
+    let sum = service.get("/hello/hello-v1.raw.sha256");
+    assert!(listing.contains(sum.text()), "{sum:?}");
+    // A new listing is a new promise.
+    assert!(service.listing().contains(&line(b"moved", "hello-v1.raw")));
+    assert_eq!(service.get("/hello/hello-v1.raw").body, b"moved");
+}
+
+#[test]
+fn a_name_that_the_listing_lacks_causes_one_refresh() {
+    let registry = Registry::with_hello(versions(1).0);
+    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    service.listing();
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"image 1"));
+    registry.take_requests();
+    assert_eq!(service.get("/hello/hello-v1.raw").body, b"image 1");
+    assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
+    assert_eq!(service.get("/hello/hello-v2.raw").status, 404);
+    assert!(count(&registry.take_requests(), "/tags/list") <= 1);
+    assert_eq!(service.listing(), versions(2).1);
+}
+
+#[test]
+fn a_file_is_delivered_without_a_listing_before_it() {
+    let registry = Registry::with_hello(versions(2).0);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.get("/hello/hello-v1.raw").body, b"image 1");
+}
+
+#[test]
+fn a_registry_that_comes_back_is_listed_again() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::with_hello(hello);
+    registry.fault("/tags/list", Fault::Status(404));
+    let service = Service::start(settings(&registry, ANEW));
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 404);
+    registry.behave();
+    assert_eq!(service.listing(), listing);
+}

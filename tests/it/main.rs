@@ -1,0 +1,32 @@
+//! The built program from outside: on a handed-over socket, before a fake registry or an OCI
+//! layout. Nothing here needs root, a network or another program than `sh`.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it has to be"
+)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "nobody uses a test from outside"
+)]
+
+// The means.
+mod activator;
+mod client;
+mod content;
+mod registry;
+mod service;
+
+// The promises.
+mod a_long_time;
+mod cache;
+mod cases;
+mod downloads;
+mod edges;
+mod hostile;
+mod idle;
+mod listings;
+mod settings;
+mod tidy;
+mod upstream;

@@ -1,0 +1,527 @@
+//! A registry that can be told to misbehave.
+//!
+//! It serves what it holds as docker-registry does (a manifest is 404 unless `Accept` names its
+//! exact type). Every way to misbehave is a [`Fault`], set for the requests that contain a text:
+//!
+//! ```ignore
+//! registry.fault("GET /v2/hello/manifests/v2", Fault::Status(500));
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::content::{Repository, sha256};
+
+/// A way to misbehave. Several may hit one request: they work in the order they were set.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The answer comes late.
+    Delay(Duration),
+    /// The body comes in pieces of so many bytes, with a pause before each.
+    Drip(usize, Duration),
+    /// An error with an envelope as the specification has it.
+    Status(u16),
+    /// A header is replaced or left out.
+    Header(&'static str, Option<String>),
+    /// Another body, with the length that fits it.
+    Body(Vec<u8>),
+    /// The last byte of the body is another one.
+    WrongByte,
+    /// The connection ends after so many bytes of the body; the head promised them all.
+    CutAfter(usize),
+    /// The body goes on with this text, for ever, and the head promises no length.
+    Endless(&'static str),
+    /// These bytes, and the end of the connection, instead of an answer.
+    Raw(Vec<u8>),
+    /// 307 to the same path at this origin (`http://host:port`, or nothing for the same one).
+    Redirect(String),
+    /// The tag list comes in pages of so many tags.
+    Pages(usize, Link),
+    /// `Range` is ignored.
+    NoRange,
+}
+
+/// What the `Link` header of a page names.
+#[derive(Clone, Debug)]
+pub enum Link {
+    /// The next page, by path and query.
+    Relative,
+    /// The next page, by a whole URL.
+    Absolute,
+    /// The next page at another origin.
+    Foreign(String),
+    /// The page that carries it: following it never ends.
+    Itself,
+}
+
+struct Rule {
+    pattern: &'static str,
+    /// How many more requests it hits.
+    left: usize,
+    fault: Fault,
+}
+
+#[derive(Default)]
+struct State {
+    repositories: Mutex<BTreeMap<String, Repository>>,
+    rules: Mutex<Vec<Rule>>,
+    requests: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+    open: AtomicUsize,
+    in_flight: AtomicUsize,
+    peak_in_flight: AtomicUsize,
+}
+
+pub struct Registry {
+    pub address: SocketAddr,
+    state: Arc<State>,
+}
+
+impl Registry {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = shared.clone();
+                state.connections.fetch_add(1, SeqCst);
+                state.open.fetch_add(1, SeqCst);
+                thread::spawn(move || {
+                    // An error is the client's way to say that it has read enough.
+                    let _ = serve(&state, &stream, address);
+                    let _ = stream.shutdown(Shutdown::Both);
+                    state.open.fetch_sub(1, SeqCst);
+                });
+            }
+        });
+        Registry { address, state }
+    }
+
+    /// A registry with one repository, `hello`.
+    pub fn with_hello(hello: Repository) -> Self {
+        let registry = Registry::start();
+        registry
+            .state
+            .repositories
+            .lock()
+            .unwrap()
+            .insert("hello".to_owned(), hello);
+        registry
+    }
+
+    pub fn put(&self, name: &str, repository: Repository) {
+        self.state
+            .repositories
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), repository);
+    }
+
+    /// Changes the repository `hello`.
+    pub fn change(&self, change: impl FnOnce(&mut Repository)) {
+        change(
+            self.state
+                .repositories
+                .lock()
+                .unwrap()
+                .entry("hello".to_owned())
+                .or_default(),
+        );
+    }
+
+    /// Misbehaves whenever a request (`GET /v2/…`) contains the pattern; a `$` at the pattern's
+    /// end stands for the end of the request.
+    pub fn fault(&self, pattern: &'static str, fault: Fault) {
+        self.fault_times(usize::MAX, pattern, fault);
+    }
+
+    /// The same, for the first few such requests.
+    pub fn fault_times(&self, times: usize, pattern: &'static str, fault: Fault) {
+        self.state.rules.lock().unwrap().push(Rule {
+            pattern,
+            left: times,
+            fault,
+        });
+    }
+
+    pub fn behave(&self) {
+        self.state.rules.lock().unwrap().clear();
+    }
+
+    /// All requests since the last call, sorted: they come over several connections.
+    pub fn take_requests(&self) -> Vec<String> {
+        let mut requests = std::mem::take(&mut *self.state.requests.lock().unwrap());
+        requests.sort();
+        requests
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(SeqCst)
+    }
+
+    /// How many connections there are now.
+    pub fn open_connections(&self) -> usize {
+        self.state.open.load(SeqCst)
+    }
+
+    /// How many requests there were at once, at most.
+    pub fn peak_in_flight(&self) -> usize {
+        self.state.peak_in_flight.load(SeqCst)
+    }
+}
+
+/// How many requests contain the pattern.
+pub fn count(requests: &[String], pattern: &str) -> usize {
+    requests
+        .iter()
+        .filter(|request| matches(request, pattern))
+        .count()
+}
+
+fn matches(request: &str, pattern: &str) -> bool {
+    match pattern.strip_suffix('$') {
+        Some(end) => request.ends_with(end),
+        None => request.contains(pattern),
+    }
+}
+
+struct Request {
+    method: String,
+    target: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Request {
+    fn read(stream: &mut impl BufRead) -> io::Result<Option<Self>> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line)? == 0 {
+                return Ok(None);
+            }
+            let line = line.trim_end().to_owned();
+            if line.is_empty() {
+                break;
+            }
+            lines.push(line);
+        }
+        let mut words = lines[0].split(' ').map(str::to_owned);
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        let headers = lines[1..]
+            .iter()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        Ok(Some(Request {
+            method,
+            target,
+            headers,
+        }))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(header, _)| header == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn accepts(&self, media_type: &str) -> bool {
+        self.headers
+            .iter()
+            .filter(|(name, _)| name == "accept")
+            .flat_map(|(_, value)| value.split(','))
+            .any(|accepted| accepted.split(';').next().unwrap().trim() == media_type)
+    }
+
+    fn query(&self, key: &str) -> Option<&str> {
+        let query = self.target.split_once('?')?.1;
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+    }
+}
+
+/// What would be answered; faults change it.
+struct Draft {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Arc<[u8]>,
+    /// The part of the body that a `Range` asked for.
+    part: Option<(usize, usize)>,
+    delay: Duration,
+    drip: Option<(usize, Duration)>,
+    cut_after: Option<usize>,
+    endless: Option<&'static str>,
+    raw: Option<Vec<u8>>,
+}
+
+impl Draft {
+    fn new(status: u16, media_type: &str, body: impl Into<Arc<[u8]>>) -> Self {
+        Draft {
+            status,
+            headers: vec![("Content-Type".to_owned(), media_type.to_owned())],
+            body: body.into(),
+            part: None,
+            delay: Duration::ZERO,
+            drip: None,
+            cut_after: None,
+            endless: None,
+            raw: None,
+        }
+    }
+
+    fn error(status: u16) -> Self {
+        let code = match status {
+            401 => "UNAUTHORIZED",
+            403 => "DENIED",
+            404 => "NAME_UNKNOWN",
+            429 => "TOOMANYREQUESTS",
+            _ => "UNKNOWN",
+        };
+        let envelope = json!({"errors": [{"code": code, "message": "as the test wants it"}]});
+        Draft::new(
+            status,
+            "application/json",
+            envelope.to_string().into_bytes(),
+        )
+    }
+
+    fn set(&mut self, name: &str, value: Option<String>) {
+        self.headers
+            .retain(|(header, _)| !header.eq_ignore_ascii_case(name));
+        self.headers
+            .extend(value.map(|value| (name.to_owned(), value)));
+    }
+}
+
+fn serve(state: &State, stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = Request::read(&mut reader)? {
+        let now = state.in_flight.fetch_add(1, SeqCst) + 1;
+        state.peak_in_flight.fetch_max(now, SeqCst);
+        let line = format!("{} {}", request.method, request.target);
+        let mut draft = find(&lock(&state.repositories), &request);
+        state.requests.lock().unwrap().push(line.clone());
+        for fault in due(state, &line) {
+            apply(&mut draft, fault, &request, address);
+        }
+        // Nobody may count this request as under way once its last byte has left.
+        let result = write(&draft, &request, stream, || {
+            state.in_flight.fetch_sub(1, SeqCst);
+        });
+        if !result? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+fn due(state: &State, line: &str) -> Vec<Fault> {
+    let mut rules = lock(&state.rules);
+    let hits = rules
+        .iter_mut()
+        .filter(|rule| rule.left > 0 && matches(line, rule.pattern));
+    hits.map(|rule| {
+        rule.left -= 1;
+        rule.fault.clone()
+    })
+    .collect()
+}
+
+/// The answer of a registry in good health.
+fn find(repositories: &BTreeMap<String, Repository>, request: &Request) -> Draft {
+    let path = request.target.split('?').next().unwrap();
+    let Some(path) = path.strip_prefix("/v2/") else {
+        return Draft::error(404);
+    };
+    if path.is_empty() {
+        return Draft::new(200, "application/json", *b"{}");
+    }
+    if let Some(name) = path.strip_suffix("/tags/list") {
+        let Some(repository) = repositories.get(name) else {
+            return Draft::error(404);
+        };
+        let tags: Vec<_> = repository.tags.keys().collect();
+        let list = json!({"name": name, "tags": tags});
+        return Draft::new(200, "application/json", list.to_string().into_bytes());
+    }
+    if let Some((name, reference)) = path.split_once("/manifests/") {
+        let Some(repository) = repositories.get(name) else {
+            return Draft::error(404);
+        };
+        let digest = repository
+            .tags
+            .get(reference)
+            .map_or(reference, String::as_str);
+        let Some(manifest) = repository.manifests.get(digest) else {
+            return Draft::error(404);
+        };
+        if !request.accepts(&manifest.media_type) {
+            return Draft::error(404);
+        }
+        let mut draft = Draft::new(200, &manifest.media_type, manifest.bytes.clone());
+        draft.set("Docker-Content-Digest", Some(digest.to_owned()));
+        return draft;
+    }
+    if let Some((name, digest)) = path.split_once("/blobs/") {
+        let blob = repositories
+            .get(name)
+            .and_then(|repository| repository.blobs.get(digest));
+        let Some(blob) = blob else {
+            return Draft::error(404);
+        };
+        let mut draft = Draft::new(200, "application/octet-stream", blob.clone());
+        draft.set("Docker-Content-Digest", Some(digest.to_owned()));
+        draft.part = request.header("range").and_then(|range| {
+            let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+            let first = first.parse().ok()?;
+            let last = last.parse().unwrap_or(usize::MAX).min(blob.len() - 1);
+            (first <= last).then_some((first, last + 1))
+        });
+        return draft;
+    }
+    Draft::error(404)
+}
+
+fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr) {
+    match fault {
+        Fault::Delay(delay) => draft.delay += delay,
+        Fault::Drip(bytes, pause) => draft.drip = Some((bytes, pause)),
+        Fault::Status(status) => {
+            *draft = Draft {
+                delay: draft.delay,
+                ..Draft::error(status)
+            }
+        }
+        Fault::Header(name, value) => draft.set(name, value),
+        Fault::Body(body) => draft.body = body.into(),
+        Fault::WrongByte => {
+            let mut body = draft.body.to_vec();
+            if let Some(last) = body.last_mut() {
+                *last ^= 1;
+            }
+            draft.body = body.into();
+        }
+        Fault::CutAfter(bytes) => draft.cut_after = Some(bytes),
+        Fault::Endless(text) => draft.endless = Some(text),
+        Fault::Raw(bytes) => draft.raw = Some(bytes),
+        Fault::Redirect(origin) => {
+            draft.status = 307;
+            draft.body = Arc::new([]);
+            draft.set("Docker-Content-Digest", None);
+            draft.set("Location", Some(format!("{origin}{}", request.target)));
+        }
+        Fault::Pages(size, link) => page(draft, size, link, request, address),
+        Fault::NoRange => draft.part = None,
+    }
+}
+
+/// Keeps of the whole tag list the page that the request is for.
+fn page(draft: &mut Draft, size: usize, link: Link, request: &Request, address: SocketAddr) {
+    let mut list: Value = serde_json::from_slice(&draft.body).unwrap();
+    let tags = list["tags"].as_array().unwrap();
+    let start = request.query("last").map_or(0, |last| {
+        1 + tags.iter().position(|tag| tag == last).unwrap()
+    });
+    let end = tags.len().min(start + size);
+    let page = tags[start..end].to_vec();
+    if end < tags.len() {
+        let path = request.target.split('?').next().unwrap();
+        let next = format!(
+            "{path}?last={}&n={size}",
+            page.last().unwrap().as_str().unwrap()
+        );
+        let next = match link {
+            Link::Relative => next,
+            Link::Absolute => format!("http://{address}{next}"),
+            Link::Foreign(origin) => format!("{origin}{next}"),
+            Link::Itself => request.target.clone(),
+        };
+        draft.set("Link", Some(format!("<{next}>; rel=\"next\"")));
+    }
+    list["tags"] = page.into();
+    draft.body = list.to_string().into_bytes().into();
+}
+
+/// Writes the answer; false if the connection is to end with it.
+fn write(
+    draft: &Draft,
+    request: &Request,
+    mut stream: &TcpStream,
+    done: impl FnOnce(),
+) -> io::Result<bool> {
+    thread::sleep(draft.delay);
+    if let Some(raw) = &draft.raw {
+        done();
+        stream.write_all(raw)?;
+        return Ok(false);
+    }
+    let (status, body) = match draft.part {
+        Some((first, end)) if draft.status == 200 => (206, &draft.body[first..end]),
+        _ => (draft.status, &draft.body[..]),
+    };
+    let mut head = format!("HTTP/1.1 {status} As Told\r\n");
+    let has = |name| draft.headers.iter().any(|(header, _)| header == name);
+    if draft.endless.is_none() && !has("Content-Length") {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    if let (206, Some((first, end))) = (status, draft.part) {
+        head += &format!(
+            "Content-Range: bytes {first}-{}/{}\r\n",
+            end - 1,
+            draft.body.len()
+        );
+    }
+    for (name, value) in &draft.headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += "\r\n";
+    if request.method == "HEAD" {
+        done();
+        stream.write_all(head.as_bytes())?;
+        return Ok(true);
+    }
+    if let Some(text) = draft.endless {
+        done();
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        let chunk = text.repeat(1 + 65_536 / text.len());
+        loop {
+            stream.write_all(chunk.as_bytes())?;
+        }
+    }
+    let sent = &body[..draft.cut_after.unwrap_or(body.len()).min(body.len())];
+    if let Some((bytes, pause)) = draft.drip {
+        stream.write_all(head.as_bytes())?;
+        for piece in sent.chunks(bytes) {
+            thread::sleep(pause);
+            stream.write_all(piece)?;
+        }
+        done();
+    } else {
+        done();
+        stream.write_all(&[head.as_bytes(), sent].concat())?;
+    }
+    Ok(draft.cut_after.is_none() && !has("Content-Length"))
+}
+
+/// The digest of these bytes, as the header spells it; for the tests that lie about it.
+pub fn digest_header(bytes: &[u8]) -> Option<String> {
+    Some(format!("sha256:{}", sha256(bytes)))
+}

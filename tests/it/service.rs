@@ -1,0 +1,306 @@
+//! The built program as a child of the test: started on a handed-over socket, watched, ended.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{self, Response};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sysext-oci-proxy");
+
+/// Does what systemd does between fork and exec: the listener is descriptor 3, its number and
+/// the process it is meant for are in the environment. `$0` says how many sockets there are.
+const HAND_OVER: &str = r#"
+    exec 3<&0
+    [ "$0" = 1 ] || exec 4<&0
+    exec </dev/null
+    LISTEN_PID=$$ LISTEN_FDS=$0 exec "$@"
+"#;
+
+/// A folder that is gone after the test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("it-{}-{count}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file into it.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program with arguments, and nothing of our environment but the `PATH`.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).stdin(Stdio::null());
+    clear(&mut command);
+    command
+}
+
+/// The program with arguments on `sockets` handed-over sockets (all the same one).
+pub fn command_on(listener: TcpListener, sockets: usize, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", HAND_OVER, &sockets.to_string(), PROGRAM])
+        .args(arguments);
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    clear(&mut command);
+    command
+}
+
+fn clear(command: &mut Command) {
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap());
+}
+
+/// Waits for the end of a program that is expected to end at once.
+pub fn output(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let status = wait(&mut child, Duration::from_secs(10));
+    let mut output = Output {
+        status: status.unwrap_or_else(|| {
+            let _ = child.kill();
+            child.wait().unwrap()
+        }),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut output.stdout)
+        .unwrap();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut output.stderr)
+        .unwrap();
+    output
+}
+
+/// The exit status, if the program ends within the time.
+pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        if Instant::now() > end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How a service is to be started.
+pub struct Setup {
+    settings: String,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    pub fn new(settings: impl Into<String>) -> Self {
+        Setup {
+            settings: settings.into(),
+            environment: Vec::new(),
+        }
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.environment
+            .push((name.to_owned(), value.as_ref().to_str().unwrap().to_owned()));
+        self
+    }
+
+    pub fn cache(self, folder: &Folder) -> Self {
+        self.env("CACHE_DIRECTORY", folder.path())
+    }
+
+    pub fn start(self) -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = Folder::new();
+        let config = folder.file("config.toml", &self.settings);
+        let mut command = command_on(
+            listener,
+            1,
+            &["serve", "--config", config.to_str().unwrap()],
+        );
+        command
+            .envs(self.environment)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Log::follow(child.stderr.take().unwrap());
+        Service {
+            address,
+            child,
+            log,
+            _folder: folder,
+        }
+    }
+}
+
+/// What the program says on stderr.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn follow(stderr: impl Read + Send + 'static) -> Self {
+        let log = Log::default();
+        let lines = log.0.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                lines
+                    .lock()
+                    .unwrap()
+                    .push(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        log
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The lines that contain all of these texts. Lines are written before the answer that they
+    /// are about, but read by another thread: so wait a moment for the first.
+    pub fn with(&self, texts: &[&str]) -> Vec<String> {
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            let mut found = self.lines();
+            found.retain(|line| texts.iter().all(|text| line.contains(text)));
+            if !found.is_empty() || Instant::now() > end {
+                return found;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+pub struct Service {
+    pub address: SocketAddr,
+    pub log: Log,
+    child: Child,
+    _folder: Folder,
+}
+
+impl Service {
+    /// With these settings, without a cache directory.
+    pub fn start(settings: impl Into<String>) -> Self {
+        Setup::new(settings).start()
+    }
+
+    pub fn get(&self, target: &str) -> Response {
+        client::get(self.address, target)
+    }
+
+    pub fn request(&self, method: &str, target: &str, headers: &[&str]) -> Response {
+        client::request(self.address, method, target, headers)
+    }
+
+    /// The listing of `hello`, which has to be there.
+    pub fn listing(&self) -> String {
+        let response = self.get("/hello/SHA256SUMS");
+        assert_eq!(
+            (response.status, response.whole),
+            (200, true),
+            "{:?}",
+            response.headers
+        );
+        response.text().to_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for it to leave by itself.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        wait(&mut self.child, limit)
+    }
+
+    /// The most memory it ever had, in MiB.
+    pub fn peak_memory(&self) -> usize {
+        self.status_field("VmHWM:") / 1024
+    }
+
+    pub fn threads(&self) -> usize {
+        self.status_field("Threads:")
+    }
+
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
+    }
+
+    fn status_field(&self, name: &str) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the service said:\n{}", self.log.lines().join("\n"));
+        }
+    }
+}
+
+/// Waits until it is so.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !is_so() {
+        assert!(Instant::now() < end, "after 5 s still not: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,187 @@
+//! What `tests/bench` needs beside curl.
+//!
+//! * `measure relay LISTEN TARGET MILLISECONDS` puts a round trip between a client and a local
+//!   server: a new connection waits one, every byte half of one in each direction. How many bytes
+//!   pass is not limited. Runs until it is killed.
+//! * `measure seed REGISTRY REPOSITORY COUNT` pushes so many small files, each under a tag.
+//! * `measure first-byte PROGRAM CONFIG TARGET` prints the milliseconds from the start of the
+//!   program, on a socket with a waiting request, to the first byte of its answer.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a tool for benchmarks ends where something is wrong"
+)]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[path = "../it/client.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "shared with the integration tests, which use the rest"
+)]
+mod client;
+#[path = "../it/content.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "shared with the integration tests, which use the rest"
+)]
+mod content;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["relay", listen, target, milliseconds] => {
+            relay(
+                listen,
+                target,
+                Duration::from_micros((milliseconds.parse::<f64>().unwrap() * 1000.0) as u64),
+            );
+        }
+        ["seed", registry, repository, count] => seed(registry, repository, count.parse().unwrap()),
+        ["first-byte", program, config, target] => first_byte(program, config, target),
+        _ => {
+            eprintln!("usage: see the head of tests/tools/measure.rs");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn relay(listen: &str, target: &str, round_trip: Duration) {
+    for client in TcpListener::bind(listen).unwrap().incoming().flatten() {
+        let target = target.to_owned();
+        thread::spawn(move || {
+            // The handshake, which loopback has for nothing.
+            thread::sleep(round_trip);
+            let Ok(server) = TcpStream::connect(target) else {
+                return;
+            };
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                from.set_nodelay(true).unwrap();
+                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                pump(from, to, round_trip / 2);
+            }
+        });
+    }
+}
+
+/// Copies bytes, each so much later than it came, until the end of the connection.
+fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let (sender, chunks) = mpsc::sync_channel::<(Instant, Vec<u8>)>(1024);
+    thread::spawn(move || {
+        let mut buffer = vec![0; 256 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if sender
+                .send((Instant::now() + delay, buffer[..count].to_vec()))
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    thread::spawn(move || {
+        for (due, chunk) in chunks {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&chunk).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
+
+fn seed(registry: &str, repository: &str, count: usize) {
+    let mut content = content::Repository::default();
+    for number in 0..count {
+        let tag = format!("v1.{}.{}-x86-64", number / 100, number % 100);
+        content.oras_push(
+            &tag,
+            "hello.raw",
+            format!("{repository} {tag}").repeat(200).as_bytes(),
+        );
+    }
+    let mut connection = client::Connection::open(registry.parse().unwrap());
+    let mut call = |method: &str, path: &str, media_type: &str, body: &[u8]| {
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {registry}\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        connection.send(&[head.as_bytes(), body].concat()).unwrap();
+        let response = connection.receive(method).unwrap();
+        assert!(
+            [201, 202].contains(&response.status),
+            "{method} {path}: {response:?}"
+        );
+        response
+    };
+    for (digest, bytes) in &content.blobs {
+        let upload = call(
+            "POST",
+            &format!("/v2/{repository}/blobs/uploads/"),
+            "text/plain",
+            b"",
+        );
+        let location = upload.header("location").unwrap();
+        let path = location
+            .trim_start_matches("http://")
+            .trim_start_matches(registry);
+        let joint = if path.contains('?') { '&' } else { '?' };
+        call(
+            "PUT",
+            &format!("{path}{joint}digest={digest}"),
+            "application/octet-stream",
+            bytes,
+        );
+    }
+    for (tag, digest) in &content.tags {
+        let manifest = &content.manifests[digest];
+        call(
+            "PUT",
+            &format!("/v2/{repository}/manifests/{tag}"),
+            &manifest.media_type,
+            &manifest.bytes,
+        );
+    }
+}
+
+fn first_byte(program: &str, config: &str, target: &str) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    write!(
+        client,
+        "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut service = Command::new("sh");
+    // As systemd does it between fork and exec. The shell's own start counts against the program.
+    service.args([
+        "-c",
+        "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"",
+        "sh",
+    ]);
+    service.args([program, "serve", "--config", config]);
+    service
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .stderr(Stdio::null());
+    let begin = Instant::now();
+    let mut service = service.spawn().unwrap();
+    let mut answer = [0; 12];
+    let got = client.read(&mut answer);
+    let elapsed = begin.elapsed();
+    service.kill().unwrap();
+    service.wait().unwrap();
+    got.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 200");
+    println!("{:.1}", elapsed.as_secs_f64() * 1000.0);
+}
