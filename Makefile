@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+
+CARGO ?= cargo
+INSTALL ?= install
+PKG_CONFIG ?= pkg-config
+
+# Packages say PREFIX=/usr; then the units are installed just as they are in units/.
+PREFIX ?= /usr/local
+UNITDIR ?= $(shell $(PKG_CONFIG) --variable=systemdsystemunitdir systemd 2>/dev/null || echo $(PREFIX)/lib/systemd/system)
+
+BINARY = target/release/sysext-oci-proxy
+UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket
+
+.PHONY: build check test demo bench install uninstall clean help
+
+build: ## the program, in target/release (default)
+	$(CARGO) build --release --locked
+
+check: ## format, lints, unit and integration tests: no root, no network
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) test --locked
+
+test: check build ## check, then a real registry and real systemd: as root on Debian
+	tests/e2e/run
+
+demo: build ## an update on this machine: no root, no registry, nothing left behind
+	tests/demo
+
+bench: build ## how fast it lists and streams
+	tests/bench
+
+# Builds only what is not there: `make && sudo make install` needs no cargo for root.
+$(BINARY):
+	$(MAKE) build
+
+install: $(BINARY) ## program and units (PREFIX=/usr/local, UNITDIR=, DESTDIR=)
+	$(INSTALL) -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy
+	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
+	for unit in $(UNITS); do \
+		sed 's,/usr/bin/,$(PREFIX)/bin/,' units/$$unit >$(DESTDIR)$(UNITDIR)/$$unit && \
+		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
+	done
+
+uninstall: ## what install has put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+
+clean: ## everything that was built
+	$(CARGO) clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
