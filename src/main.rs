@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{}", error.line());
+            serve::turn_away_waiting(&error);
             ExitCode::from(error.exit_status())
         }
     }

@@ -79,6 +79,25 @@ pub fn run(
     Ok(())
 }
 
+/// Answers whoever waits on the socket from systemd with the error that keeps us from serving.
+///
+/// Without that they would wait for an answer as long as their patience lasts, and systemd would start
+/// us for their connections again and again.
+pub fn turn_away_waiting(error: &Error) {
+    let Ok(Some(listener)) = ListenFd::from_env().take_tcp_listener(0) else {
+        return;
+    };
+    let is_ready = listener.set_nonblocking(false).is_ok()
+        && SockRef::from(&listener)
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .is_ok();
+    while is_ready && let Ok((stream, _)) = listener.accept() {
+        if let Ok(connection) = Connection::new(stream) {
+            connection.turn_away(error);
+        }
+    }
+}
+
 /// The socket that systemd handed over, or else one of our own.
 fn listener(listen: Option<SocketAddr>) -> Result<TcpListener> {
     let no_socket = |why: String| Error::NoSocket { why, cause: None };

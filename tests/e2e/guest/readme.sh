@@ -1,0 +1,45 @@
+# shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
+# The examples of README.md, each command as it stands there.
+
+# block LABEL - the indented or fenced lines below <!-- LABEL -->
+block() {
+    awk -v label="<!-- $1 -->" '
+        $0 == label { found = 1; next }
+        !found { next }
+        /^```/ { if (fenced) exit; fenced = 1; next }
+        fenced { print; next }
+        /^    / { print substr($0, 5); next }
+        { exit }' /e2e/README.md | grep .
+}
+
+# follow EXAMPLE COMPONENT - what the README says from the push on
+follow() {
+    local transfer=/etc/sysupdate.$2.d/$2.transfer
+    mkdir --parents "$(dirname "$transfer")"
+    block "$1: $transfer" >"$transfer"
+    PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1: push"; block "$1: update")"
+}
+
+disk_image() {
+    mkdir -p "$SCRATCH/readme"
+    cd "$SCRATCH/readme"
+    image "kubernetes-v1.27.8-$ARCH.raw" squashfs kubernetes 1.27.8
+    follow disk-image kubernetes
+    merged kubernetes 1.27.8
+}
+# The tag in it is for this architecture.
+if [ "$ARCH" = x86-64 ]; then check readme-disk-image disk_image; fi
+
+container_image() {
+    mkdir -p "$SCRATCH/readme"
+    cd "$SCRATCH/readme"
+    tree content tools 1.0
+    tar --directory=content --create --owner=0 --group=0 --gzip --file=layer.tar.gz .
+    container tools latest layer.tar.gz
+    # skopeo wants a policy, which a root without podman lacks
+    mkdir -p /etc/containers
+    echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
+    follow container tools
+    merged tools 1.0
+}
+check readme-container-image container_image
