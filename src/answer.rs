@@ -1,20 +1,24 @@
 //! Request → Answer: the whole story, top to bottom.
 
+use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::address::{Address, Asked, Directory, View};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::http::{Answer, Body, Request};
 use crate::listing::File;
 use crate::name::{FileName, RepositoryAddress};
 use crate::page;
-use crate::payload::Verified;
+use crate::payload::{Origin, Resumed, Verified};
 use crate::settings::{Blobs, Settings};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::source::Upstream;
 
 /// What answers requests.
 pub struct Service {
@@ -23,10 +27,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service by these settings, with this directory for its cache.
-    pub fn new(settings: Settings, cache: Option<PathBuf>) -> Self {
+    /// A service by these settings, with this way to registries and this directory for its cache.
+    pub fn new(settings: Settings, upstream: Arc<Upstream>, cache: Option<PathBuf>) -> Self {
         Self {
-            snapshots: Snapshots::new(settings.clone(), cache),
+            snapshots: Snapshots::new(settings.clone(), upstream, cache),
             settings,
         }
     }
@@ -102,16 +106,17 @@ impl Service {
         let body = if request.is_head() {
             Body::SizeOnly(size)
         } else {
-            let blob = snapshot.source.blob(digest, size)?;
-            Body::Blob(
-                Verified::new(
-                    blob,
-                    format!("{repository}/{name} ({digest})"),
+            let what = format!("{repository}/{name} ({digest})");
+            let blob = Resumed::open(
+                Blob {
+                    snapshot,
                     digest,
                     size,
-                ),
+                },
+                what.clone(),
                 size,
-            )
+            )?;
+            Body::Blob(Verified::new(Box::new(blob), what, digest, size), size)
         };
         let headers = vec![("Content-Type", "application/octet-stream".to_owned())];
         Ok(Answer {
@@ -119,6 +124,19 @@ impl Service {
             headers,
             body,
         })
+    }
+}
+
+/// A blob of a snapshot, to be read from any of its bytes on.
+struct Blob {
+    snapshot: Arc<Snapshot>,
+    digest: Digest,
+    size: u64,
+}
+
+impl Origin for Blob {
+    fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
+        self.snapshot.source.blob(self.digest, self.size, from)
     }
 }
 

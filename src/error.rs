@@ -45,8 +45,45 @@ pub enum Error {
     },
     /// The registry reports a fault of its own (408, 500, 502, 504).
     Failing { url: String, status: u16 },
-    /// The registry wants a login or refuses this one (401, 403).
-    Denied { url: String, status: u16 },
+    /// The registry does not let us have it (401, 403).
+    Denied {
+        url: String,
+        status: u16,
+        message: String,
+    },
+    /// The registry wants a login and there is none. `looked`: the files that could have had it.
+    NoLogin {
+        registry: String,
+        looked: String,
+        message: String,
+    },
+    /// The registry, or its token server, does not accept the login found at `place`.
+    LoginRefused {
+        registry: String,
+        place: String,
+        status: u16,
+        message: String,
+    },
+    /// What is kept as a login is none.
+    BadLogin { place: String, why: String },
+    /// The registry names a token server that must not have our login.
+    UntrustedRealm {
+        registry: String,
+        realm: String,
+        why: String,
+    },
+    /// registries.conf forbids it.
+    Blocked { registry: String, prefix: String },
+    /// The registry's certificate is not one we trust, or ours not one it trusts.
+    Untrusted { host: String, cause: Cause },
+    /// TLS was spoken to something that does not speak it.
+    NotTls { host: String, cause: Cause },
+    /// Plain HTTP was spoken to something that speaks TLS.
+    NeedsTls { host: String },
+    /// A file in certs.d cannot be used.
+    BadCertificate { path: PathBuf, why: String },
+    /// The registry cannot be reached, and no mirror in its place.
+    MirrorsToo { error: Box<Error>, mirrors: String },
     /// The registry has no such thing (404).
     Missing { url: String },
     /// The registry answered with a status or a form that makes no sense here.
@@ -97,15 +134,25 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Error::BadAddress { .. } => 400,
-            Error::RegistryNotAllowed { .. } | Error::Denied { .. } => 403,
+            Error::RegistryNotAllowed { .. }
+            | Error::Denied { .. }
+            | Error::NoLogin { .. }
+            | Error::LoginRefused { .. }
+            | Error::BadLogin { .. }
+            | Error::UntrustedRealm { .. }
+            | Error::Blocked { .. } => 403,
             Error::NotOffered { .. } | Error::Missing { .. } => 404,
             Error::MethodNotAllowed { .. } => 405,
             Error::BadRequest { status, .. } => *status,
             Error::File { .. }
             | Error::BadSettings { .. }
+            | Error::BadCertificate { .. }
             | Error::NoSocket { .. }
             | Error::Service { .. } => 500,
             Error::Unreachable { .. }
+            | Error::Untrusted { .. }
+            | Error::NotTls { .. }
+            | Error::NeedsTls { .. }
             | Error::Broken { .. }
             | Error::Failing { .. }
             | Error::Nonsense { .. }
@@ -113,6 +160,7 @@ impl Error {
             | Error::WrongSize { .. }
             | Error::BadManifest { .. }
             | Error::BadLayout { .. } => 502,
+            Error::MirrorsToo { error, .. } => error.status(),
             Error::Full { .. } | Error::Busy { .. } => 503,
             Error::TooSlow { .. } => 504,
         }
@@ -129,7 +177,19 @@ impl Error {
 
     /// Is the whole registry in trouble, rather than one of its artifacts?
     pub fn is_of_the_whole_registry(&self) -> bool {
-        matches!(self, Error::Unreachable { .. } | Error::Busy { .. })
+        matches!(
+            self,
+            Error::Unreachable { .. }
+                | Error::MirrorsToo { .. }
+                | Error::Untrusted { .. }
+                | Error::NotTls { .. }
+                | Error::NeedsTls { .. }
+                | Error::Busy { .. }
+                | Error::NoLogin { .. }
+                | Error::LoginRefused { .. }
+                | Error::BadLogin { .. }
+                | Error::BadCertificate { .. }
+        )
     }
 
     /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, else 1.
@@ -199,8 +259,78 @@ impl fmt::Display for Error {
                     "registry fails (status {status}) at {url}; its own log says why"
                 )
             }
-            Error::Denied { url, status } => {
-                write!(f, "registry denies access (status {status}) to {url}")
+            Error::Denied {
+                url,
+                status,
+                message,
+            } => {
+                write!(
+                    f,
+                    "registry denies access (status {status}{}) to {url}",
+                    prefixed(", ", message)
+                )
+            }
+            Error::NoLogin {
+                registry,
+                looked,
+                message,
+            } => {
+                write!(
+                    f,
+                    "registry wants a login for {registry}{}",
+                    prefixed(", ", message)
+                )?;
+                match looked.as_str() {
+                    "" => write!(f, "; is the name right, is there a login for it?"),
+                    looked => write!(f, "; there is none for it in {looked}"),
+                }
+            }
+            Error::LoginRefused {
+                registry,
+                place,
+                status,
+                message,
+            } => write!(
+                f,
+                "registry {registry} refuses the login from {place} (status {status}{}); \
+                 is the password right, has it expired, may it read this?",
+                prefixed(", ", message)
+            ),
+            Error::BadLogin { place, why } => write!(f, "login in {place}: {why}"),
+            Error::UntrustedRealm {
+                registry,
+                realm,
+                why,
+            } => write!(
+                f,
+                "registry {registry} sends us to {realm} for a token, where no login may go: {why}; \
+                 'trusted-hosts' in the settings can allow it"
+            ),
+            Error::Blocked { registry, prefix } => {
+                write!(
+                    f,
+                    "{registry} is blocked by registries.conf, in the [[registry]] for {prefix}"
+                )
+            }
+            Error::Untrusted { host, .. } => write!(
+                f,
+                "certificate of {host} is not trusted; a private CA belongs into \
+                 /etc/containers/certs.d/{host}/ca.crt"
+            ),
+            Error::NotTls { host, .. } => write!(
+                f,
+                "{host} does not speak TLS; if that is meant, registries.conf must say insecure = true"
+            ),
+            Error::NeedsTls { host } => write!(
+                f,
+                "{host} speaks TLS, and plain HTTP was spoken to it; put its CA into \
+                 /etc/containers/certs.d/{host}/ca.crt, or say insecure = false in registries.conf"
+            ),
+            Error::BadCertificate { path, why } => {
+                write!(f, "certificate {}: {why}", path.display())
+            }
+            Error::MirrorsToo { error, mirrors } => {
+                write!(f, "{}; and of its mirrors {mirrors}", error.line())
             }
             Error::Missing { url } => write!(f, "registry has no {url}"),
             Error::Nonsense { url, why } => write!(f, "unexpected answer from {url}: {why}"),
@@ -247,13 +377,26 @@ impl fmt::Display for Error {
     }
 }
 
+/// What the other side said, if it said anything.
+fn prefixed(prefix: &str, message: &str) -> String {
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!("{prefix}{message}")
+    }
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Error::Unreachable { cause, .. } | Error::Broken { cause, .. } => Some(cause.as_ref()),
+            Error::Unreachable { cause, .. }
+            | Error::Broken { cause, .. }
+            | Error::Untrusted { cause, .. }
+            | Error::NotTls { cause, .. } => Some(cause.as_ref()),
             Error::File { cause, .. } | Error::Service { cause, .. } => Some(cause.as_ref()),
             Error::NoSocket { cause, .. } => cause.as_ref().map(|cause| cause.as_ref() as _),
             Error::BadAddress { .. }
+            | Error::MirrorsToo { .. }
             | Error::RegistryNotAllowed { .. }
             | Error::NotOffered { .. }
             | Error::MethodNotAllowed { .. }
@@ -263,6 +406,13 @@ impl StdError for Error {
             | Error::Busy { .. }
             | Error::Failing { .. }
             | Error::Denied { .. }
+            | Error::NoLogin { .. }
+            | Error::LoginRefused { .. }
+            | Error::BadLogin { .. }
+            | Error::UntrustedRealm { .. }
+            | Error::Blocked { .. }
+            | Error::NeedsTls { .. }
+            | Error::BadCertificate { .. }
             | Error::Missing { .. }
             | Error::Nonsense { .. }
             | Error::WrongBytes { .. }

@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod http;
 mod listing;
+mod lock;
 mod manifest;
 mod name;
 mod page;
@@ -31,9 +32,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use log::{Level, error};
 
-use cli::{Command, CommandLine};
+use answer::Service;
+use cli::{Command, CommandLine, Serve};
 use error::Result;
 use settings::Settings;
+use source::Upstream;
 
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
@@ -49,9 +52,15 @@ fn main() -> ExitCode {
 }
 
 fn run(command_line: CommandLine) -> Result<()> {
-    let settings = Settings::load(command_line.config.as_deref(), Path::new("/"))?;
+    let root = Path::new("/");
+    let settings = Settings::load(command_line.config.as_deref(), root)?;
+    let upstream = Upstream::new(&settings, root)?;
     match command_line.command() {
-        Command::Serve(serve) => serve::run(settings, serve.listen, settings::cache_directory()),
+        Command::Serve(Serve { listen }) => {
+            let idle = settings.idle_timeout;
+            let service = Service::new(settings, upstream, settings::cache_directory());
+            serve::run(service, listen, idle)
+        }
     }
 }
 
@@ -63,6 +72,14 @@ fn start_log() {
         .filter_level(log::LevelFilter::Info)
         .parse_default_env()
         .format(move |out, record| {
+            // ureq writes what goes over the wire, logins and signed URLs and all; the verifier says
+            // what our own error says again.
+            let target = record.target();
+            if (target.starts_with("ureq") && record.level() > Level::Warn)
+                || target.starts_with("rustls_platform_verifier")
+            {
+                return Ok(());
+            }
             let (number, name) = match record.level() {
                 Level::Error => (3, "error: "),
                 Level::Warn => (4, "warning: "),

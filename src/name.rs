@@ -71,6 +71,11 @@ checked_string! {
 }
 
 impl Repository {
+    /// The repository as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The last component, which file names begin with.
     pub fn base(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
@@ -139,6 +144,11 @@ impl Host {
         Self("localhost:5000".to_owned())
     }
 
+    /// The host as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The host without port and brackets.
     fn bare(&self) -> &str {
         match self
@@ -158,6 +168,49 @@ impl Host {
             || bare
                 .parse::<IpAddr>()
                 .is_ok_and(|address| address.is_loopback())
+    }
+
+    /// Is it an address rather than a name?
+    pub fn is_address(&self) -> bool {
+        self.bare().parse::<IpAddr>().is_ok()
+    }
+
+    /// Is it something else from every machine: loopback, link-local?
+    pub fn is_only_reached_from_here(&self) -> bool {
+        self.is_loopback()
+            || match self.bare().parse() {
+                Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_unspecified(),
+                Ok(IpAddr::V6(address)) => {
+                    address.is_unicast_link_local() || address.is_unspecified()
+                }
+                Err(_) => false,
+            }
+    }
+
+    /// Are they one machine, whatever the ports?
+    pub fn is_same_machine(&self, other: &Self) -> bool {
+        self.bare().eq_ignore_ascii_case(other.bare())
+            || (self.is_loopback() && other.is_loopback())
+    }
+
+    /// Have two names the same owner, as far as names can tell: the last two labels, or the last three
+    /// where the second to last is as short as in `co.uk`?
+    pub fn is_same_domain(&self, other: &Self) -> bool {
+        let domain = |host: &Self| {
+            let labels: Vec<_> = host
+                .bare()
+                .split('.')
+                .map(str::to_ascii_lowercase)
+                .collect();
+            let n = labels.len();
+            let count = if n >= 2 && labels[n - 1].len() == 2 && labels[n - 2].len() <= 3 {
+                3
+            } else {
+                2
+            };
+            (n >= count && !host.is_address()).then(|| labels[n - count..].join("."))
+        };
+        self.is_same_machine(other) || (domain(self).is_some() && domain(self) == domain(other))
     }
 }
 
@@ -503,6 +556,28 @@ mod tests {
             "ä.de", "a_b.c", "u@h.de",
         ] {
             assert!(bad.parse::<Host>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn owners_of_hosts_are_told_by_their_names() {
+        for (one, other, is_same) in [
+            ("registry-1.docker.io", "auth.docker.io", true),
+            ("registry.gitlab.com", "gitlab.com", true),
+            ("ghcr.io", "ghcr.io:443", true),
+            ("a.example.co.uk", "b.example.co.uk", true),
+            ("a.example.co.uk", "evil.co.uk", false),
+            ("example.org", "example.com", false),
+            ("localhost:5000", "127.0.0.1:5001", true),
+            ("10.0.0.1", "10.1.0.1", false),
+            ("localhost", "example.org", false),
+        ] {
+            let host = |name: &str| name.parse::<Host>().unwrap();
+            assert_eq!(
+                host(one).is_same_domain(&host(other)),
+                is_same,
+                "{one} {other}"
+            );
         }
     }
 

@@ -301,7 +301,7 @@ impl Resolver<'_> {
         if let Some(bytes) = self.cache.and_then(|cache| cache.document(blob.digest)) {
             return Ok(bytes);
         }
-        let inner = self.source.blob(blob.digest, blob.size)?;
+        let inner = self.source.blob(blob.digest, blob.size, 0)?;
         let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or(usize::MAX)];
         Verified::new(
             inner,

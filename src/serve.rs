@@ -21,7 +21,6 @@ use crate::answer::Service;
 use crate::error::{Error, Result};
 use crate::http::{Answer, Connection, Interrupted, Request};
 use crate::page;
-use crate::settings::Settings;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -29,11 +28,7 @@ const MAX_CONNECTIONS: usize = 64;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until nobody has asked for the idle timeout.
-pub fn run(
-    settings: Settings,
-    listen: Option<SocketAddr>,
-    cache: Option<std::path::PathBuf>,
-) -> Result<()> {
+pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Result<()> {
     let listener = listener(listen)?;
     let cannot = |what| {
         move |cause| Error::Service {
@@ -45,7 +40,6 @@ pub fn run(
     listener
         .set_nonblocking(false)
         .map_err(cannot("make the socket blocking"))?;
-    let idle = settings.idle_timeout;
     SockRef::from(&listener)
         .set_read_timeout(Some(idle))
         .map_err(cannot("set the idle timeout"))?;
@@ -53,11 +47,8 @@ pub fn run(
     let address = listener
         .local_addr()
         .map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
-    info!(
-        "serving on {address}, default registry {}",
-        settings.registry
-    );
-    let service = Arc::new(Service::new(settings, cache));
+    info!("serving on {address}");
+    let service = Arc::new(service);
     let open = Arc::new(AtomicUsize::new(0));
     notify(&[
         NotifyState::Ready,
@@ -257,10 +248,13 @@ fn refusal(request: &Request, error: &Error) -> Answer {
         error.status(),
         error.line()
     );
-    if error.status() >= 500 {
-        error!("{line}")
-    } else {
-        info!("{line}")
+    match error {
+        // Questions that have no better answer, asked by clients as a matter of course.
+        Error::BadAddress { .. }
+        | Error::NotOffered { .. }
+        | Error::Missing { .. }
+        | Error::MethodNotAllowed { .. } => info!("{line}"),
+        _ => error!("{line}"),
     }
     let mut answer = Answer::error(error);
     if request.wants_html {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use log::warn;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
@@ -43,6 +44,10 @@ pub struct Settings {
     pub listing_ttl: Duration,
     /// Connections to a registry at once, for one listing.
     pub parallel: NonZeroUsize,
+    /// Hosts that a registry elsewhere may send us to, for tokens and by redirects.
+    pub trusted_hosts: Vec<Host>,
+    /// Mirrors that are told what they mirror (`?ns=`). Those on this machine are, always.
+    pub mirrors_with_ns: Vec<Host>,
     /// What is set for single repositories, by the name a URL has for them.
     pub repositories: BTreeMap<RepositoryAddress, RepositorySettings>,
 }
@@ -108,6 +113,8 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(30),
             listing_ttl: Duration::from_secs(10),
             parallel: NonZeroUsize::new(16).expect("16 is not zero"),
+            trusted_hosts: Vec::new(),
+            mirrors_with_ns: Vec::new(),
             repositories: BTreeMap::new(),
         }
     }
@@ -286,6 +293,8 @@ struct Partial {
     listing_ttl_sec: Option<Seconds>,
     parallel: Option<Parallel>,
     cache_size: Option<Size>,
+    trusted_hosts: Option<Vec<Host>>,
+    mirrors_with_ns: Option<Vec<Host>>,
     #[serde(default)]
     repository: BTreeMap<RepositoryAddress, PartialRepository>,
 }
@@ -309,6 +318,8 @@ impl Partial {
         replace(&mut self.listing_ttl_sec, later.listing_ttl_sec);
         replace(&mut self.parallel, later.parallel);
         replace(&mut self.cache_size, later.cache_size);
+        replace(&mut self.trusted_hosts, later.trusted_hosts);
+        replace(&mut self.mirrors_with_ns, later.mirrors_with_ns);
         for (name, later) in later.repository {
             let repository = self.repository.entry(name).or_default();
             replace(&mut repository.source, later.source);
@@ -340,6 +351,8 @@ impl Partial {
             idle_timeout: self.idle_timeout_sec.map_or(default.idle_timeout, |s| s.0),
             listing_ttl: self.listing_ttl_sec.map_or(default.listing_ttl, |s| s.0),
             parallel: self.parallel.map_or(default.parallel, |p| p.0),
+            trusted_hosts: self.trusted_hosts.unwrap_or_default(),
+            mirrors_with_ns: self.mirrors_with_ns.unwrap_or_default(),
             repositories: self
                 .repository
                 .into_iter()
@@ -495,8 +508,12 @@ fn read(path: &Path) -> Result<Partial> {
     })
 }
 
-/// Reads one file's text. An error has its line, counted from 1.
 fn parse(text: &str) -> Result<Partial, (Option<usize>, String)> {
+    parse_toml(text)
+}
+
+/// Reads one TOML file's text. An error has its line, counted from 1.
+pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, (Option<usize>, String)> {
     toml::from_str(text).map_err(|error| {
         let line = error
             .span()
@@ -548,6 +565,8 @@ mod tests {
             listing-ttl-sec = 1
             parallel = 4
             cache-size = "2G"
+            trusted-hosts = ["auth.example.com"]
+            mirrors-with-ns = ["spegel.example:5000"]
             [repository.kubernetes]
             source = "ghcr.io/acme/k8s"
             names = "{name}-{version}-{arch}"
@@ -567,6 +586,8 @@ mod tests {
                 idle_timeout: Duration::from_millis(50),
                 listing_ttl: Duration::from_secs(1),
                 parallel: NonZeroUsize::new(4).unwrap(),
+                trusted_hosts: vec!["auth.example.com".parse().unwrap()],
+                mirrors_with_ns: vec!["spegel.example:5000".parse().unwrap()],
                 repositories: [
                     (
                         "kubernetes".parse().unwrap(),

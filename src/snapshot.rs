@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -16,12 +16,12 @@ use crate::architecture::Architecture;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::listing::{File, LeftOut, Listing, Naming};
+use crate::lock::lock;
 use crate::name::{FileName, RepositoryAddress};
 use crate::resolve::Resolver;
 use crate::settings::{Blobs, Place, RepositorySettings, Settings};
-use crate::source::Source;
 use crate::source::layout::Layout;
-use crate::source::registry::{self, Registry};
+use crate::source::{Source, Upstream};
 
 /// How long a listing binds. An update of several large files may take so long between the two.
 const PROMISE: Duration = Duration::from_secs(60 * 60);
@@ -44,7 +44,7 @@ pub struct Snapshots {
     settings: Settings,
     architectures: Vec<Architecture>,
     cache: Cache,
-    agent: registry::Client,
+    upstream: Arc<Upstream>,
     repositories: Mutex<HashMap<RepositoryAddress, Arc<Mutex<Slot>>>>,
 }
 
@@ -59,9 +59,9 @@ struct Slot {
 
 impl Snapshots {
     /// Nothing is asked or read yet.
-    pub fn new(settings: Settings, cache: Option<PathBuf>) -> Self {
+    pub fn new(settings: Settings, upstream: Arc<Upstream>, cache: Option<PathBuf>) -> Self {
         Self {
-            agent: registry::agent(settings.parallel.get()),
+            upstream,
             architectures: Architecture::of_this_machine().into_iter().collect(),
             cache: Cache::new(cache),
             settings,
@@ -177,8 +177,7 @@ impl Snapshots {
         let (source, cache): (Box<dyn Source>, _) = match place {
             Place::Layout(path) => (Box::new(Layout::open(path)?), None),
             Place::Registry { host, repository } => {
-                let source = Registry::new(self.agent.clone(), host.clone(), repository.clone());
-                (Box::new(source), Some(&self.cache))
+                (self.upstream.open(host, repository)?, Some(&self.cache))
             }
         };
         let resolver = Resolver {
@@ -218,9 +217,4 @@ fn log_listing(repository: &RepositoryAddress, snapshot: &Snapshot, before: Opti
         files.len(),
         snapshot.source.name()
     );
-}
-
-/// A thread that panicked while it held the lock left a value that is old but whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

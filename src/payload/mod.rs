@@ -1,5 +1,7 @@
-//! How bytes come to be.
+//! How bytes come to be: source → resumed → verified → socket.
 
+mod resumed;
 mod verified;
 
+pub use resumed::{Origin, Resumed};
 pub use verified::Verified;

@@ -3,7 +3,7 @@
 //! Spec: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,9 +99,9 @@ impl Source for Layout {
         })
     }
 
-    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn Read + Send>> {
+    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         let path = self.blob_path(digest);
-        let file = File::open(&path).map_err(|error| cannot_read(&path, error))?;
+        let mut file = File::open(&path).map_err(|error| cannot_read(&path, error))?;
         let found = file
             .metadata()
             .map_err(|error| cannot_read(&path, error))?
@@ -113,6 +113,8 @@ impl Source for Layout {
                 found,
             });
         }
+        file.seek(SeekFrom::Start(from))
+            .map_err(|error| cannot_read(&path, error))?;
         Ok(Box::new(file))
     }
 

@@ -1,11 +1,25 @@
 //! Where artifacts come from: a repository of a registry or an OCI layout directory. Everything
 //! after this is source-blind.
+//!
+//!     layout                            an OCI layout directory
+//!     mirror ─▶ registry ─▶ client      a registry and its mirrors, one of them, HTTP
+//!                  └─▶ auth ─▶ credentials, challenge
 
+mod auth;
+mod certs;
+mod challenge;
+mod client;
+mod credentials;
 pub mod layout;
-pub mod registry;
+mod mirror;
+mod registries_conf;
+mod registry;
+mod upstream;
 mod url;
 
 use std::io::Read;
+
+pub use upstream::Upstream;
 
 use crate::digest::Digest;
 use crate::error::Result;
@@ -26,8 +40,8 @@ pub trait Source: Send + Sync {
     /// A manifest or index as it is stored. Nothing of it is checked but its size.
     fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest>;
 
-    /// The bytes of a blob, unchecked, of which there are `size`.
-    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn Read + Send>>;
+    /// The bytes of a blob from the one numbered `from` on, unchecked, of which there are `size` in all.
+    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
 
     /// Where a client can fetch the blob without us, if it can.
     fn blob_url(&self, digest: Digest) -> Result<Option<String>>;

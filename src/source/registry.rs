@@ -1,4 +1,4 @@
-//! A repository of a registry, over the distribution API.
+//! A repository of one registry, or of one mirror, over the distribution API.
 //!
 //! Spec: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>. Where registries
 //! do otherwise, the comment says which.
@@ -10,25 +10,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use log::debug;
 use serde::Deserialize;
-use ureq::http::{HeaderMap, Response, header};
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, Timeout};
 
-use super::url::{next_page, resolve};
-use super::{Reference, Source, StoredManifest};
+use super::auth::{Door, Session};
+use super::client::{Method, Reply, Request, is_redirect, read_failure, reason};
+use super::registries_conf::Endpoint;
+use super::upstream::Upstream;
+use super::url::next_page;
+use super::{Reference, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest;
 use crate::name::{Host, Repository, Tag};
-
-/// To connect, TLS handshake included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the request to the whole head of the answer. systemd gives up on us after 60 s of silence.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// Between two pieces of a body.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a request is made before its error counts.
 const ATTEMPTS: u32 = 3;
@@ -37,9 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest `Retry-After` that is waited out. sysupdate does not ask again, so a short one is.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Assumed when a busy registry names no time.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-const MAX_REDIRECTS: usize = 5;
 /// Tags asked for at once. ECR refuses more than 1000.
 const PAGE: usize = 1000;
 /// Pages followed. A registry whose links lead in a circle must not hold us.
@@ -49,167 +44,199 @@ const MAX_PAGE_SIZE: u64 = 8 << 20;
 /// All pages together. sysupdate takes a listing of 64 MiB at most.
 const MAX_LIST_SIZE: usize = 64 << 20;
 
-/// What all registries share.
-pub type Client = Agent;
-
-/// Makes the client that all registries share, with its kept-alive connections.
-pub fn agent(parallel: usize) -> Client {
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(RootCerts::PlatformVerifier)
-        .build();
-    Agent::config_builder()
-        .tls_config(tls)
-        .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
-        // Digests are of the bytes as stored: nobody may compress them on the way.
-        .accept_encoding("identity")
-        .http_status_as_error(false)
-        // Redirects are followed by hand: ureq's rules look at the host and not at its port.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_recv_response(Some(HEAD_TIMEOUT))
-        .timeout_per_read(Some(READ_TIMEOUT))
-        .max_idle_connections(2 * parallel)
-        .max_idle_connections_per_host(parallel)
-        .build()
-        .new_agent()
-}
-
-/// A repository of a registry.
-pub struct Registry {
-    agent: Agent,
+/// A repository at one place.
+pub(super) struct Registry {
+    upstream: Arc<Upstream>,
+    /// As it is called in settings, files and messages.
     host: Host,
     repository: Repository,
-}
-
-enum Method {
-    Get,
-    Head,
+    insecure: Option<bool>,
+    /// What a mirror is told that it is asked for.
+    namespace: Option<Host>,
+    session: Arc<Session>,
 }
 
 impl Registry {
-    /// The repository at this host. Nothing is asked yet.
-    pub fn new(agent: Agent, host: Host, repository: Repository) -> Self {
-        Self {
-            agent,
+    pub(super) fn new(
+        upstream: &Arc<Upstream>,
+        endpoint: Endpoint,
+        namespace: Option<Host>,
+    ) -> Self {
+        let Endpoint {
             host,
             repository,
+            insecure,
+            ..
+        } = endpoint;
+        let repository = in_docker_hub(&host, repository);
+        let session = upstream.auth.session(&host, &repository);
+        Self {
+            upstream: upstream.clone(),
+            host,
+            repository,
+            insecure,
+            namespace,
+            session,
         }
     }
 
-    fn url(&self, rest: &str) -> String {
-        let scheme = if self.host.is_loopback() {
-            "http"
-        } else {
-            "https"
-        };
-        format!("{scheme}://{}/v2/{}/{rest}", self.host, self.repository)
+    pub(super) fn host(&self) -> &Host {
+        &self.host
     }
 
-    fn manifest_url(&self, reference: Reference<'_>) -> String {
+    fn origin(&self) -> Result<String> {
+        // The one registry whose API is not where its name says.
+        if self.host.as_str() == "docker.io" {
+            return Ok("https://registry-1.docker.io".to_owned());
+        }
+        self.upstream.origin(&self.host, self.insecure)
+    }
+
+    /// `insecure` means plain HTTP or any certificate.
+    fn is_unchecked(&self) -> bool {
+        self.insecure == Some(true)
+    }
+
+    fn url(&self, rest: &str) -> Result<String> {
+        let mut url = format!("{}/v2/{}/{rest}", self.origin()?, self.repository);
+        if let Some(namespace) = &self.namespace {
+            url.push_str(if url.contains('?') { "&ns=" } else { "?ns=" });
+            url.push_str(namespace.as_str());
+        }
+        Ok(url)
+    }
+
+    fn manifest_url(&self, reference: Reference<'_>) -> Result<String> {
         match reference {
             Reference::Tag(tag) => self.url(&format!("manifests/{tag}")),
             Reference::Digest(digest) => self.url(&format!("manifests/{digest}")),
         }
     }
 
-    fn blob_address(&self, digest: Digest) -> String {
-        self.url(&format!("blobs/{digest}"))
-    }
-
-    /// One request and its answer, whatever its status; redirects are not followed.
-    fn ask(&self, method: &Method, url: &str, accept: &str) -> Result<Response<Body>> {
-        let request = match method {
-            Method::Get => self.agent.get(url),
-            Method::Head => self.agent.head(url),
+    /// One request, logged in if need be. `follow`: to where it is redirected.
+    fn ask(&self, request: Request<'_>, follow: bool) -> Result<Reply> {
+        let Upstream { client, auth, .. } = &*self.upstream;
+        let origin = self.origin()?;
+        let door = Door {
+            client,
+            host: &self.host,
+            repository: &self.repository,
+            origin: &origin,
+            unchecked: self.is_unchecked(),
         };
-        let answer = request
-            .header(header::ACCEPT, accept)
-            .call()
-            .map_err(|error| failure(url, error))?;
-        debug!(
-            "{} {url}: {}",
-            if matches!(method, Method::Get) {
-                "GET"
+        let send = |request| {
+            if follow {
+                client.follow(request)
             } else {
-                "HEAD"
-            },
-            answer.status()
-        );
-        Ok(answer)
+                client.send(request)
+            }
+        };
+
+        let used = auth.authorization(&door, &self.session)?;
+        let reply = send(Request {
+            authorization: used.as_ref(),
+            ..request
+        })?;
+        // ECR Public says 400 for a token that has died.
+        let is_refused =
+            reply.is_at_home && (reply.status == 401 || (reply.status == 400 && used.is_some()));
+        if !is_refused {
+            return Ok(reply);
+        }
+        let fresh = auth.log_in(&door, &self.session, used.as_ref(), &reply)?;
+        let (status, message) = (reply.status, reply.message());
+        // Sent a second time, a wrong password counts a second time: some lock an account for that.
+        if status == 401 && used.is_some() && fresh == used {
+            return Err(auth.refused(&door, &self.session, status, message));
+        }
+        let reply = send(Request {
+            authorization: fresh.as_ref(),
+            ..request
+        })?;
+        if reply.is_at_home && matches!(reply.status, 401 | 403) {
+            let status = reply.status;
+            return Err(auth.refused(&door, &self.session, status, reply.message()));
+        }
+        Ok(reply)
     }
 
-    /// One request, redirects followed; only success is a result.
-    fn fetch(&self, method: &Method, url: &str, accept: &str) -> Result<Response<Body>> {
-        let mut at = url.to_owned();
-        for _ in 0..=MAX_REDIRECTS {
-            let answer = self.ask(method, &at, accept)?;
-            if !answer.status().is_redirection() {
-                check_status(&at, &answer)?;
-                return Ok(answer);
-            }
-            at = redirect_target(&at, &answer)?;
+    /// One request; only success is a result.
+    fn fetch(
+        &self,
+        method: Method,
+        url: &str,
+        accept: &str,
+        range: Option<(u64, u64)>,
+    ) -> Result<Reply> {
+        let reply = self.ask(
+            Request {
+                method,
+                url,
+                accept,
+                authorization: None,
+                range,
+                unchecked: self.is_unchecked(),
+            },
+            true,
+        )?;
+        match reply.status {
+            200 => Ok(reply),
+            206 if range.is_some() => Ok(reply),
+            _ => Err(status_error(reply)),
         }
-        Err(Error::Nonsense {
-            url: url.to_owned(),
-            why: format!("more than {MAX_REDIRECTS} redirects"),
-        })
     }
 
     /// A small body and the head it came with.
-    fn fetch_all(&self, url: &str, accept: &str, limit: u64) -> Result<(HeaderMap, Vec<u8>)> {
+    fn fetch_all(&self, url: &str, accept: &str, limit: u64) -> Result<Fetched> {
         with_retries(|| {
-            let (head, body) = self.fetch(&Method::Get, url, accept)?.into_parts();
-            refuse_encoding(url, &head.headers)?;
-            let mut bytes = Vec::new();
-            body.into_with_config()
-                .limit(u64::MAX)
-                .reader()
-                .take(limit + 1)
-                .read_to_end(&mut bytes)
-                .map_err(|error| read_failure(url, error))?;
-            if bytes.len() as u64 > limit {
-                return Err(Error::Nonsense {
-                    url: url.to_owned(),
-                    why: format!("more than {limit} bytes, which is the limit for this"),
-                });
-            }
-            Ok((head.headers, bytes))
+            let reply = self.fetch(Method::Get, url, accept, None)?;
+            refuse_encoding(&reply)?;
+            let links = reply.all("link").map(str::to_owned).collect();
+            let media_type = reply.header("content-type").map(str::to_owned);
+            Ok(Fetched {
+                links,
+                media_type,
+                bytes: reply.read(limit)?,
+            })
         })
     }
-}
 
-impl Source for Registry {
-    fn name(&self) -> String {
-        format!("{}/{}", self.host, self.repository)
-    }
-
-    fn tags(&self) -> Result<Vec<Tag>> {
-        let first = self.url(&format!("tags/list?n={PAGE}"));
+    pub(super) fn tags(&self) -> Result<Vec<Tag>> {
+        let first = self.url(&format!("tags/list?n={PAGE}"))?;
         let mut page = Some(first.clone());
         let mut seen = HashSet::new();
         let mut size = 0;
         let mut tags = Vec::new();
         while let Some(url) = page.take() {
-            let (headers, bytes) = match self.fetch_all(&url, "application/json", MAX_PAGE_SIZE) {
-                // Some refuse n altogether.
-                Err(Error::Nonsense { .. }) if url == first => {
-                    let without = self.url("tags/list");
-                    self.fetch_all(&without, "application/json", MAX_PAGE_SIZE)?
+            let fetched = match self.fetch_all(&url, "application/json", MAX_PAGE_SIZE) {
+                // Some refuse n, or so large a one.
+                Err(Error::Nonsense { url: at, .. })
+                    if url == first && at == super::url::without_query(&first) =>
+                {
+                    self.whole_list()?
                 }
                 other => other?,
             };
-            tags.extend(parse_tags(&bytes).map_err(|why| Error::Nonsense {
+            let found = parse_tags(&fetched.bytes).map_err(|why| Error::Nonsense {
                 url: url.clone(),
                 why,
-            })?);
-            size += bytes.len();
-            let links = headers
-                .get_all(header::LINK)
-                .iter()
-                .filter_map(|link| link.to_str().ok());
-            let next = next_page(&url, links);
+            })?;
+            // Some cut at n and say nothing of a next page: a list so exactly full may go on.
+            let is_cut = url == first && fetched.links.is_empty() && found.entries == PAGE;
+            tags.extend(found.tags);
+            if is_cut {
+                let whole = parse_tags(&self.whole_list()?.bytes);
+                tags.extend(
+                    whole
+                        .map_err(|why| Error::Nonsense {
+                            url: url.clone(),
+                            why,
+                        })?
+                        .tags,
+                );
+            }
+            size += fetched.bytes.len();
+            let next = next_page(&url, fetched.links.iter().map(String::as_str));
             seen.insert(url);
             page = next.filter(|next| !seen.contains(next));
             if page.is_some() && (seen.len() == MAX_PAGES || size > MAX_LIST_SIZE) {
@@ -225,34 +252,59 @@ impl Source for Registry {
         Ok(tags)
     }
 
-    fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
-        let url = self.manifest_url(Reference::Tag(tag));
-        match with_retries(|| self.fetch(&Method::Head, &url, &manifest::ACCEPT.join(", "))) {
+    /// The list of tags by those who don't know pages.
+    fn whole_list(&self) -> Result<Fetched> {
+        self.fetch_all(&self.url("tags/list")?, "application/json", MAX_PAGE_SIZE)
+    }
+
+    pub(super) fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
+        let url = self.manifest_url(Reference::Tag(tag))?;
+        match with_retries(|| self.fetch(Method::Head, &url, &manifest::ACCEPT.join(", "), None)) {
             // ECR, Red Hat's and Nexus send no such header; a sha512 is none we know by.
-            Ok(answer) => Ok(text(answer.headers(), "docker-content-digest")
+            Ok(reply) => Ok(reply
+                .header("docker-content-digest")
                 .and_then(|digest| digest.parse().ok())),
-            // Some don't know HEAD, or forbid it alone: GET will tell.
+            // Some don't know HEAD, or forbid it alone: GET will tell, and say why.
             Err(Error::Denied { .. } | Error::Nonsense { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
-        let url = self.manifest_url(reference);
-        let (headers, bytes) =
-            self.fetch_all(&url, &manifest::ACCEPT.join(", "), manifest::MAX_SIZE)?;
+    pub(super) fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
+        let url = self.manifest_url(reference)?;
+        let fetched = self.fetch_all(&url, &manifest::ACCEPT.join(", "), manifest::MAX_SIZE)?;
         Ok(StoredManifest {
-            bytes,
-            media_type: text(&headers, "content-type").map(str::to_owned),
+            bytes: fetched.bytes,
+            media_type: fetched.media_type,
         })
     }
 
-    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn Read + Send>> {
-        let url = self.blob_address(digest);
-        let answer = with_retries(|| self.fetch(&Method::Get, &url, "*/*"))?;
-        refuse_encoding(&url, answer.headers())?;
-        let announced =
-            text(answer.headers(), "content-length").and_then(|length| length.parse().ok());
+    /// The blob from one of its bytes on. Ranges are closed, for some refuse open ones; those who
+    /// ignore them are read from the start and skipped forward.
+    pub(super) fn blob(
+        &self,
+        digest: Digest,
+        size: u64,
+        from: u64,
+    ) -> Result<Box<dyn Read + Send>> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let range = (from > 0).then(|| (from, size - 1));
+        let reply = with_retries(|| self.fetch(Method::Get, &url, "*/*", range))?;
+        refuse_encoding(&reply)?;
+        if reply.status == 206 {
+            let found = reply.header("content-range").unwrap_or_default().to_owned();
+            let expected = format!("bytes {from}-{}/{size}", size - 1);
+            if found != expected && found != format!("bytes {from}-{}/*", size - 1) {
+                return Err(Error::Nonsense {
+                    url,
+                    why: format!("range {found:?}, expected {expected:?}"),
+                });
+            }
+            return Ok(Box::new(reply.into_reader()));
+        }
+        let announced = reply
+            .header("content-length")
+            .and_then(|length| length.parse().ok());
         if let Some(found) = announced.filter(|found| *found != size) {
             return Err(Error::WrongSize {
                 what: url,
@@ -260,35 +312,55 @@ impl Source for Registry {
                 found,
             });
         }
-        Ok(Box::new(
-            answer
-                .into_body()
-                .into_with_config()
-                .limit(u64::MAX)
-                .reader(),
-        ))
+        let mut body = reply.into_reader();
+        io::copy(&mut body.by_ref().take(from), &mut io::sink())
+            .map_err(|error| read_failure(&url, error))?;
+        Ok(Box::new(body))
     }
 
-    fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
-        let url = self.blob_address(digest);
-        // GET, for a signed URL may be good for GET alone. The body, if there is one, is not read.
-        let answer = with_retries(|| {
-            let answer = self.ask(&Method::Get, &url, "*/*")?;
-            if !answer.status().is_redirection() {
-                check_status(&url, &answer)?;
-            }
-            Ok(answer)
-        })?;
-        if answer.status().is_redirection() {
-            redirect_target(&url, &answer).map(Some)
-        } else {
-            Ok(Some(url))
+    /// Where a client finds the blob. GET, for a signed URL may be good for GET alone; the body, if
+    /// there is one, is not read. `None` where a client would have to log in.
+    pub(super) fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let request = Request {
+            method: Method::Get,
+            url: &url,
+            accept: "*/*",
+            authorization: None,
+            range: None,
+            unchecked: self.is_unchecked(),
+        };
+        let reply = with_retries(|| self.ask(request, false))?;
+        if is_redirect(reply.status) {
+            return self.upstream.client.redirect_target(&reply).map(Some);
         }
+        if reply.status != 200 {
+            return Err(status_error(reply));
+        }
+        Ok((!self.session.is_logged_in()).then_some(url))
     }
 }
 
-/// Tries again what may pass: a broken connection, a fault on the other side, a short wait.
-fn with_retries<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+/// A small answer.
+struct Fetched {
+    links: Vec<String>,
+    media_type: Option<String>,
+    bytes: Vec<u8>,
+}
+
+/// Docker Hub's own images are in `library/`, which nobody writes.
+fn in_docker_hub(host: &Host, repository: Repository) -> Repository {
+    if host.as_str() != "docker.io" || repository.as_str().contains('/') {
+        return repository;
+    }
+    format!("library/{repository}")
+        .parse()
+        .unwrap_or(repository)
+}
+
+/// Tries again what may pass: a broken connection, a fault on the other side, a short wait. Only for
+/// GET and HEAD, which change nothing.
+pub(super) fn with_retries<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let mut pause = FIRST_PAUSE;
     for _ in 1..ATTEMPTS {
         let error = match attempt() {
@@ -313,64 +385,77 @@ fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + (random % 1000) as f64 / 2000.0)
 }
 
-fn check_status(url: &str, answer: &Response<Body>) -> Result<()> {
-    let url = url.to_owned();
-    match answer.status().as_u16() {
-        200 => Ok(()),
-        status @ (401 | 403) => Err(Error::Denied { url, status }),
-        404 => Err(Error::Missing { url }),
+/// What an answer that is not success means.
+pub(super) fn status_error(reply: Reply) -> Error {
+    let url = super::url::without_query(&reply.url).to_owned();
+    match reply.status {
+        status @ (401 | 403) => Error::Denied {
+            url,
+            status,
+            message: reply.message(),
+        },
+        404 => Error::Missing { url },
+        // docker-registry 2.8 announces a body here that never comes.
+        416 => Error::Nonsense {
+            url,
+            why: format!("status {}", reason(416)),
+        },
         status @ (429 | 503) => {
-            let retry_after = text(answer.headers(), "retry-after")
-                .and_then(|seconds| seconds.trim().parse().ok())
-                .map_or(DEFAULT_RETRY_AFTER, Duration::from_secs);
-            Err(Error::Busy {
+            let header = reply.header("retry-after");
+            let retry_after = header.and_then(|text| retry_after(text, Timestamp::now()));
+            Error::Busy {
                 url,
                 status,
-                retry_after,
-            })
+                retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER),
+            }
         }
-        status @ (408 | 500 | 502 | 504) => Err(Error::Failing { url, status }),
-        status => Err(Error::Nonsense {
-            url,
-            why: format!("status {status}"),
-        }),
+        // 499 and 522 are nginx's and Cloudflare's ways to say that something broke behind them.
+        status @ (408 | 499 | 500 | 502 | 504 | 522) => Error::Failing { url, status },
+        status => {
+            let message = reply.message();
+            if status == 400 && url.starts_with("http:") && is_about_tls(&message) {
+                let host = super::url::authority(&url).unwrap_or_default().to_owned();
+                return Error::NeedsTls { host };
+            }
+            let why = if message.is_empty() {
+                reason(status)
+            } else {
+                format!("{}: {message}", reason(status))
+            };
+            Error::Nonsense {
+                url,
+                why: format!("status {why}"),
+            }
+        }
     }
 }
 
-fn redirect_target(url: &str, answer: &Response<Body>) -> Result<String> {
-    let bad = |why: String| Error::Nonsense {
-        url: url.to_owned(),
-        why,
-    };
-    let location = text(answer.headers(), "location").ok_or_else(|| {
-        bad(format!(
-            "status {} without a Location",
-            answer.status().as_u16()
-        ))
-    })?;
-    let target =
-        resolve(url, location).ok_or_else(|| bad(format!("a redirect to {location:?}")))?;
-    if url.starts_with("https:") && !target.starts_with("https:") {
-        return Err(bad(format!(
-            "a redirect from https to {target}, which would not be private any more"
-        )));
+/// What Go's server and nginx say to plain HTTP on a TLS port.
+fn is_about_tls(message: &str) -> bool {
+    message.contains("HTTP request to an HTTPS server")
+        || message.contains("plain HTTP request was sent to HTTPS")
+}
+
+/// `Retry-After`: seconds or a date (RFC 9110 §10.2.3).
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
     }
-    Ok(target)
+    let date = rfc2822::parse(text).ok()?.timestamp();
+    // One that has passed means now.
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
 /// An encoded body has another digest. Some fronts compress though they were asked not to.
-fn refuse_encoding(url: &str, headers: &HeaderMap) -> Result<()> {
-    match text(headers, "content-encoding") {
+fn refuse_encoding(reply: &Reply) -> Result<()> {
+    match reply.header("content-encoding") {
         None | Some("identity" | "") => Ok(()),
         Some(encoding) => Err(Error::Nonsense {
-            url: url.to_owned(),
+            url: reply.url.clone(),
             why: format!("Content-Encoding {encoding}, though identity was asked for"),
         }),
     }
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
 }
 
 /// A list of tags as registries send it: `null` for an empty one (docker-registry 2.8), null
@@ -380,86 +465,27 @@ struct TagList {
     tags: Option<Vec<serde_json::Value>>,
 }
 
-fn parse_tags(json: &[u8]) -> Result<Vec<Tag>, String> {
+struct ParsedTags {
+    tags: Vec<Tag>,
+    /// How many there were, the unusable ones too.
+    entries: usize,
+}
+
+fn parse_tags(json: &[u8]) -> Result<ParsedTags, String> {
     let list: TagList =
         serde_json::from_slice(json).map_err(|error| format!("not a list of tags: {error}"))?;
-    let parse = |entry: serde_json::Value| match entry.as_str().map(str::parse) {
+    let entries = list.tags.unwrap_or_default();
+    let parse = |entry: &serde_json::Value| match entry.as_str().map(str::parse) {
         Some(Ok(tag)) => Some(tag),
         _ => {
             debug!("{entry} in the list of tags is not a tag");
             None
         }
     };
-    Ok(list
-        .tags
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(parse)
-        .collect())
-}
-
-/// What a failed request means.
-fn failure(url: &str, error: ureq::Error) -> Error {
-    let url = url.to_owned();
-    match error {
-        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Tls(_)
-        | ureq::Error::Rustls(_) => Error::Unreachable {
-            url,
-            cause: Arc::new(error),
-        },
-        ureq::Error::Timeout(Timeout::PerRead) => Error::TooSlow {
-            url,
-            limit: READ_TIMEOUT,
-        },
-        ureq::Error::Timeout(_) => Error::TooSlow {
-            url,
-            limit: HEAD_TIMEOUT,
-        },
-        ureq::Error::Io(error) => io_failure(url, error),
-        error => Error::Broken {
-            url,
-            cause: Arc::new(error),
-        },
-    }
-}
-
-fn io_failure(url: String, error: io::Error) -> Error {
-    match error.kind() {
-        // A broken connection is one that there was.
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::NotConnected => Error::Broken {
-            url,
-            cause: Arc::new(error),
-        },
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
-            url,
-            limit: READ_TIMEOUT,
-        },
-        _ => Error::Unreachable {
-            url,
-            cause: Arc::new(error),
-        },
-    }
-}
-
-/// What a body that broke off means. ureq wraps its own errors in an io::Error there.
-fn read_failure(url: &str, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
-            url: url.to_owned(),
-            limit: READ_TIMEOUT,
-        },
-        _ => Error::Broken {
-            url: url.to_owned(),
-            cause: Arc::new(error),
-        },
-    }
+    Ok(ParsedTags {
+        tags: entries.iter().filter_map(parse).collect(),
+        entries: entries.len(),
+    })
 }
 
 #[cfg(test)]
@@ -467,16 +493,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_tags_keeps_its_tags() {
+    fn rows_t7_t8_and_t10_a_list_of_tags_keeps_its_tags() {
         let tags = |json: &str| -> Vec<String> {
             parse_tags(json.as_bytes())
                 .unwrap()
+                .tags
                 .iter()
                 .map(Tag::to_string)
                 .collect()
         };
         assert_eq!(tags(r#"{"name":"a","tags":["v1","v2"]}"#), ["v1", "v2"]);
-        assert_eq!(tags(r#"{"tags":null,"child":[]}"#), [""; 0]);
+        assert_eq!(tags(r#"{"tags":null,"child":[],"manifest":{}}"#), [""; 0]);
         assert_eq!(tags("{}"), [""; 0]);
         assert_eq!(
             tags(r#"{"tags":["v1",null,"-ot-beta","sha512:00",7]}"#),
@@ -494,5 +521,35 @@ mod tests {
                 "{pause:?}"
             );
         }
+    }
+
+    #[test]
+    fn row_b14_retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                retry_after(text, now),
+                seconds.map(Duration::from_secs),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn row_g2_docker_hubs_own_images_are_in_library() {
+        let name = |host: &str, repository: &str| {
+            in_docker_hub(&host.parse().unwrap(), repository.parse().unwrap()).to_string()
+        };
+        assert_eq!(name("docker.io", "alpine"), "library/alpine");
+        assert_eq!(name("docker.io", "acme/alpine"), "acme/alpine");
+        assert_eq!(name("ghcr.io", "alpine"), "alpine");
     }
 }

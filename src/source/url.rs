@@ -38,6 +38,25 @@ pub(super) fn next_page<'a>(base: &str, links: impl Iterator<Item = &'a str>) ->
     resolve(base, &format!("{origin}{}", resolve_path(path, reference)))
 }
 
+/// The host of a URL, with its port where it has one.
+pub(super) fn authority(url: &str) -> Option<&str> {
+    split_origin(url)?
+        .0
+        .split_once("://")
+        .map(|(_, authority)| authority)
+}
+
+/// A URL for a log: the query may hold a signature that is as good as a password.
+pub(super) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
+}
+
+/// Have they the same scheme, host and port? Then what is for one may be sent to the other.
+pub(super) fn is_same_origin(one: &str, other: &str) -> bool {
+    let origin = |url| split_origin(url).map(|(origin, _)| origin.to_ascii_lowercase());
+    origin(one).is_some() && origin(one) == origin(other)
+}
+
 /// `http://host:port` and the rest, which is empty or begins with `/` or `?`.
 fn split_origin(url: &str) -> Option<(&str, &str)> {
     let start = url.find("://")? + 3;
@@ -126,6 +145,22 @@ mod tests {
         ] {
             assert_eq!(resolve(BASE, location).as_deref(), target, "{location}");
         }
+    }
+
+    #[test]
+    fn row_b1_origins_differ_by_scheme_host_and_port() {
+        for (other, is_same) in [
+            ("https://R.example:5000/other", true),
+            ("http://r.example:5000/", false),
+            ("https://r.example:5001/", false),
+            ("https://r.example/", false),
+            ("https://r.example:5000.evil.example/", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(is_same_origin(BASE, other), is_same, "{other}");
+        }
+        assert_eq!(without_query(BASE), "https://r.example:5000/v2/a/blobs/x");
+        assert_eq!(authority(BASE), Some("r.example:5000"));
     }
 
     #[test]

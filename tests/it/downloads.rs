@@ -13,7 +13,7 @@ use crate::service::{Folder, Service, eventually};
 const MIB: usize = 1 << 20;
 
 /// Bytes that do not repeat within any buffer.
-fn noise(length: usize) -> Vec<u8> {
+pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -26,7 +26,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn one_image(image: &[u8]) -> Registry {
+pub fn one_image(image: &[u8]) -> Registry {
     let mut hello = Repository::default();
     hello.oras_push("v1", "hello.raw", image);
     Registry::with_hello(hello)

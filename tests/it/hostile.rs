@@ -137,6 +137,10 @@ fn hostile_requests_leave_the_same_process_standing() {
 
     clients_that_leave_at_once(&service);
     an_endless_header_line(&service);
+    // As many as are served at once may still be on their way out, and a new one be turned away.
+    eventually("the rude clients are gone", || {
+        service.get("/hello/SHA256SUMS").status == 200
+    });
     twenty_thousand_requests_at_once(&service, &listing);
 
     eventually("no thread is left over", || service.threads() <= threads);

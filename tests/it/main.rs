@@ -17,9 +17,12 @@ mod client;
 mod content;
 mod registry;
 mod service;
+mod tls;
+mod tokens;
 
 // The promises.
 mod a_long_time;
+mod blobs;
 mod cache;
 mod cases;
 mod downloads;
@@ -27,6 +30,12 @@ mod edges;
 mod hostile;
 mod idle;
 mod listings;
+mod logins;
+mod manifests;
+mod mirrors_and_tls;
+mod proxies;
+mod secrets;
 mod settings;
+mod tags;
 mod tidy;
 mod upstream;

@@ -6,15 +6,21 @@
 //! ```ignore
 //! registry.fault("GET /v2/hello/manifests/v2", Fault::Status(500));
 //! ```
+//!
+//! Several can stand on one machine and play several: 127.0.0.2 is another host than 127.0.0.1.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::content::{Repository, sha256};
@@ -46,6 +52,68 @@ pub enum Fault {
     Pages(usize, Link),
     /// `Range` is ignored.
     NoRange,
+    /// A range is answered with the one that lies so many bytes before it.
+    EarlierRange(usize),
+    /// Nothing comes after so many bytes of the body, and the connection stays.
+    StallAfter(usize),
+    /// An error for a range, as [`Fault::Status`]; the whole is served as ever.
+    StatusOfARange(u16),
+    /// The head of an answer to a range, its length that of the whole, and then nothing.
+    StallOfARange,
+    /// The head names no length: the body ends with the connection.
+    NoLength,
+    /// Who is not let in is refused, and no later fault works.
+    Guard(Guard),
+}
+
+/// Lets in some requests and refuses the rest with challenges.
+#[derive(Clone)]
+pub struct Guard {
+    lets_in: Arc<dyn Fn(&Request) -> bool + Send + Sync>,
+    status: u16,
+    challenges: Vec<String>,
+}
+
+impl Guard {
+    pub fn new(lets_in: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
+        Guard {
+            lets_in: Arc::new(lets_in),
+            status: 401,
+            challenges: Vec::new(),
+        }
+    }
+
+    /// Lets in who sends one of these logins, `user:password`.
+    pub fn basic(logins: &[&str]) -> Self {
+        let good: Vec<_> = logins.iter().map(|login| basic(login)).collect();
+        Guard::new(move |request| {
+            let sent = request.header("authorization");
+            good.iter().any(|good| sent == Some(good))
+        })
+        .challenge("Basic realm=\"the registry\"")
+    }
+
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// One more `WWW-Authenticate` of a refusal. `{name}` stands for the repository.
+    pub fn challenge(mut self, challenge: impl Into<String>) -> Self {
+        self.challenges.push(challenge.into());
+        self
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Guard({}, {:?})", self.status, self.challenges)
+    }
+}
+
+/// `user:password` as `Authorization` has it.
+pub fn basic(login: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(login))
 }
 
 /// What the `Link` header of a page names.
@@ -59,6 +127,8 @@ pub enum Link {
     Foreign(String),
     /// The page that carries it: following it never ends.
     Itself,
+    /// The next page, by a mark that means nothing to anybody else.
+    Cursor,
 }
 
 struct Rule {
@@ -72,7 +142,7 @@ struct Rule {
 struct State {
     repositories: Mutex<BTreeMap<String, Repository>>,
     rules: Mutex<Vec<Rule>>,
-    requests: Mutex<Vec<String>>,
+    requests: Mutex<Vec<Request>>,
     connections: AtomicUsize,
     open: AtomicUsize,
     in_flight: AtomicUsize,
@@ -86,18 +156,23 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Registry::on("127.0.0.1:0", None)
+    }
+
+    /// At this address, perhaps with TLS.
+    pub fn on(address: &str, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let shared = state.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let state = shared.clone();
+                let (state, tls) = (shared.clone(), tls.clone());
                 state.connections.fetch_add(1, SeqCst);
                 state.open.fetch_add(1, SeqCst);
                 thread::spawn(move || {
                     // An error is the client's way to say that it has read enough.
-                    let _ = serve(&state, &stream, address);
+                    let _ = speak(&stream, tls).and_then(|secured| serve(&state, secured, address));
                     let _ = stream.shutdown(Shutdown::Both);
                     state.open.fetch_sub(1, SeqCst);
                 });
@@ -159,9 +234,14 @@ impl Registry {
 
     /// All requests since the last call, sorted: they come over several connections.
     pub fn take_requests(&self) -> Vec<String> {
-        let mut requests = std::mem::take(&mut *self.state.requests.lock().unwrap());
+        let mut requests: Vec<_> = self.take_heads().iter().map(Request::line).collect();
         requests.sort();
         requests
+    }
+
+    /// The same with all that was sent, in the order of arrival.
+    pub fn take_heads(&self) -> Vec<Request> {
+        std::mem::take(&mut *lock(&self.state.requests))
     }
 
     /// How many connections there have been.
@@ -180,6 +260,12 @@ impl Registry {
     }
 }
 
+/// What was asked and as whom, in the order of arrival, since the last call.
+pub fn logins_seen(registry: &Registry) -> Vec<String> {
+    let heads = registry.take_heads();
+    heads.iter().map(Request::line_and_login).collect()
+}
+
 /// How many requests contain the pattern.
 pub fn count(requests: &[String], pattern: &str) -> usize {
     requests
@@ -195,14 +281,18 @@ fn matches(request: &str, pattern: &str) -> bool {
     }
 }
 
-struct Request {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
+/// What a client sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub method: String,
+    pub target: String,
+    /// Names in lower case, in the order they came.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
-    fn read(stream: &mut impl BufRead) -> io::Result<Option<Self>> {
+    pub fn read(stream: &mut impl BufRead) -> io::Result<Option<Self>> {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
@@ -217,19 +307,44 @@ impl Request {
         }
         let mut words = lines[0].split(' ').map(str::to_owned);
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
-        let headers = lines[1..]
+        let headers: Vec<_> = lines[1..]
             .iter()
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        Ok(Some(Request {
+        let mut request = Request {
             method,
             target,
             headers,
-        }))
+            body: Vec::new(),
+        };
+        let length = request.header("content-length").unwrap_or("0").parse();
+        stream
+            .take(length.unwrap())
+            .read_to_end(&mut request.body)?;
+        Ok(Some(request))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    /// `GET /v2/…`
+    pub fn line(&self) -> String {
+        format!("{} {}", self.method, self.target)
+    }
+
+    /// The same and what was sent to be let in: `GET /v2/… as Basic …`.
+    pub fn line_and_login(&self) -> String {
+        let login = self.header("authorization").unwrap_or("nobody");
+        format!("{} as {login}", self.line())
+    }
+
+    /// The repository it is about, if it is about one.
+    pub fn repository(&self) -> &str {
+        let path = self.target.strip_prefix("/v2/").unwrap_or_default();
+        let ends = ["/tags/list", "/manifests/", "/blobs/"];
+        let end = ends.iter().find_map(|end| path.find(end));
+        &path[..end.unwrap_or(0)]
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(header, _)| header == name)
@@ -264,6 +379,8 @@ struct Draft {
     cut_after: Option<usize>,
     endless: Option<&'static str>,
     raw: Option<Vec<u8>>,
+    stall_after: Option<usize>,
+    has_length: bool,
 }
 
 impl Draft {
@@ -278,6 +395,8 @@ impl Draft {
             cut_after: None,
             endless: None,
             raw: None,
+            stall_after: None,
+            has_length: true,
         }
     }
 
@@ -305,20 +424,53 @@ impl Draft {
     }
 }
 
-fn serve(state: &State, stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
+/// A connection, in the clear or not.
+pub trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+/// What Go's server says where plain HTTP comes to a port for TLS, and the other way round.
+const NOT_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\n\
+    Client sent an HTTP request to an HTTPS server.\n";
+
+const NOT_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request";
+
+fn speak(stream: &TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Box<dyn Stream>> {
     stream.set_nodelay(true)?;
+    let mut stream = stream.try_clone()?;
+    let mut first = [0];
+    let is_tls = stream.peek(&mut first)? == 1 && first == [0x16];
+    let (Some(config), true) = (&tls, is_tls) else {
+        if is_tls || tls.is_some() {
+            stream.write_all(if is_tls { NOT_HTTP } else { NOT_TLS })?;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        return Ok(Box::new(stream));
+    };
+    let connection = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+    Ok(Box::new(StreamOwned::new(connection, stream)))
+}
+
+fn serve(state: &State, stream: Box<dyn Stream>, address: SocketAddr) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some(request) = Request::read(&mut reader)? {
         let now = state.in_flight.fetch_add(1, SeqCst) + 1;
         state.peak_in_flight.fetch_max(now, SeqCst);
-        let line = format!("{} {}", request.method, request.target);
+        let line = request.line();
         let mut draft = find(&lock(&state.repositories), &request);
-        state.requests.lock().unwrap().push(line.clone());
+        lock(&state.requests).push(request.clone());
         for fault in due(state, &line) {
+            if let Fault::Guard(guard) = fault {
+                if (guard.lets_in)(&request) {
+                    continue;
+                }
+                draft = refusal(&guard, &request);
+                break;
+            }
             apply(&mut draft, fault, &request, address);
         }
         // Nobody may count this request as under way once its last byte has left.
-        let result = write(&draft, &request, stream, || {
+        let result = write(&draft, &request, reader.get_mut(), || {
             state.in_flight.fetch_sub(1, SeqCst);
         });
         if !result? {
@@ -399,6 +551,17 @@ fn find(repositories: &BTreeMap<String, Repository>, request: &Request) -> Draft
     Draft::error(404)
 }
 
+fn refusal(guard: &Guard, request: &Request) -> Draft {
+    let mut draft = Draft::error(guard.status);
+    for challenge in &guard.challenges {
+        let challenge = challenge.replace("{name}", request.repository());
+        draft
+            .headers
+            .push(("WWW-Authenticate".to_owned(), challenge));
+    }
+    draft
+}
+
 fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr) {
     match fault {
         Fault::Delay(delay) => draft.delay += delay,
@@ -429,6 +592,22 @@ fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr
         }
         Fault::Pages(size, link) => page(draft, size, link, request, address),
         Fault::NoRange => draft.part = None,
+        Fault::EarlierRange(bytes) => {
+            draft.part = draft.part.map(|(first, end)| (first - bytes, end - bytes));
+        }
+        Fault::StallAfter(bytes) => draft.stall_after = Some(bytes),
+        Fault::StatusOfARange(status) => {
+            if request.header("range").is_some() {
+                apply(draft, Fault::Status(status), request, address);
+            }
+        }
+        Fault::StallOfARange => {
+            if request.header("range").is_some() {
+                draft.stall_after = Some(0);
+            }
+        }
+        Fault::NoLength => draft.has_length = false,
+        Fault::Guard(_) => unreachable!("guards stand before the faults"),
     }
 }
 
@@ -436,9 +615,11 @@ fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr
 fn page(draft: &mut Draft, size: usize, link: Link, request: &Request, address: SocketAddr) {
     let mut list: Value = serde_json::from_slice(&draft.body).unwrap();
     let tags = list["tags"].as_array().unwrap();
-    let start = request.query("last").map_or(0, |last| {
-        1 + tags.iter().position(|tag| tag == last).unwrap()
-    });
+    let start = match (request.query("last"), request.query("mark")) {
+        (Some(last), _) => 1 + tags.iter().position(|tag| tag == last).unwrap(),
+        (None, Some(mark)) => mark.parse().unwrap(),
+        (None, None) => 0,
+    };
     let end = tags.len().min(start + size);
     let page = tags[start..end].to_vec();
     if end < tags.len() {
@@ -452,6 +633,7 @@ fn page(draft: &mut Draft, size: usize, link: Link, request: &Request, address: 
             Link::Absolute => format!("http://{address}{next}"),
             Link::Foreign(origin) => format!("{origin}{next}"),
             Link::Itself => request.target.clone(),
+            Link::Cursor => format!("{path}?mark={end}"),
         };
         draft.set("Link", Some(format!("<{next}>; rel=\"next\"")));
     }
@@ -463,7 +645,7 @@ fn page(draft: &mut Draft, size: usize, link: Link, request: &Request, address: 
 fn write(
     draft: &Draft,
     request: &Request,
-    mut stream: &TcpStream,
+    stream: &mut dyn Stream,
     done: impl FnOnce(),
 ) -> io::Result<bool> {
     thread::sleep(draft.delay);
@@ -478,7 +660,7 @@ fn write(
     };
     let mut head = format!("HTTP/1.1 {status} As Told\r\n");
     let has = |name| draft.headers.iter().any(|(header, _)| header == name);
-    if draft.endless.is_none() && !has("Content-Length") {
+    if draft.endless.is_none() && draft.has_length && !has("Content-Length") {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     if let (206, Some((first, end))) = (status, draft.part) {
@@ -506,6 +688,13 @@ fn write(
             stream.write_all(chunk.as_bytes())?;
         }
     }
+    if let Some(bytes) = draft.stall_after {
+        done();
+        stream.write_all(&[head.as_bytes(), &body[..bytes]].concat())?;
+        stream.flush()?;
+        thread::sleep(Duration::from_secs(120));
+        return Ok(false);
+    }
     let sent = &body[..draft.cut_after.unwrap_or(body.len()).min(body.len())];
     if let Some((bytes, pause)) = draft.drip {
         stream.write_all(head.as_bytes())?;
@@ -518,7 +707,7 @@ fn write(
         done();
         stream.write_all(&[head.as_bytes(), sent].concat())?;
     }
-    Ok(draft.cut_after.is_none() && !has("Content-Length"))
+    Ok(draft.cut_after.is_none() && draft.has_length && !has("Content-Length"))
 }
 
 /// The digest of these bytes, as the header spells it; for the tests that lie about it.

@@ -11,6 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
+
 use crate::client::{self, Response};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sysext-oci-proxy");
@@ -55,7 +59,8 @@ impl Drop for Folder {
     }
 }
 
-/// The program with arguments, and nothing of our environment but the `PATH`.
+/// The program with arguments, and nothing of our environment but the `PATH`. Files of container
+/// tools that this machine may have below `/etc` count for nothing either.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).stdin(Stdio::null());
@@ -74,10 +79,15 @@ pub fn command_on(listener: TcpListener, sockets: usize, arguments: &[&str]) -> 
     command
 }
 
+/// Where logins are looked for by a service that is not told otherwise.
+pub const NO_LOGINS: &str = "/nonexistent/auth.json";
+
 fn clear(command: &mut Command) {
     command
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap());
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+        .env("REGISTRY_AUTH_FILE", NO_LOGINS);
 }
 
 /// Waits for the end of a program that is expected to end at once.
@@ -122,10 +132,24 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
+const AUTH: &str = "auth.json";
+
+fn auth_json(logins: &[(&str, &str)]) -> String {
+    let entries: serde_json::Map<_, _> = logins
+        .iter()
+        .map(|(key, login)| {
+            let auth = BASE64_STANDARD.encode(login);
+            ((*key).to_owned(), json!({"auth": auth}))
+        })
+        .collect();
+    json!({ "auths": entries }).to_string()
+}
+
 /// How a service is to be started.
 pub struct Setup {
     settings: String,
     environment: Vec<(String, String)>,
+    folder: Folder,
 }
 
 impl Setup {
@@ -133,7 +157,14 @@ impl Setup {
         Setup {
             settings: settings.into(),
             environment: Vec::new(),
+            folder: Folder::new(),
         }
+    }
+
+    /// With these settings too.
+    pub fn settings(mut self, more: &str) -> Self {
+        self.settings += more;
+        self
     }
 
     pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Self {
@@ -146,10 +177,47 @@ impl Setup {
         self.env("CACHE_DIRECTORY", folder.path())
     }
 
+    /// With a cache directory of its own.
+    pub fn own_cache(self) -> Self {
+        let folder = self.folder.path().join("cache");
+        fs::create_dir(&folder).unwrap();
+        self.env("CACHE_DIRECTORY", folder)
+    }
+
+    /// With an auth.json that has these logins: a key and `user:password` each.
+    pub fn logins(self, logins: &[(&str, &str)]) -> Self {
+        self.auth(&auth_json(logins))
+    }
+
+    /// With this auth.json, which [`Service::write_logins`] can change.
+    pub fn auth(self, json: &str) -> Self {
+        let file = self.folder.file(AUTH, json);
+        self.env("REGISTRY_AUTH_FILE", file)
+    }
+
+    /// With this registries.conf.
+    pub fn registries(self, text: &str) -> Self {
+        let file = self.folder.file("registries.conf", text);
+        self.env("CONTAINERS_REGISTRIES_CONF", file)
+    }
+
+    /// With this file in the user's certs.d directory for a host.
+    pub fn certificate(self, host: impl ToString, name: &str, text: &str) -> Self {
+        let place = format!("containers/certs.d/{}", host.to_string());
+        fs::create_dir_all(self.folder.path().join(&place)).unwrap();
+        self.folder.file(&format!("{place}/{name}"), text);
+        let home = self.folder.path().to_owned();
+        self.env("XDG_CONFIG_HOME", home)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn start(self) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let folder = Folder::new();
+        let folder = self.folder;
         let config = folder.file("config.toml", &self.settings);
         let mut command = command_on(
             listener,
@@ -166,7 +234,7 @@ impl Setup {
             address,
             child,
             log,
-            _folder: folder,
+            folder,
         }
     }
 }
@@ -209,11 +277,25 @@ impl Log {
     }
 }
 
+impl Log {
+    /// All warnings and errors so far, of which there has to be one at least.
+    pub fn trouble(&self) -> Vec<String> {
+        let is_trouble =
+            |line: &String| line.starts_with("warning: ") || line.starts_with("error: ");
+        eventually("there is a warning or an error", || {
+            self.lines().iter().any(is_trouble)
+        });
+        // What is logged with it comes at once.
+        thread::sleep(Duration::from_millis(50));
+        self.lines().into_iter().filter(is_trouble).collect()
+    }
+}
+
 pub struct Service {
     pub address: SocketAddr,
     pub log: Log,
     child: Child,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Service {
@@ -240,6 +322,16 @@ impl Service {
             response.headers
         );
         response.text().to_owned()
+    }
+
+    /// Changes the logins that it was started with.
+    pub fn write_logins(&self, logins: &[(&str, &str)]) {
+        self.folder.file(AUTH, &auth_json(logins));
+    }
+
+    /// Where the file with its logins is.
+    pub fn auth_file(&self) -> String {
+        self.folder.path().join(AUTH).display().to_string()
     }
 
     pub fn pid(&self) -> u32 {

@@ -7,12 +7,14 @@ use std::path::Path;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Crates that one file alone may use: elsewhere they are an edge that nobody expects.
-const SOLE_USERS: [(&str, &str); 5] = [
+const SOLE_USERS: [(&str, &str); 7] = [
     ("listenfd", "src/serve.rs"),
     ("sd_notify", "src/serve.rs"),
     ("httparse", "src/http.rs"),
     ("tiny_http", "src/http.rs"),
-    ("ureq", "src/source/registry.rs"),
+    ("ureq", "src/source/client.rs"),
+    ("rustls", "src/source/client.rs"),
+    ("rustls_native_certs", "src/source/client.rs"),
 ];
 
 /// Files that decide and do nothing else: no network, no disk, no clock.

@@ -1,0 +1,236 @@
+//! Blobs that outlive their connection.
+//!
+//! Place in the chain: source → **resumed** → verified → socket. When the connection breaks, or the
+//! body comes short, the rest is asked for again, from another mirror if there is one. Bounded not by
+//! a number of tries but by time without progress.
+
+use std::io::{self, Read};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use crate::error::{Error, Result};
+
+/// How long nothing may come before it is given up. systemd-pull waits about as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a body may end where it was taken up again. Such an end is no accident.
+const BARREN_ENDS: u32 = 3;
+/// Between two tries; doubled up to the longest while nothing comes.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Where the bytes come from, from any of them on.
+pub trait Origin: Send {
+    /// The bytes from the one numbered `from` on.
+    fn open(&self, from: u64) -> Result<Box<dyn Read + Send>>;
+}
+
+/// Reads a blob of known size.
+pub struct Resumed<O> {
+    origin: O,
+    body: Box<dyn Read + Send>,
+    /// How messages call it.
+    what: String,
+    size: u64,
+    taken: u64,
+    patience: Duration,
+    last_progress: Instant,
+    pause: Duration,
+    barren_ends: u32,
+}
+
+impl<O: Origin> Resumed<O> {
+    /// Opens it; what fails now fails before a client has been promised anything.
+    pub fn open(origin: O, what: String, size: u64) -> Result<Self> {
+        Ok(Self {
+            body: origin.open(0)?,
+            origin,
+            what,
+            size,
+            taken: 0,
+            patience: PATIENCE,
+            last_progress: Instant::now(),
+            pause: FIRST_PAUSE,
+            barren_ends: 0,
+        })
+    }
+
+    /// Opens it again where it broke off, as often as it takes.
+    fn reopen(&mut self, why: &str) -> io::Result<()> {
+        warn!(
+            "{}: broke off after {} of {} bytes, going on from there: {why}",
+            self.what, self.taken, self.size
+        );
+        loop {
+            if self.last_progress.elapsed() + self.pause >= self.patience {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("nothing more came for a minute: {why}"),
+                ));
+            }
+            thread::sleep(self.pause);
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            match self.origin.open(self.taken) {
+                Ok(body) => {
+                    self.body = body;
+                    return Ok(());
+                }
+                Err(error) if may_pass(&error) => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+    }
+}
+
+impl<O: Origin> Read for Resumed<O> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size - self.taken).unwrap_or(usize::MAX);
+        let want = buffer.len().min(left);
+        if want == 0 {
+            return Ok(0);
+        }
+        loop {
+            let failure = match self.body.read(&mut buffer[..want]) {
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(n) => {
+                    self.taken += n as u64;
+                    self.last_progress = Instant::now();
+                    self.pause = FIRST_PAUSE;
+                    self.barren_ends = 0;
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            if failure.kind() == io::ErrorKind::UnexpectedEof {
+                if self.barren_ends == BARREN_ENDS {
+                    return Ok(0);
+                }
+                self.barren_ends += 1;
+            }
+            self.reopen(&failure.to_string())?;
+        }
+    }
+}
+
+/// Is it worth another try? A registry that answers no will say no again.
+fn may_pass(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unreachable { .. }
+            | Error::Broken { .. }
+            | Error::TooSlow { .. }
+            | Error::Busy { .. }
+            | Error::Failing { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Gives `bytes`, but each connection only `piece` of them, with an error at its end or without.
+    struct Breaking {
+        bytes: Vec<u8>,
+        piece: usize,
+        with_error: bool,
+        /// Tries that find nobody before each connection.
+        refusals: usize,
+        tries: Arc<AtomicUsize>,
+    }
+
+    impl Origin for Breaking {
+        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
+            let n = self.tries.fetch_add(1, Ordering::SeqCst);
+            if !n.is_multiple_of(self.refusals + 1) {
+                let cause = Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
+                return Err(Error::Unreachable {
+                    url: "u".into(),
+                    cause,
+                });
+            }
+            let from = usize::try_from(from).unwrap();
+            let end = (from + self.piece).min(self.bytes.len());
+            let piece = io::Cursor::new(self.bytes[from..end].to_vec());
+            if self.with_error {
+                Ok(Box::new(piece.chain(Broken)))
+            } else {
+                Ok(Box::new(piece))
+            }
+        }
+    }
+
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+
+    #[test]
+    fn one_whole_body_is_made_of_many_broken_ones() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for (piece, with_error, refusals, tries) in [
+            (300, true, 0, 1),
+            (100, true, 0, 3),
+            (100, false, 0, 3),
+            (128, true, 1, 3),
+        ] {
+            let counted = Arc::new(AtomicUsize::new(0));
+            let origin = Breaking {
+                bytes: bytes.clone(),
+                piece,
+                with_error,
+                refusals,
+                tries: counted.clone(),
+            };
+            let mut resumed = Resumed::open(origin, "blob".into(), 256).unwrap();
+            let mut arrived = Vec::new();
+            resumed.read_to_end(&mut arrived).unwrap();
+            assert_eq!(arrived, bytes, "{piece} at a time");
+            assert_eq!(counted.load(Ordering::SeqCst), tries, "{piece} at a time");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_short_for_good_ends_soon() {
+        let tries = Arc::new(AtomicUsize::new(0));
+        let origin = Breaking {
+            bytes: vec![7; 10],
+            piece: 20,
+            with_error: false,
+            refusals: 0,
+            tries: tries.clone(),
+        };
+        let mut resumed = Resumed::open(origin, "blob".into(), 12).unwrap();
+        let mut arrived = Vec::new();
+        resumed.read_to_end(&mut arrived).unwrap();
+        assert_eq!(arrived.len(), 10);
+        assert_eq!(tries.load(Ordering::SeqCst), 1 + BARREN_ENDS as usize);
+    }
+
+    #[test]
+    fn without_progress_it_is_given_up_in_time() {
+        let origin = Breaking {
+            bytes: vec![7; 10],
+            piece: 5,
+            with_error: true,
+            refusals: 1_000_000,
+            tries: Arc::new(AtomicUsize::new(0)),
+        };
+        let mut resumed = Resumed::open(origin, "blob".into(), 10).unwrap();
+        resumed.patience = Duration::from_secs(1);
+        let started = Instant::now();
+        let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(
+            error.to_string().starts_with("nothing more came"),
+            "{error}"
+        );
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+}

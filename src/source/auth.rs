@@ -1,0 +1,630 @@
+//! Logging in to registries.
+//!
+//! A request is made without a login first. When the registry answers with a challenge, that is met:
+//! Bearer by a token from the server it names, Basic by the password. What worked is used from then on,
+//! for one repository of one registry.
+//!
+//! <https://distribution.github.io/distribution/spec/auth/token/> and `.../oauth/`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use log::debug;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::challenge::{self, Challenge};
+use super::client::{Authorization, Client, Method, Reply, Request, host_of};
+use super::credentials::{Found, Keyring, Login};
+use super::{registry, url};
+use crate::error::{Error, Result};
+use crate::lock::lock;
+use crate::name::{Host, Repository};
+
+/// How long a token is good if nobody says (the spec's default), and at least: registries name one
+/// second and mean it of another clock.
+const MIN_LIFE: Duration = Duration::from_secs(60);
+/// And at most, so that the sum of two times always exists.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Repositories that we remember who we are to; beyond that only those in use.
+const MAX_SESSIONS: usize = 256;
+/// Largest answer of a token server.
+const MAX_TOKEN: u64 = 64 << 10;
+
+/// Who we are to each repository, and the tokens got so far.
+pub(super) struct Auth {
+    keyring: Keyring,
+    trusted_hosts: Vec<Host>,
+    sessions: Mutex<HashMap<(Host, Repository), Arc<Session>>>,
+    tokens: Mutex<HashMap<TokenKey, Token>>,
+}
+
+/// What a token is good for. Tokens for several scopes are never asked for together: some servers
+/// read only the first.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct TokenKey {
+    realm: String,
+    service: Option<String>,
+    scope: String,
+    login: Option<Login>,
+}
+
+#[derive(Clone)]
+struct Token {
+    authorization: Authorization,
+    renew_at: Instant,
+}
+
+/// Who we are to one repository.
+#[derive(Default)]
+pub(super) struct Session(Mutex<State>);
+
+impl Session {
+    /// Does anything have to be sent with requests?
+    pub(super) fn is_logged_in(&self) -> bool {
+        lock(&self.0).authorization.is_some()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    authorization: Option<Authorization>,
+    /// Where a token came from, so that the next one can be got before this one has died.
+    bearer: Option<(Challenge, Instant)>,
+    /// Where the login was found that is used.
+    place: Option<String>,
+}
+
+/// A repository that wants a login, and how to speak to it.
+pub(super) struct Door<'a> {
+    pub(super) client: &'a Client,
+    pub(super) host: &'a Host,
+    pub(super) repository: &'a Repository,
+    /// `https://host`
+    pub(super) origin: &'a str,
+    /// Whatever certificate it has will do.
+    pub(super) unchecked: bool,
+}
+
+impl Auth {
+    pub(super) fn new(keyring: Keyring, trusted_hosts: Vec<Host>) -> Self {
+        Self {
+            keyring,
+            trusted_hosts,
+            sessions: Mutex::default(),
+            tokens: Mutex::default(),
+        }
+    }
+
+    pub(super) fn session(&self, host: &Host, repository: &Repository) -> Arc<Session> {
+        let mut sessions = lock(&self.sessions);
+        if sessions.len() >= MAX_SESSIONS {
+            sessions.retain(|_, session| Arc::strong_count(session) > 1);
+        }
+        sessions
+            .entry((host.clone(), repository.clone()))
+            .or_default()
+            .clone()
+    }
+
+    /// What to send with a request: nothing until the registry has asked.
+    pub(super) fn authorization(
+        &self,
+        door: &Door<'_>,
+        session: &Session,
+    ) -> Result<Option<Authorization>> {
+        let mut state = lock(&session.0);
+        if let Some((challenge, renew_at)) = &state.bearer
+            && *renew_at <= Instant::now()
+        {
+            let challenge = challenge.clone();
+            self.meet(door, &mut state, &[challenge])?;
+        }
+        Ok(state.authorization.clone())
+    }
+
+    /// After a registry refused `used`: what to send instead. An error if there is nothing.
+    pub(super) fn log_in(
+        &self,
+        door: &Door<'_>,
+        session: &Session,
+        used: Option<&Authorization>,
+        refusal: &Reply,
+    ) -> Result<Option<Authorization>> {
+        let mut state = lock(&session.0);
+        // Another request may have met the challenge while this one waited.
+        if state.authorization.as_ref() != used {
+            return Ok(state.authorization.clone());
+        }
+        if let Some(used) = used {
+            lock(&self.tokens).retain(|_, token| token.authorization != *used);
+        }
+        let mut challenges = challenges(refusal);
+        let is_bearer = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { .. });
+        if used.is_some() && !challenges.iter().any(is_bearer) {
+            // Harbor answers a token that is too narrow with Basic; without one it says what it wants.
+            // ECR Public answers an old token with 400 and no challenge.
+            challenges = challenges_at(door, &refusal.url)?;
+        }
+        if challenges.is_empty() {
+            // gcr.io has them only at the root.
+            challenges = challenges_at(door, &format!("{}/v2/", door.origin))?;
+        }
+        self.meet(door, &mut state, &challenges)?;
+        Ok(state.authorization.clone())
+    }
+
+    /// The error for a login that was sent and refused. It is not sent again unasked.
+    pub(super) fn refused(
+        &self,
+        door: &Door<'_>,
+        session: &Session,
+        status: u16,
+        message: String,
+    ) -> Error {
+        let registry = door.name();
+        let mut state = lock(&session.0);
+        (state.authorization, state.bearer) = (None, None);
+        match state.place.clone() {
+            Some(place) => Error::LoginRefused {
+                registry,
+                place,
+                status,
+                message,
+            },
+            None => Error::NoLogin {
+                registry,
+                looked: self.keyring.describe(),
+                message,
+            },
+        }
+    }
+
+    /// Meets the best of these challenges: Bearer before Basic.
+    fn meet(&self, door: &Door<'_>, state: &mut State, challenges: &[Challenge]) -> Result<()> {
+        *state = State::default();
+        let found = self.keyring.find(door.host, door.repository)?;
+        state.place = found.as_ref().map(|found| found.place.clone());
+        let no_login = |message: &str| Error::NoLogin {
+            registry: door.name(),
+            looked: self.keyring.describe(),
+            message: message.to_owned(),
+        };
+        if let Some(Found {
+            login: Login::RegistryToken(token),
+            ..
+        }) = &found
+        {
+            door.refuse_plain_http()?;
+            state.authorization = Some(Authorization::bearer(token));
+            return Ok(());
+        }
+        if let Some(challenge @ Challenge::Bearer { .. }) = challenges
+            .iter()
+            .find(|challenge| matches!(challenge, Challenge::Bearer { .. }))
+        {
+            let token = self.token(door, challenge, found.as_ref())?;
+            state.authorization = Some(token.authorization);
+            state.bearer = Some((challenge.clone(), token.renew_at));
+            return Ok(());
+        }
+        if !challenges.contains(&Challenge::Basic) {
+            return Err(no_login("it names no way to log in that we speak"));
+        }
+        match found {
+            Some(Found {
+                login: Login::Password { user, password },
+                ..
+            }) => {
+                door.refuse_plain_http()?;
+                state.authorization = Some(basic(&user, &password));
+                Ok(())
+            }
+            Some(Found { place, .. }) => Err(Error::BadLogin {
+                place,
+                why: "this is a token, and the registry wants a user name and password".into(),
+            }),
+            None => Err(no_login("")),
+        }
+    }
+
+    fn token(
+        &self,
+        door: &Door<'_>,
+        challenge: &Challenge,
+        found: Option<&Found>,
+    ) -> Result<Token> {
+        let Challenge::Bearer {
+            realm,
+            service,
+            scope,
+        } = challenge
+        else {
+            unreachable!("only called with a Bearer challenge")
+        };
+        let nonsense = |why: String| Error::Nonsense {
+            url: door.origin.to_owned(),
+            why,
+        };
+        let realm = url::resolve(&format!("{}/v2/", door.origin), realm)
+            .ok_or_else(|| nonsense(format!("a token realm {realm:?}, expected a URL")))?;
+        self.check_realm(door, &realm, found)?;
+        let scope = scope
+            .clone()
+            .unwrap_or_else(|| format!("repository:{}:pull", door.repository));
+        let login = found.map(|found| found.login.clone());
+        let key = TokenKey {
+            realm,
+            service: service.clone(),
+            scope,
+            login,
+        };
+        if let Some(token) = lock(&self.tokens).get(&key)
+            && token.renew_at > Instant::now()
+        {
+            return Ok(token.clone());
+        }
+        let token = fetch_token(door, &key, found)?;
+        let mut tokens = lock(&self.tokens);
+        tokens.retain(|_, other| other.renew_at > Instant::now());
+        tokens.insert(key, token.clone());
+        Ok(token)
+    }
+
+    /// A realm is a stranger's word. A password goes only to the registry's own host or domain, and
+    /// nothing at all to an address of this machine or its network that the registry is not at.
+    fn check_realm(&self, door: &Door<'_>, realm: &str, found: Option<&Found>) -> Result<()> {
+        let host = host_of(realm)?;
+        if self.trusted_hosts.contains(&host) {
+            return door.refuse_plain(realm, found.is_some());
+        }
+        let refuse = |why: &str| {
+            Err(Error::UntrustedRealm {
+                registry: door.host.to_string(),
+                realm: host.to_string(),
+                why: why.to_owned(),
+            })
+        };
+        if door.origin.starts_with("https:") && !realm.starts_with("https:") {
+            return refuse("it is not https, as the registry is");
+        }
+        if !door.host.is_same_machine(&host) {
+            if host.is_address() || host.is_loopback() {
+                return refuse("it is an address, and not the registry's");
+            }
+            if found.is_some() && !door.host.is_same_domain(&host) {
+                return refuse("it is in another domain, and would get the password");
+            }
+        }
+        door.refuse_plain(realm, found.is_some())
+    }
+}
+
+impl Door<'_> {
+    fn name(&self) -> String {
+        format!("{}/{}", self.host, self.repository)
+    }
+
+    /// A token server on the registry's machine has most often its certificate.
+    fn takes_any_certificate_at(&self, url: &str) -> bool {
+        self.unchecked && host_of(url).is_ok_and(|host| host.is_same_machine(self.host))
+    }
+
+    fn refuse_plain_http(&self) -> Result<()> {
+        self.refuse_plain(self.origin, true)
+    }
+
+    /// Passwords and tokens do not cross a network in the clear.
+    fn refuse_plain(&self, url: &str, has_secret: bool) -> Result<()> {
+        if has_secret && url.starts_with("http:") && !host_of(url)?.is_loopback() {
+            return Err(Error::UntrustedRealm {
+                registry: self.host.to_string(),
+                realm: url::without_query(url).to_owned(),
+                why: "a login is not sent over plain HTTP".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn challenges(reply: &Reply) -> Vec<Challenge> {
+    challenge::parse(reply.all("www-authenticate"))
+}
+
+/// What a registry asks for when nothing is sent.
+fn challenges_at(door: &Door<'_>, url: &str) -> Result<Vec<Challenge>> {
+    let request = Request {
+        method: Method::Get,
+        url,
+        accept: "*/*",
+        authorization: None,
+        range: None,
+        unchecked: door.unchecked,
+    };
+    let reply = door.client.send(request)?;
+    let found = challenges(&reply);
+    drop(reply.message()); // read, so that the connection is of use
+    Ok(found)
+}
+
+fn basic(user: &str, password: &str) -> Authorization {
+    Authorization::basic(&BASE64_STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// Asks the token server: by GET, which all know; by POST for a refresh token, or where GET is not
+/// known.
+fn fetch_token(door: &Door<'_>, key: &TokenKey, found: Option<&Found>) -> Result<Token> {
+    debug!(
+        "asking {} for a token for {}",
+        url::without_query(&key.realm),
+        key.scope
+    );
+    let asked = Instant::now();
+    let reply = match &key.login {
+        Some(Login::IdentityToken(token)) => post(
+            door,
+            key,
+            &[("grant_type", "refresh_token"), ("refresh_token", token)],
+        )?,
+        Some(Login::Password { user, password }) => {
+            let reply = get(door, key, Some(&basic(user, password)))?;
+            if matches!(reply.status, 404 | 405) {
+                post(
+                    door,
+                    key,
+                    &[
+                        ("grant_type", "password"),
+                        ("username", user),
+                        ("password", password),
+                    ],
+                )?
+            } else {
+                reply
+            }
+        }
+        Some(Login::RegistryToken(_)) | None => get(door, key, None)?,
+    };
+    let (status, url) = (reply.status, url::without_query(&key.realm).to_owned());
+    match (status, found) {
+        (200, _) => {
+            let bytes = reply.read(MAX_TOKEN)?;
+            let (token, life) = parse_token(&bytes).map_err(|why| Error::Nonsense { url, why })?;
+            // Renewed a little early: it has to live for a request yet.
+            Ok(Token {
+                authorization: Authorization::bearer(&token),
+                renew_at: asked + life.mul_f64(0.9),
+            })
+        }
+        (400 | 401 | 403, Some(found)) => Err(Error::LoginRefused {
+            registry: door.name(),
+            place: found.place.clone(),
+            status,
+            message: reply.message(),
+        }),
+        (400 | 401 | 403 | 404, None) => Err(Error::NoLogin {
+            registry: door.name(),
+            looked: String::new(),
+            message: format!("its token server gives strangers none (status {status})"),
+        }),
+        _ => Err(registry::status_error(reply)),
+    }
+}
+
+fn get(door: &Door<'_>, key: &TokenKey, authorization: Option<&Authorization>) -> Result<Reply> {
+    let mut url = key.realm.clone();
+    let fields = [
+        ("service", key.service.as_deref()),
+        ("scope", Some(key.scope.as_str())),
+    ];
+    for (name, value) in fields {
+        let Some(value) = value else { continue };
+        let separator = if url.contains('?') { '&' } else { '?' };
+        url.push_str(&format!(
+            "{separator}{name}={}",
+            utf8_percent_encode(value, NON_ALPHANUMERIC)
+        ));
+    }
+    door.client.follow(Request {
+        method: Method::Get,
+        url: &url,
+        accept: "application/json",
+        authorization,
+        range: None,
+        unchecked: door.takes_any_certificate_at(&url),
+    })
+}
+
+fn post(door: &Door<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<Reply> {
+    let mut fields = vec![
+        ("client_id", "sysext-oci-proxy"),
+        ("scope", key.scope.as_str()),
+    ];
+    fields.extend(key.service.as_deref().map(|service| ("service", service)));
+    fields.extend(grant);
+    let any_certificate = door.takes_any_certificate_at(&key.realm);
+    let posted = door.client.post(&key.realm, &fields, any_certificate);
+    // Whatever becomes of it, a form is posted once: none of these errors leads to another try.
+    let reply = posted.map_err(|error| match error {
+        Error::Broken { url, cause } => Error::Unreachable { url, cause },
+        error => error,
+    })?;
+    if matches!(reply.status, 200 | 400 | 401 | 403 | 404) {
+        return Ok(reply);
+    }
+    Err(Error::Nonsense {
+        url: url::without_query(&key.realm).to_owned(),
+        why: format!("status {} for a login", reply.status),
+    })
+}
+
+/// What a token server answers. Its `issued_at` is of its own clock and not looked at.
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+fn parse_token(json: &[u8]) -> Result<(String, Duration), String> {
+    let answer: TokenAnswer = serde_json::from_slice(json)
+        .map_err(|_| "a token server's answer, but not in its form".to_owned())?;
+    let usable = |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    let token = answer
+        .token
+        .filter(usable)
+        .or(answer.access_token.filter(usable));
+    let life = answer
+        .expires_in
+        .map_or(MIN_LIFE, Duration::from_secs)
+        .clamp(MIN_LIFE, MAX_LIFE);
+    Ok((
+        token.ok_or("a token server's answer without a token")?,
+        life,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_a8_and_a9_tokens_have_two_names_and_a_life() {
+        let seconds = Duration::from_secs;
+        for (json, expected) in [
+            (r#"{"token":"t"}"#, Some(("t", MIN_LIFE))),
+            (
+                r#"{"access_token":"a","expires_in":300}"#,
+                Some(("a", seconds(300))),
+            ),
+            (
+                r#"{"token":"t","access_token":"a","expires_in":0}"#,
+                Some(("t", MIN_LIFE)),
+            ),
+            (
+                r#"{"token":"","access_token":"a","expires_in":1,"issued_at":"2999-01-01T00:00:00Z"}"#,
+                Some(("a", MIN_LIFE)),
+            ),
+            (
+                r#"{"token":"t","expires_in":18446744073709551615}"#,
+                Some(("t", MAX_LIFE)),
+            ),
+            (r#"{"token":null,"access_token":null}"#, None),
+            (r#"{"token":"a\r\nX: y"}"#, None),
+            ("{}", None),
+            ("<html>", None),
+        ] {
+            let found = parse_token(json.as_bytes()).ok();
+            assert_eq!(
+                found,
+                expected.map(|(token, life)| (token.to_owned(), life)),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn row_a17_only_the_registrys_own_get_a_password() {
+        let auth = Auth::new(
+            Keyring::from_environment(),
+            vec!["auth.elsewhere.example".parse().unwrap()],
+        );
+        let client = Client::new("/nonexistent".as_ref(), 1, Vec::new());
+        let found = Found {
+            login: Login::IdentityToken("t".into()),
+            place: "here".into(),
+        };
+        let repository = "a".parse().unwrap();
+        for (registry, realm, with_password, without) in [
+            ("https://ghcr.io", "https://ghcr.io/token", true, true),
+            (
+                "https://registry-1.docker.io",
+                "https://auth.docker.io/token",
+                true,
+                true,
+            ),
+            (
+                "https://registry.gitlab.com",
+                "https://gitlab.com/jwt/auth",
+                true,
+                true,
+            ),
+            (
+                "https://r.example.org",
+                "https://evil.example.com/t",
+                false,
+                true,
+            ),
+            (
+                "https://r.example.co.uk",
+                "https://evil.co.uk/t",
+                false,
+                true,
+            ),
+            (
+                "https://r.example.org",
+                "https://auth.elsewhere.example/t",
+                true,
+                true,
+            ),
+            (
+                "https://r.example.org",
+                "http://r.example.org/t",
+                false,
+                false,
+            ),
+            (
+                "https://r.example.org",
+                "http://auth.example.org/t",
+                false,
+                false,
+            ),
+            (
+                "https://r.example.org",
+                "http://169.254.169.254/t",
+                false,
+                false,
+            ),
+            (
+                "https://r.example.org",
+                "https://127.0.0.1:1/t",
+                false,
+                false,
+            ),
+            ("https://r.example.org", "https://localhost/t", false, false),
+            (
+                "http://127.0.0.1:5103",
+                "http://127.0.0.1:5104/token",
+                true,
+                true,
+            ),
+            (
+                "http://localhost:5103",
+                "http://127.0.0.1:5104/token",
+                true,
+                true,
+            ),
+        ] {
+            let host = host_of(registry).unwrap();
+            let door = Door {
+                client: &client,
+                host: &host,
+                repository: &repository,
+                origin: registry,
+                unchecked: false,
+            };
+            assert_eq!(
+                auth.check_realm(&door, realm, Some(&found)).is_ok(),
+                with_password,
+                "{registry} {realm}"
+            );
+            assert_eq!(
+                auth.check_realm(&door, realm, None).is_ok(),
+                without,
+                "{registry} {realm}, anonymous"
+            );
+        }
+    }
+}

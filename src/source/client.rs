@@ -1,0 +1,626 @@
+//! HTTP to registries: one request at a time, with the right certificates, and its redirects.
+//!
+//! The only user of ureq. What an answer means is for the callers to say.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use log::{debug, warn};
+use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::{Agent, Body, BodyReader, Timeout};
+
+use super::certs::{CertificateDirectories, HostCertificates, Pem};
+use super::url;
+use crate::error::{Error, Result};
+use crate::lock::lock;
+use crate::name::Host;
+
+/// To connect, TLS handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the request to the whole head of the answer. systemd gives up on us after 60 s of silence.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two pieces of a body.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Redirects followed for one request.
+const MAX_REDIRECTS: usize = 5;
+/// Warnings of registries that are logged; the next ones say hardly more.
+const MAX_WARNINGS: usize = 100;
+/// How much of an error's body is read: for its message, and to use the connection again.
+const MAX_ERROR_BODY: u64 = 64 << 10;
+
+/// What a request is made with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a str,
+    pub(super) accept: &'a str,
+    pub(super) authorization: Option<&'a Authorization>,
+    /// The bytes from the first to the second, that one included.
+    pub(super) range: Option<(u64, u64)>,
+    /// Take whatever certificate the host has: `insecure = true` says so.
+    pub(super) unchecked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Method {
+    Get,
+    Head,
+}
+
+/// The value of an `Authorization` header. It never shows in `Debug`.
+#[derive(Clone, PartialEq)]
+pub(super) struct Authorization(String);
+
+impl Authorization {
+    pub(super) fn bearer(token: &str) -> Self {
+        Self(format!("Bearer {token}"))
+    }
+
+    /// `encoded` is base64 of `user:password`.
+    pub(super) fn basic(encoded: &str) -> Self {
+        Self(format!("Basic {encoded}"))
+    }
+}
+
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authorization(…)")
+    }
+}
+
+/// An answer, of any status but a redirect that can be followed.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    /// Where it came from in the end.
+    pub(super) url: String,
+    /// It came from where the request was sent, not from elsewhere by a redirect.
+    pub(super) is_at_home: bool,
+    body: Body,
+}
+
+impl Reply {
+    /// A header's value, if it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// All values of a header.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+    }
+
+    /// The body as it comes.
+    pub(super) fn into_reader(self) -> BodyReader<'static> {
+        self.body.into_reader()
+    }
+
+    /// The body, if it has at most `limit` bytes.
+    pub(super) fn read(self, limit: u64) -> Result<Vec<u8>> {
+        let (url, mut bytes) = (self.url, Vec::new());
+        let read = self
+            .body
+            .into_reader()
+            .take(limit + 1)
+            .read_to_end(&mut bytes);
+        read.map_err(|error| read_failure(&url, error))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::Nonsense {
+                url,
+                why: format!("more than {limit} bytes, the limit for this"),
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// What the other side says of an error, in one short line; empty if it says nothing.
+    pub(super) fn message(self) -> String {
+        let mut bytes = Vec::new();
+        let _ = self
+            .body
+            .into_reader()
+            .take(MAX_ERROR_BODY)
+            .read_to_end(&mut bytes); // it is but a message
+        error_message(&bytes)
+    }
+}
+
+/// Speaks to registries. Connections are kept alive and shared.
+pub(super) struct Client {
+    certificates: CertificateDirectories,
+    parallel: usize,
+    /// One for each way of speaking: most hosts share one, those with certificates have their own.
+    agents: Mutex<HashMap<AgentKey, Agent>>,
+    trusted_hosts: Vec<Host>,
+    /// What registries warned of so far.
+    warnings: Mutex<HashSet<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum AgentKey {
+    Usual,
+    /// Never by a proxy.
+    Loopback,
+    /// With the certificates that are kept for it, or without a look at the one it has.
+    Own(Host, bool),
+}
+
+impl Client {
+    pub(super) fn new(root: &Path, parallel: usize, trusted_hosts: Vec<Host>) -> Self {
+        let certificates = CertificateDirectories::usual(root);
+        Self {
+            certificates,
+            parallel,
+            agents: Mutex::default(),
+            trusted_hosts,
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// Is there a `certs.d` directory for this host? Then it speaks TLS, even on loopback.
+    pub(super) fn has_certificates(&self, host: &Host) -> Result<bool> {
+        Ok(self.certificates.find(host)?.is_some())
+    }
+
+    /// Does this host speak TLS, whatever its certificate? What it answers does not matter.
+    pub(super) fn speaks_tls(&self, host: &Host) -> bool {
+        let url = format!("https://{host}/v2/");
+        let answer = self.send(Request {
+            method: Method::Get,
+            url: &url,
+            accept: "*/*",
+            authorization: None,
+            range: None,
+            unchecked: true,
+        });
+        answer
+            .inspect_err(|error| debug!("{host} does not speak TLS: {}", error.line()))
+            .is_ok()
+    }
+
+    fn agent_for(&self, host: &Host, unchecked: bool) -> Result<Agent> {
+        let mut agents = lock(&self.agents);
+        let certificates = match agents.get(&AgentKey::Own(host.clone(), unchecked)) {
+            Some(agent) => return Ok(agent.clone()),
+            None => self.certificates.find(host)?,
+        };
+        let key = match (&certificates, unchecked, host.is_loopback()) {
+            (None, false, true) => AgentKey::Loopback,
+            (None, false, false) => AgentKey::Usual,
+            _ => AgentKey::Own(host.clone(), unchecked),
+        };
+        if let Some(agent) = agents.get(&key) {
+            return Ok(agent.clone());
+        }
+        let parsed = certificates.map(ParsedCertificates::new).transpose()?;
+        let agent = agent(self.parallel, tls(parsed, unchecked), !host.is_loopback());
+        agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+
+    /// One request and its answer; redirects are not followed.
+    pub(super) fn send(&self, request: Request<'_>) -> Result<Reply> {
+        let url = request.url;
+        let agent = self.agent_for(&host_of(url)?, request.unchecked)?;
+        let mut builder = match request.method {
+            Method::Get => agent.get(url),
+            Method::Head => agent.head(url),
+        };
+        builder = builder.header(header::ACCEPT, request.accept);
+        if let Some(Authorization(value)) = request.authorization {
+            builder = builder.header(header::AUTHORIZATION, value);
+        }
+        if let Some((first, last)) = request.range {
+            builder = builder.header(header::RANGE, format!("bytes={first}-{last}"));
+        }
+        let answer = builder.call().map_err(|error| failure(url, error))?;
+        Ok(self.reply(&format!("{:?}", request.method), url, answer))
+    }
+
+    /// Registries repeat their warnings with every answer.
+    fn warn_once(&self, warning: String) {
+        let mut warnings = lock(&self.warnings);
+        if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
+            warn!("{warning}");
+            warnings.insert(warning);
+        }
+    }
+
+    /// A form, posted. What it says is never logged.
+    pub(super) fn post(
+        &self,
+        url: &str,
+        fields: &[(&str, &str)],
+        unchecked: bool,
+    ) -> Result<Reply> {
+        let agent = self.agent_for(&host_of(url)?, unchecked)?;
+        let form = fields.iter().copied();
+        let answer = agent
+            .post(url)
+            .header(header::ACCEPT, "application/json")
+            .send_form(form)
+            .map_err(|error| failure(url, error))?;
+        Ok(self.reply("Post", url, answer))
+    }
+
+    fn reply(&self, method: &str, url: &str, answer: ureq::http::Response<Body>) -> Reply {
+        let (head, body) = answer.into_parts();
+        debug!("{method} {}: {}", url::without_query(url), head.status);
+        for warning in head.headers.get_all(header::WARNING) {
+            self.warn_once(format!(
+                "{} warns: {warning:?}",
+                url::authority(url).unwrap_or(url)
+            ));
+        }
+        Reply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            url: url.to_owned(),
+            is_at_home: true,
+            body,
+        }
+    }
+
+    /// One request and its answer, redirects followed. The authorization stays at home: it is never
+    /// sent to another host, port or scheme.
+    pub(super) fn follow(&self, request: Request<'_>) -> Result<Reply> {
+        let mut at = request.url.to_owned();
+        let mut is_at_home = true;
+        for _ in 0..=MAX_REDIRECTS {
+            let reply = self.send(Request {
+                url: &at,
+                authorization: request.authorization.filter(|_| is_at_home),
+                unchecked: request.unchecked && is_at_home,
+                ..request
+            })?;
+            if !is_redirect(reply.status) {
+                return Ok(Reply {
+                    is_at_home,
+                    ..reply
+                });
+            }
+            let next = self.redirect_target(&reply)?;
+            drop(reply.message()); // else the connection is of no more use
+            is_at_home &= url::is_same_origin(&at, &next);
+            at = next;
+        }
+        Err(Error::Nonsense {
+            url: request.url.to_owned(),
+            why: format!("more than {MAX_REDIRECTS} redirects"),
+        })
+    }
+
+    /// Where a redirect leads, if we may go there.
+    pub(super) fn redirect_target(&self, reply: &Reply) -> Result<String> {
+        let bad = |why: String| Error::Nonsense {
+            url: reply.url.clone(),
+            why,
+        };
+        let location = reply
+            .header("location")
+            .ok_or_else(|| bad(format!("status {} without a Location", reply.status)))?;
+        let target = url::resolve(&reply.url, location)
+            .ok_or_else(|| bad(format!("a redirect to {location:?}")))?;
+        if reply.url.starts_with("https:") && !target.starts_with("https:") {
+            let place = url::without_query(&target);
+            return Err(bad(format!(
+                "a redirect from https to {place}, which would not be private any more"
+            )));
+        }
+        let (from, to) = (host_of(&reply.url)?, host_of(&target)?);
+        if to.is_only_reached_from_here()
+            && !from.is_only_reached_from_here()
+            && !self.trusted_hosts.contains(&to)
+        {
+            return Err(bad(format!(
+                "a redirect to {to}, an address of this machine; trusted-hosts may allow it"
+            )));
+        }
+        Ok(target)
+    }
+}
+
+/// Is this status a redirect?
+pub(super) fn is_redirect(status: u16) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
+/// The host of a URL that we made or checked.
+pub(super) fn host_of(url: &str) -> Result<Host> {
+    let bad = |why: String| Error::Nonsense {
+        url: url.to_owned(),
+        why,
+    };
+    url::authority(url)
+        .ok_or_else(|| bad("this is not a URL".into()))?
+        .parse()
+        .map_err(bad)
+}
+
+/// The certificates kept for a host, as ureq wants them.
+struct ParsedCertificates {
+    roots: Vec<Certificate<'static>>,
+    client: Option<ClientCert>,
+}
+
+impl ParsedCertificates {
+    fn new(found: HostCertificates) -> Result<Self> {
+        let mut roots = Vec::new();
+        for pem in &found.authorities {
+            roots.extend(parse_certificates(pem)?);
+        }
+        let client = match &found.client {
+            Some((certificate, key)) => {
+                let chain = parse_certificates(certificate)?;
+                let private = PrivateKey::from_pem(&key.text).map_err(|_| {
+                    bad_pem(
+                        key,
+                        "there is no private key in it, expected one in PEM form",
+                    )
+                })?;
+                Some(ClientCert::new_with_certs(&chain, private))
+            }
+            None => None,
+        };
+        // They come beside the system's: a private registry may have a public certificate one day.
+        if !roots.is_empty() {
+            roots.extend(system_roots());
+        }
+        Ok(Self { roots, client })
+    }
+}
+
+fn parse_certificates(pem: &Pem) -> Result<Vec<Certificate<'static>>> {
+    let mut found = Vec::new();
+    for item in ureq::tls::parse_pem(&pem.text) {
+        match item {
+            Ok(ureq::tls::PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => {}
+            Err(_) => return Err(bad_pem(pem, "it is not in PEM form")),
+        }
+    }
+    if found.is_empty() {
+        Err(bad_pem(
+            pem,
+            "there is no certificate in it, expected PEM form",
+        ))
+    } else {
+        Ok(found)
+    }
+}
+
+fn bad_pem(pem: &Pem, why: &str) -> Error {
+    Error::BadCertificate {
+        path: pem.path.clone(),
+        why: why.to_owned(),
+    }
+}
+
+fn system_roots() -> Vec<Certificate<'static>> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in found.errors {
+        warn!("one of the system's CA certificates cannot be read: {error}");
+    }
+    found
+        .certs
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect()
+}
+
+fn tls(certificates: Option<ParsedCertificates>, is_unchecked: bool) -> TlsConfig {
+    let (roots, client) = match certificates {
+        Some(ParsedCertificates { roots, client }) if !roots.is_empty() => {
+            (RootCerts::new_with_certs(&roots), client)
+        }
+        Some(ParsedCertificates { client, .. }) => (RootCerts::PlatformVerifier, client),
+        None => (RootCerts::PlatformVerifier, None),
+    };
+    TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(roots)
+        .client_cert(client)
+        .disable_verification(is_unchecked)
+        .build()
+}
+
+fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
+    let builder = Agent::config_builder()
+        .tls_config(tls)
+        .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
+        // Digests are of the bytes as stored: nobody may compress them on the way.
+        .accept_encoding("identity")
+        .http_status_as_error(false)
+        // Redirects are followed by hand: ureq's rules look at the host and not at its port.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_recv_response(Some(HEAD_TIMEOUT))
+        .timeout_per_read(Some(READ_TIMEOUT))
+        .max_idle_connections(2 * parallel)
+        .max_idle_connections_per_host(parallel);
+    // By default ureq honours HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
+    let builder = if may_use_proxy {
+        builder
+    } else {
+        builder.proxy(None)
+    };
+    builder.build().new_agent()
+}
+
+/// What a failed request means.
+fn failure(url: &str, error: ureq::Error) -> Error {
+    let url = url::without_query(url).to_owned();
+    match error {
+        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::ConnectProxyFailed(_)
+        | ureq::Error::Tls(_) => Error::Unreachable {
+            url,
+            cause: Arc::new(error),
+        },
+        ureq::Error::Rustls(error) => tls_failure(url, &error),
+        ureq::Error::Timeout(Timeout::PerRead) => Error::TooSlow {
+            url,
+            limit: READ_TIMEOUT,
+        },
+        ureq::Error::Timeout(_) => Error::TooSlow {
+            url,
+            limit: HEAD_TIMEOUT,
+        },
+        ureq::Error::Io(error) => io_failure(url, error),
+        error => Error::Broken {
+            url,
+            cause: Arc::new(error),
+        },
+    }
+}
+
+fn io_failure(url: String, error: io::Error) -> Error {
+    if let Some(error) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        return tls_failure(url, error);
+    }
+    match error.kind() {
+        // A broken connection is one that there was.
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::NotConnected => Error::Broken {
+            url,
+            cause: Arc::new(error),
+        },
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
+            url,
+            limit: READ_TIMEOUT,
+        },
+        _ => Error::Unreachable {
+            url,
+            cause: Arc::new(error),
+        },
+    }
+}
+
+fn tls_failure(url: String, error: &rustls::Error) -> Error {
+    let host = url::authority(&url).unwrap_or(&url).to_owned();
+    let cause = Arc::new(error.clone());
+    match error {
+        rustls::Error::InvalidCertificate(_) => Error::Untrusted { host, cause },
+        // What a server that speaks plain HTTP says to a TLS hello.
+        rustls::Error::InvalidMessage(_) => Error::NotTls { host, cause },
+        _ => Error::Unreachable { url, cause },
+    }
+}
+
+/// What a body that broke off means. ureq wraps its own errors in an io::Error there.
+pub(super) fn read_failure(url: &str, error: io::Error) -> Error {
+    let url = url::without_query(url).to_owned();
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
+            url,
+            limit: READ_TIMEOUT,
+        },
+        _ => Error::Broken {
+            url,
+            cause: Arc::new(error),
+        },
+    }
+}
+
+/// The message in an error's body: the distribution-spec's JSON, or the text itself if it is short
+/// and no page. It comes from strangers and goes into a log.
+fn error_message(body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let text = match &json {
+        Some(json) => {
+            let first = json.pointer("/errors/0");
+            let text = |name: &str| {
+                let found = first
+                    .and_then(|error| error.get(name))
+                    .or_else(|| json.get(name));
+                found.and_then(|value| value.as_str()).unwrap_or_default()
+            };
+            match (text("code"), text("message")) {
+                ("", "") => text("details").to_owned(),
+                ("", message) => message.to_owned(),
+                (code, "") => code.to_owned(),
+                (code, message) => format!("{code}, {message}"),
+            }
+        }
+        None => String::from_utf8_lossy(body).into_owned(),
+    };
+    let text = text.trim();
+    if text.starts_with('<') {
+        return String::new();
+    }
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(200)
+        .collect()
+}
+
+/// The reason phrase of a status, for messages.
+pub(super) fn reason(status: u16) -> String {
+    let phrase = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    phrase.map_or_else(|| status.to_string(), |phrase| format!("{status} {phrase}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_m13_error_bodies_become_one_short_line() {
+        let long = "x".repeat(1000);
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}"#,
+                "NAME_UNKNOWN, repository name not known",
+            ),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, "DENIED"),
+            (r#"{"message":"not found"}"#, "not found"),
+            (
+                r#"{"details":"incorrect username or password"}"#,
+                "incorrect username or password",
+            ),
+            (r#"{"errors":[{"cod"#, r#"{"errors":[{"cod"#),
+            ("<html><body>404</body></html>", ""),
+            (
+                "Client sent an\r\nHTTP request",
+                "Client sent an  HTTP request",
+            ),
+            ("", ""),
+            ("[]", ""),
+            (&long, &long[..200]),
+        ] {
+            assert_eq!(error_message(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn authorizations_do_not_show() {
+        let request = Request {
+            method: Method::Get,
+            url: "http://h/",
+            accept: "*/*",
+            authorization: Some(&Authorization::bearer("s3cret")),
+            range: None,
+            unchecked: false,
+        };
+        assert!(!format!("{request:?}").contains("s3cret"));
+    }
+}

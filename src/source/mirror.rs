@@ -1,0 +1,223 @@
+//! A registry and its mirrors.
+//!
+//! What a digest names is the same everywhere, so it comes from the first mirror that has it. Tags
+//! are the registry's own word: mirrors that may be asked for them are asked when it cannot be reached
+//! (a pull-through cache knows only what was pulled through it).
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use log::{debug, warn};
+
+use super::registries_conf::{Endpoint, Role};
+use super::registry::Registry;
+use super::upstream::Upstream;
+use super::{Reference, Source, StoredManifest};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::name::{Host, Repository, Tag};
+
+/// A repository of a registry, at all the places that registries.conf knows.
+pub(super) struct Mirrored {
+    name: String,
+    upstream: Arc<Upstream>,
+    mirrors: Vec<(Registry, Role)>,
+    primary: Registry,
+    /// Who answered for tags: 0 is the registry itself, then mirrors count from 1.
+    lister: AtomicUsize,
+}
+
+impl Mirrored {
+    /// `endpoints`: as registries.conf orders them, the registry itself last.
+    pub(super) fn new(
+        upstream: &Arc<Upstream>,
+        host: &Host,
+        repository: &Repository,
+        mut endpoints: Vec<Endpoint>,
+    ) -> Self {
+        let own = endpoints.pop().unwrap_or_else(|| Endpoint {
+            host: host.clone(),
+            repository: repository.clone(),
+            insecure: None,
+            role: Role::Primary,
+        });
+        let mirror = |endpoint: Endpoint| {
+            let namespace = upstream.wants_ns(&endpoint.host).then(|| host.clone());
+            let role = endpoint.role;
+            (Registry::new(upstream, endpoint, namespace), role)
+        };
+        Self {
+            name: format!("{host}/{repository}"),
+            upstream: upstream.clone(),
+            mirrors: endpoints.into_iter().map(mirror).collect(),
+            primary: Registry::new(upstream, own, None),
+            lister: AtomicUsize::new(0),
+        }
+    }
+
+    /// Asks for something that tags decide: whoever listed them, so that all answers are of one mind.
+    fn by_tag<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
+        match self.lister.load(Ordering::Relaxed) {
+            0 => ask(&self.primary),
+            n => ask(&self.mirrors[n - 1].0),
+        }
+    }
+
+    /// Asks for something that a digest names: mirrors in their order, then the registry itself.
+    fn by_digest<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
+        for (mirror, role) in &self.mirrors {
+            if !matches!(role, Role::Mirror { digests: true, .. })
+                || self.upstream.is_resting(mirror.host())
+            {
+                continue;
+            }
+            match ask(mirror) {
+                Ok(found) => return Ok(found),
+                Err(error) => self.note_failure(mirror, &error),
+            }
+        }
+        ask(&self.primary)
+    }
+
+    /// A mirror without something is no news; one in trouble is, and is left alone for a while.
+    fn note_failure(&self, mirror: &Registry, error: &Error) {
+        if matches!(error, Error::Missing { .. }) {
+            return debug!("mirror {} has it not: {}", mirror.host(), error.line());
+        }
+        let line = format!(
+            "{}: mirror {} fails, going on without it: {}",
+            self.name,
+            mirror.host(),
+            error.line()
+        );
+        if self.upstream.rest(mirror.host()) {
+            warn!("{line}");
+        } else {
+            debug!("{line}");
+        }
+    }
+}
+
+impl Source for Mirrored {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn tags(&self) -> Result<Vec<Tag>> {
+        let error = match self.primary.tags() {
+            Ok(tags) => return Ok(tags),
+            Err(error) => error,
+        };
+        // A registry that answers has the last word, whatever it says.
+        let is_down = matches!(
+            error,
+            Error::Unreachable { .. }
+                | Error::Broken { .. }
+                | Error::TooSlow { .. }
+                | Error::Failing { .. }
+        );
+        let mut failed = Vec::new();
+        for (n, (mirror, role)) in self.mirrors.iter().enumerate().filter(|_| is_down) {
+            if !matches!(role, Role::Mirror { tags: true, .. })
+                || self.upstream.is_resting(mirror.host())
+            {
+                continue;
+            }
+            match mirror.tags() {
+                Ok(tags) => {
+                    let others: String = failed.iter().map(|one| format!("; {one}")).collect();
+                    warn!(
+                        "{}: tags from mirror {}, for {}{others}",
+                        self.name,
+                        mirror.host(),
+                        error.line()
+                    );
+                    self.lister.store(n + 1, Ordering::Relaxed);
+                    return Ok(tags);
+                }
+                Err(error) => {
+                    if !matches!(error, Error::Missing { .. }) {
+                        self.upstream.rest(mirror.host());
+                    }
+                    failed.push(format!("{}: {}", mirror.host(), error.line()));
+                }
+            }
+        }
+        if failed.is_empty() {
+            return Err(error);
+        }
+        Err(Error::MirrorsToo {
+            error: Box::new(error),
+            mirrors: failed.join("; "),
+        })
+    }
+
+    fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
+        self.by_tag(|registry| registry.digest_of(tag))
+    }
+
+    fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
+        let ask = |registry: &Registry| registry.manifest(reference);
+        match reference {
+            Reference::Tag(_) => self.by_tag(ask),
+            Reference::Digest(digest) => self.by_digest(|registry| {
+                let stored = registry.manifest(reference)?;
+                let found = Digest::of(&stored.bytes);
+                if found != digest {
+                    let what = format!("manifest {digest} at {}", registry.host());
+                    return Err(Error::WrongBytes {
+                        what,
+                        expected: digest,
+                        found,
+                    });
+                }
+                Ok(stored)
+            }),
+        }
+    }
+
+    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
+        self.by_digest(|registry| {
+            let inner = registry.blob(digest, size, from)?;
+            let is_mirror = self
+                .mirrors
+                .iter()
+                .any(|(mirror, _)| std::ptr::eq(mirror, registry));
+            let mirror = is_mirror.then(|| (self.upstream.clone(), registry.host().clone()));
+            Ok(Box::new(Watched {
+                inner,
+                left: size - from,
+                mirror,
+            }) as Box<dyn Read + Send>)
+        })
+    }
+
+    fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
+        self.primary.blob_url(digest)
+    }
+}
+
+/// A body from a mirror. If it breaks off the mirror rests, so that the rest comes from elsewhere.
+struct Watched<R> {
+    inner: R,
+    left: u64,
+    mirror: Option<(Arc<Upstream>, Host)>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.inner.read(buffer);
+        match &result {
+            Ok(n) => self.left = self.left.saturating_sub(*n as u64),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return result,
+            Err(_) => {}
+        }
+        let has_broken =
+            result.is_err() || (matches!(result, Ok(0)) && self.left > 0 && !buffer.is_empty());
+        if has_broken && let Some((upstream, host)) = &self.mirror {
+            upstream.rest(host);
+        }
+        result
+    }
+}

@@ -1,0 +1,101 @@
+//! What all registries share: connections, logins, mirrors, and what was learnt of each host.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::Source;
+use super::auth::Auth;
+use super::client::Client;
+use super::credentials::Keyring;
+use super::mirror::Mirrored;
+use super::registries_conf::Registries;
+use crate::error::Result;
+use crate::lock::lock;
+use crate::name::{Host, Repository};
+use crate::settings::Settings;
+
+/// How long a mirror that failed is left alone.
+const REST: Duration = Duration::from_secs(30);
+
+/// The way to all registries.
+pub struct Upstream {
+    pub(super) client: Client,
+    pub(super) auth: Auth,
+    registries: Registries,
+    mirrors_with_ns: Vec<Host>,
+    /// Whether a host speaks TLS, as `insecure` said and perhaps a try showed.
+    speaks_tls: Mutex<HashMap<(Host, Option<bool>), bool>>,
+    /// Mirrors that failed, and when.
+    resting: Mutex<HashMap<Host, Instant>>,
+}
+
+impl Upstream {
+    /// By these settings and those of container tools below `root`.
+    pub fn new(settings: &Settings, root: &Path) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            client: Client::new(
+                root,
+                settings.parallel.get(),
+                settings.trusted_hosts.clone(),
+            ),
+            auth: Auth::new(Keyring::from_environment(), settings.trusted_hosts.clone()),
+            registries: Registries::load(root)?,
+            mirrors_with_ns: settings.mirrors_with_ns.clone(),
+            speaks_tls: Mutex::default(),
+            resting: Mutex::default(),
+        }))
+    }
+
+    /// A repository of a registry, by its mirrors too. Nothing is asked yet.
+    pub fn open(self: &Arc<Self>, host: &Host, repository: &Repository) -> Result<Box<dyn Source>> {
+        let endpoints = self.registries.endpoints(host, repository)?;
+        Ok(Box::new(Mirrored::new(self, host, repository, endpoints)))
+    }
+
+    /// `https://host` or `http://host`.
+    ///
+    /// A registry on loopback is plain HTTP, unless registries.conf says `insecure = false` or there
+    /// is a certs.d directory for it. Any other is HTTPS, unless registries.conf says `insecure =
+    /// true` and it does not speak TLS.
+    pub(super) fn origin(&self, host: &Host, insecure: Option<bool>) -> Result<String> {
+        let key = (host.clone(), insecure);
+        let known = lock(&self.speaks_tls).get(&key).copied();
+        let speaks_tls = match known {
+            Some(known) => known,
+            None => {
+                let found = match (host.is_loopback(), insecure) {
+                    (_, Some(false)) | (false, None) => true,
+                    (true, None) => self.client.has_certificates(host)?,
+                    (true, Some(true)) => false,
+                    (false, Some(true)) => self.client.speaks_tls(host),
+                };
+                lock(&self.speaks_tls).insert(key, found);
+                found
+            }
+        };
+        Ok(format!(
+            "{}://{host}",
+            if speaks_tls { "https" } else { "http" }
+        ))
+    }
+
+    /// Does this mirror want to know what it mirrors (`?ns=`)? On this machine they do: Spegel and
+    /// Dragonfly serve many registries at one address.
+    pub(super) fn wants_ns(&self, mirror: &Host) -> bool {
+        mirror.is_loopback() || self.mirrors_with_ns.contains(mirror)
+    }
+
+    /// Leaves a mirror alone for a while. Is that news?
+    pub(super) fn rest(&self, mirror: &Host) -> bool {
+        let before = lock(&self.resting).insert(mirror.clone(), Instant::now());
+        before.is_none_or(|since| since.elapsed() >= REST)
+    }
+
+    pub(super) fn is_resting(&self, mirror: &Host) -> bool {
+        lock(&self.resting)
+            .get(mirror)
+            .is_some_and(|since| since.elapsed() < REST)
+    }
+}

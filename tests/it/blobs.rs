@@ -1,0 +1,533 @@
+//! Blobs: redirects, ranges, broken bodies, waits.
+
+use std::time::{Duration, Instant};
+
+use jiff::{Timestamp, ToSpan};
+use serde_json::json;
+
+use crate::client::Response;
+use crate::content::{OCI_MANIFEST, Repository, digest};
+use crate::downloads::{noise, one_image};
+use crate::listings::{ANEW, line, settings, versions};
+use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen};
+use crate::service::{Service, Setup};
+use crate::tls::Authority;
+use crate::tokens::TokenServer;
+
+const LOGIN: &str = "alice:s3cret";
+const KIB: usize = 1024;
+
+fn download(service: &Service) -> Response {
+    service.get("/hello/hello-v1.raw")
+}
+
+/// It came whole, with the bytes that it has to have.
+fn assert_whole(response: &Response, image: &[u8], why: &str) {
+    assert_eq!((response.status, response.whole), (200, true), "{why}");
+    assert!(response.body == image, "{why}: other bytes");
+}
+
+/// The requests for blobs as `first-last` of their ranges, `all` where there is none.
+fn ranges(registry: &Registry) -> Vec<String> {
+    let of_blobs = |head: &Request| {
+        let range = head.header("range").unwrap_or("bytes=all");
+        head.target
+            .contains("/blobs/")
+            .then(|| range.replace("bytes=", ""))
+    };
+    registry.take_heads().iter().filter_map(of_blobs).collect()
+}
+
+#[test]
+fn row_b1_a_login_stays_at_its_host_and_port() {
+    let image = noise(100_000);
+    // The same host at another port; another host at another port.
+    for place in ["127.0.0.1:0", "127.0.0.2:0"] {
+        for token in [false, true] {
+            let registry = one_image(&image);
+            let store = Registry::on(place, None);
+            store.fault(
+                "/",
+                Fault::Guard(
+                    Guard::new(|request| request.header("authorization").is_none()).status(400),
+                ),
+            );
+            let mut hello = Repository::default();
+            hello.oras_push("v1", "hello.raw", &image);
+            store.put("hello", hello);
+            let tokens = TokenServer::for_login(LOGIN);
+            let guard = if token {
+                tokens.guard()
+            } else {
+                Guard::basic(&[LOGIN])
+            };
+            registry.fault("/v2/", Fault::Guard(guard));
+            let origin = format!("http://{}", store.address);
+            registry.fault("/blobs/", Fault::Redirect(origin));
+            let service = Setup::new(settings(&registry, ""))
+                .logins(&[(&registry.address.to_string(), LOGIN)])
+                .start();
+            assert_whole(&download(&service), &image, place);
+            assert_eq!(
+                logins_seen(&store),
+                [format!("GET /v2/hello/blobs/{} as nobody", digest(&image))]
+            );
+        }
+    }
+}
+
+#[test]
+fn row_b1_a_login_goes_along_on_the_same_host() {
+    let image = noise(1000);
+    let registry = one_image(&image);
+    registry.fault("/v2/", Fault::Guard(Guard::basic(&[LOGIN])));
+    registry.fault_times(1, "/blobs/", Fault::Redirect(String::new()));
+    let service = Setup::new(settings(&registry, ""))
+        .logins(&[(&registry.address.to_string(), LOGIN)])
+        .start();
+    assert_whole(&download(&service), &image, "");
+    let blob = format!("GET /v2/hello/blobs/{} as {}", digest(&image), basic(LOGIN));
+    assert_eq!(count(&logins_seen(&registry), &blob), 2);
+}
+
+#[test]
+fn row_b1_a_login_that_left_home_does_not_come_back() {
+    let image = noise(1000);
+    let registry = one_image(&image);
+    let store = one_image(&image);
+    registry.fault("/v2/", Fault::Guard(Guard::basic(&[LOGIN])));
+    registry.fault_times(
+        1,
+        "/blobs/",
+        Fault::Redirect(format!("http://{}", store.address)),
+    );
+    store.fault(
+        "/blobs/",
+        Fault::Redirect(format!("http://{}", registry.address)),
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .logins(&[(&registry.address.to_string(), LOGIN)])
+        .start();
+    // Back at the registry it is a stranger's request, and refused as one.
+    assert_eq!(download(&service).status, 403);
+    assert_eq!(count(&logins_seen(&store), "as nobody$"), 1);
+    let last = logins_seen(&registry).pop().unwrap();
+    assert!(last.ends_with("as nobody"), "{last}");
+}
+
+#[test]
+fn row_b1_a_redirect_from_https_to_http_is_not_followed() {
+    let image = noise(1000);
+    let authority = Authority::new();
+    let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["127.0.0.1"])));
+    let store = one_image(&image);
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
+    registry.fault(
+        "/blobs/",
+        Fault::Redirect(format!("http://{}", store.address)),
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    let response = download(&service);
+    assert_eq!((response.status, response.body.len()), (502, 0));
+    let blob = format!("/v2/hello/blobs/{}", digest(&image));
+    assert_eq!(
+        response.header("x-reason").unwrap(),
+        format!(
+            "unexpected answer from https://{}{blob}: a redirect from https to \
+             http://{}{blob}, which would not be private any more",
+            registry.address, store.address
+        )
+    );
+    assert_eq!(store.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_b1_redirects_are_followed_only_so_often() {
+    let registry = one_image(b"image");
+    registry.fault("/blobs/", Fault::Redirect(String::new()));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(download(&service).status, 502);
+    assert_eq!(ranges(&registry).len(), 6);
+}
+
+#[test]
+fn row_b2_a_head_may_be_redirected_and_have_no_digest() {
+    let image = noise(1000);
+    let (registry, store) = (one_image(&image), one_image(&image));
+    store.fault("HEAD ", Fault::Header("Docker-Content-Digest", None));
+    let origin = format!("http://{}", store.address);
+    registry.fault("/manifests/", Fault::Redirect(origin));
+    let service = Setup::new(settings(&registry, ANEW)).own_cache().start();
+    for _ in 0..2 {
+        assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
+        crate::listings::later();
+    }
+    assert_eq!(
+        store.take_requests(),
+        [
+            "GET /v2/hello/manifests/v1",
+            "GET /v2/hello/manifests/v1",
+            "HEAD /v2/hello/manifests/v1"
+        ]
+    );
+}
+
+#[test]
+fn row_b3_a_signed_url_is_asked_for_anew_each_time() {
+    let image = noise(100 * KIB);
+    let (registry, first, second) = (one_image(&image), one_image(&image), one_image(&image));
+    let to = |store: &Registry| Fault::Redirect(format!("http://{}", store.address));
+    registry.fault("/blobs/", to(&second));
+    registry.fault_times(1, "/blobs/", to(&first));
+    first.fault("/blobs/", Fault::CutAfter(40 * KIB));
+    let service = Service::start(settings(&registry, ""));
+    // The first place broke off: the rest is asked for at the registry, not there.
+    assert_whole(&download(&service), &image, "resumed");
+    assert_eq!(ranges(&registry), ["all", "40960-102399"]);
+    assert_eq!(ranges(&first), ["all"]);
+    assert_eq!(ranges(&second), ["40960-102399"]);
+    assert_whole(&download(&service), &image, "again");
+    assert_eq!((ranges(&first).len(), ranges(&second).len()), (0, 1));
+}
+
+#[test]
+fn row_b4_the_challenge_of_another_server_is_not_met() {
+    let image = noise(1000);
+    let (registry, store) = (one_image(&image), one_image(&image));
+    let tokens = TokenServer::for_login(LOGIN);
+    registry.fault("/v2/", Fault::Guard(Guard::basic(&[LOGIN])));
+    let origin = format!("http://{}", store.address);
+    registry.fault("/blobs/", Fault::Redirect(origin));
+    store.fault("/", Fault::Guard(tokens.guard().challenge("Basic")));
+    let login = |host: &Registry| host.address.to_string();
+    let service = Setup::new(settings(&registry, ""))
+        .logins(&[(&login(&registry), LOGIN), (&login(&store), LOGIN)])
+        .start();
+    let response = download(&service);
+    assert_eq!((response.status, response.body.len()), (403, 0));
+    assert_eq!(tokens.take_asked(), [""; 0]);
+    assert_eq!(
+        logins_seen(&store),
+        [format!("GET /v2/hello/blobs/{} as nobody", digest(&image))]
+    );
+}
+
+#[test]
+fn row_b6_a_range_that_is_ignored_is_skipped_to() {
+    let image = noise(300 * KIB);
+    let registry = one_image(&image);
+    registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+    registry.fault("/blobs/", Fault::NoRange);
+    let service = Service::start(settings(&registry, ""));
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(ranges(&registry), ["all", "102400-307199"]);
+}
+
+#[test]
+fn rows_b7_and_b9_the_rest_is_asked_for_by_closed_ranges() {
+    let image = noise(300 * KIB);
+    let registry = one_image(&image);
+    // Each connection brings another 100 KiB, and no answer says that it can do ranges.
+    registry.fault("/blobs/", Fault::CutAfter(100 * KIB));
+    let service = Service::start(settings(&registry, ""));
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(ranges(&registry), ["all", "102400-307199", "204800-307199"]);
+}
+
+#[test]
+fn row_b8_another_range_is_not_believed() {
+    let image = noise(300 * KIB);
+    let registry = one_image(&image);
+    registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+    registry.fault("/blobs/", Fault::EarlierRange(KIB));
+    let service = Service::start(settings(&registry, ""));
+    let begin = Instant::now();
+    let response = download(&service);
+    assert_eq!((response.status, response.whole), (200, false));
+    assert!(image.starts_with(&response.body));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    let line = &service.log.with(&["download cut short"])[0];
+    assert!(
+        line.contains(
+            "range \"bytes 101376-306175/307200\", expected \"bytes 102400-307199/307200\""
+        ),
+        "{line}"
+    );
+}
+
+/// docker-registry 2.8 announces the blob's length with its 416 and sends nothing.
+#[test]
+fn row_b10_a_range_that_is_refused_ends_the_download_at_once() {
+    let image = noise(300 * KIB);
+    for with_body in [true, false] {
+        let registry = one_image(&image);
+        registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+        let service = Service::start(settings(&registry, ""));
+        service.listing();
+        let begin = Instant::now();
+        registry.fault("/blobs/", Fault::StatusOfARange(416));
+        if !with_body {
+            registry.fault("/blobs/", Fault::StallOfARange);
+        }
+        let response = download(&service);
+        assert_eq!((response.status, response.whole), (200, false));
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "{:?}, with a body: {with_body}",
+            begin.elapsed()
+        );
+    }
+}
+
+#[test]
+fn row_b10_nothing_is_asked_for_past_the_end() {
+    let image = noise(10 * KIB);
+    for held in [10 * KIB, 10 * KIB - 1] {
+        let registry = one_image(&image);
+        registry.fault_times(1, "/blobs/", Fault::CutAfter(held));
+        let service = Service::start(settings(&registry, ""));
+        assert_whole(&download(&service), &image, "");
+        let expected: &[&str] = if held == image.len() {
+            &["all"]
+        } else {
+            &["all", "10239-10239"]
+        };
+        assert_eq!(ranges(&registry), expected);
+    }
+}
+
+#[test]
+fn row_b11_the_length_is_the_manifests_and_not_the_servers() {
+    let image = noise(10 * KIB);
+    let length = |n: usize| Fault::Header("Content-Length", Some(n.to_string()));
+    for (fault, is_whole, why) in [
+        (Fault::NoLength, true, "none"),
+        (length(10 * KIB - 1), false, "too short"),
+        (length(10 * KIB + 1), false, "too long"),
+    ] {
+        let registry = one_image(&image);
+        registry.fault("/blobs/", fault);
+        let service = Service::start(settings(&registry, ""));
+        let response = download(&service);
+        if is_whole {
+            assert_whole(&response, &image, why);
+        } else {
+            assert_eq!((response.status, response.body.len()), (502, 0), "{why}");
+        }
+    }
+}
+
+#[test]
+fn row_b11_a_body_without_a_length_that_does_not_end_is_read_to_its_size() {
+    let image = noise(10 * KIB);
+    let registry = one_image(&image);
+    registry.fault("/blobs/", Fault::Endless("more"));
+    let service = Service::start(settings(&registry, ""));
+    assert_whole(&download(&service), &image, "");
+}
+
+#[test]
+fn row_b12_a_blob_may_be_empty() {
+    let registry = one_image(b"");
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), line(b"", "hello-v1.raw"));
+    assert_whole(&download(&service), b"", "");
+}
+
+#[test]
+fn row_b13_a_layer_that_lies_elsewhere_is_refused_and_not_fetched() {
+    let stranger = Registry::start();
+    let (mut hello, listing) = versions(1);
+    let descriptor = hello.blob("application/vnd.oci.image.layer.v1.tar", b"elsewhere");
+    let mut layer = descriptor.clone();
+    layer["urls"] = json!([format!("http://{}/blob", stranger.address)]);
+    layer["annotations"] = json!({"org.opencontainers.image.title": "hello.raw"});
+    let config = hello.blob("application/vnd.oci.empty.v1+json", b"{}");
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config,
+        "layers": [layer],
+    });
+    hello.tag("v1", manifest.to_string().as_bytes());
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    assert_eq!(download(&service).status, 404);
+    assert_eq!(stranger.take_requests(), [""; 0]);
+    assert_eq!(ranges(&registry), [""; 0]);
+}
+
+#[test]
+fn row_b14_a_short_wait_is_waited_out_in_seconds_and_as_a_date() {
+    let date = |seconds: i64| {
+        let then = Timestamp::now() + seconds.seconds();
+        Some(then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+    };
+    for status in [429, 503] {
+        for (retry_after, least, most) in [
+            (Some("1".to_owned()), 1000, 1900),
+            (Some("0".to_owned()), 0, 900),
+            // A date has whole seconds: up to one of them may have passed.
+            (date(2), 900, 2900),
+            (date(-100), 0, 900),
+            (None, 900, 1900),
+            (Some("soon".to_owned()), 900, 1900),
+        ] {
+            let (hello, listing) = versions(1);
+            let registry = Registry::with_hello(hello);
+            // Made for now, not for when the table was.
+            let text = retry_after.map(|text| match text.ends_with("GMT") && least > 0 {
+                true => date(2).unwrap(),
+                false => text,
+            });
+            registry.fault_times(1, "/tags/list", Fault::Status(status));
+            registry.fault_times(1, "/tags/list", Fault::Header("Retry-After", text.clone()));
+            let service = Service::start(settings(&registry, ""));
+            let begin = Instant::now();
+            assert_eq!(service.listing(), listing);
+            let waited = begin.elapsed().as_millis();
+            assert!((least..most).contains(&waited), "{waited} ms for {text:?}");
+            assert_eq!(registry.take_requests().len(), 3);
+        }
+    }
+}
+
+#[test]
+fn row_b14_waits_of_several_requests_are_waited_out() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello);
+    registry.fault_times(1, "/tags/list", Fault::Status(429));
+    registry.fault_times(
+        1,
+        "/tags/list",
+        Fault::Header("Retry-After", Some("1".to_owned())),
+    );
+    registry.fault_times(1, "/manifests/v1", Fault::Status(503));
+    registry.fault_times(
+        1,
+        "/manifests/v1",
+        Fault::Header("Retry-After", Some("1".to_owned())),
+    );
+    let service = Service::start(settings(&registry, ""));
+    let begin = Instant::now();
+    assert_eq!(service.listing(), listing);
+    assert!(
+        begin.elapsed() >= Duration::from_secs(1),
+        "it did not wait: {:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn row_b14_a_registry_that_stays_busy_is_passed_on_with_its_retry_after() {
+    let registry = Registry::with_hello(versions(1).0);
+    registry.fault("/tags/list", Fault::Status(429));
+    registry.fault(
+        "/tags/list",
+        Fault::Header("Retry-After", Some("3600".to_owned())),
+    );
+    let service = Service::start(settings(&registry, ""));
+    let begin = Instant::now();
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (503, 0));
+    let seconds: u64 = response
+        .header("retry-after")
+        .expect("no Retry-After")
+        .parse()
+        .unwrap();
+    assert!(seconds > 0, "Retry-After: {seconds}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn row_b15_what_may_pass_is_tried_three_times_and_the_rest_once() {
+    for (status, tries) in [
+        (408, 3),
+        (429, 3),
+        (499, 3),
+        (500, 3),
+        (502, 3),
+        (503, 3),
+        (504, 3),
+        (522, 3),
+        (400, 1),
+        (403, 1),
+        (404, 1),
+        (410, 1),
+        (501, 1),
+    ] {
+        let registry = one_image(b"image");
+        registry.fault("/blobs/", Fault::Status(status));
+        registry.fault(
+            "/blobs/",
+            Fault::Header("Retry-After", Some("0".to_owned())),
+        );
+        let service = Service::start(settings(&registry, ""));
+        let response = download(&service);
+        assert_ne!(response.status, 200, "{status}");
+        assert_eq!(response.body, b"", "{status}");
+        assert_eq!(ranges(&registry).len(), tries, "{status}");
+        // And a third try that succeeds is a success.
+        if tries == 3 {
+            registry.behave();
+            registry.fault_times(2, "/blobs/", Fault::Status(status));
+            registry.fault_times(
+                2,
+                "/blobs/",
+                Fault::Header("Retry-After", Some("0".to_owned())),
+            );
+            assert_whole(&download(&service), b"image", "");
+        }
+    }
+}
+
+#[test]
+fn row_b15_a_token_server_that_fails_is_asked_three_times() {
+    let tokens = TokenServer::start();
+    tokens.set(|rules| rules.get = Some(500));
+    let registry = one_image(b"image");
+    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    assert_eq!(tokens.take_asked().len(), 3);
+}
+
+#[test]
+fn row_b15_a_form_is_posted_once() {
+    let tokens = TokenServer::start();
+    tokens.set(|rules| rules.post = Some(500));
+    let registry = one_image(b"image");
+    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    let host = registry.address.to_string();
+    let auth = json!({"auths": {host: {"identitytoken": "r3fresh"}}}).to_string();
+    let service = Setup::new(settings(&registry, "")).auth(&auth).start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    assert_eq!(tokens.take_asked().len(), 1);
+}
+
+#[test]
+fn row_b16_a_warning_is_logged_once_and_changes_nothing() {
+    let (hello, listing) = versions(6);
+    let registry = Registry::with_hello(hello);
+    let warning = "299 - \"this registry closes in May\"";
+    registry.fault("/v2/", Fault::Header("Warning", Some(warning.to_owned())));
+    let service = Service::start(settings(&registry, ANEW));
+    for _ in 0..2 {
+        assert_eq!(service.listing(), listing);
+        crate::listings::later();
+    }
+    let lines = service.log.trouble();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains("this registry closes in May")
+            && lines[0].contains(&registry.address.to_string()),
+        "{lines:?}"
+    );
+}

@@ -1,0 +1,826 @@
+//! Mirrors by registries.conf, certificates by certs.d, addresses and names.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::content::{Repository, digest};
+use crate::downloads::{noise, one_image};
+use crate::listings::{ANEW, later, line, settings, versions};
+use crate::registry::{Fault, Guard, Registry, basic, count, logins_seen};
+use crate::service::{Folder, PROGRAM, Service, Setup, command_on, output};
+use crate::tls::Authority;
+use crate::tokens::TokenServer;
+
+const KIB: usize = 1024;
+
+/// An address where nobody listens.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// A `[[registry]]` with these mirrors; each is a location and perhaps more keys, a line each.
+fn table(host: impl ToString, mirrors: &[(String, &str)]) -> String {
+    let mut text = format!("[[registry]]\nlocation = \"{}\"\n", host.to_string());
+    for (location, more) in mirrors {
+        text += &format!("[[registry.mirror]]\nlocation = \"{location}\"\n{more}\n");
+    }
+    text
+}
+
+fn place(registry: &Registry) -> String {
+    registry.address.to_string()
+}
+
+/// `count` registries that all have the versions of `hello`.
+fn copies<const N: usize>(count: usize) -> ([Registry; N], String) {
+    let (hello, listing) = versions(count);
+    (
+        std::array::from_fn(|_| Registry::with_hello(hello.clone())),
+        listing,
+    )
+}
+
+#[test]
+fn rows_x1_and_x3_a_digest_is_asked_for_at_mirrors_in_their_order_and_then_at_the_registry() {
+    let ([registry, first, second], listing) = copies(1);
+    let conf = table(
+        registry.address,
+        &[(place(&first), ""), (place(&second), "")],
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    assert_eq!(service.listing(), listing);
+    let blob = format!("/v2/hello/blobs/{}", digest(b"image 0"));
+    let at_mirror = format!("GET {blob}?ns={}", registry.address);
+    let at_registry = format!("GET {blob}");
+    let asked = || {
+        let blobs_of = |place: &Registry| {
+            let mut requests = place.take_requests();
+            requests.retain(|request| request.contains("/blobs/"));
+            requests
+        };
+        [&first, &second, &registry].map(blobs_of)
+    };
+    let get = || assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    get();
+    assert_eq!(asked(), [vec![at_mirror.clone()], vec![], vec![]]);
+    first.fault("/blobs/", Fault::Status(404));
+    get();
+    assert_eq!(
+        asked(),
+        [vec![at_mirror.clone()], vec![at_mirror.clone()], vec![]]
+    );
+    second.fault("/blobs/", Fault::Status(404));
+    get();
+    assert_eq!(
+        asked(),
+        [vec![at_mirror.clone()], vec![at_mirror], vec![at_registry]]
+    );
+    // To lack something is no fault.
+    assert_eq!(service.log.with(&["warning"]), [""; 0]);
+}
+
+#[test]
+fn row_x1_a_mirror_is_asked_only_for_what_it_may_be_asked_for() {
+    for (key, has_digests, has_tags) in [
+        ("pull-from-mirror = \"all\"", true, true),
+        ("pull-from-mirror = \"digest-only\"", true, false),
+        ("pull-from-mirror = \"tag-only\"", false, true),
+    ] {
+        let ([registry, mirror], listing) = copies(1);
+        let conf = table(registry.address, &[(place(&mirror), key)]);
+        let start = || {
+            Setup::new(settings(&registry, ""))
+                .registries(&conf)
+                .start()
+        };
+        let service = start();
+        assert_eq!(service.listing(), listing, "{key}");
+        assert_eq!(service.get("/hello/hello-v0.raw").status, 200, "{key}");
+        let requests = mirror.take_requests();
+        assert_eq!(
+            count(&requests, "/blobs/"),
+            usize::from(has_digests),
+            "{key}"
+        );
+        assert_eq!(
+            count(&requests, "/tags/list"),
+            0,
+            "{key}: the registry is up"
+        );
+        registry.fault("/v2/", Fault::Raw(Vec::new()));
+        let status = start().get("/hello/SHA256SUMS").status;
+        assert_eq!(status, if has_tags { 200 } else { 502 }, "{key}");
+        let lists = count(&mirror.take_requests(), "/tags/list");
+        assert_eq!(lists, usize::from(has_tags), "{key}");
+    }
+}
+
+#[test]
+fn row_x1_mirror_by_digest_only_counts_for_all_mirrors() {
+    let ([registry, mirror], _) = copies(1);
+    let conf = table(registry.address, &[(place(&mirror), "")]).replace(
+        "[[registry.mirror]]",
+        "mirror-by-digest-only = true\n[[registry.mirror]]",
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    assert_eq!(count(&mirror.take_requests(), "/blobs/"), 1);
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    assert_eq!(mirror.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_x1_the_longest_prefix_decides_where_a_repository_is() {
+    let ([registry, elsewhere, other], listing) = copies(1);
+    elsewhere.put("moved/here/app", versions(1).0);
+    registry.put("acmeother/app", versions(1).0);
+    let host = registry.address;
+    let conf = format!(
+        "[[registry]]\nprefix = \"{host}\"\nlocation = \"{}\"\n\
+         [[registry]]\nprefix = \"{host}/acme\"\nlocation = \"{}/moved/here\"\n\
+         [[registry]]\nlocation = \"{host}/acmeother\"\n",
+        other.address, elsewhere.address
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    for (name, place, list) in [
+        ("hello", &other, "GET /v2/hello/tags/list?n=1000"),
+        (
+            "acme/app",
+            &elsewhere,
+            "GET /v2/moved/here/app/tags/list?n=1000",
+        ),
+        (
+            "acmeother/app",
+            &registry,
+            "GET /v2/acmeother/app/tags/list?n=1000",
+        ),
+    ] {
+        let response = service.get(&format!("/{name}/SHA256SUMS"));
+        let base = name.rsplit('/').next().unwrap();
+        let expected = listing.replace("hello-", &format!("{base}-"));
+        assert_eq!(response.text(), expected, "{name}");
+        assert_eq!(count(&place.take_requests(), list), 1, "{name}");
+    }
+}
+
+#[test]
+fn row_x1_a_blocked_registry_is_one_line_and_no_request() {
+    let registry = Registry::with_hello(versions(1).0);
+    let host = registry.address;
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\nblocked = true\n");
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (403, 0));
+    assert_eq!(
+        service.log.trouble(),
+        [format!(
+            "error: GET /hello/SHA256SUMS: 403: {host}/hello is blocked by registries.conf, \
+             in the [[registry]] for {host}"
+        )]
+    );
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_x1_what_is_not_followed_is_refused_at_the_start() {
+    for (text, line, word) in [
+        (
+            "[[registry]]\nlocation = \"a.example\"\ncolour = 1\n",
+            ":3",
+            "colour",
+        ),
+        (
+            "[[registry]]\nlocation = \"a.example\"\nmirror-by-digest-only = true\n\
+             [[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"tag-only\"\n",
+            "",
+            "only one may be set",
+        ),
+        (
+            "[registries.search]\nregistries = [\"a\"]\n",
+            ":1",
+            "registries",
+        ),
+        (
+            "[[registry]]\nblocked = true\n",
+            "",
+            "needs a prefix or a location",
+        ),
+        (
+            "credential-helpers = [\"secretservice\"]\n",
+            "",
+            "secretservice",
+        ),
+    ] {
+        let folder = Folder::new();
+        let conf = folder.file("registries.conf", text);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = folder.file("config.toml", "");
+        let arguments = ["serve", "--config", config.to_str().unwrap()];
+        let mut command = command_on(listener, 1, &arguments);
+        command.env("CONTAINERS_REGISTRIES_CONF", &conf);
+        let output = output(command);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{PROGRAM}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let place = format!("settings {}{line}: ", conf.display());
+        assert!(said.contains(&place) && said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn rows_x2_and_t11_tags_are_listed_at_the_registry_and_blobs_come_from_the_mirror() {
+    let ([registry, mirror], listing) = copies(2);
+    // A cache knows only what was pulled through it, if it lists anything.
+    mirror.fault("/tags/list", Fault::Status(404));
+    let conf = table(registry.address, &[(place(&mirror), "")]);
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(count(&mirror.take_requests(), "/tags/list"), 0);
+    assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
+    assert_eq!(service.get("/hello/hello-v1.raw").body, b"image 1");
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    assert_eq!(count(&mirror.take_requests(), "/blobs/"), 1);
+}
+
+#[test]
+fn row_x2_tags_come_from_a_mirror_when_the_registry_cannot_be_reached() {
+    let (hello, listing) = versions(3);
+    let mirror = Registry::with_hello(hello);
+    let gone = nowhere();
+    let conf = table(&gone, &[(place(&mirror), "")]);
+    let service = Setup::new(format!("registry = \"{gone}\"\n"))
+        .registries(&conf)
+        .start();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.get("/hello/hello-v2.raw").body, b"image 2");
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:?}");
+    let start = format!(
+        "warning: {gone}/hello: tags from mirror {}, for cannot connect for \
+         http://{gone}/v2/hello/tags/list",
+        mirror.address
+    );
+    assert!(trouble[0].starts_with(&start), "{trouble:?}");
+}
+
+#[test]
+fn row_x2_a_registry_that_says_no_has_the_last_word() {
+    for status in [403, 404] {
+        let ([registry, mirror], _) = copies(1);
+        registry.fault("/tags/list", Fault::Status(status));
+        let conf = table(registry.address, &[(place(&mirror), "")]);
+        let service = Setup::new(settings(&registry, ""))
+            .registries(&conf)
+            .start();
+        assert_eq!(service.get("/hello/SHA256SUMS").status, status);
+        assert_eq!(mirror.take_requests(), [""; 0]);
+    }
+}
+
+#[test]
+fn row_x5_only_mirrors_are_told_what_they_are_asked_for() {
+    let ([registry, mirror], _) = copies(1);
+    let conf = table(registry.address, &[(place(&mirror), "")]);
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    service.listing();
+    service.get("/hello/hello-v0.raw");
+    let (at_registry, at_mirror) = (registry.take_requests(), mirror.take_requests());
+    assert_eq!(count(&at_registry, "ns="), 0, "{at_registry:?}");
+    let ns = format!("?ns={}$", registry.address);
+    assert_eq!(count(&at_mirror, &ns), at_mirror.len(), "{at_mirror:?}");
+    assert!(!at_mirror.is_empty());
+}
+
+#[test]
+fn row_x5_each_place_gets_its_own_login_and_no_other() {
+    let ([registry, open, closed], listing) = copies(1);
+    let tokens = TokenServer::for_login("up:stream");
+    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    let conf = table(
+        registry.address,
+        &[(place(&open), ""), (place(&closed), "")],
+    );
+    open.fault("/blobs/", Fault::Status(404));
+    closed.fault("/v2/", Fault::Guard(Guard::basic(&["mir:ror"])));
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .logins(&[
+            (&place(&registry), "up:stream"),
+            (&place(&closed), "mir:ror"),
+        ])
+        .start();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    let blob = format!(
+        "GET /v2/hello/blobs/{}?ns={}",
+        digest(b"image 0"),
+        registry.address
+    );
+    assert_eq!(logins_seen(&open), [format!("{blob} as nobody")]);
+    assert_eq!(
+        logins_seen(&closed),
+        [
+            format!("{blob} as nobody"),
+            format!("{blob} as {}", basic("mir:ror"))
+        ]
+    );
+    assert_eq!(tokens.take_asked().len(), 1);
+}
+
+#[test]
+fn row_x5_a_mirror_that_asks_for_a_login_that_is_not_there_is_left() {
+    let ([registry, mirror], _) = copies(1);
+    mirror.fault("/v2/", Fault::Guard(Guard::basic(&["mir:ror"])));
+    let conf = table(registry.address, &[(place(&mirror), "")]);
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .logins(&[(&place(&registry), "up:stream")])
+        .start();
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    assert_eq!(count(&logins_seen(&mirror), "as nobody$"), 1);
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:?}");
+    let words = format!(
+        "mirror {} fails, going on without it: registry wants a login for {}/hello",
+        mirror.address, mirror.address
+    );
+    assert!(trouble[0].contains(&words), "{trouble:?}");
+}
+
+#[test]
+fn row_x6_a_mirror_may_be_below_a_path() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::with_hello(hello.clone());
+    let mirror = Registry::start();
+    mirror.put("cache/upstream/hello", hello);
+    let location = format!("{}/cache/upstream", mirror.address);
+    let conf = table(registry.address, &[(location, "")]);
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    assert_eq!(
+        count(
+            &mirror.take_requests(),
+            "GET /v2/cache/upstream/hello/blobs/"
+        ),
+        1
+    );
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+}
+
+#[test]
+fn a_mirror_that_is_down_is_one_line_and_left_alone() {
+    let (hello, listing) = versions(20);
+    for dead in [true, false] {
+        let registry = Registry::with_hello(hello.clone());
+        let mirror = Registry::start();
+        mirror.fault("/", Fault::Status(500));
+        let location = if dead { nowhere() } else { place(&mirror) };
+        let conf = table(registry.address, &[(location.clone(), "")]);
+        let service = Setup::new(settings(&registry, ANEW))
+            .registries(&conf)
+            .start();
+        let begin = Instant::now();
+        for n in 0..20 {
+            let image = service.get(&format!("/hello/hello-v{n}.raw"));
+            assert_eq!(image.body, format!("image {n}").as_bytes());
+        }
+        later();
+        assert_eq!(service.listing(), listing);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{dead}");
+        let trouble = service.log.trouble();
+        assert_eq!(trouble.len(), 1, "{trouble:?}");
+        let start = format!(
+            "warning: {}/hello: mirror {location} fails, going on without it: ",
+            registry.address
+        );
+        assert!(trouble[0].starts_with(&start), "{trouble:?}");
+        let tries = mirror.take_requests().len();
+        assert_eq!(tries, if dead { 0 } else { 3 });
+    }
+}
+
+#[test]
+fn a_mirror_that_fails_for_many_at_once_is_one_line_and_few_tries() {
+    let (hello, listing) = versions(40);
+    let registry = Registry::with_hello(hello.clone());
+    let mirror = Registry::with_hello(hello);
+    let conf = table(registry.address, &[(place(&mirror), "")]);
+    let start = || {
+        Setup::new(settings(&registry, ANEW))
+            .registries(&conf)
+            .own_cache()
+            .start()
+    };
+    let service = start();
+    assert_eq!(service.listing(), listing);
+    // All tags have moved: their manifests are asked for by digest, sixteen at a time.
+    let mut moved = Repository::default();
+    let mut expected = Vec::new();
+    for n in 0..40 {
+        let image = format!("moved {n}");
+        moved.oras_push(&format!("v{n}"), "hello.raw", image.as_bytes());
+        expected.push((format!("hello-v{n}.raw"), image));
+    }
+    expected.sort();
+    let expected: String = expected
+        .iter()
+        .map(|(name, image)| line(image.as_bytes(), name))
+        .collect();
+    registry.put("hello", moved);
+    mirror.fault("/", Fault::Status(500));
+    mirror.take_requests();
+    later();
+    assert_eq!(service.listing(), expected);
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    let tries = mirror.take_requests().len();
+    assert!((1..=16 * 3).contains(&tries), "{tries} tries");
+}
+
+#[test]
+fn when_everything_is_down_it_is_one_line() {
+    let (gone, mirror) = (nowhere(), nowhere());
+    let conf = table(&gone, &[(mirror.clone(), "")]);
+    let service = Setup::new(format!("registry = \"{gone}\"\n"))
+        .registries(&conf)
+        .start();
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (502, 0));
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    let start = format!(
+        "error: GET /hello/SHA256SUMS: 502: cannot connect for http://{gone}/v2/hello/tags/list"
+    );
+    assert!(trouble[0].starts_with(&start), "{trouble:?}");
+    assert!(
+        trouble[0].contains(&mirror),
+        "the mirrors are in it too: {trouble:?}"
+    );
+}
+
+#[test]
+fn a_mirror_that_breaks_off_is_taken_over_from_by_range() {
+    let image = noise(300 * KIB);
+    let (registry, first, second) = (one_image(&image), one_image(&image), one_image(&image));
+    first.fault("/blobs/", Fault::CutAfter(100 * KIB));
+    second.fault("/blobs/", Fault::CutAfter(100 * KIB));
+    let conf = table(
+        registry.address,
+        &[(place(&first), ""), (place(&second), "")],
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    let response = service.get("/hello/hello-v1.raw");
+    assert_eq!((response.status, response.whole), (200, true));
+    assert!(response.body == image);
+    let ranges = [&first, &second, &registry].map(|place| {
+        let heads = place.take_heads();
+        let of_blobs = heads.iter().filter(|head| head.target.contains("/blobs/"));
+        of_blobs
+            .map(|head| head.header("range").unwrap_or("all").to_owned())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(
+        ranges,
+        [["all"], ["bytes=102400-307199"], ["bytes=204800-307199"]]
+    );
+    // Both rest now: the next download does not meet them.
+    assert_eq!(service.get("/hello/hello-v1.raw").body.len(), image.len());
+    assert_eq!(
+        first.take_requests().len() + second.take_requests().len(),
+        0
+    );
+}
+
+#[test]
+fn a_mirror_with_another_manifest_is_not_believed() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::with_hello(hello.clone());
+    let mirror = Registry::with_hello(hello);
+    mirror.fault("/manifests/sha256:", Fault::WrongByte);
+    let conf = table(registry.address, &[(place(&mirror), "")]);
+    let service = Setup::new(settings(&registry, ANEW))
+        .registries(&conf)
+        .own_cache()
+        .start();
+    assert_eq!(service.listing(), listing);
+    registry.change(|hello| hello.oras_push("v0", "hello.raw", b"moved"));
+    mirror.change(|hello| hello.oras_push("v0", "hello.raw", b"moved"));
+    later();
+    assert_eq!(service.listing(), line(b"moved", "hello-v0.raw"));
+    assert_eq!(count(&mirror.take_requests(), "/manifests/sha256:"), 1);
+}
+
+fn with_tls(authority: &Authority) -> Registry {
+    let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["127.0.0.1"])));
+    registry.put("hello", versions(1).0);
+    registry
+}
+
+#[test]
+fn row_n1_a_private_authority_is_trusted_where_certs_d_has_it() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    assert_eq!(service.listing(), versions(1).1);
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+}
+
+#[test]
+fn row_n1_an_unknown_authority_is_one_line_that_says_what_to_do() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let registry = with_tls(&authority);
+    let host = registry.address;
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = false\n");
+    let setup = || Setup::new(settings(&registry, "")).registries(&conf);
+    for setup in [
+        setup(),
+        setup().certificate(host, "other.crt", &other.pem()),
+    ] {
+        let service = setup.start();
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!((response.status, response.body.len()), (502, 0));
+        let trouble = service.log.trouble();
+        assert_eq!(trouble.len(), 1, "{trouble:#?}");
+        let start = format!(
+            "error: GET /hello/SHA256SUMS: 502: certificate of {host} is not trusted; \
+             a private CA belongs into /etc/containers/certs.d/{host}/ca.crt: "
+        );
+        assert!(trouble[0].starts_with(&start), "{trouble:?}");
+    }
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_n1_a_certificate_for_another_name_is_not_trusted() {
+    let authority = Authority::new();
+    let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["other.example"])));
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_n1_a_client_certificate_is_shown() {
+    let authority = Authority::new();
+    let tls = authority.server_for_its_own(&["127.0.0.1"]);
+    let registry = Registry::on("127.0.0.1:0", Some(tls));
+    registry.put("hello", versions(1).0);
+    let (certificate, key) = authority.client();
+    let setup = || {
+        Setup::new(settings(&registry, "")).certificate(
+            registry.address,
+            "ca.crt",
+            &authority.pem(),
+        )
+    };
+    let service = setup()
+        .certificate(registry.address, "client.cert", &certificate)
+        .certificate(registry.address, "client.key", &key)
+        .start();
+    assert_eq!(service.listing(), versions(1).1);
+    registry.take_requests();
+    let stranger = setup().start();
+    assert_eq!(stranger.get("/hello/SHA256SUMS").status, 502);
+    let trouble = stranger.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    assert!(
+        trouble[0].contains(&registry.address.to_string()) && trouble[0].contains("ertificate"),
+        "{trouble:?}"
+    );
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_n1_a_file_that_cannot_be_used_is_named() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let host = registry.address;
+    let (certificate, key) = authority.client();
+    let other_half =
+        |folder: &str, name: &str| format!("its other half {folder}/{name} is missing");
+    for (files, named, why) in [
+        (
+            vec![("client.cert", &*certificate)],
+            "client.cert",
+            "client.key",
+        ),
+        (vec![("client.key", &*key)], "client.key", "client.cert"),
+        (
+            vec![("ca.crt", "nonsense")],
+            "ca.crt",
+            "there is no certificate in it, expected PEM form",
+        ),
+        (
+            vec![
+                ("client.cert", &*certificate),
+                ("client.key", &*certificate),
+            ],
+            "client.key",
+            "there is no private key in it, expected one in PEM form",
+        ),
+    ] {
+        let mut setup = Setup::new(settings(&registry, ""));
+        let folder = format!("{}/containers/certs.d/{host}", setup.folder().display());
+        for (name, text) in files {
+            setup = setup.certificate(host, name, text);
+        }
+        let service = setup.start();
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!((response.status, response.body.len()), (500, 0), "{named}");
+        let why = if why.starts_with("client") {
+            other_half(&folder, why)
+        } else {
+            why.to_owned()
+        };
+        assert_eq!(
+            service.log.trouble(),
+            [format!(
+                "error: GET /hello/SHA256SUMS: 500: certificate {folder}/{named}: {why}"
+            )]
+        );
+    }
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+/// A directory in the place of a file is one that nobody can read, root neither.
+#[test]
+fn row_n1_a_file_that_cannot_be_read_is_named() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let setup = Setup::new(settings(&registry, "")).certificate(
+        registry.address,
+        "ca.crt",
+        &authority.pem(),
+    );
+    let unreadable = setup
+        .folder()
+        .join(format!("containers/certs.d/{}/more.crt", registry.address));
+    std::fs::create_dir(&unreadable).unwrap();
+    let service = setup.start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 500);
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    let start = format!(
+        "error: GET /hello/SHA256SUMS: 500: certificate {}: ",
+        unreadable.display()
+    );
+    assert!(trouble[0].starts_with(&start), "{trouble:?}");
+}
+
+#[test]
+fn row_n1_the_first_directory_for_a_host_counts() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let folder = Folder::new();
+    let host = registry.address;
+    std::fs::create_dir_all(
+        folder
+            .path()
+            .join(format!(".config/containers/certs.d/{host}")),
+    )
+    .unwrap();
+    folder.file(
+        &format!(".config/containers/certs.d/{host}/ca.crt"),
+        &authority.pem(),
+    );
+    let by_home = || Setup::new(settings(&registry, "")).env("HOME", folder.path());
+    assert_eq!(by_home().start().listing(), versions(1).1);
+    let other = Authority::new();
+    let service = by_home().certificate(host, "ca.crt", &other.pem()).start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+}
+
+#[test]
+fn row_n2_plain_http_to_a_tls_port_is_explained() {
+    let registry = with_tls(&Authority::new());
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (502, 0));
+    let host = registry.address;
+    assert_eq!(
+        service.log.trouble(),
+        [format!(
+            "error: GET /hello/SHA256SUMS: 502: {host} speaks TLS, and plain HTTP was spoken to it; \
+             put its CA into /etc/containers/certs.d/{host}/ca.crt, \
+             or say insecure = false in registries.conf"
+        )]
+    );
+}
+
+#[test]
+fn row_n3_tls_to_a_plain_port_is_explained_and_never_given_up_for_plain_http() {
+    let registry = Registry::with_hello(versions(1).0);
+    let host = registry.address;
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = false\n");
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (502, 0));
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    let start = format!(
+        "error: GET /hello/SHA256SUMS: 502: {host} does not speak TLS; \
+         if that is meant, registries.conf must say insecure = true"
+    );
+    assert!(trouble[0].starts_with(&start), "{trouble:?}");
+    let plain = registry.take_requests();
+    assert_eq!(count(&plain, "/v2/"), 0, "{plain:?}");
+}
+
+#[test]
+fn row_n3_a_mirror_is_as_insecure_as_its_own_entry_says() {
+    let authority = Authority::new();
+    let registry = Registry::with_hello(versions(1).0);
+    let mirror = with_tls(&authority);
+    let conf = table(registry.address, &[(place(&mirror), "insecure = false")]);
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .certificate(mirror.address, "ca.crt", &authority.pem())
+        .start();
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    assert_eq!(count(&mirror.take_requests(), "/blobs/"), 1);
+}
+
+#[test]
+fn row_n4_a_registry_may_be_at_an_ipv6_address() {
+    let registry = Registry::on("[::1]:0", None);
+    registry.put("hello", versions(1).0);
+    registry.fault("/v2/", Fault::Guard(Guard::basic(&["alice:s3cret"])));
+    let service = Setup::new(settings(&registry, ""))
+        .logins(&[(&place(&registry), "alice:s3cret")])
+        .start();
+    assert!(place(&registry).starts_with("[::1]:"));
+    assert_eq!(service.listing(), versions(1).1);
+    let heads = registry.take_heads();
+    assert_eq!(heads[0].header("host"), Some(&*place(&registry)));
+}
+
+#[test]
+fn row_n4_a_registry_at_an_ipv6_address_may_have_tls() {
+    let authority = Authority::new();
+    let registry = Registry::on("[::1]:0", Some(authority.server(&["::1"])));
+    registry.put("hello", versions(1).0);
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    assert_eq!(service.listing(), versions(1).1);
+}
+
+#[test]
+fn row_g1_a_name_that_is_none_never_reaches_a_registry() {
+    let registry = Registry::with_hello(versions(1).0);
+    let service = Service::start(settings(&registry, ""));
+    let long = format!("/{}/SHA256SUMS", "a".repeat(256));
+    for target in [
+        "/Hello/SHA256SUMS",
+        "/hello..x/SHA256SUMS",
+        "/-hello/SHA256SUMS",
+        "/hello%2f..%2fother/SHA256SUMS",
+        &long,
+    ] {
+        let status = service.get(target).status;
+        assert!([400, 404].contains(&status), "{target}: {status}");
+    }
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_g2_a_first_component_that_is_a_host_is_one() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::start();
+    let other = Registry::with_hello(hello);
+    let allow = format!("allow = [\"{}\"]\n", other.address);
+    let service = Service::start(settings(&registry, &allow));
+    let response = service.get(&format!("/{}/hello/SHA256SUMS", other.address));
+    assert_eq!((response.status, response.text()), (200, &*listing));
+    assert_eq!(registry.take_requests(), [""; 0]);
+}

@@ -1,0 +1,182 @@
+//! No password and no token is ever in the log, however much is logged.
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+use serde_json::json;
+
+use crate::downloads::one_image;
+use crate::listings::{ANEW, later, settings, versions};
+use crate::registry::{Fault, Guard, Registry};
+use crate::service::{Log, Service, Setup};
+use crate::tls::Authority;
+use crate::tokens::TokenServer;
+
+const PASSWORD: &str = "pa55w0rd-0f-alice";
+const LOGIN: &str = "alice:pa55w0rd-0f-alice";
+const REFRESH: &str = "r3fresh-t0ken-0f-bob";
+const RAW: &str = "r4w-registry-t0ken-0f-carol";
+const SIGNATURE: &str = "s1gnature-0f-a-url";
+
+/// As it may stand in a log: as it is, in base64 of any kind and offset, in hex, as a list of bytes.
+fn spellings(secret: &str) -> Vec<String> {
+    let bytes = secret.as_bytes();
+    let hex = |separator: &str| {
+        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.join(separator)
+    };
+    let decimal: Vec<_> = bytes.iter().map(u8::to_string).collect();
+    let length = bytes.len();
+    let mut found = vec![
+        secret.to_owned(),
+        // A hex dump breaks its lines.
+        secret[..length / 2].to_owned(),
+        secret[length / 2..].to_owned(),
+        hex(""),
+        hex(" "),
+        hex(":"),
+        decimal.join(", "),
+        BASE64_URL_SAFE_NO_PAD.encode(bytes),
+    ];
+    for before in 0..3 {
+        let shifted = [&b"xx"[..before], bytes].concat();
+        let encoded = BASE64_STANDARD_NO_PAD.encode(shifted);
+        // The letters at both ends hold bits of the neighbours too.
+        let start = if before == 0 { 0 } else { 4 };
+        found.push(encoded[start..encoded.len() - 2].to_owned());
+    }
+    found
+}
+
+fn assert_silent(log: &Log, secrets: &[String]) {
+    let lines: Vec<_> = log.lines().iter().map(|line| line.to_lowercase()).collect();
+    let is_of_a_request = |line: &String| line.contains("/v2/hello/tags/list");
+    assert!(
+        lines.iter().any(is_of_a_request),
+        "nothing was logged that could hold a secret: {lines:?}"
+    );
+    for secret in secrets {
+        for spelling in spellings(secret) {
+            let spelling = spelling.to_lowercase();
+            let found = lines.iter().find(|line| line.contains(&spelling));
+            assert_eq!(found, None, "{spelling} of {secret} is in the log");
+        }
+    }
+}
+
+fn loud(setup: Setup) -> Service {
+    setup
+        .env("RUST_LOG", "trace")
+        .env("RUST_BACKTRACE", "1")
+        .start()
+}
+
+#[test]
+fn a_secret_is_found_in_every_spelling() {
+    let line = format!("Authorization: Basic {}", BASE64_STANDARD.encode(LOGIN));
+    let found = |line: &str| spellings(PASSWORD).iter().any(|one| line.contains(one));
+    assert!(found(&line) && found(LOGIN) && !found("nothing of it"));
+    assert!(found(&BASE64_STANDARD.encode(format!("b:{PASSWORD}"))));
+    assert!(found(&BASE64_STANDARD.encode(format!("{PASSWORD}\0"))));
+}
+
+#[test]
+fn no_secret_is_in_the_log_of_a_whole_run() {
+    let image = crate::downloads::noise(200_000);
+    // Basic for one, tokens by GET, POST and refresh for others, a raw one, and a signed URL.
+    let authority = Authority::new();
+    let tokens = TokenServer::for_login(LOGIN);
+    let posted = TokenServer::for_login(LOGIN);
+    posted.set(|rules| rules.get = Some(405));
+    let refreshed = TokenServer::start();
+    refreshed.set(|rules| (rules.anonymous, rules.refresh) = (false, Some(REFRESH)));
+    let store = one_image(&image);
+    let guards = [
+        Guard::basic(&[LOGIN]),
+        tokens.guard(),
+        posted.guard(),
+        refreshed.guard(),
+        Guard::new(|request| request.header("authorization") == Some(&format!("Bearer {RAW}")))
+            .challenge("Basic"),
+    ];
+    let basic = json!({"auth": BASE64_STANDARD.encode(LOGIN)});
+    let entries = [
+        basic.clone(),
+        basic.clone(),
+        json!({"username": "alice", "password": PASSWORD}),
+        json!({"identitytoken": REFRESH}),
+        json!({"registrytoken": RAW}),
+    ];
+    let mut logs = Vec::new();
+    for (guard, entry) in guards.into_iter().zip(entries) {
+        for with_tls in [false, true] {
+            let tls = with_tls.then(|| authority.server(&["127.0.0.1"]));
+            let registry = Registry::on("127.0.0.1:0", tls);
+            registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
+            registry.fault("/v2/", Fault::Guard(guard.clone()));
+            if !with_tls {
+                let url = format!("http://{}/blobs/?sig={SIGNATURE}&path=", store.address);
+                registry.fault("/blobs/", Fault::Redirect(url));
+                store.fault("/blobs/?sig", Fault::Status(200));
+                store.fault("/blobs/?sig", Fault::Body(image.clone()));
+                store.fault_times(1, "/blobs/?sig", Fault::CutAfter(100_000));
+            }
+            let host = registry.address.to_string();
+            let auth = json!({"auths": {&*host: &entry}}).to_string();
+            let mut setup = Setup::new(settings(&registry, ANEW)).auth(&auth);
+            if with_tls {
+                setup = setup.certificate(&host, "ca.crt", &authority.pem());
+            }
+            // A token server in the clear gets no password of a registry that is not.
+            let trusted = [&tokens, &posted, &refreshed]
+                .map(|server| format!("\"{}\"", server.address))
+                .join(", ");
+            setup = setup.settings(&format!("trusted-hosts = [{trusted}]\n"));
+            let service = loud(setup);
+            service.listing();
+            let _ = service.get("/hello/hello-v1.raw");
+            for server in [&tokens, &posted, &refreshed] {
+                server.revoke();
+            }
+            later();
+            service.listing();
+            registry.fault(
+                "/v2/",
+                Fault::Guard(Guard::new(|_| false).challenge("Basic")),
+            );
+            later();
+            assert_eq!(service.get("/hello/SHA256SUMS").status, 403);
+            logs.push(service.log.clone());
+        }
+    }
+    let mut secrets: Vec<_> = [PASSWORD, LOGIN, REFRESH, RAW, SIGNATURE]
+        .map(str::to_owned)
+        .into();
+    for server in [&tokens, &posted, &refreshed] {
+        assert!(!server.take_asked().is_empty());
+        secrets.extend(server.tokens());
+    }
+    for log in logs {
+        assert_silent(&log, &secrets);
+    }
+}
+
+#[test]
+fn no_secret_is_in_the_log_of_a_run_that_fails() {
+    let tokens = TokenServer::for_login("alice:another");
+    for body in [
+        None,
+        Some(format!("{{\"token\":\"{RAW}\nx\"}}")),
+        Some(RAW.to_owned()),
+    ] {
+        let registry = Registry::with_hello(versions(1).0);
+        registry.fault("/v2/", Fault::Guard(tokens.guard()));
+        tokens.set(|rules| rules.anonymous = body.is_some());
+        tokens.set(|rules| rules.login = Some(if body.is_some() { LOGIN } else { "a:b" }));
+        tokens.set(|rules| rules.body = body.clone());
+        let service = loud(
+            Setup::new(settings(&registry, "")).logins(&[(&registry.address.to_string(), LOGIN)]),
+        );
+        assert_ne!(service.get("/hello/SHA256SUMS").status, 200);
+        assert_silent(&service.log, &[PASSWORD.to_owned(), RAW.to_owned()]);
+    }
+}

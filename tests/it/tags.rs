@@ -1,0 +1,218 @@
+//! Lists of tags, as registries page, cut and fill them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::content::Repository;
+use crate::listings::{ANEW, empty_listing, later, line, settings, versions};
+use crate::registry::{Fault, Guard, Link, Registry, count};
+use crate::service::Service;
+use crate::tokens::TokenServer;
+
+/// The first request of every listing.
+const FIRST: &str = "GET /v2/hello/tags/list?n=1000";
+
+#[test]
+fn row_t1_pages_are_followed_however_the_link_is_spelled() {
+    for (link, second) in [
+        (Link::Relative, "GET /v2/hello/tags/list?last=v1&n=2"),
+        (Link::Absolute, "GET /v2/hello/tags/list?last=v1&n=2"),
+        (Link::Cursor, "GET /v2/hello/tags/list?mark=2"),
+    ] {
+        let (hello, listing) = versions(7);
+        let registry = Registry::with_hello(hello);
+        registry.fault("/tags/list", Fault::Pages(2, link.clone()));
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), listing, "{link:?}");
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, FIRST), 1, "{link:?}");
+        assert_eq!(count(&requests, second), 1, "{link:?}");
+        assert_eq!(count(&requests, "/tags/list"), 4, "{link:?}");
+    }
+}
+
+#[test]
+fn row_t2_a_link_to_another_host_is_followed_at_the_same_one() {
+    let stranger = Registry::on("127.0.0.2:0", None);
+    stranger.put("hello", versions(7).0);
+    let (hello, listing) = versions(7);
+    let registry = Registry::with_hello(hello);
+    let origin = format!("http://{}", stranger.address);
+    registry.fault("/tags/list", Fault::Pages(2, Link::Foreign(origin)));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    assert_eq!(stranger.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_t3_links_are_read_in_any_spelling() {
+    let next = "/v2/hello/tags/list?last=v1&n=2";
+    for header in [
+        format!("<{next}>;rel=\"next\""),
+        format!("<{next}>;\trel=next"),
+        format!("<{next}>; title=\"a, b; c\"; REL=\"NEXT\""),
+        format!("</elsewhere>; rel=\"prev\", <{next}>; rel=\"next\""),
+        format!("<{next}>; rel=\"last next\""),
+    ] {
+        let (hello, listing) = versions(4);
+        let registry = Registry::with_hello(hello);
+        registry.fault("/tags/list", Fault::Pages(2, Link::Relative));
+        registry.fault("n=1000$", Fault::Header("Link", Some(header.clone())));
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), listing, "{header}");
+    }
+}
+
+#[test]
+fn row_t3_what_is_no_link_to_a_next_page_ends_the_list() {
+    let page = "</v2/hello/tags/list?last=v1&n=2>";
+    for header in [
+        "nonsense".to_owned(),
+        page.to_owned(),
+        format!("{page}; rel=\"prev\""),
+        "</v2/hello/tags/list; rel=\"next\"".to_owned(),
+    ] {
+        let registry = Registry::with_hello(versions(4).0);
+        registry.fault("/tags/list", Fault::Pages(2, Link::Relative));
+        registry.fault("n=1000$", Fault::Header("Link", Some(header.clone())));
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), versions(2).1, "{header}");
+    }
+}
+
+/// docker-registry 2.8 does this.
+#[test]
+fn row_t4_a_list_that_ignores_n_and_has_no_order_is_asked_for_once() {
+    let (hello, listing) = versions(4);
+    let registry = Registry::with_hello(hello);
+    let body = json!({"name": "hello", "tags": ["v3", "v0", "v2", "v1", "v2"]}).to_string();
+    registry.fault("/tags/list", Fault::Body(body.into_bytes()));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
+}
+
+#[test]
+fn row_t4_a_page_that_names_itself_as_the_next_ends_the_list() {
+    let registry = Registry::with_hello(versions(4).0);
+    registry.fault("/tags/list", Fault::Pages(2, Link::Itself));
+    let service = Service::start(settings(&registry, ""));
+    let begin = Instant::now();
+    assert_eq!(service.listing(), versions(2).1);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
+}
+
+#[test]
+fn row_t5_who_refuses_n_is_asked_without() {
+    let (hello, listing) = versions(3);
+    let registry = Registry::with_hello(hello);
+    registry.fault("/tags/list?", Fault::Status(400));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    let requests = registry.take_requests();
+    assert_eq!(count(&requests, FIRST), 1);
+    assert_eq!(count(&requests, "GET /v2/hello/tags/list$"), 1);
+    assert_eq!(count(&requests, "/tags/list"), 2);
+}
+
+/// A 400 is no sign of an old token where a new one gets the same.
+#[test]
+fn row_t5_who_refuses_n_and_wants_a_login_is_asked_without() {
+    let (hello, listing) = versions(3);
+    let registry = Registry::with_hello(hello);
+    let tokens = TokenServer::start();
+    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    registry.fault("/tags/list?", Fault::Status(400));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    let asked = tokens.take_asked().len();
+    assert!((1..=2).contains(&asked), "{asked} tokens");
+}
+
+/// crane's registry does this. That a list is full is told by its entries, usable or not.
+#[test]
+fn row_t6_a_full_page_without_a_link_is_asked_for_again_without_n() {
+    let (hello, listing) = versions(3);
+    for (entries, lists) in [(999, 1), (1000, 2), (1001, 1)] {
+        let registry = Registry::with_hello(hello.clone());
+        let mut tags = vec![json!(null); entries];
+        tags[0] = json!("v1");
+        let page = json!({"name": "hello", "tags": tags}).to_string();
+        registry.fault(FIRST, Fault::Body(page.into_bytes()));
+        let service = Service::start(settings(&registry, ""));
+        let expected = match lists {
+            1 => line(b"image 1", "hello-v1.raw"),
+            _ => listing.clone(),
+        };
+        assert_eq!(service.listing(), expected, "{entries}");
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, "/tags/list"), lists, "{entries}");
+    }
+}
+
+#[test]
+fn rows_t7_t8_and_t10_a_list_keeps_its_tags_and_drops_the_rest() {
+    let long = format!("\"{}\"", "x".repeat(129));
+    let sha512 = format!("\"sha512:{}\"", "0f".repeat(64));
+    for (list, kept, why) in [
+        (r#"{"tags":null}"#.to_owned(), 0, "null for an empty list"),
+        ("{}".to_owned(), 0, "nothing for an empty list"),
+        (r#"{"tags":[]}"#.to_owned(), 0, "empty"),
+        (
+            r#"{"tags":["v0",null,"v1",7,{},[]],"child":[],"manifest":{"x":{}}}"#.to_owned(),
+            2,
+            "entries that are no text, keys that nobody knows",
+        ),
+        (
+            format!(r#"{{"tags":[{sha512},"-ot-beta",".v","a/b","ü","",{long},"v0","v1"]}}"#),
+            2,
+            "entries that are no tags",
+        ),
+    ] {
+        let registry = Registry::with_hello(versions(2).0);
+        registry.fault("/tags/list", Fault::Body(list.into_bytes()));
+        let text = Some("text/plain; charset=utf-8".to_owned());
+        registry.fault("/tags/list", Fault::Header("Content-Type", text));
+        let service = Service::start(settings(&registry, ""));
+        let expected = match kept {
+            0 => empty_listing(),
+            n => versions(n).1,
+        };
+        assert_eq!(service.listing(), expected, "{why}");
+        let requests = registry.take_requests();
+        assert_eq!(requests.len(), 1 + kept, "{why}: {requests:?}");
+    }
+}
+
+#[test]
+fn row_t9_only_an_emptied_repository_is_an_empty_listing() {
+    let registry = Registry::with_hello(versions(1).0);
+    registry.put("emptied", Repository::default());
+    let service = Service::start(settings(&registry, ANEW));
+    let status = |name: &str| service.get(&format!("/{name}/SHA256SUMS")).status;
+    assert_eq!((status("emptied"), status("missing")), (200, 404));
+    registry.fault("/tags/list", Fault::Status(403));
+    later();
+    assert_eq!((status("emptied"), status("missing")), (403, 403));
+    registry.behave();
+    registry.fault("/tags/list", Fault::Guard(Guard::basic(&["a:b"])));
+    later();
+    assert_eq!((status("emptied"), status("missing")), (403, 403));
+}
+
+#[test]
+fn row_t12_tags_of_signatures_and_referrers_are_not_asked_for() {
+    let (mut hello, listing) = versions(1);
+    let hex = "0f".repeat(32);
+    for end in ["", ".sig", ".att", ".sbom", ".0a1b2c.meta"] {
+        hello.oras_push(&format!("sha256-{hex}{end}"), "x.raw", b"no version");
+        hello.oras_push(&format!("sha512-{hex}{end}"), "x.raw", b"no version");
+    }
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    let requests = registry.take_requests();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+}
