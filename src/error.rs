@@ -76,6 +76,8 @@ pub enum Error {
     Blocked { registry: String, prefix: String },
     /// The registry's certificate is not one we trust, or ours not one it trusts.
     Untrusted { host: String, cause: Cause },
+    /// The registry wants a certificate of ours, and not the one it got, if any.
+    WantsCertificate { host: String, cause: Cause },
     /// TLS was spoken to something that does not speak it.
     NotTls { host: String, cause: Cause },
     /// Plain HTTP was spoken to something that speaks TLS.
@@ -151,6 +153,7 @@ impl Error {
             | Error::Service { .. } => 500,
             Error::Unreachable { .. }
             | Error::Untrusted { .. }
+            | Error::WantsCertificate { .. }
             | Error::NotTls { .. }
             | Error::NeedsTls { .. }
             | Error::Broken { .. }
@@ -182,6 +185,7 @@ impl Error {
             Error::Unreachable { .. }
                 | Error::MirrorsToo { .. }
                 | Error::Untrusted { .. }
+                | Error::WantsCertificate { .. }
                 | Error::NotTls { .. }
                 | Error::NeedsTls { .. }
                 | Error::Busy { .. }
@@ -317,6 +321,11 @@ impl fmt::Display for Error {
                 "certificate of {host} is not trusted; a private CA belongs into \
                  /etc/containers/certs.d/{host}/ca.crt"
             ),
+            Error::WantsCertificate { host, .. } => write!(
+                f,
+                "{host} wants a client certificate that it accepts; it belongs into \
+                 /etc/containers/certs.d/{host}/ as NAME.cert and NAME.key"
+            ),
             Error::NotTls { host, .. } => write!(
                 f,
                 "{host} does not speak TLS; if that is meant, registries.conf must say insecure = true"
@@ -392,6 +401,7 @@ impl StdError for Error {
             Error::Unreachable { cause, .. }
             | Error::Broken { cause, .. }
             | Error::Untrusted { cause, .. }
+            | Error::WantsCertificate { cause, .. }
             | Error::NotTls { cause, .. } => Some(cause.as_ref()),
             Error::File { cause, .. } | Error::Service { cause, .. } => Some(cause.as_ref()),
             Error::NoSocket { cause, .. } => cause.as_ref().map(|cause| cause.as_ref() as _),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use log::{debug, warn};
+use rustls::AlertDescription;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::{Agent, Body, BodyReader, Timeout};
@@ -518,10 +519,27 @@ fn tls_failure(url: String, error: &rustls::Error) -> Error {
     let cause = Arc::new(error.clone());
     match error {
         rustls::Error::InvalidCertificate(_) => Error::Untrusted { host, cause },
+        rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
+            Error::WantsCertificate { host, cause }
+        }
         // What a server that speaks plain HTTP says to a TLS hello.
         rustls::Error::InvalidMessage(_) => Error::NotTls { host, cause },
         _ => Error::Unreachable { url, cause },
     }
+}
+
+/// What servers say that want another client certificate, or one at all (RFC 8446 §6.2).
+fn is_about_our_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+    )
 }
 
 /// What a body that broke off means. ureq wraps its own errors in an io::Error there.

@@ -12,12 +12,15 @@ leaves() {
 check idle-exit leaves
 
 stays() {
-    local pid
+    local pid client
     answers
     pid=$(main_pid)
     # longer than the timeout, and never silent
-    fetch --limit-rate 32M --output /dev/null "$URL/big/big-v1.raw"
+    fetch --limit-rate 16M --output /dev/null "$URL/big/big-v1.raw" &
+    client=$!
+    sleep 3
     same "the process" "$pid" "$(main_pid)"
+    wait "$client"
 }
 check download-is-not-idle stays
 

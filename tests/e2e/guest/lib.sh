@@ -57,10 +57,10 @@ unconfigure() {
 # systemd remarks that the socket may start it again: that is the idea.
 stop_service() { systemctl stop "$SERVICE" 2>/dev/null; }
 
-# news - what the journal has of the service since the last time
+# news [OPTION…] - what the journal has of the service since the last time
 news() {
     journalctl --sync
-    journalctl --cursor-file=/run/news.cursor --unit="$SERVICE" --output=cat
+    journalctl --cursor-file=/run/news.cursor --unit="$SERVICE" --output=cat "$@"
 }
 
 # ---- the registry
