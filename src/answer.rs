@@ -7,18 +7,37 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::address::{Address, Asked, Directory, View};
-use crate::digest::Digest;
+use crate::address::{Address, Asked, View};
+use crate::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::http::{Answer, Body, Request};
 use crate::listing::File;
-use crate::name::{FileName, RepositoryAddress};
+use crate::name::FileName;
 use crate::page;
 use crate::payload::{Origin, Resumed, Verified};
 use crate::settings::{Blobs, Settings};
-use crate::snapshot::{Snapshot, Snapshots};
+use crate::snapshot::{Directory, Snapshot, Snapshots};
 use crate::source::Upstream;
+
+/// The type of listings and checksums.
+const TEXT: &str = "text/plain";
+/// The type of everything else.
+const OCTETS: &str = "application/octet-stream";
+/// The images that have side files.
+const RAW: &str = ".raw";
+/// What the older clients of KubeSolo OS ask for.
+const LATEST: &str = "latest.json";
+/// What is encoded in a name that goes into a URL.
+const NOT_IN_PATHS: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?');
 
 /// What answers requests.
 pub struct Service {
@@ -42,83 +61,187 @@ impl Service {
                 method: request.method.clone(),
             });
         }
-        let (repository, view, asked) = match Address::parse(&request.target)? {
+        let (directory, asked) = match Address::parse(&request.target)? {
             Address::Start => {
-                return Ok(Answer::text(page::MEDIA_TYPE, page::start(&self.settings)));
+                return Ok(Answer::bytes(page::MEDIA_TYPE, page::start(&self.settings)));
             }
             Address::In {
                 repository,
                 view,
                 file,
-            } => (repository, view, file),
+            } => (Directory { repository, view }, file),
         };
-        if view != View::Tags {
-            return Err(Error::NotOffered {
-                what: Directory(&repository, &view).to_string(),
-                why: "one artifact as a directory of its own is not served yet".into(),
-            });
-        }
         match asked {
             Asked::Page => {
-                let snapshot = self.snapshots.listing(&repository)?;
-                Ok(Answer::text(
-                    page::MEDIA_TYPE,
-                    page::repository(&repository, &snapshot.listing),
-                ))
+                let snapshot = self.snapshots.listing(&directory)?;
+                let page = page::directory(&directory.to_string(), &snapshot.listing);
+                Ok(Answer::bytes(page::MEDIA_TYPE, page))
             }
             Asked::Listing => {
-                let snapshot = self.snapshots.listing(&repository)?;
-                Ok(Answer::text(
-                    "text/plain",
-                    snapshot.listing.text(tomorrow()),
-                ))
+                let snapshot = self.snapshots.listing(&directory)?;
+                Ok(match &snapshot.signed {
+                    Some(signed) => Answer::bytes(TEXT, signed.list.clone()),
+                    None => Answer::bytes(TEXT, snapshot.listing.text(tomorrow())),
+                })
             }
-            Asked::Signature(name) => Err(Error::NotOffered {
-                what: format!("{repository}/{name}"),
-                why: "the listing is not signed; Verify=no in the transfer file takes it as it is"
-                    .into(),
-            }),
-            Asked::ChecksumOf(name) => {
-                let (_, File { digest, .. }) = self.snapshots.find(&repository, &name)?;
-                Ok(Answer::text(
-                    "text/plain",
-                    format!("{}  {name}\n", digest.hex()),
-                ))
-            }
-            Asked::File(name) => self.file(request, &repository, &name),
+            Asked::Signature(name) => self.signature(&directory, &name),
+            Asked::ChecksumOf(name) => self.checksum_of(request, &directory, &name),
+            Asked::File(name) if name.as_str() == LATEST => self.latest(request, &directory),
+            Asked::File(name) => match side_file_of(&name) {
+                Some((image, form)) => self.side_file(request, &directory, &name, &image, form),
+                None => self.file(request, &directory, &name),
+            },
         }
     }
 
-    fn file(
+    /// A file's line. A file of that name that a publisher offers comes first.
+    fn checksum_of(
         &self,
         request: &Request,
-        repository: &RepositoryAddress,
+        directory: &Directory,
         name: &FileName,
     ) -> Result<Answer> {
-        let (snapshot, File { digest, size, .. }) = self.snapshots.find(repository, name)?;
+        let own = format!("{name}.sha256").parse().ok();
+        let found = self.snapshots.find(directory, name);
+        match (found, own) {
+            (Ok((snapshot, _)), Some(own)) if snapshot.listing.files.contains_key(&own) => {
+                self.file(request, directory, &own)
+            }
+            (Err(Error::NotOffered { .. }), Some(own)) => self.file(request, directory, &own),
+            (found, _) => {
+                let (_, File { digest, .. }) = found?;
+                Ok(Answer::bytes(TEXT, format!("{}  {name}\n", digest.hex())))
+            }
+        }
+    }
+
+    /// What an image says of itself. A file of that name that a publisher offers comes first.
+    fn side_file(
+        &self,
+        request: &Request,
+        directory: &Directory,
+        name: &FileName,
+        image: &FileName,
+        form: SideForm,
+    ) -> Result<Answer> {
+        let (snapshot, file) = match self.snapshots.find(directory, image) {
+            Ok(found) => found,
+            Err(Error::NotOffered { .. }) => return self.file(request, directory, name),
+            Err(error) => return Err(error),
+        };
+        if snapshot.listing.files.contains_key(name) {
+            return self.file(request, directory, name);
+        }
+        let mut metadata = self.snapshots.metadata(directory, &snapshot, &file)?;
+        let stem = image.as_str().strip_suffix(RAW).unwrap_or(image.as_str());
+        if let Some(architecture) = Architecture::at_end_of(stem) {
+            metadata.add("ARCHITECTURE", architecture.as_str());
+        }
+        if !metadata.has_id() {
+            return Err(Error::NotOffered {
+                what: format!("{directory}/{name}"),
+                why: "the image's publisher says nowhere for which ID it is; an annotation ID=… would do".into(),
+            });
+        }
+        Ok(match form {
+            SideForm::Manifest => Answer::bytes("application/gzip", metadata.manifest_gz(stem)),
+            SideForm::Json => Answer::bytes("application/json", metadata.json(image.as_str())),
+        })
+    }
+
+    /// The signature of the list that was given out, from the same artifact.
+    fn signature(&self, directory: &Directory, name: &str) -> Result<Answer> {
+        let snapshot = self.snapshots.having(directory, |_| true)?;
+        let found = snapshot
+            .signed
+            .as_ref()
+            .and_then(|signed| signed.signatures.get(name));
+        let not_offered = |why: &str| Error::NotOffered {
+            what: format!("{directory}/{name}"),
+            why: why.to_owned(),
+        };
+        match found {
+            Some(signature) => Ok(Answer::bytes(OCTETS, signature.clone())),
+            None if snapshot.signed.is_some() => Err(not_offered(
+                "its publisher did not sign the list in this form",
+            )),
+            None => Err(not_offered(
+                "the listing is not signed; Verify=no in the transfer file takes it as it is",
+            )),
+        }
+    }
+
+    /// `latest.json` of KubeSolo OS, with URLs that lead back here.
+    fn latest(&self, request: &Request, directory: &Directory) -> Result<Answer> {
+        let snapshot = self.snapshots.listing(directory)?;
+        if let Ok(own) = LATEST.parse()
+            && snapshot.listing.files.contains_key(&own)
+        {
+            return self.file(request, directory, &own);
+        }
+        let host = request
+            .host
+            .as_ref()
+            .map_or("localhost:5001", |host| host.as_str());
+        let url_of = |digest| {
+            let (name, _) = snapshot
+                .listing
+                .files
+                .iter()
+                .find(|(_, file)| file.digest == digest)?;
+            Some(format!(
+                "http://{host}/{directory}/{}",
+                utf8_percent_encode(name.as_str(), NOT_IN_PATHS)
+            ))
+        };
+        let label = match &directory.view {
+            View::Tag(tag) => tag.to_string(),
+            View::Tags | View::Digest(_) => String::new(),
+        };
+        match snapshot
+            .kubesolo
+            .as_ref()
+            .and_then(|release| release.latest_json(&label, url_of))
+        {
+            Some(json) => Ok(Answer::bytes("application/json", json)),
+            None => Err(Error::NotOffered {
+                what: format!("{directory}/{LATEST}"),
+                why: "only a KubeSolo OS release has it, as in /<repository>:<tag>/latest.json"
+                    .into(),
+            }),
+        }
+    }
+
+    fn file(&self, request: &Request, directory: &Directory, name: &FileName) -> Result<Answer> {
+        let (snapshot, file) = self.snapshots.find(directory, name)?;
+        if let Some(text) = file.text {
+            return Ok(Answer::bytes(OCTETS, text));
+        }
+        let (digest, source) = (file.digest, snapshot.source_of(&file));
         if snapshot.blobs == Blobs::Redirect
-            && let Some(url) = snapshot.source.blob_url(digest)?
+            && let Some(url) = source.blob_url(digest)?
         {
             let mut answer = Answer::empty(307);
             answer.headers.push(("Location", url));
             return Ok(answer);
         }
+        let size = match file.size {
+            Some(size) => size,
+            None => source.blob_size(digest)?,
+        };
         let body = if request.is_head() {
             Body::SizeOnly(size)
         } else {
-            let what = format!("{repository}/{name} ({digest})");
-            let blob = Resumed::open(
-                Blob {
-                    snapshot,
-                    digest,
-                    size,
-                },
-                what.clone(),
+            let what = format!("{directory}/{name} ({digest})");
+            let origin = Blob {
+                snapshot: snapshot.clone(),
+                file,
                 size,
-            )?;
+            };
+            let blob = Resumed::open(origin, what.clone(), size)?;
             Body::Blob(Verified::new(Box::new(blob), what, digest, size), size)
         };
-        let headers = vec![("Content-Type", "application/octet-stream".to_owned())];
+        let headers = vec![("Content-Type", OCTETS.to_owned())];
         Ok(Answer {
             status: 200,
             headers,
@@ -127,16 +250,35 @@ impl Service {
     }
 }
 
+/// In which form a file beside an image says what the image is.
+#[derive(Clone, Copy)]
+enum SideForm {
+    Manifest,
+    Json,
+}
+
+/// The image that a name is a side file of: `<image>.manifest.gz` or `<image>.raw.json`.
+fn side_file_of(name: &FileName) -> Option<(FileName, SideForm)> {
+    let name = name.as_str();
+    let (stem, form) = match name.strip_suffix(".manifest.gz") {
+        Some(stem) => (stem, SideForm::Manifest),
+        None => (name.strip_suffix(".raw.json")?, SideForm::Json),
+    };
+    Some((format!("{stem}{RAW}").parse().ok()?, form))
+}
+
 /// A blob of a snapshot, to be read from any of its bytes on.
 struct Blob {
     snapshot: Arc<Snapshot>,
-    digest: Digest,
+    file: File,
     size: u64,
 }
 
 impl Origin for Blob {
     fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
-        self.snapshot.source.blob(self.digest, self.size, from)
+        self.snapshot
+            .source_of(&self.file)
+            .blob(self.file.digest, self.size, from)
     }
 }
 

@@ -43,6 +43,15 @@ impl Architecture {
         NAMES.iter().position(|row| row.0 == name).map(Self)
     }
 
+    /// The one whose name a file's name ends in: `strace-30.3.x86-64`.
+    pub fn at_end_of(stem: &str) -> Option<Self> {
+        let is_at_end = |name: &str| {
+            stem.strip_suffix(name)
+                .is_some_and(|rest| rest.ends_with(['-', '.', '_']))
+        };
+        NAMES.iter().position(|row| is_at_end(row.1)).map(Self)
+    }
+
     /// systemd's name.
     pub fn as_str(self) -> &'static str {
         NAMES[self.0].1
@@ -107,6 +116,23 @@ mod tests {
         assert_eq!(Architecture::of_oci("amd64"), "x86-64".parse().ok());
         assert_eq!(Architecture::of_oci("ppc64le"), "ppc64-le".parse().ok());
         assert_eq!(Architecture::of_oci("x86_64"), None);
+    }
+
+    #[test]
+    fn names_of_files_end_in_them() {
+        for (stem, expected) in [
+            ("strace-30.3.x86-64", Some("x86-64")),
+            ("k8s-v1-arm64", Some("arm64")),
+            ("k8s-v1-ppc64-le", Some("ppc64-le")),
+            ("charm", None),
+            ("arm64", None),
+        ] {
+            assert_eq!(
+                Architecture::at_end_of(stem).map(Architecture::as_str),
+                expected,
+                "{stem}"
+            );
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::snapshot::Directory;
+
 /// Serves OCI registries to systemd-sysupdate.
 ///
 /// Without a command it serves. It is meant to be started by sysext-oci-proxy.socket, and leaves
@@ -28,6 +30,45 @@ pub struct CommandLine {
 pub enum Command {
     /// Answer systemd-sysupdate on the socket that systemd hands over (the default)
     Serve(Serve),
+    /// Show the files of a repository, as systemd-sysupdate would see them
+    List(List),
+    /// Show the manifest and the config of one artifact as JSON
+    Inspect(Inspect),
+    /// Show where to fetch a layer, with the headers that takes, as JSON
+    Url(Url),
+}
+
+/// What to list.
+#[derive(Args, Clone, Debug)]
+pub struct List {
+    /// What an address has between its slashes: REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, or a name in the settings
+    #[arg(value_name = "REPOSITORY")]
+    pub directory: Directory,
+    /// Show also what is not offered, and why
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to inspect.
+#[derive(Args, Clone, Debug)]
+pub struct Inspect {
+    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
+    #[arg(value_name = "REFERENCE")]
+    pub directory: Directory,
+}
+
+/// What to locate.
+#[derive(Args, Clone, Debug)]
+pub struct Url {
+    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
+    #[arg(value_name = "REFERENCE")]
+    pub directory: Directory,
+    /// Which file of it: kernel, initramfs, rootfs, squashfs, uki, iso, disk, or what its name ends in
+    #[arg(long, value_name = "LAYER")]
+    pub layer: Option<String>,
 }
 
 /// How to serve.
@@ -39,6 +80,11 @@ pub struct Serve {
 }
 
 impl CommandLine {
+    /// Is this the service, rather than a look at something?
+    pub fn is_to_serve(&self) -> bool {
+        matches!(self.command, None | Some(Command::Serve(_)))
+    }
+
     /// The command, which is to serve if none was given. Its options may stand before it.
     pub fn command(self) -> Command {
         let before = self.serve;
@@ -47,6 +93,7 @@ impl CommandLine {
             Some(Command::Serve(serve)) => Command::Serve(Serve {
                 listen: serve.listen.or(before.listen),
             }),
+            Some(other) => other,
         }
     }
 }
@@ -69,7 +116,9 @@ mod tests {
         ] {
             let line = parse(words).unwrap();
             assert_eq!(line.config.as_deref(), Some("/c".as_ref()), "{words}");
-            let Command::Serve(Serve { listen }) = line.command();
+            let Command::Serve(Serve { listen }) = line.command() else {
+                panic!("{words} does not serve")
+            };
             assert_eq!(listen, Some("127.0.0.1:1".parse().unwrap()), "{words}");
         }
         assert!(

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{HTTPVersion, Header, Response};
 
 use crate::error::{Error, Result};
+use crate::name::Host;
 use crate::payload::Verified;
 
 /// Largest head of a request.
@@ -35,6 +36,8 @@ pub struct Request {
     pub method: String,
     /// The target of the request line: path and query.
     pub target: String,
+    /// What the client calls us: `localhost:5001`.
+    pub host: Option<Host>,
     /// `Accept` names `text/html`: a person with a browser.
     pub wants_html: bool,
     /// The `x` of HTTP/1.x.
@@ -57,7 +60,7 @@ pub struct Answer {
 /// The body of an answer. Its length is always known.
 pub enum Body {
     /// All of it.
-    Text(String),
+    Bytes(Vec<u8>),
     /// A blob to come, and its size.
     Blob(Verified<Box<dyn Read + Send>>, u64),
     /// The size alone, for HEAD.
@@ -81,12 +84,12 @@ impl Request {
 }
 
 impl Answer {
-    /// An answer of text.
-    pub fn text(media_type: &'static str, text: String) -> Self {
+    /// An answer that is at hand.
+    pub fn bytes(media_type: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             status: 200,
             headers: vec![("Content-Type", media_type.to_owned())],
-            body: Body::Text(text),
+            body: Body::Bytes(bytes.into()),
         }
     }
 
@@ -95,7 +98,7 @@ impl Answer {
         Self {
             status,
             headers: Vec::new(),
-            body: Body::Text(String::new()),
+            body: Body::Bytes(Vec::new()),
         }
     }
 
@@ -118,7 +121,7 @@ impl Answer {
 
     fn size(&self) -> u64 {
         match &self.body {
-            Body::Text(text) => text.len() as u64,
+            Body::Bytes(bytes) => bytes.len() as u64,
             Body::Blob(_, size) | Body::SizeOnly(size) => *size,
         }
     }
@@ -224,6 +227,7 @@ impl Connection {
         let request = Request {
             method: String::new(),
             target: String::new(),
+            host: None,
             wants_html: false,
             minor: 1,
             keeps_alive: false,
@@ -281,6 +285,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
     let request = Request {
         method: method.to_owned(),
         target: origin_form(target).to_owned(),
+        host: named("Host").find_map(|host| std::str::from_utf8(host).ok()?.trim().parse().ok()),
         wants_html: has_word("Accept", "text/html"),
         minor,
         keeps_alive: minor == 1 && !has_word("Connection", "close"),
@@ -305,9 +310,9 @@ fn write_answer(
 ) -> Result<(), Interrupted> {
     let mut bytes = head(request, &answer, keeps_alive);
     match answer.body {
-        Body::Text(text) => {
+        Body::Bytes(body) => {
             if !request.is_head() {
-                bytes.extend_from_slice(text.as_bytes());
+                bytes.extend_from_slice(&body);
             }
             stream.write_all(&bytes).map_err(Interrupted::Client)
         }
@@ -383,6 +388,7 @@ mod tests {
         let expected = Request {
             method: "GET".into(),
             target: "/k8s/SHA256SUMS".into(),
+            host: "localhost:5001".parse().ok(),
             wants_html: false,
             minor: 1,
             keeps_alive: true,
@@ -449,7 +455,7 @@ mod tests {
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n{close}\r\n{body}"
             )
         };
-        let answer = || Answer::text("text/plain", long.clone());
+        let answer = || Answer::bytes("text/plain", long.clone());
         assert_eq!(sent("GET", answer(), true), expected(&long, ""));
         assert_eq!(
             sent("GET", answer(), false),

@@ -14,17 +14,30 @@ use crate::settings::Template;
 /// The digest of nothing, which stands beside names that are no files.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+/// Reasons given for the layers of one artifact.
+const MAX_REASONS: usize = 20;
+/// Longest reason, in characters: what strangers wrote is quoted in it.
+const MAX_REASON: usize = 1000;
+
 /// A file in a listing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct File {
     /// Of its bytes.
     pub digest: Digest,
-    /// In bytes.
-    pub size: u64,
+    /// In bytes; not known of a file that only a publisher's list names.
+    pub size: Option<u64>,
+    /// Which of the repository's sources has it.
+    pub source: usize,
     /// The tag it is offered by.
     pub tag: Tag,
+    /// Of the manifest that offers it; not known of a file that only a publisher's list names.
+    pub manifest: Option<Digest>,
+    /// What it runs on, as far as its manifest or index says.
+    pub architecture: Option<Architecture>,
     /// It comes from an entry of an index, rather than from a plain manifest.
     pub is_of_index: bool,
+    /// Its bytes, where they are no blob of their own.
+    pub text: Option<String>,
 }
 
 /// Something that is not listed, and why.
@@ -52,15 +65,25 @@ pub struct Naming<'a> {
     pub base: &'a str,
     /// The form, when the settings give one.
     pub template: Option<&'a Template>,
+    /// Which of the repository's sources the files are in.
+    pub source: usize,
+    /// A file that its publisher named keeps that name: in the directory of one artifact.
+    pub keeps_titles: bool,
 }
 
 /// One manifest that a tag led to.
 #[derive(Debug)]
 pub struct Artifact {
+    /// Its digest.
+    pub manifest: Digest,
     /// The architecture that its entry in an index is offered for.
     pub entry: Option<Architecture>,
+    /// What tells it from other entries for that architecture.
+    pub flavour: Option<String>,
     /// The architecture that a plain manifest says it is for, if one was asked for.
     pub plain: Option<Architecture>,
+    /// The version that it says it is, where that counts more than its tag.
+    pub version: Option<String>,
     /// What it offers.
     pub recognised: Recognised,
 }
@@ -69,28 +92,76 @@ impl Listing {
     /// Adds what a tag leads to, under its names. Tags come in sorted order.
     pub fn add(&mut self, naming: &Naming<'_>, tag: &Tag, artifacts: Vec<Artifact>) {
         for artifact in artifacts {
-            for reason in &artifact.recognised.left_out {
+            let reasons = &artifact.recognised.left_out;
+            for reason in reasons.iter().take(MAX_REASONS) {
                 self.leave_out(tag, reason.clone());
             }
-            match name_offers(naming, tag, &artifact) {
-                Ok(named) => {
-                    for (name, offer) in named {
-                        let file = File {
-                            digest: offer.digest,
-                            size: offer.size,
-                            tag: tag.clone(),
-                            is_of_index: artifact.entry.is_some(),
-                        };
-                        self.insert(name, file);
-                    }
+            if let Some(more) = reasons.len().checked_sub(MAX_REASONS).filter(|n| *n > 0) {
+                self.leave_out(tag, format!("and {more} more of its layers"));
+            }
+            let named = match name_offers(naming, tag, &artifact) {
+                Ok(named) => named,
+                Err(reason) => {
+                    self.leave_out(tag, reason);
+                    continue;
                 }
-                Err(reason) => self.leave_out(tag, reason),
+            };
+            for (name, offer) in named {
+                let file = File {
+                    digest: offer.digest,
+                    size: Some(offer.size),
+                    source: naming.source,
+                    tag: tag.clone(),
+                    manifest: Some(artifact.manifest),
+                    architecture: artifact.entry.or(artifact.plain),
+                    is_of_index: artifact.entry.is_some(),
+                    text: offer.text.clone(),
+                };
+                match name.parse() {
+                    Ok(name) => self.insert(name, file),
+                    Err(reason) => self.leave_out(tag, reason),
+                }
             }
         }
     }
 
+    /// Adds another source's files to a merged directory.
+    pub fn merge(&mut self, other: Self) {
+        self.left_out.extend(other.left_out);
+        for (name, file) in other.files {
+            self.insert(name, file);
+        }
+    }
+
+    /// The names in a publisher's own list. Lines that are none are left to systemd to refuse.
+    pub fn of_signed(list: &[u8]) -> Self {
+        let tag = Tag::of_listing();
+        let mut listing = Self::default();
+        for line in list.split(|byte| *byte == b'\n') {
+            let Some((digest, name)) = parse_line(line) else {
+                continue;
+            };
+            let file = File {
+                digest,
+                size: None,
+                source: 0,
+                tag: tag.clone(),
+                manifest: None,
+                architecture: None,
+                is_of_index: false,
+                text: None,
+            };
+            listing.files.entry(name).or_insert(file);
+        }
+        listing
+    }
+
     /// Notes that a tag or a part of it is not listed.
-    pub fn leave_out(&mut self, tag: &Tag, reason: String) {
+    pub fn leave_out(&mut self, tag: &Tag, mut reason: String) {
+        if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+            reason.truncate(end);
+            reason.push('…');
+        }
         self.left_out.push(LeftOut {
             tag: tag.clone(),
             reason,
@@ -99,7 +170,7 @@ impl Listing {
 
     /// Two tags at one name: one line if they have one digest, else the plain manifest wins over an
     /// index's entry, else the first tag by name.
-    fn insert(&mut self, name: FileName, file: File) {
+    pub fn insert(&mut self, name: FileName, file: File) {
         let Some(first) = self.files.get(&name) else {
             self.files.insert(name, file);
             return;
@@ -136,26 +207,40 @@ impl Listing {
     }
 }
 
-/// Gives each offer of an artifact its name.
+/// `<64 hex>  <name>`, or ` *` before the name, as sha256sum writes it.
+fn parse_line(line: &[u8]) -> Option<(Digest, FileName)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (hex, rest) = line.split_at_checked(64)?;
+    let name = rest
+        .strip_prefix("  ")
+        .or_else(|| rest.strip_prefix(" *"))?;
+    let digest = format!("sha256:{}", hex.to_ascii_lowercase())
+        .parse()
+        .ok()?;
+    Some((digest, name.parse().ok()?))
+}
+
+/// Gives each offer of an artifact its name, unchecked.
 fn name_offers<'a>(
     naming: &Naming<'_>,
     tag: &Tag,
     artifact: &'a Artifact,
-) -> Result<Vec<(FileName, &'a Offer)>, String> {
-    let stem = stem(naming, tag, artifact)?;
+) -> Result<Vec<(String, &'a Offer)>, String> {
     let offers = &artifact.recognised.offers;
     let has_rival = |offer: &Offer| {
         offers
             .iter()
             .any(|other| other.suffix == offer.suffix && other.digest != offer.digest)
     };
-    let mut named: Vec<(FileName, &Offer)> = Vec::new();
+    let mut named: Vec<(String, &Offer)> = Vec::new();
     for offer in offers {
-        let suffix = match &offer.long_suffix {
-            Some(long) if has_rival(offer) => long,
-            _ => &offer.suffix,
+        let name = match (&offer.title, &offer.long_suffix) {
+            (Some(title), _) if naming.keeps_titles => title.clone(),
+            (_, Some(long)) if has_rival(offer) => {
+                format!("{}{long}", stem(naming, tag, artifact)?)
+            }
+            _ => format!("{}{}", stem(naming, tag, artifact)?, offer.suffix),
         };
-        let name: FileName = format!("{stem}{suffix}").parse()?;
         match named.iter().find(|(other, _)| *other == name) {
             Some((_, other)) if other.digest == offer.digest => {}
             Some(_) => return Err(format!("two of its layers would both be called {name}")),
@@ -167,7 +252,12 @@ fn name_offers<'a>(
 
 /// The name without its suffix.
 fn stem(naming: &Naming<'_>, tag: &Tag, artifact: &Artifact) -> Result<String, String> {
-    let (base, version) = (naming.base, tag.as_str());
+    let version = artifact.version.as_deref().unwrap_or(tag.as_str());
+    let version = match &artifact.flavour {
+        Some(flavour) => format!("{version}-{flavour}"),
+        None => version.to_owned(),
+    };
+    let (base, version) = (naming.base, version.as_str());
     match (naming.template, artifact.entry) {
         (Some(template), entry) => {
             let arch = entry.or(artifact.plain).map(Architecture::as_str);
@@ -187,6 +277,8 @@ mod tests {
     const K8S: Naming<'_> = Naming {
         base: "k8s",
         template: None,
+        source: 0,
+        keeps_titles: false,
     };
 
     fn tag(name: &str) -> Tag {
@@ -197,18 +289,23 @@ mod tests {
         Offer {
             suffix: suffix.into(),
             long_suffix: long_suffix.map(str::to_owned),
+            title: None,
             digest: Digest::of(content.as_bytes()),
             size: content.len() as u64,
+            text: None,
         }
     }
 
     fn artifact(entry: Option<&str>, offers: &[Offer]) -> Artifact {
         Artifact {
+            manifest: Digest::of(b"{}"),
             entry: entry.map(|name| name.parse().unwrap()),
+            flavour: None,
             plain: None,
+            version: None,
             recognised: Recognised {
                 offers: offers.to_vec(),
-                left_out: Vec::new(),
+                ..Recognised::default()
             },
         }
     }
@@ -232,6 +329,7 @@ mod tests {
         let suse = Naming {
             base: "debug-tools",
             template: Some(&suse),
+            ..K8S
         };
         for (naming, entry, plain, expected) in [
             (&K8S, None, None, Ok("k8s-v1")),
@@ -282,6 +380,23 @@ mod tests {
     }
 
     #[test]
+    fn a_publishers_list_is_read_as_sha256sum_writes_it() {
+        let hex = Digest::of(b"a").hex();
+        let list = format!(
+            "{hex}  one.raw\n{} *two.raw\n{hex}  one.raw\n{hex} bad.raw\nnonsense\n{hex}  ../up\n\n{hex}  last.raw",
+            hex.to_uppercase()
+        );
+        let listing = Listing::of_signed(list.as_bytes());
+        assert_eq!(names(&listing), ["last.raw", "one.raw", "two.raw"]);
+        assert!(
+            listing
+                .files
+                .values()
+                .all(|file| file.digest == Digest::of(b"a"))
+        );
+    }
+
+    #[test]
     fn an_empty_listing_is_one_line_that_lasts_until_tomorrow() {
         assert_eq!(
             Listing::default().text(Date::constant(2026, 2, 28)),
@@ -303,6 +418,34 @@ mod tests {
         assert_eq!(
             names(&listing),
             ["k8s-v1.confext.raw", "k8s-v1.sysext.raw", "k8s-v2.raw"]
+        );
+    }
+
+    #[test]
+    fn in_its_own_directory_an_artifact_keeps_its_titles_and_has_its_version() {
+        let naming = Naming {
+            keeps_titles: true,
+            ..K8S
+        };
+        let titled = Offer {
+            title: Some("k8s-v1.28.raw".into()),
+            ..offer("a", "", None)
+        };
+        let escaping = Offer {
+            title: Some("../etc/passwd".into()),
+            ..offer("b", "", None)
+        };
+        let untitled = offer("c", ".tar.gz", None);
+        let artifact = Artifact {
+            version: Some("v1.28".into()),
+            ..artifact(None, &[titled, escaping, untitled])
+        };
+        let mut listing = Listing::default();
+        listing.add(&naming, &tag("stable"), vec![artifact]);
+        assert_eq!(names(&listing), ["k8s-v1.28.raw", "k8s-v1.28.tar.gz"]);
+        assert_eq!(
+            reasons(&listing),
+            ["stable: \"../etc/passwd\" cannot be listed: it has a '/' or '%'"]
         );
     }
 
@@ -366,6 +509,7 @@ mod tests {
         let naming = Naming {
             base: "k8s",
             template: Some(&same),
+            ..K8S
         };
         let mut listing = Listing::default();
         let both = vec![
@@ -387,7 +531,7 @@ mod tests {
     fn a_name_that_systemd_refuses_is_left_out() {
         let long = Naming {
             base: &"n".repeat(250),
-            template: None,
+            ..K8S
         };
         let mut listing = Listing::default();
         listing.add(

@@ -13,9 +13,12 @@ mod cli;
 mod digest;
 mod error;
 mod http;
+mod inspect;
+mod list;
 mod listing;
 mod lock;
 mod manifest;
+mod metadata;
 mod name;
 mod page;
 mod payload;
@@ -25,22 +28,24 @@ mod settings;
 mod snapshot;
 mod source;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use log::{Level, error};
+use log::{Level, LevelFilter, error};
 
 use answer::Service;
-use cli::{Command, CommandLine, Serve};
-use error::Result;
+use cli::{Command, CommandLine, Inspect, List, Serve, Url};
+use error::{Error, Result};
 use settings::Settings;
+use snapshot::Snapshots;
 use source::Upstream;
 
 fn main() -> ExitCode {
     let command_line = CommandLine::parse();
-    start_log();
+    start_log(command_line.is_to_serve());
     match run(command_line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -55,21 +60,58 @@ fn run(command_line: CommandLine) -> Result<()> {
     let root = Path::new("/");
     let settings = Settings::load(command_line.config.as_deref(), root)?;
     let upstream = Upstream::new(&settings, root)?;
+    let cache = settings::cache_directory();
     match command_line.command() {
         Command::Serve(Serve { listen }) => {
             let idle = settings.idle_timeout;
-            let service = Service::new(settings, upstream, settings::cache_directory());
+            let service = Service::new(settings, upstream, cache);
             serve::run(service, listen, idle)
+        }
+        Command::List(List {
+            directory,
+            all,
+            json,
+        }) => {
+            let snapshot = Snapshots::new(settings, upstream, cache).listing(&directory)?;
+            print(&if json {
+                list::json(&snapshot.listing, all)
+            } else {
+                list::table(&snapshot.listing, all)
+            })
+        }
+        Command::Inspect(Inspect { directory }) => {
+            let snapshots = Snapshots::new(settings, upstream, cache);
+            print(&inspect::inspect(&snapshots, &directory)?)
+        }
+        Command::Url(Url { directory, layer }) => {
+            let snapshots = Snapshots::new(settings, upstream, cache);
+            print(&inspect::url(&snapshots, &directory, layer.as_deref())?)
         }
     }
 }
 
+/// To standard output. A reader that has seen enough is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Service {
+            what: "write to standard output",
+            cause: Arc::new(error),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Messages go to standard error, each in one line. The journal reads their level from a prefix
-/// (sd-daemon(3)); `RUST_LOG` says what is of interest, by default everything from info.
-fn start_log() {
+/// (sd-daemon(3)); `RUST_LOG` says what is of interest, by default
+/// everything from info, and for commands that print something from warning.
+fn start_log(is_service: bool) {
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Info)
+        .filter_level(if is_service {
+            LevelFilter::Info
+        } else {
+            LevelFilter::Warn
+        })
         .parse_default_env()
         .format(move |out, record| {
             // ureq writes what goes over the wire, logins and signed URLs and all; the verifier says

@@ -49,6 +49,8 @@ pub struct Image {
     pub layers: Vec<Descriptor>,
     /// The manifest's own annotations.
     pub annotations: Annotations,
+    /// The manifest that it is attached to.
+    pub subject: Option<Digest>,
 }
 
 /// A list of artifacts.
@@ -56,6 +58,10 @@ pub struct Image {
 pub struct Index {
     /// Its entries, in order.
     pub entries: Vec<Entry>,
+    /// The index's own annotations.
+    pub annotations: Annotations,
+    /// A reason for each entry that cannot be used: one by sha512, say. It does not spoil the others.
+    pub unusable: Vec<String>,
 }
 
 /// An entry of an index.
@@ -141,14 +147,26 @@ impl Manifest {
             );
         }
         match kind {
-            Kind::Index => Ok(Self::Index(Index {
-                entries: raw
+            Kind::Index => {
+                let (mut entries, mut unusable) = (Vec::new(), Vec::new());
+                for entry in raw
                     .manifests
                     .unwrap_or_default()
                     .into_iter()
                     .map(Entry::check)
-                    .collect::<Result<_, _>>()?,
-            })),
+                {
+                    match entry {
+                        Ok(entry) => entries.push(entry),
+                        Err(why) => unusable.push(why),
+                    }
+                }
+                let annotations = raw.annotations.unwrap_or_default();
+                Ok(Self::Index(Index {
+                    entries,
+                    annotations,
+                    unusable,
+                }))
+            }
             Kind::Image => Ok(Self::Image(Image {
                 artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
                 config: raw
@@ -163,6 +181,8 @@ impl Manifest {
                     .map(|(n, layer)| Descriptor::check(&format!("layer {}", n + 1), layer))
                     .collect::<Result<_, _>>()?,
                 annotations: raw.annotations.unwrap_or_default(),
+                // An attachment by sha512 is one to something that we never offer.
+                subject: raw.subject.and_then(|subject| subject.digest.parse().ok()),
             })),
         }
     }
@@ -201,6 +221,7 @@ struct Raw {
     layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
     annotations: Option<Annotations>,
+    subject: Option<RawDescriptor>,
 }
 
 #[derive(Deserialize)]
@@ -355,6 +376,7 @@ mod tests {
                     is_foreign: true,
                 }],
                 annotations: [("k".to_owned(), "v".to_owned())].into(),
+                subject: None,
             })
         );
     }

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::digest::Digest;
+
 /// Longest repository name. Clients count the host in; we allow a little more than they do.
 const MAX_REPOSITORY: usize = 255;
 /// Longest tag (distribution-spec).
@@ -108,6 +110,16 @@ impl Tag {
     /// The tag as it is written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The tag of a publisher's own list of the repository's files.
+    pub fn of_listing() -> Self {
+        Self("SHA256SUMS".to_owned())
+    }
+
+    /// What stands for the version of an artifact that is known by nothing but its digest.
+    pub fn of_digest(digest: &Digest) -> Self {
+        Self(digest.hex()[..12].to_owned())
     }
 
     /// Is it the tag of a signature or of a list of referrers? Such a tag is never a version.

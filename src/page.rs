@@ -5,7 +5,6 @@ use std::fmt::Write;
 use crate::address::LISTING;
 use crate::error::Error;
 use crate::listing::Listing;
-use crate::name::RepositoryAddress;
 use crate::settings::Settings;
 
 /// The type they are sent as.
@@ -31,7 +30,7 @@ pub fn start(settings: &Settings) -> String {
 }
 
 /// `/<repository>/`: its files, and what of it is not on offer.
-pub fn repository(repository: &RepositoryAddress, listing: &Listing) -> String {
+pub fn directory(name: &str, listing: &Listing) -> String {
     let mut body = format!(
         "<p><a href=\"{LISTING}\">{LISTING}</a> · {} files</p>\n\
          <table>\n<tr><th>file</th><th>bytes</th><th>tag</th><th>sha256</th></tr>\n",
@@ -42,7 +41,7 @@ pub fn repository(repository: &RepositoryAddress, listing: &Listing) -> String {
         let _ = writeln!(
             body,
             "<tr><td><a href=\"{name}\">{name}</a></td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
-            file.size,
+            file.size.map_or_else(String::new, |size| size.to_string()),
             escape(file.tag.as_str()),
             file.digest.hex()
         );
@@ -56,7 +55,7 @@ pub fn repository(repository: &RepositoryAddress, listing: &Listing) -> String {
         }
         body.push_str("</ul>\n");
     }
-    page(&repository.to_string(), &body)
+    page(name, &body)
 }
 
 /// An error, for an `Accept` that names HTML.

@@ -1,20 +1,24 @@
 //! A repository's tags → their manifests → the files on offer, many at once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use log::{debug, info};
 use serde::Deserialize;
 
+use crate::address::LISTING;
 use crate::architecture::Architecture;
 use crate::artifact::index::{self, Choice};
-use crate::artifact::recognise;
+use crate::artifact::kubesolo::Release;
+use crate::artifact::{self, Recognised};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::listing::{Artifact, Listing, Naming};
+use crate::listing::{Artifact, File, Listing, Naming};
 use crate::manifest::{Descriptor, Image, Index, Manifest};
+use crate::metadata::{Metadata, is_document};
 use crate::name::Tag;
 use crate::payload::Verified;
 use crate::source::{Reference, Source};
@@ -23,6 +27,14 @@ use crate::source::{Reference, Source};
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// Indexes read for one tag. Publishers nest them once, if at all.
 const MAX_INDEXES: usize = 16;
+/// Artifacts read for one index. Garden Linux has some dozens.
+const MAX_ENTRIES: usize = 256;
+/// Attached artifacts read for one.
+const MAX_ATTACHED: usize = 64;
+/// Largest list that a publisher signed; sysupdate takes no larger one.
+const MAX_SIGNED_LIST: u64 = 64 << 20;
+/// Largest signature of one.
+const MAX_SIGNATURE: u64 = 1 << 20;
 /// Largest config that is read for its architecture.
 const MAX_CONFIG: u64 = 1 << 20;
 
@@ -36,10 +48,41 @@ pub struct Resolver<'a> {
     pub naming: Naming<'a>,
     /// The architectures that an index offers.
     pub architectures: &'a [Architecture],
+    /// What the settings say every layer is.
+    pub suffix: Option<&'a str>,
     /// A tag that is known is not asked for again.
     pub immutable_tags: bool,
     /// Requests at once.
     pub parallel: usize,
+}
+
+/// What a repository has to list.
+pub enum Contents {
+    /// The files that its tags lead to.
+    Files(Listing),
+    /// A list that its publisher wrote and signed.
+    Signed(Signed),
+}
+
+/// A publisher's list with its signatures, byte for byte. All are from one artifact.
+#[derive(Debug, Default)]
+pub struct Signed {
+    /// `SHA256SUMS`
+    pub list: Vec<u8>,
+    /// By name: `SHA256SUMS.gpg`, …
+    pub signatures: BTreeMap<String, Vec<u8>>,
+}
+
+/// A manifest at the end of the way from a reference.
+struct Leaf {
+    digest: Digest,
+    image: Image,
+    /// How it was chosen among several of an index.
+    chosen: Option<index::Chosen>,
+    /// What it runs on, as far as its index says.
+    known: Option<Architecture>,
+    /// The version that its index says it has.
+    version: Option<String>,
 }
 
 /// What one tag led to: artifacts, or the reason why none is on offer.
@@ -63,26 +106,53 @@ impl From<Error> for Setback {
 }
 
 impl Resolver<'_> {
-    /// Lists the repository as it is now.
+    /// What the repository has to list: its publisher's own list if there is one, else its files.
+    ///
+    /// One that was signed before is so still, most likely: then its tags need not be listed first, and
+    /// any number of versions costs a request or two.
+    pub fn contents(&self) -> Result<Contents> {
+        let known = self.cache.map(|cache| cache.tags(&self.source.name()));
+        let before = known.and_then(|mut tags| tags.remove(&Tag::of_listing()));
+        if before.is_some()
+            && let Ok(Some(signed)) = self.signed(before)
+        {
+            return Ok(Contents::Signed(signed));
+        }
+        let tags = self.tags()?;
+        if tags.contains(&Tag::of_listing())
+            && let Some(signed) = self.signed(None)?
+        {
+            return Ok(Contents::Signed(signed));
+        }
+        self.list(tags).map(Contents::Files)
+    }
+
+    /// Its tags, sorted.
+    pub fn tags(&self) -> Result<Vec<Tag>> {
+        let mut tags = self.source.tags()?;
+        tags.sort();
+        tags.dedup();
+        Ok(tags)
+    }
+
+    /// Lists the files that these tags lead to now.
     ///
     /// A tag that fails is left out with its reason. But when the registry as a whole is in trouble,
     /// or not one tag could be read for a reason that may pass, the listing fails: an empty one would
     /// say that there are no versions.
-    pub fn list(&self) -> Result<Listing> {
+    pub fn list(&self, mut tags: Vec<Tag>) -> Result<Listing> {
         let started = Instant::now();
-        let mut tags = self.source.tags()?;
-        tags.sort();
-        tags.dedup();
         let mut listing = Listing::default();
         tags.retain(|tag| {
-            let is_version = !tag.is_of_a_referrer();
-            if !is_version {
-                listing.leave_out(
-                    tag,
-                    "this is the tag of a signature or of referrers, not of a version".into(),
-                );
-            }
-            is_version
+            let reason = if tag.is_of_a_referrer() {
+                "this is the tag of a signature or of referrers, not of a version"
+            } else if *tag == Tag::of_listing() {
+                "this is the tag of a list that its publisher signed, and there is none in it"
+            } else {
+                return true;
+            };
+            listing.leave_out(tag, reason.into());
+            false
         });
 
         let name = self.source.name();
@@ -90,20 +160,19 @@ impl Resolver<'_> {
             .cache
             .map(|cache| cache.tags(&name))
             .unwrap_or_default();
+        let is_late = AtomicBool::new(false);
         let results = in_parallel(&tags, self.parallel, |tag, stop| {
-            if started.elapsed() > TIME_LIMIT {
-                stop.store(true, Ordering::Relaxed);
-                return Err(Error::TooSlow {
-                    url: format!("{name} for all its tags"),
-                    limit: TIME_LIMIT,
-                });
-            }
             let result = self.resolve(tag, before.get(tag).copied());
             if result.as_ref().is_err_and(Error::is_of_the_whole_registry) {
                 stop.store(true, Ordering::Relaxed);
             }
+            if started.elapsed() > TIME_LIMIT {
+                is_late.store(true, Ordering::Relaxed);
+                stop.store(true, Ordering::Relaxed);
+            }
             result
         });
+        let has_stopped = results.iter().any(Option::is_none);
 
         let mut now = BTreeMap::new();
         let mut may_pass = None;
@@ -119,9 +188,6 @@ impl Resolver<'_> {
                     }
                 }
                 Some(Err(error)) if error.is_of_the_whole_registry() => return Err(error),
-                Some(Err(Error::TooSlow { url, limit })) if limit == TIME_LIMIT => {
-                    return Err(Error::TooSlow { url, limit });
-                }
                 Some(Err(error)) => {
                     listing.leave_out(tag, error.line());
                     if !is_of_the_content(&error) {
@@ -133,31 +199,222 @@ impl Resolver<'_> {
         if let (true, Some(error)) = (now.is_empty(), may_pass) {
             return Err(error);
         }
+        if has_stopped && is_late.into_inner() {
+            let url = format!("{name} for all its tags");
+            return Err(Error::TooSlow {
+                url,
+                limit: TIME_LIMIT,
+            });
+        }
         if let Some(cache) = self.cache.filter(|_| now != before) {
             cache.keep_tags(&name, &now);
         }
         Ok(listing)
     }
 
+    /// One artifact as a directory: its files, and those attached to it.
+    ///
+    /// `label` is what stands for its version where it says none: its tag, or a part of its digest.
+    pub fn view(
+        &self,
+        reference: Reference<'_>,
+        label: &Tag,
+    ) -> Result<(Listing, Option<Release>)> {
+        let (digest, manifest) = self.by_reference(reference)?;
+        let (mut listing, mut release) = (Listing::default(), None);
+        let mut subjects = vec![digest];
+        match self.artifacts(digest, manifest) {
+            Ok(artifacts) => {
+                subjects.extend(
+                    artifacts
+                        .iter()
+                        .map(|one| one.manifest)
+                        .filter(|one| *one != digest),
+                );
+                release = artifacts
+                    .iter()
+                    .find_map(|one| one.recognised.kubesolo.clone());
+                listing.add(&self.naming, label, artifacts);
+            }
+            Err(Setback::NotOffered(reason)) => listing.leave_out(label, reason),
+            Err(Setback::Failed(error)) => return Err(error),
+        }
+        let attached = subjects.into_iter().map(|subject| self.attached(subject));
+        for (manifest, attached) in attached.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+            let recognised = Recognised {
+                offers: artifact::titled(&attached),
+                ..Recognised::default()
+            };
+            let artifact = Artifact {
+                manifest,
+                entry: None,
+                flavour: None,
+                plain: None,
+                version: None,
+                recognised,
+            };
+            listing.add(&self.naming, label, vec![artifact]);
+        }
+        Ok((listing, release))
+    }
+
+    /// The manifests attached to one. That there are none is the rule.
+    pub fn attached(&self, subject: Digest) -> Result<Vec<(Digest, Image)>> {
+        let mut attached = Vec::new();
+        for descriptor in self.source.referrers(subject)?.iter().take(MAX_ATTACHED) {
+            match self.by_digest(descriptor.digest) {
+                // A list of them is anybody's word; the manifest's own is checked by its digest.
+                Ok(Manifest::Image(image)) if image.subject == Some(subject) => {
+                    attached.push((descriptor.digest, image));
+                }
+                Ok(_) => debug!("{} is not attached to {subject}", descriptor.digest),
+                Err(error) if error.is_of_the_whole_registry() => return Err(error),
+                Err(error) => info!(
+                    "{}: attached {} left out: {}",
+                    self.source.name(),
+                    descriptor.digest,
+                    error.line()
+                ),
+            }
+        }
+        Ok(attached)
+    }
+
+    /// What a file of this source says of itself, from its manifest and what is attached to it.
+    pub fn metadata(&self, file: &File, manifest: Digest) -> Result<Metadata> {
+        let Manifest::Image(image) = self.by_digest(manifest)? else {
+            return Ok(Metadata::default());
+        };
+        let mut found = Metadata::default();
+        let attached = self.attached(manifest)?;
+        for layer in std::iter::once(&image)
+            .chain(attached.iter().map(|(_, image)| image))
+            .flat_map(|image| &image.layers)
+        {
+            if is_document(layer) {
+                found.merge(Metadata::of_document(&self.small_blob(layer)?));
+            }
+        }
+        let own = image
+            .layers
+            .iter()
+            .find(|layer| layer.digest == file.digest);
+        if let Some(layer) = own {
+            found.merge(Metadata::of_annotations(&layer.annotations));
+        }
+        found.merge(Metadata::of_annotations(&image.annotations));
+        found.add(
+            "SYSEXT_VERSION_ID",
+            artifact::version(&image.annotations).unwrap_or(file.tag.as_str()),
+        );
+        let architecture = match file.architecture {
+            None => self.architecture_of(&image)?,
+            known => known,
+        };
+        if let Some(architecture) = architecture {
+            found.add("ARCHITECTURE", architecture.as_str());
+        }
+        Ok(found)
+    }
+
+    /// The publisher's own list, if there is one in the artifact with the tag `SHA256SUMS`.
+    fn signed(&self, before: Option<Digest>) -> Result<Option<Signed>> {
+        let tag = Tag::of_listing();
+        let (digest, image) = match self.by_tag(&tag, before) {
+            Ok((digest, Manifest::Image(image))) => (digest, image),
+            Ok(_) | Err(Error::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut signed = Signed::default();
+        for layer in &image.layers {
+            let Some(title) = layer.title().filter(|title| title.starts_with(LISTING)) else {
+                continue;
+            };
+            let limit = if title == LISTING {
+                MAX_SIGNED_LIST
+            } else {
+                MAX_SIGNATURE
+            };
+            if layer.size > limit {
+                let why = format!(
+                    "{title} has {} bytes, at most {limit} are taken",
+                    layer.size
+                );
+                return Err(Error::BadManifest {
+                    what: format!("tag {LISTING}"),
+                    why,
+                });
+            }
+            let bytes = self.small_blob(layer)?;
+            if title == LISTING {
+                signed.list = bytes
+            } else {
+                drop(signed.signatures.insert(title.to_owned(), bytes))
+            }
+        }
+        if signed.list.is_empty() {
+            return Ok(None);
+        }
+        if let Some(cache) = self.cache.filter(|_| before != Some(digest)) {
+            cache.keep_tags(&self.source.name(), &BTreeMap::from([(tag, digest)]));
+        }
+        Ok(Some(signed))
+    }
+
     fn resolve(&self, tag: &Tag, before: Option<Digest>) -> Result<Resolved> {
         let (digest, manifest) = self.by_tag(tag, before)?;
-        let artifacts = match manifest {
-            Manifest::Image(image) => self.plain(&image, None).map(|artifact| vec![artifact])?,
-            Manifest::Index(index) => match self.in_index(digest, index) {
-                Ok(artifacts) => artifacts,
-                Err(Setback::NotOffered(reason)) => {
-                    return Ok(Resolved {
-                        digest,
-                        outcome: Err(reason),
-                    });
-                }
-                Err(Setback::Failed(error)) => return Err(error),
-            },
-        };
-        Ok(Resolved {
-            digest,
-            outcome: Ok(artifacts),
-        })
+        match self.artifacts(digest, manifest) {
+            Ok(artifacts) => Ok(Resolved {
+                digest,
+                outcome: Ok(artifacts),
+            }),
+            Err(Setback::NotOffered(reason)) => Ok(Resolved {
+                digest,
+                outcome: Err(reason),
+            }),
+            Err(Setback::Failed(error)) => Err(error),
+        }
+    }
+
+    fn artifacts(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Artifact>, Setback> {
+        let leaves = self.leaves(digest, manifest)?;
+        leaves.iter().map(|leaf| self.artifact(leaf)).collect()
+    }
+
+    /// The manifests that a reference leads to, for the machines that files are offered for.
+    pub fn images(&self, reference: Reference<'_>) -> Result<Vec<(Digest, Image)>> {
+        let (digest, manifest) = self.by_reference(reference)?;
+        match self.leaves(digest, manifest) {
+            Ok(leaves) => Ok(leaves
+                .into_iter()
+                .map(|leaf| (leaf.digest, leaf.image))
+                .collect()),
+            Err(Setback::NotOffered(why)) => Err(Error::NotOffered {
+                what: format!("{reference:?}"),
+                why,
+            }),
+            Err(Setback::Failed(error)) => Err(error),
+        }
+    }
+
+    fn by_reference(&self, reference: Reference<'_>) -> Result<(Digest, Manifest)> {
+        match reference {
+            Reference::Tag(tag) => self.by_tag(tag, None),
+            Reference::Digest(digest) => Ok((digest, self.by_digest(digest)?)),
+        }
+    }
+
+    fn leaves(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Leaf>, Setback> {
+        match manifest {
+            Manifest::Image(image) => Ok(vec![Leaf {
+                digest,
+                image,
+                chosen: None,
+                known: None,
+                version: None,
+            }]),
+            Manifest::Index(index) => self.in_index(digest, &index),
+        }
     }
 
     /// What a tag is. A tag that is known costs a HEAD, for its manifest is at hand.
@@ -165,7 +422,8 @@ impl Resolver<'_> {
         let now = match (before, self.cache) {
             // A source on disk tells digests for nothing.
             (_, None) => self.source.digest_of(tag)?,
-            (Some(before), _) if self.immutable_tags => Some(before),
+            // A publisher's list moves with every version, whatever other tags do.
+            (Some(before), _) if self.immutable_tags && *tag != Tag::of_listing() => Some(before),
             (Some(before), Some(cache)) if cache.has_document(before) => {
                 self.source.digest_of(tag)?
             }
@@ -212,12 +470,16 @@ impl Resolver<'_> {
         Ok(manifest)
     }
 
-    /// The artifacts that an index offers, those of indexes inside it too.
-    fn in_index(&self, digest: Digest, index: Index) -> Result<Vec<Artifact>, Setback> {
+    /// The manifests that an index leads to, by indexes inside it too.
+    fn in_index(&self, digest: Digest, index: &Index) -> Result<Vec<Leaf>, Setback> {
         let mut seen = HashSet::from([digest]);
         let mut artifacts = Vec::new();
-        let mut indexes = vec![index];
-        while let Some(index) = indexes.pop() {
+        let version = artifact::version(&index.annotations).map(str::to_owned);
+        let mut indexes = VecDeque::from([index.clone()]);
+        while let Some(index) = indexes.pop_front() {
+            for why in &index.unusable {
+                info!("{}: in index {digest}: {why}", self.source.name());
+            }
             let sorted = index::sort(index);
             artifacts.extend(sorted.artifacts);
             for nested in sorted.nested {
@@ -229,25 +491,43 @@ impl Resolver<'_> {
                     return Err(Setback::NotOffered(reason));
                 }
                 match self.by_digest(nested.digest)? {
-                    Manifest::Index(index) => indexes.push(index),
+                    Manifest::Index(index) => indexes.push_back(index),
                     Manifest::Image(_) => return Err(mislabelled(&nested)),
                 }
             }
         }
         match index::choose(artifacts, self.architectures).map_err(Setback::NotOffered)? {
-            Choice::Single(descriptor, architecture) => {
-                Ok(vec![self.plain(&self.image(&descriptor)?, architecture)?])
+            Choice::Single(descriptor, known) => {
+                let image = self.image(&descriptor)?;
+                Ok(vec![Leaf {
+                    digest: descriptor.digest,
+                    image,
+                    chosen: None,
+                    known,
+                    version,
+                }])
             }
-            Choice::Several(chosen) => {
-                let entry = |(architecture, descriptor)| {
-                    let recognised = recognise(&self.image(&descriptor)?);
-                    Ok(Artifact {
-                        entry: Some(architecture),
-                        plain: None,
-                        recognised,
+            Choice::Several(several) if several.len() > MAX_ENTRIES => {
+                let reason = format!(
+                    "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
+                    several.len()
+                );
+                Err(Setback::NotOffered(reason))
+            }
+            Choice::Several(several) => {
+                let leaf = |chosen: index::Chosen| {
+                    let digest = chosen.descriptor.digest;
+                    let image = self.image(&chosen.descriptor)?;
+                    let known = Some(chosen.architecture);
+                    Ok(Leaf {
+                        digest,
+                        image,
+                        chosen: Some(chosen),
+                        known,
+                        version: version.clone(),
                     })
                 };
-                chosen.into_iter().map(entry).collect()
+                several.into_iter().map(leaf).collect()
             }
         }
     }
@@ -259,20 +539,60 @@ impl Resolver<'_> {
         }
     }
 
-    /// An artifact that needs no architecture in its name; `known` is what its index says.
-    fn plain(&self, image: &Image, known: Option<Architecture>) -> Result<Artifact> {
+    /// What a manifest offers, if it is for a machine that files are offered for.
+    fn recognise(&self, image: &Image) -> Result<Recognised, Setback> {
+        let config = match &image.config {
+            Some(config) if artifact::needs_config(image) && config.size <= MAX_CONFIG => {
+                Some(self.small_blob(config)?)
+            }
+            _ => None,
+        };
+        let mut recognised = match self.suffix {
+            Some(suffix) => artifact::recognise_as(image, suffix),
+            None => artifact::recognise(image, config.as_deref()),
+        };
+        if self.naming.keeps_titles {
+            recognised = artifact::as_directory(image, recognised);
+        }
+        match recognised.only_for {
+            Some(found) if !self.architectures.contains(&found) => {
+                let offered: Vec<_> = self.architectures.iter().map(|one| one.as_str()).collect();
+                let reason = format!(
+                    "it says it is for {found}, offered is {}",
+                    offered.join(", ")
+                );
+                Err(Setback::NotOffered(reason))
+            }
+            _ => Ok(recognised),
+        }
+    }
+
+    /// What a manifest offers.
+    fn artifact(&self, leaf: &Leaf) -> Result<Artifact, Setback> {
+        let recognised = self.recognise(&leaf.image)?;
         let is_wanted = self
             .naming
             .template
             .is_some_and(|template| template.wants_arch());
-        let plain = match known {
-            None if is_wanted => self.architecture_of(image)?,
+        let known = match leaf.known {
+            None if is_wanted => self.architecture_of(&leaf.image)?,
             known => known,
         };
+        // In its own directory an artifact has the version that it says it has, or else its index.
+        let own = artifact::version(&leaf.image.annotations).map(str::to_owned);
+        let version = own
+            .or_else(|| leaf.version.clone())
+            .filter(|_| self.naming.keeps_titles);
         Ok(Artifact {
-            entry: None,
-            plain,
-            recognised: recognise(image),
+            manifest: leaf.digest,
+            entry: leaf.chosen.as_ref().map(|chosen| chosen.architecture),
+            flavour: leaf
+                .chosen
+                .as_ref()
+                .and_then(|chosen| chosen.flavour.clone()),
+            plain: known.or(recognised.only_for),
+            version,
+            recognised,
         })
     }
 
@@ -297,7 +617,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn small_blob(&self, blob: &Descriptor) -> Result<Vec<u8>> {
+    /// A blob that fits into memory: its size was looked at.
+    pub fn small_blob(&self, blob: &Descriptor) -> Result<Vec<u8>> {
         if let Some(bytes) = self.cache.and_then(|cache| cache.document(blob.digest)) {
             return Ok(bytes);
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use log::warn;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
@@ -56,7 +56,9 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RepositorySettings {
     /// Where its artifacts come from, when not from where its name says.
-    pub source: Option<SourceSetting>,
+    pub source: Option<Sources>,
+    /// What the files are, where nothing else says so or something says wrong: `.raw`.
+    pub suffix: Option<Suffix>,
     /// The form of its file names, when not the usual one.
     pub names: Option<Template>,
     /// The architectures an index offers; `None`: this machine's.
@@ -78,14 +80,36 @@ pub enum Blobs {
     Redirect,
 }
 
-/// The value of `source`.
+/// The value of `source`: one, or several that are merged into one directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sources {
+    /// Its files are called by the name of the repository in the settings.
+    One(SourceSetting),
+    /// The files of each are called by its own name.
+    Merged(Vec<SourceSetting>),
+}
+
+/// A suffix: `.raw`, `.tar.gz`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
+pub struct Suffix(String);
+
+/// One source.
+#[derive(Clone, Debug, PartialEq)]
 pub enum SourceSetting {
     /// `oci:/srv/updates/k8s`
     Layout(PathBuf),
     /// `ghcr.io/acme/k8s`, or without a host for one below the default registry.
     Registry(RepositoryAddress),
+}
+
+/// Where the artifacts of a repository come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located {
+    /// What the names of their files begin with, and where they are. Several are one merged directory.
+    pub places: Vec<(String, Place)>,
+    /// What is set for it.
+    pub settings: RepositorySettings,
 }
 
 /// Where a repository really is.
@@ -144,41 +168,55 @@ impl Settings {
     /// A `[repository.NAME]` with a source is found there, whatever its name looks like: an
     /// administrator wrote it. A name with a host needs that host's permission; any other is below
     /// the default registry.
-    pub fn locate(&self, address: &RepositoryAddress) -> Result<(Place, RepositorySettings)> {
+    pub fn locate(&self, address: &RepositoryAddress) -> Result<Located> {
         let settings = self.repositories.get(address).cloned().unwrap_or_default();
-        let place = match &settings.source {
-            Some(SourceSetting::Layout(path)) => Place::Layout(path.clone()),
-            Some(SourceSetting::Registry(RepositoryAddress {
-                host: Some(host),
-                repository,
-            })) => Place::Registry {
-                host: host.clone(),
-                repository: repository.clone(),
-            },
-            Some(SourceSetting::Registry(RepositoryAddress {
+        let base = address.repository.base().to_owned();
+        let places = match &settings.source {
+            Some(Sources::One(source)) => vec![(base, self.place(source)?)],
+            Some(Sources::Merged(sources)) => {
+                let located = |source: &SourceSetting| Ok((source.base(), self.place(source)?));
+                sources.iter().map(located).collect::<Result<_>>()?
+            }
+            None => vec![(base, self.named(address)?)],
+        };
+        Ok(Located { places, settings })
+    }
+
+    fn place(&self, source: &SourceSetting) -> Result<Place> {
+        match source {
+            SourceSetting::Layout(path) => Ok(Place::Layout(path.clone())),
+            SourceSetting::Registry(RepositoryAddress {
                 host: None,
                 repository,
-            })) => self.below_default(repository)?,
-            None => match &address.host {
-                Some(host) => {
-                    let repository = &address.repository;
-                    let is_allowed = std::iter::once(&self.registry)
-                        .chain(&self.allow)
-                        .any(|registry| registry.holds(host, repository));
-                    if !is_allowed {
-                        return Err(Error::RegistryNotAllowed {
-                            host: host.to_string(),
-                        });
-                    }
-                    Place::Registry {
-                        host: host.clone(),
-                        repository: repository.clone(),
-                    }
-                }
-                None => self.below_default(&address.repository)?,
-            },
+            }) => self.below_default(repository),
+            SourceSetting::Registry(RepositoryAddress {
+                host: Some(host),
+                repository,
+            }) => Ok(Place::Registry {
+                host: host.clone(),
+                repository: repository.clone(),
+            }),
+        }
+    }
+
+    /// Where a URL's own name leads.
+    fn named(&self, address: &RepositoryAddress) -> Result<Place> {
+        let Some(host) = &address.host else {
+            return self.below_default(&address.repository);
         };
-        Ok((place, settings))
+        let registries = std::iter::once(&self.registry).chain(&self.allow);
+        if !registries
+            .into_iter()
+            .any(|registry| registry.holds(host, &address.repository))
+        {
+            return Err(Error::RegistryNotAllowed {
+                host: host.to_string(),
+            });
+        }
+        Ok(Place::Registry {
+            host: host.clone(),
+            repository: address.repository.clone(),
+        })
     }
 
     fn below_default(&self, repository: &Repository) -> Result<Place> {
@@ -212,11 +250,43 @@ impl FromStr for SourceSetting {
     }
 }
 
-impl TryFrom<String> for SourceSetting {
+impl SourceSetting {
+    /// The last component, which the names of its files begin with in a merged directory.
+    fn base(&self) -> String {
+        match self {
+            Self::Layout(path) => path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            Self::Registry(address) => address.repository.base().to_owned(),
+        }
+    }
+}
+
+impl Suffix {
+    /// The suffix as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Suffix {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+        let is_good = text.len() > 1
+            && text.starts_with('.')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if is_good {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "suffix {text:?} must be one such as \".raw\" or \".tar.gz\""
+            ))
+        }
     }
 }
 
@@ -302,7 +372,8 @@ struct Partial {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct PartialRepository {
-    source: Option<SourceSetting>,
+    source: Option<OneOrMore>,
+    suffix: Option<Suffix>,
     names: Option<Template>,
     architectures: Option<Architectures>,
     immutable_tags: Option<bool>,
@@ -323,6 +394,7 @@ impl Partial {
         for (name, later) in later.repository {
             let repository = self.repository.entry(name).or_default();
             replace(&mut repository.source, later.source);
+            replace(&mut repository.suffix, later.suffix);
             replace(&mut repository.names, later.names);
             replace(&mut repository.architectures, later.architectures);
             replace(&mut repository.immutable_tags, later.immutable_tags);
@@ -339,7 +411,8 @@ impl Partial {
             );
         }
         let complete = |partial: PartialRepository| RepositorySettings {
-            source: partial.source,
+            source: partial.source.map(|source| source.0),
+            suffix: partial.suffix,
             names: partial.names,
             architectures: partial.architectures.map(|list| list.0),
             immutable_tags: partial.immutable_tags.unwrap_or_default(),
@@ -437,6 +510,34 @@ impl TryFrom<String> for Size {
             Ok(Self)
         } else {
             Err(format!("{text:?} is not a size such as \"500M\" or \"2G\""))
+        }
+    }
+}
+
+/// A source or a list of them. Read by hand, for the message of a wrong one.
+struct OneOrMore(Sources);
+
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |text: &str| text.parse().map_err(D::Error::custom);
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(Self(Sources::One(parse(&text)?))),
+            toml::Value::Array(list) if !list.is_empty() => {
+                let one = |value: &toml::Value| match value.as_str() {
+                    Some(text) => parse(text),
+                    None => Err(D::Error::custom(format!(
+                        "source has a {} in its list, expected strings",
+                        value.type_str()
+                    ))),
+                };
+                Ok(Self(Sources::Merged(
+                    list.iter().map(one).collect::<Result<_, _>>()?,
+                )))
+            }
+            other => Err(D::Error::custom(format!(
+                "source is a {}, expected a string or a list of them",
+                other.type_str()
+            ))),
         }
     }
 }
@@ -569,6 +670,7 @@ mod tests {
             mirrors-with-ns = ["spegel.example:5000"]
             [repository.kubernetes]
             source = "ghcr.io/acme/k8s"
+            suffix = ".raw"
             names = "{name}-{version}-{arch}"
             architectures = ["x86-64"]
             immutable-tags = true
@@ -592,7 +694,8 @@ mod tests {
                     (
                         "kubernetes".parse().unwrap(),
                         RepositorySettings {
-                            source: Some("ghcr.io/acme/k8s".parse().unwrap()),
+                            source: Some(Sources::One("ghcr.io/acme/k8s".parse().unwrap())),
+                            suffix: Some(Suffix(".raw".into())),
                             names: Some("{name}-{version}-{arch}".parse().unwrap()),
                             architectures: Some(vec!["x86-64".parse().unwrap()]),
                             immutable_tags: true,
@@ -602,7 +705,9 @@ mod tests {
                     (
                         "acme/local".parse().unwrap(),
                         RepositorySettings {
-                            source: Some(SourceSetting::Layout("/srv/updates".into())),
+                            source: Some(Sources::One(SourceSetting::Layout(
+                                "/srv/updates".into()
+                            ))),
                             ..RepositorySettings::default()
                         }
                     ),
@@ -713,7 +818,7 @@ mod tests {
                 repositories: [(
                     "r".parse().unwrap(),
                     RepositorySettings {
-                        source: Some(SourceSetting::Layout("/r".into())),
+                        source: Some(Sources::One(SourceSetting::Layout("/r".into()))),
                         immutable_tags: true,
                         ..RepositorySettings::default()
                     }
@@ -756,10 +861,8 @@ mod tests {
             ("quay.io/flat/k8s", None),
             ("example.org/x/y", None),
         ] {
-            let found = settings
-                .locate(&name.parse().unwrap())
-                .ok()
-                .map(|(place, _)| place);
+            let found = settings.locate(&name.parse().unwrap()).ok();
+            let found = found.map(|mut located| located.places.remove(0).1);
             assert_eq!(found, place, "{name}");
         }
     }

@@ -6,49 +6,93 @@
 //! not in it causes one new listing.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use log::info;
 
+use crate::address::{self, View};
 use crate::architecture::Architecture;
+use crate::artifact::kubesolo::Release;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::listing::{File, LeftOut, Listing, Naming};
 use crate::lock::lock;
-use crate::name::{FileName, RepositoryAddress};
-use crate::resolve::Resolver;
-use crate::settings::{Blobs, Place, RepositorySettings, Settings};
+use crate::metadata::Metadata;
+use crate::name::{FileName, RepositoryAddress, Tag};
+use crate::resolve::{Contents, Resolver, Signed};
+use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
-use crate::source::{Source, Upstream};
+use crate::source::{Reference, Source, Upstream};
 
 /// How long a listing binds. An update of several large files may take so long between the two.
 const PROMISE: Duration = Duration::from_secs(60 * 60);
-/// Repositories remembered at once; beyond that those that nobody waits for are forgotten.
-const MAX_REPOSITORIES: usize = 256;
+/// Directories remembered at once; beyond that those that nobody waits for are forgotten.
+const MAX_DIRECTORIES: usize = 256;
 
-/// A repository at one moment.
+/// A directory at one moment.
 pub struct Snapshot {
     /// Its files.
     pub listing: Listing,
-    /// Where their bytes come from.
-    pub source: Box<dyn Source>,
-    /// How clients get them.
+    /// Where their bytes come from; [`File::source`] counts into it.
+    pub sources: Vec<Box<dyn Source>>,
+    /// The list as its publisher wrote and signed it, if there is one.
+    pub signed: Option<Signed>,
+    /// What KubeSolo OS says of a release, in the directory of one.
+    pub kubesolo: Option<Release>,
+    /// How clients get the files.
     pub blobs: Blobs,
     begun: Instant,
 }
 
-/// The newest snapshot of each repository.
+impl Snapshot {
+    /// Where a file's bytes come from.
+    pub fn source_of(&self, file: &File) -> &dyn Source {
+        self.sources[file.source].as_ref()
+    }
+}
+
+/// A directory: a repository, or one artifact of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Directory {
+    /// The repository as a URL names it.
+    pub repository: RepositoryAddress,
+    /// All its tags, or one artifact.
+    pub view: View,
+}
+
+impl FromStr for Directory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (repository, view) = address::parse_directory(text)?;
+        Ok(Self { repository, view })
+    }
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.view {
+            View::Tags => write!(f, "{}", self.repository),
+            View::Tag(tag) => write!(f, "{}:{tag}", self.repository),
+            View::Digest(digest) => write!(f, "{}@{digest}", self.repository),
+        }
+    }
+}
+
+/// The newest snapshot of each directory.
 pub struct Snapshots {
     settings: Settings,
     architectures: Vec<Architecture>,
     cache: Cache,
     upstream: Arc<Upstream>,
-    repositories: Mutex<HashMap<RepositoryAddress, Arc<Mutex<Slot>>>>,
+    directories: Mutex<HashMap<Directory, Arc<Mutex<Slot>>>>,
 }
 
-/// A repository's newest result. It is locked while a new one is made, so that many who ask at once
+/// A directory's newest result. It is locked while a new one is made, so that many who ask at once
 /// are answered by one listing.
 #[derive(Default)]
 struct Slot {
@@ -65,84 +109,81 @@ impl Snapshots {
             architectures: Architecture::of_this_machine().into_iter().collect(),
             cache: Cache::new(cache),
             settings,
-            repositories: Mutex::default(),
+            directories: Mutex::default(),
         }
     }
 
-    /// The repository's listing, which from then on is promised.
-    pub fn listing(&self, repository: &RepositoryAddress) -> Result<Arc<Snapshot>> {
+    /// The directory's listing, which from then on is promised.
+    pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
         let asked = Instant::now();
-        let (place, settings) = self.settings.locate(repository)?;
-        let slot = self.slot(repository);
+        let located = self.settings.locate(&directory.repository)?;
+        let slot = self.slot(directory);
         let mut slot = lock(&slot);
         let ttl = self.settings.listing_ttl;
-        let snapshot = self.refresh(
-            &mut slot,
-            repository,
-            &place,
-            &settings,
-            |begun, is_good| begun >= asked || (is_good && begun.elapsed() < ttl),
-        )?;
+        let snapshot = self.refresh(&mut slot, directory, &located, |begun, is_good| {
+            begun >= asked || (is_good && begun.elapsed() < ttl)
+        })?;
         slot.promised = Some(snapshot.clone());
         Ok(snapshot)
     }
 
     /// A file and the snapshot it is in.
-    pub fn find(
-        &self,
-        repository: &RepositoryAddress,
-        name: &FileName,
-    ) -> Result<(Arc<Snapshot>, File)> {
-        let asked = Instant::now();
-        let (place, settings) = self.settings.locate(repository)?;
-        let slot = self.slot(repository);
-        let mut slot = lock(&slot);
+    pub fn find(&self, directory: &Directory, name: &FileName) -> Result<(Arc<Snapshot>, File)> {
         let find = |snapshot: &Arc<Snapshot>| {
-            snapshot
-                .listing
-                .files
-                .get(name)
-                .map(|file| (snapshot.clone(), file.clone()))
+            let file = snapshot.listing.files.get(name)?;
+            Some((snapshot.clone(), file.clone()))
         };
-        let promised = slot
-            .promised
-            .as_ref()
-            .filter(|snapshot| snapshot.begun.elapsed() < PROMISE);
-        if let Some(found) = promised.and_then(find) {
-            return Ok(found);
-        }
-        let ttl = self.settings.listing_ttl;
-        let has_it = match &slot.newest {
-            Some((begun, Ok(snapshot))) => begun.elapsed() < ttl && find(snapshot).is_some(),
-            _ => false,
-        };
-        let snapshot = self.refresh(&mut slot, repository, &place, &settings, |begun, _| {
-            has_it || begun >= asked
-        })?;
+        let snapshot = self.having(directory, |snapshot| find(snapshot).is_some())?;
         find(&snapshot).ok_or_else(|| Error::NotOffered {
-            what: format!("{repository}/{name}"),
+            what: format!("{directory}/{name}"),
             why: match snapshot.listing.files.len() {
                 0 => "the repository offers no file at all".into(),
-                n => format!("it is none of the {n} files in {repository}/SHA256SUMS"),
+                n => format!("it is none of the {n} files in {directory}/SHA256SUMS"),
             },
         })
     }
 
-    fn slot(&self, repository: &RepositoryAddress) -> Arc<Mutex<Slot>> {
-        let mut repositories = lock(&self.repositories);
-        if repositories.len() >= MAX_REPOSITORIES {
-            repositories.retain(|_, slot| Arc::strong_count(slot) > 1);
+    /// The snapshot that was promised if it has something, else a new one, whatever that has.
+    pub fn having(
+        &self,
+        directory: &Directory,
+        has_it: impl Fn(&Arc<Snapshot>) -> bool,
+    ) -> Result<Arc<Snapshot>> {
+        let asked = Instant::now();
+        let located = self.settings.locate(&directory.repository)?;
+        let slot = self.slot(directory);
+        let mut slot = lock(&slot);
+        let promised = slot
+            .promised
+            .clone()
+            .filter(|snapshot| snapshot.begun.elapsed() < PROMISE);
+        if let Some(promised) = promised.filter(&has_it) {
+            return Ok(promised);
         }
-        repositories.entry(repository.clone()).or_default().clone()
+        let ttl = self.settings.listing_ttl;
+        let will_do = match &slot.newest {
+            Some((begun, Ok(snapshot))) => begun.elapsed() < ttl && has_it(snapshot),
+            _ => false,
+        };
+        self.refresh(&mut slot, directory, &located, |begun, _| {
+            will_do || begun >= asked
+        })
+    }
+
+    fn slot(&self, directory: &Directory) -> Arc<Mutex<Slot>> {
+        let mut directories = lock(&self.directories);
+        if directories.len() >= MAX_DIRECTORIES {
+            directories.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        directories.entry(directory.clone()).or_default().clone()
     }
 
     /// The newest result if it will do (by when it was begun, and whether it is good), else a new one.
     fn refresh(
         &self,
         slot: &mut Slot,
-        repository: &RepositoryAddress,
-        place: &Place,
-        settings: &RepositorySettings,
+        directory: &Directory,
+        located: &Located,
         will_do: impl Fn(Instant, bool) -> bool,
     ) -> Result<Arc<Snapshot>> {
         if let Some((begun, newest)) = &slot.newest
@@ -151,14 +192,14 @@ impl Snapshots {
             return newest.clone();
         }
         let begun = Instant::now();
-        let result = self.take(repository, place, settings, begun).map(Arc::new);
+        let result = self.take(directory, located, begun).map(Arc::new);
         if let Ok(snapshot) = &result {
             let before = slot
                 .newest
                 .as_ref()
                 .and_then(|(_, newest)| newest.as_ref().ok());
             log_listing(
-                repository,
+                directory,
                 snapshot,
                 before.map(|before| before.listing.left_out.as_slice()),
             );
@@ -167,54 +208,144 @@ impl Snapshots {
         result
     }
 
-    fn take(
-        &self,
-        repository: &RepositoryAddress,
-        place: &Place,
-        settings: &RepositorySettings,
-        begun: Instant,
-    ) -> Result<Snapshot> {
-        let (source, cache): (Box<dyn Source>, _) = match place {
-            Place::Layout(path) => (Box::new(Layout::open(path)?), None),
-            Place::Registry { host, repository } => {
-                (self.upstream.open(host, repository)?, Some(&self.cache))
+    fn take(&self, directory: &Directory, located: &Located, begun: Instant) -> Result<Snapshot> {
+        let Located { places, settings } = located;
+        let sources = places
+            .iter()
+            .map(|(_, place)| self.open(place))
+            .collect::<Result<Vec<_>>>()?;
+        let resolver = |n: usize| self.resolver(directory, located, n, sources[n].as_ref());
+        let is_merged = places.len() > 1;
+        let (mut signed, mut kubesolo) = (None, None);
+        let listing = match &directory.view {
+            View::Tags if is_merged => {
+                let mut merged = Listing::default();
+                for n in 0..places.len() {
+                    let resolver = resolver(n);
+                    merged.merge(resolver.list(resolver.tags()?)?);
+                }
+                merged
+            }
+            View::Tags => match resolver(0).contents()? {
+                Contents::Files(listing) => listing,
+                Contents::Signed(found) => {
+                    let listing = Listing::of_signed(&found.list);
+                    signed = Some(found);
+                    listing
+                }
+            },
+            View::Tag(_) | View::Digest(_) if is_merged => return Err(merged(directory)),
+            View::Tag(tag) => {
+                let (listing, release) = resolver(0).view(Reference::Tag(tag), tag)?;
+                kubesolo = release;
+                listing
+            }
+            View::Digest(digest) => {
+                let label = Tag::of_digest(digest);
+                let (listing, release) = resolver(0).view(Reference::Digest(*digest), &label)?;
+                kubesolo = release;
+                listing
             }
         };
-        let resolver = Resolver {
-            source: source.as_ref(),
-            cache,
+        Ok(Snapshot {
+            listing,
+            sources,
+            signed,
+            kubesolo,
+            blobs: settings.blobs,
+            begun,
+        })
+    }
+
+    /// What a file says of itself. Nothing is known of one that only a publisher's list names.
+    pub fn metadata(
+        &self,
+        directory: &Directory,
+        snapshot: &Snapshot,
+        file: &File,
+    ) -> Result<Metadata> {
+        let Some(manifest) = file.manifest else {
+            return Ok(Metadata::default());
+        };
+        let located = self.settings.locate(&directory.repository)?;
+        self.resolver(directory, &located, file.source, snapshot.source_of(file))
+            .metadata(file, manifest)
+    }
+
+    /// Does something with a repository's own manifests, by the settings for it.
+    pub fn with_resolver<T>(
+        &self,
+        directory: &Directory,
+        work: impl FnOnce(&Resolver<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let located = self.settings.locate(&directory.repository)?;
+        if located.places.len() > 1 {
+            return Err(merged(directory));
+        }
+        let source = self.open(&located.places[0].1)?;
+        work(&self.resolver(directory, &located, 0, source.as_ref()))
+    }
+
+    fn resolver<'a>(
+        &'a self,
+        directory: &Directory,
+        located: &'a Located,
+        n: usize,
+        source: &'a dyn Source,
+    ) -> Resolver<'a> {
+        let Located { places, settings } = located;
+        Resolver {
+            source,
+            cache: matches!(places[n].1, Place::Registry { .. }).then_some(&self.cache),
             naming: Naming {
-                base: repository.repository.base(),
+                base: &places[n].0,
                 template: settings.names.as_ref(),
+                source: n,
+                keeps_titles: directory.view != View::Tags,
             },
             architectures: settings
                 .architectures
                 .as_deref()
                 .unwrap_or(&self.architectures),
+            suffix: settings.suffix.as_ref().map(Suffix::as_str),
             immutable_tags: settings.immutable_tags,
             parallel: self.settings.parallel.get(),
-        };
-        let listing = resolver.list()?;
-        Ok(Snapshot {
-            listing,
-            source,
-            blobs: settings.blobs,
-            begun,
-        })
+        }
+    }
+
+    fn open(&self, place: &Place) -> Result<Box<dyn Source>> {
+        match place {
+            Place::Layout(path) => Ok(Box::new(Layout::open(path)?)),
+            Place::Registry { host, repository } => self.upstream.open(host, repository),
+        }
+    }
+}
+
+fn merged(directory: &Directory) -> Error {
+    Error::NotOffered {
+        what: directory.to_string(),
+        why: "a merged directory has no artifacts of its own; name one of its sources".to_owned(),
     }
 }
 
 /// One line for the listing, and one for everything left out that was not so in the listing before.
-fn log_listing(repository: &RepositoryAddress, snapshot: &Snapshot, before: Option<&[LeftOut]>) {
+fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[LeftOut]>) {
     let Listing { files, left_out } = &snapshot.listing;
     let known: HashSet<_> = before.unwrap_or_default().iter().collect();
     for one in left_out.iter().filter(|one| !known.contains(one)) {
-        info!("{repository}: tag {} left out: {}", one.tag, one.reason);
+        info!("{directory}: tag {} left out: {}", one.tag, one.reason);
     }
     let took = snapshot.begun.elapsed().as_millis();
-    info!(
-        "{repository}: {} files listed in {took} ms from {}",
-        files.len(),
-        snapshot.source.name()
-    );
+    let sources: Vec<_> = snapshot
+        .sources
+        .iter()
+        .map(|source| source.name())
+        .collect();
+    let (n, sources) = (files.len(), sources.join(", "));
+    let signed = if snapshot.signed.is_some() {
+        ", as their publisher lists them"
+    } else {
+        ""
+    };
+    info!("{directory}: {n} files listed in {took} ms from {sources}{signed}");
 }

@@ -14,7 +14,7 @@ const CONFIGS: [&str; 2] = [
 ];
 
 /// An image config says so, unless a layer has a title: then it was pushed as a file.
-pub(super) fn recognise(image: &Image) -> Option<Recognised> {
+pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let config = image.config.as_ref()?;
     let is_container = CONFIGS.contains(&config.media_type.as_str())
         && image.layers.iter().all(|layer| layer.title().is_none());
@@ -23,8 +23,8 @@ pub(super) fn recognise(image: &Image) -> Option<Recognised> {
     }
     let left_out = |reason: String| {
         Some(Recognised {
-            offers: Vec::new(),
             left_out: vec![reason],
+            ..Recognised::default()
         })
     };
     for (n, layer) in image.layers.iter().enumerate() {
@@ -35,13 +35,8 @@ pub(super) fn recognise(image: &Image) -> Option<Recognised> {
     match image.layers.as_slice() {
         [] => left_out("container image without layers".into()),
         [layer] if suffix::of_tar(&layer.media_type) == Some(".tar.gz") => Some(Recognised {
-            offers: vec![Offer {
-                suffix: ".tar.gz".into(),
-                long_suffix: None,
-                digest: layer.digest,
-                size: layer.size,
-            }],
-            left_out: Vec::new(),
+            offers: vec![Offer::layer(layer, ".tar.gz")],
+            ..Recognised::default()
         }),
         [layer] => left_out(format!(
             "container image whose layer is {}, only a gzip layer can be offered yet",
@@ -74,9 +69,11 @@ mod tests {
         let Ok(Manifest::Image(image)) = Manifest::parse(None, json.as_bytes()) else {
             panic!("{json}")
         };
-        match recognise(&image) {
+        match recognise(&image, None) {
             None => "not a container image".into(),
-            Some(Recognised { offers, left_out }) => match offers.first() {
+            Some(Recognised {
+                offers, left_out, ..
+            }) => match offers.first() {
                 Some(offer) => offer.suffix.clone(),
                 None => left_out.join("; "),
             },

@@ -10,15 +10,13 @@ use crate::manifest::{Descriptor, Image};
 const ORAS_DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Takes every manifest.
-pub(super) fn recognise(image: &Image) -> Option<Recognised> {
+pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let mut recognised = Recognised::default();
     for (n, layer) in image.layers.iter().enumerate() {
         match suffix_of(layer) {
             Ok(suffix) => recognised.offers.push(Offer {
-                suffix: suffix.to_owned(),
                 long_suffix: layer.title().and_then(suffix::with_kind).map(str::to_owned),
-                digest: layer.digest,
-                size: layer.size,
+                ..Offer::layer(layer, suffix)
             }),
             Err(why) => recognised
                 .left_out
@@ -31,7 +29,7 @@ pub(super) fn recognise(image: &Image) -> Option<Recognised> {
     Some(recognised)
 }
 
-fn suffix_of(layer: &Descriptor) -> Result<&str, String> {
+pub(super) fn suffix_of(layer: &Descriptor) -> Result<&str, String> {
     if let Some(why) = refusal(layer) {
         return Err(why);
     }
@@ -139,8 +137,9 @@ mod tests {
                 layer(ORAS_DEFAULT, Some("notes.txt")),
             ],
             annotations: Default::default(),
+            subject: None,
         };
-        let found = recognise(&image).unwrap();
+        let found = recognise(&image, None).unwrap();
         assert_eq!(found.offers.len(), 1);
         assert_eq!(found.offers[0].long_suffix.as_deref(), Some(".sysext.raw"));
         assert_eq!(

@@ -3,6 +3,8 @@
 use crate::architecture::Architecture;
 use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
 
+/// What Garden Linux tells several entries of one architecture apart by.
+const FLAVOUR: &str = "cname";
 /// What buildkit writes on an attestation's entry (its value differs).
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
@@ -29,8 +31,19 @@ pub struct Artifact {
 pub enum Choice {
     /// There is but one platform, which the index may name: it counts as that manifest.
     Single(Descriptor, Option<Architecture>),
-    /// One manifest for each architecture on offer.
-    Several(Vec<(Architecture, Descriptor)>),
+    /// One manifest for each architecture on offer, and for each flavour of it.
+    Several(Vec<Chosen>),
+}
+
+/// One of several.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// What it runs on.
+    pub architecture: Architecture,
+    /// What tells it from others for that: Garden Linux's `cname`.
+    pub flavour: Option<String>,
+    /// Its manifest.
+    pub descriptor: Descriptor,
 }
 
 /// Tells artifacts from nested indexes; attestations are neither.
@@ -49,6 +62,7 @@ pub fn sort(index: Index) -> Sorted {
         if matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_LIST) {
             sorted.nested.push(descriptor);
         } else {
+            let platform = platform.or_else(|| noted_platform(&descriptor));
             sorted.artifacts.push(Artifact {
                 descriptor,
                 platform,
@@ -56,6 +70,16 @@ pub fn sort(index: Index) -> Sorted {
         }
     }
     sorted
+}
+
+/// The architecture that an annotation names where the entry has no platform.
+fn noted_platform(descriptor: &Descriptor) -> Option<Platform> {
+    let architecture = descriptor.annotations.get("architecture")?.clone();
+    Some(Platform {
+        os: "linux".to_owned(),
+        architecture,
+        variant: None,
+    })
 }
 
 fn is_unknown(platform: &Platform) -> bool {
@@ -70,9 +94,9 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
     let Some(first) = artifacts.first() else {
         return Err("index without a single artifact".into());
     };
-    let is_single = artifacts
-        .iter()
-        .all(|other| platform_key(other) == platform_key(first));
+    let is_single = artifacts.iter().all(|other| {
+        platform_key(other) == platform_key(first) && flavour(other) == flavour(first)
+    });
     if is_single {
         let Some(platform) = &first.platform else {
             return match artifacts.len() {
@@ -94,22 +118,28 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
         };
     }
 
-    let mut chosen: Vec<(Architecture, u8, Descriptor)> = Vec::new();
+    let mut chosen: Vec<(u8, Chosen)> = Vec::new();
     for artifact in &artifacts {
-        let Some((found, rank)) = artifact
-            .platform
-            .as_ref()
-            .and_then(|p| Some((architecture(p)?, rank(p))))
+        let known = artifact.platform.as_ref();
+        let Some((architecture, rank)) = known.and_then(|p| Some((architecture(p)?, rank(p))))
         else {
             continue;
         };
-        if !offered.contains(&found) {
+        if !offered.contains(&architecture) {
             continue;
         }
-        match chosen.iter_mut().find(|(other, ..)| *other == found) {
-            Some((_, best, _)) if *best <= rank => {}
-            Some(place) => *place = (found, rank, artifact.descriptor.clone()),
-            None => chosen.push((found, rank, artifact.descriptor.clone())),
+        let candidate = Chosen {
+            architecture,
+            flavour: flavour(artifact).map(str::to_owned),
+            descriptor: artifact.descriptor.clone(),
+        };
+        let rival = chosen.iter_mut().find(|(_, other)| {
+            other.architecture == architecture && other.flavour == candidate.flavour
+        });
+        match rival {
+            Some((best, _)) if *best <= rank => {}
+            Some(place) => *place = (rank, candidate),
+            None => chosen.push((rank, candidate)),
         }
     }
     if chosen.is_empty() {
@@ -125,11 +155,16 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
         ));
     }
     Ok(Choice::Several(
-        chosen
-            .into_iter()
-            .map(|(found, _, descriptor)| (found, descriptor))
-            .collect(),
+        chosen.into_iter().map(|(_, chosen)| chosen).collect(),
     ))
+}
+
+fn flavour(artifact: &Artifact) -> Option<&str> {
+    artifact
+        .descriptor
+        .annotations
+        .get(FLAVOUR)
+        .map(String::as_str)
 }
 
 /// What makes a platform one of its own. Variants do not: they share an architecture's name.
@@ -223,7 +258,10 @@ mod tests {
             Ok(Choice::Single(one, _)) => number(&one),
             Ok(Choice::Several(several)) => several
                 .iter()
-                .map(|(a, d)| format!("{a}={}", number(d)))
+                .map(|one| {
+                    let flavour = one.flavour.as_deref().unwrap_or_default();
+                    format!("{flavour}{}={}", one.architecture, number(&one.descriptor))
+                })
                 .collect::<Vec<_>>()
                 .join(" "),
             Err(why) => why,
@@ -307,6 +345,33 @@ mod tests {
     }
 
     #[test]
+    fn flavours_of_one_architecture_are_each_offered() {
+        let flavoured = |n, platform: &str, name: &str| {
+            let mut one = artifact(n, platform);
+            one.descriptor
+                .annotations
+                .insert(FLAVOUR.into(), name.into());
+            one
+        };
+        let artifacts = vec![
+            flavoured(0, "linux/amd64", "kvm"),
+            flavoured(1, "linux/amd64", "metal"),
+            flavoured(2, "linux/arm64", "kvm"),
+            flavoured(3, "linux/amd64", "kvm"),
+        ];
+        let Ok(Choice::Several(chosen)) = choose(artifacts, &["x86-64".parse().unwrap()]) else {
+            panic!("they are several");
+        };
+        let found: Vec<_> = chosen.iter().map(|one| one.flavour.as_deref()).collect();
+        assert_eq!(found, [Some("kvm"), Some("metal")]);
+        assert_eq!(
+            chosen[0].descriptor.digest,
+            Digest::of(b"0"),
+            "the first of equals"
+        );
+    }
+
+    #[test]
     fn attestations_are_no_artifacts_on_either_mark() {
         let entry = |artifact: Artifact| Entry {
             descriptor: artifact.descriptor,
@@ -323,6 +388,8 @@ mod tests {
         nested.descriptor.media_type = OCI_INDEX.into();
         let sorted = sort(Index {
             entries: vec![unknown, marked, real, nested.clone()],
+            annotations: Default::default(),
+            unusable: Vec::new(),
         });
         assert_eq!(
             sorted,

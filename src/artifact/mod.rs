@@ -5,12 +5,20 @@
 
 mod container;
 mod files;
+mod gardenlinux;
+mod ironcore;
+pub mod kubesolo;
 mod suffix;
+mod typed;
 
 pub mod index;
 
+use crate::architecture::Architecture;
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Image};
+use crate::manifest::{Annotations, Descriptor, Image};
+
+/// The annotations that name a version.
+const VERSIONS: [&str; 2] = ["org.opencontainers.image.version", "io.kubesolo.os.version"];
 
 /// What one artifact offers, and what of it is left out and why.
 #[derive(Debug, Default, PartialEq)]
@@ -19,6 +27,10 @@ pub struct Recognised {
     pub offers: Vec<Offer>,
     /// A reason for each layer that is no file on offer.
     pub left_out: Vec<String>,
+    /// The one architecture it is good for, if its publisher noted that where clients look.
+    pub only_for: Option<Architecture>,
+    /// What KubeSolo OS says of its release.
+    pub kubesolo: Option<kubesolo::Release>,
 }
 
 /// A file on offer. Its name is the listing's business, all but the suffix.
@@ -28,24 +40,111 @@ pub struct Offer {
     pub suffix: String,
     /// `.sysext.raw`: what tells it from another with the same suffix, if the publisher said.
     pub long_suffix: Option<String>,
+    /// The file name that the publisher noted.
+    pub title: Option<String>,
     /// Of the bytes as they are sent.
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
+    /// The bytes themselves, where they are no blob of their own.
+    pub text: Option<String>,
 }
 
-/// A way of publishing: `None` when the manifest is not of this kind.
-type Dialect = fn(&Image) -> Option<Recognised>;
+impl Offer {
+    /// A layer as it is.
+    fn layer(layer: &Descriptor, suffix: &str) -> Self {
+        Self {
+            suffix: suffix.to_owned(),
+            long_suffix: None,
+            title: layer.title().map(str::to_owned),
+            digest: layer.digest,
+            size: layer.size,
+            text: None,
+        }
+    }
+
+    /// A text that stands in a config.
+    fn text(text: String, suffix: &str) -> Self {
+        Self {
+            suffix: suffix.to_owned(),
+            long_suffix: None,
+            title: None,
+            digest: Digest::of(text.as_bytes()),
+            size: text.len() as u64,
+            text: Some(text),
+        }
+    }
+}
+
+/// A way of publishing: `None` when the manifest is not of this kind. The config is there for those
+/// that [`needs_config`] names.
+type Dialect = fn(&Image, Option<&[u8]>) -> Option<Recognised>;
 
 /// The first one that knows the manifest has it. `files` comes last: it takes any layer.
-const DIALECTS: [Dialect; 2] = [container::recognise, files::recognise];
+const DIALECTS: [Dialect; 6] = [
+    kubesolo::recognise,
+    ironcore::recognise,
+    gardenlinux::recognise,
+    typed::recognise,
+    container::recognise,
+    files::recognise,
+];
 
 /// The files that this manifest offers.
-pub fn recognise(image: &Image) -> Recognised {
+pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
     DIALECTS
         .iter()
-        .find_map(|dialect| dialect(image))
+        .find_map(|dialect| dialect(image, config))
         .unwrap_or_default()
+}
+
+/// Every layer, as what the settings say it is.
+pub fn recognise_as(image: &Image, suffix: &str) -> Recognised {
+    let mut recognised = Recognised::default();
+    for (n, layer) in image.layers.iter().enumerate() {
+        match refusal(layer) {
+            None => recognised.offers.push(Offer::layer(layer, suffix)),
+            Some(why) => recognised
+                .left_out
+                .push(format!("{}: {why}", call(n, layer))),
+        }
+    }
+    recognised
+}
+
+/// Every layer that its publisher gave a file name, whatever it is: a directory as `oras pull` makes it.
+pub fn titled(image: &Image) -> Vec<Offer> {
+    let is_file = |layer: &&Descriptor| layer.title().is_some() && refusal(layer).is_none();
+    image
+        .layers
+        .iter()
+        .filter(is_file)
+        .map(|layer| Offer::layer(layer, ""))
+        .collect()
+}
+
+/// The files of an artifact's own directory: what has a title keeps it, whatever it is.
+pub fn as_directory(image: &Image, mut recognised: Recognised) -> Recognised {
+    recognised.offers.retain(|offer| offer.title.is_none());
+    for (n, layer) in image.layers.iter().enumerate() {
+        if layer.title().is_some() && refusal(layer).is_none() {
+            let called = format!("{}: ", call(n, layer));
+            recognised.left_out.retain(|why| !why.starts_with(&called));
+            recognised.offers.push(Offer::layer(layer, ""));
+        }
+    }
+    recognised
+}
+
+/// The version that an artifact says it is.
+pub fn version(annotations: &Annotations) -> Option<&str> {
+    let find = |key: &&str| annotations.get(*key).filter(|value| !value.is_empty());
+    VERSIONS.iter().find_map(find).map(String::as_str)
+}
+
+/// Is there something in the config blob that is on offer?
+pub fn needs_config(image: &Image) -> bool {
+    ironcore::has_config(image)
 }
 
 /// Why no layer of this kind can be offered, whatever the dialect.

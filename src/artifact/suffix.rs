@@ -5,7 +5,7 @@ const COMPRESSIBLE: [&str; 6] = [".raw", ".img", ".efi", ".erofs", ".squashfs", 
 /// What systemd-pull unpacks (257: gzip, xz, bzip2; 262 also zstd).
 const COMPRESSED: [&str; 4] = [".gz", ".xz", ".zst", ".bz2"];
 /// What stands beside an image or boots one. A longer one comes before a part of it.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 15] = [
     ".roothash.p7s",
     ".roothash",
     ".usrhash.p7s",
@@ -16,6 +16,11 @@ const OTHERS: [&str; 10] = [
     ".initramfs",
     ".initrd",
     ".cmdline",
+    ".rootfs",
+    ".qcow2",
+    ".vhd",
+    ".vmdk",
+    ".ova",
 ];
 /// What a raw image is for. Part of the suffix where two kinds would else share a name.
 const KINDS: [&str; 3] = [".sysext", ".confext", ".portable"];

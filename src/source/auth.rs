@@ -63,6 +63,14 @@ struct Token {
 pub(super) struct Session(Mutex<State>);
 
 impl Session {
+    /// The value of the `Authorization` header in use, for somebody who is entitled to it.
+    pub(super) fn header(&self) -> Option<String> {
+        lock(&self.0)
+            .authorization
+            .as_ref()
+            .map(Authorization::reveal)
+    }
+
     /// Does anything have to be sent with requests?
     pub(super) fn is_logged_in(&self) -> bool {
         lock(&self.0).authorization.is_some()

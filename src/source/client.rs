@@ -62,6 +62,11 @@ impl Authorization {
         Self(format!("Bearer {token}"))
     }
 
+    /// The secret itself.
+    pub(super) fn reveal(&self) -> String {
+        self.0.clone()
+    }
+
     /// `encoded` is base64 of `user:password`.
     pub(super) fn basic(encoded: &str) -> Self {
         Self(format!("Basic {encoded}"))

@@ -7,21 +7,27 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use log::info;
 use serde::Deserialize;
 
-use super::{Reference, Source, StoredManifest};
+use super::{BlobRequest, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::manifest::{Entry, MAX_SIZE, Manifest};
+use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX};
 use crate::name::Tag;
 
 /// The annotation that names an entry of `index.json`.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// How deep indexes may lie in each other.
+const MAX_DEPTH: usize = 4;
+
 /// An OCI layout directory, as it was when its index was read.
 pub struct Layout {
     root: PathBuf,
     entries: Vec<(Tag, Digest)>,
+    /// Manifests in the index that no tag names.
+    nameless: Vec<Descriptor>,
 }
 
 impl Layout {
@@ -49,16 +55,44 @@ impl Layout {
         let Manifest::Index(index) = index else {
             return Err(bad("its index.json is not an index".into()));
         };
-        let tag = |entry: &Entry| entry.descriptor.annotations.get(REF_NAME)?.parse().ok();
-        let entries = index
-            .entries
-            .iter()
-            .filter_map(|entry| Some((tag(entry)?, entry.descriptor.digest)))
-            .collect();
-        Ok(Self {
+        let mut layout = Self {
             root: root.to_owned(),
-            entries,
-        })
+            entries: Vec::new(),
+            nameless: Vec::new(),
+        };
+        layout.take(index, 0);
+        Ok(layout)
+    }
+
+    /// Notes the entries of an index, and those of indexes in it that have no name of their own.
+    fn take(&mut self, index: Index, depth: usize) {
+        for why in index.unusable {
+            info!("{}: {why}", self.name());
+        }
+        for Entry { descriptor, .. } in index.entries {
+            if let Some(tag) = descriptor
+                .annotations
+                .get(REF_NAME)
+                .and_then(|name| name.parse().ok())
+            {
+                self.entries.push((tag, descriptor.digest));
+                continue;
+            }
+            if depth < MAX_DEPTH
+                && matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_LIST)
+            {
+                let path = self.blob_path(descriptor.digest);
+                let nested = read(&path).map_err(|error| error.line());
+                match nested.and_then(|bytes| Manifest::parse(None, &bytes)) {
+                    Ok(Manifest::Index(nested)) => self.take(nested, depth + 1),
+                    Ok(Manifest::Image(_)) => {
+                        info!("{}: {} is no index", self.name(), path.display())
+                    }
+                    Err(why) => info!("{}: index {}: {why}", self.name(), path.display()),
+                }
+            }
+            self.nameless.push(descriptor);
+        }
     }
 
     fn blob_path(&self, digest: Digest) -> PathBuf {
@@ -118,8 +152,38 @@ impl Source for Layout {
         Ok(Box::new(file))
     }
 
+    fn blob_size(&self, digest: Digest) -> Result<u64> {
+        let path = self.blob_path(digest);
+        let metadata = path.metadata().map_err(|error| cannot_read(&path, error))?;
+        Ok(metadata.len())
+    }
+
+    fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
+        // What is attached stands in the index without a name, or in one by the fallback tag.
+        let fallback = self
+            .entries
+            .iter()
+            .find(|(tag, _)| tag.as_str() == format!("sha256-{}", subject.hex()));
+        let mut found = self.nameless.clone();
+        if let Some((_, digest)) = fallback {
+            let bytes = read(&self.blob_path(*digest))?;
+            if let Ok(Manifest::Index(index)) = Manifest::parse(None, &bytes) {
+                found.extend(index.entries.into_iter().map(|entry| entry.descriptor));
+            }
+        }
+        Ok(found)
+    }
+
     fn blob_url(&self, _: Digest) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
+        let url = format!("file://{}", self.blob_path(digest).display());
+        Ok(BlobRequest {
+            url,
+            authorization: None,
+        })
     }
 }
 

@@ -13,9 +13,10 @@ use log::{debug, warn};
 use super::registries_conf::{Endpoint, Role};
 use super::registry::Registry;
 use super::upstream::Upstream;
-use super::{Reference, Source, StoredManifest};
+use super::{BlobRequest, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::manifest::Descriptor;
 use crate::name::{Host, Repository, Tag};
 
 /// A repository of a registry, at all the places that registries.conf knows.
@@ -27,6 +28,9 @@ pub(super) struct Mirrored {
     /// Who answered for tags: 0 is the registry itself, then mirrors count from 1.
     lister: AtomicUsize,
 }
+
+/// In the place of whoever answered first, before anybody has.
+const NOBODY: usize = usize::MAX;
 
 impl Mirrored {
     /// `endpoints`: as registries.conf orders them, the registry itself last.
@@ -52,16 +56,64 @@ impl Mirrored {
             upstream: upstream.clone(),
             mirrors: endpoints.into_iter().map(mirror).collect(),
             primary: Registry::new(upstream, own, None),
-            lister: AtomicUsize::new(0),
+            lister: AtomicUsize::new(NOBODY),
         }
     }
 
-    /// Asks for something that tags decide: whoever listed them, so that all answers are of one mind.
-    fn by_tag<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
+    /// Asks for something that tags decide: whoever answered the first time, so that all answers are of
+    /// one mind. That is a mirror only if the registry cannot be reached. That mirrors have it not is an
+    /// answer only where it is one manifest: they may have been filled with others.
+    fn by_tag<T>(&self, may_miss: bool, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
         match self.lister.load(Ordering::Relaxed) {
-            0 => ask(&self.primary),
-            n => ask(&self.mirrors[n - 1].0),
+            NOBODY => {}
+            0 => return ask(&self.primary),
+            n => return ask(&self.mirrors[n - 1].0),
         }
+        let error = match ask(&self.primary) {
+            Err(error) if is_down(&error) => error,
+            answer => {
+                self.lister.store(0, Ordering::Relaxed);
+                return answer;
+            }
+        };
+        let (mut failed, mut missing) = (Vec::new(), None);
+        for (n, (mirror, role)) in self.mirrors.iter().enumerate() {
+            if !matches!(role, Role::Mirror { tags: true, .. })
+                || self.upstream.is_resting(mirror.host())
+            {
+                continue;
+            }
+            match ask(mirror) {
+                Ok(found) => {
+                    let others: String = failed.iter().map(|one| format!("; {one}")).collect();
+                    warn!(
+                        "{}: tags from mirror {}, for {}{others}",
+                        self.name,
+                        mirror.host(),
+                        error.line()
+                    );
+                    self.lister.store(n + 1, Ordering::Relaxed);
+                    return Ok(found);
+                }
+                Err(error @ Error::Missing { .. }) if may_miss => missing = Some(error),
+                Err(error) => {
+                    if !matches!(error, Error::Missing { .. }) {
+                        self.upstream.rest(mirror.host());
+                    }
+                    failed.push(format!("{}: {}", mirror.host(), error.line()));
+                }
+            }
+        }
+        if let Some(missing) = missing {
+            return Err(missing);
+        }
+        if failed.is_empty() {
+            return Err(error);
+        }
+        Err(Error::MirrorsToo {
+            error: Box::new(error),
+            mirrors: failed.join("; "),
+        })
     }
 
     /// Asks for something that a digest names: mirrors in their order, then the registry itself.
@@ -105,62 +157,17 @@ impl Source for Mirrored {
     }
 
     fn tags(&self) -> Result<Vec<Tag>> {
-        let error = match self.primary.tags() {
-            Ok(tags) => return Ok(tags),
-            Err(error) => error,
-        };
-        // A registry that answers has the last word, whatever it says.
-        let is_down = matches!(
-            error,
-            Error::Unreachable { .. }
-                | Error::Broken { .. }
-                | Error::TooSlow { .. }
-                | Error::Failing { .. }
-        );
-        let mut failed = Vec::new();
-        for (n, (mirror, role)) in self.mirrors.iter().enumerate().filter(|_| is_down) {
-            if !matches!(role, Role::Mirror { tags: true, .. })
-                || self.upstream.is_resting(mirror.host())
-            {
-                continue;
-            }
-            match mirror.tags() {
-                Ok(tags) => {
-                    let others: String = failed.iter().map(|one| format!("; {one}")).collect();
-                    warn!(
-                        "{}: tags from mirror {}, for {}{others}",
-                        self.name,
-                        mirror.host(),
-                        error.line()
-                    );
-                    self.lister.store(n + 1, Ordering::Relaxed);
-                    return Ok(tags);
-                }
-                Err(error) => {
-                    if !matches!(error, Error::Missing { .. }) {
-                        self.upstream.rest(mirror.host());
-                    }
-                    failed.push(format!("{}: {}", mirror.host(), error.line()));
-                }
-            }
-        }
-        if failed.is_empty() {
-            return Err(error);
-        }
-        Err(Error::MirrorsToo {
-            error: Box::new(error),
-            mirrors: failed.join("; "),
-        })
+        self.by_tag(false, Registry::tags)
     }
 
     fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
-        self.by_tag(|registry| registry.digest_of(tag))
+        self.by_tag(true, |registry| registry.digest_of(tag))
     }
 
     fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
         let ask = |registry: &Registry| registry.manifest(reference);
         match reference {
-            Reference::Tag(_) => self.by_tag(ask),
+            Reference::Tag(_) => self.by_tag(true, ask),
             Reference::Digest(digest) => self.by_digest(|registry| {
                 let stored = registry.manifest(reference)?;
                 let found = Digest::of(&stored.bytes);
@@ -193,9 +200,32 @@ impl Source for Mirrored {
         })
     }
 
+    fn blob_size(&self, digest: Digest) -> Result<u64> {
+        self.by_digest(|registry| registry.blob_size(digest))
+    }
+
+    fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
+        self.by_tag(true, |registry| registry.referrers(subject))
+    }
+
     fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
         self.primary.blob_url(digest)
     }
+
+    fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
+        self.primary.blob_request(digest)
+    }
+}
+
+/// A registry that answers has the last word, whatever it says; one that does not has none.
+fn is_down(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unreachable { .. }
+            | Error::Broken { .. }
+            | Error::TooSlow { .. }
+            | Error::Failing { .. }
+    )
 }
 
 /// A body from a mirror. If it breaks off the mirror rests, so that the rest comes from elsewhere.

@@ -23,6 +23,7 @@ pub use upstream::Upstream;
 
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::manifest::Descriptor;
 use crate::name::Tag;
 
 /// A repository, wherever it lies.
@@ -43,8 +44,25 @@ pub trait Source: Send + Sync {
     /// The bytes of a blob from the one numbered `from` on, unchecked, of which there are `size` in all.
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
 
-    /// Where a client can fetch the blob without us, if it can.
+    /// How many bytes a blob has of which only the digest is known.
+    fn blob_size(&self, digest: Digest) -> Result<u64>;
+
+    /// The manifests that are attached to one. What they say of themselves is unchecked.
+    fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>>;
+
+    /// Where a client can fetch the blob without us and without a login, if it can.
     fn blob_url(&self, digest: Digest) -> Result<Option<String>>;
+
+    /// What a client asks to fetch the blob itself, as we would.
+    fn blob_request(&self, digest: Digest) -> Result<BlobRequest>;
+}
+
+/// How to fetch a blob. There is a secret in it, so it has no `Debug`.
+pub struct BlobRequest {
+    /// Where it is.
+    pub url: String,
+    /// The value of the `Authorization` header, where one is needed.
+    pub authorization: Option<String>,
 }
 
 /// What a manifest is asked for by.

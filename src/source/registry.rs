@@ -20,10 +20,10 @@ use super::client::{Method, Reply, Request, is_redirect, read_failure, reason};
 use super::registries_conf::Endpoint;
 use super::upstream::Upstream;
 use super::url::next_page;
-use super::{Reference, StoredManifest};
+use super::{BlobRequest, Reference, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::manifest;
+use crate::manifest::{self, Descriptor, Manifest};
 use crate::name::{Host, Repository, Tag};
 
 /// How often a request is made before its error counts.
@@ -316,6 +316,79 @@ impl Registry {
         io::copy(&mut body.by_ref().take(from), &mut io::sink())
             .map_err(|error| read_failure(&url, error))?;
         Ok(Box::new(body))
+    }
+
+    /// The request for a blob as we would make it, logged in if need be.
+    pub(super) fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        // Asked once, so that a login is made; the body is not read.
+        drop(with_retries(|| self.fetch(Method::Get, &url, "*/*", None))?);
+        Ok(BlobRequest {
+            url,
+            authorization: self.session.header(),
+        })
+    }
+
+    /// The size of a blob, by the head of its answer, or by that of one byte of it.
+    pub(super) fn blob_size(&self, digest: Digest) -> Result<u64> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let length = |reply: &Reply| reply.header("content-length")?.parse().ok();
+        // Not every registry knows HEAD for blobs, and fronts may leave the length out.
+        if let Ok(reply) = with_retries(|| self.fetch(Method::Head, &url, "*/*", None))
+            && let Some(size) = length(&reply)
+        {
+            return Ok(size);
+        }
+        let reply = with_retries(|| self.fetch(Method::Get, &url, "*/*", Some((0, 0))))?;
+        let total = match reply.status {
+            206 => reply
+                .header("content-range")
+                .and_then(|range| range.rsplit_once('/')?.1.parse().ok()),
+            _ => length(&reply),
+        };
+        total.ok_or_else(|| Error::Nonsense {
+            url,
+            why: "it does not tell how long the blob is".into(),
+        })
+    }
+
+    /// What is attached to a manifest: by the referrers API, else by the tag that stands in for it.
+    pub(super) fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
+        let api = self.referrers_at(&self.url(&format!("referrers/{subject}"))?, subject);
+        match api {
+            Ok(found) => Ok(found),
+            // ghcr redirects to a page; 2.8, 3.1 and crane don't know it.
+            Err(error) if error.is_of_the_whole_registry() => Err(error),
+            Err(_) => {
+                let fallback = self.url(&format!("manifests/sha256-{}", subject.hex()))?;
+                match self.referrers_at(&fallback, subject) {
+                    Err(Error::Missing { .. } | Error::Nonsense { .. }) => Ok(Vec::new()),
+                    found => found,
+                }
+            }
+        }
+    }
+
+    fn referrers_at(&self, url: &str, subject: Digest) -> Result<Vec<Descriptor>> {
+        let fetched = self.fetch_all(url, manifest::OCI_INDEX, manifest::MAX_SIZE)?;
+        let nonsense = |why: &str| Error::Nonsense {
+            url: url.to_owned(),
+            why: why.to_owned(),
+        };
+        // GitLab resolves the stand-in tag to the subject itself.
+        if Digest::of(&fetched.bytes) == subject {
+            return Err(nonsense(
+                "the manifest itself instead of what is attached to it",
+            ));
+        }
+        match Manifest::parse(fetched.media_type.as_deref(), &fetched.bytes) {
+            Ok(Manifest::Index(index)) => Ok(index
+                .entries
+                .into_iter()
+                .map(|entry| entry.descriptor)
+                .collect()),
+            _ => Err(nonsense("no index")),
+        }
     }
 
     /// Where a client finds the blob. GET, for a signed URL may be good for GET alone; the body, if

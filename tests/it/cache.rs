@@ -148,11 +148,11 @@ fn a_kill_while_the_cache_is_written_loses_at_most_work() {
     for milliseconds in [1, 4, 8, 12, 16, 20, 24, 30, 40, 60] {
         let mut service = Setup::new(settings(&registry, "")).cache(&cache).start();
         let address = service.address;
-        // Its answer may never come.
+        // It may get no answer, or not even a connection, which is no matter here.
         let client = thread::spawn(move || try_request(address, "GET", "/hello/SHA256SUMS", &[]));
         thread::sleep(Duration::from_millis(milliseconds));
         service.kill();
-        client.join().unwrap().ok();
+        drop(client.join());
         let service = Setup::new(settings(&registry, "")).cache(&cache).start();
         assert_eq!(service.listing(), listing, "killed after {milliseconds} ms");
         if milliseconds % 8 == 0 {

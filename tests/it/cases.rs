@@ -11,6 +11,8 @@ use crate::registry::Registry;
 use crate::service::{Folder, Service};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
+/// What a directory of several repositories is called.
+const MERGED: &str = "merged";
 
 #[test]
 fn every_case_is_listed_as_it_says() {
@@ -36,6 +38,8 @@ struct Case {
     settings: String,
     sources: Vec<&'static str>,
     content: Repository,
+    /// More repositories, merged with it into one directory.
+    also: Vec<(String, Repository)>,
     expected: String,
     log: Vec<String>,
 }
@@ -45,6 +49,7 @@ impl Case {
         let text = |name: &str| fs::read_to_string(path.join(name)).ok();
         let known = [
             "README.md",
+            "also",
             "blobs",
             "expected",
             "log",
@@ -75,19 +80,14 @@ impl Case {
             path,
             filled: BTreeMap::new(),
         };
-        let mut content = Repository::default();
-        for name in names(&path.join("blobs")) {
-            content.blob("", files.filled(&format!("blobs/{name}")));
-        }
-        for name in names(&path.join("manifests")) {
-            content.manifest(files.filled(&format!("manifests/{name}")));
-        }
-        for name in names(&path.join("tags")) {
-            let tag = name
-                .strip_suffix(".json")
-                .expect("a tag is a file <tag>.json");
-            content.tag(tag, files.filled(&format!("tags/{name}")));
-        }
+        let content = files.repository("");
+        let also = repositories(&path.join("also"))
+            .into_iter()
+            .map(|name| {
+                let repository = files.repository(&format!("also/{name}/"));
+                (name, repository)
+            })
+            .collect();
         let expected = String::from_utf8(files.filled("expected").to_vec()).unwrap();
         Case {
             what: path.file_name().unwrap().to_str().unwrap().to_owned(),
@@ -98,6 +98,7 @@ impl Case {
             settings,
             sources,
             content,
+            also,
             expected,
             log: text("log")
                 .unwrap_or_default()
@@ -111,17 +112,25 @@ impl Case {
     fn run(&self) -> Vec<String> {
         let folder = Folder::new();
         let registry = Registry::start();
-        registry.put(&self.repository, self.content.clone());
-        self.content.write_layout(folder.path());
+        let first = (self.repository.clone(), self.content.clone());
+        let all: Vec<_> = std::iter::once(&first).chain(&self.also).collect();
+        for (name, content) in &all {
+            registry.put(name, content.clone());
+            content.write_layout(&folder.path().join(name));
+        }
         let mut complaints = Vec::new();
         for &kind in &self.sources {
-            let source = match kind {
-                "registry" => format!("{}/{}", registry.address, self.repository),
-                _ => format!("oci:{}", folder.path().display()),
+            let source = |(name, _): &&(String, Repository)| match kind {
+                "registry" => format!("\"{}/{name}\"", registry.address),
+                _ => format!("\"oci:{}\"", folder.path().join(name).display()),
             };
-            let name = &self.repository;
+            let sources: Vec<_> = all.iter().map(source).collect();
+            let (name, source) = match sources.as_slice() {
+                [one] => (self.repository.as_str(), one.clone()),
+                several => (MERGED, format!("[{}]", several.join(", "))),
+            };
             let service = Service::start(format!(
-                "[repository.\"{name}\"]\nsource = \"{source}\"\n{}",
+                "[repository.\"{name}\"]\nsource = {source}\n{}",
                 self.settings
             ));
             let response = service.get(&format!("/{name}/SHA256SUMS"));
@@ -147,9 +156,37 @@ impl Case {
                     complain(format!("{} lines have {wanted:?}", lines.len()));
                 }
             }
+            let is_wanted = |line: &String| {
+                let mut wanted = self.log.iter().map(|wanted| wanted.split(" … "));
+                wanted.any(|mut parts| parts.all(|part| line.contains(part)))
+            };
+            service.log.with(&[" files listed in "]); // and so all before it
+            let mut others = service.log.lines();
+            others.retain(|line| line.contains(" left out: ") && !is_wanted(line));
+            if !others.is_empty() {
+                complain(format!("nobody expects {others:#?}"));
+            }
         }
         complaints
     }
+}
+
+/// The repositories below a directory, by their paths in it, sorted.
+fn repositories(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in names(folder) {
+        let below = folder.join(&name);
+        if below.join("tags").is_dir() {
+            found.push(name);
+        } else {
+            found.extend(
+                repositories(&below)
+                    .iter()
+                    .map(|rest| format!("{name}/{rest}")),
+            );
+        }
+    }
+    found
 }
 
 /// The names in a directory, sorted; none if there is no such directory.
@@ -169,6 +206,24 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
+    /// The repository in the part of the case that these paths begin with.
+    fn repository(&mut self, below: &str) -> Repository {
+        let mut content = Repository::default();
+        for name in names(&self.path.join(below).join("blobs")) {
+            content.blob("", self.filled(&format!("{below}blobs/{name}")));
+        }
+        for name in names(&self.path.join(below).join("manifests")) {
+            content.manifest(self.filled(&format!("{below}manifests/{name}")));
+        }
+        for name in names(&self.path.join(below).join("tags")) {
+            let tag = name
+                .strip_suffix(".json")
+                .expect("a tag is a file <tag>.json");
+            content.tag(tag, self.filled(&format!("{below}tags/{name}")));
+        }
+        content
+    }
+
     fn filled(&mut self, name: &str) -> &[u8] {
         if !self.filled.contains_key(name) {
             let path: PathBuf = self.path.join(name);

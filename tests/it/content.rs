@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
-const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+pub const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// 64 lowercase hex digits.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -92,6 +92,45 @@ impl Repository {
             "layers": [layer],
             "annotations": {"org.opencontainers.image.created": "2026-01-02T03:04:05Z"},
         })
+    }
+
+    /// Stores a file and returns its layer, as `oras push TITLE:TYPE` writes it.
+    pub fn file(&mut self, media_type: &str, title: &str, bytes: &[u8]) -> Value {
+        let mut layer = self.blob(media_type, bytes);
+        layer["annotations"] = json!({"org.opencontainers.image.title": title});
+        layer
+    }
+
+    /// Stores a manifest of layers, with these fields besides, and returns its descriptor.
+    pub fn artifact(&mut self, layers: &[Value], more: Value) -> Value {
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": "application/vnd.unknown.artifact.v1",
+            "config": self.blob(OCI_EMPTY, b"{}"),
+            "layers": layers,
+        });
+        let Value::Object(more) = more else {
+            panic!("{more} is no set of fields")
+        };
+        manifest.as_object_mut().unwrap().extend(more);
+        self.manifest(manifest.to_string().as_bytes())
+    }
+
+    /// Stores an index of these entries, with these fields besides, and returns its descriptor.
+    pub fn index_of(&mut self, entries: &[Value], more: Value) -> Value {
+        let mut index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
+        let Value::Object(more) = more else {
+            panic!("{more} is no set of fields")
+        };
+        index.as_object_mut().unwrap().extend(more);
+        self.manifest(index.to_string().as_bytes())
+    }
+
+    /// Makes a tag lead to what a descriptor names.
+    pub fn point(&mut self, tag: &str, descriptor: &Value) {
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        self.tags.insert(tag.to_owned(), digest);
     }
 
     /// An index whose entries are `oras push` files, one for each architecture (OCI's spelling).

@@ -43,3 +43,31 @@ container_image() {
     merged tools 1.0
 }
 check readme-container-image container_image
+
+# The publisher's part of signed listings, and what the administrator gets from it.
+signed_listing() {
+    local keyring=/etc/systemd/import-pubring.gpg
+    [ "$(systemctl --version | awk 'NR == 1 { print int($2) }')" -lt 258 ] || keyring=/etc/systemd/import-pubring.pgp
+    mkdir -p "$SCRATCH/publisher"
+    cd "$SCRATCH/publisher"
+    image "kubernetes-v1.28.0-$ARCH.raw" squashfs kubernetes 1.28.0
+    image "kubernetes-v1.28.1-$ARCH.raw" squashfs kubernetes 1.28.1
+    export GNUPGHOME=$SCRATCH/gnupg
+    mkdir -m 700 "$GNUPGHOME"
+    gpg --batch --passphrase '' --quick-gen-key publisher@example.org default default never
+    gpg --export publisher@example.org >$keyring
+    bash -eux -c "$(block "signed: publish")"
+
+    eventually 15 cmp SHA256SUMS <(listing kubernetes)
+    cmp SHA256SUMS.gpg <(fetch "$URL/kubernetes/SHA256SUMS.gpg")
+    sed -i s/Verify=no/Verify=yes/ /etc/sysupdate.kubernetes.d/kubernetes.transfer
+    sysupdate kubernetes update
+    merged kubernetes 1.28.1
+
+    # A line that was added after it was signed.
+    sha256sum /etc/hostname >>SHA256SUMS
+    oras push --plain-http --no-tty "$REGISTRY/kubernetes:SHA256SUMS" SHA256SUMS SHA256SUMS.gpg
+    eventually 15 cmp SHA256SUMS <(listing kubernetes)
+    ! sysupdate kubernetes list || fail "a list that was tampered with is accepted"
+}
+if [ "$ARCH" = x86-64 ]; then check readme-signed-listing signed_listing; fi

@@ -1,0 +1,99 @@
+//! Garden Linux as its own tool pushes it (`gl-oci`): every build artifact a layer with a title and a
+//! type of its own.
+
+use super::{Offer, Recognised, call, refusal};
+use crate::manifest::{Descriptor, Image};
+
+/// What begins all its types.
+const PREFIX: &str = "application/io.gardenlinux.";
+
+/// The suffix of each type, without the prefix.
+const TYPES: [(&str, &str); 18] = [
+    ("uki", ".efi"),
+    ("efi", ".boot.efi"),
+    ("kernel", ".vmlinuz"),
+    ("initrd", ".initramfs"),
+    ("cmdline", ".cmdline"),
+    ("squashfs", ".squashfs"),
+    ("image.archive.format.raw", ".raw"),
+    ("image.archive.format.tar", ".tar"),
+    ("image.archive.format.tar.gz", ".tar.gz"),
+    ("image.archive.format.iso", ".iso"),
+    ("image.archive.format.oci", ".oci.tar"),
+    ("image.archive.format.pxe.tar.gz", ".pxe.tar.gz"),
+    ("image.format.qcow2", ".qcow2"),
+    ("image.format.vhd", ".vhd"),
+    ("image.format.vmdk", ".vmdk"),
+    ("image.format.ova", ".ova"),
+    ("image.format.raw", ".raw"),
+    ("image.format.gcpimage.tar.gz", ".gcpimage.tar.gz"),
+];
+
+/// A layer of theirs makes it one.
+pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
+    if !image
+        .layers
+        .iter()
+        .any(|layer| layer.media_type.starts_with(PREFIX))
+    {
+        return None;
+    }
+    let mut recognised = Recognised::default();
+    for (n, layer) in image.layers.iter().enumerate() {
+        match suffix(layer) {
+            Ok(suffix) => recognised.offers.push(Offer::layer(layer, suffix)),
+            Err(why) => recognised
+                .left_out
+                .push(format!("{}: {why}", call(n, layer))),
+        }
+    }
+    Some(recognised)
+}
+
+fn suffix(layer: &Descriptor) -> Result<&'static str, String> {
+    if let Some(why) = refusal(layer) {
+        return Err(why);
+    }
+    let name = layer.media_type.strip_prefix(PREFIX);
+    let found = TYPES.iter().find(|(known, _)| Some(*known) == name);
+    // release, manifest, cert.secureboot.…: about the image, not one.
+    found
+        .map(|(_, suffix)| *suffix)
+        .ok_or_else(|| format!("type {:?} is no image of Garden Linux", layer.media_type))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn images_are_offered_and_what_is_about_them_is_not() {
+        let layer = |name: &str| Descriptor {
+            media_type: format!("{PREFIX}{name}"),
+            digest: Digest::of(name.as_bytes()),
+            size: 1,
+            annotations: Default::default(),
+            is_foreign: false,
+        };
+        for (name, expected) in [
+            ("kernel", Some(".vmlinuz")),
+            ("image.archive.format.pxe.tar.gz", Some(".pxe.tar.gz")),
+            ("release", None),
+            ("cert.secureboot.db", None),
+        ] {
+            assert_eq!(suffix(&layer(name)).ok(), expected, "{name}");
+        }
+        let image = Image {
+            artifact_type: None,
+            config: None,
+            layers: vec![Descriptor {
+                media_type: "text/plain".into(),
+                ..layer("kernel")
+            }],
+            annotations: Default::default(),
+            subject: None,
+        };
+        assert_eq!(recognise(&image, None), None);
+    }
+}

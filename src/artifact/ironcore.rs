@@ -1,0 +1,226 @@
+//! onmetal-image and ironcore-image: the parts of a bootable image, each with a type of its own, in
+//! three generations; the kernel's command line is in the config.
+
+use serde::Deserialize;
+
+use super::{Offer, Recognised, call, refusal};
+use crate::manifest::Image;
+
+/// The configs, `{"commandLine": "…"}`.
+const CONFIGS: [&str; 3] = [
+    "application/vnd.ironcore.image.config.v1+json",
+    "application/vnd.ironcore.image.config.v1alpha1+json",
+    "application/vnd.onmetal.image.config.v1alpha1+json",
+];
+
+/// The suffix of each role, and its layer types: the newest first, which wins where several are there.
+const ROLES: [(&str, &[&str]); 7] = [
+    (
+        ".rootfs",
+        &[
+            "application/vnd.ironcore.image.rootfs",
+            "application/vnd.ironcore.image.rootfs.v1alpha1.rootfs",
+            "application/vnd.onmetal.image.rootfs.v1alpha1.rootfs",
+        ],
+    ),
+    (
+        ".initramfs",
+        &[
+            "application/vnd.ironcore.image.initramfs",
+            "application/vnd.ironcore.image.initramfs.v1alpha1.initramfs",
+            "application/vnd.onmetal.image.initramfs.v1alpha1.initramfs",
+        ],
+    ),
+    (
+        ".vmlinuz",
+        &[
+            "application/vnd.ironcore.image.kernel",
+            "application/vnd.ironcore.image.vmlinuz.v1alpha1.vmlinuz",
+            "application/vnd.onmetal.image.vmlinuz.v1alpha1.vmlinuz",
+        ],
+    ),
+    (
+        ".squashfs",
+        &[
+            "application/vnd.ironcore.image.squashfs",
+            "application/vnd.ironcore.image.squashfs.v1alpha1.squashfs",
+        ],
+    ),
+    (".efi", &["application/vnd.ironcore.image.uki"]),
+    (".iso", &["application/vnd.ironcore.image.iso"]),
+    (".img", &["application/vnd.ironcore.image.disk.img"]),
+];
+
+/// Is its config one of theirs, with a command line in it perhaps?
+pub(super) fn has_config(image: &Image) -> bool {
+    image
+        .config
+        .as_ref()
+        .is_some_and(|config| CONFIGS.contains(&config.media_type.as_str()))
+}
+
+/// One of their configs or layers makes it one.
+pub(super) fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
+    let roles: Vec<_> = image
+        .layers
+        .iter()
+        .map(|layer| role(&layer.media_type))
+        .collect();
+    if !has_config(image) && roles.iter().all(Option::is_none) {
+        return None;
+    }
+    let mut recognised = Recognised::default();
+    for (n, (layer, role)) in image.layers.iter().zip(&roles).enumerate() {
+        let offer = match (refusal(layer), role) {
+            (Some(why), _) => Err(why),
+            (None, None) => Err(format!(
+                "type {:?} is no part of an ironcore image",
+                layer.media_type
+            )),
+            (None, Some((suffix, generation))) => {
+                let has_newer = roles
+                    .iter()
+                    .flatten()
+                    .any(|(other, newer)| other == suffix && newer < generation);
+                if has_newer {
+                    Err(format!("there is a newer {suffix} beside it"))
+                } else {
+                    Ok(Offer::layer(layer, suffix))
+                }
+            }
+        };
+        match offer {
+            Ok(offer) => recognised.offers.push(offer),
+            Err(why) => recognised
+                .left_out
+                .push(format!("{}: {why}", call(n, layer))),
+        }
+    }
+    match config.filter(|_| has_config(image)).map(command_line) {
+        Some(Ok(Some(text))) => recognised.offers.push(Offer::text(text, ".cmdline")),
+        Some(Err(why)) => recognised.left_out.push(why),
+        Some(Ok(None)) | None => {}
+    }
+    Some(recognised)
+}
+
+/// The suffix of a layer's role, and how old its type is.
+fn role(media_type: &str) -> Option<(&'static str, usize)> {
+    ROLES.iter().find_map(|(suffix, types)| {
+        let generation = types.iter().position(|name| *name == media_type)?;
+        Some((*suffix, generation))
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Config {
+    command_line: Option<String>,
+}
+
+/// The text itself, no newline added.
+fn command_line(config: &[u8]) -> Result<Option<String>, String> {
+    let config: Config = serde_json::from_slice(config)
+        .map_err(|error| format!("its config cannot be understood: {error}"))?;
+    Ok(config.command_line.filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::manifest::Descriptor;
+
+    fn descriptor(media_type: &str) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(media_type.as_bytes()),
+            size: 1,
+            annotations: Default::default(),
+            is_foreign: false,
+        }
+    }
+
+    /// `suffix=n` for each layer on offer, and the texts and reasons.
+    fn offered(config: &str, content: &str, types: &[&str]) -> String {
+        let image = Image {
+            artifact_type: None,
+            config: Some(descriptor(config)),
+            layers: types
+                .iter()
+                .map(|media_type| descriptor(media_type))
+                .collect(),
+            annotations: Default::default(),
+            subject: None,
+        };
+        let Some(found) = recognise(&image, Some(content.as_bytes())) else {
+            return "not theirs".to_owned();
+        };
+        let show = |offer: &Offer| match &offer.text {
+            Some(text) => format!("{}={text:?}", offer.suffix),
+            None => {
+                let n = image
+                    .layers
+                    .iter()
+                    .position(|layer| layer.digest == offer.digest)
+                    .unwrap();
+                format!("{}={}", offer.suffix, n + 1)
+            }
+        };
+        found
+            .offers
+            .iter()
+            .map(show)
+            .chain(found.left_out.clone())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    #[test]
+    fn every_generation_has_its_roles_and_the_newest_wins() {
+        let [new, old, onmetal] = CONFIGS;
+        let rootfs = ROLES[0].1;
+        let kernel = ROLES[2].1;
+        for (config, content, types, expected) in [
+            (
+                onmetal,
+                r#"{"commandLine":"quiet"}"#,
+                &[rootfs[2], kernel[2]][..],
+                ".rootfs=1, .vmlinuz=2, .cmdline=\"quiet\"",
+            ),
+            (old, "{}", &[kernel[1]], ".vmlinuz=1"),
+            (
+                new,
+                r#"{"commandLine":""}"#,
+                &["application/vnd.ironcore.image.uki"],
+                ".efi=1",
+            ),
+            (
+                new,
+                "{}",
+                &[kernel[1], kernel[0]],
+                ".vmlinuz=2, layer 1: there is a newer .vmlinuz beside it",
+            ),
+            (
+                new,
+                "{}",
+                &["text/plain"],
+                "layer 1: type \"text/plain\" is no part of an ironcore image",
+            ),
+            (
+                new,
+                "[",
+                &[kernel[0]],
+                ".vmlinuz=1, its config cannot be understood: EOF while parsing a list at line 1 column 1",
+            ),
+            ("application/json", "{}", &[kernel[0]], ".vmlinuz=1"),
+            ("application/json", "{}", &["text/plain"], "not theirs"),
+        ] {
+            assert_eq!(
+                offered(config, content, types),
+                expected,
+                "{config} {types:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! KubeSolo OS: a kernel and an initramfs, and annotations about them.
+//!
+//! Its older clients read `latest.json` from an HTTP server; [`Release::latest_json`] writes it.
+
+use std::collections::BTreeMap;
+
+use super::{Offer, Recognised, call};
+use crate::architecture::Architecture;
+use crate::digest::Digest;
+use crate::manifest::Image;
+
+const KERNEL: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
+const INITRAMFS: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
+/// What begins the keys of its annotations.
+const ANNOTATION: &str = "io.kubesolo.os.";
+
+/// What `latest.json` takes over from the annotations, as they are, if they are there.
+const NOTES: [&str; 5] = [
+    "release_notes",
+    "release_date",
+    "channel",
+    "min_compatible_version",
+    "architecture",
+];
+
+/// One release.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Release {
+    kernel: Digest,
+    initramfs: Digest,
+    /// By their keys without the prefix: `version`, `channel`, …
+    notes: BTreeMap<String, String>,
+}
+
+impl Release {
+    /// `latest.json`, with the URLs that `url_of` has for the two files.
+    ///
+    /// `label` is the version where the annotations name none. `None` if one of the files has no URL.
+    pub fn latest_json(
+        &self,
+        label: &str,
+        url_of: impl Fn(Digest) -> Option<String>,
+    ) -> Option<String> {
+        let mut json = serde_json::Map::new();
+        let version = self.notes.get("version").map_or(label, String::as_str);
+        json.insert("version".into(), version.into());
+        for (name, digest) in [("vmlinuz", self.kernel), ("initramfs", self.initramfs)] {
+            json.insert(format!("{name}_url"), url_of(digest)?.into());
+            json.insert(format!("{name}_sha256"), digest.hex().into());
+        }
+        for name in NOTES {
+            if let Some(note) = self.notes.get(name) {
+                json.insert(name.into(), note.as_str().into());
+            }
+        }
+        Some(format!("{}\n", serde_json::Value::Object(json)))
+    }
+}
+
+/// A kernel or an initramfs of theirs makes it one, and both must be there.
+pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
+    let find = |media_type: &str| {
+        image
+            .layers
+            .iter()
+            .find(|layer| layer.media_type == media_type)
+    };
+    let (kernel, initramfs) = match (find(KERNEL), find(INITRAMFS)) {
+        (None, None) => return None,
+        (Some(kernel), Some(initramfs)) => (kernel, initramfs),
+        (kernel, _) => {
+            let missing = if kernel.is_none() {
+                "kernel"
+            } else {
+                "initramfs"
+            };
+            let reason = format!("KubeSolo OS image without {missing}");
+            return Some(Recognised {
+                left_out: vec![reason],
+                ..Recognised::default()
+            });
+        }
+    };
+    let architecture = image
+        .annotations
+        .get("io.kubesolo.os.architecture")
+        .filter(|name| !name.is_empty());
+    let only_for = architecture.map(|name| Architecture::of_oci(name).ok_or(name));
+    let only_for = match only_for.transpose() {
+        Ok(known) => known,
+        Err(name) => {
+            return Some(Recognised {
+                left_out: vec![format!(
+                    "it says it is for {name:?}, which is the name of no architecture"
+                )],
+                ..Recognised::default()
+            });
+        }
+    };
+    let ignored = image
+        .layers
+        .iter()
+        .enumerate()
+        .filter(|(_, layer)| layer.media_type != KERNEL && layer.media_type != INITRAMFS);
+    let note = |(key, value): (&String, &String)| {
+        Some((key.strip_prefix(ANNOTATION)?.to_owned(), value.clone()))
+    };
+    let notes: BTreeMap<_, _> = image.annotations.iter().filter_map(note).collect();
+    Some(Recognised {
+        offers: vec![
+            Offer::layer(kernel, ".vmlinuz"),
+            Offer::layer(initramfs, ".initramfs.gz"),
+        ],
+        left_out: ignored
+            .map(|(n, layer)| {
+                format!(
+                    "{}: neither kernel nor initramfs of KubeSolo OS",
+                    call(n, layer)
+                )
+            })
+            .collect(),
+        only_for,
+        kubesolo: Some(Release {
+            kernel: kernel.digest,
+            initramfs: initramfs.digest,
+            notes,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Descriptor;
+
+    fn offered(types: &[&str], architecture: &str) -> String {
+        let layer = |media_type: &&str| Descriptor {
+            media_type: (*media_type).to_owned(),
+            digest: Digest::of(media_type.as_bytes()),
+            size: 1,
+            annotations: Default::default(),
+            is_foreign: false,
+        };
+        let image = Image {
+            artifact_type: None,
+            config: None,
+            layers: types.iter().map(layer).collect(),
+            annotations: [(
+                "io.kubesolo.os.architecture".to_owned(),
+                architecture.to_owned(),
+            )]
+            .into(),
+            subject: None,
+        };
+        match recognise(&image, None) {
+            None => "not theirs".to_owned(),
+            Some(found) => {
+                let mut words: Vec<_> =
+                    found.offers.into_iter().map(|offer| offer.suffix).collect();
+                words.extend(found.left_out);
+                words.extend(found.only_for.map(|architecture| architecture.to_string()));
+                words.join(", ")
+            }
+        }
+    }
+
+    #[test]
+    fn kernel_and_initramfs_are_offered_together_or_not_at_all() {
+        for (types, architecture, expected) in [
+            (
+                &[KERNEL, INITRAMFS][..],
+                "amd64",
+                ".vmlinuz, .initramfs.gz, x86-64",
+            ),
+            (
+                &[INITRAMFS, "text/plain", KERNEL],
+                "",
+                ".vmlinuz, .initramfs.gz, layer 2: neither kernel nor initramfs of KubeSolo OS",
+            ),
+            (&[KERNEL], "amd64", "KubeSolo OS image without initramfs"),
+            (&[INITRAMFS], "amd64", "KubeSolo OS image without kernel"),
+            (&["text/plain"], "amd64", "not theirs"),
+        ] {
+            assert_eq!(offered(types, architecture), expected, "{types:?}");
+        }
+    }
+
+    #[test]
+    fn latest_json_has_the_form_of_the_older_protocol() {
+        let notes = [
+            ("version", "v0.3.0"),
+            ("channel", "stable"),
+            ("unknown", "x"),
+        ];
+        let release = Release {
+            kernel: Digest::of(b"k"),
+            initramfs: Digest::of(b"i"),
+            notes: notes
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+        };
+        let url = |digest: Digest| Some(format!("http://h/{}", &digest.hex()[..2]));
+        let json = release.latest_json("tag", url).unwrap();
+        let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let (kernel, initramfs) = (Digest::of(b"k").hex(), Digest::of(b"i").hex());
+        assert_eq!(
+            found,
+            serde_json::json!({
+                "version": "v0.3.0",
+                "vmlinuz_url": format!("http://h/{}", &kernel[..2]),
+                "vmlinuz_sha256": kernel,
+                "initramfs_url": format!("http://h/{}", &initramfs[..2]),
+                "initramfs_sha256": initramfs,
+                "channel": "stable"
+            })
+        );
+        assert_eq!(release.latest_json("tag", |_| None), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! What an image says of itself, for sysextmgr: `<image>.manifest.gz` and `<image>.raw.json`. No I/O.
+//!
+//! The fields are those of extension-release(5). They come from wherever a publisher has put them; of
+//! two sources the first one that has a field counts. `ID` is never made up: without it systemd-sysext
+//! would refuse the image, so there is no answer either.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+
+use flate2::read::MultiGzDecoder;
+use flate2::{Compression, GzBuilder};
+use serde_json::{Value, json};
+
+use crate::manifest::{Annotations, Descriptor};
+
+/// The fields that are passed on.
+const FIELDS: [&str; 7] = [
+    "ID",
+    "VERSION_ID",
+    "SYSEXT_LEVEL",
+    "SYSEXT_ID",
+    "SYSEXT_VERSION_ID",
+    "SYSEXT_SCOPE",
+    "ARCHITECTURE",
+];
+/// Largest document that is read, packed or unpacked.
+pub const MAX_DOCUMENT: u64 = 1 << 20;
+
+/// An image's fields.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    /// From annotations with the fields' own names, also behind a prefix that ends in a dot.
+    pub fn of_annotations(annotations: &Annotations) -> Self {
+        let mut found = Self::default();
+        for (key, value) in annotations {
+            let name = key.rsplit('.').next().unwrap_or(key);
+            found.add(name, value);
+        }
+        found
+    }
+
+    /// From a document that a publisher wrote: an extension-release file, or a manifest of mkosi's, packed
+    /// or not. What is neither has no fields.
+    pub fn of_document(bytes: &[u8]) -> Self {
+        let mut unpacked = Vec::new();
+        let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
+            match MultiGzDecoder::new(bytes)
+                .take(MAX_DOCUMENT)
+                .read_to_end(&mut unpacked)
+            {
+                Ok(_) => unpacked.as_slice(),
+                Err(_) => return Self::default(),
+            }
+        } else {
+            bytes
+        };
+        match serde_json::from_slice(bytes) {
+            Ok(json) => Self::of_manifest(&json),
+            Err(_) => Self::of_extension_release(&String::from_utf8_lossy(bytes)),
+        }
+    }
+
+    /// mkosi's form has them in `extension`, the older one in `sysext`.
+    fn of_manifest(json: &Value) -> Self {
+        let mut found = Self::default();
+        for section in ["extension", "sysext"] {
+            let Some(Value::Object(fields)) = json.get(section) else {
+                continue;
+            };
+            for (name, value) in fields {
+                found.add(name, value.as_str().unwrap_or_default());
+            }
+        }
+        found
+    }
+
+    /// `NAME=value`, as os-release(5) quotes it.
+    fn of_extension_release(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.lines() {
+            if let Some((name, value)) = line.trim().split_once('=') {
+                let value = value.trim_matches(|c| c == '"' || c == '\'');
+                found.add(name, value);
+            }
+        }
+        found
+    }
+
+    /// Sets a field that is not set yet. What is no field, or empty, is left out.
+    pub fn add(&mut self, name: &str, value: &str) {
+        if FIELDS.contains(&name) && !value.is_empty() && !value.chars().any(char::is_control) {
+            self.0
+                .entry(name.to_owned())
+                .or_insert_with(|| value.to_owned());
+        }
+    }
+
+    /// Takes what is not set yet.
+    pub fn merge(&mut self, other: Self) {
+        for (name, value) in other.0 {
+            self.0.entry(name).or_insert(value);
+        }
+    }
+
+    /// Is it known what the image is for?
+    pub fn has_id(&self) -> bool {
+        self.0.contains_key("ID")
+    }
+
+    /// mkosi's form, packed. The bytes are the same on every run.
+    pub fn manifest_gz(&self, name: &str) -> Vec<u8> {
+        let text = |field: &str| self.0.get(field).map(String::as_str);
+        let json = json!({
+            "manifest_version": 1,
+            "config": {
+                "name": name,
+                "architecture": text("ARCHITECTURE"),
+                "version": text("SYSEXT_VERSION_ID"),
+            },
+            "packages": [],
+            "extension": self.0,
+        });
+        let mut packer = GzBuilder::new()
+            .mtime(0)
+            .operating_system(255)
+            .write(Vec::new(), Compression::best());
+        packer
+            .write_all(json.to_string().as_bytes())
+            .expect("a Vec takes what is written");
+        packer.finish().expect("a Vec takes what is written")
+    }
+
+    /// The older form.
+    pub fn json(&self, image: &str) -> String {
+        json!({ "image_name": image, "sysext": self.0 }).to_string()
+    }
+}
+
+/// Is this layer a document about an image, rather than an image?
+pub fn is_document(layer: &Descriptor) -> bool {
+    let title = layer.title().unwrap_or_default();
+    let is_titled = [".extension-release", ".manifest", ".manifest.gz"]
+        .iter()
+        .any(|end| title.ends_with(end));
+    let has_type = layer.media_type.contains("extension-release");
+    (is_titled || has_type) && layer.size <= MAX_DOCUMENT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(fields: &[(&str, &str)]) -> Metadata {
+        Metadata(
+            fields
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+    }
+
+    fn pack(text: &str) -> Vec<u8> {
+        let mut packer = GzBuilder::new().write(Vec::new(), Compression::fast());
+        packer.write_all(text.as_bytes()).unwrap();
+        packer.finish().unwrap()
+    }
+
+    #[test]
+    fn every_form_of_document_gives_its_fields() {
+        let mkosi = r#"{"manifest_version":1,"extension":{"ID":"_any","ARCHITECTURE":"x86-64","UNKNOWN":"x","VERSION_ID":7}}"#;
+        let expected = metadata(&[("ID", "_any"), ("ARCHITECTURE", "x86-64")]);
+        assert_eq!(Metadata::of_document(mkosi.as_bytes()), expected);
+        assert_eq!(Metadata::of_document(&pack(mkosi)), expected);
+        assert_eq!(
+            Metadata::of_document(b"# comment\nID=opensuse-microos\nVERSION_ID=\"2026\"\nNAME=x\n"),
+            metadata(&[("ID", "opensuse-microos"), ("VERSION_ID", "2026")])
+        );
+        for nonsense in [
+            &b"\x1f\x8b\x00"[..],
+            b"",
+            b"[]",
+            b"\xff\xfe",
+            br#"{"extension":[]}"#,
+        ] {
+            assert_eq!(
+                Metadata::of_document(nonsense),
+                Metadata::default(),
+                "{nonsense:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn annotations_may_have_a_prefix() {
+        let annotations = [
+            ("ID", "fedora"),
+            ("io.systemd.sysext.SYSEXT_LEVEL", "1.0"),
+            ("org.example.title", "x"),
+        ];
+        let annotations = annotations
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        assert_eq!(
+            Metadata::of_annotations(&annotations),
+            metadata(&[("ID", "fedora"), ("SYSEXT_LEVEL", "1.0")])
+        );
+    }
+
+    #[test]
+    fn the_first_source_of_a_field_counts() {
+        let mut found = metadata(&[("ID", "first")]);
+        found.merge(metadata(&[("ID", "second"), ("ARCHITECTURE", "arm64")]));
+        found.add("ARCHITECTURE", "x86-64");
+        found.add("SYSEXT_SCOPE", "a\nb");
+        assert_eq!(
+            found,
+            metadata(&[("ID", "first"), ("ARCHITECTURE", "arm64")])
+        );
+        assert!(found.has_id() && !Metadata::default().has_id());
+    }
+
+    #[test]
+    fn what_sysextmgr_reads_is_written_the_same_each_time() {
+        let found = metadata(&[
+            ("ID", "_any"),
+            ("ARCHITECTURE", "x86-64"),
+            ("SYSEXT_VERSION_ID", "30.3"),
+        ]);
+        let packed = found.manifest_gz("strace-30.3.x86-64");
+        assert_eq!(packed, found.manifest_gz("strace-30.3.x86-64"));
+        assert_eq!(packed[4..8], [0; 4], "no time");
+        assert_eq!(Metadata::of_document(&packed), found);
+        assert_eq!(
+            found.json("strace-30.3.x86-64.raw"),
+            r#"{"image_name":"strace-30.3.x86-64.raw","sysext":{"ARCHITECTURE":"x86-64","ID":"_any","SYSEXT_VERSION_ID":"30.3"}}"#
+        );
+    }
+}

@@ -1,0 +1,508 @@
+//! Listings that their publisher signed: the artifact with the tag `SHA256SUMS`, byte for byte.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::content::{OCI_TAR, Repository, digest, sha256};
+use crate::listings::{ANEW, later, line, settings, versions};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{Folder, Service, Setup};
+
+/// The names that the two systemds ask for.
+const SIGNATURES: [&str; 4] = [
+    "SHA256SUMS.sha256.asc",
+    "SHA256SUMS.sha256.gpg",
+    "SHA256SUMS.gpg",
+    "SHA256SUMS.asc",
+];
+
+/// Pushes a list and what signs it under the tag `SHA256SUMS`, and the files as blobs.
+fn sign(hello: &mut Repository, list: &[u8], signatures: &[(&str, &[u8])], files: &[&[u8]]) {
+    let mut layers = vec![hello.file(OCI_TAR, "SHA256SUMS", list)];
+    for (name, bytes) in signatures {
+        layers.push(hello.file(OCI_TAR, name, bytes));
+    }
+    for bytes in files {
+        hello.blob("", bytes);
+    }
+    let artifact = hello.artifact(&layers, json!({}));
+    hello.point("SHA256SUMS", &artifact);
+}
+
+/// A repository with a signed list of two names, of which one is in no manifest.
+fn signed() -> (Repository, String) {
+    let mut hello = versions(2).0;
+    let list = line(b"image 1", "hello-v1.raw") + &line(b"image 9", "hello-9.raw");
+    sign(
+        &mut hello,
+        list.as_bytes(),
+        &[("SHA256SUMS.gpg", b"\x88\x00signature\xff")],
+        &[b"image 9"],
+    );
+    (hello, list)
+}
+
+#[test]
+fn list_and_signatures_are_their_publishers_byte_for_byte() {
+    let odd_lists = [
+        line(b"image 1", "hello-v1.raw"),
+        // As sha256sum -b writes it, with what only systemd may judge: comments, CRs, no last newline.
+        format!(
+            "# mine\r\n{} *hello-v1.raw\n\n{}  z/../a%20b",
+            sha256(b"image 1"),
+            sha256(b"2")
+        ),
+        "\u{feff}no list at all".to_owned(),
+    ];
+    for list in odd_lists {
+        let mut hello = versions(2).0;
+        let signatures: [(&str, &[u8]); 4] = [
+            (SIGNATURES[0], b"-----BEGIN PGP SIGNATURE-----\r\n"),
+            (SIGNATURES[1], b"\0\xff\n"),
+            (SIGNATURES[2], b"binary"),
+            (SIGNATURES[3], b"text"),
+        ];
+        sign(&mut hello, list.as_bytes(), &signatures, &[]);
+        let folder = Folder::new();
+        hello.write_layout(folder.path());
+        let registry = Registry::with_hello(hello);
+        let layout = folder.path().display();
+        for settings in [
+            settings(&registry, ""),
+            format!("[repository.hello]\nsource = \"oci:{layout}\"\n"),
+        ] {
+            let service = Service::start(settings);
+            assert_eq!(service.listing(), list);
+            for (name, bytes) in signatures {
+                let response = service.get(&format!("/hello/{name}"));
+                assert_eq!(
+                    (response.status, response.body.as_slice()),
+                    (200, bytes),
+                    "{name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_signature_that_is_not_there_is_404_with_nothing_in_it() {
+    let (hello, _) = signed();
+    let registry = Registry::with_hello(hello);
+    registry.put("unsigned", versions(1).0);
+    let service = Service::start(settings(&registry, ""));
+    for name in SIGNATURES {
+        for (repository, expected) in [("hello", name == "SHA256SUMS.gpg"), ("unsigned", false)] {
+            let status = if expected { 200 } else { 404 };
+            let response = service.get(&format!("/{repository}/{name}"));
+            assert_eq!(response.status, status, "{repository} {name}");
+            assert_eq!(response.body.is_empty(), !expected, "{repository} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_name_in_a_signed_list_is_fetched_by_its_digest_with_no_manifest_looked_up() {
+    let (hello, list) = signed();
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), list);
+    assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 200);
+    let requests = registry.take_requests();
+    assert_eq!(
+        (
+            requests.len(),
+            count(&requests, "GET /v2/hello/manifests/SHA256SUMS$"),
+            count(&requests, "GET /v2/hello/blobs/")
+        ),
+        (4, 1, 2),
+        "{requests:?}"
+    );
+    for (name, bytes) in [("hello-v1.raw", "image 1"), ("hello-9.raw", "image 9")] {
+        let response = service.get(&format!("/hello/{name}"));
+        assert_eq!((response.status, response.text()), (200, bytes));
+        let requests = registry.take_requests();
+        let blob = format!(" /v2/hello/blobs/{}", digest(bytes.as_bytes()));
+        assert!((1..=2).contains(&requests.len()), "{requests:?}");
+        assert_eq!(count(&requests, &blob), requests.len(), "{requests:?}");
+    }
+    assert_eq!(
+        service.get("/hello/hello-9.raw.sha256").text(),
+        line(b"image 9", "hello-9.raw")
+    );
+}
+
+#[test]
+fn whatever_a_signed_list_names_is_delivered() {
+    let files: Vec<(Vec<u8>, &str)> = [
+        "hello-1.raw",
+        "hello-1.raw.sha256",
+        "hello-1.raw.json",
+        "hello-1.manifest.gz",
+        "latest.json",
+        "with a space.raw",
+        "umläut.raw",
+    ]
+    .map(|name| (format!("bytes of {name}").into_bytes(), name))
+    .into();
+    let list: String = files
+        .iter()
+        .map(|(bytes, name)| line(bytes, name))
+        .collect();
+    let mut hello = Repository::default();
+    let blobs: Vec<&[u8]> = files.iter().map(|(bytes, _)| bytes.as_slice()).collect();
+    sign(&mut hello, list.as_bytes(), &[], &blobs);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), list);
+    for (bytes, name) in &files {
+        let response = service.get(&format!(
+            "/hello/{}",
+            name.replace(' ', "%20").replace('ä', "%C3%A4")
+        ));
+        assert_eq!(
+            (response.status, response.text()),
+            (200, std::str::from_utf8(bytes).unwrap()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_a_signed_list_does_not_name_is_not_offered() {
+    let (hello, list) = signed();
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), list);
+    for name in [
+        "hello-v0.raw",
+        "hello-v0.raw.sha256",
+        "SHA256SUMS.raw",
+        "hello-SHA256SUMS.raw",
+    ] {
+        let response = service.get(&format!("/hello/{name}"));
+        assert_eq!(
+            (response.status, response.body),
+            (404, Vec::new()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn an_unsigned_repository_costs_no_request_more() {
+    let (hello, listing) = versions(5);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    let mut expected: Vec<_> = (0..5)
+        .map(|n| format!("GET /v2/hello/manifests/v{n}"))
+        .collect();
+    expected.push("GET /v2/hello/tags/list?n=1000".to_owned());
+    assert_eq!(registry.take_requests(), expected);
+}
+
+#[test]
+fn a_signed_list_that_is_known_costs_one_request() {
+    let (hello, list) = signed();
+    let registry = Registry::with_hello(hello);
+    let cache = crate::service::Folder::new();
+    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    assert_eq!(start().listing(), list);
+    registry.take_requests();
+    let service = start();
+    assert_eq!(service.listing(), list);
+    assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 200);
+    assert_eq!(
+        registry.take_requests(),
+        ["HEAD /v2/hello/manifests/SHA256SUMS"]
+    );
+}
+
+#[test]
+fn list_and_signature_are_of_one_artifact_though_the_tag_moves_in_between() {
+    let newer = line(b"image 0", "hello-v0.raw");
+    for cached in [false, true] {
+        let (hello, list) = signed();
+        let registry = Registry::with_hello(hello);
+        let setup = Setup::new(settings(&registry, ANEW));
+        let service = if cached { setup.own_cache() } else { setup }.start();
+        let before = service.listing();
+        registry.change(|hello| {
+            sign(
+                hello,
+                newer.as_bytes(),
+                &[("SHA256SUMS.gpg", b"newer")],
+                &[],
+            )
+        });
+        later();
+        let signature = service.get("/hello/SHA256SUMS.gpg").body;
+        assert_eq!(
+            (before, signature.as_slice()),
+            (list, b"\x88\x00signature\xff".as_slice())
+        );
+        assert_eq!(
+            service.get("/hello/hello-9.raw").body,
+            b"image 9",
+            "what was listed"
+        );
+        assert_eq!(service.listing(), newer);
+        assert_eq!(service.get("/hello/SHA256SUMS.gpg").body, b"newer");
+        // The newest has no signature of the kind that the one before had.
+        registry.change(|hello| sign(hello, newer.as_bytes(), &[("SHA256SUMS.asc", b"text")], &[]));
+        later();
+        assert_eq!(service.listing(), newer);
+        assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 404);
+        assert_eq!(service.get("/hello/SHA256SUMS.asc").body, b"text");
+    }
+}
+
+#[test]
+fn a_signature_that_is_asked_for_first_is_of_the_list_that_comes_after() {
+    let (hello, list) = signed();
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    assert_eq!(
+        service.get("/hello/SHA256SUMS.gpg").body,
+        b"\x88\x00signature\xff"
+    );
+    registry.change(|hello| sign(hello, b"newer", &[("SHA256SUMS.gpg", b"newer")], &[]));
+    assert_eq!(service.listing(), list);
+}
+
+#[test]
+fn a_repository_that_is_signed_for_the_first_time_is_so_with_its_next_listing() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ANEW));
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 404);
+    let list = line(b"image 1", "hello-v1.raw");
+    registry.change(|hello| sign(hello, list.as_bytes(), &[("SHA256SUMS.gpg", b"s")], &[]));
+    later();
+    assert_eq!(service.listing(), list);
+    assert_eq!(service.get("/hello/SHA256SUMS.gpg").body, b"s");
+}
+
+#[test]
+fn the_tag_of_a_list_moves_where_no_other_tag_does() {
+    let mut hello = versions(1).0;
+    hello.oras_push("SHA256SUMS", "notes.txt", b"to be signed one day");
+    let registry = Registry::with_hello(hello);
+    let more = format!("{ANEW}[repository.hello]\nimmutable-tags = true\n");
+    let service = Setup::new(settings(&registry, &more)).own_cache().start();
+    assert_eq!(service.listing(), line(b"image 0", "hello-v0.raw"));
+    for n in 1..3 {
+        let list = line(format!("image {n}").as_bytes(), "hello-v1.raw");
+        registry.change(|hello| sign(hello, list.as_bytes(), &[], &[]));
+        later();
+        assert_eq!(service.listing(), list);
+    }
+}
+
+#[test]
+fn the_size_of_a_blob_is_learnt_however_little_the_registry_tells() {
+    const HEAD: &str = "HEAD /v2/hello/blobs/";
+    const GET: &str = "GET /v2/hello/blobs/";
+    let all = vec![b'x'; 300_000];
+    for (faults, status, why) in [
+        (vec![], 200, "HEAD with a length"),
+        (vec![(HEAD, Fault::Status(405))], 200, "no HEAD: by a range"),
+        (
+            vec![(HEAD, Fault::Status(404))],
+            200,
+            "no HEAD, and a lie about it",
+        ),
+        (
+            vec![(HEAD, Fault::NoLength)],
+            200,
+            "HEAD without a length: by a range",
+        ),
+        (
+            vec![(HEAD, Fault::NoLength), (GET, Fault::NoRange)],
+            200,
+            "no ranges either: by the length of the whole",
+        ),
+        (
+            vec![
+                (HEAD, Fault::NoLength),
+                (GET, Fault::NoRange),
+                (GET, Fault::NoLength),
+            ],
+            502,
+            "no way to tell",
+        ),
+        (
+            vec![(HEAD, Fault::Status(404)), (GET, Fault::Status(404))],
+            404,
+            "it is not there",
+        ),
+    ] {
+        let mut hello = Repository::default();
+        let list = line(&all, "hello-1.raw");
+        sign(&mut hello, list.as_bytes(), &[], &[&all]);
+        let registry = Registry::with_hello(hello);
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), list);
+        for (pattern, fault) in faults {
+            registry.fault(pattern, fault);
+        }
+        let response = service.get("/hello/hello-1.raw");
+        let expected = if status == 200 { all.as_slice() } else { b"" };
+        assert!(
+            (response.status, response.whole, response.body.as_slice()) == (status, true, expected),
+            "{why}: {} {:?} and {} bytes",
+            response.status,
+            response.headers,
+            response.body.len()
+        );
+        let head = service.request("HEAD", "/hello/hello-1.raw", &[]);
+        assert_eq!(head.status, status, "{why}");
+        if status == 200 {
+            assert_eq!(head.header("content-length"), Some("300000"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_blob_is_never_complete() {
+    let good = vec![b'x'; 300_000];
+    let mut other = good.clone();
+    other[7] = b'y';
+    for (fault, why) in [
+        (Fault::WrongByte, "the last byte"),
+        (Fault::Body(other), "an early byte"),
+        (Fault::Body(vec![b'x'; 299_999]), "too short"),
+        (Fault::Body(vec![b'x'; 300_001]), "too long"),
+    ] {
+        let mut hello = Repository::default();
+        let list = line(&good, "hello-1.raw");
+        sign(&mut hello, list.as_bytes(), &[], &[&good]);
+        let registry = Registry::with_hello(hello);
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), list);
+        registry.fault(digest(&good).leak(), fault);
+        let response = service.get("/hello/hello-1.raw");
+        assert!(
+            !response.whole || response.status != 200,
+            "{why}: {} and {} bytes, whole",
+            response.status,
+            response.body.len()
+        );
+        assert_eq!(
+            service.log.with(&["sha256:", "hello-1.raw"]).len(),
+            1,
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn a_list_or_signature_that_is_not_what_its_manifest_says_is_given_to_nobody() {
+    for broken in ["SHA256SUMS", "SHA256SUMS.gpg"] {
+        let (hello, list) = signed();
+        let bytes: &[u8] = match broken {
+            "SHA256SUMS" => list.as_bytes(),
+            _ => b"\x88\x00signature\xff",
+        };
+        let registry = Registry::with_hello(hello);
+        registry.fault(digest(bytes).leak(), Fault::WrongByte);
+        let service = Service::start(settings(&registry, ""));
+        for name in ["SHA256SUMS", "SHA256SUMS.gpg"] {
+            let response = service.get(&format!("/hello/{name}"));
+            assert_eq!(
+                (response.status, response.body),
+                (502, Vec::new()),
+                "{broken}: {name}"
+            );
+        }
+    }
+}
+
+/// What is pushed, and how.
+type Way = (&'static str, fn(&mut Repository));
+
+#[test]
+fn what_is_under_the_tag_of_a_list_and_is_none_is_said_and_no_file() {
+    let (plain, listing) = versions(2);
+    let ways: [Way; 3] = [
+        ("an index", |hello| {
+            let files: [(&str, &str, &[u8]); 2] =
+                [("amd64", "SHA256SUMS", b"x"), ("arm64", "SHA256SUMS", b"y")];
+            hello.index("SHA256SUMS", &files);
+        }),
+        ("a list in a folder", |hello| {
+            hello.oras_push("SHA256SUMS", "out/SHA256SUMS", b"list");
+        }),
+        ("an image", |hello| {
+            hello.oras_push("SHA256SUMS", "hello.raw", b"a raw image");
+        }),
+    ];
+    for (why, push) in ways {
+        let mut hello = plain.clone();
+        push(&mut hello);
+        let registry = Registry::with_hello(hello);
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), listing, "{why}");
+        let signature = service.get("/hello/SHA256SUMS.gpg");
+        assert_eq!(
+            (signature.status, signature.body),
+            (404, Vec::new()),
+            "{why}"
+        );
+        let said = service.log.with(&["tag SHA256SUMS "]);
+        assert_eq!(said.len(), 1, "{why}: {said:?}");
+    }
+}
+
+#[test]
+fn a_signed_list_that_is_too_large_to_be_one_is_refused_without_being_read() {
+    let (mut hello, _) = signed();
+    let list = hello.file(OCI_TAR, "SHA256SUMS", b"list");
+    let mut large = list.clone();
+    large["size"] = json!((64u64 << 20) + 1);
+    let artifact = hello.artifact(&[large], json!({}));
+    hello.point("SHA256SUMS", &artifact);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    let requests = registry.take_requests();
+    assert_eq!(count(&requests, "/blobs/"), 0, "{requests:?}");
+    assert_eq!(service.log.with(&["SHA256SUMS", "67108865 bytes"]).len(), 1);
+}
+
+#[test]
+fn fifteen_thousand_names_cost_four_requests_fifty_milliseconds_and_little_memory() {
+    let mut list = String::new();
+    for n in 0..15_000 {
+        list += &line(format!("image {n}").as_bytes(), &format!("hello-0.{n}.raw"));
+    }
+    let mut hello = Repository::default();
+    sign(
+        &mut hello,
+        list.as_bytes(),
+        &[("SHA256SUMS.gpg", b"signature")],
+        &[b"image 7777"],
+    );
+    let registry = Registry::with_hello(hello);
+    // The last request is answered so late that all before it is over.
+    let late = Duration::from_millis(300);
+    registry.fault(digest(b"signature").leak(), Fault::Delay(late));
+    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    let begun = Instant::now();
+    assert!(service.listing() == list);
+    let took = begun.elapsed() - late;
+    assert_eq!(service.get("/hello/SHA256SUMS.gpg").body, b"signature");
+    let requests = registry.take_requests();
+    assert_eq!(requests.len(), 4, "{requests:?}");
+    let response = service.get("/hello/hello-0.7777.raw");
+    assert_eq!((response.status, response.text()), (200, "image 7777"));
+    assert!(registry.take_requests().len() <= 2);
+    let peak = service.peak_memory();
+    assert!(peak <= 24, "{peak} MiB");
+    // What is built for tests is several times slower than what is installed.
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 50 });
+    assert!(took <= limit, "{took:?}");
+}
