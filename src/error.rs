@@ -279,15 +279,11 @@ impl fmt::Display for Error {
                 looked,
                 message,
             } => {
+                let message = prefixed(", ", message);
                 write!(
                     f,
-                    "registry wants a login for {registry}{}",
-                    prefixed(", ", message)
-                )?;
-                match looked.as_str() {
-                    "" => write!(f, "; is the name right, is there a login for it?"),
-                    looked => write!(f, "; there is none for it in {looked}"),
-                }
+                    "registry wants a login for {registry}{message}; there is none for it in {looked}"
+                )
             }
             Error::LoginRefused {
                 registry,

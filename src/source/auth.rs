@@ -275,7 +275,7 @@ impl Auth {
         {
             return Ok(token.clone());
         }
-        let token = fetch_token(door, &key, found)?;
+        let token = fetch_token(door, &key, found, &self.keyring)?;
         let mut tokens = lock(&self.tokens);
         tokens.retain(|_, other| other.renew_at > Instant::now());
         tokens.insert(key, token.clone());
@@ -352,9 +352,9 @@ fn challenges_at(door: &Door<'_>, url: &str) -> Result<Vec<Challenge>> {
         range: None,
         unchecked: door.unchecked,
     };
-    let reply = door.client.send(request)?;
+    let mut reply = door.client.send(request)?;
     let found = challenges(&reply);
-    drop(reply.message()); // read, so that the connection is of use
+    drop(reply.take_message()); // so that the connection is of use
     Ok(found)
 }
 
@@ -364,14 +364,19 @@ fn basic(user: &str, password: &str) -> Authorization {
 
 /// Asks the token server: by GET, which all know; by POST for a refresh token, or where GET is not
 /// known.
-fn fetch_token(door: &Door<'_>, key: &TokenKey, found: Option<&Found>) -> Result<Token> {
+fn fetch_token(
+    door: &Door<'_>,
+    key: &TokenKey,
+    found: Option<&Found>,
+    keyring: &Keyring,
+) -> Result<Token> {
     debug!(
         "asking {} for a token for {}",
         url::without_query(&key.realm),
         key.scope
     );
     let asked = Instant::now();
-    let reply = match &key.login {
+    let mut reply = match &key.login {
         Some(Login::IdentityToken(token)) => post(
             door,
             key,
@@ -410,11 +415,11 @@ fn fetch_token(door: &Door<'_>, key: &TokenKey, found: Option<&Found>) -> Result
             registry: door.name(),
             place: found.place.clone(),
             status,
-            message: reply.message(),
+            message: reply.take_message(),
         }),
         (400 | 401 | 403 | 404, None) => Err(Error::NoLogin {
             registry: door.name(),
-            looked: String::new(),
+            looked: keyring.describe(),
             message: format!("its token server gives strangers none (status {status})"),
         }),
         _ => Err(registry::status_error(reply)),

@@ -13,7 +13,7 @@ use log::{debug, warn};
 use rustls::AlertDescription;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
-use ureq::{Agent, Body, BodyReader, Timeout};
+use ureq::{Agent, Body, Timeout};
 
 use super::certs::{CertificateDirectories, HostCertificates, Pem};
 use super::url;
@@ -87,7 +87,8 @@ pub(super) struct Reply {
     pub(super) url: String,
     /// It came from where the request was sent, not from elsewhere by a redirect.
     pub(super) is_at_home: bool,
-    body: Body,
+    /// `None` once it was read.
+    body: Option<Body>,
 }
 
 impl Reply {
@@ -105,18 +106,17 @@ impl Reply {
     }
 
     /// The body as it comes.
-    pub(super) fn into_reader(self) -> BodyReader<'static> {
-        self.body.into_reader()
+    pub(super) fn into_reader(self) -> Box<dyn Read + Send> {
+        match self.body {
+            Some(body) => Box::new(body.into_reader()),
+            None => Box::new(io::empty()),
+        }
     }
 
     /// The body, if it has at most `limit` bytes.
     pub(super) fn read(self, limit: u64) -> Result<Vec<u8>> {
-        let (url, mut bytes) = (self.url, Vec::new());
-        let read = self
-            .body
-            .into_reader()
-            .take(limit + 1)
-            .read_to_end(&mut bytes);
+        let (url, mut bytes) = (self.url.clone(), Vec::new());
+        let read = self.into_reader().take(limit + 1).read_to_end(&mut bytes);
         read.map_err(|error| read_failure(&url, error))?;
         if bytes.len() as u64 > limit {
             return Err(Error::Nonsense {
@@ -127,14 +127,17 @@ impl Reply {
         Ok(bytes)
     }
 
-    /// What the other side says of an error, in one short line; empty if it says nothing.
-    pub(super) fn message(self) -> String {
+    /// What the other side says of an error, in one short line; empty if it says nothing. Once that is
+    /// read the connection can be used again.
+    pub(super) fn take_message(&mut self) -> String {
         let mut bytes = Vec::new();
-        let _ = self
-            .body
-            .into_reader()
-            .take(MAX_ERROR_BODY)
-            .read_to_end(&mut bytes); // it is but a message
+        if let Some(body) = self.body.take() {
+            // It is but a message: what came of it will do.
+            let _ = body
+                .into_reader()
+                .take(MAX_ERROR_BODY)
+                .read_to_end(&mut bytes);
+        }
         error_message(&bytes)
     }
 }
@@ -271,7 +274,7 @@ impl Client {
             headers: head.headers,
             url: url.to_owned(),
             is_at_home: true,
-            body,
+            body: Some(body),
         }
     }
 
@@ -281,7 +284,7 @@ impl Client {
         let mut at = request.url.to_owned();
         let mut is_at_home = true;
         for _ in 0..=MAX_REDIRECTS {
-            let reply = self.send(Request {
+            let mut reply = self.send(Request {
                 url: &at,
                 authorization: request.authorization.filter(|_| is_at_home),
                 unchecked: request.unchecked && is_at_home,
@@ -294,7 +297,7 @@ impl Client {
                 });
             }
             let next = self.redirect_target(&reply)?;
-            drop(reply.message()); // else the connection is of no more use
+            drop(reply.take_message()); // else the connection is of no more use
             is_at_home &= url::is_same_origin(&at, &next);
             at = next;
         }

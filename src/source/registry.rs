@@ -133,7 +133,7 @@ impl Registry {
         };
 
         let used = auth.authorization(&door, &self.session)?;
-        let reply = send(Request {
+        let mut reply = send(Request {
             authorization: used.as_ref(),
             ..request
         })?;
@@ -143,19 +143,20 @@ impl Registry {
         if !is_refused {
             return Ok(reply);
         }
+        // Read first: the token server may be at the other end of the same connection.
+        let (status, message) = (reply.status, reply.take_message());
         let fresh = auth.log_in(&door, &self.session, used.as_ref(), &reply)?;
-        let (status, message) = (reply.status, reply.message());
         // Sent a second time, a wrong password counts a second time: some lock an account for that.
         if status == 401 && used.is_some() && fresh == used {
             return Err(auth.refused(&door, &self.session, status, message));
         }
-        let reply = send(Request {
+        let mut reply = send(Request {
             authorization: fresh.as_ref(),
             ..request
         })?;
         if reply.is_at_home && matches!(reply.status, 401 | 403) {
             let status = reply.status;
-            return Err(auth.refused(&door, &self.session, status, reply.message()));
+            return Err(auth.refused(&door, &self.session, status, reply.take_message()));
         }
         Ok(reply)
     }
@@ -459,13 +460,13 @@ fn jitter(pause: Duration) -> Duration {
 }
 
 /// What an answer that is not success means.
-pub(super) fn status_error(reply: Reply) -> Error {
+pub(super) fn status_error(mut reply: Reply) -> Error {
     let url = super::url::without_query(&reply.url).to_owned();
     match reply.status {
         status @ (401 | 403) => Error::Denied {
             url,
             status,
-            message: reply.message(),
+            message: reply.take_message(),
         },
         404 => Error::Missing { url },
         // docker-registry 2.8 announces a body here that never comes.
@@ -485,7 +486,7 @@ pub(super) fn status_error(reply: Reply) -> Error {
         // 499 and 522 are nginx's and Cloudflare's ways to say that something broke behind them.
         status @ (408 | 499 | 500 | 502 | 504 | 522) => Error::Failing { url, status },
         status => {
-            let message = reply.message();
+            let message = reply.take_message();
             if status == 400 && url.starts_with("http:") && is_about_tls(&message) {
                 let host = super::url::authority(&url).unwrap_or_default().to_owned();
                 return Error::NeedsTls { host };

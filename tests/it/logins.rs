@@ -459,7 +459,7 @@ fn row_a14_a_token_server_that_gives_strangers_none_is_named_and_left() {
             service.log.trouble(),
             refused_with(&format!(
                 "registry wants a login for {}/hello, its token server gives strangers none \
-                 (status {status}); is the name right, is there a login for it?",
+                 (status {status}); there is none for it in {NO_LOGINS}",
                 registry.address
             ))
         );
