@@ -443,7 +443,10 @@ pub(super) fn with_retries<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<
         };
         let wait = match &error {
             Error::Broken { .. } | Error::Failing { .. } => jitter(pause),
-            Error::Busy { retry_after, .. } if *retry_after <= MAX_RETRY_AFTER => *retry_after,
+            // Jittered, too: all workers are told to come back at the same moment.
+            Error::Busy { retry_after, .. } if *retry_after <= MAX_RETRY_AFTER => {
+                *retry_after + jitter(pause)
+            }
             _ => return Err(error),
         };
         debug!("trying again in {wait:?}: {}", error.line());
