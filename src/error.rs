@@ -64,6 +64,8 @@ pub enum Error {
         status: u16,
         message: String,
     },
+    /// The token server answered with a status or a form that makes no sense here.
+    NoToken { url: String, why: String },
     /// What is kept as a login is none.
     BadLogin { place: String, why: String },
     /// The registry names a token server that must not have our login.
@@ -158,6 +160,7 @@ impl Error {
             | Error::NeedsTls { .. }
             | Error::Broken { .. }
             | Error::Failing { .. }
+            | Error::NoToken { .. }
             | Error::Nonsense { .. }
             | Error::WrongBytes { .. }
             | Error::WrongSize { .. }
@@ -191,6 +194,7 @@ impl Error {
                 | Error::Busy { .. }
                 | Error::NoLogin { .. }
                 | Error::LoginRefused { .. }
+                | Error::NoToken { .. }
                 | Error::BadLogin { .. }
                 | Error::BadCertificate { .. }
         )
@@ -338,7 +342,9 @@ impl fmt::Display for Error {
                 write!(f, "{}; and of its mirrors {mirrors}", error.line())
             }
             Error::Missing { url } => write!(f, "registry has no {url}"),
-            Error::Nonsense { url, why } => write!(f, "unexpected answer from {url}: {why}"),
+            Error::NoToken { url, why } | Error::Nonsense { url, why } => {
+                write!(f, "unexpected answer from {url}: {why}")
+            }
             Error::WrongBytes {
                 what,
                 expected,
@@ -414,6 +420,7 @@ impl StdError for Error {
             | Error::Denied { .. }
             | Error::NoLogin { .. }
             | Error::LoginRefused { .. }
+            | Error::NoToken { .. }
             | Error::BadLogin { .. }
             | Error::UntrustedRealm { .. }
             | Error::Blocked { .. }

@@ -108,18 +108,33 @@ impl From<Error> for Setback {
 impl Resolver<'_> {
     /// What the repository has to list: its publisher's own list if there is one, else its files.
     ///
-    /// One that was signed before is so still, most likely: then its tags need not be listed first, and
-    /// any number of versions costs a request or two.
+    /// A list that is signed has any number of versions for three requests, so it is asked for before the
+    /// tags, which take a request for every thousand. Not so where the tags are known from before and it
+    /// was not among them.
     pub fn contents(&self) -> Result<Contents> {
-        let known = self.cache.map(|cache| cache.tags(&self.source.name()));
-        let before = known.and_then(|mut tags| tags.remove(&Tag::of_listing()));
-        if before.is_some()
-            && let Ok(Some(signed)) = self.signed(before)
-        {
-            return Ok(Contents::Signed(signed));
+        let listing = Tag::of_listing();
+        let name = self.source.name();
+        let known = self
+            .cache
+            .map(|cache| cache.tags(&name))
+            .unwrap_or_default();
+        let before = known.get(&listing).copied();
+        if known.is_empty() || before.is_some() {
+            match self.signed(before) {
+                Ok(Some(signed)) => return Ok(Contents::Signed(signed)),
+                Ok(None) => {}
+                // Some say no, or something odd, for what they have not: the tags will tell.
+                Err(error)
+                    if is_of_the_content(&error) || matches!(error, Error::Denied { .. }) =>
+                {
+                    debug!("{name}: no signed list: {}", error.line());
+                }
+                // The tags would fail for the same reason, after the same wait.
+                Err(error) => return Err(error),
+            }
         }
         let tags = self.tags()?;
-        if tags.contains(&Tag::of_listing())
+        if tags.contains(&listing)
             && let Some(signed) = self.signed(None)?
         {
             return Ok(Contents::Signed(signed));

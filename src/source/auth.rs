@@ -253,12 +253,12 @@ impl Auth {
         else {
             unreachable!("only called with a Bearer challenge")
         };
-        let nonsense = |why: String| Error::Nonsense {
+        let no_token = |why: String| Error::NoToken {
             url: door.origin.to_owned(),
             why,
         };
         let realm = url::resolve(&format!("{}/v2/", door.origin), realm)
-            .ok_or_else(|| nonsense(format!("a token realm {realm:?}, expected a URL")))?;
+            .ok_or_else(|| no_token(format!("a token realm {realm:?}, expected a URL")))?;
         self.check_realm(door, &realm, found)?;
         let scope = scope
             .clone()
@@ -404,7 +404,7 @@ fn fetch_token(
     match (status, found) {
         (200, _) => {
             let bytes = reply.read(MAX_TOKEN)?;
-            let (token, life) = parse_token(&bytes).map_err(|why| Error::Nonsense { url, why })?;
+            let (token, life) = parse_token(&bytes).map_err(|why| Error::NoToken { url, why })?;
             // Renewed a little early: it has to live for a request yet.
             Ok(Token {
                 authorization: Authorization::bearer(&token),
@@ -467,7 +467,7 @@ fn post(door: &Door<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<Reply
     if matches!(reply.status, 200 | 400 | 401 | 403 | 404) {
         return Ok(reply);
     }
-    Err(Error::Nonsense {
+    Err(Error::NoToken {
         url: url::without_query(&key.realm).to_owned(),
         why: format!("status {} for a login", reply.status),
     })

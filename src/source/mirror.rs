@@ -5,8 +5,8 @@
 //! (a pull-through cache knows only what was pulled through it).
 
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use log::{debug, warn};
 
@@ -16,6 +16,7 @@ use super::upstream::Upstream;
 use super::{BlobRequest, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::manifest::Descriptor;
 use crate::name::{Host, Repository, Tag};
 
@@ -27,6 +28,8 @@ pub(super) struct Mirrored {
     primary: Registry,
     /// Who answered for tags: 0 is the registry itself, then mirrors count from 1.
     lister: AtomicUsize,
+    /// Why the registry itself cannot be reached, where no mirror has answered in its place yet.
+    down: Mutex<Option<Error>>,
 }
 
 /// In the place of whoever answered first, before anybody has.
@@ -57,6 +60,7 @@ impl Mirrored {
             mirrors: endpoints.into_iter().map(mirror).collect(),
             primary: Registry::new(upstream, own, None),
             lister: AtomicUsize::new(NOBODY),
+            down: Mutex::default(),
         }
     }
 
@@ -69,7 +73,9 @@ impl Mirrored {
             0 => return ask(&self.primary),
             n => return ask(&self.mirrors[n - 1].0),
         }
-        let error = match ask(&self.primary) {
+        // It was waited for once.
+        let known = lock(&self.down).clone();
+        let error = match known.map_or_else(|| ask(&self.primary), Err) {
             Err(error) if is_down(&error) => error,
             answer => {
                 self.lister.store(0, Ordering::Relaxed);
@@ -105,6 +111,7 @@ impl Mirrored {
             }
         }
         if let Some(missing) = missing {
+            *lock(&self.down) = Some(error);
             return Err(missing);
         }
         if failed.is_empty() {

@@ -9,7 +9,7 @@ use crate::client::Response;
 use crate::content::{OCI_MANIFEST, Repository, digest};
 use crate::downloads::{noise, one_image};
 use crate::listings::{ANEW, line, settings, versions};
-use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen};
 use crate::service::{Service, Setup};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
@@ -167,6 +167,7 @@ fn row_b2_a_head_may_be_redirected_and_have_no_digest() {
     assert_eq!(
         store.take_requests(),
         [
+            IS_IT_SIGNED,
             "GET /v2/hello/manifests/v1",
             "GET /v2/hello/manifests/v1",
             "HEAD /v2/hello/manifests/v1"
@@ -390,7 +391,9 @@ fn row_b14_a_short_wait_is_waited_out_in_seconds_and_as_a_date() {
             assert_eq!(service.listing(), listing);
             let waited = begin.elapsed().as_millis();
             assert!((least..most).contains(&waited), "{waited} ms for {text:?}");
-            assert_eq!(registry.take_requests().len(), 3);
+            let requests = registry.take_requests();
+            let lists = count(&requests, "/tags/list");
+            assert_eq!((lists, requests.len()), (2, 4), "{requests:?}");
         }
     }
 }

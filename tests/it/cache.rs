@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::client::try_request;
 use crate::listings::{ANEW, later, settings, versions};
-use crate::registry::{Registry, count};
+use crate::registry::{IS_IT_SIGNED, Registry, count};
 use crate::service::{Folder, Setup};
 
 #[test]
@@ -21,7 +21,7 @@ fn a_manifest_is_fetched_once_and_then_only_its_tag_is_asked() {
         registry.take_requests()
     };
     let cold = run();
-    assert_eq!(count(&cold, "GET /v2/hello/manifests/"), 10, "{cold:#?}");
+    assert_eq!(count(&cold, "GET /v2/hello/manifests/v"), 10, "{cold:#?}");
     let warm = run();
     assert_eq!(count(&warm, "GET /v2/hello/manifests/"), 0, "{warm:#?}");
     assert_eq!(count(&warm, "HEAD /v2/hello/manifests/"), 10, "{warm:#?}");
@@ -110,11 +110,10 @@ fn a_damaged_cache_is_fetched_again() {
         }
         registry.take_requests();
         assert_eq!(service().listing(), listing, "{why}");
-        assert_eq!(
-            count(&registry.take_requests(), "GET /v2/hello/manifests/"),
-            4,
-            "{why}"
-        );
+        let mut requests = registry.take_requests();
+        // What is left of the tags may be nothing.
+        requests.retain(|request| request != IS_IT_SIGNED);
+        assert_eq!(count(&requests, "GET /v2/hello/manifests/"), 4, "{why}");
         // Mended, not only survived.
         assert_eq!(service().listing(), listing, "{why}");
         assert_eq!(

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::content::Repository;
 use crate::listings::{ANEW, later, settings, versions};
-use crate::registry::{Fault, Guard, Registry, basic, count, logins_seen};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen};
 use crate::service::{Folder, NO_LOGINS, Service, Setup};
 use crate::tokens::TokenServer;
 
@@ -34,10 +34,13 @@ fn with_login(registry: &Registry, login: &str) -> Service {
 
 /// Every request that a listing of `versions(1)` takes from a registry that asks for no login.
 fn requests_of_a_listing() -> Vec<String> {
-    vec![
-        "GET /v2/hello/tags/list?n=1000".to_owned(),
-        "GET /v2/hello/manifests/v0".to_owned(),
+    [
+        IS_IT_SIGNED,
+        "GET /v2/hello/tags/list?n=1000",
+        "GET /v2/hello/manifests/v0",
     ]
+    .map(str::to_owned)
+    .into()
 }
 
 /// One refusal, and then everything by this login.
@@ -119,12 +122,12 @@ fn row_a3_basic_with_the_wrong_password() {
             service.auth_file()
         ))
     );
-    let list = &requests_of_a_listing()[0];
+    let first = &requests_of_a_listing()[0];
     assert_eq!(
         logins_seen(&registry),
         [
-            format!("{list} as nobody"),
-            format!("{list} as {}", basic("alice:wrong"))
+            format!("{first} as nobody"),
+            format!("{first} as {}", basic("alice:wrong"))
         ],
         "a wrong password is sent once: some lock an account after a few"
     );
@@ -340,9 +343,9 @@ fn row_a10_a_token_that_dies_in_a_long_pull_is_renewed() {
     registry.fault("/v2/", Fault::Guard(tokens.guard()));
     let service = Service::start(format!("{}parallel = 1\n", settings(&registry, "")));
     assert_eq!(service.listing(), listing);
-    // A list and nine manifests, four for each token; and each token begins with a refusal.
+    // Is it signed, a list and nine manifests: four for each token; and each token begins with a refusal.
     assert_eq!(tokens.take_asked().len(), 3);
-    assert_eq!(registry.take_requests().len(), 10 + 3);
+    assert_eq!(registry.take_requests().len(), 11 + 3);
 }
 
 #[test]
@@ -504,13 +507,14 @@ fn row_a15_an_old_token_that_earns_a_400_is_renewed_once() {
     later();
     assert_eq!(service.listing(), versions(1).1);
     assert_eq!(tokens.take_asked().len(), 2);
-    // One that is always refused does not go on for ever.
+    // One that is always refused does not go on for ever: it is renewed once for each of three requests,
+    // whether it is signed, and for the tags with n and without.
     registry.take_requests();
     registry.fault("/v2/", Fault::Status(400));
     later();
     assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
-    assert!(tokens.take_asked().len() <= 2);
-    assert!(registry.take_requests().len() <= 6);
+    assert!(tokens.take_asked().len() <= 3);
+    assert!(registry.take_requests().len() <= 9);
 }
 
 #[test]
@@ -727,12 +731,13 @@ fn row_c3_a_password_for_one_path_is_not_sent_for_another() {
         ("acmeother/app", "all:rest"),
     ] {
         assert_eq!(service.get(&format!("/{name}/SHA256SUMS")).status, 200);
-        let list = format!("GET /v2/{name}/tags/list?n=1000");
+        let first = format!("GET /v2/{name}/manifests/SHA256SUMS");
         assert_eq!(
             logins_seen(&registry),
             [
-                format!("{list} as nobody"),
-                format!("{list} as {}", basic(login))
+                format!("{first} as nobody"),
+                format!("{first} as {}", basic(login)),
+                format!("GET /v2/{name}/tags/list?n=1000 as {}", basic(login))
             ]
         );
     }
@@ -812,7 +817,11 @@ fn row_c9_a_login_that_was_renewed_counts_at_once() {
     assert_eq!(service.listing(), versions(1).1, "without a restart");
     let of = |login: &str, lines: &[String]| count(lines, &basic(login));
     let seen = logins_seen(&registry);
-    assert_eq!((of("alice:p1", &seen), of("alice:p2", &seen)), (3, 2));
+    let listing = requests_of_a_listing().len();
+    assert_eq!(
+        (of("alice:p1", &seen), of("alice:p2", &seen)),
+        (listing + 1, listing)
+    );
 }
 
 #[test]
@@ -858,7 +867,7 @@ fn a_login_costs_a_listing_two_requests_and_no_connection() {
     let tokens = TokenServer::for_login(LOGIN);
     let (without, with) = (cost(None), cost(Some(&tokens)));
     let asked = tokens.take_asked().len();
-    assert_eq!((without, with, asked), (1 + TAGS, 2 + TAGS, 1));
+    assert_eq!((without, with, asked), (2 + TAGS, 3 + TAGS, 1));
 }
 
 fn with_login_and(registry: &Registry, more: &str) -> Service {

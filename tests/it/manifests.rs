@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::content::{OCI_INDEX, OCI_MANIFEST, Repository};
 use crate::listings::{ANEW, empty_listing, later, line, settings, versions};
-use crate::registry::{Fault, Registry, count, digest_header};
+use crate::registry::{Fault, IS_IT_SIGNED, Registry, count, digest_header};
 use crate::service::{Folder, Service, Setup};
 
 /// A registry that offers `hello-v0.raw` beside the tag `v1`, which a test spoils.
@@ -45,7 +45,7 @@ fn rows_m1_and_m10_every_request_names_all_four_types_and_wants_the_bytes_as_the
         };
         of_manifests.iter().filter(has).count()
     };
-    assert_eq!((methods("GET"), methods("HEAD")), (2, 2));
+    assert_eq!((methods("GET"), methods("HEAD")), (1 + 2, 2));
     let all = "application/vnd.oci.image.index.v1+json, \
                application/vnd.oci.image.manifest.v1+json, \
                application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -305,6 +305,7 @@ fn row_m9_what_is_known_is_asked_for_by_head_and_what_is_new_by_its_digest() {
     assert_eq!(
         registry.take_requests(),
         [
+            IS_IT_SIGNED,
             "GET /v2/hello/manifests/v0",
             "GET /v2/hello/manifests/v1",
             "GET /v2/hello/tags/list?n=1000",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::content::{Repository, digest};
 use crate::downloads::{noise, one_image};
 use crate::listings::{ANEW, later, line, settings, versions};
-use crate::registry::{Fault, Guard, Registry, basic, count, logins_seen};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen};
 use crate::service::{Folder, PROGRAM, Service, Setup, command_on, output};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
@@ -272,10 +272,29 @@ fn row_x2_tags_come_from_a_mirror_when_the_registry_cannot_be_reached() {
     assert_eq!(trouble.len(), 1, "{trouble:?}");
     let start = format!(
         "warning: {gone}/hello: tags from mirror {}, for cannot connect for \
-         http://{gone}/v2/hello/tags/list",
+         http://{gone}/v2/hello/manifests/SHA256SUMS",
         mirror.address
     );
     assert!(trouble[0].starts_with(&start), "{trouble:?}");
+}
+
+/// That no mirror has a signed list is not the end of it, and the registry is not waited for again.
+#[test]
+fn row_x2_a_registry_that_is_down_is_waited_for_once() {
+    let ([registry, first, second], listing) = copies(3);
+    registry.fault("/v2/", Fault::Status(500));
+    first.fault("/tags/list", Fault::Status(500));
+    let conf = table(
+        registry.address,
+        &[(place(&first), ""), (place(&second), "")],
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(registry.take_requests(), [IS_IT_SIGNED; 3]);
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:?}");
 }
 
 #[test]
@@ -469,7 +488,8 @@ fn when_everything_is_down_it_is_one_line() {
     let trouble = service.log.trouble();
     assert_eq!(trouble.len(), 1, "{trouble:#?}");
     let start = format!(
-        "error: GET /hello/SHA256SUMS: 502: cannot connect for http://{gone}/v2/hello/tags/list"
+        "error: GET /hello/SHA256SUMS: 502: cannot connect for \
+         http://{gone}/v2/hello/manifests/SHA256SUMS; is the registry up"
     );
     assert!(trouble[0].starts_with(&start), "{trouble:?}");
     assert!(

@@ -25,6 +25,9 @@ use serde_json::{Value, json};
 
 use crate::content::{Repository, sha256};
 
+/// The first request for a listing of a repository that is not known yet, here `hello`.
+pub const IS_IT_SIGNED: &str = "GET /v2/hello/manifests/SHA256SUMS";
+
 /// A way to misbehave. Several may hit one request: they work in the order they were set.
 #[derive(Clone, Debug)]
 pub enum Fault {

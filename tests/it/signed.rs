@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::content::{OCI_TAR, Repository, digest, sha256};
 use crate::listings::{ANEW, later, line, settings, versions};
-use crate::registry::{Fault, Registry, count};
+use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, count};
 use crate::service::{Folder, Service, Setup};
 
 /// The names that the two systemds ask for.
@@ -29,6 +29,9 @@ fn sign(hello: &mut Repository, list: &[u8], signatures: &[(&str, &[u8])], files
     let artifact = hello.artifact(&layers, json!({}));
     hello.point("SHA256SUMS", &artifact);
 }
+
+/// The request for the tags.
+const TAGS: &str = "GET /v2/hello/tags/list?n=1000";
 
 /// A repository with a signed list of two names, of which one is in no manifest.
 fn signed() -> (Repository, String) {
@@ -116,7 +119,7 @@ fn a_name_in_a_signed_list_is_fetched_by_its_digest_with_no_manifest_looked_up()
             count(&requests, "GET /v2/hello/manifests/SHA256SUMS$"),
             count(&requests, "GET /v2/hello/blobs/")
         ),
-        (4, 1, 2),
+        (3, 1, 2),
         "{requests:?}"
     );
     for (name, bytes) in [("hello-v1.raw", "image 1"), ("hello-9.raw", "image 9")] {
@@ -191,16 +194,78 @@ fn what_a_signed_list_does_not_name_is_not_offered() {
 }
 
 #[test]
-fn an_unsigned_repository_costs_no_request_more() {
+fn an_unsigned_repository_costs_one_request_more_once() {
     let (hello, listing) = versions(5);
     let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    let requests_of_a_run = || {
+        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        assert_eq!(service.listing(), listing);
+        registry.take_requests()
+    };
+    let of_versions =
+        |method: &'static str| (0..5).map(move |n| format!("{method} /v2/hello/manifests/v{n}"));
+    let mut cold = vec![IS_IT_SIGNED.to_owned()];
+    cold.extend(of_versions("GET").chain([TAGS.to_owned()]));
+    assert_eq!(requests_of_a_run(), cold);
+    let mut warm = vec![TAGS.to_owned()];
+    warm.extend(of_versions("HEAD"));
+    assert_eq!(requests_of_a_run(), warm);
+}
+
+#[test]
+fn whether_a_repository_is_signed_is_asked_first() {
+    let registry = Registry::with_hello(versions(1).0);
     let service = Service::start(settings(&registry, ""));
-    assert_eq!(service.listing(), listing);
-    let mut expected: Vec<_> = (0..5)
-        .map(|n| format!("GET /v2/hello/manifests/v{n}"))
-        .collect();
-    expected.push("GET /v2/hello/tags/list?n=1000".to_owned());
-    assert_eq!(registry.take_requests(), expected);
+    service.listing();
+    let heads = registry.take_heads();
+    let lines: Vec<_> = heads.iter().map(Request::line).collect();
+    assert_eq!(lines, [IS_IT_SIGNED, TAGS, "GET /v2/hello/manifests/v0"]);
+}
+
+#[test]
+fn however_a_registry_says_that_there_is_no_signed_list_the_tags_are_listed() {
+    for (fault, why) in [
+        (Fault::Status(400), "no name of a tag"),
+        (Fault::Status(403), "no right to what is not there"),
+        (Fault::Status(410), "gone"),
+        (Fault::Body(b"<html>".to_vec()), "a page"),
+    ] {
+        let (hello, listing) = versions(2);
+        let registry = Registry::with_hello(hello);
+        registry.fault(IS_IT_SIGNED, Fault::Status(200));
+        registry.fault(IS_IT_SIGNED, fault);
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), listing, "{why}");
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, "SHA256SUMS"), 1, "{why}: {requests:?}");
+        let log = service.log.lines();
+        let is_trouble = |line: &String| line.starts_with("warning") || line.starts_with("error");
+        assert!(!log.iter().any(is_trouble), "{why}: {log:?}");
+    }
+}
+
+/// Neither is a list of ours put in the place of a signed one, nor is what fails waited for twice.
+#[test]
+fn a_signed_list_that_cannot_be_asked_for_now_is_an_error_and_no_tags_are_listed() {
+    let (hello, list) = signed();
+    for (fault, status, tries) in [
+        (Fault::Status(500), 502, 3),
+        (Fault::Raw(b"nonsense\r\n\r\n".to_vec()), 502, 3),
+        (Fault::Status(503), 503, 1),
+    ] {
+        let registry = Registry::with_hello(hello.clone());
+        registry.fault("SHA256SUMS", fault);
+        let retry_after = Some("3600".to_owned());
+        registry.fault("SHA256SUMS", Fault::Header("Retry-After", retry_after));
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.get("/hello/SHA256SUMS").status, status);
+        assert_eq!(registry.take_requests(), vec![IS_IT_SIGNED; tries]);
+        let trouble = service.log.trouble();
+        assert_eq!(trouble.len(), 1, "{trouble:?}");
+        registry.behave();
+        assert_eq!(service.listing(), list);
+    }
 }
 
 #[test]
@@ -284,6 +349,37 @@ fn a_repository_that_is_signed_for_the_first_time_is_so_with_its_next_listing() 
     later();
     assert_eq!(service.listing(), list);
     assert_eq!(service.get("/hello/SHA256SUMS.gpg").body, b"s");
+}
+
+#[test]
+fn a_repository_that_is_known_as_unsigned_is_signed_with_its_next_listing() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    assert_eq!(start().listing(), listing);
+    let list = line(b"image 1", "hello-v1.raw");
+    registry.change(|hello| sign(hello, list.as_bytes(), &[("SHA256SUMS.gpg", b"s")], &[]));
+    registry.take_requests();
+    let service = start();
+    assert_eq!(service.listing(), list);
+    assert_eq!(service.get("/hello/SHA256SUMS.gpg").body, b"s");
+    let requests = registry.take_requests();
+    assert_eq!(
+        (
+            count(&requests, TAGS),
+            count(&requests, IS_IT_SIGNED),
+            requests.len()
+        ),
+        (1, 1, 4),
+        "{requests:?}"
+    );
+    let service = start();
+    assert_eq!(service.listing(), list);
+    assert_eq!(
+        registry.take_requests(),
+        ["HEAD /v2/hello/manifests/SHA256SUMS"]
+    );
 }
 
 #[test]
@@ -474,7 +570,7 @@ fn a_signed_list_that_is_too_large_to_be_one_is_refused_without_being_read() {
 }
 
 #[test]
-fn fifteen_thousand_names_cost_four_requests_fifty_milliseconds_and_little_memory() {
+fn fifteen_thousand_names_cost_three_requests_fifty_milliseconds_and_little_memory() {
     let mut list = String::new();
     for n in 0..15_000 {
         list += &line(format!("image {n}").as_bytes(), &format!("hello-0.{n}.raw"));
@@ -496,7 +592,7 @@ fn fifteen_thousand_names_cost_four_requests_fifty_milliseconds_and_little_memor
     let took = begun.elapsed() - late;
     assert_eq!(service.get("/hello/SHA256SUMS.gpg").body, b"signature");
     let requests = registry.take_requests();
-    assert_eq!(requests.len(), 4, "{requests:?}");
+    assert_eq!(requests.len(), 3, "{requests:?}");
     let response = service.get("/hello/hello-0.7777.raw");
     assert_eq!((response.status, response.text()), (200, "image 7777"));
     assert!(registry.take_requests().len() <= 2);
@@ -505,4 +601,33 @@ fn fifteen_thousand_names_cost_four_requests_fifty_milliseconds_and_little_memor
     // What is built for tests is several times slower than what is installed.
     let limit = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 50 });
     assert!(took <= limit, "{took:?}");
+}
+
+#[test]
+fn fifteen_thousand_tags_in_pages_cost_a_signed_repository_three_requests() {
+    let (mut hello, list) = signed();
+    let version = hello.tags["v1"].clone();
+    for n in 0..15_000 {
+        hello.tags.insert(format!("v0.{n}"), version.clone());
+    }
+    let registry = Registry::with_hello(hello);
+    registry.fault("/tags/list", Fault::Pages(1000, Link::Relative));
+    let cache = Folder::new();
+    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    assert_eq!(start().listing(), list);
+    let requests = registry.take_requests();
+    assert_eq!(
+        (
+            requests.len(),
+            count(&requests, IS_IT_SIGNED),
+            count(&requests, "GET /v2/hello/blobs/")
+        ),
+        (3, 1, 2),
+        "{requests:?}"
+    );
+    assert_eq!(start().listing(), list);
+    assert_eq!(
+        registry.take_requests(),
+        ["HEAD /v2/hello/manifests/SHA256SUMS"]
+    );
 }

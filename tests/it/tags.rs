@@ -6,11 +6,11 @@ use serde_json::json;
 
 use crate::content::Repository;
 use crate::listings::{ANEW, empty_listing, later, line, settings, versions};
-use crate::registry::{Fault, Guard, Link, Registry, count};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, count};
 use crate::service::Service;
 use crate::tokens::TokenServer;
 
-/// The first request of every listing.
+/// The first request for tags.
 const FIRST: &str = "GET /v2/hello/tags/list?n=1000";
 
 #[test]
@@ -182,7 +182,7 @@ fn rows_t7_t8_and_t10_a_list_keeps_its_tags_and_drops_the_rest() {
         };
         assert_eq!(service.listing(), expected, "{why}");
         let requests = registry.take_requests();
-        assert_eq!(requests.len(), 1 + kept, "{why}: {requests:?}");
+        assert_eq!(requests.len(), 2 + kept, "{why}: {requests:?}");
     }
 }
 
@@ -214,5 +214,6 @@ fn row_t12_tags_of_signatures_and_referrers_are_not_asked_for() {
     let service = Service::start(settings(&registry, ""));
     assert_eq!(service.listing(), listing);
     let requests = registry.take_requests();
-    assert_eq!(requests.len(), 2, "{requests:?}");
+    let expected = [IS_IT_SIGNED, "GET /v2/hello/manifests/v0", FIRST];
+    assert_eq!(requests, expected);
 }
