@@ -43,6 +43,9 @@ const MAX_PAGES: usize = 1000;
 const MAX_PAGE_SIZE: u64 = 8 << 20;
 /// All pages together. sysupdate takes a listing of 64 MiB at most.
 const MAX_LIST_SIZE: usize = 64 << 20;
+/// The same for what is attached to one manifest, of which few are read.
+const MAX_REFERRER_PAGES: usize = 64;
+const MAX_REFERRERS_SIZE: usize = 16 << 20;
 
 /// A repository at one place.
 pub(super) struct Registry {
@@ -204,11 +207,9 @@ impl Registry {
 
     pub(super) fn tags(&self) -> Result<Vec<Tag>> {
         let first = self.url(&format!("tags/list?n={PAGE}"))?;
-        let mut page = Some(first.clone());
-        let mut seen = HashSet::new();
-        let mut size = 0;
+        let mut pages = Pages::new("of tags", &first, MAX_PAGES, MAX_LIST_SIZE);
         let mut tags = Vec::new();
-        while let Some(url) = page.take() {
+        while let Some(url) = pages.next.take() {
             let fetched = match self.fetch_all(&url, "application/json", MAX_PAGE_SIZE) {
                 // Some refuse n, or so large a one.
                 Err(Error::Nonsense { url: at, .. })
@@ -236,19 +237,7 @@ impl Registry {
                         .tags,
                 );
             }
-            size += fetched.bytes.len();
-            let next = next_page(&url, fetched.links.iter().map(String::as_str));
-            seen.insert(url);
-            page = next.filter(|next| !seen.contains(next));
-            if page.is_some() && (seen.len() == MAX_PAGES || size > MAX_LIST_SIZE) {
-                return Err(Error::Nonsense {
-                    url: first,
-                    why: format!(
-                        "the list of tags does not end, {} pages were read",
-                        seen.len()
-                    ),
-                });
-            }
+            pages.turn(url, &fetched)?;
         }
         Ok(tags)
     }
@@ -355,22 +344,36 @@ impl Registry {
 
     /// What is attached to a manifest: by the referrers API, else by the tag that stands in for it.
     pub(super) fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
-        let api = self.referrers_at(&self.url(&format!("referrers/{subject}"))?, subject);
-        match api {
-            Ok(found) => Ok(found),
-            // ghcr redirects to a page; 2.8, 3.1 and crane don't know it.
-            Err(error) if error.is_of_the_whole_registry() => Err(error),
-            Err(_) => {
-                let fallback = self.url(&format!("manifests/sha256-{}", subject.hex()))?;
-                match self.referrers_at(&fallback, subject) {
-                    Err(Error::Missing { .. } | Error::Nonsense { .. }) => Ok(Vec::new()),
-                    found => found,
+        let first = self.url(&format!("referrers/{subject}"))?;
+        let what = "of what is attached";
+        let mut pages = Pages::new(what, &first, MAX_REFERRER_PAGES, MAX_REFERRERS_SIZE);
+        let mut found = Vec::new();
+        while let Some(url) = pages.next.take() {
+            match self.referrers_at(&url, subject) {
+                Ok((fetched, attached)) => {
+                    found.extend(attached);
+                    pages.turn(url, &fetched)?;
                 }
+                // ghcr redirects to a page; 2.8, 3.1 and crane don't know it.
+                Err(error) if url == first && !error.is_of_the_whole_registry() => {
+                    return self.referrers_by_tag(subject);
+                }
+                Err(error) => return Err(error),
             }
+        }
+        Ok(found)
+    }
+
+    fn referrers_by_tag(&self, subject: Digest) -> Result<Vec<Descriptor>> {
+        let url = self.url(&format!("manifests/sha256-{}", subject.hex()))?;
+        match self.referrers_at(&url, subject) {
+            Err(Error::Missing { .. } | Error::Nonsense { .. }) => Ok(Vec::new()),
+            found => found.map(|(_, attached)| attached),
         }
     }
 
-    fn referrers_at(&self, url: &str, subject: Digest) -> Result<Vec<Descriptor>> {
+    /// One page of what is attached.
+    fn referrers_at(&self, url: &str, subject: Digest) -> Result<(Fetched, Vec<Descriptor>)> {
         let fetched = self.fetch_all(url, manifest::OCI_INDEX, manifest::MAX_SIZE)?;
         let nonsense = |why: &str| Error::Nonsense {
             url: url.to_owned(),
@@ -383,11 +386,10 @@ impl Registry {
             ));
         }
         match Manifest::parse(fetched.media_type.as_deref(), &fetched.bytes) {
-            Ok(Manifest::Index(index)) => Ok(index
-                .entries
-                .into_iter()
-                .map(|entry| entry.descriptor)
-                .collect()),
+            Ok(Manifest::Index(index)) => {
+                let entries = index.entries.into_iter();
+                Ok((fetched, entries.map(|entry| entry.descriptor).collect()))
+            }
             _ => Err(nonsense("no index")),
         }
     }
@@ -420,6 +422,53 @@ struct Fetched {
     links: Vec<String>,
     media_type: Option<String>,
     bytes: Vec<u8>,
+}
+
+/// The way through the pages of a list. It ends, whatever a registry's links say.
+struct Pages<'a> {
+    /// What the list is of.
+    what: &'static str,
+    first: &'a str,
+    max_pages: usize,
+    max_size: usize,
+    /// The page to read now.
+    next: Option<String>,
+    seen: HashSet<String>,
+    /// Of all pages so far.
+    size: usize,
+}
+
+impl<'a> Pages<'a> {
+    fn new(what: &'static str, first: &'a str, max_pages: usize, max_size: usize) -> Self {
+        Self {
+            what,
+            first,
+            max_pages,
+            max_size,
+            next: Some(first.to_owned()),
+            seen: HashSet::new(),
+            size: 0,
+        }
+    }
+
+    /// Goes on from a page that was read.
+    fn turn(&mut self, url: String, page: &Fetched) -> Result<()> {
+        self.size += page.bytes.len();
+        let next = next_page(&url, page.links.iter().map(String::as_str));
+        self.seen.insert(url);
+        self.next = next.filter(|next| !self.seen.contains(next));
+        let count = self.seen.len();
+        if self.next.is_some() && (count == self.max_pages || self.size > self.max_size) {
+            return Err(Error::Nonsense {
+                url: self.first.to_owned(),
+                why: format!(
+                    "the list {} does not end, {count} pages were read",
+                    self.what
+                ),
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Docker Hub's own images are in `library/`, which nobody writes.

@@ -404,6 +404,89 @@ fn what_is_attached_lies_beside_however_the_registry_tells_of_it() {
     }
 }
 
+/// A repository with the tag `v1`, to which so many files are attached, and the lists of the
+/// referrers API that tell of them, one for each.
+fn with_pages(count: usize) -> (Repository, Vec<String>) {
+    let mut hello = Repository::default();
+    let layer = hello.file(OCI_TAR, "hello.raw", b"image");
+    let subject = hello.artifact(&[layer], json!({}));
+    hello.point("v1", &subject);
+    let pages = (1..=count).map(|n| {
+        let file = hello.file("text/plain", &format!("{n}.txt"), format!("{n}").as_bytes());
+        let attached = hello.artifact(&[file], json!({"subject": subject}));
+        json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [attached]}).to_string()
+    });
+    let pages = pages.collect();
+    (hello, pages)
+}
+
+/// A page of the referrers API with this link to the next one.
+fn page_with(link: &str, body: &str) -> Fault {
+    let index_type = format!("Content-Type: {OCI_INDEX}");
+    let link = format!("Link: {link}");
+    answer("200 OK", &[&index_type, &link], body)
+}
+
+/// Distribution specification, "Listing Referrers".
+#[test]
+fn what_is_attached_may_come_in_pages_that_are_all_of_one_origin() {
+    let stranger = Registry::on("127.0.0.2:0", None);
+    let elsewhere = format!("http://{}", stranger.address);
+    for (origin, why) in [("", "relative"), (elsewhere.as_str(), "another origin")] {
+        let (hello, pages) = with_pages(3);
+        let path = format!("/v2/hello/referrers/{}", hello.tags["v1"]);
+        let next = |n: usize| format!("<{origin}{path}?page={n}>; rel=\"next\"");
+        let registry = Registry::with_hello(hello);
+        // The last page names itself: that is the end, too.
+        registry.fault("/referrers/", page_with(&next(2), &pages[0]));
+        registry.fault("page=2", page_with(&next(3), &pages[1]));
+        registry.fault("page=3", page_with(&next(3), &pages[2]));
+        let service = Service::start(settings(&registry, ""));
+        let files: [(&[u8], &str); 4] = [
+            (b"image", "hello.raw"),
+            (b"1", "1.txt"),
+            (b"2", "2.txt"),
+            (b"3", "3.txt"),
+        ];
+        assert_eq!(listing(&service, "hello:v1"), lines(&files), "{why}");
+        assert_eq!(count(&registry.take_requests(), "/referrers/"), 3, "{why}");
+        assert_eq!(stranger.take_requests(), [""; 0], "{why}");
+    }
+}
+
+#[test]
+fn a_list_of_what_is_attached_that_does_not_end_or_breaks_off_is_no_half_directory() {
+    // Each page names one that lies a directory deeper.
+    let (hello, pages) = with_pages(1);
+    let registry = Registry::with_hello(hello);
+    let deeper = page_with("<more/list>; rel=\"next\"", &pages[0]);
+    registry.fault("/referrers/", deeper);
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello:v1/SHA256SUMS");
+    let why = response.header("x-reason").unwrap_or_default();
+    assert!(
+        response.status == 502
+            && why.ends_with("the list of what is attached does not end, 64 pages were read"),
+        "{response:?}"
+    );
+    assert_eq!(count(&registry.take_requests(), "/referrers/"), 64);
+    assert_eq!(listing(&service, "hello"), line(b"image", "hello-v1.raw"));
+
+    let (hello, pages) = with_pages(2);
+    let path = format!("/v2/hello/referrers/{}", hello.tags["v1"]);
+    let registry = Registry::with_hello(hello);
+    let next = format!("<{path}?page=2>; rel=\"next\"");
+    registry.fault("/referrers/", page_with(&next, &pages[0]));
+    registry.fault("page=2", answer("200 OK", &[], "<html>"));
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello:v1/SHA256SUMS");
+    let why = response.header("x-reason").unwrap_or_default();
+    assert!(
+        response.status == 502 && why.contains("page=2"),
+        "{response:?}"
+    );
+}
+
 #[test]
 fn a_layout_has_what_is_attached_by_the_tag_that_stands_in_for_a_list() {
     let (mut hello, subject, index) = with_something_attached();
