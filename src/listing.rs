@@ -97,7 +97,7 @@ impl Listing {
                 self.leave_out(tag, reason.clone());
             }
             if let Some(more) = reasons.len().checked_sub(MAX_REASONS).filter(|n| *n > 0) {
-                self.leave_out(tag, format!("and {more} more of its layers"));
+                self.leave_out(tag, format!("and {more} more of its parts"));
             }
             let named = match name_offers(naming, tag, &artifact) {
                 Ok(named) => named,

@@ -60,9 +60,21 @@ pub struct Index {
     pub entries: Vec<Entry>,
     /// The index's own annotations.
     pub annotations: Annotations,
-    /// A reason for each entry that cannot be used: one by sha512, say. It does not spoil the others.
-    pub unusable: Vec<String>,
+    /// The entries that cannot be used: one by sha512, say. They do not spoil the others.
+    pub unusable: Vec<Unusable>,
 }
+
+/// An entry of an index that cannot be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unusable {
+    /// The name that a layout's index gives it.
+    pub name: Option<String>,
+    /// Which one it is, and what is wrong with it.
+    pub why: String,
+}
+
+/// The annotation that names an entry of a layout's `index.json`.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// An entry of an index.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +115,11 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// What a layout's index calls it.
+    pub fn ref_name(&self) -> Option<&str> {
+        self.annotations.get(REF_NAME).map(String::as_str)
+    }
+
     /// The file name that `oras push` noted.
     pub fn title(&self) -> Option<&str> {
         self.annotations
@@ -149,15 +166,12 @@ impl Manifest {
         match kind {
             Kind::Index => {
                 let (mut entries, mut unusable) = (Vec::new(), Vec::new());
-                for entry in raw
-                    .manifests
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(Entry::check)
-                {
-                    match entry {
+                for (n, raw) in raw.manifests.unwrap_or_default().into_iter().enumerate() {
+                    let names = raw.annotations.as_ref();
+                    let name = names.and_then(|names| names.get(REF_NAME)).cloned();
+                    match Entry::check(n, raw) {
                         Ok(entry) => entries.push(entry),
-                        Err(why) => unusable.push(why),
+                        Err(why) => unusable.push(Unusable { name, why }),
                     }
                 }
                 let annotations = raw.annotations.unwrap_or_default();
@@ -249,10 +263,10 @@ impl Descriptor {
 }
 
 impl Entry {
-    fn check(mut raw: RawDescriptor) -> Result<Self, String> {
+    fn check(n: usize, mut raw: RawDescriptor) -> Result<Self, String> {
         let platform = raw.platform.take();
         Ok(Self {
-            descriptor: Descriptor::check("index entry", raw)?,
+            descriptor: Descriptor::check(&format!("index entry {}", n + 1), raw)?,
             platform,
         })
     }

@@ -85,6 +85,13 @@ struct Leaf {
     version: Option<String>,
 }
 
+/// Where a reference leads to.
+struct Leaves {
+    leaves: Vec<Leaf>,
+    /// A reason for each entry of an index that cannot be used.
+    left_out: Vec<String>,
+}
+
 /// What one tag led to: artifacts, or the reason why none is on offer.
 struct Resolved {
     digest: Digest,
@@ -337,7 +344,7 @@ impl Resolver<'_> {
         let tag = Tag::of_listing();
         let (digest, image) = match self.by_tag(&tag, before) {
             Ok((digest, Manifest::Image(image))) => (digest, image),
-            Ok(_) | Err(Error::Missing { .. }) => return Ok(None),
+            Ok(_) | Err(Error::Missing { .. } | Error::NotOffered { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let mut signed = Signed::default();
@@ -392,15 +399,22 @@ impl Resolver<'_> {
     }
 
     fn artifacts(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Artifact>, Setback> {
-        let leaves = self.leaves(digest, manifest)?;
-        leaves.iter().map(|leaf| self.artifact(leaf)).collect()
+        let Leaves { leaves, left_out } = self.leaves(digest, manifest)?;
+        let artifacts = leaves.iter().map(|leaf| self.artifact(leaf));
+        let mut artifacts = artifacts.collect::<Result<Vec<_>, Setback>>()?;
+        // They belong to no artifact: the first one is as good as any to tell of them.
+        if let Some(first) = artifacts.first_mut() {
+            first.recognised.left_out.extend(left_out);
+        }
+        Ok(artifacts)
     }
 
     /// The manifests that a reference leads to, for the machines that files are offered for.
     pub fn images(&self, reference: Reference<'_>) -> Result<Vec<(Digest, Image)>> {
         let (digest, manifest) = self.by_reference(reference)?;
         match self.leaves(digest, manifest) {
-            Ok(leaves) => Ok(leaves
+            Ok(found) => Ok(found
+                .leaves
                 .into_iter()
                 .map(|leaf| (leaf.digest, leaf.image))
                 .collect()),
@@ -419,15 +433,21 @@ impl Resolver<'_> {
         }
     }
 
-    fn leaves(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Leaf>, Setback> {
+    fn leaves(&self, digest: Digest, manifest: Manifest) -> Result<Leaves, Setback> {
         match manifest {
-            Manifest::Image(image) => Ok(vec![Leaf {
-                digest,
-                image,
-                chosen: None,
-                known: None,
-                version: None,
-            }]),
+            Manifest::Image(image) => {
+                let leaf = Leaf {
+                    digest,
+                    image,
+                    chosen: None,
+                    known: None,
+                    version: None,
+                };
+                Ok(Leaves {
+                    leaves: vec![leaf],
+                    left_out: Vec::new(),
+                })
+            }
             Manifest::Index(index) => self.in_index(digest, &index),
         }
     }
@@ -486,15 +506,13 @@ impl Resolver<'_> {
     }
 
     /// The manifests that an index leads to, by indexes inside it too.
-    fn in_index(&self, digest: Digest, index: &Index) -> Result<Vec<Leaf>, Setback> {
+    fn in_index(&self, digest: Digest, index: &Index) -> Result<Leaves, Setback> {
         let mut seen = HashSet::from([digest]);
-        let mut artifacts = Vec::new();
+        let (mut artifacts, mut left_out) = (Vec::new(), Vec::new());
         let version = artifact::version(&index.annotations).map(str::to_owned);
         let mut indexes = VecDeque::from([index.clone()]);
         while let Some(index) = indexes.pop_front() {
-            for why in &index.unusable {
-                info!("{}: in index {digest}: {why}", self.source.name());
-            }
+            left_out.extend(index.unusable.iter().map(|one| one.why.clone()));
             let sorted = index::sort(index);
             artifacts.extend(sorted.artifacts);
             for nested in sorted.nested {
@@ -511,23 +529,28 @@ impl Resolver<'_> {
                 }
             }
         }
-        match index::choose(artifacts, self.architectures).map_err(Setback::NotOffered)? {
+        let choice = index::choose(artifacts, self.architectures).map_err(|why| {
+            // Nothing else tells of them then.
+            let all: Vec<_> = std::iter::once(why).chain(left_out.clone()).collect();
+            Setback::NotOffered(all.join("; "))
+        })?;
+        let leaves = match choice {
             Choice::Single(descriptor, known) => {
                 let image = self.image(&descriptor)?;
-                Ok(vec![Leaf {
+                vec![Leaf {
                     digest: descriptor.digest,
                     image,
                     chosen: None,
                     known,
                     version,
-                }])
+                }]
             }
             Choice::Several(several) if several.len() > MAX_ENTRIES => {
                 let reason = format!(
                     "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
                     several.len()
                 );
-                Err(Setback::NotOffered(reason))
+                return Err(Setback::NotOffered(reason));
             }
             Choice::Several(several) => {
                 let leaf = |chosen: index::Chosen| {
@@ -542,9 +565,11 @@ impl Resolver<'_> {
                         version: version.clone(),
                     })
                 };
-                several.into_iter().map(leaf).collect()
+                let leaves: Result<_, Setback> = several.into_iter().map(leaf).collect();
+                leaves?
             }
-        }
+        };
+        Ok(Leaves { leaves, left_out })
     }
 
     fn image(&self, descriptor: &Descriptor) -> Result<Image, Setback> {

@@ -2,6 +2,7 @@
 //!
 //! Spec: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -13,19 +14,21 @@ use serde::Deserialize;
 use super::{BlobRequest, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX};
+use crate::manifest::{
+    DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX, Unusable,
+};
 use crate::name::Tag;
 
-/// The annotation that names an entry of `index.json`.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-/// How deep indexes may lie in each other.
+/// How deep indexes without a name may lie in each other.
 const MAX_DEPTH: usize = 4;
+/// How many of them are read.
+const MAX_INDEXES: usize = 256;
 
 /// An OCI layout directory, as it was when its index was read.
 pub struct Layout {
     root: PathBuf,
-    entries: Vec<(Tag, Digest)>,
+    /// Where a name leads to, or why it leads nowhere.
+    entries: BTreeMap<Tag, Result<Digest, String>>,
     /// Manifests in the index that no tag names.
     nameless: Vec<Descriptor>,
 }
@@ -57,41 +60,86 @@ impl Layout {
         };
         let mut layout = Self {
             root: root.to_owned(),
-            entries: Vec::new(),
+            entries: BTreeMap::new(),
             nameless: Vec::new(),
         };
-        layout.take(index, 0);
+        layout.take(index, 0, &mut HashSet::new());
         Ok(layout)
     }
 
     /// Notes the entries of an index, and those of indexes in it that have no name of their own.
-    fn take(&mut self, index: Index, depth: usize) {
-        for why in index.unusable {
-            info!("{}: {why}", self.name());
+    fn take(&mut self, index: Index, depth: usize, seen: &mut HashSet<Digest>) {
+        for Unusable { name, why } in index.unusable {
+            match name.and_then(|name| name.parse().ok()) {
+                Some(tag) => self.note(tag, Err(why)),
+                None => info!("{}: {why}", self.name()),
+            }
         }
         for Entry { descriptor, .. } in index.entries {
-            if let Some(tag) = descriptor
-                .annotations
-                .get(REF_NAME)
-                .and_then(|name| name.parse().ok())
-            {
-                self.entries.push((tag, descriptor.digest));
-                continue;
+            match descriptor.ref_name().map(|name| (name, name.parse())) {
+                Some((_, Ok(tag))) => {
+                    self.note(tag, Ok(descriptor.digest));
+                    continue;
+                }
+                Some((_, Err(why))) => {
+                    info!("{}: {} left out: {why}", self.name(), descriptor.digest);
+                }
+                None => {}
             }
-            if depth < MAX_DEPTH
-                && matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_LIST)
+            if matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_LIST)
+                && seen.len() <= MAX_INDEXES
+                && seen.insert(descriptor.digest)
             {
-                let path = self.blob_path(descriptor.digest);
-                let nested = read(&path).map_err(|error| error.line());
-                match nested.and_then(|bytes| Manifest::parse(None, &bytes)) {
-                    Ok(Manifest::Index(nested)) => self.take(nested, depth + 1),
-                    Ok(Manifest::Image(_)) => {
-                        info!("{}: {} is no index", self.name(), path.display())
-                    }
-                    Err(why) => info!("{}: index {}: {why}", self.name(), path.display()),
+                match self.nested(descriptor.digest, depth, seen.len()) {
+                    Ok(nested) => self.take(nested, depth + 1, seen),
+                    Err(error) => info!("{}: {}", self.name(), error.line()),
                 }
             }
             self.nameless.push(descriptor);
+        }
+    }
+
+    /// Notes what a name leads to. Of two the first counts.
+    fn note(&mut self, tag: Tag, found: Result<Digest, String>) {
+        match self.entries.get(&tag) {
+            None => drop(self.entries.insert(tag, found)),
+            Some(first) if *first == found => {}
+            Some(_) => info!(
+                "{}: tag {tag} is the name of several entries of its index, the first one counts",
+                self.name()
+            ),
+        }
+    }
+
+    /// An index in the index, the `count`th, so deep in it.
+    fn nested(&self, digest: Digest, depth: usize, count: usize) -> Result<Index> {
+        let path = self.blob_path(digest);
+        let bad = |why: String| Error::BadLayout {
+            path: path.clone(),
+            why,
+        };
+        if depth >= MAX_DEPTH {
+            let why = format!("index that lies in more than {MAX_DEPTH} others");
+            return Err(bad(why));
+        }
+        if count > MAX_INDEXES {
+            let why = format!("index after {MAX_INDEXES} others, no more are read");
+            return Err(bad(why));
+        }
+        let bytes = read(&path)?;
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(Error::WrongBytes {
+                what: format!("index {}", path.display()),
+                expected: digest,
+                found,
+            });
+        }
+        match Manifest::parse(None, &bytes)
+            .map_err(|why| bad(format!("this index cannot be understood: {why}")))?
+        {
+            Manifest::Index(index) => Ok(index),
+            Manifest::Image(_) => Err(bad("its index calls it an index, which it is not".into())),
         }
     }
 
@@ -100,12 +148,17 @@ impl Layout {
     }
 
     fn find(&self, tag: &Tag) -> Result<Digest> {
-        let found = self.entries.iter().find(|(name, _)| name == tag);
-        found
-            .map(|(_, digest)| *digest)
-            .ok_or_else(|| Error::Missing {
-                url: format!("{}:{tag}", self.name()),
-            })
+        match self.entries.get(tag) {
+            Some(Ok(digest)) => Ok(*digest),
+            Some(Err(why)) => Err(Error::BadLayout {
+                path: self.root.join("index.json"),
+                why: why.clone(),
+            }),
+            None => Err(Error::NotOffered {
+                what: format!("{}:{tag}", self.name()),
+                why: "its index has no such name".to_owned(),
+            }),
+        }
     }
 }
 
@@ -115,7 +168,7 @@ impl Source for Layout {
     }
 
     fn tags(&self) -> Result<Vec<Tag>> {
-        Ok(self.entries.iter().map(|(tag, _)| tag.clone()).collect())
+        Ok(self.entries.keys().cloned().collect())
     }
 
     fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
@@ -163,9 +216,10 @@ impl Source for Layout {
         let fallback = self
             .entries
             .iter()
-            .find(|(tag, _)| tag.as_str() == format!("sha256-{}", subject.hex()));
+            .find(|(tag, _)| tag.as_str() == format!("sha256-{}", subject.hex()))
+            .and_then(|(_, found)| found.as_ref().ok());
         let mut found = self.nameless.clone();
-        if let Some((_, digest)) = fallback {
+        if let Some(digest) = fallback {
             let bytes = read(&self.blob_path(*digest))?;
             if let Ok(Manifest::Index(index)) = Manifest::parse(None, &bytes) {
                 found.extend(index.entries.into_iter().map(|entry| entry.descriptor));

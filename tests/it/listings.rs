@@ -5,9 +5,11 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use crate::content::{Repository, sha256};
+use serde_json::json;
+
+use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, sha256};
 use crate::registry::{Fault, Registry, count};
-use crate::service::{Folder, Service};
+use crate::service::{Folder, Service, eventually};
 
 /// A repository with the tags `v0`, `v1`, …, each a file of its own, and its listing.
 pub fn versions(count: usize) -> (Repository, String) {
@@ -415,4 +417,73 @@ fn a_registry_that_comes_back_is_listed_again() {
     assert_eq!(service.get("/hello/SHA256SUMS").status, 404);
     registry.behave();
     assert_eq!(service.listing(), listing);
+}
+
+/// A reason belongs to its tag: who follows the journal is told once, whatever is asked how often.
+#[test]
+fn entries_of_an_index_that_cannot_be_used_are_told_with_its_tag_once_for_each_change() {
+    let sha512 = |digit: &str| {
+        let digest = format!("sha512:{}", digit.repeat(128));
+        json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": 1})
+    };
+    let mut hello = Repository::default();
+    let layer = hello.file(OCI_TAR, "hello.raw", b"image");
+    let good = hello.artifact(&[layer], json!({}));
+    let inner = hello.index_of(&[good.clone(), sha512("a")], json!({}));
+    let index = hello.index_of(&[sha512("b"), inner], json!({}));
+    hello.point("v1", &index);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ANEW));
+    let why = "digest algorithm \"sha512\" cannot be listed in SHA256SUMS, only sha256 can";
+    let reason = |n: usize| format!("hello: tag v1 left out: index entry {n}: {why}");
+    let reasons = || {
+        let mut lines = service.log.lines();
+        lines.retain(|line| line.contains("sha512"));
+        lines
+    };
+    for _ in 0..3 {
+        assert_eq!(service.listing(), line(b"image", "hello-v1.raw"));
+        later();
+    }
+    eventually("all three are told of", || {
+        let lines = service.log.lines().into_iter();
+        lines
+            .filter(|line| line.contains("files listed in"))
+            .count()
+            == 3
+    });
+    assert_eq!(reasons(), [reason(1), reason(2)]);
+    registry.change(|hello| {
+        let index = hello.index_of(&[good.clone(), good, sha512("b")], json!({}));
+        hello.point("v1", &index);
+    });
+    later();
+    service.get("/hello/SHA256SUMS");
+    eventually("the change is told", || reasons().len() == 3);
+}
+
+#[test]
+fn very_many_entries_that_cannot_be_used_do_not_flood_the_log() {
+    let digest = format!("sha512:{}", "0".repeat(128));
+    let bad = json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": 1});
+    let mut hello = Repository::default();
+    let layer = hello.file(OCI_TAR, "hello.raw", b"image");
+    let mut entries = vec![bad; 10_000];
+    let index = hello.index_of(&entries, json!({}));
+    hello.point("none", &index);
+    entries.push(hello.artifact(&[layer], json!({})));
+    let index = hello.index_of(&entries, json!({}));
+    hello.point("v1", &index);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), line(b"image", "hello-v1.raw"));
+    service.log.with(&["files listed in"]);
+    let log = service.log.lines();
+    let bytes: usize = log.iter().map(String::len).sum();
+    assert!(
+        log.len() < 50 && bytes < 20_000,
+        "{} lines, {bytes} bytes",
+        log.len()
+    );
+    assert_eq!(service.log.with(&["and 9980 more of its parts"]).len(), 1);
 }

@@ -31,6 +31,7 @@ mod downloads;
 mod edges;
 mod hostile;
 mod idle;
+mod layouts;
 mod listings;
 mod logins;
 mod manifests;
