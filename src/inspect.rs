@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::address::View;
-use crate::artifact::{self, Offer};
+use crate::artifact::{self, Offer, Recognised};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{Image, OCI_MANIFEST};
@@ -37,7 +37,8 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
             })?;
         let config = match &image.config {
             Some(config) if config.media_type.ends_with("json") => {
-                serde_json::from_slice(&resolver.small_blob(config)?).unwrap_or(Value::Null)
+                serde_json::from_slice(&resolver.small_blob("config", config)?)
+                    .unwrap_or(Value::Null)
             }
             _ => Value::Null,
         };
@@ -58,8 +59,8 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
 pub fn url(snapshots: &Snapshots, directory: &Directory, layer: Option<&str>) -> Result<String> {
     snapshots.with_resolver(directory, |resolver| {
         let (_, image) = one_image(resolver, directory)?;
-        let offers = artifact::recognise(&image, None).offers;
-        let chosen = choose(&offers, layer).map_err(|why| Error::NotOffered {
+        let found = artifact::recognise(&image, None);
+        let chosen = choose(&found, layer).map_err(|why| Error::NotOffered {
             what: format!("a layer of {directory}"),
             why,
         })?;
@@ -100,7 +101,11 @@ fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<(Digest, 
 }
 
 /// The file that is meant: the only one, or the one that `--layer` names.
-fn choose<'a>(offers: &'a [Offer], layer: Option<&str>) -> Result<&'a Offer, String> {
+fn choose<'a>(found: &'a Recognised, layer: Option<&str>) -> Result<&'a Offer, String> {
+    let offers = found.offers.as_slice();
+    if offers.is_empty() {
+        return Err(found.left_out.join("; "));
+    }
     let has = || {
         offers
             .iter()
@@ -111,7 +116,6 @@ fn choose<'a>(offers: &'a [Offer], layer: Option<&str>) -> Result<&'a Offer, Str
     let Some(layer) = layer else {
         return match offers {
             [only] => Ok(only),
-            [] => Err("it has none that is on offer".to_owned()),
             _ => Err(format!("--layer must say which: it has {}", has())),
         };
     };
@@ -172,9 +176,14 @@ mod tests {
                 Err("--layer must say which: it has .vmlinuz, .initramfs.gz, .raw"),
             ),
             (&several[..1], None, Ok(".vmlinuz")),
-            (&[], None, Err("it has none that is on offer")),
+            (&[], Some("raw"), Err("layer 1: it is encrypted")),
         ] {
-            let found = choose(offers, layer).map(|offer| offer.suffix.as_str());
+            let image = Recognised {
+                offers: offers.to_vec(),
+                left_out: vec!["layer 1: it is encrypted".to_owned()],
+                ..Recognised::default()
+            };
+            let found = choose(&image, layer).map(|offer| offer.suffix.as_str());
             assert_eq!(found, expected.map_err(str::to_owned), "{layer:?}");
         }
     }

@@ -314,7 +314,7 @@ impl Resolver<'_> {
             .flat_map(|image| &image.layers)
         {
             if is_document(layer) {
-                found.merge(Metadata::of_document(&self.small_blob(layer)?));
+                found.merge(Metadata::of_document(&self.small_blob("document", layer)?));
             }
         }
         let own = image
@@ -367,7 +367,12 @@ impl Resolver<'_> {
                     why,
                 });
             }
-            let bytes = self.small_blob(layer)?;
+            let what = if title == LISTING {
+                "signed list"
+            } else {
+                "signature"
+            };
+            let bytes = self.small_blob(what, layer)?;
             if title == LISTING {
                 signed.list = bytes
             } else {
@@ -419,7 +424,10 @@ impl Resolver<'_> {
                 .map(|leaf| (leaf.digest, leaf.image))
                 .collect()),
             Err(Setback::NotOffered(why)) => Err(Error::NotOffered {
-                what: format!("{reference:?}"),
+                what: match reference {
+                    Reference::Tag(tag) => format!("tag {tag}"),
+                    Reference::Digest(digest) => format!("manifest {digest}"),
+                },
                 why,
             }),
             Err(Setback::Failed(error)) => Err(error),
@@ -583,7 +591,7 @@ impl Resolver<'_> {
     fn recognise(&self, image: &Image) -> Result<Recognised, Setback> {
         let config = match &image.config {
             Some(config) if artifact::needs_config(image) && config.size <= MAX_CONFIG => {
-                Some(self.small_blob(config)?)
+                Some(self.small_blob("config", config)?)
             }
             _ => None,
         };
@@ -648,7 +656,7 @@ impl Resolver<'_> {
         }
         match &image.config {
             Some(config) if config.media_type.ends_with("json") && config.size <= MAX_CONFIG => {
-                let bytes = self.small_blob(config)?;
+                let bytes = self.small_blob("config", config)?;
                 Ok(serde_json::from_slice(&bytes)
                     .ok()
                     .and_then(|Config { architecture }| Architecture::of_oci(&architecture?)))
@@ -657,8 +665,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// A blob that fits into memory: its size was looked at.
-    pub fn small_blob(&self, blob: &Descriptor) -> Result<Vec<u8>> {
+    /// A blob that fits into memory: its size was looked at. `what` it is called in errors.
+    pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
         if let Some(bytes) = self.cache.and_then(|cache| cache.document(blob.digest)) {
             return Ok(bytes);
         }
@@ -666,7 +674,7 @@ impl Resolver<'_> {
         let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or(usize::MAX)];
         Verified::new(
             inner,
-            format!("config {}", blob.digest),
+            format!("{what} {}", blob.digest),
             blob.digest,
             blob.size,
         )

@@ -497,7 +497,10 @@ fn a_wrong_blob_is_never_complete() {
 
 #[test]
 fn a_list_or_signature_that_is_not_what_its_manifest_says_is_given_to_nobody() {
-    for broken in ["SHA256SUMS", "SHA256SUMS.gpg"] {
+    for (broken, called) in [
+        ("SHA256SUMS", "signed list"),
+        ("SHA256SUMS.gpg", "signature"),
+    ] {
         let (hello, list) = signed();
         let bytes: &[u8] = match broken {
             "SHA256SUMS" => list.as_bytes(),
@@ -508,11 +511,14 @@ fn a_list_or_signature_that_is_not_what_its_manifest_says_is_given_to_nobody() {
         let service = Service::start(settings(&registry, ""));
         for name in ["SHA256SUMS", "SHA256SUMS.gpg"] {
             let response = service.get(&format!("/hello/{name}"));
+            let reason = response.header("x-reason").unwrap_or_default().to_owned();
             assert_eq!(
                 (response.status, response.body),
                 (502, Vec::new()),
                 "{broken}: {name}"
             );
+            let why = format!("{called} {} has the wrong bytes: ", digest(bytes));
+            assert!(reason.starts_with(&why), "{reason}");
         }
     }
 }
