@@ -1,5 +1,5 @@
 //! The built program from outside: on a handed-over socket, before a fake registry or an OCI
-//! layout. Nothing here needs root, a network or another program than `sh`.
+//! layout. Nothing here needs root, a network or another program than `sh` and `curl`.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,6 +25,7 @@ mod a_long_time;
 mod blobs;
 mod cache;
 mod cases;
+mod command_line;
 mod corpus;
 mod dialects;
 mod downloads;
