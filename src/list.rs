@@ -81,8 +81,8 @@ fn align<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// What strangers wrote must not steer the terminal.
-fn printable(text: &str) -> String {
+/// What strangers wrote must not steer the terminal, nor begin a line of its own in the log.
+pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()

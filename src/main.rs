@@ -128,10 +128,11 @@ fn start_log(is_service: bool) {
                 Level::Info => (6, ""),
                 Level::Debug | Level::Trace => (7, ""),
             };
+            let line = list::printable(&record.args().to_string());
             if is_journal {
-                writeln!(out, "<{number}>{}", record.args())
+                writeln!(out, "<{number}>{line}")
             } else {
-                writeln!(out, "{name}{}", record.args())
+                writeln!(out, "{name}{line}")
             }
         })
         .init();

@@ -487,3 +487,32 @@ fn very_many_entries_that_cannot_be_used_do_not_flood_the_log() {
     );
     assert_eq!(service.log.with(&["and 9980 more of its parts"]).len(), 1);
 }
+
+#[test]
+fn what_a_publisher_writes_begins_no_line_of_the_log_and_steers_no_terminal() {
+    let mut hello = Repository::default();
+    let architecture = "evil\nerror: forged\r\u{1b}[31m\u{9b}2J";
+    let files: [(&str, &str, &[u8]); 1] = [(architecture, "hello.raw", b"image")];
+    hello.index("v1", &files);
+    let layer = hello.blob("evil\n<3>forged", b"image");
+    let config = json!({
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": layer["digest"],
+        "size": 5,
+    });
+    let artifact = hello.artifact(&[layer], json!({"config": config}));
+    hello.point("v2", &artifact);
+    let registry = Registry::with_hello(hello);
+    let more = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
+    let service = Service::start(settings(&registry, more));
+    assert_eq!(service.listing(), empty_listing());
+    service.log.with(&["files listed in"]);
+    let log = service.log.lines();
+    assert_eq!(log.len(), 4, "{log:?}");
+    assert_eq!(
+        log[1],
+        "hello: tag v1 left out: its one platform is linux/evil?error: forged??[31m?2J, \
+         offered is x86-64"
+    );
+    assert!(log[2].contains("tag v2 left out: ") && log[2].contains("evil?<3>forged"));
+}
