@@ -262,7 +262,7 @@ fn of_two_entries_of_one_name_the_first_counts() {
 #[test]
 fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served() {
     let mut layout = Layout::new();
-    for name in ["good", "missing", "cut", "changed", "folder"] {
+    for name in ["good", "missing", "cut", "changed", "folder", "large"] {
         layout.version(name, name.as_bytes());
     }
     layout.write();
@@ -275,6 +275,7 @@ fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served
     fs::write(path(3), changed).unwrap();
     fs::remove_file(path(4)).unwrap();
     fs::create_dir(path(4)).unwrap();
+    fs::write(path(5), " ".repeat(9 << 20)).unwrap();
     let service = Service::start(ANEW.to_owned() + &layout.settings());
     let hex = |n: usize| path(n).file_name().unwrap().to_str().unwrap().to_owned();
     for _ in 0..2 {
@@ -286,6 +287,7 @@ fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served
         (2, "cut", "has the wrong bytes"),
         (3, "changed", "has the wrong bytes"),
         (4, "folder", "cannot be read or written: "),
+        (5, "large", "it has more than 8388608 bytes"),
     ] {
         let about = format!("hello: tag {tag} left out: ");
         let reasons = told_in(2, &service, &[&about, &hex(n), reason]);
