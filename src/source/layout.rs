@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::info;
 use serde::Deserialize;
 
-use super::{BlobRequest, Reference, Source, StoredManifest};
+use super::{BlobRequest, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
@@ -147,6 +148,26 @@ impl Layout {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
+    /// A blob's file, at one of its bytes.
+    fn open_blob(&self, digest: Digest, size: u64, from: u64) -> Result<File> {
+        let path = self.blob_path(digest);
+        let mut file = File::open(&path).map_err(|error| cannot_read(&path, error))?;
+        let found = file
+            .metadata()
+            .map_err(|error| cannot_read(&path, error))?
+            .len();
+        if found != size {
+            return Err(Error::WrongSize {
+                what: path.display().to_string(),
+                expected: size,
+                found,
+            });
+        }
+        file.seek(SeekFrom::Start(from))
+            .map_err(|error| cannot_read(&path, error))?;
+        Ok(file)
+    }
+
     fn find(&self, tag: &Tag) -> Result<Digest> {
         match self.entries.get(tag) {
             Some(Ok(digest)) => Ok(*digest),
@@ -187,22 +208,24 @@ impl Source for Layout {
     }
 
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        let path = self.blob_path(digest);
-        let mut file = File::open(&path).map_err(|error| cannot_read(&path, error))?;
-        let found = file
-            .metadata()
-            .map_err(|error| cannot_read(&path, error))?
-            .len();
-        if found != size {
-            return Err(Error::WrongSize {
-                what: path.display().to_string(),
+        Ok(Box::new(self.open_blob(digest, size, from)?))
+    }
+
+    fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
+        let mut bytes = Vec::new();
+        let expected = range.end - range.start;
+        self.open_blob(digest, size, range.start)?
+            .take(expected)
+            .read_to_end(&mut bytes)
+            .map_err(|error| cannot_read(&self.blob_path(digest), error))?;
+        match bytes.len() as u64 {
+            found if found == expected => Ok(Part::Range(bytes)),
+            found => Err(Error::WrongSize {
+                what: self.blob_path(digest).display().to_string(),
                 expected: size,
-                found,
-            });
+                found: range.start + found,
+            }),
         }
-        file.seek(SeekFrom::Start(from))
-            .map_err(|error| cannot_read(&path, error))?;
-        Ok(Box::new(file))
     }
 
     fn blob_size(&self, digest: Digest) -> Result<u64> {

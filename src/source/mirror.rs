@@ -5,6 +5,7 @@
 //! (a pull-through cache knows only what was pulled through it).
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,7 @@ use log::{debug, warn};
 use super::registries_conf::{Endpoint, Role};
 use super::registry::Registry;
 use super::upstream::Upstream;
-use super::{BlobRequest, Reference, Source, StoredManifest};
+use super::{BlobRequest, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -139,6 +140,25 @@ impl Mirrored {
         ask(&self.primary)
     }
 
+    /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.
+    fn watch(
+        &self,
+        registry: &Registry,
+        inner: Box<dyn Read + Send>,
+        left: u64,
+    ) -> Box<dyn Read + Send> {
+        let is_mirror = self
+            .mirrors
+            .iter()
+            .any(|(mirror, _)| std::ptr::eq(mirror, registry));
+        let mirror = is_mirror.then(|| (self.upstream.clone(), registry.host().clone()));
+        Box::new(Watched {
+            inner,
+            left,
+            mirror,
+        })
+    }
+
     /// A mirror without something is no news; one in trouble is, and is left alone for a while.
     fn note_failure(&self, mirror: &Registry, error: &Error) {
         if matches!(error, Error::Missing { .. }) {
@@ -193,18 +213,18 @@ impl Source for Mirrored {
 
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
         self.by_digest(|registry| {
-            let inner = registry.blob(digest, size, from)?;
-            let is_mirror = self
-                .mirrors
-                .iter()
-                .any(|(mirror, _)| std::ptr::eq(mirror, registry));
-            let mirror = is_mirror.then(|| (self.upstream.clone(), registry.host().clone()));
-            Ok(Box::new(Watched {
-                inner,
-                left: size - from,
-                mirror,
-            }) as Box<dyn Read + Send>)
+            let body = registry.blob(digest, size, from)?;
+            Ok(self.watch(registry, body, size - from))
         })
+    }
+
+    fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
+        self.by_digest(
+            |registry| match registry.blob_range(digest, size, range.clone())? {
+                Part::Whole(body) => Ok(Part::Whole(self.watch(registry, body, size))),
+                part => Ok(part),
+            },
+        )
     }
 
     fn blob_size(&self, digest: Digest) -> Result<u64> {

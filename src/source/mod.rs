@@ -18,6 +18,7 @@ mod upstream;
 mod url;
 
 use std::io::Read;
+use std::ops::Range;
 
 pub use upstream::Upstream;
 
@@ -44,6 +45,9 @@ pub trait Source: Send + Sync {
     /// The bytes of a blob from the one numbered `from` on, unchecked, of which there are `size` in all.
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
 
+    /// Some of the bytes of a blob, unchecked: a range that is not empty, of a blob of `size` bytes.
+    fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part>;
+
     /// How many bytes a blob has of which only the digest is known.
     fn blob_size(&self, digest: Digest) -> Result<u64>;
 
@@ -55,6 +59,14 @@ pub trait Source: Send + Sync {
 
     /// What a client asks to fetch the blob itself, as we would.
     fn blob_request(&self, digest: Digest) -> Result<BlobRequest>;
+}
+
+/// What comes of asking for a range.
+pub enum Part {
+    /// The bytes of the range, all of them.
+    Range(Vec<u8>),
+    /// There are no ranges to be had there: the whole blob, from its first byte on.
+    Whole(Box<dyn Read + Send>),
 }
 
 /// How to fetch a blob. There is a secret in it, so it has no `Debug`.

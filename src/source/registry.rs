@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use super::client::{Method, Reply, Request, is_redirect, read_failure, reason};
 use super::registries_conf::Endpoint;
 use super::upstream::Upstream;
 use super::url::next_page;
-use super::{BlobRequest, Reference, StoredManifest};
+use super::{BlobRequest, Part, Reference, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Descriptor, Manifest};
@@ -282,30 +283,47 @@ impl Registry {
         let reply = with_retries(|| self.fetch(Method::Get, &url, "*/*", range))?;
         refuse_encoding(&reply)?;
         if reply.status == 206 {
-            let found = reply.header("content-range").unwrap_or_default().to_owned();
-            let expected = format!("bytes {from}-{}/{size}", size - 1);
-            if found != expected && found != format!("bytes {from}-{}/*", size - 1) {
-                return Err(Error::Nonsense {
-                    url,
-                    why: format!("range {found:?}, expected {expected:?}"),
-                });
-            }
+            check_range(&reply, from, size - 1, size)?;
             return Ok(Box::new(reply.into_reader()));
         }
-        let announced = reply
-            .header("content-length")
-            .and_then(|length| length.parse().ok());
-        if let Some(found) = announced.filter(|found| *found != size) {
-            return Err(Error::WrongSize {
-                what: url,
-                expected: size,
-                found,
-            });
-        }
+        check_length(&reply, size)?;
         let mut body = reply.into_reader();
         io::copy(&mut body.by_ref().take(from), &mut io::sink())
             .map_err(|error| read_failure(&url, error))?;
         Ok(Box::new(body))
+    }
+
+    /// Some of a blob. The body is read to its end, so that its connection serves the next range too.
+    pub(super) fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let (first, last) = (range.start, range.end - 1);
+        let part = with_retries(|| {
+            let reply = self.fetch(Method::Get, &url, "*/*", Some((first, last)))?;
+            refuse_encoding(&reply)?;
+            if reply.status != 206 {
+                check_length(&reply, size)?;
+                return Ok(Part::Whole(reply.into_reader()));
+            }
+            check_range(&reply, first, last, size)?;
+            let expected = range.end - range.start;
+            let bytes = reply.read(expected)?;
+            match bytes.len() as u64 {
+                found if found == expected => Ok(Part::Range(bytes)),
+                found => Err(Error::WrongSize {
+                    what: format!("{url}, bytes {first} to {last}"),
+                    expected,
+                    found,
+                }),
+            }
+        });
+        match part {
+            // Some refuse a range instead of ignoring it, and some give another one.
+            Err(Error::Nonsense { why, .. }) => {
+                debug!("no range of {url}: {why}");
+                self.blob(digest, size, 0).map(Part::Whole)
+            }
+            part => part,
+        }
     }
 
     /// The request for a blob as we would make it, logged in if need be.
@@ -414,6 +432,34 @@ impl Registry {
             return Err(status_error(reply));
         }
         Ok((!self.session.is_logged_in()).then_some(url))
+    }
+}
+
+/// Is this the range that was asked for? `*` stands for a size that is not told.
+fn check_range(reply: &Reply, first: u64, last: u64, size: u64) -> Result<()> {
+    let found = reply.header("content-range").unwrap_or_default();
+    let expected = format!("bytes {first}-{last}/{size}");
+    if found == expected || found == format!("bytes {first}-{last}/*") {
+        return Ok(());
+    }
+    Err(Error::Nonsense {
+        url: super::url::without_query(&reply.url).to_owned(),
+        why: format!("range {found:?}, expected {expected:?}"),
+    })
+}
+
+/// Is this a whole of the right size, as far as its head tells?
+fn check_length(reply: &Reply, expected: u64) -> Result<()> {
+    let announced = reply
+        .header("content-length")
+        .and_then(|length| length.parse().ok());
+    match announced.filter(|found| *found != expected) {
+        None => Ok(()),
+        Some(found) => Err(Error::WrongSize {
+            what: super::url::without_query(&reply.url).to_owned(),
+            expected,
+            found,
+        }),
     }
 }
 
