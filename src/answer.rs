@@ -25,8 +25,8 @@ use crate::source::Upstream;
 const TEXT: &str = "text/plain";
 /// The type of everything else.
 const OCTETS: &str = "application/octet-stream";
-/// The images that have side files.
-const RAW: &str = ".raw";
+/// The images that have side files. sysextmgr takes both; of two by one name the first counts.
+const IMAGES: &[&str] = &[".raw", ".img"];
 /// What the older clients of KubeSolo OS ask for.
 const LATEST: &str = "latest.json";
 /// What is encoded in a name that goes into a URL.
@@ -88,7 +88,7 @@ impl Service {
             Asked::ChecksumOf(name) => self.checksum_of(request, &directory, &name),
             Asked::File(name) if name.as_str() == LATEST => self.latest(request, &directory),
             Asked::File(name) => match side_file_of(&name) {
-                Some((image, form)) => self.side_file(request, &directory, &name, &image, form),
+                Some(side_file) => self.side_file(request, &directory, &name, &side_file),
                 None => self.file(request, &directory, &name),
             },
         }
@@ -121,26 +121,29 @@ impl Service {
         request: &Request,
         directory: &Directory,
         name: &FileName,
-        image: &FileName,
-        form: SideForm,
+        side_file: &SideFile,
     ) -> Result<Answer> {
-        let (snapshot, file) = match self.snapshots.find(directory, image) {
-            Ok(found) => found,
-            Err(Error::NotOffered { .. }) => return self.file(request, directory, name),
-            Err(error) => return Err(error),
+        let SideFile { stem, form, images } = side_file;
+        let snapshot = self.snapshots.having(directory, |snapshot| {
+            let files = &snapshot.listing.files;
+            files.contains_key(name) || images.iter().any(|image| files.contains_key(image))
+        })?;
+        let files = &snapshot.listing.files;
+        let image = images.iter().find_map(|image| files.get_key_value(image));
+        let (image, file) = match image {
+            Some(found) if !files.contains_key(name) => found,
+            _ => return self.file(request, directory, name),
         };
-        if snapshot.listing.files.contains_key(name) {
-            return self.file(request, directory, name);
-        }
-        let mut metadata = self.snapshots.metadata(directory, &snapshot, &file)?;
-        let stem = image.as_str().strip_suffix(RAW).unwrap_or(image.as_str());
+        let mut metadata = self.snapshots.metadata(directory, &snapshot, image, file)?;
         if let Some(architecture) = Architecture::at_end_of(stem) {
             metadata.add("ARCHITECTURE", architecture.as_str());
         }
         if !metadata.has_id() {
             return Err(Error::NotOffered {
                 what: format!("{directory}/{name}"),
-                why: "the image's publisher says nowhere for which ID it is; an annotation ID=… would do".into(),
+                why: "neither its publisher nor the image itself says for which ID it is; \
+                      an annotation ID=… would do"
+                    .into(),
             });
         }
         Ok(match form {
@@ -257,14 +260,32 @@ enum SideForm {
     Json,
 }
 
-/// The image that a name is a side file of: `<image>.manifest.gz` or `<image>.raw.json`.
-fn side_file_of(name: &FileName) -> Option<(FileName, SideForm)> {
+/// A file that tells what the image beside it is.
+struct SideFile {
+    /// The image's name without its suffix.
+    stem: String,
+    form: SideForm,
+    /// What the image may be called.
+    images: Vec<FileName>,
+}
+
+/// What a name is a side file of: `<image>.manifest.gz` or `<image>.raw.json`.
+fn side_file_of(name: &FileName) -> Option<SideFile> {
     let name = name.as_str();
-    let (stem, form) = match name.strip_suffix(".manifest.gz") {
-        Some(stem) => (stem, SideForm::Manifest),
-        None => (name.strip_suffix(".raw.json")?, SideForm::Json),
+    let (stem, form, suffixes) = match name.strip_suffix(".manifest.gz") {
+        Some(stem) => (stem, SideForm::Manifest, IMAGES),
+        None => (
+            name.strip_suffix(".raw.json")?,
+            SideForm::Json,
+            &IMAGES[..1],
+        ),
     };
-    Some((format!("{stem}{RAW}").parse().ok()?, form))
+    let names = suffixes.iter().map(|suffix| format!("{stem}{suffix}"));
+    Some(SideFile {
+        stem: stem.to_owned(),
+        form,
+        images: names.filter_map(|name| name.parse().ok()).collect(),
+    })
 }
 
 /// A blob of a snapshot, to be read from any of its bytes on.

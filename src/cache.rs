@@ -5,6 +5,7 @@
 //! when it is read, for a document is checked against its digest each time.
 //!
 //!     documents/<hex>     a manifest, index or config, as the registry has it
+//!     releases/<hex>      what the image with this digest says of itself, behind a checksum
 //!     tags/<hex>          {"source": NAME, "tags": {TAG: DIGEST}}, <hex> is the SHA-256 of NAME
 //!     tmp/                files being written
 
@@ -31,6 +32,28 @@ pub struct Cache {
     has_warned: AtomicBool,
     written: AtomicU64,
 }
+
+/// What an image says of itself.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// Its extension-release file.
+    Text(String),
+    /// It has none.
+    None,
+    /// It cannot be told, and why.
+    Unreadable(String),
+}
+
+/// `releases/<hex>`, behind the SHA-256 of itself and a line's end.
+#[derive(Deserialize, Serialize)]
+struct ReleaseFile {
+    reader: u32,
+    release: Release,
+}
+
+/// Counts the changes of how images are read: what an older program found is looked for again.
+const READER: u32 = 1;
 
 /// `tags/<hex>`
 #[derive(Deserialize, Serialize)]
@@ -80,6 +103,36 @@ impl Cache {
         }
     }
 
+    /// What an image was found to say of itself.
+    pub fn release(&self, digest: Digest) -> Option<Release> {
+        let path = self.release_path(digest)?;
+        let bytes = fs::read(&path).ok()?;
+        if let Some(file) = parse_release(&bytes) {
+            return (file.reader == READER).then_some(file.release);
+        }
+        warn!("cache file {} is damaged, it is made again", path.display());
+        let _ = fs::remove_file(&path); // else it is replaced
+        None
+    }
+
+    /// Keeps what an image says of itself.
+    pub fn keep_release(&self, digest: Digest, release: &Release) {
+        let Some(path) = self.release_path(digest) else {
+            return;
+        };
+        let file = ReleaseFile {
+            reader: READER,
+            release: release.clone(),
+        };
+        match serde_json::to_string(&file) {
+            Ok(json) => {
+                let sum = Digest::of(json.as_bytes()).hex();
+                self.write(&path, format!("{sum}\n{json}").as_bytes());
+            }
+            Err(error) => debug!("what image {digest} says is not kept: {error}"),
+        }
+    }
+
     /// What each tag of a source was when it was last asked for. A hint: tags move.
     pub fn tags(&self, source: &str) -> BTreeMap<Tag, Digest> {
         let read = || -> Option<TagsFile> {
@@ -116,6 +169,10 @@ impl Cache {
         Some(self.root.as_ref()?.join("documents").join(digest.hex()))
     }
 
+    fn release_path(&self, digest: Digest) -> Option<PathBuf> {
+        Some(self.root.as_ref()?.join("releases").join(digest.hex()))
+    }
+
     fn tags_path(&self, source: &str) -> Option<PathBuf> {
         Some(
             self.root
@@ -141,6 +198,12 @@ impl Cache {
             }
         }
     }
+}
+
+fn parse_release(bytes: &[u8]) -> Option<ReleaseFile> {
+    let (sum, json) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+    let is_whole = Digest::of(json.as_bytes()).hex() == sum;
+    serde_json::from_str(json).ok().filter(|_| is_whole)
 }
 
 fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -207,6 +270,52 @@ mod tests {
             assert!(!path.exists(), "{damage:?} is still there");
         }
         assert_eq!(fs::read_dir(directory.0.join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn releases_come_back_as_they_were_or_not_at_all() {
+        let directory = Directory::new("releases");
+        let digest = Digest::of(b"image");
+        let cache = Cache::new(Some(directory.0.clone()));
+        assert_eq!(cache.release(digest), None);
+        for release in [
+            Release::Text("ID=_any\n".into()),
+            Release::None,
+            Release::Unreadable("it is short".into()),
+        ] {
+            cache.keep_release(digest, &release);
+            assert_eq!(cache.release(digest), Some(release));
+        }
+
+        let path = directory.0.join("releases").join(digest.hex());
+        let whole = fs::read(&path).unwrap();
+        for n in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[n] ^= 1;
+            for damaged in [flipped.as_slice(), &whole[..n]] {
+                fs::write(&path, damaged).unwrap();
+                assert_eq!(cache.release(digest), None, "damaged at {n}");
+                assert!(!path.exists(), "damaged at {n}, and still there");
+            }
+        }
+        cache.keep_release(digest, &Release::None);
+        assert_eq!(cache.release(digest), Some(Release::None), "made again");
+    }
+
+    #[test]
+    fn releases_of_another_reader_are_read_again() {
+        let directory = Directory::new("readers");
+        let digest = Digest::of(b"image");
+        let cache = Cache::new(Some(directory.0.clone()));
+        cache.keep_release(digest, &Release::None);
+        let json = r#"{"reader":0,"release":"none"}"#;
+        let path = directory.0.join("releases").join(digest.hex());
+        fs::write(
+            &path,
+            format!("{}\n{json}", Digest::of(json.as_bytes()).hex()),
+        )
+        .unwrap();
+        assert_eq!(cache.release(digest), None);
     }
 
     #[test]

@@ -107,6 +107,9 @@ pub enum Error {
     /// A manifest or index that cannot be understood.
     BadManifest { what: String, why: String },
 
+    /// What an image says of itself cannot be read out of it.
+    BadImage { what: String, why: String },
+
     /// An OCI layout directory lacks something or holds something else.
     BadLayout { path: PathBuf, why: String },
     /// Reading or writing `path` failed.
@@ -145,7 +148,8 @@ impl Error {
             | Error::BadLogin { .. }
             | Error::UntrustedRealm { .. }
             | Error::Blocked { .. } => 403,
-            Error::NotOffered { .. } | Error::Missing { .. } => 404,
+            // What an image does not say is like a file that is not there.
+            Error::NotOffered { .. } | Error::Missing { .. } | Error::BadImage { .. } => 404,
             Error::MethodNotAllowed { .. } => 405,
             Error::BadRequest { status, .. } => *status,
             Error::File { .. }
@@ -366,6 +370,7 @@ impl fmt::Display for Error {
                 )
             }
             Error::BadManifest { what, why } => write!(f, "{what} cannot be understood: {why}"),
+            Error::BadImage { what, why } => write!(f, "{what} cannot be looked into: {why}"),
             Error::BadLayout { path, why } => write!(f, "OCI layout {}: {why}", path.display()),
             Error::File { path, .. } => write!(f, "{} cannot be read or written", path.display()),
             Error::BadSettings {
@@ -431,6 +436,7 @@ impl StdError for Error {
             | Error::WrongBytes { .. }
             | Error::WrongSize { .. }
             | Error::BadManifest { .. }
+            | Error::BadImage { .. }
             | Error::BadLayout { .. }
             | Error::BadSettings { .. } => None,
         }

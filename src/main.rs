@@ -13,6 +13,7 @@ mod cli;
 mod digest;
 mod error;
 mod http;
+mod inside;
 mod inspect;
 mod list;
 mod listing;

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::iter::Peekable;
+use std::str::Chars;
 
 use flate2::read::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
@@ -14,13 +16,15 @@ use serde_json::{Value, json};
 use crate::manifest::{Annotations, Descriptor};
 
 /// The fields that are passed on.
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 9] = [
     "ID",
     "VERSION_ID",
     "SYSEXT_LEVEL",
     "SYSEXT_ID",
     "SYSEXT_VERSION_ID",
     "SYSEXT_SCOPE",
+    "CONFEXT_LEVEL",
+    "CONFEXT_SCOPE",
     "ARCHITECTURE",
 ];
 /// Largest document that is read, packed or unpacked.
@@ -76,14 +80,12 @@ impl Metadata {
         found
     }
 
-    /// `NAME=value`, as os-release(5) quotes it.
-    fn of_extension_release(text: &str) -> Self {
+    /// From an extension-release(5) file.
+    pub fn of_extension_release(text: &str) -> Self {
         let mut found = Self::default();
-        for line in text.lines() {
-            if let Some((name, value)) = line.trim().split_once('=') {
-                let value = value.trim_matches(|c| c == '"' || c == '\'');
-                found.add(name, value);
-            }
+        // Of two the last one counts, as in a shell.
+        for (name, value) in assignments(text).into_iter().rev() {
+            found.add(&name, &value);
         }
         found
     }
@@ -107,6 +109,13 @@ impl Metadata {
     /// Is it known what the image is for?
     pub fn has_id(&self) -> bool {
         self.0.contains_key("ID")
+    }
+
+    /// Is it known for which versions of that it is? `_any` has none.
+    pub fn has_version(&self) -> bool {
+        self.0.get("ID").is_some_and(|id| id == "_any")
+            || self.0.contains_key("VERSION_ID")
+            || self.0.contains_key("SYSEXT_LEVEL")
     }
 
     /// mkosi's form, packed. The bytes are the same on every run.
@@ -135,6 +144,74 @@ impl Metadata {
     /// The older form.
     pub fn json(&self, image: &str) -> String {
         json!({ "image_name": image, "sysext": self.0 }).to_string()
+    }
+}
+
+/// The assignments in a file such as os-release(5), in their order, without the quotes and backslashes
+/// that a shell takes away (systemd: parse_env_file_internal in src/basic/env-file.c).
+pub fn assignments(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut rest = text.chars().peekable();
+    while let Some(first) = rest.peek() {
+        if is_line_end(*first) {
+            rest.next();
+            continue;
+        }
+        let mut name = String::new();
+        while let Some(c) = rest.next_if(|c| *c != '=' && !is_line_end(*c)) {
+            name.push(c);
+        }
+        if rest.next_if_eq(&'=').is_none() {
+            continue;
+        }
+        let value = value(&mut rest);
+        let name = name.trim();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !name.is_empty() && name.chars().all(is_name) {
+            found.push((name.to_owned(), value));
+        }
+    }
+    found
+}
+
+fn is_line_end(c: char) -> bool {
+    matches!(c, '\n' | '\r')
+}
+
+/// A value up to the end of its line. Quotes may go on over several.
+fn value(rest: &mut Peekable<Chars<'_>>) -> String {
+    let (mut value, mut end) = (String::new(), 0);
+    while let Some(c) = rest.next_if(|c| !is_line_end(*c)) {
+        match c {
+            '\'' => value.extend(rest.by_ref().take_while(|c| *c != '\'')),
+            '"' => double_quoted(rest, &mut value),
+            '\\' => value.extend(rest.next().filter(|c| *c != '\n')),
+            c if c.is_whitespace() => {
+                // It counts if something comes after it.
+                if !value.is_empty() {
+                    value.push(c);
+                }
+                continue;
+            }
+            c => value.push(c),
+        }
+        end = value.len();
+    }
+    value.truncate(end);
+    value
+}
+
+fn double_quoted(rest: &mut Peekable<Chars<'_>>, value: &mut String) {
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => return,
+            '\\' => match rest.next() {
+                Some(c @ ('"' | '\\' | '`' | '$')) => value.push(c),
+                Some('\n') | None => {}
+                Some(c) => value.extend(['\\', c]),
+            },
+            c => value.push(c),
+        }
     }
 }
 
@@ -189,6 +266,37 @@ mod tests {
                 Metadata::default(),
                 "{nonsense:?}"
             );
+        }
+    }
+
+    #[test]
+    fn values_are_read_as_a_shell_would() {
+        for (text, expected) in [
+            ("ID=fedora", Some("fedora")),
+            ("ID=\"fedora\"", Some("fedora")),
+            ("ID='fedora'", Some("fedora")),
+            ("  ID=fedora  \r\n", Some("fedora")),
+            ("ID =fedora", Some("fedora")),
+            ("ID=fed\"or\"'a'", Some("fedora")),
+            (r#"ID="a\"b\\c\$d\`e""#, Some(r#"a"b\c$d`e"#)),
+            (r#"ID="a\nb""#, Some(r"a\nb")),
+            (r"ID=a\ b", Some("a b")),
+            (r"ID='a\b'", Some(r"a\b")),
+            ("ID=a b ", Some("a b")),
+            ("ID=\"a b \"", Some("a b ")),
+            ("ID=a\\\nb", Some("ab")),
+            ("NAME=\"two\nlines\"\nID=c", Some("c")),
+            ("NAME='ID=no\nID=no'\nID=d", Some("d")),
+            ("ID=first\nID=last", Some("last")),
+            ("#ID=no\n;ID=no\nID", None),
+            ("ID=", None),
+            ("ID=\"never closed", Some("never closed")),
+            ("export ID=no", None),
+            ("=no", None),
+        ] {
+            let found = Metadata::of_extension_release(text);
+            let expected = expected.map(|id| ("ID", id));
+            assert_eq!(found, metadata(expected.as_slice()), "{text:?}");
         }
     }
 

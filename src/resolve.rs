@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::{debug, info, warn};
 use serde::Deserialize;
 
 use crate::address::LISTING;
@@ -16,10 +16,11 @@ use crate::artifact::{self, Recognised};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::inside;
 use crate::listing::{Artifact, File, Listing, Naming};
 use crate::manifest::{Descriptor, Image, Index, Manifest};
 use crate::metadata::{Metadata, is_document};
-use crate::name::Tag;
+use crate::name::{FileName, Tag};
 use crate::payload::Verified;
 use crate::source::{Reference, Source};
 
@@ -302,14 +303,49 @@ impl Resolver<'_> {
         Ok(attached)
     }
 
-    /// What a file of this source says of itself, from its manifest and what is attached to it.
-    pub fn metadata(&self, file: &File, manifest: Digest) -> Result<Metadata> {
-        let Manifest::Image(image) = self.by_digest(manifest)? else {
-            return Ok(Metadata::default());
+    /// What a file of this source says of itself: by its manifest and what is attached to it, and where
+    /// that leaves open what it is for, by what is inside it.
+    pub fn metadata(&self, name: &FileName, file: &File) -> Result<Metadata> {
+        let image = match file.manifest {
+            Some(manifest) => match self.by_digest(manifest)? {
+                Manifest::Image(image) => Some((manifest, image)),
+                Manifest::Index(_) => None,
+            },
+            None => None,
         };
         let mut found = Metadata::default();
+        if let Some((manifest, image)) = &image {
+            found = self.published(file, *manifest, image)?;
+        }
+        if !(found.has_id() && found.has_version()) && file.text.is_none() {
+            match self.inside(name, file) {
+                Ok(inside) => found.merge(inside),
+                Err(error @ Error::BadImage { .. }) if found.has_id() => warn!("{}", error.line()),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some((_, image)) = image else {
+            return Ok(found);
+        };
+        found.add(
+            "SYSEXT_VERSION_ID",
+            artifact::version(&image.annotations).unwrap_or(file.tag.as_str()),
+        );
+        let architecture = match file.architecture {
+            None => self.architecture_of(&image)?,
+            known => known,
+        };
+        if let Some(architecture) = architecture {
+            found.add("ARCHITECTURE", architecture.as_str());
+        }
+        Ok(found)
+    }
+
+    /// What a publisher says of a file: in documents, then in annotations.
+    fn published(&self, file: &File, manifest: Digest, image: &Image) -> Result<Metadata> {
+        let mut found = Metadata::default();
         let attached = self.attached(manifest)?;
-        for layer in std::iter::once(&image)
+        for layer in std::iter::once(image)
             .chain(attached.iter().map(|(_, image)| image))
             .flat_map(|image| &image.layers)
         {
@@ -325,18 +361,20 @@ impl Resolver<'_> {
             found.merge(Metadata::of_annotations(&layer.annotations));
         }
         found.merge(Metadata::of_annotations(&image.annotations));
-        found.add(
-            "SYSEXT_VERSION_ID",
-            artifact::version(&image.annotations).unwrap_or(file.tag.as_str()),
-        );
-        let architecture = match file.architecture {
-            None => self.architecture_of(&image)?,
-            known => known,
-        };
-        if let Some(architecture) = architecture {
-            found.add("ARCHITECTURE", architecture.as_str());
-        }
         Ok(found)
+    }
+
+    fn inside(&self, name: &FileName, file: &File) -> Result<Metadata> {
+        let size = match file.size {
+            Some(size) => size,
+            None => self.source.blob_size(file.digest)?,
+        };
+        let blob = inside::Blob {
+            source: self.source,
+            digest: file.digest,
+            size,
+        };
+        inside::metadata(&blob, self.cache, name)
     }
 
     /// The publisher's own list, if there is one in the artifact with the tag `SHA256SUMS`.

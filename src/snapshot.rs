@@ -257,19 +257,17 @@ impl Snapshots {
         })
     }
 
-    /// What a file says of itself. Nothing is known of one that only a publisher's list names.
+    /// What a file says of itself.
     pub fn metadata(
         &self,
         directory: &Directory,
         snapshot: &Snapshot,
+        name: &FileName,
         file: &File,
     ) -> Result<Metadata> {
-        let Some(manifest) = file.manifest else {
-            return Ok(Metadata::default());
-        };
         let located = self.settings.locate(&directory.repository)?;
         self.resolver(directory, &located, file.source, snapshot.source_of(file))
-            .metadata(file, manifest)
+            .metadata(name, file)
     }
 
     /// Does something with a repository's own manifests, by the settings for it.

@@ -1,0 +1,188 @@
+//! tar: from header to header, over the files between them.
+//!
+//! Format: pax of POSIX, <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html>, and the
+//! long names of GNU tar.
+
+use super::blocks::{Failure, Image, bad};
+use super::{MAX_FILE, NamedText, is_release};
+
+/// Where [`MAGIC`] is in a header.
+pub const MAGIC_AT: usize = 257;
+/// Of POSIX's headers, and of GNU's.
+pub const MAGIC: &[u8] = b"ustar";
+/// What follows it in POSIX's, which alone have a prefix of the name.
+const POSIX: u8 = 0;
+const RECORD: usize = 512;
+/// Headers read. Large layers have some ten thousand files.
+const MAX_HEADERS: usize = 1 << 20;
+/// Longest header that tells a name or a size.
+const MAX_LONG: u64 = 64 << 10;
+
+/// The extension-releases of the first of these folders that has any. What comes after the folder is
+/// not read: archives are made folder by folder.
+pub fn releases(image: &mut Image<'_, '_>, folders: &[&str]) -> Result<Vec<NamedText>, Failure> {
+    let mut at = 0_u64;
+    let mut long = Long::default();
+    let mut found = Vec::new();
+    for _ in 0..MAX_HEADERS {
+        // The two records of zeros at the end are missing now and then.
+        if image.size().is_some_and(|size| at >= size) {
+            return Ok(found);
+        }
+        let record = image.read(at, RECORD)?;
+        if record.iter().all(|byte| *byte == 0) {
+            return Ok(found);
+        }
+        let header = Header::parse(&record).map_err(Failure::Image)?;
+        let data = at.saturating_add(RECORD as u64);
+        let size = match header.kind {
+            Kind::Empty => 0,
+            Kind::File => long.size.unwrap_or(header.size),
+            _ => header.size,
+        };
+        at = match size.checked_next_multiple_of(RECORD as u64) {
+            Some(padded) => data.saturating_add(padded),
+            None => return bad(format!("a file in its tar has {size} bytes")),
+        };
+        match header.kind {
+            Kind::LongName | Kind::Pax if size > MAX_LONG => {
+                return bad(format!(
+                    "a header in its tar has {size} bytes, at most {MAX_LONG} are read"
+                ));
+            }
+            Kind::LongName => long.name = Some(until_nul(&image.read(data, size as usize)?)),
+            Kind::Pax => long.add(&image.read(data, size as usize)?),
+            Kind::Other => {}
+            Kind::Empty => long = Long::default(),
+            Kind::File => {
+                let name = long.name.take().unwrap_or(header.name);
+                long = Long::default();
+                match release_of(&name, folders) {
+                    Some(name) if size > MAX_FILE as u64 => {
+                        return bad(format!(
+                            "{name} has {size} bytes, at most {MAX_FILE} are read"
+                        ));
+                    }
+                    Some(name) => found.push(NamedText {
+                        name: name.to_owned(),
+                        text: image.read(data, size as usize)?,
+                    }),
+                    None if !found.is_empty() => return Ok(found),
+                    None => {}
+                }
+            }
+        }
+    }
+    bad(format!(
+        "its tar has more than {MAX_HEADERS} headers, which is the limit"
+    ))
+}
+
+/// The extension-release that a path in an archive is, if it is one of these folders'.
+fn release_of<'n>(path: &'n [u8], folders: &[&str]) -> Option<&'n str> {
+    let path = path.strip_prefix(b".").unwrap_or(path);
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    folders.iter().find_map(|folder| {
+        let name = path.strip_prefix(folder.as_bytes())?.strip_prefix(b"/")?;
+        is_release(name)
+    })
+}
+
+struct Header {
+    kind: Kind,
+    name: Vec<u8>,
+    size: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    File,
+    /// A directory, link or device: no bytes come with it, whatever its size.
+    Empty,
+    /// The name of the next one (GNU).
+    LongName,
+    /// What does not fit into the next one (POSIX).
+    Pax,
+    Other,
+}
+
+impl Header {
+    fn parse(record: &[u8]) -> Result<Self, String> {
+        let field = |from: usize, to: usize| record.get(from..to).unwrap_or_default();
+        let expected = number(field(148, 156));
+        let sum = record.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        // The checksum's own bytes count as spaces.
+        let own = field(148, 156).iter().map(|byte| u64::from(*byte));
+        let found = sum - own.sum::<u64>() + 8 * u64::from(b' ');
+        if expected != Some(found) {
+            return Err("a header in its tar has the wrong checksum".into());
+        }
+        let kind = match record.get(156) {
+            Some(b'0' | b'7' | 0) => Kind::File,
+            Some(b'1'..=b'6') => Kind::Empty,
+            Some(b'L') => Kind::LongName,
+            Some(b'x') => Kind::Pax,
+            _ => Kind::Other,
+        };
+        let mut name = until_nul(field(0, 100));
+        let prefix = until_nul(field(345, 500));
+        if field(MAGIC_AT, MAGIC_AT + 6) == [MAGIC, &[POSIX]].concat() && !prefix.is_empty() {
+            name = [prefix.as_slice(), b"/", &name].concat();
+        }
+        match number(field(124, 136)) {
+            Some(size) => Ok(Self { kind, name, size }),
+            None => Err("a file in its tar has a size that is no number".into()),
+        }
+    }
+}
+
+/// What headers before a file say of it.
+#[derive(Default)]
+struct Long {
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl Long {
+    /// Takes pax records: `LENGTH KEY=VALUE\n`, the length that of all of it.
+    fn add(&mut self, mut records: &[u8]) {
+        while let Some(space) = records.iter().position(|byte| *byte == b' ') {
+            let length = std::str::from_utf8(&records[..space]).ok();
+            let length = length.and_then(|length| length.parse::<usize>().ok());
+            let Some((record, rest)) = length.and_then(|n| records.split_at_checked(n)) else {
+                return;
+            };
+            let record = record.get(space + 1..).unwrap_or_default();
+            let record = record.strip_suffix(b"\n").unwrap_or(record);
+            if let Some(path) = record.strip_prefix(b"path=") {
+                self.name = Some(path.to_vec());
+            } else if let Some(size) = record.strip_prefix(b"size=") {
+                self.size = std::str::from_utf8(size)
+                    .ok()
+                    .and_then(|size| size.parse().ok());
+            }
+            records = rest;
+        }
+    }
+}
+
+/// A number in octal digits, or in base 256 where its first bit is set (GNU).
+fn number(field: &[u8]) -> Option<u64> {
+    if let Some(first) = field.first().filter(|first| **first & 0x80 != 0) {
+        let mut rest = field[1..].iter();
+        return rest.try_fold(u64::from(first & 0x7f), |number, byte| {
+            number.checked_mul(256)?.checked_add((*byte).into())
+        });
+    }
+    let text = std::str::from_utf8(field).ok()?;
+    let digits = text.trim_matches(|c| c == ' ' || c == '\0');
+    if digits.is_empty() {
+        return Some(0);
+    }
+    u64::from_str_radix(digits, 8).ok()
+}
+
+fn until_nul(bytes: &[u8]) -> Vec<u8> {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    bytes[..end.unwrap_or(bytes.len())].to_vec()
+}
