@@ -566,7 +566,10 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
             status,
             message: reply.take_message(),
         },
-        404 => Error::Missing { url },
+        404 => {
+            drop(reply.take_message()); // else its connection is of no more use
+            Error::Missing { url }
+        }
         // docker-registry 2.8 announces a body here that never comes.
         416 => Error::Nonsense {
             url,
