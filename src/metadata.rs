@@ -118,6 +118,11 @@ impl Metadata {
             || self.0.contains_key("SYSEXT_LEVEL")
     }
 
+    /// Is it known on which machines?
+    pub fn has_architecture(&self) -> bool {
+        self.0.contains_key("ARCHITECTURE")
+    }
+
     /// mkosi's form, packed. The bytes are the same on every run.
     pub fn manifest_gz(&self, name: &str) -> Vec<u8> {
         let text = |field: &str| self.0.get(field).map(String::as_str);

@@ -331,8 +331,9 @@ impl Resolver<'_> {
             "SYSEXT_VERSION_ID",
             artifact::version(&image.annotations).unwrap_or(file.tag.as_str()),
         );
+        // Its config is fetched only if nothing else says it.
         let architecture = match file.architecture {
-            None => self.architecture_of(&image)?,
+            None if !found.has_architecture() => self.architecture_of(&image)?,
             known => known,
         };
         if let Some(architecture) = architecture {

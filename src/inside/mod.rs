@@ -229,34 +229,45 @@ fn choose<T>(mut releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
-    use std::io::Cursor;
+    use std::cell::RefCell;
+    use std::io::{Cursor, Write};
 
     use super::*;
 
     /// An image in memory that notes what is asked for.
     struct Memory {
         bytes: Vec<u8>,
+        /// So many zeros lie before the byte with this number.
+        hole: (u64, u64),
         knows_ranges: bool,
-        ranges: RefCell<Vec<Range<u64>>>,
-        streams: Cell<usize>,
+        requests: RefCell<Vec<u64>>,
     }
 
     impl Memory {
         fn new(bytes: Vec<u8>) -> Self {
             Self {
                 bytes,
+                hole: (0, 0),
                 knows_ranges: true,
-                ranges: RefCell::default(),
-                streams: Cell::new(0),
+                requests: RefCell::default(),
             }
         }
 
         fn release(&self, file: &str) -> Result<Option<String>, String> {
-            match release_in(self, self.bytes.len() as u64, file) {
-                Ok(found) => Ok(found.map(|text| String::from_utf8(text).unwrap())),
+            let size = self.bytes.len() as u64 + self.hole.1;
+            match release_in(self, size, file) {
+                Ok(found) => Ok(found.map(|text| String::from_utf8_lossy(&text).into_owned())),
                 Err(Failure::Image(why)) => Err(why),
                 Err(Failure::Fetch(error)) => panic!("{}", error.line()),
+            }
+        }
+
+        fn byte(&self, at: u64) -> u8 {
+            let (start, length) = self.hole;
+            match at {
+                _ if at < start => self.bytes[at as usize],
+                _ if at < start + length => 0,
+                _ => self.bytes[(at - length) as usize],
             }
         }
     }
@@ -270,18 +281,25 @@ mod tests {
             if !self.knows_ranges {
                 return self.whole().map(Part::Whole);
             }
-            self.ranges.borrow_mut().push(range.clone());
-            let bytes = &self.bytes[range.start as usize..range.end as usize];
-            Ok(Part::Range(bytes.to_vec()))
+            self.requests.borrow_mut().push(range.end - range.start);
+            if self.hole.1 == 0 {
+                let bytes = &self.bytes[range.start as usize..range.end as usize];
+                return Ok(Part::Range(bytes.to_vec()));
+            }
+            Ok(Part::Range(range.map(|at| self.byte(at)).collect()))
         }
 
         fn whole(&self) -> Result<Box<dyn Read + Send>> {
-            self.streams.set(self.streams.get() + 1);
+            self.requests.borrow_mut().push(self.bytes.len() as u64);
             Ok(Box::new(Cursor::new(self.bytes.clone())))
         }
     }
 
     const HELLO: &str = "ID=fedora\nVERSION_ID=\"42\"\nSYSEXT_LEVEL=2.0\nARCHITECTURE=x86-64\n";
+
+    fn found() -> Result<Option<String>, String> {
+        Ok(Some(HELLO.to_owned()))
+    }
 
     fn unpacked(packed: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -291,25 +309,30 @@ mod tests {
         bytes
     }
 
+    fn gzipped(bytes: &[u8]) -> Vec<u8> {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(bytes).unwrap();
+        packer.finish().unwrap()
+    }
+
     macro_rules! image {
         ($name:literal) => {
             include_bytes!(concat!("../../tests/images/", $name))
         };
     }
 
+    const GZIP: &[u8] = image!("gzip.squashfs");
+
     /// What tests/images/make has made.
     fn images() -> Vec<(&'static str, Vec<u8>)> {
         vec![
-            ("squashfs, gzip", image!("gzip.squashfs").to_vec()),
+            ("squashfs, gzip", GZIP.to_vec()),
             ("squashfs, xz", image!("xz.squashfs").to_vec()),
-            (
-                "squashfs, xz with a filter",
-                image!("bcj.squashfs").to_vec(),
-            ),
+            ("squashfs, xz, filtered", image!("bcj.squashfs").to_vec()),
             ("squashfs, lz4", image!("lz4.squashfs").to_vec()),
             ("squashfs, zstd", image!("zstd.squashfs").to_vec()),
             ("squashfs, not packed", image!("plain.squashfs").to_vec()),
-            ("squashfs, no fragments", image!("blocks.squashfs").to_vec()),
+            ("squashfs, no tails", image!("blocks.squashfs").to_vec()),
             ("erofs, plain", unpacked(image!("plain.erofs.gz"))),
             ("erofs, lz4", unpacked(image!("lz4.erofs.gz"))),
             ("erofs, tails packed", unpacked(image!("tails.erofs.gz"))),
@@ -318,15 +341,255 @@ mod tests {
         ]
     }
 
+    /// A disk with these partitions, by their type.
+    fn disk(sector: usize, partitions: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut disk = vec![0; 64 << 10];
+        disk[sector..sector + 8].copy_from_slice(b"EFI PART");
+        disk[sector + 72..sector + 80].copy_from_slice(&2_u64.to_le_bytes());
+        disk[sector + 80..sector + 84].copy_from_slice(&128_u32.to_le_bytes());
+        disk[sector + 84..sector + 88].copy_from_slice(&128_u32.to_le_bytes());
+        for (n, (kind, bytes)) in partitions.iter().enumerate() {
+            let at = 2 * sector + n * 128;
+            disk[at..at + 16].copy_from_slice(&partitions::bytes_of(kind));
+            let first = (disk.len() / sector) as u64;
+            disk.extend_from_slice(bytes);
+            disk.resize(disk.len().next_multiple_of(sector), 0);
+            let last = (disk.len() / sector) as u64 - 1;
+            disk[at + 32..at + 40].copy_from_slice(&first.to_le_bytes());
+            disk[at + 40..at + 48].copy_from_slice(&last.to_le_bytes());
+        }
+        disk
+    }
+
+    /// A tar of these files, as GNU tar writes it.
+    fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = Vec::new();
+        for (path, bytes) in files {
+            tar.extend_from_slice(&tar::header_of(path, b'0', bytes.len()));
+            tar.extend_from_slice(bytes);
+            tar.resize(tar.len().next_multiple_of(512), 0);
+        }
+        tar.resize(tar.len() + 1024, 0);
+        tar
+    }
+
+    const ROOT: &str = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709";
+    const USR: &str = "8484680c-9521-48c6-9c11-b0720656f69e";
+    const VERITY: &str = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5";
+
     #[test]
-    fn every_file_system_tells_its_release() {
+    fn every_kind_of_image_tells_its_release() {
+        for (what, bytes) in images() {
+            let mut forms = vec![
+                ("as it is", bytes.clone()),
+                ("on a disk", disk(512, &[(VERITY, b"hash"), (ROOT, &bytes)])),
+                ("on a disk of 4 KiB sectors", disk(4096, &[(ROOT, &bytes)])),
+                ("packed", gzipped(&bytes)),
+                ("on a packed disk", gzipped(&disk(512, &[(ROOT, &bytes)]))),
+            ];
+            forms.push(("packed with zstd", zstd::encode_all(&*bytes, 3).unwrap()));
+            for (form, bytes) in forms {
+                for knows_ranges in [true, false] {
+                    let image = Memory {
+                        knows_ranges,
+                        ..Memory::new(bytes.clone())
+                    };
+                    assert_eq!(image.release("hello-1.raw"), found(), "{what}, {form}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_for_usr_has_it_without_usr() {
+        let usr = Memory::new(disk(512, &[(USR, image!("usr.squashfs")), (ROOT, GZIP)]));
+        assert_eq!(usr.release("hello.raw"), Ok(Some("ID=_any\n".to_owned())));
+        let both = Memory::new(disk(512, &[(USR, GZIP), (ROOT, GZIP)]));
+        assert_eq!(both.release("hello.raw"), found(), "it is in the other one");
+    }
+
+    #[test]
+    fn an_archive_tells_its_release() {
+        let path = "usr/lib/extension-release.d/extension-release.hello";
+        let long = [vec![b'x'; 200], b"/file".to_vec()].concat();
+        let long = String::from_utf8(long).unwrap();
+        let big = vec![7; 3 << 20];
+        for (why, files) in [
+            ("alone", vec![(path, HELLO.as_bytes())]),
+            (
+                "behind others",
+                vec![("a", b"1".as_slice()), (path, HELLO.as_bytes())],
+            ),
+            (
+                "as ./usr",
+                vec![(
+                    "./usr/lib/extension-release.d/extension-release.a",
+                    HELLO.as_bytes(),
+                )],
+            ),
+            (
+                "as /etc",
+                vec![(
+                    "/etc/extension-release.d/extension-release.a",
+                    HELLO.as_bytes(),
+                )],
+            ),
+            (
+                "behind a big one",
+                vec![("big", &big), (path, HELLO.as_bytes())],
+            ),
+            (
+                "behind a long name",
+                vec![(&long, b"1"), (path, HELLO.as_bytes())],
+            ),
+        ] {
+            let tar = tar_of(&files);
+            let packed = [
+                tar.clone(),
+                gzipped(&tar),
+                zstd::encode_all(&*tar, 3).unwrap(),
+            ];
+            for bytes in packed {
+                assert_eq!(Memory::new(bytes).release("hello.raw"), found(), "{why}");
+            }
+        }
+        let big = Memory::new(tar_of(&[("big", &big), (path, HELLO.as_bytes())]));
+        assert_eq!(big.release("hello.raw"), found());
+        let asked: u64 = big.requests.borrow().iter().sum();
+        assert!(
+            asked < 1 << 20,
+            "{asked} bytes, though most is a file of no interest"
+        );
+    }
+
+    #[test]
+    fn xz_is_unpacked_too() {
+        let image = Memory::new(image!("plain.squashfs.xz").to_vec());
+        assert_eq!(image.release("hello.raw"), found());
+        let image = Memory::new(image!("plain.squashfs.bz2").to_vec());
+        let why = "it is packed with bzip2, which is not unpacked here";
+        assert_eq!(image.release("hello.raw"), Err(why.to_owned()));
+    }
+
+    #[test]
+    fn a_large_image_costs_no_more_than_a_small_one() {
+        let (size, data) = (512 << 20, squashfs::data_of(GZIP));
+        let image = Memory {
+            hole: (data, size),
+            ..Memory::new(squashfs::moved(GZIP, size))
+        };
+        assert_eq!(image.release("hello.raw"), found());
+        let requests = image.requests.borrow();
+        assert!(requests.len() <= 3, "{requests:?}");
+        assert!(requests.iter().sum::<u64>() <= 256 << 10, "{requests:?}");
+    }
+
+    #[test]
+    fn small_images_cost_two_round_trips_at_most() {
         for (what, bytes) in images() {
             let image = Memory::new(bytes);
-            assert_eq!(
-                image.release("hello-1.raw"),
-                Ok(Some(HELLO.to_owned())),
-                "{what}"
-            );
+            assert_eq!(image.release("hello.raw"), found(), "{what}");
+            assert!(image.requests.borrow().len() <= 2, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_and_what_cannot_say_it_are_told_apart() {
+        let nothing = [
+            tar_of(&[("usr/bin/hello", b"1")]),
+            disk(512, &[(USR, GZIP)]),
+        ];
+        for bytes in nothing {
+            assert_eq!(Memory::new(bytes).release("hello.raw"), Ok(None));
+        }
+        let long = vec![b'#'; MAX_FILE + 1];
+        let path = "usr/lib/extension-release.d/extension-release.a";
+        for (bytes, why) in [
+            (
+                vec![],
+                "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            ),
+            (
+                b"MZ".to_vec(),
+                "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            ),
+            (
+                vec![0; 1 << 20],
+                "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            ),
+            (
+                gzipped(&gzipped(GZIP)),
+                "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            ),
+            (
+                disk(512, &[(ROOT, b"ext4"), (VERITY, GZIP)]),
+                "it is a disk without a partition for / or /usr with squashfs or erofs in it",
+            ),
+            (
+                tar_of(&[(path, &long)]),
+                "extension-release.a has 65537 bytes, at most 65536 are read",
+            ),
+        ] {
+            assert_eq!(Memory::new(bytes).release("a.raw"), Err(why.to_owned()));
+        }
+    }
+
+    #[test]
+    fn of_several_releases_the_one_by_the_images_name_is_meant() {
+        let names = ["b", "hello", "hello-world", "z"];
+        for (file, expected) in [
+            ("hello-1.raw", "hello"),
+            ("hello-world-1.raw", "hello-world"),
+            ("hello.raw", "hello"),
+            ("other.raw", "b"),
+        ] {
+            let names: Vec<_> = names
+                .iter()
+                .map(|name| format!("{RELEASE}{name}"))
+                .collect();
+            let chosen = choose(names, |name| name, file);
+            assert_eq!(chosen, Some(format!("{RELEASE}{expected}")), "{file}");
+        }
+        assert_eq!(choose(Vec::<String>::new(), |name| name, "a"), None);
+    }
+
+    #[test]
+    fn damaged_images_are_a_reason_and_no_more() {
+        for (what, bytes) in images() {
+            // Every byte of a superblock, and of the rest some.
+            let squashfs = (0..96).chain((96..bytes.len()).step_by(37));
+            let erofs = (1024..1152).chain((1152..bytes.len()).step_by(97));
+            let places: Vec<_> = if bytes.starts_with(squashfs::MAGIC) {
+                squashfs.collect()
+            } else {
+                erofs.collect()
+            };
+            for at in places {
+                for flip in [0x01, 0xff] {
+                    let mut damaged = bytes.clone();
+                    damaged[at] ^= flip;
+                    let image = Memory::new(damaged);
+                    let _ = image.release("hello.raw"); // it may well not matter
+                    let fetched: u64 = image.requests.borrow().iter().sum();
+                    assert!(fetched <= 16 << 20, "{what}, {at} ^ {flip}: {fetched}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn images_that_are_cut_off_are_a_reason_and_no_more() {
+        for (what, bytes) in images() {
+            let packed = gzipped(&bytes);
+            for whole in [&bytes, &packed] {
+                for length in (0..whole.len()).step_by(whole.len() / 50) {
+                    let image = Memory::new(whole[..length].to_vec());
+                    if let Ok(release) = image.release("hello.raw") {
+                        // What was cut off was not needed.
+                        assert_eq!(release.as_deref(), Some(HELLO), "{what}, {length}");
+                    }
+                }
+            }
         }
     }
 }

@@ -190,3 +190,53 @@ fn uuid(bytes: [u8; 16]) -> String {
     }
     text
 }
+
+/// The bytes that a UUID is stored as.
+#[cfg(test)]
+pub fn bytes_of(text: &str) -> [u8; 16] {
+    let digits: Vec<_> = text.bytes().filter(|byte| *byte != b'-').collect();
+    let mut bytes = [0; 16];
+    let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+    for (digits, at) in digits.chunks(2).zip(order) {
+        bytes[at] = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_stored_in_their_own_order() {
+        for (usr, root) in TYPES {
+            for (text, expected) in [(usr, Purpose::Usr), (root, Purpose::Root)] {
+                assert_eq!(uuid(bytes_of(text)), text);
+                assert_eq!(purpose(bytes_of(text)), Some(expected), "{text}");
+            }
+        }
+        assert_eq!(purpose([0; 16]), None, "no partition");
+    }
+
+    #[test]
+    fn a_table_that_lies_is_a_reason() {
+        let table = |first: u64, count: u32, size: u32| {
+            let mut head = vec![0; TABLE];
+            head[512..520].copy_from_slice(MAGIC);
+            head[512 + 72..512 + 80].copy_from_slice(&first.to_le_bytes());
+            head[512 + 80..512 + 84].copy_from_slice(&count.to_le_bytes());
+            head[512 + 84..512 + 88].copy_from_slice(&size.to_le_bytes());
+            parse(&head, sector_size(&head).unwrap())
+        };
+        assert_eq!(table(2, 128, 128), Ok(Vec::new()));
+        for (first, count, size, why) in [
+            (2, u32::MAX, 128, "too many"),
+            (2, 128, 0, "of no size"),
+            (2, 128, u32::MAX, "too large"),
+            (u64::MAX, 128, 128, "behind the end of the world"),
+            (1 << 20, 128, 128, "far away"),
+        ] {
+            assert!(table(first, count, size).is_err(), "{why}");
+        }
+    }
+}

@@ -186,3 +186,24 @@ fn until_nul(bytes: &[u8]) -> Vec<u8> {
     let end = bytes.iter().position(|byte| *byte == 0);
     bytes[..end.unwrap_or(bytes.len())].to_vec()
 }
+
+/// A header as GNU tar writes it, with one for a long name before it.
+#[cfg(test)]
+pub fn header_of(path: &str, kind: u8, size: usize) -> Vec<u8> {
+    let mut before = Vec::new();
+    if path.len() > 100 {
+        before = header_of("././@LongLink", b'L', path.len() + 1);
+        before.extend_from_slice(path.as_bytes());
+        before.resize((before.len() + 1).next_multiple_of(RECORD), 0);
+    }
+    let mut record = vec![0; RECORD];
+    let name = &path.as_bytes()[..path.len().min(100)];
+    record[..name.len()].copy_from_slice(name);
+    record[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    record[148..156].fill(b' ');
+    record[156] = kind;
+    record[257..265].copy_from_slice(b"ustar  \0");
+    let sum: u32 = record.iter().map(|byte| u32::from(*byte)).sum();
+    record[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    [before, record].concat()
+}

@@ -32,6 +32,7 @@ mod downloads;
 mod edges;
 mod hostile;
 mod idle;
+mod inside;
 mod layouts;
 mod listings;
 mod logins;

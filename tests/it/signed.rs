@@ -18,7 +18,7 @@ const SIGNATURES: [&str; 4] = [
 ];
 
 /// Pushes a list and what signs it under the tag `SHA256SUMS`, and the files as blobs.
-fn sign(hello: &mut Repository, list: &[u8], signatures: &[(&str, &[u8])], files: &[&[u8]]) {
+pub fn sign(hello: &mut Repository, list: &[u8], signatures: &[(&str, &[u8])], files: &[&[u8]]) {
     let mut layers = vec![hello.file(OCI_TAR, "SHA256SUMS", list)];
     for (name, bytes) in signatures {
         layers.push(hello.file(OCI_TAR, name, bytes));
