@@ -10,6 +10,7 @@ mod architecture;
 mod artifact;
 mod cache;
 mod cli;
+mod compatible;
 mod digest;
 mod error;
 mod http;

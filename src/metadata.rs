@@ -106,6 +106,11 @@ impl Metadata {
         }
     }
 
+    /// A field, if it is set.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// Is it known what the image is for?
     pub fn has_id(&self) -> bool {
         self.0.contains_key("ID")
@@ -113,7 +118,7 @@ impl Metadata {
 
     /// Is it known for which versions of that it is? `_any` has none.
     pub fn has_version(&self) -> bool {
-        self.0.get("ID").is_some_and(|id| id == "_any")
+        self.get("ID") == Some("_any")
             || self.0.contains_key("VERSION_ID")
             || self.0.contains_key("SYSEXT_LEVEL")
     }
@@ -125,13 +130,12 @@ impl Metadata {
 
     /// mkosi's form, packed. The bytes are the same on every run.
     pub fn manifest_gz(&self, name: &str) -> Vec<u8> {
-        let text = |field: &str| self.0.get(field).map(String::as_str);
         let json = json!({
             "manifest_version": 1,
             "config": {
                 "name": name,
-                "architecture": text("ARCHITECTURE"),
-                "version": text("SYSEXT_VERSION_ID"),
+                "architecture": self.get("ARCHITECTURE"),
+                "version": self.get("SYSEXT_VERSION_ID"),
             },
             "packages": [],
             "extension": self.0,
