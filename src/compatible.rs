@@ -16,6 +16,9 @@ use crate::metadata::{Metadata, assignments};
 
 /// Where a host says what it is, below its root directory; the first that is there counts.
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
+/// What extensions are called: images and archives, each also packed.
+const IMAGES: [&str; 3] = [".raw", ".img", ".tar"];
+const PACKED: [&str; 4] = [".gz", ".xz", ".zst", ".bz2"];
 /// Matches every host.
 const ANY: &str = "_any";
 /// Where extensions are to be merged, and where they may be if they don't say.
@@ -43,12 +46,18 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the suffix that tells the two apart, where a publisher has both.
-    pub fn of_name(name: &str) -> Self {
-        if name.contains(".confext.") {
-            Self::Configuration
+    /// By a file's name; `None` if it is no extension's. Both have the same suffix, and where a publisher
+    /// has both another one before it.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let name = PACKED
+            .iter()
+            .find_map(|end| name.strip_suffix(end))
+            .unwrap_or(name);
+        let stem = IMAGES.iter().find_map(|end| name.strip_suffix(end))?;
+        if stem.ends_with(".confext") {
+            Some(Self::Configuration)
         } else {
-            Self::System
+            Some(Self::System)
         }
     }
 }
@@ -247,9 +256,24 @@ mod tests {
             let found = why(FEDORA, extension, confext);
             assert_eq!(found.as_deref(), expected, "{extension:?}");
         }
-        assert_eq!(Kind::of_name("a-1.confext.raw"), Kind::Configuration);
-        assert_eq!(Kind::of_name("a-1.sysext.raw"), Kind::System);
-        assert_eq!(Kind::of_name("a-1.raw"), Kind::System);
+    }
+
+    #[test]
+    fn a_name_tells_whether_it_is_an_extensions() {
+        for (name, expected) in [
+            ("a-1.raw", Some(Kind::System)),
+            ("a-1.sysext.raw", Some(Kind::System)),
+            ("a-1.confext.raw", Some(Kind::Configuration)),
+            ("a-1.confext.raw.xz", Some(Kind::Configuration)),
+            ("a-1.img.zst", Some(Kind::System)),
+            ("a-1.tar.gz", Some(Kind::System)),
+            ("a-1.efi", None),
+            ("a-1.vmlinuz.gz", None),
+            ("a-1.raw.roothash", None),
+            ("latest.json", None),
+        ] {
+            assert_eq!(Kind::of_name(name), expected, "{name}");
+        }
     }
 
     #[test]

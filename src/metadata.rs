@@ -119,8 +119,9 @@ impl Metadata {
     /// Is it known for which versions of that it is? `_any` has none.
     pub fn has_version(&self) -> bool {
         self.get("ID") == Some("_any")
-            || self.0.contains_key("VERSION_ID")
-            || self.0.contains_key("SYSEXT_LEVEL")
+            || ["VERSION_ID", "SYSEXT_LEVEL", "CONFEXT_LEVEL"]
+                .iter()
+                .any(|name| self.0.contains_key(*name))
     }
 
     /// Is it known on which machines?

@@ -25,7 +25,7 @@ use crate::payload::Verified;
 use crate::source::{Reference, Source};
 
 /// Longest time a listing may take. systemd-pull gives up after 60 s without a byte.
-const TIME_LIMIT: Duration = Duration::from_secs(40);
+pub const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// Indexes read for one tag. Publishers nest them once, if at all.
 const MAX_INDEXES: usize = 16;
 /// Artifacts read for one index. Garden Linux has some dozens.
@@ -36,6 +36,8 @@ const MAX_ATTACHED: usize = 64;
 const MAX_SIGNED_LIST: u64 = 64 << 20;
 /// Largest signature of one.
 const MAX_SIGNATURE: u64 = 1 << 20;
+/// The type of a config that is none.
+const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Largest config that is read for its architecture.
 const MAX_CONFIG: u64 = 1 << 20;
 
@@ -694,6 +696,8 @@ impl Resolver<'_> {
             return Ok(noted);
         }
         match &image.config {
+            // What oras writes where there is no config: two braces, which need not be fetched.
+            Some(config) if config.media_type == OCI_EMPTY => Ok(None),
             Some(config) if config.media_type.ends_with("json") && config.size <= MAX_CONFIG => {
                 let bytes = self.small_blob("config", config)?;
                 Ok(serde_json::from_slice(&bytes)
@@ -761,7 +765,7 @@ fn is_of_the_content(error: &Error) -> bool {
 }
 
 /// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
-fn in_parallel<T: Sync, R: Send>(
+pub fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T, &AtomicBool) -> R + Sync,

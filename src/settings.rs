@@ -48,6 +48,8 @@ pub struct Settings {
     pub trusted_hosts: Vec<Host>,
     /// Mirrors that are told what they mirror (`?ns=`). Those on this machine are, always.
     pub mirrors_with_ns: Vec<Host>,
+    /// Lists only extensions that this machine's systemd would merge, where a repository says nothing else.
+    pub compatible_only: bool,
     /// What is set for single repositories, by the name a URL has for them.
     pub repositories: BTreeMap<RepositoryAddress, RepositorySettings>,
 }
@@ -65,6 +67,8 @@ pub struct RepositorySettings {
     pub architectures: Option<Vec<Architecture>>,
     /// A tag that was seen once is never asked for again.
     pub immutable_tags: bool,
+    /// Lists only extensions that this machine's systemd would merge; `None`: as is said for all.
+    pub compatible_only: Option<bool>,
     /// Whether a client gets a file's bytes from us or is sent to the registry for them.
     pub blobs: Blobs,
 }
@@ -139,6 +143,7 @@ impl Default for Settings {
             parallel: NonZeroUsize::new(16).expect("16 is not zero"),
             trusted_hosts: Vec::new(),
             mirrors_with_ns: Vec::new(),
+            compatible_only: false,
             repositories: BTreeMap::new(),
         }
     }
@@ -365,6 +370,7 @@ struct Partial {
     cache_size: Option<Size>,
     trusted_hosts: Option<Vec<Host>>,
     mirrors_with_ns: Option<Vec<Host>>,
+    compatible_only: Option<bool>,
     #[serde(default)]
     repository: BTreeMap<RepositoryAddress, PartialRepository>,
 }
@@ -377,6 +383,7 @@ struct PartialRepository {
     names: Option<Template>,
     architectures: Option<Architectures>,
     immutable_tags: Option<bool>,
+    compatible_only: Option<bool>,
     flatten: Option<u32>,
     blobs: Option<Blobs>,
 }
@@ -391,6 +398,7 @@ impl Partial {
         replace(&mut self.cache_size, later.cache_size);
         replace(&mut self.trusted_hosts, later.trusted_hosts);
         replace(&mut self.mirrors_with_ns, later.mirrors_with_ns);
+        replace(&mut self.compatible_only, later.compatible_only);
         for (name, later) in later.repository {
             let repository = self.repository.entry(name).or_default();
             replace(&mut repository.source, later.source);
@@ -398,6 +406,7 @@ impl Partial {
             replace(&mut repository.names, later.names);
             replace(&mut repository.architectures, later.architectures);
             replace(&mut repository.immutable_tags, later.immutable_tags);
+            replace(&mut repository.compatible_only, later.compatible_only);
             replace(&mut repository.flatten, later.flatten);
             replace(&mut repository.blobs, later.blobs);
         }
@@ -416,6 +425,7 @@ impl Partial {
             names: partial.names,
             architectures: partial.architectures.map(|list| list.0),
             immutable_tags: partial.immutable_tags.unwrap_or_default(),
+            compatible_only: partial.compatible_only,
             blobs: partial.blobs.unwrap_or_default(),
         };
         Settings {
@@ -426,6 +436,7 @@ impl Partial {
             parallel: self.parallel.map_or(default.parallel, |p| p.0),
             trusted_hosts: self.trusted_hosts.unwrap_or_default(),
             mirrors_with_ns: self.mirrors_with_ns.unwrap_or_default(),
+            compatible_only: self.compatible_only.unwrap_or_default(),
             repositories: self
                 .repository
                 .into_iter()
@@ -668,12 +679,14 @@ mod tests {
             cache-size = "2G"
             trusted-hosts = ["auth.example.com"]
             mirrors-with-ns = ["spegel.example:5000"]
+            compatible-only = true
             [repository.kubernetes]
             source = "ghcr.io/acme/k8s"
             suffix = ".raw"
             names = "{name}-{version}-{arch}"
             architectures = ["x86-64"]
             immutable-tags = true
+            compatible-only = false
             flatten = 3
             blobs = "redirect"
             [repository."acme/local"]
@@ -690,6 +703,7 @@ mod tests {
                 parallel: NonZeroUsize::new(4).unwrap(),
                 trusted_hosts: vec!["auth.example.com".parse().unwrap()],
                 mirrors_with_ns: vec!["spegel.example:5000".parse().unwrap()],
+                compatible_only: true,
                 repositories: [
                     (
                         "kubernetes".parse().unwrap(),
@@ -699,6 +713,7 @@ mod tests {
                             names: Some("{name}-{version}-{arch}".parse().unwrap()),
                             architectures: Some(vec!["x86-64".parse().unwrap()]),
                             immutable_tags: true,
+                            compatible_only: Some(false),
                             blobs: Blobs::Redirect,
                         }
                     ),

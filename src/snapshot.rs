@@ -7,8 +7,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,12 +19,13 @@ use crate::address::{self, View};
 use crate::architecture::Architecture;
 use crate::artifact::kubesolo::Release;
 use crate::cache::Cache;
+use crate::compatible::{Host, Kind, mismatch};
 use crate::error::{Error, Result};
 use crate::listing::{File, LeftOut, Listing, Naming};
 use crate::lock::lock;
 use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
-use crate::resolve::{Contents, Resolver, Signed};
+use crate::resolve::{Contents, Resolver, Signed, TIME_LIMIT, in_parallel};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream};
@@ -217,7 +219,7 @@ impl Snapshots {
         let resolver = |n: usize| self.resolver(directory, located, n, sources[n].as_ref());
         let is_merged = places.len() > 1;
         let (mut signed, mut kubesolo) = (None, None);
-        let listing = match &directory.view {
+        let mut listing = match &directory.view {
             View::Tags if is_merged => {
                 let mut merged = Listing::default();
                 for n in 0..places.len() {
@@ -247,6 +249,12 @@ impl Snapshots {
                 listing
             }
         };
+        let is_wanted = settings.compatible_only;
+        // What a publisher signed is theirs, byte for byte.
+        if is_wanted.unwrap_or(self.settings.compatible_only) && signed.is_none() {
+            let parallel = self.settings.parallel.get();
+            leave_out_incompatible(&mut listing, begun, parallel, &resolver)?;
+        }
         Ok(Snapshot {
             listing,
             sources,
@@ -317,6 +325,48 @@ impl Snapshots {
             Place::Registry { host, repository } => self.upstream.open(host, repository),
         }
     }
+}
+
+/// Leaves out the extensions that this machine's systemd would refuse, each with its reason.
+fn leave_out_incompatible<'a>(
+    listing: &mut Listing,
+    begun: Instant,
+    parallel: usize,
+    resolver: &(impl Fn(usize) -> Resolver<'a> + Sync),
+) -> Result<()> {
+    let host = Host::read(Path::new("/"))?;
+    let judged: Vec<_> = listing
+        .files
+        .iter()
+        .filter(|(name, _)| Kind::of_name(name.as_str()).is_some())
+        .collect();
+    let verdicts = in_parallel(&judged, parallel, |(name, file), stop| {
+        let found = resolver(file.source).metadata(name, file);
+        let is_of_all = found.as_ref().is_err_and(Error::is_of_the_whole_registry);
+        if is_of_all || begun.elapsed() > TIME_LIMIT {
+            stop.store(true, Ordering::Relaxed);
+        }
+        found
+    });
+    let mut refused = Vec::new();
+    for ((name, file), verdict) in judged.into_iter().zip(verdicts) {
+        let kind = Kind::of_name(name.as_str()).unwrap_or(Kind::System);
+        let reason = match verdict {
+            Some(Ok(metadata)) => mismatch(&host, &metadata, kind),
+            Some(Err(error)) if error.is_of_the_whole_registry() => return Err(error),
+            Some(Err(error)) => Some(error.line()),
+            // What was found so far is kept, so the next listing comes further.
+            None => Some("there was no time to look into it".into()),
+        };
+        if let Some(reason) = reason {
+            refused.push((name.clone(), file.tag.clone(), reason));
+        }
+    }
+    for (name, tag, reason) in refused {
+        listing.files.remove(&name);
+        listing.leave_out(&tag, format!("{name}: {reason}"));
+    }
+    Ok(())
 }
 
 fn merged(directory: &Directory) -> Error {

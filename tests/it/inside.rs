@@ -315,3 +315,59 @@ fn bad_images_cost_little_and_spoil_no_other() {
     assert_eq!(said(&service, MANIFEST), Ok(hello()));
     assert!(service.peak_memory() <= 64, "{} MiB", service.peak_memory());
 }
+
+/// Pushes an image as a tag, with these annotations.
+fn push(hello: &mut Repository, tag: &str, title: &str, image: &[u8], annotations: Value) {
+    let layer = hello.file(OCI_TAR, title, image);
+    let artifact = hello.artifact(&[layer], json!({"annotations": annotations}));
+    hello.point(tag, &artifact);
+}
+
+#[test]
+fn compatible_only_lists_what_this_machine_would_merge() {
+    let mut hello = Repository::default();
+    push(&mut hello, "any", "a.raw", b"1", json!({"ID": "_any"}));
+    push(
+        &mut hello,
+        "other",
+        "a.raw",
+        b"2",
+        json!({"ID": "nobodys-os", "VERSION_ID": "1"}),
+    );
+    push(
+        &mut hello,
+        "initrd",
+        "a.raw",
+        b"3",
+        json!({"ID": "_any", "SYSEXT_SCOPE": "initrd"}),
+    );
+    push(&mut hello, "silent", "a.raw", b"no image", json!({}));
+    push(&mut hello, "kernel", "a.efi", b"5", json!({}));
+    // Its ID is inside it. The rest is that of no machine.
+    let level = json!({"SYSEXT_LEVEL": "none", "VERSION_ID": "none", "ARCHITECTURE": "_any"});
+    push(&mut hello, "inside", "a.raw", SQUASHFS, level);
+    let registry = Registry::with_hello(hello);
+    let everything = Service::start(settings(&registry, ""));
+    assert_eq!(everything.listing().lines().count(), 6);
+
+    let chosen = line(b"1", "hello-any.raw") + &line(b"5", "hello-kernel.efi");
+    for more in [
+        "compatible-only = true\n",
+        "[repository.hello]\ncompatible-only = true\n",
+    ] {
+        let service = Setup::new(settings(&registry, more)).own_cache().start();
+        assert_eq!(service.listing(), chosen, "{more}");
+        for (tag, why) in [
+            ("other", "hello-other.raw: it is for nobodys-os"),
+            ("initrd", "hello-initrd.raw: it is for the scope initrd"),
+            ("silent", "hello-silent.raw: image"),
+            ("inside", "hello-inside.raw: it is for "),
+        ] {
+            let reason = format!("tag {tag} left out: {why}");
+            assert_eq!(service.log.with(&[&reason]).len(), 1, "{reason}");
+        }
+    }
+    let more = "compatible-only = true\n[repository.hello]\ncompatible-only = false\n";
+    let service = Service::start(settings(&registry, more));
+    assert_eq!(service.listing().lines().count(), 6);
+}
