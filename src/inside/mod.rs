@@ -331,12 +331,22 @@ mod tests {
             ("squashfs, xz, filtered", image!("bcj.squashfs").to_vec()),
             ("squashfs, lz4", image!("lz4.squashfs").to_vec()),
             ("squashfs, zstd", image!("zstd.squashfs").to_vec()),
-            ("squashfs, not packed", image!("plain.squashfs").to_vec()),
+            (
+                "squashfs, not packed",
+                unpacked(image!("plain.squashfs.gz")),
+            ),
             ("squashfs, no tails", image!("blocks.squashfs").to_vec()),
             ("erofs, plain", unpacked(image!("plain.erofs.gz"))),
             ("erofs, lz4", unpacked(image!("lz4.erofs.gz"))),
             ("erofs, tails packed", unpacked(image!("tails.erofs.gz"))),
             ("erofs, in chunks", unpacked(image!("chunks.erofs.gz"))),
+            ("erofs, zstd", unpacked(image!("zstd.erofs.gz"))),
+            ("erofs, deflate", unpacked(image!("deflate.erofs.gz"))),
+            ("erofs, lzma", unpacked(image!("lzma.erofs.gz"))),
+            (
+                "erofs, inodes packed",
+                unpacked(image!("packed-inodes.erofs.gz")),
+            ),
             ("erofs, long inodes", unpacked(image!("extended.erofs.gz"))),
         ]
     }
@@ -557,8 +567,8 @@ mod tests {
     fn damaged_images_are_a_reason_and_no_more() {
         for (what, bytes) in images() {
             // Every byte of a superblock, and of the rest some.
-            let squashfs = (0..96).chain((96..bytes.len()).step_by(37));
-            let erofs = (1024..1152).chain((1152..bytes.len()).step_by(97));
+            let squashfs = (0..96).chain((96..bytes.len()).step_by(101));
+            let erofs = (1024..1152).chain((1152..bytes.len()).step_by(499));
             let places: Vec<_> = if bytes.starts_with(squashfs::MAGIC) {
                 squashfs.collect()
             } else {
