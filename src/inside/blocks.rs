@@ -168,10 +168,10 @@ impl<'a> Blocks<'a> {
 
     /// Gets these bytes in one round trip, so that reading them costs none any more.
     pub fn prepare(&mut self, start: u64, length: u64) -> Result<(), Failure> {
-        // A stream passes them by itself, and would have to begin again for those before them.
-        match self.way {
-            Way::Ranges { .. } => self.reach(start, length),
-            Way::Stream(_) => Ok(()),
+        match &self.way {
+            // It would have to begin again.
+            Way::Stream(stream) if start < stream.at => Ok(()),
+            _ => self.reach(start, length),
         }
     }
 
@@ -296,8 +296,9 @@ impl<'a> Blocks<'a> {
         Ok(())
     }
 
-    /// Reads on in the stream up to `end`, and keeps what lies from `start` on.
+    /// Reads on in the stream up to `end`, and a bit further, and keeps what lies from `start` on.
     fn advance(&mut self, start: u64, end: u64) -> Result<(), Failure> {
+        let end = end.max(start.saturating_add(PIECE));
         let mut wanted = Vec::new();
         let mut buffer = vec![0; PIECE as usize];
         loop {

@@ -236,6 +236,11 @@ fn a_registry_without_ranges_is_read_from_the_start_and_the_log_says_so() {
         assert_eq!(said(&service, MANIFEST), Ok(hello()), "{fault:?}");
         let lines = service.log.with(&["its registry knows no ranges"]);
         assert_eq!(lines.len(), 1, "{fault:?}: {lines:?}");
+        let heads = registry.take_heads();
+        let blobs = heads.iter().filter(|head| head.line().contains(BLOBS));
+        let asked = blobs.count();
+        // A config, one for the metadata at the end, one for the file before it; and ranges refused.
+        assert!(asked <= 4, "{fault:?}: {heads:#?}");
     }
 }
 
