@@ -1,6 +1,5 @@
 //! Request → Answer: the whole story, top to bottom.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,14 +10,15 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::address::{Address, Asked, View};
 use crate::architecture::Architecture;
+use crate::artifact::Content;
 use crate::error::{Error, Result};
 use crate::http::{Answer, Body, Request};
 use crate::listing::File;
 use crate::name::FileName;
 use crate::page;
-use crate::payload::{Origin, Resumed, Verified};
+use crate::payload::{Resumed, StoredBlob, Verified};
 use crate::settings::{Blobs, Settings};
-use crate::snapshot::{Directory, Snapshot, Snapshots};
+use crate::snapshot::{Directory, Snapshots};
 use crate::source::Upstream;
 
 /// The type of listings and checksums.
@@ -217,10 +217,27 @@ impl Service {
 
     fn file(&self, request: &Request, directory: &Directory, name: &FileName) -> Result<Answer> {
         let (snapshot, file) = self.snapshots.find(directory, name)?;
-        if let Some(text) = file.text {
-            return Ok(Answer::bytes(OCTETS, text));
-        }
         let (digest, source) = (file.digest, snapshot.source_of(&file));
+        let what = format!("{directory}/{name} ({digest})");
+        let headers = vec![("Content-Type", OCTETS.to_owned())];
+        match &file.content {
+            Content::Text(text) => return Ok(Answer::bytes(OCTETS, text.clone())),
+            Content::Made(recipe) => {
+                let size = file.size.unwrap_or_default();
+                let body = if request.is_head() {
+                    Body::SizeOnly(size)
+                } else {
+                    let made = self.snapshots.made(&snapshot, &file, recipe)?;
+                    Body::Blob(Verified::new(Box::new(made), what, digest, size), size)
+                };
+                return Ok(Answer {
+                    status: 200,
+                    headers,
+                    body,
+                });
+            }
+            Content::Blob => {}
+        }
         if snapshot.blobs == Blobs::Redirect
             && let Some(url) = source.blob_url(digest)?
         {
@@ -235,21 +252,24 @@ impl Service {
         let body = if request.is_head() {
             Body::SizeOnly(size)
         } else {
-            let what = format!("{directory}/{name} ({digest})");
-            let origin = Blob {
-                snapshot: snapshot.clone(),
-                file,
+            let origin = StoredBlob {
+                source: source.clone(),
+                digest,
                 size,
             };
             let blob = Resumed::open(origin, what.clone(), size)?;
             Body::Blob(Verified::new(Box::new(blob), what, digest, size), size)
         };
-        let headers = vec![("Content-Type", OCTETS.to_owned())];
         Ok(Answer {
             status: 200,
             headers,
             body,
         })
+    }
+
+    /// Is something being done that nobody may wait for any more?
+    pub fn is_busy(&self) -> bool {
+        self.snapshots.is_busy()
     }
 }
 
@@ -286,21 +306,6 @@ fn side_file_of(name: &FileName) -> Option<SideFile> {
         form,
         images: names.filter_map(|name| name.parse().ok()).collect(),
     })
-}
-
-/// A blob of a snapshot, to be read from any of its bytes on.
-struct Blob {
-    snapshot: Arc<Snapshot>,
-    file: File,
-    size: u64,
-}
-
-impl Origin for Blob {
-    fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
-        self.snapshot
-            .source_of(&self.file)
-            .blob(self.file.digest, self.size, from)
-    }
 }
 
 /// Tomorrow in UTC.

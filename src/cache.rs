@@ -7,17 +7,23 @@
 //!     documents/<hex>     a manifest, index or config, as the registry has it
 //!     releases/<hex>      what the image with this digest says of itself, behind a checksum
 //!     tags/<hex>          {"source": NAME, "tags": {TAG: DIGEST}}, <hex> is the SHA-256 of NAME
+//!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
+//!     made/<hex>          a file that was made; up to 'cache-size' of them, the last used stay
 //!     tmp/                files being written
 
-use std::collections::BTreeMap;
+mod made;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use log::{debug, warn};
+pub use made::{Made, Sum};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -31,6 +37,10 @@ pub struct Cache {
     root: Option<PathBuf>,
     has_warned: AtomicBool,
     written: AtomicU64,
+    /// In bytes, of all files that were made.
+    size: u64,
+    /// Files that were made, and found to be right by this process.
+    checked: Mutex<HashSet<Digest>>,
 }
 
 /// What an image says of itself.
@@ -63,8 +73,9 @@ struct TagsFile {
 }
 
 impl Cache {
-    /// The cache in this directory; with `None` nothing is kept.
-    pub fn new(root: Option<PathBuf>) -> Self {
+    /// The cache in this directory, with at most so many bytes of files that were made; with `None`
+    /// nothing is kept.
+    pub fn new(root: Option<PathBuf>, size: u64) -> Self {
         if let Some(root) = &root {
             sweep(&root.join("tmp"));
         }
@@ -72,6 +83,8 @@ impl Cache {
             root,
             has_warned: AtomicBool::new(false),
             written: AtomicU64::new(0),
+            size,
+            checked: Mutex::default(),
         }
     }
 
@@ -182,12 +195,18 @@ impl Cache {
         )
     }
 
+    /// Unlike any other's: two processes may share the directory for a moment.
+    fn temporary(&self) -> Option<PathBuf> {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", process::id());
+        Some(self.root.as_ref()?.join("tmp").join(name))
+    }
+
     /// Writes a file whole or not at all. Without a cache the service goes on, so one warning is all.
     fn write(&self, path: &Path, bytes: &[u8]) {
-        let Some(root) = &self.root else { return };
-        // Unlike any other's: two processes may share the directory for a moment.
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let temporary = root.join("tmp").join(format!("{}-{number}", process::id()));
+        let (Some(root), Some(temporary)) = (&self.root, self.temporary()) else {
+            return;
+        };
         if let Err(error) = write_and_rename(&temporary, path, bytes) {
             let _ = fs::remove_file(&temporary); // it may not even be there
             if !self.has_warned.swap(true, Ordering::Relaxed) {
@@ -225,7 +244,7 @@ fn sweep(directory: &Path) {
             .and_then(|metadata| metadata.modified())
             .ok()
             .and_then(|time| SystemTime::now().duration_since(time).ok());
-        if age.is_some_and(|age| age > ABANDONED) {
+        if age.is_some_and(|age| age > ABANDONED) || made::is_abandoned(&entry.path()) {
             let _ = fs::remove_file(entry.path()); // the next start tries again
         }
     }
@@ -257,7 +276,7 @@ mod tests {
     fn documents_come_back_as_they_were_or_not_at_all() {
         let directory = Directory::new("documents");
         let digest = Digest::of(b"{}");
-        let cache = Cache::new(Some(directory.0.clone()));
+        let cache = Cache::new(Some(directory.0.clone()), 0);
         assert_eq!(cache.document(digest), None);
         cache.keep_document(digest, b"{}");
         assert!(cache.has_document(digest));
@@ -276,7 +295,7 @@ mod tests {
     fn releases_come_back_as_they_were_or_not_at_all() {
         let directory = Directory::new("releases");
         let digest = Digest::of(b"image");
-        let cache = Cache::new(Some(directory.0.clone()));
+        let cache = Cache::new(Some(directory.0.clone()), 0);
         assert_eq!(cache.release(digest), None);
         for release in [
             Release::Text("ID=_any\n".into()),
@@ -306,7 +325,7 @@ mod tests {
     fn releases_of_another_reader_are_read_again() {
         let directory = Directory::new("readers");
         let digest = Digest::of(b"image");
-        let cache = Cache::new(Some(directory.0.clone()));
+        let cache = Cache::new(Some(directory.0.clone()), 0);
         cache.keep_release(digest, &Release::None);
         let json = r#"{"reader":0,"release":"none"}"#;
         let path = directory.0.join("releases").join(digest.hex());
@@ -321,7 +340,7 @@ mod tests {
     #[test]
     fn tags_are_kept_for_each_source() {
         let directory = Directory::new("tags");
-        let cache = Cache::new(Some(directory.0.clone()));
+        let cache = Cache::new(Some(directory.0.clone()), 0);
         let tags: BTreeMap<Tag, Digest> = [("v1".parse().unwrap(), Digest::of(b"1"))].into();
         cache.keep_tags("localhost:5000/a", &tags);
         assert_eq!(cache.tags("localhost:5000/a"), tags);
@@ -339,14 +358,14 @@ mod tests {
         old.set_modified(SystemTime::now() - ABANDONED - Duration::from_secs(60))
             .unwrap();
         fs::File::create(tmp.join("2-0")).unwrap();
-        Cache::new(Some(directory.0.clone()));
+        Cache::new(Some(directory.0.clone()), 0);
         assert!(!tmp.join("1-0").exists());
         assert!(tmp.join("2-0").exists());
     }
 
     #[test]
     fn without_a_directory_nothing_is_kept() {
-        let cache = Cache::new(None);
+        let cache = Cache::new(None, 0);
         cache.keep_document(Digest::of(b"{}"), b"{}");
         assert_eq!(cache.document(Digest::of(b"{}")), None);
     }

@@ -109,6 +109,12 @@ pub enum Error {
 
     /// What an image says of itself cannot be read out of it.
     BadImage { what: String, why: String },
+    /// A layer is none that a file can be made of.
+    CannotFlatten { layer: Digest, why: String },
+    /// A file has to be made, and there is no directory to do it in.
+    NoCache,
+    /// A file is still being made.
+    NotReady { what: String, retry_after: Duration },
 
     /// An OCI layout directory lacks something or holds something else.
     BadLayout { path: PathBuf, why: String },
@@ -153,6 +159,7 @@ impl Error {
             Error::MethodNotAllowed { .. } => 405,
             Error::BadRequest { status, .. } => *status,
             Error::File { .. }
+            | Error::NoCache
             | Error::BadSettings { .. }
             | Error::BadCertificate { .. }
             | Error::NoSocket { .. }
@@ -169,9 +176,10 @@ impl Error {
             | Error::WrongBytes { .. }
             | Error::WrongSize { .. }
             | Error::BadManifest { .. }
+            | Error::CannotFlatten { .. }
             | Error::BadLayout { .. } => 502,
             Error::MirrorsToo { error, .. } => error.status(),
-            Error::Full { .. } | Error::Busy { .. } => 503,
+            Error::Full { .. } | Error::Busy { .. } | Error::NotReady { .. } => 503,
             Error::TooSlow { .. } => 504,
         }
     }
@@ -179,7 +187,9 @@ impl Error {
     /// What the client is told to wait before it asks again (`Retry-After`).
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Error::Busy { retry_after, .. } => Some(*retry_after),
+            Error::Busy { retry_after, .. } | Error::NotReady { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Error::Full { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -371,6 +381,20 @@ impl fmt::Display for Error {
             }
             Error::BadManifest { what, why } => write!(f, "{what} cannot be understood: {why}"),
             Error::BadImage { what, why } => write!(f, "{what} cannot be looked into: {why}"),
+            Error::CannotFlatten { layer, why } => {
+                write!(f, "the image cannot be flattened, its layer {layer}: {why}")
+            }
+            Error::NoCache => write!(
+                f,
+                "the image has to be flattened, and there is no directory to do it in; \
+                 CacheDirectory= of the service, or $CACHE_DIRECTORY, names one"
+            ),
+            Error::NotReady { what, .. } => {
+                write!(
+                    f,
+                    "{what} is still being flattened; it is there when asked for later"
+                )
+            }
             Error::BadLayout { path, why } => write!(f, "OCI layout {}: {why}", path.display()),
             Error::File { path, .. } => write!(f, "{} cannot be read or written", path.display()),
             Error::BadSettings {
@@ -437,6 +461,9 @@ impl StdError for Error {
             | Error::WrongSize { .. }
             | Error::BadManifest { .. }
             | Error::BadImage { .. }
+            | Error::CannotFlatten { .. }
+            | Error::NoCache
+            | Error::NotReady { .. }
             | Error::BadLayout { .. }
             | Error::BadSettings { .. } => None,
         }

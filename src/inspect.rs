@@ -148,7 +148,7 @@ mod tests {
             title: title.map(str::to_owned),
             digest: Digest::of(suffix.as_bytes()),
             size: 1,
-            text: None,
+            content: crate::artifact::Content::Blob,
         }
     }
 

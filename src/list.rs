@@ -103,7 +103,7 @@ mod tests {
             manifest: None,
             architecture: "arm64".parse().ok(),
             is_of_index: true,
-            text: None,
+            content: crate::artifact::Content::Blob,
         };
         listing
             .files

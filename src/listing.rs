@@ -6,7 +6,7 @@ use std::fmt::Write;
 use jiff::civil::Date;
 
 use crate::architecture::Architecture;
-use crate::artifact::{Offer, Recognised};
+use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::settings::Template;
@@ -36,8 +36,8 @@ pub struct File {
     pub architecture: Option<Architecture>,
     /// It comes from an entry of an index, rather than from a plain manifest.
     pub is_of_index: bool,
-    /// Its bytes, where they are no blob of their own.
-    pub text: Option<String>,
+    /// Where its bytes come from.
+    pub content: Content,
 }
 
 /// Something that is not listed, and why.
@@ -115,7 +115,7 @@ impl Listing {
                     manifest: Some(artifact.manifest),
                     architecture: artifact.entry.or(artifact.plain),
                     is_of_index: artifact.entry.is_some(),
-                    text: offer.text.clone(),
+                    content: offer.content.clone(),
                 };
                 match name.parse() {
                     Ok(name) => self.insert(name, file),
@@ -149,7 +149,7 @@ impl Listing {
                 manifest: None,
                 architecture: None,
                 is_of_index: false,
-                text: None,
+                content: Content::Blob,
             };
             listing.files.entry(name).or_insert(file);
         }
@@ -292,7 +292,7 @@ mod tests {
             title: None,
             digest: Digest::of(content.as_bytes()),
             size: content.len() as u64,
-            text: None,
+            content: Content::Blob,
         }
     }
 

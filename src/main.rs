@@ -23,6 +23,7 @@ mod manifest;
 mod metadata;
 mod name;
 mod page;
+mod parallel;
 mod payload;
 mod resolve;
 mod serve;

@@ -1,19 +1,20 @@
 //! A repository's tags → their manifests → the files on offer, many at once.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use log::{debug, info, warn};
 use serde::Deserialize;
+use uapi_version::strverscmp;
 
 use crate::address::LISTING;
 use crate::architecture::Architecture;
 use crate::artifact::index::{self, Choice};
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{self, Recognised};
-use crate::cache::Cache;
+use crate::artifact::{self, Content, Recognised};
+use crate::cache::{Cache, Made};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::inside;
@@ -21,11 +22,10 @@ use crate::listing::{Artifact, File, Listing, Naming};
 use crate::manifest::{Descriptor, Image, Index, Manifest};
 use crate::metadata::{Metadata, is_document};
 use crate::name::{FileName, Tag};
-use crate::payload::Verified;
+use crate::parallel::in_parallel;
+use crate::payload::{Verified, Workshop};
 use crate::source::{Reference, Source};
 
-/// Longest time a listing may take. systemd-pull gives up after 60 s without a byte.
-pub const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// Indexes read for one tag. Publishers nest them once, if at all.
 const MAX_INDEXES: usize = 16;
 /// Artifacts read for one index. Garden Linux has some dozens.
@@ -44,7 +44,7 @@ const MAX_CONFIG: u64 = 1 << 20;
 /// One repository to be listed.
 pub struct Resolver<'a> {
     /// Where its artifacts come from.
-    pub source: &'a dyn Source,
+    pub source: &'a Arc<dyn Source>,
     /// Where documents are kept; `None` for a source that is on disk itself.
     pub cache: Option<&'a Cache>,
     /// How its files are called.
@@ -53,6 +53,12 @@ pub struct Resolver<'a> {
     pub architectures: &'a [Architecture],
     /// What the settings say every layer is.
     pub suffix: Option<&'a str>,
+    /// Where images are flattened.
+    pub workshop: &'a Workshop,
+    /// How many versions are, before anybody asks for them.
+    pub flatten: usize,
+    /// When an answer must be there.
+    pub until: Instant,
     /// A tag that is known is not asked for again.
     pub immutable_tags: bool,
     /// Requests at once.
@@ -166,7 +172,6 @@ impl Resolver<'_> {
     /// or not one tag could be read for a reason that may pass, the listing fails: an empty one would
     /// say that there are no versions.
     pub fn list(&self, mut tags: Vec<Tag>) -> Result<Listing> {
-        let started = Instant::now();
         let mut listing = Listing::default();
         tags.retain(|tag| {
             let reason = if tag.is_of_a_referrer() {
@@ -185,13 +190,13 @@ impl Resolver<'_> {
             .cache
             .map(|cache| cache.tags(&name))
             .unwrap_or_default();
-        let is_late = AtomicBool::new(false);
+        let (started, is_late) = (Instant::now(), AtomicBool::new(false));
         let results = in_parallel(&tags, self.parallel, |tag, stop| {
             let result = self.resolve(tag, before.get(tag).copied());
             if result.as_ref().is_err_and(Error::is_of_the_whole_registry) {
                 stop.store(true, Ordering::Relaxed);
             }
-            if started.elapsed() > TIME_LIMIT {
+            if Instant::now() > self.until {
                 is_late.store(true, Ordering::Relaxed);
                 stop.store(true, Ordering::Relaxed);
             }
@@ -200,6 +205,7 @@ impl Resolver<'_> {
         let has_stopped = results.iter().any(Option::is_none);
 
         let mut now = BTreeMap::new();
+        let mut outcomes = Vec::new();
         let mut may_pass = None;
         for (tag, result) in tags.iter().zip(results) {
             match result {
@@ -207,14 +213,11 @@ impl Resolver<'_> {
                 None => {}
                 Some(Ok(Resolved { digest, outcome })) => {
                     now.insert(tag.clone(), digest);
-                    match outcome {
-                        Ok(artifacts) => listing.add(&self.naming, tag, artifacts),
-                        Err(reason) => listing.leave_out(tag, reason),
-                    }
+                    outcomes.push((tag, outcome));
                 }
                 Some(Err(error)) if error.is_of_the_whole_registry() => return Err(error),
                 Some(Err(error)) => {
-                    listing.leave_out(tag, error.line());
+                    outcomes.push((tag, Err(error.line())));
                     if !is_of_the_content(&error) {
                         may_pass = Some(error);
                     }
@@ -226,15 +229,72 @@ impl Resolver<'_> {
         }
         if has_stopped && is_late.into_inner() {
             let url = format!("{name} for all its tags");
-            return Err(Error::TooSlow {
-                url,
-                limit: TIME_LIMIT,
-            });
+            let limit = self.until.saturating_duration_since(started);
+            return Err(Error::TooSlow { url, limit });
         }
         if let Some(cache) = self.cache.filter(|_| now != before) {
             cache.keep_tags(&name, &now);
         }
+        let found = outcomes
+            .iter_mut()
+            .filter_map(|(tag, outcome)| Some((*tag, outcome.as_mut().ok()?)));
+        self.make(found.collect(), self.flatten);
+        for (tag, outcome) in outcomes {
+            match outcome {
+                Ok(artifacts) => listing.add(&self.naming, tag, artifacts),
+                Err(reason) => listing.leave_out(tag, reason),
+            }
+        }
         Ok(listing)
+    }
+
+    /// Turns what has to be made into files on offer, or into the reasons why they are not.
+    ///
+    /// What came out before is known for ever. Of the rest the newest versions are made now, as long as
+    /// there is time; what is not ready by then is made all the same, for the next listing.
+    fn make(&self, mut found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: usize) {
+        found.sort_by(|(one, _), (other, _)| {
+            strverscmp(other.as_str(), one.as_str()).then(one.cmp(other))
+        });
+        let mut begun = Vec::new();
+        let mut versions = 0;
+        for (tag, artifacts) in found {
+            let is_new = versions < newest;
+            let is_made = |one: &Artifact| one.recognised.to_make.is_some();
+            versions += usize::from(artifacts.iter().any(is_made));
+            for Recognised {
+                offers,
+                to_make,
+                left_out,
+                ..
+            } in artifacts.iter_mut().map(|one| &mut one.recognised)
+            {
+                let Some(recipe) = to_make.take() else {
+                    continue;
+                };
+                match self.workshop.known(&recipe) {
+                    Some(Ok(made)) => offers.push(recipe.offer(made.digest, made.size)),
+                    Some(Err(error)) => left_out.push(error.line()),
+                    None if is_new => {
+                        let what = format!("{}:{tag}", self.source.name());
+                        let job = self.workshop.begin(&what, self.source, &recipe);
+                        begun.push((offers, left_out, recipe, job));
+                    }
+                    None => left_out.push(format!(
+                        "it has to be flattened, and only the newest {newest} versions that do are; \
+                         'flatten' in the settings says how many"
+                    )),
+                }
+            }
+        }
+        for (offers, left_out, recipe, job) in begun {
+            match job.wait(self.until) {
+                Some(Ok(made)) => offers.push(recipe.offer(made.digest, made.size)),
+                Some(Err(error)) => left_out.push(error.line()),
+                None => left_out
+                    .push("it is still being flattened; it is listed once that is done".to_owned()),
+            }
+        }
     }
 
     /// One artifact as a directory: its files, and those attached to it.
@@ -249,7 +309,8 @@ impl Resolver<'_> {
         let (mut listing, mut release) = (Listing::default(), None);
         let mut subjects = vec![digest];
         match self.artifacts(digest, manifest) {
-            Ok(artifacts) => {
+            Ok(mut artifacts) => {
+                self.make(vec![(label, &mut artifacts)], 1);
                 subjects.extend(
                     artifacts
                         .iter()
@@ -319,7 +380,9 @@ impl Resolver<'_> {
         if let Some((manifest, image)) = &image {
             found = self.published(file, *manifest, image)?;
         }
-        if !(found.has_id() && found.has_version()) && file.text.is_none() {
+        let is_known = found.has_id() && found.has_version();
+        let is_text = matches!(file.content, Content::Text(_));
+        if !is_known && !is_text {
             match self.inside(name, file) {
                 Ok(inside) => found.merge(inside),
                 Err(error @ Error::BadImage { .. }) if found.has_id() => warn!("{}", error.line()),
@@ -372,12 +435,28 @@ impl Resolver<'_> {
             Some(size) => size,
             None => self.source.blob_size(file.digest)?,
         };
-        let blob = inside::Blob {
-            source: self.source,
-            digest: file.digest,
-            size,
-        };
-        inside::metadata(&blob, self.cache, name)
+        let (digest, source) = (file.digest, self.source);
+        match &file.content {
+            Content::Made(recipe) => {
+                let what = format!("{}:{}", source.name(), file.tag);
+                let made = Made { digest, size };
+                let open = || (self.workshop).open(&what, source, recipe, made, self.until);
+                let origin = inside::Made {
+                    name: format!("image {what}"),
+                    open,
+                };
+                inside::metadata(&origin, digest, size, self.cache, name)
+            }
+            _ => {
+                let source = &**source;
+                let origin = inside::Blob {
+                    source,
+                    digest,
+                    size,
+                };
+                inside::metadata(&origin, digest, size, self.cache, name)
+            }
+        }
     }
 
     /// The publisher's own list, if there is one in the artifact with the tag `SHA256SUMS`.
@@ -762,64 +841,4 @@ fn is_of_the_content(error: &Error) -> bool {
             | Error::BadManifest { .. }
             | Error::BadLayout { .. }
     )
-}
-
-/// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
-pub fn in_parallel<T: Sync, R: Send>(
-    items: &[T],
-    threads: usize,
-    work: impl Fn(&T, &AtomicBool) -> R + Sync,
-) -> Vec<Option<R>> {
-    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let worker = || {
-        let mut done = Vec::new();
-        while !stop.load(Ordering::Relaxed) {
-            let n = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(n) else { break };
-            done.push((n, work(item, &stop)));
-        }
-        done
-    };
-    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.min(items.len()))
-            .map(|_| scope.spawn(worker))
-            .collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(done) => done
-                    .into_iter()
-                    .for_each(|(n, result)| results[n] = Some(result)),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
-    results
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_work_is_done_once_and_in_order() {
-        let items: Vec<usize> = (0..1000).collect();
-        for threads in [1, 2, 16] {
-            let results = in_parallel(&items, threads, |n, _| n * 2);
-            let expected: Vec<_> = items.iter().map(|n| Some(n * 2)).collect();
-            assert_eq!(results, expected, "{threads} threads");
-        }
-        assert_eq!(in_parallel(&[] as &[usize], 16, |n, _| *n), []);
-    }
-
-    #[test]
-    fn stopped_work_is_told_from_work_done() {
-        let items: Vec<usize> = (0..10).collect();
-        let results = in_parallel(&items, 1, |n, stop| {
-            stop.store(*n == 3, Ordering::Relaxed);
-            *n
-        });
-        let done: Vec<_> = results.into_iter().flatten().collect();
-        assert_eq!(done, [0, 1, 2, 3]);
-    }
 }

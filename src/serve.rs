@@ -58,7 +58,7 @@ pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Resu
         match listener.accept() {
             Ok((stream, _)) => welcome(stream, &service, &open),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if open.load(Ordering::SeqCst) == 0 {
+                if open.load(Ordering::SeqCst) == 0 && !service.is_busy() {
                     break;
                 }
             }

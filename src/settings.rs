@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use log::warn;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Error as _};
 
@@ -28,6 +27,8 @@ const DROP_INS: [&str; 3] = [
     "etc/sysext-oci-proxy/config.d",
 ];
 
+/// Versions that are flattened before anybody asks for them, unless the settings say how many.
+const FLATTEN: usize = 3;
 /// Most connections to a registry at once that `parallel` may ask for.
 const MAX_PARALLEL: usize = 64;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub listing_ttl: Duration,
     /// Connections to a registry at once, for one listing.
     pub parallel: NonZeroUsize,
+    /// How many bytes of files that had to be made are kept.
+    pub cache_size: u64,
     /// Hosts that a registry elsewhere may send us to, for tokens and by redirects.
     pub trusted_hosts: Vec<Host>,
     /// Mirrors that are told what they mirror (`?ns=`). Those on this machine are, always.
@@ -55,7 +58,7 @@ pub struct Settings {
 }
 
 /// What is set for one repository.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RepositorySettings {
     /// Where its artifacts come from, when not from where its name says.
     pub source: Option<Sources>,
@@ -69,8 +72,16 @@ pub struct RepositorySettings {
     pub immutable_tags: bool,
     /// Lists only extensions that this machine's systemd would merge; `None`: as is said for all.
     pub compatible_only: Option<bool>,
+    /// Of images that have to be flattened, how many of the newest versions are so before anybody asks.
+    pub flatten: usize,
     /// Whether a client gets a file's bytes from us or is sent to the registry for them.
     pub blobs: Blobs,
+}
+
+impl Default for RepositorySettings {
+    fn default() -> Self {
+        PartialRepository::default().complete()
+    }
 }
 
 /// Whether a client gets a file's bytes from us or is sent to the registry for them.
@@ -141,6 +152,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(30),
             listing_ttl: Duration::from_secs(10),
             parallel: NonZeroUsize::new(16).expect("16 is not zero"),
+            cache_size: 2 << 30,
             trusted_hosts: Vec::new(),
             mirrors_with_ns: Vec::new(),
             compatible_only: false,
@@ -384,7 +396,7 @@ struct PartialRepository {
     architectures: Option<Architectures>,
     immutable_tags: Option<bool>,
     compatible_only: Option<bool>,
-    flatten: Option<u32>,
+    flatten: Option<u16>,
     blobs: Option<Blobs>,
 }
 
@@ -414,34 +426,36 @@ impl Partial {
 
     fn complete(self) -> Settings {
         let default = Settings::default();
-        if self.cache_size.is_some() || self.repository.values().any(|r| r.flatten.is_some()) {
-            warn!(
-                "settings: cache-size and flatten have no effect yet, images of several layers are left out"
-            );
-        }
-        let complete = |partial: PartialRepository| RepositorySettings {
-            source: partial.source.map(|source| source.0),
-            suffix: partial.suffix,
-            names: partial.names,
-            architectures: partial.architectures.map(|list| list.0),
-            immutable_tags: partial.immutable_tags.unwrap_or_default(),
-            compatible_only: partial.compatible_only,
-            blobs: partial.blobs.unwrap_or_default(),
-        };
         Settings {
             registry: self.registry.unwrap_or(default.registry),
             allow: self.allow.unwrap_or(default.allow),
             idle_timeout: self.idle_timeout_sec.map_or(default.idle_timeout, |s| s.0),
             listing_ttl: self.listing_ttl_sec.map_or(default.listing_ttl, |s| s.0),
             parallel: self.parallel.map_or(default.parallel, |p| p.0),
+            cache_size: self.cache_size.map_or(default.cache_size, |s| s.0),
             trusted_hosts: self.trusted_hosts.unwrap_or_default(),
             mirrors_with_ns: self.mirrors_with_ns.unwrap_or_default(),
             compatible_only: self.compatible_only.unwrap_or_default(),
             repositories: self
                 .repository
                 .into_iter()
-                .map(|(name, r)| (name, complete(r)))
+                .map(|(name, repository)| (name, repository.complete()))
                 .collect(),
+        }
+    }
+}
+
+impl PartialRepository {
+    fn complete(self) -> RepositorySettings {
+        RepositorySettings {
+            source: self.source.map(|source| source.0),
+            suffix: self.suffix,
+            names: self.names,
+            architectures: self.architectures.map(|list| list.0),
+            immutable_tags: self.immutable_tags.unwrap_or_default(),
+            compatible_only: self.compatible_only,
+            flatten: self.flatten.map_or(FLATTEN, usize::from),
+            blobs: self.blobs.unwrap_or_default(),
         }
     }
 }
@@ -509,18 +523,25 @@ impl TryFrom<usize> for Parallel {
 /// A size in bytes, with K, M, G or T for powers of 1024, as systemd writes sizes.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-struct Size;
+struct Size(u64);
 
 impl TryFrom<String> for Size {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
         let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
-        let is_good = text.len() - digits.len() <= 1 && digits.parse::<u32>().is_ok();
-        if is_good {
-            Ok(Self)
-        } else {
-            Err(format!("{text:?} is not a size such as \"500M\" or \"2G\""))
+        let unit = match &text[digits.len()..] {
+            "" => Some(0),
+            "K" => Some(10),
+            "M" => Some(20),
+            "G" => Some(30),
+            "T" => Some(40),
+            _ => None,
+        };
+        let number = digits.parse::<u32>().ok().map(u64::from);
+        match number.zip(unit) {
+            Some((number, unit)) => Ok(Self(number << unit)),
+            None => Err(format!("{text:?} is not a size such as \"500M\" or \"2G\"")),
         }
     }
 }
@@ -676,7 +697,7 @@ mod tests {
             idle-timeout-sec = 0.05
             listing-ttl-sec = 1
             parallel = 4
-            cache-size = "2G"
+            cache-size = "500M"
             trusted-hosts = ["auth.example.com"]
             mirrors-with-ns = ["spegel.example:5000"]
             compatible-only = true
@@ -687,7 +708,7 @@ mod tests {
             architectures = ["x86-64"]
             immutable-tags = true
             compatible-only = false
-            flatten = 3
+            flatten = 5
             blobs = "redirect"
             [repository."acme/local"]
             source = "oci:/srv/updates"
@@ -701,6 +722,7 @@ mod tests {
                 idle_timeout: Duration::from_millis(50),
                 listing_ttl: Duration::from_secs(1),
                 parallel: NonZeroUsize::new(4).unwrap(),
+                cache_size: 500 << 20,
                 trusted_hosts: vec!["auth.example.com".parse().unwrap()],
                 mirrors_with_ns: vec!["spegel.example:5000".parse().unwrap()],
                 compatible_only: true,
@@ -714,6 +736,7 @@ mod tests {
                             architectures: Some(vec!["x86-64".parse().unwrap()]),
                             immutable_tags: true,
                             compatible_only: Some(false),
+                            flatten: 5,
                             blobs: Blobs::Redirect,
                         }
                     ),

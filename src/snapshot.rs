@@ -6,30 +6,36 @@
 //! not in it causes one new listing.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use log::info;
 
 use crate::address::{self, View};
 use crate::architecture::Architecture;
+use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
-use crate::cache::Cache;
+use crate::cache::{Cache, Made};
 use crate::compatible::{Host, Kind, mismatch};
 use crate::error::{Error, Result};
 use crate::listing::{File, LeftOut, Listing, Naming};
 use crate::lock::lock;
 use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
-use crate::resolve::{Contents, Resolver, Signed, TIME_LIMIT, in_parallel};
+use crate::parallel::in_parallel;
+use crate::payload::Workshop;
+use crate::resolve::{Contents, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream};
 
+/// Longest time that a listing may take, or a file to be made. systemd-pull gives up after 60 s without
+/// a byte.
+const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// How long a listing binds. An update of several large files may take so long between the two.
 const PROMISE: Duration = Duration::from_secs(60 * 60);
 /// Directories remembered at once; beyond that those that nobody waits for are forgotten.
@@ -40,7 +46,7 @@ pub struct Snapshot {
     /// Its files.
     pub listing: Listing,
     /// Where their bytes come from; [`File::source`] counts into it.
-    pub sources: Vec<Box<dyn Source>>,
+    pub sources: Vec<Arc<dyn Source>>,
     /// The list as its publisher wrote and signed it, if there is one.
     pub signed: Option<Signed>,
     /// What KubeSolo OS says of a release, in the directory of one.
@@ -52,8 +58,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Where a file's bytes come from.
-    pub fn source_of(&self, file: &File) -> &dyn Source {
-        self.sources[file.source].as_ref()
+    pub fn source_of(&self, file: &File) -> &Arc<dyn Source> {
+        &self.sources[file.source]
     }
 }
 
@@ -89,7 +95,8 @@ impl fmt::Display for Directory {
 pub struct Snapshots {
     settings: Settings,
     architectures: Vec<Architecture>,
-    cache: Cache,
+    cache: Arc<Cache>,
+    workshop: Workshop,
     upstream: Arc<Upstream>,
     directories: Mutex<HashMap<Directory, Arc<Mutex<Slot>>>>,
 }
@@ -98,18 +105,28 @@ pub struct Snapshots {
 /// are answered by one listing.
 #[derive(Default)]
 struct Slot {
-    newest: Option<(Instant, Result<Arc<Snapshot>>)>,
+    newest: Option<Taken>,
     /// The newest one that was given out as a listing.
     promised: Option<Arc<Snapshot>>,
+}
+
+/// What came of taking a snapshot.
+struct Taken {
+    begun: Instant,
+    /// A snapshot may take long, and those who have waited for it are content with it.
+    done: Instant,
+    result: Result<Arc<Snapshot>>,
 }
 
 impl Snapshots {
     /// Nothing is asked or read yet.
     pub fn new(settings: Settings, upstream: Arc<Upstream>, cache: Option<PathBuf>) -> Self {
+        let cache = Arc::new(Cache::new(cache, settings.cache_size));
         Self {
             upstream,
             architectures: Architecture::of_this_machine().into_iter().collect(),
-            cache: Cache::new(cache),
+            workshop: Workshop::new(cache.clone(), settings.cache_size),
+            cache,
             settings,
             directories: Mutex::default(),
         }
@@ -122,8 +139,8 @@ impl Snapshots {
         let slot = self.slot(directory);
         let mut slot = lock(&slot);
         let ttl = self.settings.listing_ttl;
-        let snapshot = self.refresh(&mut slot, directory, &located, |begun, is_good| {
-            begun >= asked || (is_good && begun.elapsed() < ttl)
+        let snapshot = self.refresh(&mut slot, directory, &located, |newest| {
+            newest.begun >= asked || (newest.result.is_ok() && newest.done.elapsed() < ttl)
         })?;
         slot.promised = Some(snapshot.clone());
         Ok(snapshot)
@@ -164,11 +181,15 @@ impl Snapshots {
         }
         let ttl = self.settings.listing_ttl;
         let will_do = match &slot.newest {
-            Some((begun, Ok(snapshot))) => begun.elapsed() < ttl && has_it(snapshot),
+            Some(Taken {
+                done,
+                result: Ok(snapshot),
+                ..
+            }) => done.elapsed() < ttl && has_it(snapshot),
             _ => false,
         };
-        self.refresh(&mut slot, directory, &located, |begun, _| {
-            will_do || begun >= asked
+        self.refresh(&mut slot, directory, &located, |newest| {
+            will_do || newest.begun >= asked
         })
     }
 
@@ -180,18 +201,16 @@ impl Snapshots {
         directories.entry(directory.clone()).or_default().clone()
     }
 
-    /// The newest result if it will do (by when it was begun, and whether it is good), else a new one.
+    /// The newest result if it will do, else a new one.
     fn refresh(
         &self,
         slot: &mut Slot,
         directory: &Directory,
         located: &Located,
-        will_do: impl Fn(Instant, bool) -> bool,
+        will_do: impl Fn(&Taken) -> bool,
     ) -> Result<Arc<Snapshot>> {
-        if let Some((begun, newest)) = &slot.newest
-            && will_do(*begun, newest.is_ok())
-        {
-            return newest.clone();
+        if let Some(newest) = slot.newest.as_ref().filter(|newest| will_do(newest)) {
+            return newest.result.clone();
         }
         let begun = Instant::now();
         let result = self.take(directory, located, begun).map(Arc::new);
@@ -199,14 +218,18 @@ impl Snapshots {
             let before = slot
                 .newest
                 .as_ref()
-                .and_then(|(_, newest)| newest.as_ref().ok());
+                .and_then(|newest| newest.result.as_ref().ok());
             log_listing(
                 directory,
                 snapshot,
                 before.map(|before| before.listing.left_out.as_slice()),
             );
         }
-        slot.newest = Some((begun, result.clone()));
+        slot.newest = Some(Taken {
+            begun,
+            done: Instant::now(),
+            result: result.clone(),
+        });
         result
     }
 
@@ -216,7 +239,8 @@ impl Snapshots {
             .iter()
             .map(|(_, place)| self.open(place))
             .collect::<Result<Vec<_>>>()?;
-        let resolver = |n: usize| self.resolver(directory, located, n, sources[n].as_ref());
+        let resolver =
+            |n: usize| self.resolver(directory, located, n, &sources[n], begun + TIME_LIMIT);
         let is_merged = places.len() > 1;
         let (mut signed, mut kubesolo) = (None, None);
         let mut listing = match &directory.view {
@@ -274,8 +298,15 @@ impl Snapshots {
         file: &File,
     ) -> Result<Metadata> {
         let located = self.settings.locate(&directory.repository)?;
-        self.resolver(directory, &located, file.source, snapshot.source_of(file))
-            .metadata(name, file)
+        let until = Instant::now() + TIME_LIMIT;
+        self.resolver(
+            directory,
+            &located,
+            file.source,
+            snapshot.source_of(file),
+            until,
+        )
+        .metadata(name, file)
     }
 
     /// Does something with a repository's own manifests, by the settings for it.
@@ -289,7 +320,25 @@ impl Snapshots {
             return Err(merged(directory));
         }
         let source = self.open(&located.places[0].1)?;
-        work(&self.resolver(directory, &located, 0, source.as_ref()))
+        let until = Instant::now() + TIME_LIMIT;
+        work(&self.resolver(directory, &located, 0, &source, until))
+    }
+
+    /// A file that was made from a snapshot's image, made again if need be.
+    pub fn made(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> Result<fs::File> {
+        let source = snapshot.source_of(file);
+        let made = Made {
+            digest: file.digest,
+            size: file.size.unwrap_or_default(),
+        };
+        let until = Instant::now() + TIME_LIMIT;
+        let what = format!("{}:{}", source.name(), file.tag);
+        self.workshop.open(&what, source, recipe, made, until)
+    }
+
+    /// Is something being done that nobody may wait for any more?
+    pub fn is_busy(&self) -> bool {
+        self.workshop.is_busy()
     }
 
     fn resolver<'a>(
@@ -297,12 +346,16 @@ impl Snapshots {
         directory: &Directory,
         located: &'a Located,
         n: usize,
-        source: &'a dyn Source,
+        source: &'a Arc<dyn Source>,
+        until: Instant,
     ) -> Resolver<'a> {
         let Located { places, settings } = located;
         Resolver {
             source,
-            cache: matches!(places[n].1, Place::Registry { .. }).then_some(&self.cache),
+            cache: matches!(places[n].1, Place::Registry { .. }).then_some(&*self.cache),
+            workshop: &self.workshop,
+            flatten: settings.flatten,
+            until,
             naming: Naming {
                 base: &places[n].0,
                 template: settings.names.as_ref(),
@@ -319,9 +372,9 @@ impl Snapshots {
         }
     }
 
-    fn open(&self, place: &Place) -> Result<Box<dyn Source>> {
+    fn open(&self, place: &Place) -> Result<Arc<dyn Source>> {
         match place {
-            Place::Layout(path) => Ok(Box::new(Layout::open(path)?)),
+            Place::Layout(path) => Ok(Arc::new(Layout::open(path)?)),
             Place::Registry { host, repository } => self.upstream.open(host, repository),
         }
     }

@@ -1,10 +1,9 @@
 //! Container images: what docker, podman and buildah build and push.
 //!
 //! They are always offered as one `.tar.gz`, so that a transfer file outlives a change of the build.
-//! One gzip layer is that file as it is; anything else has to be made into it first, which is not
-//! done yet.
+//! One gzip layer is that file as it is; anything else has to be made into it first.
 
-use super::{Offer, Recognised, call, refusal, suffix};
+use super::{Offer, Recipe, Recognised, call, refusal, suffix};
 use crate::manifest::Image;
 
 /// The configs of container images, OCI's and Docker's.
@@ -12,6 +11,11 @@ const CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
+
+/// What every container image is offered as.
+pub(super) const SUFFIX: &str = ".tar.gz";
+/// Layers of one image. Docker makes no image of more than 127.
+const MAX_LAYERS: usize = 128;
 
 /// An image config says so, unless a layer has a title: then it was pushed as a file.
 pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
@@ -31,21 +35,30 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
         if let Some(why) = refusal(layer) {
             return left_out(format!("{}: {why}", call(n, layer)));
         }
+        if suffix::of_tar(&layer.media_type).is_none() {
+            let reason = format!("{}: {} is no tar archive", call(n, layer), layer.media_type);
+            return left_out(reason);
+        }
     }
     match image.layers.as_slice() {
         [] => left_out("container image without layers".into()),
-        [layer] if suffix::of_tar(&layer.media_type) == Some(".tar.gz") => Some(Recognised {
-            offers: vec![Offer::layer(layer, ".tar.gz")],
+        [layer] if suffix::of_tar(&layer.media_type) == Some(SUFFIX) => Some(Recognised {
+            offers: vec![Offer::layer(layer, SUFFIX)],
             ..Recognised::default()
         }),
-        [layer] => left_out(format!(
-            "container image whose layer is {}, only a gzip layer can be offered yet",
-            layer.media_type
-        )),
-        layers => left_out(format!(
-            "container image of {} layers, only images of one gzip layer can be offered yet",
+        layers if layers.len() > MAX_LAYERS => left_out(format!(
+            "container image of {} layers, at most {MAX_LAYERS} are flattened",
             layers.len()
         )),
+        layers => Some(Recognised {
+            to_make: Some(Recipe {
+                layers: layers
+                    .iter()
+                    .map(|layer| (layer.digest, layer.size))
+                    .collect(),
+            }),
+            ..Recognised::default()
+        }),
     }
 }
 
@@ -72,10 +85,14 @@ mod tests {
         match recognise(&image, None) {
             None => "not a container image".into(),
             Some(Recognised {
-                offers, left_out, ..
-            }) => match offers.first() {
-                Some(offer) => offer.suffix.clone(),
-                None => left_out.join("; "),
+                offers,
+                to_make,
+                left_out,
+                ..
+            }) => match (offers.first(), to_make) {
+                (Some(offer), _) => offer.suffix.clone(),
+                (None, Some(recipe)) => format!("made of {} layers", recipe.layers.len()),
+                (None, None) => left_out.join("; "),
             },
         }
     }
@@ -97,16 +114,26 @@ mod tests {
                 "not a container image",
             ),
             (oci, &[], "container image without layers"),
-            (
-                oci,
-                &[gzip, gzip],
-                "container image of 2 layers, only images of one gzip layer can be offered yet",
-            ),
+            (oci, &[gzip, gzip], "made of 2 layers"),
             (
                 oci,
                 &["application/vnd.oci.image.layer.v1.tar+zstd"],
-                "container image whose layer is application/vnd.oci.image.layer.v1.tar+zstd, \
-                 only a gzip layer can be offered yet",
+                "made of 1 layers",
+            ),
+            (
+                oci,
+                &["application/vnd.oci.image.layer.v1.tar"],
+                "made of 1 layers",
+            ),
+            (
+                oci,
+                &[gzip, "application/vnd.in-toto+json"],
+                "layer 2: application/vnd.in-toto+json is no tar archive",
+            ),
+            (
+                oci,
+                &[gzip; 129],
+                "container image of 129 layers, at most 128 are flattened",
             ),
             (
                 oci,

@@ -128,6 +128,7 @@ fn command_line(config: &[u8]) -> Result<Option<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::Content;
     use crate::digest::Digest;
     use crate::manifest::Descriptor;
 
@@ -156,9 +157,9 @@ mod tests {
         let Some(found) = recognise(&image, Some(content.as_bytes())) else {
             return "not theirs".to_owned();
         };
-        let show = |offer: &Offer| match &offer.text {
-            Some(text) => format!("{}={text:?}", offer.suffix),
-            None => {
+        let show = |offer: &Offer| match &offer.content {
+            Content::Text(text) => format!("{}={text:?}", offer.suffix),
+            _ => {
                 let n = image
                     .layers
                     .iter()

@@ -107,6 +107,7 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
     };
     let notes: BTreeMap<_, _> = image.annotations.iter().filter_map(note).collect();
     Some(Recognised {
+        to_make: None,
         offers: vec![
             Offer::layer(kernel, ".vmlinuz"),
             Offer::layer(initramfs, ".initramfs.gz"),

@@ -25,6 +25,8 @@ const VERSIONS: [&str; 2] = ["org.opencontainers.image.version", "io.kubesolo.os
 pub struct Recognised {
     /// The files, in the order of the layers.
     pub offers: Vec<Offer>,
+    /// One more file, which has to be made first.
+    pub to_make: Option<Recipe>,
     /// A reason for each layer that is no file on offer.
     pub left_out: Vec<String>,
     /// The one architecture it is good for, if its publisher noted that where clients look.
@@ -46,8 +48,56 @@ pub struct Offer {
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
-    /// The bytes themselves, where they are no blob of their own.
-    pub text: Option<String>,
+    /// Where they come from.
+    pub content: Content,
+}
+
+/// Where the bytes of a file come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// The blob of the same digest.
+    Blob,
+    /// They are known.
+    Text(String),
+    /// They have to be made, or are made already.
+    Made(Recipe),
+}
+
+/// What one `.tar.gz` is made of: the layers of a container image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Recipe {
+    /// The digests and sizes in bytes of the layers, from the lowest.
+    pub layers: Vec<(Digest, u64)>,
+}
+
+impl Recipe {
+    /// What the result is known by. It changes with the rules by which the result is made.
+    pub fn key(&self) -> Digest {
+        let layers = self.layers.iter().map(|(digest, _)| format!("{digest}\n"));
+        let text: String = std::iter::once("flattened, form 1\n".to_owned())
+            .chain(layers)
+            .collect();
+        Digest::of(text.as_bytes())
+    }
+
+    /// What has to be fetched, in bytes.
+    pub fn size(&self) -> u64 {
+        self.layers
+            .iter()
+            .fold(0, |sum, (_, size)| sum.saturating_add(*size))
+    }
+
+    /// The file, once it is made.
+    pub fn offer(self, digest: Digest, size: u64) -> Offer {
+        Offer {
+            suffix: container::SUFFIX.to_owned(),
+            long_suffix: None,
+            title: None,
+            digest,
+            size,
+            content: Content::Made(self),
+        }
+    }
 }
 
 impl Offer {
@@ -59,7 +109,7 @@ impl Offer {
             title: layer.title().map(str::to_owned),
             digest: layer.digest,
             size: layer.size,
-            text: None,
+            content: Content::Blob,
         }
     }
 
@@ -71,7 +121,7 @@ impl Offer {
             title: None,
             digest: Digest::of(text.as_bytes()),
             size: text.len() as u64,
-            text: Some(text),
+            content: Content::Text(text),
         }
     }
 }

@@ -15,10 +15,15 @@ mod squashfs;
 mod tar;
 mod unpack;
 
+use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use blocks::{Blocks, Failure, Image, Origin, bad};
+pub use blocks::Origin;
+use blocks::{Blocks, Failure, Image, bad};
 use erofs::Erofs;
 use partitions::Purpose;
 use squashfs::Squashfs;
@@ -63,21 +68,53 @@ impl Origin for Blob<'_> {
     }
 }
 
+/// A file of our own. `open` gives it, perhaps after it was made.
+pub struct Made<F> {
+    pub name: String,
+    pub open: F,
+}
+
+impl<F: Fn() -> Result<File>> Origin for Made<F> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn part(&self, range: Range<u64>) -> Result<Part> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
+        let read = (self.open)()?.read_exact_at(&mut bytes, range.start);
+        read.map_err(|cause| Error::File {
+            path: PathBuf::from(&self.name),
+            cause: Arc::new(cause),
+        })?;
+        Ok(Part::Range(bytes))
+    }
+
+    fn whole(&self) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new((self.open)()?))
+    }
+}
+
 /// What an image says of itself; nothing if there is no release in it. Each image is read once.
 ///
 /// `file`: its name. Where there are several releases it says which one is meant.
-pub fn metadata(blob: &Blob<'_>, cache: Option<&Cache>, file: &FileName) -> Result<Metadata> {
-    let release = match cache.and_then(|cache| cache.release(blob.digest)) {
+pub fn metadata(
+    origin: &dyn Origin,
+    digest: Digest,
+    size: u64,
+    cache: Option<&Cache>,
+    file: &FileName,
+) -> Result<Metadata> {
+    let release = match cache.and_then(|cache| cache.release(digest)) {
         Some(known) => known,
         None => {
-            let found = match release_in(blob, blob.size, file.as_str()) {
+            let found = match release_in(origin, size, file.as_str()) {
                 Ok(Some(text)) => Release::Text(String::from_utf8_lossy(&text).into_owned()),
                 Ok(None) => Release::None,
                 Err(Failure::Image(why)) => Release::Unreadable(why),
                 Err(Failure::Fetch(error)) => return Err(error),
             };
             if let Some(cache) = cache {
-                cache.keep_release(blob.digest, &found);
+                cache.keep_release(digest, &found);
             }
             found
         }
@@ -86,7 +123,7 @@ pub fn metadata(blob: &Blob<'_>, cache: Option<&Cache>, file: &FileName) -> Resu
         Release::Text(text) => Ok(Metadata::of_extension_release(&text)),
         Release::None => Ok(Metadata::default()),
         Release::Unreadable(why) => Err(Error::BadImage {
-            what: blob.name(),
+            what: origin.name(),
             why,
         }),
     }

@@ -83,6 +83,13 @@ impl<R: Read> Verified<R> {
     }
 }
 
+impl<R: Read> Read for Verified<R> {
+    /// As [`Verified::fill`]; its error is inside the one that this returns.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.fill(buffer).map_err(io::Error::other)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,9 +49,9 @@ impl Upstream {
     }
 
     /// A repository of a registry, by its mirrors too. Nothing is asked yet.
-    pub fn open(self: &Arc<Self>, host: &Host, repository: &Repository) -> Result<Box<dyn Source>> {
+    pub fn open(self: &Arc<Self>, host: &Host, repository: &Repository) -> Result<Arc<dyn Source>> {
         let endpoints = self.registries.endpoints(host, repository)?;
-        Ok(Box::new(Mirrored::new(self, host, repository, endpoints)))
+        Ok(Arc::new(Mirrored::new(self, host, repository, endpoints)))
     }
 
     /// `https://host` or `http://host`.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::content::{Repository, digest};
 use crate::listings::empty_listing;
 use crate::registry::Registry;
-use crate::service::{Folder, Service};
+use crate::service::{Folder, Setup};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
 /// What a directory of several repositories is called.
@@ -129,10 +129,11 @@ impl Case {
                 [one] => (self.repository.as_str(), one.clone()),
                 several => (MERGED, format!("[{}]", several.join(", "))),
             };
-            let service = Service::start(format!(
+            let settings = format!(
                 "[repository.\"{name}\"]\nsource = {source}\n{}",
                 self.settings
-            ));
+            );
+            let service = Setup::new(settings).own_cache().start();
             let response = service.get(&format!("/{name}/SHA256SUMS"));
             let found = (response.status, response.text().to_owned());
             let mut complain = |text: String| {

@@ -30,6 +30,7 @@ mod corpus;
 mod dialects;
 mod downloads;
 mod edges;
+mod flatten;
 mod hostile;
 mod idle;
 mod inside;

@@ -605,7 +605,7 @@ fn fifteen_thousand_names_cost_three_requests_fifty_milliseconds_and_little_memo
     let peak = service.peak_memory();
     assert!(peak <= 24, "{peak} MiB");
     // What is built for tests is several times slower than what is installed.
-    let limit = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 50 });
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 3000 } else { 50 });
     assert!(took <= limit, "{took:?}");
 }
 

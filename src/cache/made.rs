@@ -1,0 +1,425 @@
+//! Files that were made, and what is known of them: see [`Cache`] for where they lie.
+
+use std::fs::{self, File, FileTimes};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use log::{debug, info, warn};
+use serde::{Deserialize, Serialize};
+
+use super::Cache;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::lock::lock;
+
+/// What the name of a file being made ends in, in `tmp/`.
+const UNFINISHED: &str = "unfinished";
+
+/// A file that was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Made {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// What came of making a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sum {
+    /// This file.
+    Made(Made),
+    /// None, and none will ever, as long as it may have no more than `limit` bytes.
+    Refused {
+        layer: Digest,
+        why: String,
+        limit: u64,
+    },
+}
+
+/// `sums/<hex>`, behind a line with its own digest: what damaged bytes say would be promised to clients.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum SumFile {
+    Made {
+        digest: String,
+        size: u64,
+    },
+    Refused {
+        layer: String,
+        why: String,
+        limit: u64,
+    },
+}
+
+/// A file being made. What was not kept goes with it.
+pub struct Unfinished {
+    file: File,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// To write into.
+    pub fn file(&self) -> Result<File> {
+        self.file
+            .try_clone()
+            .map_err(|cause| cannot(&self.path, cause))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // it may have been kept under another name
+    }
+}
+
+impl Cache {
+    /// What came of a recipe, if it was tried.
+    pub fn sum(&self, key: Digest) -> Option<Sum> {
+        let path = self.sum_path(key)?;
+        let text = fs::read_to_string(&path).ok()?;
+        let sum = parse_sum(&text);
+        if sum.is_none() {
+            warn!("cache file {} is damaged, it is made again", path.display());
+            let _ = fs::remove_file(&path); // else it is replaced
+        }
+        sum
+    }
+
+    /// Remembers what came of a recipe.
+    pub fn keep_sum(&self, key: Digest, sum: &Sum) {
+        let Some(path) = self.sum_path(key) else {
+            return;
+        };
+        let file = match sum.clone() {
+            Sum::Made(Made { digest, size }) => SumFile::Made {
+                digest: digest.to_string(),
+                size,
+            },
+            Sum::Refused { layer, why, limit } => SumFile::Refused {
+                layer: layer.to_string(),
+                why,
+                limit,
+            },
+        };
+        match serde_json::to_string(&file) {
+            Ok(json) => {
+                let text = format!("{}\n{json}", Digest::of(json.as_bytes()));
+                self.write(&path, text.as_bytes());
+            }
+            Err(error) => debug!("{} is not kept: {error}", path.display()),
+        }
+    }
+
+    /// A file that was made, if it is still there and undamaged. Using it makes it the last one to go.
+    pub fn made(&self, made: Made) -> Option<File> {
+        let path = self.made_path(made.digest)?;
+        let file = File::open(&path).ok()?;
+        let is_checked = lock(&self.checked).contains(&made.digest);
+        if !is_checked && !is_right(&file, made) {
+            warn!("cache file {} is damaged, it is made again", path.display());
+            let _ = fs::remove_file(&path); // else it is replaced
+            return None;
+        }
+        lock(&self.checked).insert(made.digest);
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        if let Err(error) = file.set_times(now) {
+            debug!("{}: its last use is not noted: {error}", path.display());
+        }
+        Some(file)
+    }
+
+    /// An empty file that is gone when it is closed, whatever ends the process.
+    pub fn scratch(&self) -> Result<File> {
+        let Unfinished { file, .. } = &self.begin_made()?;
+        file.try_clone().map_err(|cause| self.cannot_write(cause))
+    }
+
+    /// Begins a file. It is locked, so that one that a killed process left is known by nobody holding it.
+    pub fn begin_made(&self) -> Result<Unfinished> {
+        loop {
+            let mut path = self.temporary().ok_or(Error::NoCache)?;
+            path.set_extension(UNFINISHED);
+            let create = || -> io::Result<Unfinished> {
+                path.parent().map_or(Ok(()), fs::create_dir_all)?;
+                let file = File::options()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(&path)?;
+                let unfinished = Unfinished { file, path };
+                unfinished.file.lock()?;
+                Ok(unfinished)
+            };
+            let unfinished = create().map_err(|cause| self.cannot_write(cause))?;
+            // Another process that starts just now may have swept it away before it was locked.
+            if unfinished
+                .file
+                .metadata()
+                .is_ok_and(|metadata| metadata.nlink() > 0)
+            {
+                return Ok(unfinished);
+            }
+        }
+    }
+
+    /// Keeps a finished file, at the cost of those that were not used for longest.
+    pub fn keep_made(&self, unfinished: Unfinished, made: Made) -> Result<()> {
+        let path = self.made_path(made.digest).ok_or(Error::NoCache)?;
+        let keep = || -> io::Result<()> {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::rename(&unfinished.path, &path)
+        };
+        keep().map_err(|cause| self.cannot_write(cause))?;
+        lock(&self.checked).insert(made.digest);
+        self.make_room(&path);
+        Ok(())
+    }
+
+    /// The error of writing into the cache.
+    pub fn cannot_write(&self, cause: io::Error) -> Error {
+        cannot(self.root.as_deref().unwrap_or(Path::new("cache")), cause)
+    }
+
+    /// Removes what was not used for longest until all have room. The newest stays, whatever it takes.
+    fn make_room(&self, newest: &Path) {
+        let Some(directory) = newest.parent() else {
+            return;
+        };
+        let Ok(entries) = fs::read_dir(directory) else {
+            return;
+        };
+        let mut files: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok()?;
+                let used = metadata.modified().ok()?;
+                Some((
+                    entry.path() == newest,
+                    used,
+                    metadata.blocks() * 512,
+                    entry.path(),
+                ))
+            })
+            .collect();
+        files.sort_by(|one, other| other.0.cmp(&one.0).then(other.1.cmp(&one.1)));
+        let mut sum = 0;
+        for (is_newest, _, size, path) in files {
+            sum += size;
+            if sum <= self.size {
+                continue;
+            }
+            if is_newest {
+                warn!(
+                    "{} has {} MiB, more than 'cache-size' allows for all: it is made again after every other",
+                    path.display(),
+                    size >> 20
+                );
+            } else if fs::remove_file(&path).is_ok() {
+                info!("cache: {} MiB make room: {}", size >> 20, path.display());
+                sum -= size;
+            }
+        }
+    }
+
+    fn sum_path(&self, key: Digest) -> Option<PathBuf> {
+        Some(self.root.as_ref()?.join("sums").join(key.hex()))
+    }
+
+    fn made_path(&self, digest: Digest) -> Option<PathBuf> {
+        Some(self.root.as_ref()?.join("made").join(digest.hex()))
+    }
+}
+
+fn cannot(path: &Path, cause: io::Error) -> Error {
+    Error::File {
+        path: path.to_owned(),
+        cause: Arc::new(cause),
+    }
+}
+
+fn parse_sum(text: &str) -> Option<Sum> {
+    let (digest, json) = text.split_once('\n')?;
+    if digest.parse() != Ok(Digest::of(json.as_bytes())) {
+        return None;
+    }
+    Some(match serde_json::from_str(json).ok()? {
+        SumFile::Made { digest, size } => Sum::Made(Made {
+            digest: digest.parse().ok()?,
+            size,
+        }),
+        SumFile::Refused { layer, why, limit } => Sum::Refused {
+            layer: layer.parse().ok()?,
+            why,
+            limit,
+        },
+    })
+}
+
+/// Is this what a killed process was making?
+pub(super) fn is_abandoned(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == UNFINISHED)
+        && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+fn is_right(file: &File, made: Made) -> bool {
+    let has_size = file
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() == made.size);
+    let mut hasher = Hashing(Hasher::default());
+    has_size
+        && io::copy(&mut &*file, &mut hasher).is_ok()
+        && hasher.0.finish() == made.digest
+        && io::Seek::rewind(&mut &*file).is_ok()
+}
+
+struct Hashing(Hasher);
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A cache in a directory that goes when the test ends.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("sysext-oci-proxy-made-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn cache(&self, size: u64) -> Cache {
+            Cache::new(Some(self.0.clone()), size)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn make(cache: &Cache, bytes: &[u8]) -> Made {
+        let unfinished = cache.begin_made().unwrap();
+        unfinished.file().unwrap().write_all(bytes).unwrap();
+        let made = Made {
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+        };
+        cache.keep_made(unfinished, made).unwrap();
+        made
+    }
+
+    fn read(file: Option<File>) -> Option<String> {
+        file.map(|file| io::read_to_string(file).unwrap())
+    }
+
+    #[test]
+    fn what_came_of_a_recipe_comes_back_as_it_was_or_not_at_all() {
+        let scratch = Scratch::new("sums");
+        let cache = scratch.cache(0);
+        let (key, layer) = (Digest::of(b"recipe"), Digest::of(b"layer"));
+        assert_eq!(cache.sum(key), None);
+        for sum in [
+            Sum::Made(Made {
+                digest: layer,
+                size: 7,
+            }),
+            Sum::Refused {
+                layer,
+                why: "two\nlines".into(),
+                limit: 1 << 30,
+            },
+        ] {
+            cache.keep_sum(key, &sum);
+            assert_eq!(cache.sum(key), Some(sum));
+        }
+        let path = cache.sum_path(key).unwrap();
+        let good = fs::read(&path).unwrap();
+        for n in 0..good.len() {
+            let mut bad = good.clone();
+            bad[n] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert_eq!(cache.sum(key), None, "byte {n} was wrong");
+            assert!(!path.exists(), "byte {n} was wrong, and the file was kept");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_not_given_out() {
+        let scratch = Scratch::new("damaged");
+        let made = make(&scratch.cache(1 << 20), b"right");
+        let path = scratch.0.join("made").join(made.digest.hex());
+        for wrong in [&b"wrong"[..], b"short", b"far too long", b""] {
+            fs::write(&path, wrong).unwrap();
+            assert_eq!(read(scratch.cache(1 << 20).made(made)), None, "{wrong:?}");
+            assert!(!path.exists());
+        }
+        make(&scratch.cache(1 << 20), b"right");
+        let next_start = scratch.cache(1 << 20);
+        assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
+        assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_makes_room() {
+        let scratch = Scratch::new("room");
+        let block = 64 << 10;
+        let cache = scratch.cache(2 * block);
+        let bytes = |n: u8| vec![n; usize::try_from(block).unwrap()];
+        let long_ago = |made: Made, hours: u64| {
+            let file = File::open(cache.made_path(made.digest).unwrap()).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(3600 * hours);
+            file.set_times(FileTimes::new().set_modified(then)).unwrap();
+        };
+        let first = make(&cache, &bytes(1));
+        let second = make(&cache, &bytes(2));
+        long_ago(first, 2);
+        long_ago(second, 1);
+        assert!(cache.made(first).is_some(), "used, so it is the newest");
+        let third = make(&cache, &bytes(3));
+        assert!(cache.made(second).is_none(), "not used for longest");
+        assert!(cache.made(first).is_some() && cache.made(third).is_some());
+        let large = make(&cache, &[bytes(4), bytes(5), bytes(6)].concat());
+        assert!(cache.made(large).is_some(), "the newest stays");
+        assert!(cache.made(first).is_none() && cache.made(third).is_none());
+    }
+
+    #[test]
+    fn what_nobody_works_on_any_more_is_swept_away() {
+        let scratch = Scratch::new("swept");
+        let at_work = scratch.cache(0).begin_made().unwrap();
+        let left = at_work.path.with_file_name("1-1.unfinished");
+        let fresh = at_work.path.with_file_name("1-2");
+        fs::write(&left, "as a killed process leaves it").unwrap();
+        fs::write(&fresh, "being renamed this very moment").unwrap();
+        scratch.cache(0);
+        assert!(at_work.path.exists() && fresh.exists());
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn without_a_directory_nothing_is_made() {
+        let cache = Cache::new(None, 1 << 20);
+        assert!(matches!(cache.scratch(), Err(Error::NoCache)));
+        assert_eq!(cache.sum(Digest::of(b"")), None);
+    }
+}

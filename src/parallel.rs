@@ -1,0 +1,64 @@
+//! Work on many things at once.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+/// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
+pub fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T, &AtomicBool) -> R + Sync,
+) -> Vec<Option<R>> {
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let worker = || {
+        let mut done = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(n) else { break };
+            done.push((n, work(item, &stop)));
+        }
+        done
+    };
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.min(items.len()))
+            .map(|_| scope.spawn(worker))
+            .collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => done
+                    .into_iter()
+                    .for_each(|(n, result)| results[n] = Some(result)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_work_is_done_once_and_in_order() {
+        let items: Vec<usize> = (0..1000).collect();
+        for threads in [1, 2, 16] {
+            let results = in_parallel(&items, threads, |n, _| n * 2);
+            let expected: Vec<_> = items.iter().map(|n| Some(n * 2)).collect();
+            assert_eq!(results, expected, "{threads} threads");
+        }
+        assert_eq!(in_parallel(&[] as &[usize], 16, |n, _| *n), []);
+    }
+
+    #[test]
+    fn stopped_work_is_told_from_work_done() {
+        let items: Vec<usize> = (0..10).collect();
+        let results = in_parallel(&items, 1, |n, stop| {
+            stop.store(*n == 3, Ordering::Relaxed);
+            *n
+        });
+        let done: Vec<_> = results.into_iter().flatten().collect();
+        assert_eq!(done, [0, 1, 2, 3]);
+    }
+}

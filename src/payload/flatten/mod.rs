@@ -1,0 +1,367 @@
+//! A container image's layers → one `.tar.gz`.
+//!
+//!     layers ─▶ unpack ─▶ entries ─▶ tree ─▶ pack
+//!                            └─▶ spool ──────▶┘
+//!
+//! Each layer is read once, several at a time: its entries go into memory, the bytes of its files into a
+//! spool on disk. Then the entries are applied in order, and what is left of them is written with its bytes.
+//! So memory grows with the number of entries, whatever is in the files, and nothing that an image says
+//! decides where on this machine something is written.
+
+mod entries;
+mod pack;
+mod tree;
+mod unpack;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::mem;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use entries::{Entries, Entry, Failure, Kind, Piece, show};
+use tree::{Content, Tree};
+
+use super::{Resumed, StoredBlob, Verified};
+use crate::artifact::Recipe;
+use crate::cache::{Cache, Made};
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::parallel::in_parallel;
+use crate::source::Source;
+
+/// Entries in all layers of one image together.
+const MAX_ENTRIES: u64 = 400_000;
+/// Bytes of paths, links and xattrs in all layers of one image together.
+const MAX_NAMES: u64 = 64 << 20;
+/// What an xattr takes in memory besides its name and value.
+const XATTR: usize = 96;
+/// Bytes of a layer's archive that are no file's: headers and filling, for as many entries as there may be.
+const MAX_REST: u64 = 1 << 30;
+/// Layers read at once.
+const MAX_THREADS: usize = 4;
+/// Copied at once, and held back from disk as long as it takes to fill.
+const BUFFER: usize = 256 << 10;
+
+/// What one image may still take, of all its layers together.
+struct Budget {
+    entries: AtomicU64,
+    names: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Budget {
+    fn take(what: &AtomicU64, n: u64) -> bool {
+        what.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(n)
+        })
+        .is_ok()
+    }
+
+    fn take_entry(&self, entry: &Entry) -> Result<(), String> {
+        let xattrs = entry.attributes.xattrs.iter();
+        let xattrs: usize = xattrs
+            .map(|(name, value)| name.len() + value.len() + XATTR)
+            .sum();
+        let link = match &entry.kind {
+            Kind::Symlink(target) | Kind::HardLink(target) => target.len(),
+            Kind::File { pieces, .. } => size_of_val(pieces.as_slice()),
+            _ => 0,
+        };
+        if !Self::take(&self.entries, 1) {
+            return Err(format!("the image has more than {MAX_ENTRIES} entries"));
+        }
+        if !Self::take(&self.names, (entry.path.len() + link + xattrs) as u64) {
+            return Err(format!(
+                "the names and attributes in the image take more than {} MiB",
+                MAX_NAMES >> 20
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Makes the file. `limit` is how many bytes the image's files may have in all.
+pub fn flatten(
+    source: &Arc<dyn Source>,
+    recipe: &Recipe,
+    cache: &Cache,
+    limit: u64,
+    out: File,
+) -> Result<Made> {
+    let budget = Budget {
+        entries: AtomicU64::new(MAX_ENTRIES),
+        names: AtomicU64::new(MAX_NAMES),
+        bytes: AtomicU64::new(limit),
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let layers = in_parallel(&recipe.layers, threads.min(MAX_THREADS), |layer, stop| {
+        let (digest, size) = *layer;
+        let read = Layer::read(source, digest, size, &budget, limit, cache);
+        if read.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        read
+    });
+    // Where one is missing, another has the error.
+    let layers = layers.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+
+    let mut tree = Tree::default();
+    let mut spools = Vec::with_capacity(layers.len());
+    for (n, layer) in layers.into_iter().enumerate() {
+        let content_of = |entry: usize| Content {
+            layer: n,
+            ..layer.contents[entry]
+        };
+        (tree.apply(layer.entries, content_of)).map_err(|why| Error::CannotFlatten {
+            layer: recipe.layers[n].0,
+            why,
+        })?;
+        spools.push(layer.spool);
+    }
+
+    let mut out = Hashed {
+        out: BufWriter::with_capacity(BUFFER, out),
+        hasher: Hasher::default(),
+        size: 0,
+    };
+    let open = |content: Content| Part {
+        spool: spools[content.layer].as_ref(),
+        offset: content.offset,
+    };
+    pack::pack(tree.files(), open, &mut out).map_err(|cause| cache.cannot_write(cause))?;
+    Ok(Made {
+        digest: out.hasher.finish(),
+        size: out.size,
+    })
+}
+
+/// A layer that was read.
+struct Layer {
+    entries: Vec<Entry>,
+    /// For each entry, where the bytes of its file are.
+    contents: Vec<Content>,
+    spool: Option<File>,
+}
+
+impl Layer {
+    fn read(
+        source: &Arc<dyn Source>,
+        digest: Digest,
+        size: u64,
+        budget: &Budget,
+        limit: u64,
+        cache: &Cache,
+    ) -> Result<Self> {
+        let what = format!("layer {digest} of {}", source.name());
+        let blob = StoredBlob {
+            source: source.clone(),
+            digest,
+            size,
+        };
+        let mut verified =
+            Verified::new(Resumed::open(blob, what.clone(), size)?, what, digest, size);
+        let read = Self::unpack(&mut verified, budget, limit, cache);
+        if let Err(Failure::Read(error)) = &read
+            && let Some(error) = own(error)
+        {
+            return Err(error);
+        }
+        // Nothing that a layer says, and no fault of it, is believed before all of it was seen to be right.
+        if let Err(error) = io::copy(&mut verified, &mut io::sink()) {
+            return Err(own(&error).unwrap_or_else(|| cache.cannot_write(error)));
+        }
+        read.map_err(|failure| Error::CannotFlatten {
+            layer: digest,
+            why: match failure {
+                Failure::Refused(why) => why,
+                Failure::Read(error) => format!("it cannot be unpacked: {error}"),
+            },
+        })
+    }
+
+    fn unpack(
+        blob: &mut impl Read,
+        budget: &Budget,
+        limit: u64,
+        cache: &Cache,
+    ) -> Result<Self, Failure> {
+        let most = limit.saturating_add(MAX_REST);
+        let unpacked = Bounded {
+            inner: unpack::unpack(blob)?,
+            left: most,
+            most,
+        };
+        let mut archive = Entries::new(unpacked);
+        let mut spool = Spool::new(cache);
+        let mut layer = Self {
+            entries: Vec::new(),
+            contents: Vec::new(),
+            spool: None,
+        };
+        while let Some(mut entry) = archive.next()? {
+            budget.take_entry(&entry).map_err(Failure::Refused)?;
+            let mut content = Content::default();
+            if let Kind::File { size, pieces } = &mut entry.kind {
+                if !Budget::take(&budget.bytes, *size) {
+                    return Err(Failure::Refused(format!(
+                        "{}: the files of the image take more than {limit} bytes, which is all that \
+                         'cache-size' allows",
+                        show(&entry.path)
+                    )));
+                }
+                content = spool.keep(*size, &mem::take(pieces), &mut archive)?;
+            }
+            layer.entries.push(entry);
+            layer.contents.push(content);
+        }
+        archive.drain()?;
+        layer.spool = spool.finish()?;
+        Ok(layer)
+    }
+}
+
+/// Fails where there is more than there should be: a few bytes can unpack to any number of them.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+    most: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
+            let why = format!("there are more than {} bytes in it", self.most);
+            io::Error::other(why)
+        })?;
+        Ok(n)
+    }
+}
+
+/// What of our own went wrong, if that is what an error says.
+fn own(error: &io::Error) -> Option<Error> {
+    error.get_ref()?.downcast_ref::<Error>().cloned()
+}
+
+/// Keeps the bytes of files, one after the other.
+struct Spool<'a> {
+    cache: &'a Cache,
+    file: Option<BufWriter<File>>,
+    end: u64,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Spool<'a> {
+    /// A file is opened when there is something to keep.
+    fn new(cache: &'a Cache) -> Self {
+        Self {
+            cache,
+            file: None,
+            end: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Keeps one. What is between its pieces takes no space.
+    fn keep<R: Read>(
+        &mut self,
+        size: u64,
+        pieces: &[Piece],
+        archive: &mut Entries<R>,
+    ) -> Result<Content, Failure> {
+        let content = Content {
+            layer: 0,
+            offset: self.end,
+            size,
+        };
+        let cache = self.cache;
+        let own = |cause| Failure::Read(io::Error::other(cache.cannot_write(cause)));
+        for piece in pieces.iter().filter(|piece| piece.size > 0) {
+            let file = match &mut self.file {
+                Some(file) => file,
+                None => {
+                    self.buffer = vec![0; BUFFER];
+                    let file = (cache.scratch())
+                        .map_err(|error| Failure::Read(io::Error::other(error)))?;
+                    self.file.insert(BufWriter::with_capacity(BUFFER, file))
+                }
+            };
+            let at = content.offset + piece.offset;
+            if at != self.end {
+                file.seek(SeekFrom::Start(at)).map_err(own)?;
+            }
+            let mut left = piece.size;
+            while left > 0 {
+                let want = BUFFER.min(usize::try_from(left).unwrap_or(usize::MAX));
+                let n = archive.read(&mut self.buffer[..want])?;
+                file.write_all(&self.buffer[..n]).map_err(own)?;
+                left -= n as u64;
+            }
+            self.end = at + piece.size;
+        }
+        let end = content.offset + size;
+        if end != self.end {
+            if let Some(file) = &mut self.file {
+                file.seek(SeekFrom::Start(end)).map_err(own)?;
+            }
+            self.end = end;
+        }
+        Ok(content)
+    }
+
+    fn finish(self) -> Result<Option<File>, Failure> {
+        let cache = self.cache;
+        let own = |cause| Failure::Read(io::Error::other(cache.cannot_write(cause)));
+        match self.file {
+            None => Ok(None),
+            Some(file) => {
+                let file = file.into_inner().map_err(|error| own(error.into_error()))?;
+                file.set_len(self.end).map_err(own)?;
+                Ok(Some(file))
+            }
+        }
+    }
+}
+
+/// The bytes of one file in a spool. Without a spool all of them are zeros.
+struct Part<'a> {
+    spool: Option<&'a File>,
+    offset: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = match self.spool {
+            Some(spool) => spool.read_at(buffer, self.offset)?,
+            None => {
+                buffer.fill(0);
+                buffer.len()
+            }
+        };
+        self.offset += n as u64;
+        Ok(n)
+    }
+}
+
+/// Writes, counts and hashes.
+struct Hashed<W> {
+    out: W,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

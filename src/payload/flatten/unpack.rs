@@ -1,0 +1,112 @@
+//! A layer's bytes → the tar archive in them.
+//!
+//! What they are is told by their first bytes, not by the layer's media type: publishers mix them up,
+//! and docker-registry hands over what it was given.
+
+use std::io::{self, BufReader, Cursor, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+/// Read from the layer at once.
+const BUFFER: usize = 64 << 10;
+/// Longest look back that a zstd frame may ask for, as a power of two: 32 MiB. zstd's highest level
+/// without `--ultra` asks for 8 MiB (RFC 8878 §3.1.1.1.2 wants decoders to have that much).
+const MAX_WINDOW_LOG: u32 = 25;
+
+/// The archive in a layer: gzip with all its members, zstd with all its frames, or as it is.
+pub(super) fn unpack<'a>(mut layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut magic = Vec::with_capacity(4);
+    layer.by_ref().take(4).read_to_end(&mut magic)?;
+    let form = Form::of(&magic);
+    let whole = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(layer));
+    Ok(match form {
+        Form::Gzip => Box::new(MultiGzDecoder::new(whole)),
+        Form::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(whole)?;
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        Form::Plain => Box::new(whole),
+    })
+}
+
+#[derive(Debug, PartialEq)]
+enum Form {
+    Gzip,
+    Zstd,
+    Plain,
+}
+
+impl Form {
+    fn of(magic: &[u8]) -> Self {
+        match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or one to be skipped (RFC 8878 §3.1): zstd:chunked and pzstd write those first.
+            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        packer.write_all(bytes).unwrap();
+        packer.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).unwrap()
+    }
+
+    #[test]
+    fn every_form_is_told_by_its_first_bytes_and_read_to_its_end() {
+        let skippable = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"toc"].concat();
+        for (packed, why) in [
+            (b"one, two".to_vec(), "plain"),
+            ([gzip(b"one, "), gzip(b"two")].concat(), "two members"),
+            ([zstd(b"one, "), zstd(b"two")].concat(), "two frames"),
+            (
+                [skippable.clone(), zstd(b"one, two")].concat(),
+                "a skippable frame first",
+            ),
+            (
+                [zstd(b"one, "), skippable.clone(), zstd(b"two"), skippable].concat(),
+                "skippable frames between and at the end",
+            ),
+        ] {
+            let mut found = Vec::new();
+            unpack(&*packed)
+                .unwrap()
+                .read_to_end(&mut found)
+                .unwrap_or_else(|error| panic!("{why}: {error}"));
+            assert_eq!(found, b"one, two", "{why}");
+        }
+    }
+
+    #[test]
+    fn a_short_layer_is_no_layer_to_unpack() {
+        for short in [&b""[..], b"\x1f", b"\x28\xb5"] {
+            let mut found = Vec::new();
+            unpack(short).unwrap().read_to_end(&mut found).unwrap();
+            assert_eq!(found, short);
+        }
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error() {
+        for mut packed in [gzip(&[7; 1000]), zstd(&[7; 1000])] {
+            packed.truncate(packed.len() - 3);
+            let end = unpack(&*packed).unwrap().read_to_end(&mut Vec::new());
+            assert!(end.is_err(), "{packed:x?}");
+        }
+    }
+}

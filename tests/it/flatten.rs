@@ -1,0 +1,629 @@
+//! Container images of several layers: what is made of them, when, and how often.
+//!
+//! Which files come out is compared with another program's in `tests/e2e/flatten`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::json;
+
+use crate::client::try_request;
+use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, digest, sha256};
+use crate::downloads::noise;
+use crate::listings::{ANEW, later, versions};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{Folder, Service, Setup, eventually};
+
+/// A layer with these files.
+fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(1);
+        archive.append_data(&mut header, path, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+/// A header as it stands, whatever its name is.
+fn header(kind: tar::EntryType, name: &[u8], size: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.as_old_mut().name[..name.len()].copy_from_slice(name);
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+/// An extended header with this record, and a file after it.
+fn with_record(keyword: &str, value: &[u8]) -> Vec<u8> {
+    let rest = keyword.len() + value.len() + 3;
+    let length = (rest..)
+        .find(|length| rest + length.to_string().len() == *length)
+        .unwrap();
+    let mut record = [format!("{length} {keyword}=").as_bytes(), value, b"\n"].concat();
+    let size = record.len();
+    record.resize(size.next_multiple_of(512), 0);
+    let extended = header(tar::EntryType::XHeader, b"x", size as u64);
+    [
+        extended,
+        record,
+        header(tar::EntryType::Regular, b"file", 0),
+    ]
+    .concat()
+}
+
+/// Pushes an image of these layers as buildah does.
+fn push(hello: &mut Repository, tag: &str, layers: &[&[u8]]) {
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| hello.blob(&format!("{OCI_TAR}+gzip"), layer))
+        .collect();
+    let config = hello.blob("application/vnd.oci.image.config.v1+json", b"{}");
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers,
+    });
+    hello.tag(tag, manifest.to_string().as_bytes());
+}
+
+/// Images `v0`, `v1`, … of two layers each, the lower one the same in all.
+fn images(count: usize) -> Repository {
+    let mut hello = Repository::default();
+    let lower = layer(&[("etc/lower", &noise(100_000)), ("version", b"none")]);
+    for n in 0..count {
+        let version = format!("version {n}");
+        let upper = layer(&[("version", version.as_bytes())]);
+        push(&mut hello, &format!("v{n}"), &[&lower, &upper]);
+    }
+    hello
+}
+
+fn settings(registry: &Registry, more: &str) -> String {
+    format!(
+        "registry = \"{}\"\n{more}[repository.hello]\narchitectures = [\"x86-64\"]\n",
+        registry.address
+    )
+}
+
+/// The digests in a listing, by name.
+fn sums(listing: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let (sum, name) = line.split_once("  ").unwrap();
+        (name.to_owned(), sum.to_owned())
+    };
+    let is_file = |line: &&str| line.contains("hello-");
+    listing.lines().filter(is_file).map(line).collect()
+}
+
+fn names(listing: &str) -> Vec<String> {
+    sums(listing).into_keys().collect()
+}
+
+/// The files in a `.tar.gz`.
+fn unpacked(packed: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = tar::Archive::new(GzDecoder::new(packed));
+    let file = |entry: std::io::Result<tar::Entry<'_, _>>| {
+        let mut entry = entry.unwrap();
+        let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        (path, bytes)
+    };
+    archive.entries().unwrap().map(file).collect()
+}
+
+/// What lies in one part of a cache directory.
+fn cached(cache: &Folder, part: &str) -> Vec<String> {
+    let entries = fs::read_dir(cache.path().join(part));
+    let mut names: Vec<_> = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// What is made is what its name says.
+fn check_made(cache: &Folder) {
+    for name in cached(cache, "made") {
+        let bytes = fs::read(cache.path().join("made").join(&name)).unwrap();
+        assert_eq!(sha256(&bytes), name);
+    }
+}
+
+#[test]
+fn a_listing_makes_the_newest_versions_of_an_image() {
+    let registry = Registry::with_hello(images(12));
+    for (flatten, expected) in [
+        // By version: 10 comes after 9.
+        ("", vec!["v10", "v11", "v9"]),
+        ("flatten = 1\n", vec!["v11"]),
+        ("flatten = 0\n", vec![]),
+    ] {
+        let settings = settings(&registry, "") + flatten;
+        let service = Setup::new(settings).own_cache().start();
+        let listing = service.listing();
+        let expected: Vec<_> = (expected.iter())
+            .map(|version| format!("hello-{version}.tar.gz"))
+            .collect();
+        assert_eq!(names(&listing), expected, "{flatten}");
+        for (name, sum) in sums(&listing) {
+            let response = service.get(&format!("/hello/{name}"));
+            assert_eq!((response.status, response.whole), (200, true), "{name}");
+            assert_eq!(sha256(&response.body), sum, "{name}");
+            let version = name.replace("hello-v", "version ").replace(".tar.gz", "");
+            let files = unpacked(&response.body);
+            assert_eq!(files["version"], version.as_bytes(), "{name}");
+            let paths: Vec<_> = files.keys().map(String::as_str).collect();
+            assert_eq!(paths, ["etc/", "etc/lower", "version"]);
+        }
+        let left_out = service
+            .log
+            .with(&["v3 left out: ", "has to be flattened", "'flatten'"]);
+        assert_eq!(left_out.len(), 1, "{left_out:?}");
+    }
+}
+
+#[test]
+fn whoever_makes_it_in_whatever_order_the_bytes_are_the_same() {
+    let hello = images(3);
+    let folder = Folder::new();
+    hello.write_layout(folder.path());
+    let registry = Registry::with_hello(hello);
+    let layout = format!(
+        "[repository.hello]\nsource = \"oci:{}\"\narchitectures = [\"x86-64\"]\n",
+        folder.path().display()
+    );
+    let mut found = Vec::new();
+    for settings in [settings(&registry, ""), layout.clone(), layout] {
+        let service = Setup::new(settings).own_cache().start();
+        found.push(service.listing());
+    }
+    // Each client has a view of its own, which makes what it is of; so nobody waits for the listing.
+    for first in 0..3 {
+        let service = Setup::new(settings(&registry, "")).own_cache().start();
+        thread::scope(|scope| {
+            for n in 0..6 {
+                let (service, tag) = (&service, format!("v{}", (first + n) % 3));
+                scope.spawn(move || {
+                    let view = service.get(&format!("/hello:{tag}/SHA256SUMS"));
+                    assert_eq!(
+                        (view.status, view.text().lines().count()),
+                        (200, 1),
+                        "{}",
+                        view.text()
+                    );
+                });
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        found.push(service.listing());
+    }
+    assert_eq!(names(&found[0]).len(), 3);
+    assert!(
+        found.iter().all(|listing| *listing == found[0]),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn two_clients_at_once_have_it_made_once() {
+    let hello = images(1);
+    let registry = Registry::with_hello(hello.clone());
+    registry.fault("/blobs/", Fault::Delay(Duration::from_millis(200)));
+    let service = Setup::new(settings(&registry, ANEW)).own_cache().start();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]));
+            thread::sleep(Duration::from_millis(30));
+        }
+    });
+    let requests = registry.take_requests();
+    // The config is never read: both blobs that were are layers.
+    assert_eq!(count(&requests, "GET /v2/hello/blobs/"), 2, "{requests:?}");
+}
+
+#[test]
+fn what_it_is_stays_known_when_the_file_is_gone() {
+    let mut hello = Repository::default();
+    for n in 0..3 {
+        let (one, other) = (noise(400_000 + n), noise(300_000 + n));
+        push(
+            &mut hello,
+            &format!("v{n}"),
+            &[&layer(&[("one", &one)]), &layer(&[("other", &other)])],
+        );
+    }
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    let settings = settings(&registry, "cache-size = \"1M\"\n");
+    let start = || Setup::new(settings.clone()).cache(&cache).start();
+    let service = start();
+    let listing = service.listing();
+    assert_eq!(names(&listing).len(), 3);
+    assert_eq!(cached(&cache, "made").len(), 1, "there is room for one");
+    drop(service);
+    registry.take_requests();
+
+    let service = start();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    for (name, sum) in sums(&listing) {
+        let response = service.get(&format!("/hello/{name}"));
+        assert_eq!((response.status, response.whole), (200, true), "{name}");
+        assert_eq!(sha256(&response.body), sum, "{name}");
+        assert_eq!(cached(&cache, "made"), [sum]);
+    }
+    // The one that was made last is still there.
+    let requests = registry.take_requests();
+    assert!(
+        (4..=6).contains(&count(&requests, "GET /v2/hello/blobs/")),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn a_made_file_that_is_damaged_is_made_again() {
+    let registry = Registry::with_hello(images(1));
+    let cache = Folder::new();
+    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let listing = start().listing();
+    let (name, sum) = sums(&listing).pop_first().unwrap();
+    let path = cache.path().join("made").join(&sum);
+    let good = fs::read(&path).unwrap();
+    let mut other = good.clone();
+    other[5000] ^= 1;
+    for damage in [&b""[..], &good[..good.len() - 1], &other] {
+        fs::write(&path, damage).unwrap();
+        let response = start().get(&format!("/hello/{name}"));
+        assert_eq!((response.status, response.whole), (200, true));
+        assert!(response.body == good, "{} bytes", damage.len());
+    }
+    // What it is to be is as well not believed when it is damaged.
+    let sums = cached(&cache, "sums");
+    assert_eq!(sums.len(), 1);
+    let path = cache.path().join("sums").join(&sums[0]);
+    let text = fs::read_to_string(&path).unwrap();
+    for damage in ["", "{}", &text[1..], &text.replace(&sum, &"0".repeat(64))] {
+        fs::write(&path, damage).unwrap();
+        assert_eq!(start().listing(), listing, "{damage:?}");
+    }
+}
+
+#[test]
+fn without_a_cache_directory_the_reason_says_so() {
+    let registry = Registry::with_hello(images(1));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(names(&service.listing()), [""; 0]);
+    let left_out = service.log.with(&["v0 left out: ", "CacheDirectory="]);
+    assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
+}
+
+/// A zstd frame of these bytes and then so many times 128 KiB of zeros, in four bytes each (RFC 8878 §3.1.1).
+fn zstd_of(bytes: &[u8], zeros: usize) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x50];
+    let block = |is_last: usize, kind: usize, size: usize| {
+        let head = is_last | kind << 1 | size << 3;
+        head.to_le_bytes()[..3].to_vec()
+    };
+    for piece in bytes.chunks(128 << 10) {
+        frame.extend(block(0, 0, piece.len()));
+        frame.extend(piece);
+    }
+    for _ in 0..zeros {
+        frame.extend(block(0, 1, 128 << 10));
+        frame.push(0);
+    }
+    frame.extend(block(1, 0, 0));
+    frame
+}
+
+/// Each is left out with the digest of the layer and the path, at no great cost, and no other version suffers.
+#[test]
+fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
+    use tar::EntryType::{Directory, Link, Regular, Symlink, XGlobalHeader, XHeader};
+    let gzip = |bytes: &[u8]| {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        packer.write_all(bytes).unwrap();
+        packer.finish().unwrap()
+    };
+    let to = |kind, name: &[u8], target: &[u8]| {
+        let mut header = tar::Header::from_byte_slice(&header(kind, name, 0)).clone();
+        header.as_old_mut().linkname[..target.len()].copy_from_slice(target);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let gib = 1 << 13;
+    let deep = with_record("path", "d/".repeat(2000).as_bytes());
+    let deep: Vec<_> = (0..100)
+        .flat_map(|n| {
+            let path = format!("{n}/{}f", "d/".repeat(2000));
+            with_record("path", path.as_bytes())
+        })
+        .chain(deep)
+        .collect();
+    // Small ones, which take much more in memory than in the archive.
+    let xattrs: Vec<u8> = (0..40_000)
+        .flat_map(|n| format!("24 SCHILY.xattr.{n:05}=x\n").into_bytes())
+        .collect();
+    let mut with_xattrs = header(XHeader, b"x", xattrs.len() as u64);
+    with_xattrs.extend(xattrs);
+    with_xattrs.resize(with_xattrs.len().next_multiple_of(512), 0);
+    with_xattrs.extend(header(Regular, b"file", 0));
+    let entries = header(Directory, b"dir", 0).repeat(400_001);
+    let long_names = with_record("path", "name/".repeat(800).as_bytes()).repeat(17_500);
+    for (bad, path, why) in [
+        (header(Regular, b"../escape", 0), "../escape", ".. in it"),
+        (
+            header(Regular, b"/etc/passwd", 0),
+            "/etc/passwd",
+            "absolute path",
+        ),
+        (
+            [to(Symlink, b"s", b"/etc"), header(Regular, b"s/a", 0)].concat(),
+            "s/a",
+            "out of the image",
+        ),
+        (
+            [to(Symlink, b"s", b"../.."), header(Regular, b"s/a", 0)].concat(),
+            "s/a",
+            "out of the image",
+        ),
+        (to(Link, b"l", b"/etc/passwd"), "l", "absolute path"),
+        (to(Link, b"l", b"../x"), "l", ".. in it"),
+        (with_record("path", &[b'n'; 1 << 19]), "nnnn", "too long"),
+        (
+            with_record("comment", &vec![b'x'; 2 << 20]),
+            "",
+            "an extended header of 20971",
+        ),
+        (
+            header(XHeader, b"x", 1 << 30),
+            "",
+            "an extended header of 1073741824 bytes",
+        ),
+        (header(Regular, b"zeros", 10 << 30), "zeros", "'cache-size'"),
+        (deep, "d/d/d", "has no entries for"),
+        (
+            zstd_of(&with_xattrs.repeat(20), 0),
+            "",
+            "the names and attributes in the image",
+        ),
+        (
+            zstd::encode_all(&*entries, 1).unwrap(),
+            "",
+            "more than 400000 entries",
+        ),
+        (
+            zstd::encode_all(&*long_names, 1).unwrap(),
+            "",
+            "the names and attributes in the image",
+        ),
+        (
+            zstd_of(&header(Regular, b"zeros", 10 << 30), 10 * gib),
+            "zeros",
+            "'cache-size'",
+        ),
+        (
+            zstd_of(&header(XGlobalHeader, b"g", 10 << 30), 10 * gib),
+            "",
+            "bytes in it",
+        ),
+        (zstd_of(&[0; 1024], 10 * gib), "", "bytes in it"),
+        (
+            zstd_of(&[header(Regular, b"a", 0), b"x".repeat(512)].concat(), 0),
+            "",
+            "checksum is wrong",
+        ),
+        (b"no archive".to_vec(), "", "cannot be unpacked"),
+        (gzip(&[0; 2048])[..30].to_vec(), "", "cannot be unpacked"),
+    ] {
+        let mut hello = images(1);
+        let good = layer(&[("a", b"a")]);
+        push(&mut hello, "v9", &[&good, &bad]);
+        let registry = Registry::with_hello(hello);
+        let cache = Folder::new();
+        let settings = settings(&registry, &format!("cache-size = \"64M\"\n{ANEW}"));
+        let start = || Setup::new(settings.clone()).cache(&cache).start();
+        let service = start();
+        assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"], "{why}");
+        let left_out = service
+            .log
+            .with(&["v9 left out: ", &digest(&bad), path, why]);
+        assert_eq!(
+            left_out.len(),
+            1,
+            "{path}: {why}: {:?}",
+            service.log.lines()
+        );
+        let memory = service.peak_memory();
+        assert!(memory < 200, "{memory} MiB for {why}");
+        // Neither this run nor the next one tries again.
+        registry.take_requests();
+        later();
+        assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"], "{why}");
+        drop(service);
+        let service = start();
+        assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"], "{why}");
+        assert_eq!(count(&registry.take_requests(), "/blobs/"), 0, "{why}");
+        let left_out = service
+            .log
+            .with(&["v9 left out: ", &digest(&bad), path, why]);
+        assert_eq!(
+            left_out.len(),
+            1,
+            "{path}: {why}: {:?}",
+            service.log.lines()
+        );
+        check_made(&cache);
+        assert_eq!(cached(&cache, "tmp"), [""; 0], "{why}");
+    }
+}
+
+#[test]
+fn with_more_room_it_is_tried_again() {
+    let mut hello = images(1);
+    push(
+        &mut hello,
+        "v9",
+        &[&layer(&[("a", &noise(2 << 20))]), &layer(&[])],
+    );
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    for (size, expected) in [("1M", 1), ("1M", 1), ("16M", 2), ("1M", 2)] {
+        let settings = settings(&registry, &format!("cache-size = \"{size}\"\n"));
+        let service = Setup::new(settings).cache(&cache).start();
+        assert_eq!(names(&service.listing()).len(), expected, "{size}");
+    }
+}
+
+#[test]
+fn a_layer_with_wrong_bytes_is_not_used_and_not_held_against_it() {
+    let mut hello = Repository::default();
+    let (one, other) = (layer(&[("a", b"a")]), layer(&[("b", b"b")]));
+    push(&mut hello, "v1", &[&one, &other]);
+    let registry = Registry::with_hello(hello);
+    let wrong = header(tar::EntryType::Regular, b"../evil", 0);
+    let cache = Folder::new();
+    let service = Setup::new(settings(&registry, ANEW)).cache(&cache).start();
+    for fault in [
+        Fault::WrongByte,
+        Fault::Body(wrong),
+        Fault::Body(vec![0x1f, 0x8b]),
+        Fault::Status(404),
+    ] {
+        registry.behave();
+        registry.fault("/blobs/", fault.clone());
+        later();
+        assert_eq!(names(&service.listing()), [""; 0], "{fault:?}");
+    }
+    assert_eq!(cached(&cache, "sums"), [""; 0]);
+    registry.behave();
+    later();
+    assert_eq!(names(&service.listing()), ["hello-v1.tar.gz"]);
+}
+
+#[test]
+fn a_layer_whose_connection_breaks_is_gone_on_with() {
+    let hello = images(1);
+    let registry = Registry::with_hello(hello.clone());
+    let expected = Setup::new(settings(&registry, ""))
+        .own_cache()
+        .start()
+        .listing();
+    let registry = Registry::with_hello(hello);
+    registry.fault_times(3, "/blobs/", Fault::CutAfter(50));
+    let service = Setup::new(settings(&registry, "")).own_cache().start();
+    assert_eq!(service.listing(), expected);
+    assert!(
+        !service
+            .log
+            .with(&["layer sha256:", "going on from there"])
+            .is_empty()
+    );
+}
+
+#[test]
+fn it_is_finished_when_nobody_waits_any_more_and_the_service_stays_for_it() {
+    let registry = Registry::with_hello(images(1));
+    registry.fault("/blobs/", Fault::Drip(10_000, Duration::from_millis(100)));
+    let cache = Folder::new();
+    let idle = settings(&registry, "idle-timeout-sec = 0.2\n");
+    let mut service = Setup::new(idle).cache(&cache).start();
+    let mut client = std::net::TcpStream::connect(service.address).unwrap();
+    let request = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.write_all(request).unwrap();
+    eventually("it is begun", || !cached(&cache, "tmp").is_empty());
+    drop(client);
+    thread::sleep(Duration::from_millis(500));
+    assert!(service.is_running(), "it left with work to do");
+    let status = service.wait(Duration::from_secs(10)).expect("it stays");
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(cached(&cache, "made").len(), 1);
+    check_made(&cache);
+}
+
+#[test]
+fn a_kill_while_it_is_made_leaves_nothing_wrong() {
+    let hello = images(2);
+    let registry = Registry::with_hello(hello.clone());
+    let expected = Setup::new(settings(&registry, ""))
+        .own_cache()
+        .start()
+        .listing();
+    let registry = Registry::with_hello(hello);
+    registry.fault("/blobs/", Fault::Drip(20_000, Duration::from_millis(5)));
+    let cache = Folder::new();
+    for milliseconds in [5, 10, 15, 20, 25, 30, 40, 50, 60, 80] {
+        let mut service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        let address = service.address;
+        let client = thread::spawn(move || try_request(address, "GET", "/hello/SHA256SUMS", &[]));
+        thread::sleep(Duration::from_millis(milliseconds));
+        service.kill();
+        drop(client.join());
+        check_made(&cache);
+        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        assert_eq!(
+            service.listing(),
+            expected,
+            "killed after {milliseconds} ms"
+        );
+        check_made(&cache);
+        if milliseconds % 10 == 0 {
+            for part in ["made", "sums"] {
+                fs::remove_dir_all(cache.path().join(part)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_the_reason() {
+    let mut hello = images(1);
+    hello.oras_push("v1", "hello.raw", b"image");
+    let registry = Registry::with_hello(hello);
+    for unusable in ["/proc", "/dev/null"] {
+        let service = Setup::new(settings(&registry, ""))
+            .env("CACHE_DIRECTORY", Path::new(unusable))
+            .start();
+        assert_eq!(names(&service.listing()), ["hello-v1.raw"]);
+        let left_out = service.log.with(&["v0 left out: ", unusable]);
+        assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
+    }
+}
+
+#[test]
+fn other_repositories_are_listed_while_one_is_flattened() {
+    let registry = Registry::with_hello(images(1));
+    let (other, listing) = versions(1);
+    registry.put("other", other);
+    registry.fault(
+        "GET /v2/hello/blobs/",
+        Fault::Drip(10_000, Duration::from_millis(100)),
+    );
+    let service = Setup::new(settings(&registry, "")).own_cache().start();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| service.listing());
+        thread::sleep(Duration::from_millis(200));
+        let started = Instant::now();
+        let response = service.get("/other/SHA256SUMS");
+        assert_eq!(response.text(), listing.replace("hello-", "other-"));
+        assert!(
+            started.elapsed() < Duration::from_millis(700),
+            "{:?}",
+            started.elapsed()
+        );
+        assert_eq!(names(&first.join().unwrap()), ["hello-v0.tar.gz"]);
+    });
+}
