@@ -12,6 +12,7 @@ use crate::address::{Address, Asked, View};
 use crate::architecture::Architecture;
 use crate::artifact::Content;
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::http::{Answer, Body, Request};
 use crate::listing::File;
 use crate::name::FileName;
@@ -238,6 +239,8 @@ impl Service {
             }
             Content::Blob => {}
         }
+        // What comes now is for this client alone; the listing was for others, too.
+        let _watch = hangup::watch();
         if snapshot.blobs == Blobs::Redirect
             && let Some(url) = source.blob_url(digest)?
         {

@@ -30,6 +30,8 @@ pub enum Error {
     BadRequest { status: u16, why: String },
     /// As many clients as we serve at once are being served.
     Full { limit: usize },
+    /// Nobody waits for the answer any more.
+    ClientGone,
 
     /// No connection to the registry: refused, no such host, no route, bad certificate.
     Unreachable { url: String, cause: Cause },
@@ -158,6 +160,8 @@ impl Error {
             Error::NotOffered { .. } | Error::Missing { .. } | Error::BadImage { .. } => 404,
             Error::MethodNotAllowed { .. } => 405,
             Error::BadRequest { status, .. } => *status,
+            // nginx's number for it, which nobody is there to get.
+            Error::ClientGone => 499,
             Error::File { .. }
             | Error::NoCache
             | Error::BadSettings { .. }
@@ -256,6 +260,7 @@ impl fmt::Display for Error {
             Error::Full { limit } => {
                 write!(f, "{limit} clients are being served, which is the limit")
             }
+            Error::ClientGone => f.write_str("the client went away"),
             Error::Unreachable { url, .. } => {
                 write!(
                     f,
@@ -443,6 +448,7 @@ impl StdError for Error {
             | Error::MethodNotAllowed { .. }
             | Error::BadRequest { .. }
             | Error::Full { .. }
+            | Error::ClientGone
             | Error::TooSlow { .. }
             | Error::Busy { .. }
             | Error::Failing { .. }

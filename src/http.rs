@@ -6,11 +6,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Header, Response};
 
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::name::Host;
 use crate::payload::Verified;
 
@@ -129,7 +131,7 @@ impl Answer {
 
 /// A client's connection.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     /// What came and is not used yet; the beginning of the next request, when a client is in a hurry.
     received: Vec<u8>,
 }
@@ -141,9 +143,14 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         Ok(Self {
-            stream,
+            stream: Arc::new(stream),
             received: Vec::new(),
         })
+    }
+
+    /// What the calling thread does from now on is for this client.
+    pub fn take_over(&self) {
+        hangup::work_for(&self.stream);
     }
 
     /// The next request; `None` when the client closed the connection or said nothing for too long.
@@ -187,7 +194,7 @@ impl Connection {
         self.stream.set_read_timeout(Some(left))?;
         let filled = self.received.len();
         self.received.resize(MAX_HEAD, 0);
-        let result = self.stream.read(&mut self.received[filled..]);
+        let result = (&*self.stream).read(&mut self.received[filled..]);
         self.received
             .truncate(filled + result.as_ref().map_or(0, |n| *n));
         match result {
@@ -199,7 +206,7 @@ impl Connection {
     /// Sends an answer. True when the client may ask again on this connection.
     pub fn answer(&mut self, request: &Request, answer: Answer) -> Result<bool, Interrupted> {
         let keeps_alive = request.keeps_alive && !request.has_body;
-        write_answer(&mut self.stream, request, answer, keeps_alive)?;
+        write_answer(&mut &*self.stream, request, answer, keeps_alive)?;
         Ok(keeps_alive)
     }
 
@@ -218,7 +225,7 @@ impl Connection {
     /// The same without waiting for anything: for a client that there is no thread for.
     pub fn turn_away(mut self, error: &Error) {
         if self.stream.set_nonblocking(true).is_ok() {
-            let _ = self.stream.read(&mut [0; MAX_HEAD]); // what there is of a request, most often all
+            let _ = (&*self.stream).read(&mut [0; MAX_HEAD]); // what there is of a request, most often all
             self.tell(error);
         }
     }
@@ -234,7 +241,7 @@ impl Connection {
             has_body: false,
         };
         // A client that went away need not be told.
-        let _ = write_answer(&mut self.stream, &request, Answer::error(error), false);
+        let _ = write_answer(&mut &*self.stream, &request, Answer::error(error), false);
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 }
@@ -319,9 +326,10 @@ fn write_answer(
         Body::SizeOnly(_) => stream.write_all(&bytes).map_err(Interrupted::Client),
         Body::Blob(mut blob, size) => {
             stream.write_all(&bytes).map_err(Interrupted::Client)?;
+            let _watch = hangup::watch();
             let mut buffer = vec![0; BUFFER.min(usize::try_from(size).unwrap_or(BUFFER))];
             loop {
-                match blob.fill(&mut buffer).map_err(Interrupted::Body)? {
+                match blob.fill(&mut buffer).map_err(interrupted)? {
                     0 => return Ok(()),
                     n => stream
                         .write_all(&buffer[..n])
@@ -355,6 +363,15 @@ fn head(request: &Request, answer: &Answer, keeps_alive: bool) -> Vec<u8> {
         head.extend_from_slice(b"Connection: close\r\n\r\n");
     }
     head
+}
+
+/// Whose fault it is that there is no more of a body.
+fn interrupted(error: Error) -> Interrupted {
+    if hangup::is_gone() {
+        Interrupted::Client(hangup::error())
+    } else {
+        Interrupted::Body(error)
+    }
 }
 
 /// Text that is safe in a header: printable ASCII, and not too long.

@@ -13,6 +13,7 @@ mod cli;
 mod compatible;
 mod digest;
 mod error;
+mod hangup;
 mod http;
 mod inside;
 mod inspect;

@@ -202,6 +202,7 @@ fn welcome(stream: TcpStream, service: &Arc<Service>, open: &Arc<AtomicUsize>) {
 
 /// Answers one request after the other, until either side has enough.
 fn converse(mut connection: Connection, service: &Service) {
+    connection.take_over();
     loop {
         let request = match connection.request() {
             Ok(Some(request)) => request,
@@ -212,10 +213,14 @@ fn converse(mut connection: Connection, service: &Service) {
             }
         };
         let started = Instant::now();
-        let answer = service
-            .answer(&request)
-            .unwrap_or_else(|error| refusal(&request, &error));
         let Request { method, target, .. } = &request;
+        let answer = match service.answer(&request) {
+            Ok(answer) => answer,
+            Err(Error::ClientGone) => {
+                return info!("{method} {target}: client went away before there was an answer");
+            }
+            Err(error) => refusal(&request, &error),
+        };
         let status = answer.status;
         match connection.answer(&request, answer) {
             Ok(keeps_alive) => {

@@ -5,12 +5,12 @@
 //! a number of tries but by time without progress.
 
 use std::io::{self, Read};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use log::warn;
 
 use crate::error::{Error, Result};
+use crate::hangup;
 
 /// How long nothing may come before it is given up. systemd-pull waits about as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,6 +58,9 @@ impl<O: Origin> Resumed<O> {
 
     /// Opens it again where it broke off, as often as it takes.
     fn reopen(&mut self, why: &str) -> io::Result<()> {
+        if hangup::is_gone() {
+            return Err(hangup::error());
+        }
         warn!(
             "{}: broke off after {} of {} bytes, going on from there: {why}",
             self.what, self.taken, self.size
@@ -69,7 +72,9 @@ impl<O: Origin> Resumed<O> {
                     format!("nothing more came for a minute: {why}"),
                 ));
             }
-            thread::sleep(self.pause);
+            if !hangup::pause(self.pause) {
+                return Err(hangup::error());
+            }
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             match self.origin.open(self.taken) {
                 Ok(body) => {

@@ -1,6 +1,6 @@
 //! HTTP to registries: one request at a time, with the right certificates, and its redirects.
 //!
-//! The only user of ureq. What an answer means is for the callers to say.
+//! What an answer means is for the callers to say.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,11 +13,13 @@ use log::{debug, warn};
 use rustls::AlertDescription;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, Timeout};
 
 use super::certs::{CertificateDirectories, HostCertificates, Pem};
-use super::url;
+use super::{transport, url};
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::lock::lock;
 use crate::name::Host;
 
@@ -462,11 +464,15 @@ fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
     } else {
         builder.proxy(None)
     };
-    builder.build().new_agent()
+    let resolver = DefaultResolver::default();
+    Agent::with_parts(builder.build(), transport::connector(), resolver)
 }
 
 /// What a failed request means.
 fn failure(url: &str, error: ureq::Error) -> Error {
+    if hangup::is_gone() {
+        return Error::ClientGone;
+    }
     let url = url::without_query(url).to_owned();
     match error {
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
@@ -552,6 +558,9 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
 
 /// What a body that broke off means. ureq wraps its own errors in an io::Error there.
 pub(super) fn read_failure(url: &str, error: io::Error) -> Error {
+    if hangup::is_gone() {
+        return Error::ClientGone;
+    }
     let url = url::without_query(url).to_owned();
     match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {

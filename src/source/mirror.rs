@@ -17,6 +17,7 @@ use super::upstream::Upstream;
 use super::{BlobRequest, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::lock::lock;
 use crate::manifest::Descriptor;
 use crate::name::{Host, Repository, Tag};
@@ -134,6 +135,8 @@ impl Mirrored {
             }
             match ask(mirror) {
                 Ok(found) => return Ok(found),
+                // Nobody's fault, and nobody waits for the next one.
+                Err(Error::ClientGone) => return Err(Error::ClientGone),
                 Err(error) => self.note_failure(mirror, &error),
             }
         }
@@ -272,7 +275,10 @@ impl<R: Read> Read for Watched<R> {
         }
         let has_broken =
             result.is_err() || (matches!(result, Ok(0)) && self.left > 0 && !buffer.is_empty());
-        if has_broken && let Some((upstream, host)) = &self.mirror {
+        if has_broken
+            && !hangup::is_gone()
+            && let Some((upstream, host)) = &self.mirror
+        {
             upstream.rest(host);
         }
         result

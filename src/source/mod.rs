@@ -14,6 +14,7 @@ pub mod layout;
 mod mirror;
 mod registries_conf;
 mod registry;
+mod transport;
 mod upstream;
 mod url;
 

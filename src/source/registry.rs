@@ -8,7 +8,6 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,6 +23,7 @@ use super::url::next_page;
 use super::{BlobRequest, Part, Reference, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::name::{Host, Repository, Tag};
 
@@ -545,7 +545,9 @@ pub(super) fn with_retries<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<
             _ => return Err(error),
         };
         debug!("trying again in {wait:?}: {}", error.line());
-        thread::sleep(wait);
+        if !hangup::pause(wait) {
+            return Err(Error::ClientGone);
+        }
         pause *= 2;
     }
     attempt()

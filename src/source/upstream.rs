@@ -12,6 +12,7 @@ use super::credentials::Keyring;
 use super::mirror::Mirrored;
 use super::registries_conf::Registries;
 use crate::error::Result;
+use crate::hangup;
 use crate::lock::lock;
 use crate::name::{Host, Repository};
 use crate::settings::Settings;
@@ -71,7 +72,10 @@ impl Upstream {
                     (true, Some(true)) => false,
                     (false, Some(true)) => self.client.speaks_tls(host),
                 };
-                lock(&self.speaks_tls).insert(key, found);
+                // A try that was given up has shown nothing.
+                if !hangup::is_gone() {
+                    lock(&self.speaks_tls).insert(key, found);
+                }
                 found
             }
         };

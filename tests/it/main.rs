@@ -31,6 +31,7 @@ mod dialects;
 mod downloads;
 mod edges;
 mod flatten;
+mod hangups;
 mod hostile;
 mod idle;
 mod inside;

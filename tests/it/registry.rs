@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
@@ -175,7 +176,8 @@ impl Registry {
                 state.open.fetch_add(1, SeqCst);
                 thread::spawn(move || {
                     // An error is the client's way to say that it has read enough.
-                    let _ = speak(&stream, tls).and_then(|secured| serve(&state, secured, address));
+                    let _ = speak(&stream, tls)
+                        .and_then(|secured| serve(&state, secured, &stream, address));
                     let _ = stream.shutdown(Shutdown::Both);
                     state.open.fetch_sub(1, SeqCst);
                 });
@@ -454,7 +456,12 @@ fn speak(stream: &TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Box<d
     Ok(Box::new(StreamOwned::new(connection, stream)))
 }
 
-fn serve(state: &State, stream: Box<dyn Stream>, address: SocketAddr) -> io::Result<()> {
+fn serve(
+    state: &State,
+    stream: Box<dyn Stream>,
+    socket: &TcpStream,
+    address: SocketAddr,
+) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some(request) = Request::read(&mut reader)? {
         let now = state.in_flight.fetch_add(1, SeqCst) + 1;
@@ -473,7 +480,7 @@ fn serve(state: &State, stream: Box<dyn Stream>, address: SocketAddr) -> io::Res
             apply(&mut draft, fault, &request, address);
         }
         // Nobody may count this request as under way once its last byte has left.
-        let result = write(&draft, &request, reader.get_mut(), || {
+        let result = write(&draft, &request, reader.get_mut(), socket, || {
             state.in_flight.fetch_sub(1, SeqCst);
         });
         if !result? {
@@ -649,9 +656,13 @@ fn write(
     draft: &Draft,
     request: &Request,
     stream: &mut dyn Stream,
+    socket: &TcpStream,
     done: impl FnOnce(),
 ) -> io::Result<bool> {
-    thread::sleep(draft.delay);
+    if !draft.delay.is_zero() && is_closed_within(socket, draft.delay) {
+        done();
+        return Ok(false);
+    }
     if let Some(raw) = &draft.raw {
         done();
         stream.write_all(raw)?;
@@ -695,7 +706,7 @@ fn write(
         done();
         stream.write_all(&[head.as_bytes(), &body[..bytes]].concat())?;
         stream.flush()?;
-        thread::sleep(Duration::from_secs(120));
+        is_closed_within(socket, Duration::from_secs(120));
         return Ok(false);
     }
     let sent = &body[..draft.cut_after.unwrap_or(body.len()).min(body.len())];
@@ -711,6 +722,13 @@ fn write(
         stream.write_all(&[head.as_bytes(), sent].concat())?;
     }
     Ok(draft.cut_after.is_none() && draft.has_length && !has("Content-Length"))
+}
+
+/// Waits so long, or until the other side closes the connection.
+fn is_closed_within(socket: &TcpStream, time: Duration) -> bool {
+    let mut ends = [PollFd::new(socket, PollFlags::RDHUP)];
+    let time = Timespec::try_from(time).unwrap();
+    poll(&mut ends, Some(&time)).is_ok_and(|count| count > 0)
 }
 
 /// The digest of these bytes, as the header spells it; for the tests that lie about it.

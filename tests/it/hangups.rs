@@ -1,0 +1,150 @@
+//! Clients that go away: nobody works on for them.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Connection;
+use crate::downloads::{noise, one_image};
+use crate::listings::{settings, versions};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{Service, Setup, eventually};
+use crate::tls::Authority;
+
+const GET: &[u8] = b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Closes a client's connection and says how long the registry was still being asked.
+fn hang_up(client: Connection, registry: &Registry, others: usize) -> Duration {
+    drop(client);
+    let begin = Instant::now();
+    eventually("the registry is let go", || {
+        registry.open_connections() <= others
+    });
+    begin.elapsed()
+}
+
+/// Asks for the image and waits until the registry has been asked for it.
+fn ask(service: &Service, registry: &Registry) -> Connection {
+    let mut client = Connection::open(service.address);
+    client.send(GET).unwrap();
+    eventually("the blob is asked for", || {
+        count(&registry.take_requests(), "/blobs/") > 0
+    });
+    client
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_request_to_a_silent_registry() {
+    let image = noise(300_000);
+    let authority = Authority::new();
+    for (fault, why) in [
+        (Fault::StallAfter(200_000), "in the middle of the blob"),
+        (Fault::StallAfter(0), "after the head"),
+        (Fault::Delay(Duration::from_secs(100)), "before the head"),
+        (
+            Fault::Drip(1, Duration::from_millis(100)),
+            "while a byte comes now and then",
+        ),
+    ] {
+        for with_tls in [false, true] {
+            let tls = with_tls.then(|| authority.server(&["127.0.0.1"]));
+            let registry = Registry::on("127.0.0.1:0", tls);
+            registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
+            let mut setup = Setup::new(settings(&registry, ""));
+            if with_tls {
+                setup = setup.certificate(registry.address, "ca.crt", &authority.pem());
+            }
+            let service = setup.start();
+            service.listing();
+            let others = registry.open_connections().saturating_sub(1);
+            registry.fault("/blobs/", fault.clone());
+            let client = ask(&service, &registry);
+            let took = hang_up(client, &registry, others);
+            assert!(took < LIMIT, "{why}, TLS: {with_tls}: {took:?}");
+            // Long enough for a second try, if there were one.
+            std::thread::sleep(Duration::from_millis(500));
+            let again = count(&registry.take_requests(), "/blobs/");
+            assert_eq!(again, 0, "{why}, TLS: {with_tls}: asked again");
+            let lines = service.log.with(&["client went away"]);
+            assert_eq!(lines.len(), 1, "{why}: {:?}", service.log.lines());
+            assert!(lines[0].starts_with("GET /hello/hello-v1.raw: "));
+            let trouble = service.log.lines();
+            let is_trouble =
+                |line: &&String| line.starts_with("warning") || line.starts_with("error");
+            assert_eq!(trouble.iter().find(is_trouble), None, "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_waits_between_two_tries() {
+    let registry = one_image(&noise(300_000));
+    let service = Service::start(settings(&registry, ""));
+    service.listing();
+    // It is waited out before the head, …
+    registry.fault("/blobs/", Fault::Status(503));
+    registry.fault(
+        "/blobs/",
+        Fault::Header("Retry-After", Some("8".to_owned())),
+    );
+    let client = ask(&service, &registry);
+    drop(client);
+    assert_eq!(service.log.with(&["client went away"]).len(), 1);
+    // … and in the middle, when nobody is there any more.
+    registry.behave();
+    registry.fault_times(1, "/blobs/", Fault::CutAfter(200_000));
+    registry.fault("/blobs/", Fault::StatusOfARange(500));
+    let service = Service::start(settings(&registry, ""));
+    service.listing();
+    let client = ask(&service, &registry);
+    let mut tries = 0;
+    eventually("it is tried again", || {
+        tries += count(&registry.take_requests(), "/blobs/");
+        tries > 2
+    });
+    drop(client);
+    std::thread::sleep(LIMIT);
+    registry.take_requests();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    assert_eq!(service.log.with(&["client went away"]).len(), 1);
+}
+
+#[test]
+fn a_mirror_is_not_blamed_for_a_client_that_went_away() {
+    let image = noise(300_000);
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    mirror.fault_times(1, "/blobs/", Fault::StallAfter(200_000));
+    let conf = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        registry.address, mirror.address
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    service.listing();
+    let client = ask(&service, &mirror);
+    drop(client);
+    assert_eq!(service.log.with(&["client went away"]).len(), 1);
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    let response = service.get("/hello/hello-v1.raw");
+    assert!(response.whole && response.body == image);
+    assert_eq!(count(&mirror.take_requests(), "/blobs/"), 1);
+}
+
+#[test]
+fn a_listing_is_made_to_its_end_for_whoever_waits_too() {
+    let (hello, listing) = versions(3);
+    let registry = Registry::with_hello(hello);
+    registry.fault_times(1, "/tags/list", Fault::Delay(Duration::from_millis(1500)));
+    let service = Service::start(settings(&registry, ""));
+    let mut first = Connection::open(service.address);
+    first
+        .send(b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    eventually("the tags are asked for", || {
+        count(&registry.take_requests(), "/tags/list") > 0
+    });
+    drop(first);
+    assert_eq!(service.listing(), listing);
+    assert_eq!(count(&registry.take_requests(), "/tags/list"), 0);
+}
