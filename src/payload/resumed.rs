@@ -67,10 +67,7 @@ impl<O: Origin> Resumed<O> {
         );
         loop {
             if self.last_progress.elapsed() + self.pause >= self.patience {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("nothing more came for a minute: {why}"),
-                ));
+                return Err(given_up(why));
             }
             if !hangup::pause(self.pause) {
                 return Err(hangup::error());
@@ -105,7 +102,13 @@ impl<O: Origin> Read for Resumed<O> {
                     self.barren_ends = 0;
                     return Ok(n);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // One that is being skipped forward says so after each piece.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    if self.last_progress.elapsed() >= self.patience {
+                        return Err(given_up("what is known already comes too slowly"));
+                    }
+                    continue;
+                }
                 Err(error) => error,
             };
             if failure.kind() == io::ErrorKind::UnexpectedEof {
@@ -117,6 +120,11 @@ impl<O: Origin> Read for Resumed<O> {
             self.reopen(&failure.to_string())?;
         }
     }
+}
+
+fn given_up(why: &str) -> io::Error {
+    let message = format!("nothing more came for a minute: {why}");
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 /// Is it worth another try? A registry that answers no will say no again.
@@ -217,6 +225,37 @@ mod tests {
         resumed.read_to_end(&mut arrived).unwrap();
         assert_eq!(arrived.len(), 10);
         assert_eq!(tries.load(Ordering::SeqCst), 1 + BARREN_ENDS as usize);
+    }
+
+    /// Gives a little, then breaks; from then on it only ever skips.
+    struct Skipping;
+
+    impl Origin for Skipping {
+        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
+            match from {
+                0 => Ok(Box::new((&[7; 5][..]).chain(Broken))),
+                _ => Ok(Box::new(Slow)),
+            }
+        }
+    }
+
+    struct Slow;
+
+    impl Read for Slow {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(10));
+            Err(io::ErrorKind::Interrupted.into())
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_skipped_only_so_long() {
+        let mut resumed = Resumed::open(Skipping, "blob".into(), 10).unwrap();
+        resumed.patience = Duration::from_secs(1);
+        let started = Instant::now();
+        let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() < Duration::from_secs(2));
     }
 
     #[test]

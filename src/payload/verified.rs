@@ -4,9 +4,14 @@
 //! digest is right, so a client that got them all got the right ones.
 
 use std::io::{self, Read};
+use std::time::{Duration, Instant};
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
+
+/// How long a buffer may fill before what there is goes on: a client of a slow registry has patience
+/// for a minute without a byte, and the source as much.
+const FILLING: Duration = Duration::from_secs(1);
 
 /// Reads a blob of known size and digest.
 pub struct Verified<R> {
@@ -32,7 +37,8 @@ impl<R: Read> Verified<R> {
         }
     }
 
-    /// Fills the buffer, or takes what is left if that is less. `Ok(0)` only at the end.
+    /// Fills the buffer, or takes what is left if that is less, or what comes within a moment. `Ok(0)`
+    /// only at the end.
     ///
     /// The call that takes the last bytes fails when they are wrong.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
@@ -40,17 +46,19 @@ impl<R: Read> Verified<R> {
         let want = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let mut filled = 0;
+        let (mut filled, started) = (0, Instant::now());
         while filled < want {
             match self.inner.read(&mut buffer[filled..want]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
+                Ok(0) => return Err(self.broken(filled, None)),
+                Ok(n) => {
+                    filled += n;
+                    if started.elapsed() >= FILLING {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.broken(filled, Some(error))),
             }
-        }
-        if filled < want {
-            return Err(self.broken(filled, None));
         }
         self.hasher.update(&buffer[..filled]);
         self.taken += filled as u64;
@@ -149,6 +157,25 @@ mod tests {
                 assert_eq!(arrived, bytes, "{size} in pieces of {piece}");
             }
         }
+    }
+
+    #[test]
+    fn what_comes_slowly_goes_on_before_the_buffer_is_full() {
+        struct Slow(u8);
+        impl Read for Slow {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                std::thread::sleep(Duration::from_millis(400));
+                buffer[0] = self.0;
+                self.0 += 1;
+                Ok(1)
+            }
+        }
+        let bytes: Vec<u8> = (0..5).collect();
+        let mut verified = Verified::new(Slow(0), "blob".into(), Digest::of(&bytes), 5);
+        let mut buffer = [0; 8];
+        assert_eq!(verified.fill(&mut buffer).unwrap(), 3);
+        assert_eq!(verified.fill(&mut buffer).unwrap(), 2);
+        assert_eq!(verified.fill(&mut buffer).unwrap(), 0);
     }
 
     #[test]

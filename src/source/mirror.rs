@@ -127,10 +127,13 @@ impl Mirrored {
 
     /// Asks for something that a digest names: mirrors in their order, then the registry itself.
     fn by_digest<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
+        let mut resting = Vec::new();
         for (mirror, role) in &self.mirrors {
-            if !matches!(role, Role::Mirror { digests: true, .. })
-                || self.upstream.is_resting(mirror.host())
-            {
+            if !matches!(role, Role::Mirror { digests: true, .. }) {
+                continue;
+            }
+            if self.upstream.is_resting(mirror.host()) {
+                resting.push(mirror);
                 continue;
             }
             match ask(mirror) {
@@ -140,7 +143,13 @@ impl Mirrored {
                 Err(error) => self.note_failure(mirror, &error),
             }
         }
-        ask(&self.primary)
+        let error = match ask(&self.primary) {
+            Err(error) if is_down(&error) => error,
+            answer => return answer,
+        };
+        // Where nobody else is left, one that has failed is better than none.
+        let found = resting.into_iter().find_map(|mirror| ask(mirror).ok());
+        found.ok_or(error)
     }
 
     /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.

@@ -16,7 +16,7 @@ use log::debug;
 use serde::Deserialize;
 
 use super::auth::{Door, Session};
-use super::client::{Method, Reply, Request, is_redirect, read_failure, reason};
+use super::client::{Method, Reply, Request, is_redirect, reason};
 use super::registries_conf::Endpoint;
 use super::upstream::Upstream;
 use super::url::next_page;
@@ -271,7 +271,7 @@ impl Registry {
     }
 
     /// The blob from one of its bytes on. Ranges are closed, for some refuse open ones; those who
-    /// ignore them are read from the start and skipped forward.
+    /// ignore them are read from the start and skipped forward, while the body is read.
     pub(super) fn blob(
         &self,
         digest: Digest,
@@ -287,10 +287,10 @@ impl Registry {
             return Ok(Box::new(reply.into_reader()));
         }
         check_length(&reply, size)?;
-        let mut body = reply.into_reader();
-        io::copy(&mut body.by_ref().take(from), &mut io::sink())
-            .map_err(|error| read_failure(&url, error))?;
-        Ok(Box::new(body))
+        Ok(Box::new(Skipping {
+            inner: reply.into_reader(),
+            left: from,
+        }))
     }
 
     /// Some of a blob. The body is read to its end, so that its connection serves the next range too.
@@ -460,6 +460,32 @@ fn check_length(reply: &Reply, expected: u64) -> Result<()> {
             expected,
             found,
         }),
+    }
+}
+
+/// A body whose beginning is known already.
+///
+/// After each piece of that it says `Interrupted`: readers who have a limit to their patience can look
+/// at their clock, and those who have none try again as they always do.
+struct Skipping<R> {
+    inner: R,
+    /// How much is still known.
+    left: u64,
+}
+
+impl<R: Read> Read for Skipping<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return self.inner.read(buffer);
+        }
+        let want = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        match self.inner.read(&mut buffer[..want])? {
+            0 => Ok(0),
+            n => {
+                self.left -= n as u64;
+                Err(io::ErrorKind::Interrupted.into())
+            }
+        }
     }
 }
 
@@ -668,6 +694,29 @@ fn parse_tags(json: &[u8]) -> Result<ParsedTags, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_skipped_is_interrupted_after_each_piece() {
+        let mut body = Skipping {
+            inner: &b"0123456789"[..],
+            left: 7,
+        };
+        let mut buffer = [0; 4];
+        for _ in 0..2 {
+            let error = body.read(&mut buffer).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        }
+        assert_eq!(body.read(&mut buffer).unwrap(), 3);
+        assert_eq!(buffer[..3], *b"789");
+        assert_eq!(body.read(&mut buffer).unwrap(), 0);
+
+        let mut short = Skipping {
+            inner: &b"0123"[..],
+            left: 7,
+        };
+        let mut rest = Vec::new();
+        assert_eq!(short.read_to_end(&mut rest).unwrap(), 0);
+    }
 
     #[test]
     fn rows_t7_t8_and_t10_a_list_of_tags_keeps_its_tags() {

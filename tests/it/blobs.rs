@@ -534,3 +534,52 @@ fn row_b16_a_warning_is_logged_once_and_changes_nothing() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn a_file_is_one_body_over_any_number_of_cut_connections() {
+    // The same number of cuts as 256 MiB have where each connection brings 3 MiB.
+    let (piece, cuts) = (48 * KIB, 85);
+    let image = noise(piece * cuts + 1000);
+    let registry = one_image(&image);
+    registry.fault("/blobs/", Fault::CutAfter(piece));
+    let service = Service::start(settings(&registry, ""));
+    let begin = Instant::now();
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(ranges(&registry).len(), cuts + 1);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_mirror_that_breaks_off_goes_on_where_there_is_nobody_else() {
+    let image = noise(600 * KIB);
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    mirror.fault("/blobs/", Fault::CutAfter(100 * KIB));
+    let conf = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        registry.address, mirror.address
+    );
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    service.listing();
+    registry.fault("/blobs/", Fault::Raw(Vec::new()));
+    let begin = Instant::now();
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(ranges(&mirror).len(), 6);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_registry_that_is_restarted_in_the_middle_is_waited_for() {
+    let image = noise(300 * KIB);
+    let registry = one_image(&image);
+    registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+    let service = Service::start(settings(&registry, ""));
+    service.listing();
+    // What its front says meanwhile, more often than a request is tried; then it ignores ranges.
+    for status in [502, 503, 504] {
+        registry.fault_times(4, "/blobs/", Fault::StatusOfARange(status));
+    }
+    registry.fault("/blobs/", Fault::NoRange);
+    assert_whole(&download(&service), &image, "");
+}
