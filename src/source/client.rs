@@ -7,8 +7,10 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use log::{debug, warn};
 use rustls::AlertDescription;
 use ureq::http::{HeaderMap, StatusCode, header};
@@ -17,6 +19,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, Timeout};
 
 use super::certs::{CertificateDirectories, HostCertificates, Pem};
+use super::pace::Pace;
 use super::{transport, url};
 use crate::error::{Error, Result};
 use crate::hangup;
@@ -29,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two pieces of a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Assumed when a busy server names no time.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
 /// Warnings of registries that are logged; the next ones say hardly more.
@@ -107,6 +112,12 @@ impl Reply {
             .filter_map(|value| value.to_str().ok())
     }
 
+    /// How long a busy server wants to be left alone; `None` if it is not busy.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        let asked = || retry_after(self.header("retry-after")?, Timestamp::now());
+        matches!(self.status, 429 | 503).then(|| asked().unwrap_or(DEFAULT_WAIT))
+    }
+
     /// The body as it comes.
     pub(super) fn into_reader(self) -> Box<dyn Read + Send> {
         match self.body {
@@ -151,6 +162,7 @@ pub(super) struct Client {
     /// One for each way of speaking: most hosts share one, those with certificates have their own.
     agents: Mutex<HashMap<AgentKey, Agent>>,
     trusted_hosts: Vec<Host>,
+    pub(super) pace: Pace,
     /// What registries warned of so far.
     warnings: Mutex<HashSet<String>>,
 }
@@ -172,6 +184,7 @@ impl Client {
             parallel,
             agents: Mutex::default(),
             trusted_hosts,
+            pace: Pace::default(),
             warnings: Mutex::default(),
         }
     }
@@ -220,7 +233,8 @@ impl Client {
     /// One request and its answer; redirects are not followed.
     pub(super) fn send(&self, request: Request<'_>) -> Result<Reply> {
         let url = request.url;
-        let agent = self.agent_for(&host_of(url)?, request.unchecked)?;
+        let host = host_of(url)?;
+        let agent = self.agent_for(&host, request.unchecked)?;
         let mut builder = match request.method {
             Method::Get => agent.get(url),
             Method::Head => agent.head(url),
@@ -232,8 +246,10 @@ impl Client {
         if let Some((first, last)) = request.range {
             builder = builder.header(header::RANGE, format!("bytes={first}-{last}"));
         }
-        let answer = builder.call().map_err(|error| failure(url, error))?;
-        Ok(self.reply(&format!("{:?}", request.method), url, answer))
+        self.paced(&host, || {
+            let answer = builder.call().map_err(|error| failure(url, error))?;
+            Ok(self.reply(&format!("{:?}", request.method), url, answer))
+        })
     }
 
     /// Registries repeat their warnings with every answer.
@@ -252,14 +268,28 @@ impl Client {
         fields: &[(&str, &str)],
         unchecked: bool,
     ) -> Result<Reply> {
-        let agent = self.agent_for(&host_of(url)?, unchecked)?;
+        let host = host_of(url)?;
+        let agent = self.agent_for(&host, unchecked)?;
         let form = fields.iter().copied();
-        let answer = agent
-            .post(url)
-            .header(header::ACCEPT, "application/json")
-            .send_form(form)
-            .map_err(|error| failure(url, error))?;
-        Ok(self.reply("Post", url, answer))
+        self.paced(&host, || {
+            let answer = agent
+                .post(url)
+                .header(header::ACCEPT, "application/json")
+                .send_form(form)
+                .map_err(|error| failure(url, error))?;
+            Ok(self.reply("Post", url, answer))
+        })
+    }
+
+    /// Sends when the host may be asked, and notes how it took it.
+    fn paced(&self, host: &Host, send: impl FnOnce() -> Result<Reply>) -> Result<Reply> {
+        if !self.pace.wait(host) {
+            return Err(Error::ClientGone);
+        }
+        let sent = Instant::now();
+        let reply = send()?;
+        self.pace.note(host, sent, reply.wait());
+        Ok(reply)
     }
 
     fn reply(&self, method: &str, url: &str, answer: ureq::http::Response<Body>) -> Reply {
@@ -468,6 +498,17 @@ fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
     Agent::with_parts(builder.build(), transport::connector(), resolver)
 }
 
+/// `Retry-After`: seconds or a date (RFC 9110 §10.2.3).
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = rfc2822::parse(text).ok()?.timestamp();
+    // One that has passed means now.
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+}
+
 /// What a failed request means.
 fn failure(url: &str, error: ureq::Error) -> Error {
     if hangup::is_gone() {
@@ -643,6 +684,26 @@ mod tests {
             (&long, &long[..200]),
         ] {
             assert_eq!(error_message(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn row_b14_retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                retry_after(text, now),
+                seconds.map(Duration::from_secs),
+                "{text:?}"
+            );
         }
     }
 

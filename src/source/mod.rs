@@ -12,6 +12,7 @@ mod client;
 mod credentials;
 pub mod layout;
 mod mirror;
+mod pace;
 mod registries_conf;
 mod registry;
 mod transport;

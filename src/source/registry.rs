@@ -8,15 +8,14 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 use log::debug;
 use serde::Deserialize;
 
 use super::auth::{Door, Session};
 use super::client::{Method, Reply, Request, is_redirect, reason};
+use super::pace::MAX_WAIT;
 use super::registries_conf::Endpoint;
 use super::upstream::Upstream;
 use super::url::next_page;
@@ -31,10 +30,6 @@ use crate::name::{Host, Repository, Tag};
 const ATTEMPTS: u32 = 3;
 /// Before the second attempt; doubled before each one after it.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// Longest `Retry-After` that is waited out. sysupdate does not ask again, so a short one is.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(10);
-/// Assumed when a busy registry names no time.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Tags asked for at once. ECR refuses more than 1000.
 const PAGE: usize = 1000;
@@ -191,9 +186,44 @@ impl Registry {
         }
     }
 
+    /// Tries again what may pass: a broken connection, a fault on the other side, a short wait. Only
+    /// for GET and HEAD, which change nothing.
+    fn with_retries<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let pace = &self.upstream.client.pace;
+        let (begun, mut pause, mut failed) = (Instant::now(), FIRST_PAUSE, 0);
+        loop {
+            let answers = pace.answers();
+            let error = match attempt() {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let wait = match &error {
+                Error::Broken { .. } | Error::Failing { .. } => {
+                    failed += 1;
+                    jitter(pause)
+                }
+                // The wait itself is part of the next attempt, as of all other requests to the host.
+                Error::Busy { retry_after, .. } if begun.elapsed() + *retry_after <= MAX_WAIT => {
+                    // Others got through, so it is only us who ask too fast.
+                    failed += u32::from(pace.answers() == answers);
+                    Duration::ZERO
+                }
+                _ => return Err(error),
+            };
+            if failed >= ATTEMPTS {
+                return Err(error);
+            }
+            debug!("trying again in {wait:?}: {}", error.line());
+            if !hangup::pause(wait) {
+                return Err(Error::ClientGone);
+            }
+            pause *= 2;
+        }
+    }
+
     /// A small body and the head it came with.
     fn fetch_all(&self, url: &str, accept: &str, limit: u64) -> Result<Fetched> {
-        with_retries(|| {
+        self.with_retries(|| {
             let reply = self.fetch(Method::Get, url, accept, None)?;
             refuse_encoding(&reply)?;
             let links = reply.all("link").map(str::to_owned).collect();
@@ -250,7 +280,9 @@ impl Registry {
 
     pub(super) fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
         let url = self.manifest_url(Reference::Tag(tag))?;
-        match with_retries(|| self.fetch(Method::Head, &url, &manifest::ACCEPT.join(", "), None)) {
+        match self
+            .with_retries(|| self.fetch(Method::Head, &url, &manifest::ACCEPT.join(", "), None))
+        {
             // ECR, Red Hat's and Nexus send no such header; a sha512 is none we know by.
             Ok(reply) => Ok(reply
                 .header("docker-content-digest")
@@ -280,7 +312,7 @@ impl Registry {
     ) -> Result<Box<dyn Read + Send>> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let range = (from > 0).then(|| (from, size - 1));
-        let reply = with_retries(|| self.fetch(Method::Get, &url, "*/*", range))?;
+        let reply = self.with_retries(|| self.fetch(Method::Get, &url, "*/*", range))?;
         refuse_encoding(&reply)?;
         if reply.status == 206 {
             check_range(&reply, from, size - 1, size)?;
@@ -297,7 +329,7 @@ impl Registry {
     pub(super) fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let (first, last) = (range.start, range.end - 1);
-        let part = with_retries(|| {
+        let part = self.with_retries(|| {
             let reply = self.fetch(Method::Get, &url, "*/*", Some((first, last)))?;
             refuse_encoding(&reply)?;
             if reply.status != 206 {
@@ -330,7 +362,7 @@ impl Registry {
     pub(super) fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
         let url = self.url(&format!("blobs/{digest}"))?;
         // Asked once, so that a login is made; the body is not read.
-        drop(with_retries(|| self.fetch(Method::Get, &url, "*/*", None))?);
+        drop(self.with_retries(|| self.fetch(Method::Get, &url, "*/*", None))?);
         Ok(BlobRequest {
             url,
             authorization: self.session.header(),
@@ -342,12 +374,12 @@ impl Registry {
         let url = self.url(&format!("blobs/{digest}"))?;
         let length = |reply: &Reply| reply.header("content-length")?.parse().ok();
         // Not every registry knows HEAD for blobs, and fronts may leave the length out.
-        if let Ok(reply) = with_retries(|| self.fetch(Method::Head, &url, "*/*", None))
+        if let Ok(reply) = self.with_retries(|| self.fetch(Method::Head, &url, "*/*", None))
             && let Some(size) = length(&reply)
         {
             return Ok(size);
         }
-        let reply = with_retries(|| self.fetch(Method::Get, &url, "*/*", Some((0, 0))))?;
+        let reply = self.with_retries(|| self.fetch(Method::Get, &url, "*/*", Some((0, 0))))?;
         let total = match reply.status {
             206 => reply
                 .header("content-range")
@@ -424,7 +456,7 @@ impl Registry {
             range: None,
             unchecked: self.is_unchecked(),
         };
-        let reply = with_retries(|| self.ask(request, false))?;
+        let reply = self.with_retries(|| self.ask(request, false))?;
         if is_redirect(reply.status) {
             return self.upstream.client.redirect_target(&reply).map(Some);
         }
@@ -553,32 +585,6 @@ fn in_docker_hub(host: &Host, repository: Repository) -> Repository {
         .unwrap_or(repository)
 }
 
-/// Tries again what may pass: a broken connection, a fault on the other side, a short wait. Only for
-/// GET and HEAD, which change nothing.
-pub(super) fn with_retries<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..ATTEMPTS {
-        let error = match attempt() {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        let wait = match &error {
-            Error::Broken { .. } | Error::Failing { .. } => jitter(pause),
-            // Jittered, too: all workers are told to come back at the same moment.
-            Error::Busy { retry_after, .. } if *retry_after <= MAX_RETRY_AFTER => {
-                *retry_after + jitter(pause)
-            }
-            _ => return Err(error),
-        };
-        debug!("trying again in {wait:?}: {}", error.line());
-        if !hangup::pause(wait) {
-            return Err(Error::ClientGone);
-        }
-        pause *= 2;
-    }
-    attempt()
-}
-
 /// Between half and the whole of it, so that clients that failed together don't return together.
 fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
@@ -603,15 +609,11 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
             url,
             why: format!("status {}", reason(416)),
         },
-        status @ (429 | 503) => {
-            let header = reply.header("retry-after");
-            let retry_after = header.and_then(|text| retry_after(text, Timestamp::now()));
-            Error::Busy {
-                url,
-                status,
-                retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER),
-            }
-        }
+        status @ (429 | 503) => Error::Busy {
+            url,
+            status,
+            retry_after: reply.wait().unwrap_or_default(),
+        },
         // 499 and 522 are nginx's and Cloudflare's ways to say that something broke behind them.
         status @ (408 | 499 | 500 | 502 | 504 | 522) => Error::Failing { url, status },
         status => {
@@ -637,17 +639,6 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
 fn is_about_tls(message: &str) -> bool {
     message.contains("HTTP request to an HTTPS server")
         || message.contains("plain HTTP request was sent to HTTPS")
-}
-
-/// `Retry-After`: seconds or a date (RFC 9110 §10.2.3).
-fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = rfc2822::parse(text).ok()?.timestamp();
-    // One that has passed means now.
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
 /// An encoded body has another digest. Some fronts compress though they were asked not to.
@@ -745,26 +736,6 @@ mod tests {
             assert!(
                 (FIRST_PAUSE / 2..=FIRST_PAUSE).contains(&pause),
                 "{pause:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn row_b14_retry_after_is_seconds_or_a_date() {
-        let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
-        for (text, seconds) in [
-            ("7", Some(7)),
-            (" 0 ", Some(0)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
-            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
-            ("soon", None),
-            ("-1", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                retry_after(text, now),
-                seconds.map(Duration::from_secs),
-                "{text:?}"
             );
         }
     }

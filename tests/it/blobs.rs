@@ -450,6 +450,26 @@ fn row_b14_a_registry_that_stays_busy_is_passed_on_with_its_retry_after() {
 }
 
 #[test]
+fn row_b14_a_registry_that_allows_few_requests_a_second_is_listed_at_its_pace() {
+    for retry_after in [None, Some("1".to_owned())] {
+        let (hello, listing) = versions(80);
+        let registry = Registry::with_hello(hello);
+        registry.fault("/v2/", Fault::Header("Retry-After", retry_after));
+        registry.fault("/v2/", Fault::bucket(20.0, 4.0));
+        let service = Service::start(settings(&registry, ""));
+        let begin = Instant::now();
+        assert_eq!(service.listing(), listing);
+        let requests = registry.take_requests().len();
+        assert!(requests < 130, "{requests} requests");
+        assert!(
+            begin.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+}
+
+#[test]
 fn row_b15_what_may_pass_is_tried_three_times_and_the_rest_once() {
     for (status, tries) in [
         (408, 3),

@@ -16,7 +16,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -66,8 +66,44 @@ pub enum Fault {
     StallOfARange,
     /// The head names no length: the body ends with the connection.
     NoLength,
+    /// 429 for whoever comes when the bucket is empty.
+    Bucket(Arc<Mutex<Bucket>>),
     /// Who is not let in is refused, and no later fault works.
     Guard(Guard),
+}
+
+/// So many requests a second, and so many at once.
+#[derive(Debug)]
+pub struct Bucket {
+    rate: f64,
+    size: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let more = now.duration_since(self.filled).as_secs_f64() * self.rate;
+        self.filled = now;
+        self.tokens = (self.tokens + more).min(self.size);
+        let has_one = self.tokens >= 1.0;
+        if has_one {
+            self.tokens -= 1.0;
+        }
+        has_one
+    }
+}
+
+impl Fault {
+    pub fn bucket(rate: f64, size: f64) -> Self {
+        Fault::Bucket(Arc::new(Mutex::new(Bucket {
+            rate,
+            size,
+            tokens: size,
+            filled: Instant::now(),
+        })))
+    }
 }
 
 /// Lets in some requests and refuses the rest with challenges.
@@ -617,6 +653,11 @@ fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr
             }
         }
         Fault::NoLength => draft.has_length = false,
+        Fault::Bucket(bucket) => {
+            if !lock(&bucket).take() {
+                apply(draft, Fault::Status(429), request, address);
+            }
+        }
         Fault::Guard(_) => unreachable!("guards stand before the faults"),
     }
 }
