@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest that a client we refused is listened to, so that it reads why.
 const LINGER: Duration = Duration::from_millis(500);
 /// Piece by which a blob is passed on.
-const BUFFER: usize = 128 << 10;
+const BUFFER: usize = 64 << 10;
 /// Longest `X-Reason`. What registries say is in it, and clients have limits too.
 const MAX_REASON: usize = 1000;
 

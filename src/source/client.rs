@@ -38,6 +38,12 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 const MAX_REDIRECTS: usize = 5;
 /// Warnings of registries that are logged; the next ones say hardly more.
 const MAX_WARNINGS: usize = 100;
+/// What a connection reads at once, and the largest head of an answer. With TLS there are two of each:
+/// before it and behind it. All that 64 downloads hold must stay within 16 MiB (see `MAX_CONNECTIONS`
+/// in `serve.rs` and `BUFFER` in `http.rs`); ureq's own 128 KiB would make it 40.
+const INPUT_BUFFER: usize = 32 << 10;
+/// Room for the longest line of a request: the token.
+const OUTPUT_BUFFER: usize = 16 << 10;
 /// How much of an error's body is read: for its message, and to use the connection again.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 
@@ -483,6 +489,8 @@ fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
         // Redirects are followed by hand: ureq's rules look at the host and not at its port.
         .max_redirects(0)
         .max_redirects_will_error(false)
+        .input_buffer_size(INPUT_BUFFER)
+        .output_buffer_size(OUTPUT_BUFFER)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(HEAD_TIMEOUT))
         .timeout_per_read(Some(READ_TIMEOUT))

@@ -1,13 +1,19 @@
 //! The contract of DESIGN's edges: which status, an empty body, the reason in a header.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::client::{Connection, Response};
 use crate::content::Repository;
+use crate::downloads::noise;
 use crate::listings::{line, settings, versions};
 use crate::registry::{Fault, Registry};
-use crate::service::{Folder, Service, eventually};
+use crate::service::{Folder, Service, Setup, eventually};
+use crate::tls::Authority;
 
 fn hello() -> (Registry, Service) {
     let registry = Registry::with_hello(versions(2).0);
@@ -344,6 +350,65 @@ fn the_sixty_fifth_connection_is_told_at_once_to_come_again() {
     eventually("there is room again", || {
         service.get("/hello/SHA256SUMS").status == 200
     });
+}
+
+/// A client that reads the head of an answer and then nothing for a long time.
+fn slow_client(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // So that the kernel takes little for it, and the service feels how slow it is.
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    client
+        .write_all(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    client.read_exact(&mut [0; 500]).unwrap();
+    client
+}
+
+#[test]
+fn slow_clients_slow_only_themselves_and_take_little_memory() {
+    let image = noise(8 << 20);
+    let authority = Authority::new();
+    let tls = authority.server(&["127.0.0.1"]);
+    let registry = Registry::on("127.0.0.1:0", Some(tls));
+    registry.change(|hello| {
+        hello.oras_push("v1", "hello.raw", &image);
+        hello.oras_push("v2", "hello.raw", b"a small one");
+    });
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    service.listing();
+    let before = service.own_memory();
+    let mut clients: Vec<_> = (0..63).map(|_| slow_client(service.address)).collect();
+    // All of them stand still in the middle. The last one to come is served as if it were alone, …
+    let begin = Instant::now();
+    assert_eq!(service.get("/hello/hello-v2.raw").body, b"a small one");
+    assert!(
+        begin.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
+    eventually("its place is free", || service.threads() <= 64);
+    clients.push(slow_client(service.address));
+    // … and one more is told at once to come again. The quickest of some counts: this machine may be
+    // busy with other tests.
+    let quickest = (0..5).map(|_| {
+        let begin = Instant::now();
+        let response = service.get("/hello/hello-v2.raw");
+        assert_error(&response, 503, "full");
+        assert_eq!(response.header("retry-after"), Some("1"));
+        begin.elapsed()
+    });
+    let quickest = quickest.min().unwrap();
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+    // Buffers of 16 MiB, and the stacks of 64 threads, which are larger in a debug build.
+    let more = (service.own_memory() - before) / 1024;
+    assert!(more <= 26, "64 downloads take {more} MiB");
 }
 
 #[test]

@@ -352,6 +352,11 @@ impl Service {
         self.status_field("VmHWM:") / 1024
     }
 
+    /// The memory of its own that it has now, without the program itself, in KiB.
+    pub fn own_memory(&self) -> usize {
+        self.status_field("RssAnon:")
+    }
+
     pub fn threads(&self) -> usize {
         self.status_field("Threads:")
     }
