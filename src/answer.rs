@@ -21,6 +21,7 @@ use crate::payload::{Resumed, StoredBlob, Verified};
 use crate::settings::{Blobs, Settings};
 use crate::snapshot::{Directory, Snapshots};
 use crate::source::Upstream;
+use crate::visitor;
 
 /// The type of listings and checksums.
 const TEXT: &str = "text/plain";
@@ -57,6 +58,7 @@ impl Service {
 
     /// The answer to a request. An error is the caller's to log and to send.
     pub fn answer(&self, request: &Request) -> Result<Answer> {
+        visitor::check(request, &self.settings.hosts)?;
         if !matches!(request.method.as_str(), "GET" | "HEAD") {
             return Err(Error::MethodNotAllowed {
                 method: request.method.clone(),
@@ -183,10 +185,7 @@ impl Service {
         {
             return self.file(request, directory, &own);
         }
-        let host = request
-            .host
-            .as_ref()
-            .map_or("localhost:5001", |host| host.as_str());
+        let host = request.host.as_deref().unwrap_or("localhost:5001");
         let url_of = |digest| {
             let (name, _) = snapshot
                 .listing

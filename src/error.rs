@@ -24,6 +24,10 @@ pub enum Error {
     RegistryNotAllowed { host: String },
     /// There is nothing by that name.
     NotOffered { what: String, why: String },
+    /// The client calls us by a name that is not ours.
+    NotOurName { host: String },
+    /// A browser asks for a page that came from elsewhere.
+    CrossSite,
     /// Neither GET nor HEAD.
     MethodNotAllowed { method: String },
     /// The request's head could not be read; `status` says how.
@@ -150,6 +154,8 @@ impl Error {
         match self {
             Error::BadAddress { .. } => 400,
             Error::RegistryNotAllowed { .. }
+            | Error::NotOurName { .. }
+            | Error::CrossSite
             | Error::Denied { .. }
             | Error::NoLogin { .. }
             | Error::LoginRefused { .. }
@@ -253,6 +259,14 @@ impl fmt::Display for Error {
                  to allow it add it to 'allow' in /etc/sysext-oci-proxy/config.toml"
             ),
             Error::NotOffered { what, why } => write!(f, "{what} is not offered: {why}"),
+            Error::NotOurName { host } => write!(
+                f,
+                "this service is not called {host:?}; if it is, add that to 'hosts' in \
+                 /etc/sysext-oci-proxy/config.toml"
+            ),
+            Error::CrossSite => {
+                f.write_str("a web page from elsewhere asked for this, and its visitor did not")
+            }
             Error::MethodNotAllowed { method } => {
                 write!(f, "method {method:?} is not allowed, only GET and HEAD are")
             }
@@ -446,6 +460,8 @@ impl StdError for Error {
             | Error::RegistryNotAllowed { .. }
             | Error::NotOffered { .. }
             | Error::MethodNotAllowed { .. }
+            | Error::NotOurName { .. }
+            | Error::CrossSite
             | Error::BadRequest { .. }
             | Error::Full { .. }
             | Error::ClientGone

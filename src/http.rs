@@ -5,7 +5,7 @@
 //! end mark, so that a cut file looks whole (both measured with 0.12).
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,6 @@ use tiny_http::{HTTPVersion, Header, Response};
 
 use crate::error::{Error, Result};
 use crate::hangup;
-use crate::name::Host;
 use crate::payload::Verified;
 
 /// Largest head of a request.
@@ -38,8 +37,12 @@ pub struct Request {
     pub method: String,
     /// The target of the request line: path and query.
     pub target: String,
-    /// What the client calls us: `localhost:5001`.
-    pub host: Option<Host>,
+    /// What the client calls us, as it wrote it: `localhost:5001`. `None` if it does not say.
+    pub host: Option<String>,
+    /// The address of ours that it is connected to.
+    pub local: Option<IpAddr>,
+    /// A browser asks, for a page from another site that its visitor has not left for ours.
+    pub is_cross_site: bool,
     /// `Accept` names `text/html`: a person with a browser.
     pub wants_html: bool,
     /// The `x` of HTTP/1.x.
@@ -157,7 +160,8 @@ impl Connection {
     pub fn request(&mut self) -> Result<Option<Request>> {
         let deadline = Instant::now() + HEAD_TIMEOUT;
         loop {
-            if let Some((request, length)) = parse_head(&self.received)? {
+            if let Some((mut request, length)) = parse_head(&self.received)? {
+                request.local = self.stream.local_addr().ok().map(|address| address.ip());
                 self.received.drain(..length);
                 // Nobody who asks us has anything to tell.
                 if request.has_body && matches!(request.method.as_str(), "GET" | "HEAD") {
@@ -235,6 +239,8 @@ impl Connection {
             method: String::new(),
             target: String::new(),
             host: None,
+            local: None,
+            is_cross_site: false,
             wants_html: false,
             minor: 1,
             keeps_alive: false,
@@ -289,10 +295,22 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
     };
     let has_body = named("Transfer-Encoding").next().is_some()
         || named("Content-Length").any(|length| length.trim_ascii() != b"0");
+    let mut hosts = named("Host").map(|host| String::from_utf8_lossy(host).trim().to_owned());
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() {
+        // RFC 9112 §3.2: who looks at the first and who at the last would not be of one mind.
+        return Err(bad(400, "more than one Host"));
+    }
+    let (authority, target) = origin_form(target);
+    let host = authority.map(str::to_owned).or(host);
+    let host = host.filter(|host| !host.is_empty());
     let request = Request {
         method: method.to_owned(),
-        target: origin_form(target).to_owned(),
-        host: named("Host").find_map(|host| std::str::from_utf8(host).ok()?.trim().parse().ok()),
+        target: target.to_owned(),
+        host,
+        local: None,
+        is_cross_site: has_word("Sec-Fetch-Site", "cross-site")
+            && !(has_word("Sec-Fetch-Mode", "navigate") && has_word("Sec-Fetch-Dest", "document")),
         wants_html: has_word("Accept", "text/html"),
         minor,
         keeps_alive: minor == 1 && !has_word("Connection", "close"),
@@ -301,12 +319,17 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
     Ok(Some((request, length)))
 }
 
-/// The target without scheme and authority, which clients send when they take us for a proxy.
-fn origin_form(target: &str) -> &str {
+/// The target apart from scheme and authority, which clients send when they take us for a proxy. The
+/// authority counts instead of the Host then (RFC 9112 §3.2.2).
+fn origin_form(target: &str) -> (Option<&str>, &str) {
     let Some(rest) = target.strip_prefix("http://") else {
-        return target;
+        return (None, target);
     };
-    rest.find('/').map_or("/", |slash| &rest[slash..])
+    let (authority, target) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    (
+        Some(authority),
+        if target.is_empty() { "/" } else { target },
+    )
 }
 
 fn write_answer(
@@ -405,7 +428,9 @@ mod tests {
         let expected = Request {
             method: "GET".into(),
             target: "/k8s/SHA256SUMS".into(),
-            host: "localhost:5001".parse().ok(),
+            host: Some("localhost:5001".into()),
+            local: None,
+            is_cross_site: false,
             wants_html: false,
             minor: 1,
             keeps_alive: true,
@@ -438,6 +463,57 @@ mod tests {
             read("GET http://localhost:5001 HTTP/1.1\r\n\r\n").target,
             "/"
         );
+    }
+
+    #[test]
+    fn a_name_of_ours_is_in_the_target_or_in_the_host() {
+        let host = |head: &str| parse(head).unwrap().unwrap().0.host;
+        let both = "GET http://evil:80/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert_eq!(host(both).as_deref(), Some("evil:80"));
+        assert_eq!(
+            host("GET http://evil HTTP/1.1\n\n").as_deref(),
+            Some("evil")
+        );
+        assert_eq!(
+            host("GET / HTTP/1.1\nHost:  a b \n\n").as_deref(),
+            Some("a b")
+        );
+        assert_eq!(host("GET / HTTP/1.1\nHost:\n\n"), None);
+        assert_eq!(host("GET / HTTP/1.0\n\n"), None);
+        let two = "GET / HTTP/1.1\nHost: localhost\nHost: localhost\n\n";
+        assert_eq!(parse(two).unwrap_err().status(), 400);
+    }
+
+    #[test]
+    fn a_page_elsewhere_may_link_here_and_no_more() {
+        for (headers, is_cross_site, why) in [
+            ("", false, "no browser"),
+            ("Sec-Fetch-Site: none\n", false, "typed by its user"),
+            ("Sec-Fetch-Site: same-origin\n", false, "our own page"),
+            ("Sec-Fetch-Site: cross-site\n", true, "a script"),
+            (
+                "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: no-cors\nSec-Fetch-Dest: image\n",
+                true,
+                "an image",
+            ),
+            (
+                "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: iframe\n",
+                true,
+                "a frame",
+            ),
+            (
+                "Sec-Fetch-Site: cross-site\nSec-Fetch-Mode: navigate\nSec-Fetch-Dest: document\n",
+                false,
+                "a link that was followed",
+            ),
+        ] {
+            let head = format!("GET / HTTP/1.1\n{headers}\n");
+            assert_eq!(
+                parse(&head).unwrap().unwrap().0.is_cross_site,
+                is_cross_site,
+                "{why}"
+            );
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod serve;
 mod settings;
 mod snapshot;
 mod source;
+mod visitor;
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;

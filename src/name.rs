@@ -162,7 +162,7 @@ impl Host {
     }
 
     /// The host without port and brackets.
-    fn bare(&self) -> &str {
+    pub fn bare(&self) -> &str {
         match self
             .0
             .strip_prefix('[')
@@ -184,7 +184,12 @@ impl Host {
 
     /// Is it an address rather than a name?
     pub fn is_address(&self) -> bool {
-        self.bare().parse::<IpAddr>().is_ok()
+        self.address().is_some()
+    }
+
+    /// The address, if it is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.bare().parse().ok()
     }
 
     /// Is it something else from every machine: loopback, link-local?

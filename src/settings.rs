@@ -53,6 +53,8 @@ pub struct Settings {
     pub mirrors_with_ns: Vec<Host>,
     /// Lists only extensions that this machine's systemd would merge, where a repository says nothing else.
     pub compatible_only: bool,
+    /// Names and addresses that clients may call us by, besides those of loopback.
+    pub hosts: Vec<Host>,
     /// What is set for single repositories, by the name a URL has for them.
     pub repositories: BTreeMap<RepositoryAddress, RepositorySettings>,
 }
@@ -156,6 +158,7 @@ impl Default for Settings {
             trusted_hosts: Vec::new(),
             mirrors_with_ns: Vec::new(),
             compatible_only: false,
+            hosts: Vec::new(),
             repositories: BTreeMap::new(),
         }
     }
@@ -383,6 +386,7 @@ struct Partial {
     trusted_hosts: Option<Vec<Host>>,
     mirrors_with_ns: Option<Vec<Host>>,
     compatible_only: Option<bool>,
+    hosts: Option<Vec<Host>>,
     #[serde(default)]
     repository: BTreeMap<RepositoryAddress, PartialRepository>,
 }
@@ -411,6 +415,7 @@ impl Partial {
         replace(&mut self.trusted_hosts, later.trusted_hosts);
         replace(&mut self.mirrors_with_ns, later.mirrors_with_ns);
         replace(&mut self.compatible_only, later.compatible_only);
+        replace(&mut self.hosts, later.hosts);
         for (name, later) in later.repository {
             let repository = self.repository.entry(name).or_default();
             replace(&mut repository.source, later.source);
@@ -436,6 +441,7 @@ impl Partial {
             trusted_hosts: self.trusted_hosts.unwrap_or_default(),
             mirrors_with_ns: self.mirrors_with_ns.unwrap_or_default(),
             compatible_only: self.compatible_only.unwrap_or_default(),
+            hosts: self.hosts.unwrap_or_default(),
             repositories: self
                 .repository
                 .into_iter()
@@ -701,6 +707,7 @@ mod tests {
             trusted-hosts = ["auth.example.com"]
             mirrors-with-ns = ["spegel.example:5000"]
             compatible-only = true
+            hosts = ["updates.lan"]
             [repository.kubernetes]
             source = "ghcr.io/acme/k8s"
             suffix = ".raw"
@@ -726,6 +733,7 @@ mod tests {
                 trusted_hosts: vec!["auth.example.com".parse().unwrap()],
                 mirrors_with_ns: vec!["spegel.example:5000".parse().unwrap()],
                 compatible_only: true,
+                hosts: vec!["updates.lan".parse().unwrap()],
                 repositories: [
                     (
                         "kubernetes".parse().unwrap(),

@@ -12,7 +12,7 @@ use crate::listings::{settings, versions};
 use crate::registry::{Fault, Registry};
 use crate::service::Service;
 
-const LISTING: &[u8] = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: x\r\n\r\n";
+const LISTING: &[u8] = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
 fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
@@ -118,7 +118,7 @@ fn a_download_that_stops_for_good_is_given_up() {
     let begin = Instant::now();
     let mut connection = Connection::open_for(service.address, Duration::from_secs(100));
     connection
-        .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: x\r\n\r\n")
+        .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     let response = connection.receive("GET").unwrap();
     assert_eq!((response.status, response.whole), (200, false));

@@ -108,7 +108,7 @@ fn head_has_the_head_of_get_and_no_body() {
     ] {
         // One connection for both: what follows a HEAD is the next answer and no stray body.
         let mut connection = Connection::open(service.address);
-        let get = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let get = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         connection
             .send(get.replace("GET", "HEAD").as_bytes())
             .unwrap();
@@ -190,7 +190,7 @@ fn a_big_file_takes_little_memory_though_the_client_is_slow() {
     let service = Service::start(settings(&registry, ""));
     let mut connection = Connection::open(service.address);
     connection
-        .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: x\r\n\r\n")
+        .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .unwrap();
     thread::sleep(Duration::from_millis(300));
     let response = connection.receive("GET").unwrap();
@@ -323,7 +323,7 @@ fn a_client_that_goes_away_leaves_nothing_behind() {
     for _ in 0..5 {
         let mut connection = Connection::open(service.address);
         connection
-            .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: x\r\n\r\n")
+            .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
         let mut some = [0; 1000];
         connection.receive_head().unwrap();

@@ -92,6 +92,62 @@ fn percent_encoding_is_decoded_and_a_query_ignored() {
     );
 }
 
+/// Sends this head, and receives the answer.
+fn send(service: &Service, head: &str) -> Response {
+    let mut connection = Connection::open(service.address);
+    connection.send(head.as_bytes()).unwrap();
+    connection.receive("GET").unwrap()
+}
+
+#[test]
+fn a_web_page_that_reaches_us_is_forbidden_before_anything_is_asked() {
+    let registry = Registry::with_hello(versions(2).0);
+    let service = Service::start(settings(&registry, "hosts = [\"updates.lan\", \"box\"]\n"));
+    for (target, header, why) in [
+        ("", "Host: evil.example:5001", "a name that leads here"),
+        (
+            "",
+            "Host: localhost.evil.example",
+            "one that looks like ours",
+        ),
+        ("", "Host: 0.0.0.0:5001", "an address that leads here"),
+        ("", "Host: a b", "no name at all"),
+        ("http://evil.example", "Host: localhost", "in the target"),
+        ("http://localhost@evil.example", "X: y", "in disguise"),
+        ("", "Sec-Fetch-Site: cross-site", "a page elsewhere"),
+    ] {
+        for file in ["/", "/hello/", "/hello/SHA256SUMS", "/hello/hello-v1.raw"] {
+            let head = format!("GET {target}{file} HTTP/1.1\r\n{header}\r\n\r\n");
+            assert_error(&send(&service, &head), 403, why);
+        }
+    }
+    let reason = send(&service, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(
+        reason.header("x-reason"),
+        Some(
+            "this service is not called \"evil.example\"; if it is, add that to 'hosts' in \
+             /etc/sysext-oci-proxy/config.toml"
+        )
+    );
+    assert_eq!(registry.take_requests(), Vec::<String>::new());
+    for head in [
+        "GET /hello/SHA256SUMS HTTP/1.0\r\n\r\n",
+        "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: [::1]:5001\r\n\r\n",
+        "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: hello.localhost:5001\r\n\r\n",
+        "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: Updates.LAN:8080\r\n\r\n",
+        "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: box\r\n\r\n",
+        "GET http://localhost/hello/SHA256SUMS HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    ] {
+        let response = send(&service, head);
+        assert_eq!(
+            (response.status, response.text()),
+            (200, versions(2).1.as_str()),
+            "{head:?}"
+        );
+    }
+}
+
 #[test]
 fn a_registry_that_is_not_allowed_is_forbidden_and_not_asked() {
     let (registry, service) = hello();
@@ -289,7 +345,7 @@ fn two_requests_share_a_connection() {
         ("/hello/SHA256SUMS", 200, versions(2).1),
     ] {
         connection
-            .send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
             .unwrap();
         let response = connection.receive("GET").unwrap();
         assert_eq!((response.status, response.text()), (status, body.as_str()));
@@ -301,7 +357,7 @@ fn two_requests_share_a_connection() {
 fn a_connection_ends_when_the_client_or_its_version_says_so() {
     let (_registry, service) = hello();
     for head in [
-        "GET /hello/hello-v0.raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /hello/hello-v0.raw HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         "GET /hello/hello-v0.raw HTTP/1.0\r\n\r\n",
     ] {
         let mut connection = Connection::open(service.address);
@@ -328,7 +384,7 @@ fn the_sixty_fifth_connection_is_told_at_once_to_come_again() {
     let mut full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
     for connection in &mut full {
         connection
-            .send(b"GET /hello/hello-v0.raw HTTP/1.1\r\nHost: x\r\n\r\n")
+            .send(b"GET /hello/hello-v0.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .unwrap();
         assert_eq!(connection.receive("GET").unwrap().status, 200);
     }

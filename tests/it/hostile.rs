@@ -46,8 +46,12 @@ fn hostile_requests_leave_the_same_process_standing() {
             "y".repeat(length)
         )
     };
-    let long_target =
-        |length: usize| format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "y".repeat(length));
+    let long_target = |length: usize| {
+        format!(
+            "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "y".repeat(length)
+        )
+    };
     for (status, request, why) in [
         (
             "413",
@@ -71,7 +75,7 @@ fn hostile_requests_leave_the_same_process_standing() {
         ),
         (
             "400",
-            "GET / HTTP/2.0\r\nHost: x\r\n\r\n".to_owned(),
+            "GET / HTTP/2.0\r\nHost: localhost\r\n\r\n".to_owned(),
             "another protocol",
         ),
         (
@@ -108,12 +112,12 @@ fn hostile_requests_leave_the_same_process_standing() {
         ("200", long(15 << 10), "a head under the limit"),
         (
             "200",
-            "GET /hello/SHA256SUMS HTTP/1.1\nHost: x\n\n".to_owned(),
+            "GET /hello/SHA256SUMS HTTP/1.1\nHost: localhost\n\n".to_owned(),
             "lines without carriage returns",
         ),
         (
             "200",
-            "\r\n\r\nGET /hello/SHA256SUMS HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "\r\n\r\nGET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
             "empty lines in front",
         ),
         ("", String::new(), "nothing"),
@@ -191,7 +195,7 @@ fn twenty_thousand_requests_at_once(service: &Service, listing: &str) {
     let mut connection = Connection::open(service.address);
     let mut socket = connection.socket().try_clone().unwrap();
     let writer = thread::spawn(move || -> io::Result<()> {
-        let request = "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = "GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
         (0..REQUESTS / 100).try_for_each(|_| socket.write_all(request.repeat(100).as_bytes()))
     });
     for number in 0..REQUESTS {

@@ -771,7 +771,10 @@ fn latest_json_names_the_host_it_was_asked_for_by() {
     let amd64 = release(&mut hello, "v0.3.0", "amd64");
     hello.point("stable", &amd64);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, X86));
+    let service = Service::start(settings(
+        &registry,
+        &format!("hosts = [\"updates.example\"]\n{X86}"),
+    ));
     for host in ["updates.example:8080", "localhost:5001", "[::1]:5001"] {
         let mut connection = crate::client::Connection::open(service.address);
         let head = format!(

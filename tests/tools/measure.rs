@@ -160,7 +160,7 @@ fn first_byte(program: &str, config: &str, target: &str) {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     write!(
         client,
-        "GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut service = Command::new("sh");
