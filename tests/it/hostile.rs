@@ -3,11 +3,14 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::client::Connection;
+use crate::downloads::noise;
 use crate::listings::{settings, versions};
-use crate::registry::Registry;
+use crate::registry::{Fault, Registry};
 use crate::service::{Service, eventually};
 
 /// Sends bytes, then reads until the end of the connection. A reset ends it too.
@@ -208,4 +211,103 @@ fn twenty_thousand_requests_at_once(service: &Service, listing: &str) {
     }
     writer.join().unwrap().unwrap();
     assert!(service.threads() < 16, "{} threads", service.threads());
+}
+
+/// What has brought down HTTP servers, one after the other, and each while a file is on its way.
+#[test]
+fn no_hazard_touches_a_download_beside_it() {
+    let (mut hello, _) = versions(2);
+    let image = noise(1 << 20);
+    hello.oras_push("v9", "hello.raw", &image);
+    let registry = Registry::with_hello(hello);
+    let mut service = Service::start(settings(&registry, ""));
+    let listing = service.listing();
+    // Long enough for each of them.
+    registry.fault("/blobs/", Fault::Drip(16 << 10, Duration::from_millis(40)));
+    type Hazard<'a> = (&'a str, &'a (dyn Fn() + Sync));
+    let hazards: [Hazard<'_>; 7] = [
+        ("a body without end", &|| {
+            let head = "GET / HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n";
+            assert!(exchange(&service, head.as_bytes()).starts_with("HTTP/1.1 413"));
+        }),
+        ("clients of another protocol that leave at once", &|| {
+            clients_that_leave_at_once(&service);
+        }),
+        ("many requests at once", &|| {
+            twenty_thousand_requests_at_once(&service, &listing);
+        }),
+        ("a header without end", &|| an_endless_header_line(&service)),
+        ("no descriptors left", &|| no_descriptors_left(&service)),
+        ("heads byte by byte", &|| heads_byte_by_byte(&service)),
+        ("lines without carriage returns", &|| {
+            let head = b"GET /hello/SHA256SUMS HTTP/1.1\nHost: localhost\n\n";
+            assert!(exchange(&service, head).starts_with("HTTP/1.1 200"));
+        }),
+    ];
+    for (why, hazard) in hazards {
+        thread::scope(|scope| {
+            let download = scope.spawn(|| service.get("/hello/hello-v9.raw"));
+            thread::sleep(Duration::from_millis(200));
+            hazard();
+            // Clients that have left may hold their places for a moment more.
+            let begin = Instant::now();
+            eventually("a normal request is answered", || {
+                service.get("/hello/SHA256SUMS").text() == listing
+            });
+            let took = begin.elapsed();
+            assert!(took < Duration::from_secs(1), "{why}: {took:?}");
+            let response = download.join().unwrap();
+            assert_eq!((response.status, response.whole), (200, true), "{why}");
+            assert!(response.body == image, "{why}: other bytes");
+        });
+    }
+    assert!(service.is_running());
+    assert!(service.peak_memory() <= 64, "{} MiB", service.peak_memory());
+    let said = |text: &str| service.log.lines().iter().any(|line| line.contains(text));
+    assert!(said("cannot accept a connection"), "no limit was reached");
+    assert!(!said("panicked"));
+}
+
+/// As many as there are places but two: one for the download, one for a normal request.
+fn heads_byte_by_byte(service: &Service) {
+    let mut slow: Vec<_> = (0..62)
+        .map(|_| TcpStream::connect(service.address).unwrap())
+        .collect();
+    for byte in b"GET / HTT" {
+        for socket in &mut slow {
+            socket.write_all(&[*byte]).unwrap();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 200);
+}
+
+/// At every number of descriptors that may be left: a limit can be hit at accept, at the registry's
+/// connection, or in between.
+fn no_descriptors_left(service: &Service) {
+    let pid = Pid::from_raw(service.pid().try_into().unwrap());
+    let usual = getrlimit(Resource::Nofile);
+    for more in 0..6 {
+        let used: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd", pid = service.pid()))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        // The limit is on the numbers: so many of them are free below it.
+        let free = (0..).filter(|number: &u64| !used.contains(&number.to_string()));
+        let limit = Rlimit {
+            current: free.take(more + 1).last(),
+            maximum: usual.maximum,
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+        let crowd: Vec<_> = (0..20)
+            .map(|_| {
+                let mut socket = TcpStream::connect(service.address).unwrap();
+                let _ = socket.write_all(b"GET /hello/SHA256SUMS HTTP/1.1\r\n\r\n");
+                socket
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(150));
+        drop(crowd);
+    }
+    prlimit(pid, Resource::Nofile, usual).unwrap();
 }
