@@ -39,6 +39,8 @@ pub enum Error {
 
     /// No connection to the registry: refused, no such host, no route, bad certificate.
     Unreachable { url: String, cause: Cause },
+    /// The system does not let us connect there.
+    NotPermitted { url: String, cause: Cause },
     /// The connection broke, or what came over it was not HTTP.
     Broken { url: String, cause: Cause },
     /// The registry did not answer in time.
@@ -175,6 +177,7 @@ impl Error {
             | Error::NoSocket { .. }
             | Error::Service { .. } => 500,
             Error::Unreachable { .. }
+            | Error::NotPermitted { .. }
             | Error::Untrusted { .. }
             | Error::WantsCertificate { .. }
             | Error::NotTls { .. }
@@ -210,6 +213,7 @@ impl Error {
         matches!(
             self,
             Error::Unreachable { .. }
+                | Error::NotPermitted { .. }
                 | Error::MirrorsToo { .. }
                 | Error::Untrusted { .. }
                 | Error::WantsCertificate { .. }
@@ -281,6 +285,11 @@ impl fmt::Display for Error {
                     "cannot connect for {url}; is the registry up, is its address right?"
                 )
             }
+            Error::NotPermitted { url, .. } => write!(
+                f,
+                "this machine forbids to connect for {url}: IPAddressDeny=, RestrictAddressFamilies= \
+                 or SystemCallFilter= of sysext-oci-proxy.service, or a firewall"
+            ),
             Error::Broken { url, .. } => write!(f, "connection broke at {url}"),
             Error::TooSlow { url, limit } => {
                 write!(f, "no answer within {} s from {url}", limit.as_secs())
@@ -449,6 +458,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Error::Unreachable { cause, .. }
+            | Error::NotPermitted { cause, .. }
             | Error::Broken { cause, .. }
             | Error::Untrusted { cause, .. }
             | Error::WantsCertificate { cause, .. }

@@ -570,11 +570,22 @@ fn io_failure(url: String, error: io::Error) -> Error {
             url,
             limit: READ_TIMEOUT,
         },
+        _ if is_forbidden(&error) => Error::NotPermitted {
+            url,
+            cause: Arc::new(error),
+        },
         _ => Error::Unreachable {
             url,
             cause: Arc::new(error),
         },
     }
+}
+
+/// What a sandbox or a packet filter on this machine says: EPERM or EACCES, and for an address family
+/// that is not allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
+fn is_forbidden(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 fn tls_failure(url: String, error: &rustls::Error) -> Error {
@@ -712,6 +723,24 @@ mod tests {
                 seconds.map(Duration::from_secs),
                 "{text:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_sandbox_forbids_is_told_from_a_registry_that_is_down() {
+        let line = |number| {
+            let error = ureq::Error::Io(io::Error::from_raw_os_error(number));
+            failure("https://registry.example.com/v2/?secret", error).line()
+        };
+        for (number, why) in [(1, "EPERM"), (13, "EACCES"), (97, "EAFNOSUPPORT")] {
+            let line = line(number);
+            let expected = "this machine forbids to connect for https://registry.example.com/v2/: \
+                            IPAddressDeny=, ";
+            assert!(line.starts_with(expected), "{why}: {line}");
+            assert!(line.ends_with(&format!("(os error {number})")), "{line}");
+        }
+        for (number, why) in [(111, "ECONNREFUSED"), (113, "EHOSTUNREACH")] {
+            assert!(line(number).starts_with("cannot connect"), "{why}");
         }
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Found {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Keyring {
     files: Vec<PathBuf>,
+    /// systemd started us and had no credential for us.
+    lacks_credential: bool,
 }
 
 impl Keyring {
@@ -83,9 +85,14 @@ impl Keyring {
         if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
             files.push(directory.join(SYSTEMD_CREDENTIAL));
         }
+        // systemd sets the one for every service (systemd.exec(5)), the other if it has something.
+        let lacks_credential = files.is_empty() && variable("INVOCATION_ID").is_some();
         if let Some(file) = variable("REGISTRY_AUTH_FILE") {
             files.push(file);
-            return Self { files };
+            return Self {
+                files,
+                lacks_credential,
+            };
         }
         let home = variable("HOME");
         let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
@@ -97,7 +104,10 @@ impl Keyring {
         files.push("/etc/containers/auth.json".into());
         let docker = variable("DOCKER_CONFIG").or_else(|| below_home(".docker"));
         files.extend(docker.map(|directory| directory.join("config.json")));
-        Self { files }
+        Self {
+            files,
+            lacks_credential,
+        }
     }
 
     /// The login for a repository, from the first file that has one. Files are read each time: a
@@ -116,9 +126,13 @@ impl Keyring {
 
     /// The places, for a message that nothing was found.
     pub(super) fn describe(&self) -> String {
-        self.files
-            .iter()
-            .map(|path| path.display().to_string())
+        let files = self.files.iter().map(|path| path.display().to_string());
+        let missing = self.lacks_credential.then(|| {
+            format!("the systemd credential {SYSTEMD_CREDENTIAL} (the service was given none)")
+        });
+        missing
+            .into_iter()
+            .chain(files)
             .collect::<Vec<_>>()
             .join(", ")
     }
@@ -547,6 +561,10 @@ mod tests {
                 ("HOME", "/root")
             ]),
             "/c/sysext-oci-proxy.auth, /a.json"
+        );
+        assert_eq!(
+            places(&[("INVOCATION_ID", "0f"), ("REGISTRY_AUTH_FILE", "/a.json")]),
+            "the systemd credential sysext-oci-proxy.auth (the service was given none), /a.json"
         );
         assert_eq!(
             places(&[

@@ -261,6 +261,7 @@ fn is_down(error: &Error) -> bool {
     matches!(
         error,
         Error::Unreachable { .. }
+            | Error::NotPermitted { .. }
             | Error::Broken { .. }
             | Error::TooSlow { .. }
             | Error::Failing { .. }
