@@ -8,7 +8,7 @@ pub(super) fn resolve(base: &str, location: &str) -> Option<String> {
         location.to_owned()
     } else if let Some(rest) = location.strip_prefix("//") {
         format!("{}//{rest}", base.split_inclusive(':').next()?)
-    } else if location.contains("://") {
+    } else if split_origin(location).is_some() {
         return None;
     } else {
         let (origin, path) = split_origin(base)?;
@@ -59,7 +59,13 @@ pub(super) fn is_same_origin(one: &str, other: &str) -> bool {
 
 /// `http://host:port` and the rest, which is empty or begins with `/` or `?`.
 fn split_origin(url: &str) -> Option<(&str, &str)> {
-    let start = url.find("://")? + 3;
+    let (scheme, _) = url.split_once("://")?;
+    // A path may have a whole URL in its query.
+    let is_scheme = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    if !scheme.bytes().all(is_scheme) {
+        return None;
+    }
+    let start = scheme.len() + "://".len();
     let end = url[start..]
         .find(['/', '?', '#'])
         .map_or(url.len(), |n| start + n);
@@ -138,6 +144,10 @@ mod tests {
             ("other", Some("https://r.example:5000/v2/a/blobs/other")),
             ("?q=1", Some("https://r.example:5000/v2/a/blobs/x?q=1")),
             ("http://h/a#f", Some("http://h/a")),
+            (
+                "/login?to=https://h/a",
+                Some("https://r.example:5000/login?to=https://h/a"),
+            ),
             ("ftp://h/a", None),
             ("http:///a", None),
             ("http://h/a b", None),
@@ -182,6 +192,10 @@ mod tests {
             (
                 r#"<?next_page=tok>; REL="next""#,
                 Some("http://r.example/v2/a/tags/list?next_page=tok"),
+            ),
+            (
+                r#"</v2/a/tags/list?next=http://x/y>; rel=next"#,
+                Some("http://r.example/v2/a/tags/list?next=http://x/y"),
             ),
             (
                 r#"<list?p=2>; rel=next"#,
