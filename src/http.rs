@@ -4,6 +4,10 @@
 //! its server can be made to abort by one request, and its copying ends a broken body with a clean
 //! end mark, so that a cut file looks whole (both measured with 0.12).
 
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/properties/request_heads.rs"]
+pub mod fuzz;
+
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;

@@ -13,6 +13,9 @@ mod cli;
 mod compatible;
 mod digest;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/properties/mod.rs"]
+pub mod fuzz;
 mod hangup;
 mod http;
 mod inside;

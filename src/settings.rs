@@ -3,6 +3,10 @@
 //! `/etc/sysext-oci-proxy/config.toml`, then the drop-ins `sysext-oci-proxy/config.d/*.toml` below
 //! `/usr/lib`, `/run` and `/etc`. With no file at all every key has its default.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/properties/settings.rs"]
+pub mod fuzz;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;

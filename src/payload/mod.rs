@@ -1,6 +1,9 @@
 //! How bytes come to be: source → resumed → verified → socket, or into a file that is made of them.
 
 mod flatten;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/properties/tar_layers.rs"]
+pub mod fuzz;
 mod resumed;
 mod verified;
 mod workshop;

@@ -10,6 +10,9 @@ mod certs;
 mod challenge;
 mod client;
 mod credentials;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/properties/headers.rs"]
+pub mod fuzz;
 pub mod layout;
 mod mirror;
 mod pace;

@@ -46,7 +46,8 @@ fn files(below: &str) -> BTreeMap<String, String> {
             let path = entry.path();
             let name = entry.file_name().into_string().unwrap();
             if path.is_dir() {
-                if ![".git", "target"].contains(&name.as_str()) {
+                let is_found_by_fuzzing = path.ends_with("fuzz/artifacts");
+                if ![".git", "target"].contains(&name.as_str()) && !is_found_by_fuzzing {
                     folders.push(path);
                 }
             } else if let Ok(text) = fs::read_to_string(&path) {
@@ -184,6 +185,7 @@ fn every_source_file_says_first_what_it_is() {
         .into_iter()
         .chain(files("tests/it"))
         .chain(files("tests/tools"))
+        .chain(files("tests/fuzz"))
     {
         assert!(
             !file.ends_with(".rs") || text.starts_with("//!"),
@@ -213,9 +215,9 @@ fn nothing_is_left_undone_or_points_outside() {
 #[test]
 fn no_line_ends_in_space() {
     for (file, text) in files(".") {
-        // What a publisher wrote stays as it is.
-        let is_theirs = ["tests/cases/", "tests/it/corpus/"];
-        if is_theirs.iter().any(|folder| file.starts_with(folder)) || file == "Cargo.lock" {
+        // What a publisher wrote stays as it is, and so does what a fuzzer found.
+        let is_theirs = ["tests/cases/", "tests/it/corpus/", "tests/fuzz/corpus/"];
+        if is_theirs.iter().any(|folder| file.starts_with(folder)) || file.ends_with("Cargo.lock") {
             continue;
         }
         for (number, line) in text.lines().enumerate() {
@@ -230,4 +232,16 @@ fn no_line_ends_in_space() {
             "{file}: the last line has no end"
         );
     }
+}
+
+#[test]
+fn fuzzing_has_the_dependencies_of_the_program() {
+    let dependencies = |file: &str| {
+        let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        let manifest: toml::Table = text.parse().unwrap();
+        manifest["dependencies"].as_table().unwrap().clone()
+    };
+    let mut found = dependencies("tests/fuzz/Cargo.toml");
+    assert!(found.remove("libfuzzer-sys").is_some());
+    assert_eq!(found, dependencies("Cargo.toml"));
 }

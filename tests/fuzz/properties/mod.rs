@@ -1,0 +1,85 @@
+//! What must hold for every input, whatever is in it. Each function is a fuzz target; the unit test
+//! below has each of them look at its corpus, where the inputs stay that were once wrong.
+//!
+//! Properties of what is private to a module are declared there, as `fuzz`.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a property that does not hold is a panic"
+)]
+
+mod grammar;
+mod images;
+mod manifests;
+mod signed_lists;
+mod url_paths;
+
+pub use images::images;
+pub use manifests::manifests;
+pub use signed_lists::signed_lists;
+pub use url_paths::url_paths;
+
+pub use crate::http::fuzz::request_heads;
+pub use crate::payload::fuzz::tar_layers;
+pub use crate::settings::fuzz::settings;
+pub use crate::source::fuzz::{challenges, links};
+
+/// What stands between the parts of an input that has several.
+const SEPARATOR: &[u8] = b"\n--next--\n";
+
+/// The parts of an input; there is one at least.
+pub fn parts(data: &[u8]) -> Vec<&[u8]> {
+    let (mut parts, mut rest) = (Vec::new(), data);
+    while let Some(at) = (rest.windows(SEPARATOR.len())).position(|bytes| bytes == SEPARATOR) {
+        parts.push(&rest[..at]);
+        rest = &rest[at + SEPARATOR.len()..];
+    }
+    parts.push(rest);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    type Property = fn(&[u8]);
+
+    #[test]
+    fn every_property_holds_for_its_corpus() {
+        let targets: [(&str, Property); 9] = [
+            ("challenges", super::challenges),
+            ("images", super::images),
+            ("links", super::links),
+            ("manifests", super::manifests),
+            ("request_heads", super::request_heads),
+            ("settings", super::settings),
+            ("signed_lists", super::signed_lists),
+            ("tar_layers", super::tar_layers),
+            ("url_paths", super::url_paths),
+        ];
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+        let names = |folder: &str| -> Vec<String> {
+            let entries = fs::read_dir(fuzz.join(folder)).unwrap();
+            let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+            let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("corpus"), targets.map(|(name, _)| name));
+        assert_eq!(
+            names("targets"),
+            targets.map(|(name, _)| format!("{name}.rs"))
+        );
+        for (target, holds) in targets {
+            let folder = format!("corpus/{target}");
+            for name in names(&folder) {
+                let input = fs::read(fuzz.join(&folder).join(&name)).unwrap();
+                let result = std::panic::catch_unwind(|| holds(&input));
+                assert!(result.is_ok(), "tests/fuzz/{folder}/{name}");
+            }
+        }
+        fs::remove_dir_all(crate::payload::fuzz::scratch()).unwrap();
+    }
+}

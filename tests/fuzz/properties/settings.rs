@@ -1,0 +1,101 @@
+//! Settings files.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a property that does not hold is a panic"
+)]
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::{Partial, Place, Settings, parse};
+use crate::fuzz::parts;
+use crate::name::{Registry, RepositoryAddress};
+use crate::page;
+
+/// Settings that are accepted can be used: what they name is by the grammars and the same when it is
+/// written and read again, and every repository is somewhere. Each part is a file.
+pub fn settings(data: &[u8]) {
+    let (mut merged, mut twice) = (Partial::default(), Partial::default());
+    for part in parts(data) {
+        let Ok(text) = std::str::from_utf8(part) else {
+            return;
+        };
+        match (parse(text), parse(text), parse(text)) {
+            (Ok(one), Ok(two), Ok(three)) => {
+                merged.merge(one);
+                twice.merge(two);
+                twice.merge(three);
+            }
+            (Err((line, why)), ..) => {
+                assert!(!why.contains('\n'), "{why:?}");
+                let lines = 1 + text.matches('\n').count();
+                assert!(
+                    line.is_none_or(|line| (1..=lines).contains(&line)),
+                    "{line:?}"
+                );
+                return;
+            }
+            _ => panic!("it is read now and not then"),
+        }
+    }
+    let settings = merged.complete();
+    assert_eq!(
+        settings,
+        twice.complete(),
+        "a file that is there twice changes nothing"
+    );
+
+    assert_same_again(&settings.registry);
+    settings.allow.iter().for_each(assert_same_again);
+    let hosts = settings
+        .trusted_hosts
+        .iter()
+        .chain(&settings.mirrors_with_ns);
+    hosts.for_each(assert_same_again);
+    assert!(settings.idle_timeout.as_millis() > 0);
+    assert!(page::start(&settings).ends_with("</html>\n"));
+
+    let ours = ["k8s", "localhost:5000/k8s", "ghcr.io/a/b"].map(|name| name.parse().unwrap());
+    for address in settings.repositories.keys().chain(&ours) {
+        assert_same_again(address);
+        assert_located(&settings, address);
+    }
+}
+
+fn assert_same_again<T: FromStr + PartialEq + Display>(value: &T) {
+    let again = value.to_string().parse().ok();
+    assert!(again.as_ref() == Some(value), "{value}");
+}
+
+fn assert_located(settings: &Settings, address: &RepositoryAddress) {
+    let Ok(located) = settings.locate(address) else {
+        return;
+    };
+    assert!(!located.places.is_empty());
+    for (_, place) in &located.places {
+        match place {
+            Place::Layout(path) => assert!(path.is_absolute()),
+            Place::Registry { host, repository } => {
+                assert_same_again(host);
+                assert_same_again(repository);
+                let registry = Registry {
+                    host: host.clone(),
+                    path: None,
+                };
+                assert!(registry.holds(host, repository));
+            }
+        }
+    }
+    let set = &located.settings;
+    assert!(
+        set.architectures
+            .as_ref()
+            .is_none_or(|list| !list.is_empty())
+    );
+    if let Some(names) = &set.names {
+        let [one, two] = ["1", "2"].map(|version| names.fill("{arch}", version, Some("arm64")));
+        assert!(one.is_some() && one != two, "versions share a name");
+        assert_eq!(names.fill("k8s", "1", None).is_none(), names.wants_arch());
+    }
+}

@@ -1,0 +1,4 @@
+//! A publisher's own `SHA256SUMS`: see `properties/`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sysext_oci_proxy::fuzz::signed_lists(data));

@@ -1,0 +1,4 @@
+//! Targets of request lines: see `properties/`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sysext_oci_proxy::fuzz::url_paths(data));
