@@ -1,41 +1,36 @@
 //! A repository's tags → their manifests → the files on offer, many at once.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+mod leaves;
+mod said;
+mod signed;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use log::{debug, info, warn};
+use log::{debug, info};
 use serde::Deserialize;
 use uapi_version::strverscmp;
 
-use crate::address::LISTING;
 use crate::architecture::Architecture;
-use crate::artifact::index::{self, Choice};
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{self, Content, Recognised};
-use crate::cache::{Cache, Made};
+use crate::artifact::{self, Recognised};
+use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::inside;
-use crate::listing::{Artifact, File, Listing, Naming};
-use crate::manifest::{Descriptor, Image, Index, Manifest};
-use crate::metadata::{Metadata, is_document};
-use crate::name::{FileName, Tag};
+use crate::listing::{Artifact, Listing, Naming};
+use crate::manifest::{Image, Manifest};
+use crate::name::Tag;
 use crate::parallel::in_parallel;
-use crate::payload::{Verified, Workshop};
+use crate::payload::Workshop;
 use crate::source::{Reference, Source};
 
-/// Indexes read for one tag. Publishers nest them once, if at all.
-const MAX_INDEXES: usize = 16;
-/// Artifacts read for one index. Garden Linux has some dozens.
-const MAX_ENTRIES: usize = 256;
+use leaves::{Leaf, Leaves, Setback};
+pub use signed::Signed;
+
 /// Attached artifacts read for one.
 const MAX_ATTACHED: usize = 64;
-/// Largest list that a publisher signed; sysupdate takes no larger one.
-const MAX_SIGNED_LIST: u64 = 64 << 20;
-/// Largest signature of one.
-const MAX_SIGNATURE: u64 = 1 << 20;
 /// The type of a config that is none.
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Largest config that is read for its architecture.
@@ -73,52 +68,10 @@ pub enum Contents {
     Signed(Signed),
 }
 
-/// A publisher's list with its signatures, byte for byte. All are from one artifact.
-#[derive(Debug, Default)]
-pub struct Signed {
-    /// `SHA256SUMS`
-    pub list: Vec<u8>,
-    /// By name: `SHA256SUMS.gpg`, …
-    pub signatures: BTreeMap<String, Vec<u8>>,
-}
-
-/// A manifest at the end of the way from a reference.
-struct Leaf {
-    digest: Digest,
-    image: Image,
-    /// How it was chosen among several of an index.
-    chosen: Option<index::Chosen>,
-    /// What it runs on, as far as its index says.
-    known: Option<Architecture>,
-    /// The version that its index says it has.
-    version: Option<String>,
-}
-
-/// Where a reference leads to.
-struct Leaves {
-    leaves: Vec<Leaf>,
-    /// A reason for each entry of an index that cannot be used.
-    left_out: Vec<String>,
-}
-
 /// What one tag led to: artifacts, or the reason why none is on offer.
 struct Resolved {
     digest: Digest,
     outcome: Result<Vec<Artifact>, String>,
-}
-
-/// Why there are no artifacts.
-enum Setback {
-    /// They are not for this machine, or not in a form that can be offered.
-    NotOffered(String),
-    /// They could not be read.
-    Failed(Error),
-}
-
-impl From<Error> for Setback {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
 }
 
 impl Resolver<'_> {
@@ -366,148 +319,6 @@ impl Resolver<'_> {
         Ok(attached)
     }
 
-    /// What a file of this source says of itself: by its manifest and what is attached to it, and where
-    /// that leaves open what it is for, by what is inside it.
-    pub fn metadata(&self, name: &FileName, file: &File) -> Result<Metadata> {
-        let image = match file.manifest {
-            Some(manifest) => match self.by_digest(manifest)? {
-                Manifest::Image(image) => Some((manifest, image)),
-                Manifest::Index(_) => None,
-            },
-            None => None,
-        };
-        let mut found = Metadata::default();
-        if let Some((manifest, image)) = &image {
-            found = self.published(file, *manifest, image)?;
-        }
-        let is_known = found.has_id() && found.has_version();
-        let is_text = matches!(file.content, Content::Text(_));
-        if !is_known && !is_text {
-            match self.inside(name, file) {
-                Ok(inside) => found.merge(inside),
-                Err(error @ Error::BadImage { .. }) if found.has_id() => warn!("{}", error.line()),
-                Err(error) => return Err(error),
-            }
-        }
-        let Some((_, image)) = image else {
-            return Ok(found);
-        };
-        found.add(
-            "SYSEXT_VERSION_ID",
-            artifact::version(&image.annotations).unwrap_or(file.tag.as_str()),
-        );
-        // Its config is fetched only if nothing else says it.
-        let architecture = match file.architecture {
-            None if !found.has_architecture() => self.architecture_of(&image)?,
-            known => known,
-        };
-        if let Some(architecture) = architecture {
-            found.add("ARCHITECTURE", architecture.as_str());
-        }
-        Ok(found)
-    }
-
-    /// What a publisher says of a file: in documents, then in annotations.
-    fn published(&self, file: &File, manifest: Digest, image: &Image) -> Result<Metadata> {
-        let mut found = Metadata::default();
-        let attached = self.attached(manifest)?;
-        for layer in std::iter::once(image)
-            .chain(attached.iter().map(|(_, image)| image))
-            .flat_map(|image| &image.layers)
-        {
-            if is_document(layer) {
-                found.merge(Metadata::of_document(&self.small_blob("document", layer)?));
-            }
-        }
-        let own = image
-            .layers
-            .iter()
-            .find(|layer| layer.digest == file.digest);
-        if let Some(layer) = own {
-            found.merge(Metadata::of_annotations(&layer.annotations));
-        }
-        found.merge(Metadata::of_annotations(&image.annotations));
-        Ok(found)
-    }
-
-    fn inside(&self, name: &FileName, file: &File) -> Result<Metadata> {
-        let size = match file.size {
-            Some(size) => size,
-            None => self.source.blob_size(file.digest)?,
-        };
-        let (digest, source) = (file.digest, self.source);
-        match &file.content {
-            Content::Made(recipe) => {
-                let what = format!("{}:{}", source.name(), file.tag);
-                let made = Made { digest, size };
-                let open = || (self.workshop).open(&what, source, recipe, made, self.until);
-                let origin = inside::Made {
-                    name: format!("image {what}"),
-                    open,
-                };
-                inside::metadata(&origin, digest, size, self.cache, name)
-            }
-            _ => {
-                let source = &**source;
-                let origin = inside::Blob {
-                    source,
-                    digest,
-                    size,
-                };
-                inside::metadata(&origin, digest, size, self.cache, name)
-            }
-        }
-    }
-
-    /// The publisher's own list, if there is one in the artifact with the tag `SHA256SUMS`.
-    fn signed(&self, before: Option<Digest>) -> Result<Option<Signed>> {
-        let tag = Tag::of_listing();
-        let (digest, image) = match self.by_tag(&tag, before) {
-            Ok((digest, Manifest::Image(image))) => (digest, image),
-            Ok(_) | Err(Error::Missing { .. } | Error::NotOffered { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut signed = Signed::default();
-        for layer in &image.layers {
-            let Some(title) = layer.title().filter(|title| title.starts_with(LISTING)) else {
-                continue;
-            };
-            let limit = if title == LISTING {
-                MAX_SIGNED_LIST
-            } else {
-                MAX_SIGNATURE
-            };
-            if layer.size > limit {
-                let why = format!(
-                    "{title} has {} bytes, at most {limit} are taken",
-                    layer.size
-                );
-                return Err(Error::BadManifest {
-                    what: format!("tag {LISTING}"),
-                    why,
-                });
-            }
-            let what = if title == LISTING {
-                "signed list"
-            } else {
-                "signature"
-            };
-            let bytes = self.small_blob(what, layer)?;
-            if title == LISTING {
-                signed.list = bytes
-            } else {
-                drop(signed.signatures.insert(title.to_owned(), bytes))
-            }
-        }
-        if signed.list.is_empty() {
-            return Ok(None);
-        }
-        if let Some(cache) = self.cache.filter(|_| before != Some(digest)) {
-            cache.keep_tags(&self.source.name(), &BTreeMap::from([(tag, digest)]));
-        }
-        Ok(Some(signed))
-    }
-
     fn resolve(&self, tag: &Tag, before: Option<Digest>) -> Result<Resolved> {
         let (digest, manifest) = self.by_tag(tag, before)?;
         match self.artifacts(digest, manifest) {
@@ -551,159 +362,6 @@ impl Resolver<'_> {
                 why,
             }),
             Err(Setback::Failed(error)) => Err(error),
-        }
-    }
-
-    fn by_reference(&self, reference: Reference<'_>) -> Result<(Digest, Manifest)> {
-        match reference {
-            Reference::Tag(tag) => self.by_tag(tag, None),
-            Reference::Digest(digest) => Ok((digest, self.by_digest(digest)?)),
-        }
-    }
-
-    fn leaves(&self, digest: Digest, manifest: Manifest) -> Result<Leaves, Setback> {
-        match manifest {
-            Manifest::Image(image) => {
-                let leaf = Leaf {
-                    digest,
-                    image,
-                    chosen: None,
-                    known: None,
-                    version: None,
-                };
-                Ok(Leaves {
-                    leaves: vec![leaf],
-                    left_out: Vec::new(),
-                })
-            }
-            Manifest::Index(index) => self.in_index(digest, &index),
-        }
-    }
-
-    /// What a tag is. A tag that is known costs a HEAD, for its manifest is at hand.
-    fn by_tag(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
-        let now = match (before, self.cache) {
-            // A source on disk tells digests for nothing.
-            (_, None) => self.source.digest_of(tag)?,
-            // A publisher's list moves with every version, whatever other tags do.
-            (Some(before), _) if self.immutable_tags && *tag != Tag::of_listing() => Some(before),
-            (Some(before), Some(cache)) if cache.has_document(before) => {
-                self.source.digest_of(tag)?
-            }
-            _ => None,
-        };
-        if let Some(digest) = now {
-            match self.by_digest(digest) {
-                // Some registries name a digest they then don't know (docker-registry 2.8 for sha512).
-                Err(Error::Missing { .. }) => {}
-                found => return Ok((digest, found?)),
-            }
-        }
-        let stored = self.source.manifest(Reference::Tag(tag))?;
-        let digest = Digest::of(&stored.bytes);
-        let manifest = parse(
-            &format!("manifest of tag {tag}"),
-            stored.media_type.as_deref(),
-            &stored.bytes,
-        )?;
-        if let Some(cache) = self.cache {
-            cache.keep_document(digest, &stored.bytes);
-        }
-        Ok((digest, manifest))
-    }
-
-    fn by_digest(&self, digest: Digest) -> Result<Manifest> {
-        let what = format!("manifest {digest}");
-        if let Some(bytes) = self.cache.and_then(|cache| cache.document(digest)) {
-            return parse(&what, None, &bytes);
-        }
-        let stored = self.source.manifest(Reference::Digest(digest))?;
-        let found = Digest::of(&stored.bytes);
-        if found != digest {
-            return Err(Error::WrongBytes {
-                what,
-                expected: digest,
-                found,
-            });
-        }
-        let manifest = parse(&what, stored.media_type.as_deref(), &stored.bytes)?;
-        if let Some(cache) = self.cache {
-            cache.keep_document(digest, &stored.bytes);
-        }
-        Ok(manifest)
-    }
-
-    /// The manifests that an index leads to, by indexes inside it too.
-    fn in_index(&self, digest: Digest, index: &Index) -> Result<Leaves, Setback> {
-        let mut seen = HashSet::from([digest]);
-        let (mut artifacts, mut left_out) = (Vec::new(), Vec::new());
-        let version = artifact::version(&index.annotations).map(str::to_owned);
-        let mut indexes = VecDeque::from([index.clone()]);
-        while let Some(index) = indexes.pop_front() {
-            left_out.extend(index.unusable.iter().map(|one| one.why.clone()));
-            let sorted = index::sort(index);
-            artifacts.extend(sorted.artifacts);
-            for nested in sorted.nested {
-                if !seen.insert(nested.digest) {
-                    continue;
-                }
-                if seen.len() > MAX_INDEXES {
-                    let reason = format!("index with {MAX_INDEXES} indexes in it or more");
-                    return Err(Setback::NotOffered(reason));
-                }
-                match self.by_digest(nested.digest)? {
-                    Manifest::Index(index) => indexes.push_back(index),
-                    Manifest::Image(_) => return Err(mislabelled(&nested)),
-                }
-            }
-        }
-        let choice = index::choose(artifacts, self.architectures).map_err(|why| {
-            // Nothing else tells of them then.
-            let all: Vec<_> = std::iter::once(why).chain(left_out.clone()).collect();
-            Setback::NotOffered(all.join("; "))
-        })?;
-        let leaves = match choice {
-            Choice::Single(descriptor, known) => {
-                let image = self.image(&descriptor)?;
-                vec![Leaf {
-                    digest: descriptor.digest,
-                    image,
-                    chosen: None,
-                    known,
-                    version,
-                }]
-            }
-            Choice::Several(several) if several.len() > MAX_ENTRIES => {
-                let reason = format!(
-                    "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
-                    several.len()
-                );
-                return Err(Setback::NotOffered(reason));
-            }
-            Choice::Several(several) => {
-                let leaf = |chosen: index::Chosen| {
-                    let digest = chosen.descriptor.digest;
-                    let image = self.image(&chosen.descriptor)?;
-                    let known = Some(chosen.architecture);
-                    Ok(Leaf {
-                        digest,
-                        image,
-                        chosen: Some(chosen),
-                        known,
-                        version: version.clone(),
-                    })
-                };
-                let leaves: Result<_, Setback> = several.into_iter().map(leaf).collect();
-                leaves?
-            }
-        };
-        Ok(Leaves { leaves, left_out })
-    }
-
-    fn image(&self, descriptor: &Descriptor) -> Result<Image, Setback> {
-        match self.by_digest(descriptor.digest)? {
-            Manifest::Image(image) => Ok(image),
-            Manifest::Index(_) => Err(mislabelled(descriptor)),
         }
     }
 
@@ -786,48 +444,12 @@ impl Resolver<'_> {
             _ => Ok(None),
         }
     }
-
-    /// A blob that fits into memory: its size was looked at. `what` it is called in errors.
-    pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
-        if let Some(bytes) = self.cache.and_then(|cache| cache.document(blob.digest)) {
-            return Ok(bytes);
-        }
-        let inner = self.source.blob(blob.digest, blob.size, 0)?;
-        let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or(usize::MAX)];
-        Verified::new(
-            inner,
-            format!("{what} {}", blob.digest),
-            blob.digest,
-            blob.size,
-        )
-        .fill(&mut bytes)?;
-        if let Some(cache) = self.cache {
-            cache.keep_document(blob.digest, &bytes);
-        }
-        Ok(bytes)
-    }
-}
-
-fn mislabelled(descriptor: &Descriptor) -> Setback {
-    let Descriptor {
-        digest, media_type, ..
-    } = descriptor;
-    Setback::NotOffered(format!(
-        "{digest} is something else than its index calls it, {media_type}"
-    ))
 }
 
 /// The little of an image config that is of interest.
 #[derive(Deserialize)]
 struct Config {
     architecture: Option<String>,
-}
-
-fn parse(what: &str, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest> {
-    Manifest::parse(media_type, bytes).map_err(|why| Error::BadManifest {
-        what: what.to_owned(),
-        why,
-    })
 }
 
 /// Is the artifact itself at fault, so that asking again would find the same?

@@ -1,0 +1,243 @@
+//! A reference → the manifests that it leads to, by indexes and for the machines that files are offered for.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::Resolver;
+use crate::architecture::Architecture;
+use crate::artifact;
+use crate::artifact::index::{self, Choice};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::manifest::{Descriptor, Image, Index, Manifest};
+use crate::name::Tag;
+use crate::payload::Verified;
+use crate::source::Reference;
+
+/// Indexes read for one tag. Publishers nest them once, if at all.
+const MAX_INDEXES: usize = 16;
+/// Artifacts read for one index. Garden Linux has some dozens.
+const MAX_ENTRIES: usize = 256;
+
+/// A manifest at the end of the way from a reference.
+pub(super) struct Leaf {
+    pub(super) digest: Digest,
+    pub(super) image: Image,
+    /// How it was chosen among several of an index.
+    pub(super) chosen: Option<index::Chosen>,
+    /// What it runs on, as far as its index says.
+    pub(super) known: Option<Architecture>,
+    /// The version that its index says it has.
+    pub(super) version: Option<String>,
+}
+
+/// Where a reference leads to.
+pub(super) struct Leaves {
+    pub(super) leaves: Vec<Leaf>,
+    /// A reason for each entry of an index that cannot be used.
+    pub(super) left_out: Vec<String>,
+}
+
+/// Why there are no artifacts.
+pub(super) enum Setback {
+    /// They are not for this machine, or not in a form that can be offered.
+    NotOffered(String),
+    /// They could not be read.
+    Failed(Error),
+}
+
+impl From<Error> for Setback {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Resolver<'_> {
+    pub(super) fn by_reference(&self, reference: Reference<'_>) -> Result<(Digest, Manifest)> {
+        match reference {
+            Reference::Tag(tag) => self.by_tag(tag, None),
+            Reference::Digest(digest) => Ok((digest, self.by_digest(digest)?)),
+        }
+    }
+
+    pub(super) fn leaves(&self, digest: Digest, manifest: Manifest) -> Result<Leaves, Setback> {
+        match manifest {
+            Manifest::Image(image) => {
+                let leaf = Leaf {
+                    digest,
+                    image,
+                    chosen: None,
+                    known: None,
+                    version: None,
+                };
+                Ok(Leaves {
+                    leaves: vec![leaf],
+                    left_out: Vec::new(),
+                })
+            }
+            Manifest::Index(index) => self.in_index(digest, &index),
+        }
+    }
+
+    /// What a tag is. A tag that is known costs a HEAD, for its manifest is at hand.
+    pub(super) fn by_tag(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
+        let now = match (before, self.cache) {
+            // A source on disk tells digests for nothing.
+            (_, None) => self.source.digest_of(tag)?,
+            // A publisher's list moves with every version, whatever other tags do.
+            (Some(before), _) if self.immutable_tags && *tag != Tag::of_listing() => Some(before),
+            (Some(before), Some(cache)) if cache.has_document(before) => {
+                self.source.digest_of(tag)?
+            }
+            _ => None,
+        };
+        if let Some(digest) = now {
+            match self.by_digest(digest) {
+                // Some registries name a digest they then don't know (docker-registry 2.8 for sha512).
+                Err(Error::Missing { .. }) => {}
+                found => return Ok((digest, found?)),
+            }
+        }
+        let stored = self.source.manifest(Reference::Tag(tag))?;
+        let digest = Digest::of(&stored.bytes);
+        let manifest = parse(
+            &format!("manifest of tag {tag}"),
+            stored.media_type.as_deref(),
+            &stored.bytes,
+        )?;
+        if let Some(cache) = self.cache {
+            cache.keep_document(digest, &stored.bytes);
+        }
+        Ok((digest, manifest))
+    }
+
+    pub(super) fn by_digest(&self, digest: Digest) -> Result<Manifest> {
+        let what = format!("manifest {digest}");
+        if let Some(bytes) = self.cache.and_then(|cache| cache.document(digest)) {
+            return parse(&what, None, &bytes);
+        }
+        let stored = self.source.manifest(Reference::Digest(digest))?;
+        let found = Digest::of(&stored.bytes);
+        if found != digest {
+            return Err(Error::WrongBytes {
+                what,
+                expected: digest,
+                found,
+            });
+        }
+        let manifest = parse(&what, stored.media_type.as_deref(), &stored.bytes)?;
+        if let Some(cache) = self.cache {
+            cache.keep_document(digest, &stored.bytes);
+        }
+        Ok(manifest)
+    }
+
+    /// The manifests that an index leads to, by indexes inside it too.
+    fn in_index(&self, digest: Digest, index: &Index) -> Result<Leaves, Setback> {
+        let mut seen = HashSet::from([digest]);
+        let (mut artifacts, mut left_out) = (Vec::new(), Vec::new());
+        let version = artifact::version(&index.annotations).map(str::to_owned);
+        let mut indexes = VecDeque::from([index.clone()]);
+        while let Some(index) = indexes.pop_front() {
+            left_out.extend(index.unusable.iter().map(|one| one.why.clone()));
+            let sorted = index::sort(index);
+            artifacts.extend(sorted.artifacts);
+            for nested in sorted.nested {
+                if !seen.insert(nested.digest) {
+                    continue;
+                }
+                if seen.len() > MAX_INDEXES {
+                    let reason = format!("index with {MAX_INDEXES} indexes in it or more");
+                    return Err(Setback::NotOffered(reason));
+                }
+                match self.by_digest(nested.digest)? {
+                    Manifest::Index(index) => indexes.push_back(index),
+                    Manifest::Image(_) => return Err(mislabelled(&nested)),
+                }
+            }
+        }
+        let choice = index::choose(artifacts, self.architectures).map_err(|why| {
+            // Nothing else tells of them then.
+            let all: Vec<_> = std::iter::once(why).chain(left_out.clone()).collect();
+            Setback::NotOffered(all.join("; "))
+        })?;
+        let leaves = match choice {
+            Choice::Single(descriptor, known) => {
+                let image = self.image(&descriptor)?;
+                vec![Leaf {
+                    digest: descriptor.digest,
+                    image,
+                    chosen: None,
+                    known,
+                    version,
+                }]
+            }
+            Choice::Several(several) if several.len() > MAX_ENTRIES => {
+                let reason = format!(
+                    "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
+                    several.len()
+                );
+                return Err(Setback::NotOffered(reason));
+            }
+            Choice::Several(several) => {
+                let leaf = |chosen: index::Chosen| {
+                    let digest = chosen.descriptor.digest;
+                    let image = self.image(&chosen.descriptor)?;
+                    let known = Some(chosen.architecture);
+                    Ok(Leaf {
+                        digest,
+                        image,
+                        chosen: Some(chosen),
+                        known,
+                        version: version.clone(),
+                    })
+                };
+                let leaves: Result<_, Setback> = several.into_iter().map(leaf).collect();
+                leaves?
+            }
+        };
+        Ok(Leaves { leaves, left_out })
+    }
+
+    fn image(&self, descriptor: &Descriptor) -> Result<Image, Setback> {
+        match self.by_digest(descriptor.digest)? {
+            Manifest::Image(image) => Ok(image),
+            Manifest::Index(_) => Err(mislabelled(descriptor)),
+        }
+    }
+
+    /// A blob that fits into memory: its size was looked at. `what` it is called in errors.
+    pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
+        if let Some(bytes) = self.cache.and_then(|cache| cache.document(blob.digest)) {
+            return Ok(bytes);
+        }
+        let inner = self.source.blob(blob.digest, blob.size, 0)?;
+        let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or(usize::MAX)];
+        Verified::new(
+            inner,
+            format!("{what} {}", blob.digest),
+            blob.digest,
+            blob.size,
+        )
+        .fill(&mut bytes)?;
+        if let Some(cache) = self.cache {
+            cache.keep_document(blob.digest, &bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+fn mislabelled(descriptor: &Descriptor) -> Setback {
+    let Descriptor {
+        digest, media_type, ..
+    } = descriptor;
+    Setback::NotOffered(format!(
+        "{digest} is something else than its index calls it, {media_type}"
+    ))
+}
+
+fn parse(what: &str, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest> {
+    Manifest::parse(media_type, bytes).map_err(|why| Error::BadManifest {
+        what: what.to_owned(),
+        why,
+    })
+}

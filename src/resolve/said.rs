@@ -1,0 +1,109 @@
+//! What a file says of itself.
+
+use log::warn;
+
+use super::Resolver;
+use crate::artifact::{self, Content};
+use crate::cache::Made;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::inside;
+use crate::listing::File;
+use crate::manifest::{Image, Manifest};
+use crate::metadata::{Metadata, is_document};
+use crate::name::FileName;
+
+impl Resolver<'_> {
+    /// What a file of this source says of itself: by its manifest and what is attached to it, and where
+    /// that leaves open what it is for, by what is inside it.
+    pub fn metadata(&self, name: &FileName, file: &File) -> Result<Metadata> {
+        let image = match file.manifest {
+            Some(manifest) => match self.by_digest(manifest)? {
+                Manifest::Image(image) => Some((manifest, image)),
+                Manifest::Index(_) => None,
+            },
+            None => None,
+        };
+        let mut found = Metadata::default();
+        if let Some((manifest, image)) = &image {
+            found = self.published(file, *manifest, image)?;
+        }
+        let is_known = found.has_id() && found.has_version();
+        let is_text = matches!(file.content, Content::Text(_));
+        if !is_known && !is_text {
+            match self.inside(name, file) {
+                Ok(inside) => found.merge(inside),
+                Err(error @ Error::BadImage { .. }) if found.has_id() => warn!("{}", error.line()),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some((_, image)) = image else {
+            return Ok(found);
+        };
+        found.add(
+            "SYSEXT_VERSION_ID",
+            artifact::version(&image.annotations).unwrap_or(file.tag.as_str()),
+        );
+        // Its config is fetched only if nothing else says it.
+        let architecture = match file.architecture {
+            None if !found.has_architecture() => self.architecture_of(&image)?,
+            known => known,
+        };
+        if let Some(architecture) = architecture {
+            found.add("ARCHITECTURE", architecture.as_str());
+        }
+        Ok(found)
+    }
+
+    /// What a publisher says of a file: in documents, then in annotations.
+    fn published(&self, file: &File, manifest: Digest, image: &Image) -> Result<Metadata> {
+        let mut found = Metadata::default();
+        let attached = self.attached(manifest)?;
+        for layer in std::iter::once(image)
+            .chain(attached.iter().map(|(_, image)| image))
+            .flat_map(|image| &image.layers)
+        {
+            if is_document(layer) {
+                found.merge(Metadata::of_document(&self.small_blob("document", layer)?));
+            }
+        }
+        let own = image
+            .layers
+            .iter()
+            .find(|layer| layer.digest == file.digest);
+        if let Some(layer) = own {
+            found.merge(Metadata::of_annotations(&layer.annotations));
+        }
+        found.merge(Metadata::of_annotations(&image.annotations));
+        Ok(found)
+    }
+
+    fn inside(&self, name: &FileName, file: &File) -> Result<Metadata> {
+        let size = match file.size {
+            Some(size) => size,
+            None => self.source.blob_size(file.digest)?,
+        };
+        let (digest, source) = (file.digest, self.source);
+        match &file.content {
+            Content::Made(recipe) => {
+                let what = format!("{}:{}", source.name(), file.tag);
+                let made = Made { digest, size };
+                let open = || (self.workshop).open(&what, source, recipe, made, self.until);
+                let origin = inside::Made {
+                    name: format!("image {what}"),
+                    open,
+                };
+                inside::metadata(&origin, digest, size, self.cache, name)
+            }
+            _ => {
+                let source = &**source;
+                let origin = inside::Blob {
+                    source,
+                    digest,
+                    size,
+                };
+                inside::metadata(&origin, digest, size, self.cache, name)
+            }
+        }
+    }
+}
