@@ -11,7 +11,7 @@ UNITDIR ?= $(shell $(PKG_CONFIG) --variable=systemdsystemunitdir systemd 2>/dev/
 BINARY = target/release/sysext-oci-proxy
 UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket
 
-.PHONY: build check test demo bench fuzz install uninstall clean help
+.PHONY: build check test demo bench soak fuzz install uninstall clean help
 
 build: ## the program, in target/release (default)
 	$(CARGO) build --release --locked
@@ -29,6 +29,9 @@ demo: build ## an update on this machine: no root, no registry, nothing left beh
 
 bench: build ## how fast it lists and streams
 	tests/bench
+
+soak: build ## some minutes of faults, kills and idle exits
+	tests/soak
 
 fuzz: ## what strangers may send, at random: FUZZ_SECONDS=60 for each target
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
