@@ -79,13 +79,16 @@ impl Cache {
         if let Some(root) = &root {
             sweep(&root.join("tmp"));
         }
-        Self {
+        let cache = Self {
             root,
             has_warned: AtomicBool::new(false),
             written: AtomicU64::new(0),
             size,
             checked: Mutex::default(),
-        }
+        };
+        // A process may have been killed before it did so.
+        cache.make_room(None);
+        cache
     }
 
     /// A document, if it is there and undamaged.

@@ -175,7 +175,7 @@ impl Cache {
         };
         keep().map_err(|cause| self.cannot_write(cause))?;
         lock(&self.checked).insert(made.digest);
-        self.make_room(&path);
+        self.make_room(Some(&path));
         Ok(())
     }
 
@@ -185,11 +185,11 @@ impl Cache {
     }
 
     /// Removes what was not used for longest until all have room. The newest stays, whatever it takes.
-    fn make_room(&self, newest: &Path) {
-        let Some(directory) = newest.parent() else {
+    pub(super) fn make_room(&self, newest: Option<&Path>) {
+        let Some(root) = &self.root else {
             return;
         };
-        let Ok(entries) = fs::read_dir(directory) else {
+        let Ok(entries) = fs::read_dir(root.join("made")) else {
             return;
         };
         let mut files: Vec<_> = entries
@@ -198,7 +198,7 @@ impl Cache {
                 let metadata = entry.metadata().ok()?;
                 let used = metadata.modified().ok()?;
                 Some((
-                    entry.path() == newest,
+                    Some(entry.path().as_path()) == newest,
                     used,
                     metadata.blocks() * 512,
                     entry.path(),
@@ -398,9 +398,12 @@ mod tests {
         let third = make(&cache, &bytes(3));
         assert!(cache.made(second).is_none(), "not used for longest");
         assert!(cache.made(first).is_some() && cache.made(third).is_some());
+        drop(scratch.cache(block));
+        assert!(cache.made(first).is_none(), "the next start has less room");
+        assert!(cache.made(third).is_some(), "used last");
         let large = make(&cache, &[bytes(4), bytes(5), bytes(6)].concat());
         assert!(cache.made(large).is_some(), "the newest stays");
-        assert!(cache.made(first).is_none() && cache.made(third).is_none());
+        assert!(cache.made(third).is_none());
     }
 
     #[test]
