@@ -7,10 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
+use crate::content::{Repository, digest};
 use crate::downloads::noise;
+use crate::flatten::{self, layer, names, push};
 use crate::listings::{settings, versions};
-use crate::registry::{Fault, Registry};
-use crate::service::Service;
+use crate::registry::{Fault, Registry, count};
+use crate::service::{Service, Setup};
 
 const LISTING: &[u8] = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -24,6 +26,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(a_silent_registry_is_a_gateway_timeout),
             scope.spawn(a_download_that_stops_is_gone_on_with_by_range),
             scope.spawn(a_download_that_stops_for_good_is_given_up),
+            scope.spawn(an_image_that_takes_too_long_is_listed_when_it_is_done),
         ];
         for wait in waits {
             if let Err(panic) = wait.join() {
@@ -128,4 +131,33 @@ fn a_download_that_stops_for_good_is_given_up() {
         (55.0..70.0).contains(&seconds),
         "given up after {seconds} s"
     );
+}
+
+fn an_image_that_takes_too_long_is_listed_when_it_is_done() {
+    let mut hello = Repository::default();
+    let (large, small) = (
+        layer(&[("large", &noise(100_000))]),
+        layer(&[("small", b"")]),
+    );
+    push(&mut hello, "v1", &[&small, &small]);
+    push(&mut hello, "v2", &[&large, &small]);
+    let registry = Registry::with_hello(hello);
+    let slow = digest(&large);
+    registry.fault(
+        slow.clone().leak(),
+        Fault::Drip(2_000, Duration::from_secs(1)),
+    );
+    let settings = flatten::settings(&registry, "listing-ttl-sec = 0\n");
+    let service = Setup::new(settings).own_cache().start();
+    let begin = Instant::now();
+    assert_eq!(names(&service.listing()), ["hello-v1.tar.gz"]);
+    let seconds = begin.elapsed().as_secs_f32();
+    assert!((39.0..45.0).contains(&seconds), "listed after {seconds} s");
+    assert_eq!(service.log.with(&["v2", "still being flattened"]).len(), 1);
+    // The next one waits for the same work, which is done soon.
+    assert_eq!(
+        names(&service.listing()),
+        ["hello-v1.tar.gz", "hello-v2.tar.gz"]
+    );
+    assert_eq!(count(&registry.take_requests(), &slow), 1);
 }

@@ -22,7 +22,7 @@ use crate::registry::{Fault, Registry, count};
 use crate::service::{Folder, Service, Setup, eventually};
 
 /// A layer with these files.
-fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, bytes) in files {
         let mut header = tar::Header::new_ustar();
@@ -64,7 +64,7 @@ fn with_record(keyword: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// Pushes an image of these layers as buildah does.
-fn push(hello: &mut Repository, tag: &str, layers: &[&[u8]]) {
+pub fn push(hello: &mut Repository, tag: &str, layers: &[&[u8]]) {
     let layers: Vec<_> = layers
         .iter()
         .map(|layer| hello.blob(&format!("{OCI_TAR}+gzip"), layer))
@@ -88,7 +88,7 @@ fn images(count: usize) -> Repository {
     hello
 }
 
-fn settings(registry: &Registry, more: &str) -> String {
+pub fn settings(registry: &Registry, more: &str) -> String {
     format!(
         "registry = \"{}\"\n{more}[repository.hello]\narchitectures = [\"x86-64\"]\n",
         registry.address
@@ -105,7 +105,7 @@ fn sums(listing: &str) -> BTreeMap<String, String> {
     listing.lines().filter(is_file).map(line).collect()
 }
 
-fn names(listing: &str) -> Vec<String> {
+pub fn names(listing: &str) -> Vec<String> {
     sums(listing).into_keys().collect()
 }
 
