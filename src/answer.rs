@@ -138,7 +138,7 @@ impl Service {
             _ => return self.file(request, directory, name),
         };
         let mut metadata = self.snapshots.metadata(directory, &snapshot, image, file)?;
-        if let Some(architecture) = Architecture::at_end_of(stem) {
+        if let Some((_, architecture)) = Architecture::at_end_of(stem) {
             metadata.add("ARCHITECTURE", architecture.as_str());
         }
         if !metadata.has_id() {

@@ -43,13 +43,13 @@ impl Architecture {
         NAMES.iter().position(|row| row.0 == name).map(Self)
     }
 
-    /// The one whose name a file's name ends in: `strace-30.3.x86-64`.
-    pub fn at_end_of(stem: &str) -> Option<Self> {
-        let is_at_end = |name: &str| {
-            stem.strip_suffix(name)
-                .is_some_and(|rest| rest.ends_with(['-', '.', '_']))
-        };
-        NAMES.iter().position(|row| is_at_end(row.1)).map(Self)
+    /// The one whose name a file's name or a tag ends in, and what is before it: `strace-30.3` and
+    /// x86-64 of `strace-30.3.x86-64`.
+    pub fn at_end_of(text: &str) -> Option<(&str, Self)> {
+        NAMES.iter().enumerate().find_map(|(n, row)| {
+            let rest = text.strip_suffix(row.1)?;
+            Some((rest.strip_suffix(['-', '.', '_'])?, Self(n)))
+        })
     }
 
     /// systemd's name.
@@ -121,14 +121,14 @@ mod tests {
     #[test]
     fn names_of_files_end_in_them() {
         for (stem, expected) in [
-            ("strace-30.3.x86-64", Some("x86-64")),
-            ("k8s-v1-arm64", Some("arm64")),
-            ("k8s-v1-ppc64-le", Some("ppc64-le")),
+            ("strace-30.3.x86-64", Some(("strace-30.3", "x86-64"))),
+            ("k8s-v1-arm64", Some(("k8s-v1", "arm64"))),
+            ("k8s-v1-ppc64-le", Some(("k8s-v1", "ppc64-le"))),
             ("charm", None),
             ("arm64", None),
         ] {
             assert_eq!(
-                Architecture::at_end_of(stem).map(Architecture::as_str),
+                Architecture::at_end_of(stem).map(|(rest, found)| (rest, found.as_str())),
                 expected,
                 "{stem}"
             );

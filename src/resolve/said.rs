@@ -3,6 +3,7 @@
 use log::warn;
 
 use super::Resolver;
+use crate::architecture::Architecture;
 use crate::artifact::{self, Content};
 use crate::cache::Made;
 use crate::digest::Digest;
@@ -40,10 +41,11 @@ impl Resolver<'_> {
         let Some((_, image)) = image else {
             return Ok(found);
         };
-        found.add(
-            "SYSEXT_VERSION_ID",
-            artifact::version(&image.annotations).unwrap_or(file.tag.as_str()),
-        );
+        let tag = file.tag.as_str();
+        // What a machine a tag is for is no part of its version.
+        let (in_name, _) = Architecture::at_end_of(tag).unzip();
+        let version = artifact::version(&image.annotations).or(in_name);
+        found.add("SYSEXT_VERSION_ID", version.unwrap_or(tag));
         // Its config is fetched only if nothing else says it.
         let architecture = match file.architecture {
             None if !found.has_architecture() => self.architecture_of(&image)?,

@@ -106,6 +106,48 @@ fn sysextmgr_finds_its_images_in_one_directory_of_two_repositories() {
     }
 }
 
+/// All that a publisher does is `oras push FILE`: what sysextmgr asks for to list, check, install and
+/// update is in the names and in the images.
+#[test]
+fn sysextmgr_needs_nothing_that_a_publisher_prepares() {
+    const IMAGE: &[u8] = include_bytes!("../images/gzip.squashfs");
+    let (mut tools, mut strace) = (Repository::default(), Repository::default());
+    for tag in ["23.7.x86-64", "24.0.x86-64"] {
+        tools.oras_push(tag, "debug-tools.raw", IMAGE);
+    }
+    strace.oras_push("29.1.x86-64", "strace.raw", IMAGE);
+    let registry = Registry::start();
+    registry.put("suse/debug-tools", tools);
+    registry.put("suse/strace", strace);
+    let service = Service::start(format!(
+        "registry = \"{}/suse\"\n[repository.sysexts]\nsource = [\"debug-tools\", \"strace\"]\n",
+        registry.address
+    ));
+    let images = [
+        ("debug-tools-23.7.x86-64", "23.7"),
+        ("debug-tools-24.0.x86-64", "24.0"),
+        ("strace-29.1.x86-64", "29.1"),
+    ];
+    let listing: String = images
+        .iter()
+        .map(|(stem, _)| line(IMAGE, &format!("{stem}.raw")))
+        .collect();
+    assert_eq!(service.get("/sysexts/SHA256SUMS").text(), listing);
+    for (stem, version) in images {
+        let sidecar = service.get(&format!("/sysexts/{stem}.manifest.gz"));
+        assert_eq!(
+            unpack(&sidecar.body)["extension"],
+            json!({
+                "ID": "fedora", "VERSION_ID": "42", "SYSEXT_LEVEL": "2.0",
+                "SYSEXT_VERSION_ID": version, "ARCHITECTURE": "x86-64",
+            }),
+            "{stem}"
+        );
+        let image = service.get(&format!("/sysexts/{stem}.raw"));
+        assert_eq!((image.status, image.body.as_slice()), (200, IMAGE));
+    }
+}
+
 #[test]
 fn an_image_that_says_nowhere_what_it_is_for_has_no_sidecar() {
     let mut hello = Repository::default();
