@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::digest::Digest;
 
@@ -167,11 +168,12 @@ impl Manifest {
             Kind::Index => {
                 let (mut entries, mut unusable) = (Vec::new(), Vec::new());
                 for (n, raw) in raw.manifests.unwrap_or_default().into_iter().enumerate() {
-                    let names = raw.annotations.as_ref();
-                    let name = names.and_then(|names| names.get(REF_NAME)).cloned();
-                    match Entry::check(n, raw) {
+                    match Entry::parse(raw.get()) {
                         Ok(entry) => entries.push(entry),
-                        Err(why) => unusable.push(Unusable { name, why }),
+                        Err(why) => unusable.push(Unusable {
+                            name: named(raw.get()),
+                            why: format!("index entry {}: {why}", n + 1),
+                        }),
                     }
                 }
                 let annotations = raw.annotations.unwrap_or_default();
@@ -185,14 +187,17 @@ impl Manifest {
                 artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
                 config: raw
                     .config
-                    .map(|config| Descriptor::check("config", config))
-                    .transpose()?,
+                    .map(Descriptor::check)
+                    .transpose()
+                    .map_err(|why| format!("config: {why}"))?,
                 layers: raw
                     .layers
                     .unwrap_or_default()
                     .into_iter()
                     .enumerate()
-                    .map(|(n, layer)| Descriptor::check(&format!("layer {}", n + 1), layer))
+                    .map(|(n, layer)| {
+                        Descriptor::check(layer).map_err(|why| format!("layer {}: {why}", n + 1))
+                    })
                     .collect::<Result<_, _>>()?,
                 annotations: raw.annotations.unwrap_or_default(),
                 // An attachment by sha512 is one to something that we never offer.
@@ -227,13 +232,15 @@ fn bare_type(media_type: &str) -> &str {
 /// as absent, for Go programs write it for an empty list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
+struct Raw<'a> {
     schema_version: Option<u64>,
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<RawDescriptor>,
     layers: Option<Vec<RawDescriptor>>,
-    manifests: Option<Vec<RawDescriptor>>,
+    /// Read one by one, so that a bad one spoils no other.
+    #[serde(borrow)]
+    manifests: Option<Vec<&'a RawValue>>,
     annotations: Option<Annotations>,
     subject: Option<RawDescriptor>,
 }
@@ -251,10 +258,10 @@ struct RawDescriptor {
 }
 
 impl Descriptor {
-    fn check(what: &str, raw: RawDescriptor) -> Result<Self, String> {
+    fn check(raw: RawDescriptor) -> Result<Self, String> {
         Ok(Self {
             media_type: bare_type(&raw.media_type).to_owned(),
-            digest: raw.digest.parse().map_err(|why| format!("{what}: {why}"))?,
+            digest: raw.digest.parse()?,
             size: raw.size,
             annotations: raw.annotations.unwrap_or_default(),
             is_foreign: raw.urls.is_some_and(|urls| !urls.is_empty()),
@@ -263,13 +270,29 @@ impl Descriptor {
 }
 
 impl Entry {
-    fn check(n: usize, mut raw: RawDescriptor) -> Result<Self, String> {
+    fn parse(json: &str) -> Result<Self, String> {
+        let mut raw: RawDescriptor = serde_json::from_str(json).map_err(|why| why.to_string())?;
         let platform = raw.platform.take();
         Ok(Self {
-            descriptor: Descriptor::check(&format!("index entry {}", n + 1), raw)?,
+            descriptor: Descriptor::check(raw)?,
             platform,
         })
     }
+}
+
+/// What an entry is called in a layout, however wrong the rest of it is.
+fn named(json: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        annotations: Option<Name>,
+    }
+    #[derive(Deserialize)]
+    struct Name {
+        #[serde(rename = "org.opencontainers.image.ref.name")]
+        name: Option<String>,
+    }
+    let named: Named = serde_json::from_str(json).ok()?;
+    named.annotations?.name
 }
 
 #[cfg(test)]

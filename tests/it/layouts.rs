@@ -225,6 +225,34 @@ fn a_name_by_sha512_is_left_out_with_its_reason_once() {
 }
 
 #[test]
+fn an_entry_of_the_wrong_form_is_left_out_with_its_reason_and_the_rest_is_served() {
+    let mut layout = Layout::new();
+    layout.version("good", b"good");
+    let descriptor = json!({"mediaType": OCI_MANIFEST, "digest": digest(b"x"), "size": 1});
+    let mut annotated = named("annotated", &descriptor);
+    annotated["annotations"]["number"] = json!(7);
+    let mut sized = named("sized", &descriptor);
+    sized["size"] = json!("one");
+    layout.entries.extend([annotated, sized, json!("no entry")]);
+    let service = layout.serve();
+    assert_eq!(service.listing(), line(b"good", "hello-good.raw"));
+    for (tag, reason) in [
+        (
+            "annotated",
+            "index entry 2: invalid type: integer `7`, expected a string",
+        ),
+        (
+            "sized",
+            "index entry 3: invalid type: string \"one\", expected u64",
+        ),
+    ] {
+        let told = told(&service, &[&format!("tag {tag} left out"), reason]);
+        assert_eq!(told.len(), 1, "{tag}: {:?}", service.log.lines());
+    }
+    assert_eq!(told(&service, &["index entry 4: invalid type"]).len(), 1);
+}
+
+#[test]
 fn a_name_that_is_no_tag_is_told_and_the_rest_is_served() {
     let mut layout = Layout::new();
     layout.version("good", b"good");
