@@ -25,6 +25,10 @@ pub enum Packing {
 impl Packing {
     /// By its first bytes.
     pub fn of(head: &[u8]) -> Option<Self> {
+        // A frame to be skipped (RFC 8878 §3.1.2), which zstd:chunked and pzstd write first.
+        if let [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] = head {
+            return Some(Self::Zstd);
+        }
         let magics: [(&[u8], Self); 4] = [
             (&[0x1f, 0x8b], Self::Gzip),
             (&[0xfd, b'7', b'z', b'X', b'Z', 0], Self::Xz),
@@ -97,4 +101,21 @@ fn read(unpacker: impl Read, limit: usize) -> Result<Vec<u8>, String> {
         return Err(format!("more than {limit} bytes come of it"));
     }
     Ok(unpacked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zstd_stream_may_begin_with_a_frame_to_be_skipped() {
+        let skippable = [0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, b't', b'o', b'c'];
+        let frame = zstd::encode_all(&b"tar"[..], 1).unwrap();
+        let packed = [&skippable[..], &frame].concat();
+        let packing = Packing::of(&packed);
+        assert_eq!(packing, Some(Packing::Zstd));
+        let body = Box::new(io::Cursor::new(packed));
+        let unpacked = io::read_to_string(stream(packing, body).unwrap()).unwrap();
+        assert_eq!(unpacked, "tar");
+    }
 }
