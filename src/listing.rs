@@ -9,7 +9,7 @@ use crate::architecture::Architecture;
 use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
-use crate::settings::Template;
+use crate::template::Template;
 
 /// The digest of nothing, which stands beside names that are no files.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -34,6 +34,7 @@ mod serve;
 mod settings;
 mod snapshot;
 mod source;
+mod template;
 mod visitor;
 
 use std::io::{ErrorKind, Write};

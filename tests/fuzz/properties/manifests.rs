@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::listing::{Artifact, Listing, Naming};
 use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, Image, Manifest, OCI_INDEX, OCI_MANIFEST};
 use crate::metadata::Metadata;
-use crate::settings::Template;
+use crate::template::Template;
 use crate::{list, page};
 
 /// Whatever manifests say, what comes of them is a listing that systemd-sysupdate reads.

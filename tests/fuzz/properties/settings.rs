@@ -8,7 +8,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::{Partial, Place, Settings, parse};
+use super::files::{Partial, parse};
+use super::{Place, Settings};
 use crate::fuzz::parts;
 use crate::name::{Registry, RepositoryAddress};
 use crate::page;
