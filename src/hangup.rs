@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// Longest wait before the next look at the client.
 pub const LOOK: Duration = Duration::from_millis(500);
@@ -58,11 +59,52 @@ pub fn is_gone() -> bool {
 }
 
 fn has_hung_up(client: &TcpStream) -> bool {
-    let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    let mut waited_for = [PollFd::new(client, PollFlags::RDHUP)];
+    let mut waited_for = [watched(client)];
     // If the kernel cannot say it, the next write will.
-    poll(&mut waited_for, Some(&Timespec::default())).is_ok()
-        && waited_for[0].revents().intersects(ends)
+    poll(&mut waited_for, Some(&Timespec::default())).is_ok() && has_ended(&waited_for[0])
+}
+
+fn watched(client: &TcpStream) -> PollFd<'_> {
+    PollFd::new(client, PollFlags::RDHUP)
+}
+
+fn has_ended(client: &PollFd<'_>) -> bool {
+    let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    client.revents().intersects(ends)
+}
+
+/// What a socket is waited for to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// There is something to read, or the end.
+    Readable,
+    /// Something can be written. So can to a socket that was connecting, when that is over.
+    Writable,
+}
+
+/// Waits for a socket, or until it fails. Errors: `TimedOut` when it takes longer than that, and
+/// [`error`] when the client goes that is being watched.
+pub fn wait(socket: &TcpStream, until: Until, time: Option<Duration>) -> io::Result<()> {
+    let end = time.map(|time| Instant::now() + time);
+    let client = is_watched().then(|| CLIENT.with_borrow(Weak::upgrade));
+    let client = client.flatten();
+    let flags = match until {
+        Until::Readable => PollFlags::IN,
+        Until::Writable => PollFlags::OUT,
+    };
+    let mut sockets = vec![PollFd::new(socket, flags)];
+    sockets.extend(client.iter().map(|client| watched(client)));
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = left.map(Timespec::try_from).transpose();
+        match poll(&mut sockets, left.unwrap_or_default().as_ref()) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) if sockets.get(1).is_some_and(has_ended) => return Err(error()),
+            Ok(_) => return Ok(()),
+        }
+    }
 }
 
 /// Sleeps, but no longer than the client stays. Is it still there?

@@ -15,7 +15,6 @@ use log::{debug, warn};
 use rustls::AlertDescription;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, Timeout};
 
 use super::certs::{CertificateDirectories, HostCertificates, Pem};
@@ -26,6 +25,8 @@ use crate::hangup;
 use crate::lock::lock;
 use crate::name::Host;
 
+/// To find a host's address. glibc gives a name server five seconds, and tries it twice (resolv.conf(5)).
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// To connect, TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the request to the whole head of the answer. systemd gives up on us after 60 s of silence.
@@ -491,6 +492,7 @@ fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
         .max_redirects_will_error(false)
         .input_buffer_size(INPUT_BUFFER)
         .output_buffer_size(OUTPUT_BUFFER)
+        .timeout_resolve(Some(RESOLVE_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(HEAD_TIMEOUT))
         .timeout_per_read(Some(READ_TIMEOUT))
@@ -502,8 +504,11 @@ fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
     } else {
         builder.proxy(None)
     };
-    let resolver = DefaultResolver::default();
-    Agent::with_parts(builder.build(), transport::connector(), resolver)
+    Agent::with_parts(
+        builder.build(),
+        transport::connector(),
+        transport::SystemResolver,
+    )
 }
 
 /// `Retry-After`: seconds or a date (RFC 9110 §10.2.3).

@@ -12,7 +12,7 @@ const USERS: [(&str, &[&str]); 8] = [
     ("sd_notify", &["src/serve.rs"]),
     ("httparse", &["src/http.rs"]),
     ("tiny_http", &["src/http.rs"]),
-    ("rustix", &["src/hangup.rs"]),
+    ("rustix", &["src/hangup.rs", "src/source/transport.rs"]),
     ("ureq", &["src/source/client.rs", "src/source/transport.rs"]),
     ("rustls", &["src/source/client.rs"]),
     ("rustls_native_certs", &["src/source/client.rs"]),
