@@ -151,11 +151,7 @@ impl Layout {
     /// A blob's file, at one of its bytes.
     fn open_blob(&self, digest: Digest, size: u64, from: u64) -> Result<File> {
         let path = self.blob_path(digest);
-        let mut file = File::open(&path).map_err(|error| cannot_read(&path, error))?;
-        let found = file
-            .metadata()
-            .map_err(|error| cannot_read(&path, error))?
-            .len();
+        let (mut file, found) = open(&path)?;
         if found != size {
             return Err(Error::WrongSize {
                 what: path.display().to_string(),
@@ -271,11 +267,26 @@ struct LayoutFile {
     image_layout_version: String,
 }
 
+/// A regular file and its size. Of a named pipe even the opening would wait.
+fn open(path: &Path) -> Result<(File, u64)> {
+    let metadata = path.metadata().map_err(|error| cannot_read(path, error))?;
+    if !metadata.is_file() {
+        return Err(Error::BadLayout {
+            path: path.to_owned(),
+            why: "this is no regular file".into(),
+        });
+    }
+    let file = File::open(path).map_err(|error| cannot_read(path, error))?;
+    Ok((file, metadata.len()))
+}
+
 /// A file that is no larger than a manifest may be.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes))
+    open(path)?
+        .0
+        .take(MAX_SIZE + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| cannot_read(path, error))?;
     if bytes.len() as u64 > MAX_SIZE {
         let why = format!(

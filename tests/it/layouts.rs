@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -72,6 +73,12 @@ fn named(name: &str, descriptor: &Value) -> Value {
     let mut entry = descriptor.clone();
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
     entry
+}
+
+/// Puts a named pipe in the place of a file. Whoever opens one waits.
+fn make_pipe(path: &Path) {
+    fs::remove_file(path).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 /// The lines of the log with all of these texts, after so many listings.
@@ -290,7 +297,9 @@ fn of_two_entries_of_one_name_the_first_counts() {
 #[test]
 fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served() {
     let mut layout = Layout::new();
-    for name in ["good", "missing", "cut", "changed", "folder", "large"] {
+    for name in [
+        "good", "missing", "cut", "changed", "folder", "large", "pipe",
+    ] {
         layout.version(name, name.as_bytes());
     }
     layout.write();
@@ -304,6 +313,7 @@ fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served
     fs::remove_file(path(4)).unwrap();
     fs::create_dir(path(4)).unwrap();
     fs::write(path(5), " ".repeat(9 << 20)).unwrap();
+    make_pipe(&path(6));
     let service = Service::start(ANEW.to_owned() + &layout.settings());
     let hex = |n: usize| path(n).file_name().unwrap().to_str().unwrap().to_owned();
     for _ in 0..2 {
@@ -314,8 +324,9 @@ fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served
         (1, "missing", "there is no such file in it"),
         (2, "cut", "has the wrong bytes"),
         (3, "changed", "has the wrong bytes"),
-        (4, "folder", "cannot be read or written: "),
+        (4, "folder", "this is no regular file"),
         (5, "large", "it has more than 8388608 bytes"),
+        (6, "pipe", "this is no regular file"),
     ] {
         let about = format!("hello: tag {tag} left out: ");
         let reasons = told_in(2, &service, &[&about, &hex(n), reason]);
@@ -332,7 +343,7 @@ fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served
 #[test]
 fn blobs_that_are_missing_or_damaged_are_told_by_path_and_the_rest_is_served() {
     let mut layout = Layout::new();
-    for name in ["good", "missing", "short", "long", "changed"] {
+    for name in ["good", "missing", "short", "long", "changed", "pipe"] {
         layout.version(name, format!("the bytes of {name}").as_bytes());
     }
     layout.write();
@@ -341,12 +352,14 @@ fn blobs_that_are_missing_or_damaged_are_told_by_path_and_the_rest_is_served() {
     fs::write(path("short"), "the by").unwrap();
     fs::write(path("long"), "the bytes of long, and more").unwrap();
     fs::write(path("changed"), "the bytes of Changed").unwrap();
+    make_pipe(&path("pipe"));
     let service = Service::start(layout.settings());
-    assert_eq!(service.listing().lines().count(), 5);
+    assert_eq!(service.listing().lines().count(), 6);
     for (name, reason) in [
         ("missing", "there is no such file in it"),
         ("short", "has the wrong size: expected 18 bytes, found 6"),
         ("long", "has the wrong size: expected 17 bytes, found 27"),
+        ("pipe", "this is no regular file"),
     ] {
         let response = service.get(&format!("/hello/hello-{name}.raw"));
         let why = response.header("x-reason").unwrap_or_default().to_owned();

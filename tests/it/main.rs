@@ -1,5 +1,5 @@
 //! The built program from outside: on a handed-over socket, before a fake registry or an OCI
-//! layout. Nothing here needs root, a network or another program than `sh` and `curl`.
+//! layout. Nothing here needs root, a network or other programs than `sh`, `curl` and `mkfifo`.
 
 #![allow(
     clippy::unwrap_used,
