@@ -43,7 +43,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use log::{Level, LevelFilter, error};
+use log::{Level, LevelFilter, error, warn};
 
 use answer::Service;
 use cli::{Command, CommandLine, Inspect, List, Serve, Url};
@@ -82,10 +82,15 @@ fn run(command_line: CommandLine) -> Result<()> {
             json,
         }) => {
             let snapshot = Snapshots::new(settings, upstream, cache).listing(&directory)?;
+            let listing = &snapshot.listing;
+            let left_out = listing.left_out.len();
+            if listing.files.is_empty() && left_out > 0 && !all {
+                warn!("{directory}: no file is offered, {left_out} left out; --all shows why");
+            }
             print(&if json {
-                list::json(&snapshot.listing, all)
+                list::json(listing, all)
             } else {
-                list::table(&snapshot.listing, all)
+                list::table(listing, all)
             })
         }
         Command::Inspect(Inspect { directory }) => {

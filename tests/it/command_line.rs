@@ -339,6 +339,18 @@ fn a_tag_of_every_kind_is_listed_or_left_out_with_its_reason() {
 }
 
 #[test]
+fn a_list_of_nothing_says_where_the_reasons_are() {
+    let mut hello = Repository::default();
+    hello.tag("v1", b"{}");
+    hello.tag("v2", b"{}");
+    let registry = Registry::with_hello(hello);
+    let list = run(&settings(&registry), &["list", "hello"]);
+    assert_eq!(list.out, "VERSION  FILE  SIZE  ARCHITECTURE  SHA256\n");
+    let hint = "warning: hello: no file is offered, 2 left out; --all shows why\n";
+    assert_eq!((list.status, list.err.as_str()), (Some(0), hint));
+}
+
+#[test]
 fn list_takes_what_a_url_takes_and_shows_what_it_serves() {
     let mut hello = Repository::default();
     hello.oras_push("v1", "title.raw", b"the first");
