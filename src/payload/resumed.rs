@@ -14,7 +14,7 @@ use crate::hangup;
 
 /// How long nothing may come before it is given up. systemd-pull waits about as long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a body may end where it was taken up again. Such an end is no accident.
+/// How often a body may end, as one that is whole does, where it was taken up again: that is no accident.
 const BARREN_ENDS: u32 = 3;
 /// Between two tries; doubled up to the longest while nothing comes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -94,7 +94,11 @@ impl<O: Origin> Read for Resumed<O> {
         }
         loop {
             let failure = match self.body.read(&mut buffer[..want]) {
-                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(0) if self.barren_ends == BARREN_ENDS => return Ok(0),
+                Ok(0) => {
+                    self.barren_ends += 1;
+                    io::ErrorKind::UnexpectedEof.into()
+                }
                 Ok(n) => {
                     self.taken += n as u64;
                     self.last_progress = Instant::now();
@@ -111,12 +115,6 @@ impl<O: Origin> Read for Resumed<O> {
                 }
                 Err(error) => error,
             };
-            if failure.kind() == io::ErrorKind::UnexpectedEof {
-                if self.barren_ends == BARREN_ENDS {
-                    return Ok(0);
-                }
-                self.barren_ends += 1;
-            }
             self.reopen(&failure.to_string())?;
         }
     }

@@ -570,6 +570,18 @@ fn a_file_is_one_body_over_any_number_of_cut_connections() {
 }
 
 #[test]
+fn a_file_is_waited_for_while_connections_bring_heads_and_nothing_more() {
+    let image = noise(300 * KIB);
+    let registry = one_image(&image);
+    let service = Service::start(settings(&registry, ""));
+    service.listing();
+    registry.take_requests();
+    registry.fault_times(6, "/blobs/", Fault::CutAfter(0));
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 7);
+}
+
+#[test]
 fn a_mirror_that_breaks_off_goes_on_where_there_is_nobody_else() {
     let image = noise(600 * KIB);
     let (registry, mirror) = (one_image(&image), one_image(&image));
