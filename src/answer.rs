@@ -1,5 +1,6 @@
 //! Request → Answer: the whole story, top to bottom.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -228,7 +229,10 @@ impl Service {
                     Body::SizeOnly(size)
                 } else {
                     let made = self.snapshots.made(&snapshot, &file, recipe)?;
-                    Body::Blob(Verified::new(Box::new(made), what, digest, size), size)
+                    {
+                        let made: Box<dyn Read + Send> = Box::new(made);
+                        Body::Blob(Verified::new(made, what, digest, size)?, size)
+                    }
                 };
                 return Ok(Answer {
                     status: 200,
@@ -260,7 +264,8 @@ impl Service {
                 size,
             };
             let blob = Resumed::open(origin, what.clone(), size)?;
-            Body::Blob(Verified::new(Box::new(blob), what, digest, size), size)
+            let blob: Box<dyn Read + Send> = Box::new(blob);
+            Body::Blob(Verified::new(blob, what, digest, size)?, size)
         };
         Ok(Answer {
             status: 200,

@@ -25,15 +25,36 @@ pub struct Verified<R> {
 }
 
 impl<R: Read> Verified<R> {
-    /// The blob that `inner` should give.
-    pub fn new(inner: R, what: String, digest: Digest, size: u64) -> Self {
-        Self {
+    /// The blob that `inner` should give. One of no bytes is judged by its digest at once: nothing of it
+    /// could be held back later.
+    pub fn new(inner: R, what: String, digest: Digest, size: u64) -> Result<Self> {
+        let nothing = Digest::of(b"");
+        if size == 0 && digest != nothing {
+            return Err(Error::WrongBytes {
+                what,
+                expected: digest,
+                found: nothing,
+            });
+        }
+        Ok(Self {
             inner,
             what,
             digest,
             size,
             taken: 0,
             hasher: Hasher::default(),
+        })
+    }
+
+    /// All of it, of a blob that fits into memory.
+    pub fn into_bytes(mut self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.size).unwrap_or(usize::MAX)];
+        let mut filled = 0;
+        loop {
+            match self.fill(&mut bytes[filled..])? {
+                0 => return Ok(bytes),
+                n => filled += n,
+            }
         }
     }
 
@@ -61,9 +82,10 @@ impl<R: Read> Verified<R> {
             }
         }
         self.hasher.update(&buffer[..filled]);
-        self.taken += filled as u64;
-        if filled > 0 && self.taken == self.size {
+        let taken = self.taken + filled as u64;
+        if filled > 0 && taken == self.size {
             let found = std::mem::take(&mut self.hasher).finish();
+            // The last bytes stay untaken, so the next call fails as well.
             if found != self.digest {
                 return Err(Error::WrongBytes {
                     what: self.what.clone(),
@@ -72,6 +94,7 @@ impl<R: Read> Verified<R> {
                 });
             }
         }
+        self.taken = taken;
         Ok(filled)
     }
 
@@ -131,12 +154,13 @@ mod tests {
             piece,
             error_at_end,
         };
-        let mut verified = Verified::new(
+        let verified = Verified::new(
             inner,
             "blob".into(),
             Digest::of(expected),
             expected.len() as u64,
         );
+        let mut verified = verified.unwrap();
         let (mut arrived, mut buffer) = (Vec::new(), [0; 8]);
         loop {
             match verified.fill(&mut buffer) {
@@ -159,23 +183,52 @@ mod tests {
         }
     }
 
+    /// Gives a byte at a time, and takes a while for it.
+    struct Slow(u8);
+
+    impl Read for Slow {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(400));
+            buffer[0] = self.0;
+            self.0 += 1;
+            Ok(1)
+        }
+    }
+
+    fn slow(bytes: &[u8]) -> Verified<Slow> {
+        Verified::new(Slow(0), "blob".into(), Digest::of(bytes), 5).unwrap()
+    }
+
     #[test]
     fn what_comes_slowly_goes_on_before_the_buffer_is_full() {
-        struct Slow(u8);
-        impl Read for Slow {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                std::thread::sleep(Duration::from_millis(400));
-                buffer[0] = self.0;
-                self.0 += 1;
-                Ok(1)
-            }
-        }
-        let bytes: Vec<u8> = (0..5).collect();
-        let mut verified = Verified::new(Slow(0), "blob".into(), Digest::of(&bytes), 5);
+        let mut verified = slow(&[0, 1, 2, 3, 4]);
         let mut buffer = [0; 8];
         assert_eq!(verified.fill(&mut buffer).unwrap(), 3);
         assert_eq!(verified.fill(&mut buffer).unwrap(), 2);
         assert_eq!(verified.fill(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_taken_whole_is_whole_and_right_however_slowly_it_comes() {
+        assert_eq!(
+            slow(&[0, 1, 2, 3, 4]).into_bytes().unwrap(),
+            [0, 1, 2, 3, 4]
+        );
+        let wrong = slow(&[0, 1, 2, 3, 5]).into_bytes();
+        assert!(matches!(wrong, Err(Error::WrongBytes { .. })), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_blob_is_not_of_no_bytes_because_somebody_says_so() {
+        let digest = Digest::of(b"something");
+        let nothing = Verified::new(io::empty(), "blob".into(), digest, 0);
+        assert!(matches!(nothing, Err(Error::WrongBytes { .. })));
+        let mut wrong = Verified::new(&[7][..], "blob".into(), digest, 1).unwrap();
+        assert!(wrong.fill(&mut [0; 8]).is_err());
+        assert!(
+            wrong.fill(&mut [0; 8]).is_err(),
+            "it does not get right later"
+        );
     }
 
     #[test]

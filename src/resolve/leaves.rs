@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{Descriptor, Image, Index, Manifest};
 use crate::name::Tag;
-use crate::payload::Verified;
+use crate::payload::{Resumed, StoredBlob, Verified};
 use crate::source::Reference;
 
 /// Indexes read for one tag. Publishers nest them once, if at all.
@@ -210,15 +210,15 @@ impl Resolver<'_> {
         if let Some(bytes) = self.cache.and_then(|cache| cache.document(blob.digest)) {
             return Ok(bytes);
         }
-        let inner = self.source.blob(blob.digest, blob.size, 0)?;
-        let mut bytes = vec![0; usize::try_from(blob.size).unwrap_or(usize::MAX)];
-        Verified::new(
-            inner,
-            format!("{what} {}", blob.digest),
-            blob.digest,
-            blob.size,
-        )
-        .fill(&mut bytes)?;
+        let Descriptor { digest, size, .. } = *blob;
+        let stored = StoredBlob {
+            source: self.source.clone(),
+            digest,
+            size,
+        };
+        let what = format!("{what} {digest}");
+        let inner = Resumed::open(stored, what.clone(), size)?;
+        let bytes = Verified::new(inner, what, digest, size)?.into_bytes()?;
         if let Some(cache) = self.cache {
             cache.keep_document(blob.digest, &bytes);
         }

@@ -637,3 +637,16 @@ fn fifteen_thousand_tags_in_pages_cost_a_signed_repository_three_requests() {
         ["HEAD /v2/hello/manifests/SHA256SUMS"]
     );
 }
+
+#[test]
+fn a_list_that_comes_slowly_or_in_pieces_is_served_whole() {
+    let (hello, list) = signed();
+    let registry = Registry::with_hello(hello);
+    let slow = Fault::Drip(70, Duration::from_millis(700));
+    for (fault, why) in [(slow, "slow"), (Fault::CutAfter(70), "cut")] {
+        registry.behave();
+        registry.fault("/blobs/", fault);
+        let service = Service::start(settings(&registry, ""));
+        assert_eq!(service.listing(), list, "{why}");
+    }
+}

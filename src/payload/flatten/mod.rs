@@ -162,7 +162,7 @@ impl Layer {
             size,
         };
         let mut verified =
-            Verified::new(Resumed::open(blob, what.clone(), size)?, what, digest, size);
+            Verified::new(Resumed::open(blob, what.clone(), size)?, what, digest, size)?;
         let read = Self::unpack(&mut verified, budget, limit, cache);
         if let Err(Failure::Read(error)) = &read
             && let Some(error) = own(error)
