@@ -11,6 +11,7 @@ mod artifact;
 mod cache;
 mod cli;
 mod compatible;
+mod deadline;
 mod digest;
 mod error;
 #[cfg(any(test, fuzzing))]

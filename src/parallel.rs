@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use crate::deadline;
+
 /// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
 pub fn in_parallel<T: Sync, R: Send>(
     items: &[T],
@@ -10,7 +12,9 @@ pub fn in_parallel<T: Sync, R: Send>(
     work: impl Fn(&T, &AtomicBool) -> R + Sync,
 ) -> Vec<Option<R>> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let limit = deadline::current();
     let worker = || {
+        let _limit = deadline::adopt(limit);
         let mut done = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let n = next.fetch_add(1, Ordering::Relaxed);

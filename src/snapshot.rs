@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
@@ -21,7 +21,9 @@ use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
 use crate::cache::{Cache, Made};
 use crate::compatible::{Host, Kind, mismatch};
+use crate::deadline;
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::listing::{File, LeftOut, Listing, Naming};
 use crate::lock::lock;
 use crate::metadata::Metadata;
@@ -98,16 +100,34 @@ pub struct Snapshots {
     cache: Arc<Cache>,
     workshop: Workshop,
     upstream: Arc<Upstream>,
-    directories: Mutex<HashMap<Directory, Arc<Mutex<Slot>>>>,
+    directories: Mutex<HashMap<Directory, Arc<Slot>>>,
 }
 
-/// A directory's newest result. It is locked while a new one is made, so that many who ask at once
+/// A directory's newest result. Who asks while one is made waits for that, so that many who ask at once
 /// are answered by one listing.
 #[derive(Default)]
 struct Slot {
+    state: Mutex<State>,
+    /// One was made, or could not be.
+    is_done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_being_made: bool,
     newest: Option<Taken>,
     /// The newest one that was given out as a listing.
     promised: Option<Arc<Snapshot>>,
+}
+
+/// Whoever makes one. It is over when this is dropped, also by a panic.
+struct Maker<'a>(&'a Slot);
+
+impl Drop for Maker<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).is_being_made = false;
+        self.0.is_done.notify_all();
+    }
 }
 
 /// What came of taking a snapshot.
@@ -116,6 +136,18 @@ struct Taken {
     /// A snapshot may take long, and those who have waited for it are content with it.
     done: Instant,
     result: Result<Arc<Snapshot>>,
+}
+
+impl Taken {
+    /// Is it what somebody needs who asked then?
+    fn will_do(&self, asked: Instant, ttl: Duration, has_it: impl Fn(&Snapshot) -> bool) -> bool {
+        self.begun >= asked
+            || match &self.result {
+                Ok(snapshot) => self.done.elapsed() < ttl && has_it(snapshot),
+                // Whoever waited while it failed need not try the same.
+                Err(_) => self.done >= asked,
+            }
+    }
 }
 
 impl Snapshots {
@@ -134,66 +166,47 @@ impl Snapshots {
 
     /// The directory's listing, which from then on is promised.
     pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
-        let asked = Instant::now();
-        let located = self.settings.locate(&directory.repository)?;
         let slot = self.slot(directory);
-        let mut slot = lock(&slot);
-        let ttl = self.settings.listing_ttl;
-        let snapshot = self.refresh(&mut slot, directory, &located, |newest| {
-            newest.begun >= asked || (newest.result.is_ok() && newest.done.elapsed() < ttl)
-        })?;
-        slot.promised = Some(snapshot.clone());
+        let snapshot = self.refresh(&slot, directory, |_| true)?;
+        lock(&slot.state).promised = Some(snapshot.clone());
         Ok(snapshot)
     }
 
     /// A file and the snapshot it is in.
     pub fn find(&self, directory: &Directory, name: &FileName) -> Result<(Arc<Snapshot>, File)> {
-        let find = |snapshot: &Arc<Snapshot>| {
-            let file = snapshot.listing.files.get(name)?;
-            Some((snapshot.clone(), file.clone()))
-        };
-        let snapshot = self.having(directory, |snapshot| find(snapshot).is_some())?;
-        find(&snapshot).ok_or_else(|| Error::NotOffered {
-            what: format!("{directory}/{name}"),
-            why: match snapshot.listing.files.len() {
-                0 => "the repository offers no file at all".into(),
-                n => format!("it is none of the {n} files in {directory}/SHA256SUMS"),
-            },
-        })
+        let snapshot = self.having(directory, |snapshot| {
+            snapshot.listing.files.contains_key(name)
+        })?;
+        match snapshot.listing.files.get(name).cloned() {
+            Some(file) => Ok((snapshot, file)),
+            None => Err(Error::NotOffered {
+                what: format!("{directory}/{name}"),
+                why: match snapshot.listing.files.len() {
+                    0 => "the repository offers no file at all".into(),
+                    n => format!("it is none of the {n} files in {directory}/SHA256SUMS"),
+                },
+            }),
+        }
     }
 
     /// The snapshot that was promised if it has something, else a new one, whatever that has.
     pub fn having(
         &self,
         directory: &Directory,
-        has_it: impl Fn(&Arc<Snapshot>) -> bool,
+        has_it: impl Fn(&Snapshot) -> bool,
     ) -> Result<Arc<Snapshot>> {
-        let asked = Instant::now();
-        let located = self.settings.locate(&directory.repository)?;
         let slot = self.slot(directory);
-        let mut slot = lock(&slot);
-        let promised = slot
+        let promised = lock(&slot.state)
             .promised
             .clone()
             .filter(|snapshot| snapshot.begun.elapsed() < PROMISE);
-        if let Some(promised) = promised.filter(&has_it) {
-            return Ok(promised);
+        match promised {
+            Some(promised) if has_it(&promised) => Ok(promised),
+            _ => self.refresh(&slot, directory, has_it),
         }
-        let ttl = self.settings.listing_ttl;
-        let will_do = match &slot.newest {
-            Some(Taken {
-                done,
-                result: Ok(snapshot),
-                ..
-            }) => done.elapsed() < ttl && has_it(snapshot),
-            _ => false,
-        };
-        self.refresh(&mut slot, directory, &located, |newest| {
-            will_do || newest.begun >= asked
-        })
     }
 
-    fn slot(&self, directory: &Directory) -> Arc<Mutex<Slot>> {
+    fn slot(&self, directory: &Directory) -> Arc<Slot> {
         let mut directories = lock(&self.directories);
         if directories.len() >= MAX_DIRECTORIES {
             directories.retain(|_, slot| Arc::strong_count(slot) > 1);
@@ -204,18 +217,30 @@ impl Snapshots {
     /// The newest result if it will do, else a new one.
     fn refresh(
         &self,
-        slot: &mut Slot,
+        slot: &Slot,
         directory: &Directory,
-        located: &Located,
-        will_do: impl Fn(&Taken) -> bool,
+        has_it: impl Fn(&Snapshot) -> bool,
     ) -> Result<Arc<Snapshot>> {
-        if let Some(newest) = slot.newest.as_ref().filter(|newest| will_do(newest)) {
-            return newest.result.clone();
+        let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
+        let located = self.settings.locate(&directory.repository)?;
+        let mut state = lock(&slot.state);
+        loop {
+            match &state.newest {
+                Some(newest) if newest.will_do(asked, ttl, &has_it) => {
+                    return newest.result.clone();
+                }
+                _ if !state.is_being_made => break,
+                _ => state = hangup::wait_for(&slot.is_done, state)?,
+            }
         }
+        state.is_being_made = true;
+        drop(state);
+        let maker = Maker(slot);
         let begun = Instant::now();
-        let result = self.take(directory, located, begun).map(Arc::new);
+        let result = self.take(directory, &located, begun).map(Arc::new);
+        let mut state = lock(&slot.state);
         if let Ok(snapshot) = &result {
-            let before = slot
+            let before = state
                 .newest
                 .as_ref()
                 .and_then(|newest| newest.result.as_ref().ok());
@@ -225,15 +250,18 @@ impl Snapshots {
                 before.map(|before| before.listing.left_out.as_slice()),
             );
         }
-        slot.newest = Some(Taken {
+        state.newest = Some(Taken {
             begun,
             done: Instant::now(),
             result: result.clone(),
         });
+        drop(state);
+        drop(maker);
         result
     }
 
     fn take(&self, directory: &Directory, located: &Located, begun: Instant) -> Result<Snapshot> {
+        let _limit = deadline::within(TIME_LIMIT);
         let Located { places, settings } = located;
         let sources = places
             .iter()
@@ -298,7 +326,7 @@ impl Snapshots {
         file: &File,
     ) -> Result<Metadata> {
         let located = self.settings.locate(&directory.repository)?;
-        let until = Instant::now() + TIME_LIMIT;
+        let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
         self.resolver(
             directory,
             &located,
@@ -320,7 +348,7 @@ impl Snapshots {
             return Err(merged(directory));
         }
         let source = self.open(&located.places[0].1)?;
-        let until = Instant::now() + TIME_LIMIT;
+        let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
         work(&self.resolver(directory, &located, 0, &source, until))
     }
 
@@ -331,7 +359,7 @@ impl Snapshots {
             digest: file.digest,
             size: file.size.unwrap_or_default(),
         };
-        let until = Instant::now() + TIME_LIMIT;
+        let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
         let what = format!("{}:{}", source.name(), file.tag);
         self.workshop.open(&what, source, recipe, made, until)
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hangup;
 
@@ -35,9 +36,6 @@ pub struct Resumed<O> {
     size: u64,
     taken: u64,
     patience: Duration,
-    last_progress: Instant,
-    pause: Duration,
-    barren_ends: u32,
 }
 
 impl<O: Origin> Resumed<O> {
@@ -50,14 +48,11 @@ impl<O: Origin> Resumed<O> {
             size,
             taken: 0,
             patience: PATIENCE,
-            last_progress: Instant::now(),
-            pause: FIRST_PAUSE,
-            barren_ends: 0,
         })
     }
 
     /// Opens it again where it broke off, as often as it takes.
-    fn reopen(&mut self, why: &str) -> io::Result<()> {
+    fn reopen(&mut self, why: &str, wait: &mut Wait) -> io::Result<()> {
         if hangup::is_gone() {
             return Err(hangup::error());
         }
@@ -66,13 +61,13 @@ impl<O: Origin> Resumed<O> {
             self.what, self.taken, self.size
         );
         loop {
-            if self.last_progress.elapsed() + self.pause >= self.patience {
-                return Err(given_up(why));
+            if wait.begun.elapsed() + wait.pause >= self.patience || deadline::passed().is_some() {
+                return Err(wait.given_up(why));
             }
-            if !hangup::pause(self.pause) {
+            if !hangup::pause(wait.pause) {
                 return Err(hangup::error());
             }
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            wait.pause = (wait.pause * 2).min(LONGEST_PAUSE);
             match self.origin.open(self.taken) {
                 Ok(body) => {
                     self.body = body;
@@ -92,37 +87,49 @@ impl<O: Origin> Read for Resumed<O> {
         if want == 0 {
             return Ok(0);
         }
+        let mut wait = Wait {
+            begun: Instant::now(),
+            pause: FIRST_PAUSE,
+        };
+        let mut barren_ends = 0;
         loop {
             let failure = match self.body.read(&mut buffer[..want]) {
-                Ok(0) if self.barren_ends == BARREN_ENDS => return Ok(0),
+                Ok(0) if barren_ends == BARREN_ENDS => return Ok(0),
                 Ok(0) => {
-                    self.barren_ends += 1;
+                    barren_ends += 1;
                     io::ErrorKind::UnexpectedEof.into()
                 }
                 Ok(n) => {
                     self.taken += n as u64;
-                    self.last_progress = Instant::now();
-                    self.pause = FIRST_PAUSE;
-                    self.barren_ends = 0;
                     return Ok(n);
                 }
                 // One that is being skipped forward says so after each piece.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    if self.last_progress.elapsed() >= self.patience {
-                        return Err(given_up("what is known already comes too slowly"));
+                    if wait.begun.elapsed() >= self.patience {
+                        return Err(wait.given_up("what is known already comes too slowly"));
                     }
                     continue;
                 }
                 Err(error) => error,
             };
-            self.reopen(&failure.to_string())?;
+            self.reopen(&failure.to_string(), &mut wait)?;
         }
     }
 }
 
-fn given_up(why: &str) -> io::Error {
-    let message = format!("nothing more came for a minute: {why}");
-    io::Error::new(io::ErrorKind::TimedOut, message)
+/// A wait for the next byte. The time that a client takes over those before does not count.
+struct Wait {
+    begun: Instant,
+    /// Before the next try.
+    pause: Duration,
+}
+
+impl Wait {
+    fn given_up(&self, why: &str) -> io::Error {
+        let seconds = self.begun.elapsed().as_secs();
+        let message = format!("nothing more came for {seconds} s: {why}");
+        io::Error::new(io::ErrorKind::TimedOut, message)
+    }
 }
 
 /// Is it worth another try? A registry that answers no will say no again.

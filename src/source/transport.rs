@@ -22,6 +22,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Proxy, ProxyProtocol, Timeout};
 
+use crate::deadline;
 use crate::hangup::{self, Until};
 
 /// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https.
@@ -82,6 +83,13 @@ impl Resolver for SystemResolver {
     }
 }
 
+/// How long may be waited: as ureq says, or until the thread's work has to be done.
+fn limit(timeout: NextTimeout) -> Option<Instant> {
+    let times = timeout.not_zero().map(|time| *time).into_iter();
+    let time = times.chain(deadline::left()).min()?;
+    Some(Instant::now() + time)
+}
+
 /// Asks what cannot be interrupted; when nobody waits any more it is left alone.
 fn aside<T: Send + 'static>(
     timeout: NextTimeout,
@@ -89,7 +97,7 @@ fn aside<T: Send + 'static>(
 ) -> Result<T, Error> {
     let (answer, answers) = sync_channel(1);
     thread::Builder::new().spawn(move || answer.send(ask()).ok())?;
-    let end = timeout.not_zero().map(|time| Instant::now() + *time);
+    let end = limit(timeout);
     loop {
         let left = end.map_or(hangup::LOOK, |end| {
             end.saturating_duration_since(Instant::now())
@@ -136,7 +144,7 @@ impl<In: Transport> Connector<In> for Tcp {
 }
 
 fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, Error> {
-    let end = timeout.not_zero().map(|time| Instant::now() + *time);
+    let end = limit(timeout);
     let mut failure = Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -228,7 +236,7 @@ fn without_waiting(
     if timeout.after.is_zero() {
         return Err(Error::Timeout(timeout.reason));
     }
-    let end = timeout.not_zero().map(|time| Instant::now() + *time);
+    let end = limit(timeout);
     loop {
         match attempt(stream) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -12,7 +12,7 @@ use crate::downloads::noise;
 use crate::flatten::{self, layer, names, push};
 use crate::listings::{settings, versions};
 use crate::registry::{Fault, Registry, count};
-use crate::service::{Service, Setup};
+use crate::service::{Service, Setup, eventually};
 
 const LISTING: &[u8] = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
@@ -24,6 +24,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(a_silent_client_is_let_go),
             scope.spawn(a_connection_that_is_kept_open_does_not_hold_the_service),
             scope.spawn(a_silent_registry_is_a_gateway_timeout),
+            scope.spawn(a_registry_that_sends_byte_by_byte_holds_nobody),
             scope.spawn(a_download_that_stops_is_gone_on_with_by_range),
             scope.spawn(a_download_that_stops_for_good_is_given_up),
             scope.spawn(an_image_that_takes_too_long_is_listed_when_it_is_done),
@@ -89,6 +90,36 @@ fn a_silent_registry_is_a_gateway_timeout() {
         "{:?}",
         response.headers
     );
+}
+
+fn a_registry_that_sends_byte_by_byte_holds_nobody() {
+    let (registry, service) = hello("listing-ttl-sec = 0\n");
+    registry.put("other", versions(1).0);
+    registry.fault("/v2/hello/", Fault::Drip(1, Duration::from_millis(1500)));
+    let begin = Instant::now();
+    let ask = || {
+        let mut client = Connection::open_for(service.address, Duration::from_secs(100));
+        client.send(LISTING).unwrap();
+        client
+    };
+    let mut first = ask();
+    eventually("it is asked", || {
+        count(&registry.take_requests(), "/v2/hello/") > 0
+    });
+    // Those who wait for the same and leave are let go at once.
+    let (second, mut third) = (ask(), ask());
+    thread::sleep(Duration::from_secs(1));
+    drop(second);
+    eventually("nobody waits for who has left", || {
+        service.log.with(&["client went away"]).len() == 1
+    });
+    assert_eq!(service.get("/other/SHA256SUMS").status, 200);
+    // The others have one answer, and it comes before systemd's patience is over.
+    for client in [&mut first, &mut third] {
+        assert_eq!(client.receive("GET").unwrap().status, 504);
+    }
+    let seconds = begin.elapsed().as_secs_f32();
+    assert!(seconds < 45.0, "answered after {seconds} s");
 }
 
 fn one_image(bytes: usize) -> (Registry, Service, Vec<u8>) {
