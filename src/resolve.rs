@@ -6,7 +6,7 @@ mod signed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use log::{debug, info};
@@ -68,11 +68,14 @@ pub enum Contents {
     Signed(Signed),
 }
 
-/// What one tag led to: artifacts, or the reason why none is on offer.
+/// What one tag led to.
 struct Resolved {
     digest: Digest,
-    outcome: Result<Vec<Artifact>, String>,
+    outcome: Outcome,
 }
+
+/// Artifacts, or the reason why none is on offer.
+type Outcome = Result<Vec<Artifact>, String>;
 
 impl Resolver<'_> {
     /// What the repository has to list: its publisher's own list if there is one, else its files.
@@ -126,68 +129,14 @@ impl Resolver<'_> {
     /// say that there are no versions.
     pub fn list(&self, mut tags: Vec<Tag>) -> Result<Listing> {
         let mut listing = Listing::default();
-        tags.retain(|tag| {
-            let reason = if tag.is_of_a_referrer() {
-                "this is the tag of a signature or of referrers, not of a version"
-            } else if *tag == Tag::of_listing() {
-                "this is the tag of a list that its publisher signed, and there is none in it"
-            } else {
-                return true;
-            };
-            listing.leave_out(tag, reason.into());
-            false
+        tags.retain(|tag| match not_a_version(tag) {
+            Some(reason) => {
+                listing.leave_out(tag, reason.into());
+                false
+            }
+            None => true,
         });
-
-        let name = self.source.name();
-        let before = self
-            .cache
-            .map(|cache| cache.tags(&name))
-            .unwrap_or_default();
-        let (started, is_late) = (Instant::now(), AtomicBool::new(false));
-        let results = in_parallel(&tags, self.parallel, |tag, stop| {
-            let result = self.resolve(tag, before.get(tag).copied());
-            if result.as_ref().is_err_and(Error::is_of_the_whole_registry) {
-                stop.store(true, Ordering::Relaxed);
-            }
-            if Instant::now() > self.until {
-                is_late.store(true, Ordering::Relaxed);
-                stop.store(true, Ordering::Relaxed);
-            }
-            result
-        });
-        let has_stopped = results.iter().any(Option::is_none);
-
-        let mut now = BTreeMap::new();
-        let mut outcomes = Vec::new();
-        let mut may_pass = None;
-        for (tag, result) in tags.iter().zip(results) {
-            match result {
-                // Work was stopped before this tag's turn: another tag has the error.
-                None => {}
-                Some(Ok(Resolved { digest, outcome })) => {
-                    now.insert(tag.clone(), digest);
-                    outcomes.push((tag, outcome));
-                }
-                Some(Err(error)) if error.is_of_the_whole_registry() => return Err(error),
-                Some(Err(error)) => {
-                    outcomes.push((tag, Err(error.line())));
-                    if !is_of_the_content(&error) {
-                        may_pass = Some(error);
-                    }
-                }
-            }
-        }
-        if let (true, Some(error)) = (now.is_empty(), may_pass) {
-            return Err(error);
-        }
-        if has_stopped && is_late.into_inner() {
-            let url = format!("{name} for all its tags");
-            let limit = self.until.saturating_duration_since(started);
-            return Err(Error::TooSlow { url, limit });
-        }
-        if let Some(cache) = self.cache.filter(|_| now != before) {
-            cache.keep_tags(&name, &now);
-        }
+        let mut outcomes = self.outcomes(&tags)?;
         let found = outcomes
             .iter_mut()
             .filter_map(|(tag, outcome)| Some((*tag, outcome.as_mut().ok()?)));
@@ -199,6 +148,61 @@ impl Resolver<'_> {
             }
         }
         Ok(listing)
+    }
+
+    /// What each tag leads to, or why to nothing. All are there, or the reason why the listing fails.
+    fn outcomes<'t>(&self, tags: &'t [Tag]) -> Result<Vec<(&'t Tag, Outcome)>> {
+        let name = self.source.name();
+        let before = self
+            .cache
+            .map(|cache| cache.tags(&name))
+            .unwrap_or_default();
+        let started = Instant::now();
+        let results = in_parallel(tags, self.parallel, |tag, stop| {
+            let result = self.resolve(tag, before.get(tag).copied());
+            let is_of_all = result.as_ref().is_err_and(Error::is_of_the_whole_registry);
+            if is_of_all || Instant::now() > self.until {
+                stop.store(true, Ordering::Relaxed);
+            }
+            result
+        });
+        let has_stopped = results.iter().any(Option::is_none);
+
+        let mut now = BTreeMap::new();
+        let mut outcomes = Vec::new();
+        let mut may_pass = None;
+        // Where work was stopped before a tag's turn, another tag has the error, or there was no time.
+        for (tag, result) in tags
+            .iter()
+            .zip(results)
+            .filter_map(|(tag, result)| Some((tag, result?)))
+        {
+            match result {
+                Ok(Resolved { digest, outcome }) => {
+                    now.insert(tag.clone(), digest);
+                    outcomes.push((tag, outcome));
+                }
+                Err(error) if error.is_of_the_whole_registry() => return Err(error),
+                Err(error) => {
+                    outcomes.push((tag, Err(error.line())));
+                    if !is_of_the_content(&error) {
+                        may_pass = Some(error);
+                    }
+                }
+            }
+        }
+        if let (true, Some(error)) = (now.is_empty(), may_pass) {
+            return Err(error);
+        }
+        if has_stopped {
+            let url = format!("{name} for all its tags");
+            let limit = self.until.saturating_duration_since(started);
+            return Err(Error::TooSlow { url, limit });
+        }
+        if let Some(cache) = self.cache.filter(|_| now != before) {
+            cache.keep_tags(&name, &now);
+        }
+        Ok(outcomes)
     }
 
     /// Turns what has to be made into files on offer, or into the reasons why they are not.
@@ -450,6 +454,17 @@ impl Resolver<'_> {
 #[derive(Deserialize)]
 struct Config {
     architecture: Option<String>,
+}
+
+/// Why a tag is none of a version, as far as its name says.
+fn not_a_version(tag: &Tag) -> Option<&'static str> {
+    if tag.is_of_a_referrer() {
+        Some("this is the tag of a signature or of referrers, not of a version")
+    } else if *tag == Tag::of_listing() {
+        Some("this is the tag of a list that its publisher signed, and there is none in it")
+    } else {
+        None
+    }
 }
 
 /// Is the artifact itself at fault, so that asking again would find the same?
