@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpStream;
-use std::sync::{Arc, Condvar, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::deadline;
-use crate::error::Error;
 
 /// Longest wait before the next look at the client.
 pub const LOOK: Duration = Duration::from_millis(500);
@@ -123,19 +122,6 @@ pub fn pause(time: Duration) -> bool {
         }
         thread::sleep(if is_watched() { left.min(LOOK) } else { left });
     }
-}
-
-/// Waits for others to be done with something, as long as this thread's client stays.
-pub fn wait_for<'a, T>(
-    is_done: &Condvar,
-    guard: MutexGuard<'a, T>,
-) -> crate::error::Result<MutexGuard<'a, T>> {
-    let _watch = watch();
-    if is_gone() {
-        return Err(Error::ClientGone);
-    }
-    let waited = is_done.wait_timeout(guard, LOOK);
-    Ok(waited.unwrap_or_else(PoisonError::into_inner).0)
 }
 
 /// What a wait ends with when the client is gone.

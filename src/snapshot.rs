@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
@@ -23,9 +23,8 @@ use crate::cache::{Cache, Made};
 use crate::compatible::{Host, Kind, mismatch};
 use crate::deadline;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::listing::{File, LeftOut, Listing, Naming};
-use crate::lock::lock;
+use crate::lock::{Turns, lock};
 use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
 use crate::parallel::in_parallel;
@@ -103,31 +102,14 @@ pub struct Snapshots {
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
 }
 
-/// A directory's newest result. Who asks while one is made waits for that, so that many who ask at once
-/// are answered by one listing.
+/// A directory's newest result. One is made at a time, so that many who ask at once are answered by one
+/// listing.
 #[derive(Default)]
 struct Slot {
-    state: Mutex<State>,
-    /// One was made, or could not be.
-    is_done: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    is_being_made: bool,
-    newest: Option<Taken>,
+    turns: Turns,
+    newest: Mutex<Option<Taken>>,
     /// The newest one that was given out as a listing.
-    promised: Option<Arc<Snapshot>>,
-}
-
-/// Whoever makes one. It is over when this is dropped, also by a panic.
-struct Maker<'a>(&'a Slot);
-
-impl Drop for Maker<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.state).is_being_made = false;
-        self.0.is_done.notify_all();
-    }
+    promised: Mutex<Option<Arc<Snapshot>>>,
 }
 
 /// What came of taking a snapshot.
@@ -168,7 +150,7 @@ impl Snapshots {
     pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
         let slot = self.slot(directory);
         let snapshot = self.refresh(&slot, directory, |_| true)?;
-        lock(&slot.state).promised = Some(snapshot.clone());
+        *lock(&slot.promised) = Some(snapshot.clone());
         Ok(snapshot)
     }
 
@@ -196,8 +178,7 @@ impl Snapshots {
         has_it: impl Fn(&Snapshot) -> bool,
     ) -> Result<Arc<Snapshot>> {
         let slot = self.slot(directory);
-        let promised = lock(&slot.state)
-            .promised
+        let promised = lock(&slot.promised)
             .clone()
             .filter(|snapshot| snapshot.begun.elapsed() < PROMISE);
         match promised {
@@ -223,40 +204,32 @@ impl Snapshots {
     ) -> Result<Arc<Snapshot>> {
         let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
         let located = self.settings.locate(&directory.repository)?;
-        let mut state = lock(&slot.state);
-        loop {
-            match &state.newest {
-                Some(newest) if newest.will_do(asked, ttl, &has_it) => {
-                    return newest.result.clone();
-                }
-                _ if !state.is_being_made => break,
-                _ => state = hangup::wait_for(&slot.is_done, state)?,
-            }
+        let known = || {
+            let newest = lock(&slot.newest);
+            let newest = newest.as_ref()?;
+            let will_do = newest.will_do(asked, ttl, &has_it);
+            will_do.then(|| newest.result.clone())
+        };
+        if let Some(result) = known() {
+            return result;
         }
-        state.is_being_made = true;
-        drop(state);
-        let maker = Maker(slot);
+        let _turn = slot.turns.take(|| format!("the listing of {directory}"))?;
+        if let Some(result) = known() {
+            return result;
+        }
         let begun = Instant::now();
         let result = self.take(directory, &located, begun).map(Arc::new);
-        let mut state = lock(&slot.state);
-        if let Ok(snapshot) = &result {
-            let before = state
-                .newest
-                .as_ref()
-                .and_then(|newest| newest.result.as_ref().ok());
-            log_listing(
-                directory,
-                snapshot,
-                before.map(|before| before.listing.left_out.as_slice()),
-            );
-        }
-        state.newest = Some(Taken {
+        let taken = Taken {
             begun,
             done: Instant::now(),
             result: result.clone(),
-        });
-        drop(state);
-        drop(maker);
+        };
+        let before = lock(&slot.newest).replace(taken);
+        let before = before.and_then(|before| before.result.ok());
+        if let Ok(snapshot) = &result {
+            let left_out = before.as_ref().map(|before| &before.listing.left_out[..]);
+            log_listing(directory, snapshot, left_out);
+        }
         result
     }
 
