@@ -25,8 +25,6 @@ pub enum Full {
     Filled,
     /// Its directories forbid writing; that stops everybody but root.
     Forbidden,
-    /// Nothing: root, and no file system of its own.
-    NotTried,
 }
 
 impl CacheDirectory {
@@ -94,7 +92,6 @@ impl CacheDirectory {
                 filler.set_len(size.saturating_sub(room)).unwrap();
             }
             Full::Forbidden => self.set_mode(0o500),
-            Full::NotTried => {}
         }
     }
 
@@ -102,7 +99,6 @@ impl CacheDirectory {
         match self.full {
             Full::Filled => fs::remove_file(self.path.join(FILLER)).unwrap(),
             Full::Forbidden => self.set_mode(0o700),
-            Full::NotTried => {}
         }
     }
 

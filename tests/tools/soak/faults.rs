@@ -37,6 +37,7 @@ const WITHOUT_KILLS: [Fault; 4] = [
 
 #[derive(Default)]
 pub struct Faults {
+    happened: Counter,
     restarts: Counter,
     phases_of_cuts: Counter,
     full_disks: Counter,
@@ -50,7 +51,12 @@ impl Faults {
     pub fn happen(&self, world: &World, registry: &mut Registry, dice: &mut Dice, may_kill: bool) {
         let kinds: &[Fault] = if may_kill { &ALL } else { &WITHOUT_KILLS };
         let _window = world.windows.begin();
-        let lasting = *dice.pick(kinds);
+        // Each once, and then as the dice have it.
+        let lasting = match kinds.get(self.happened.get() as usize) {
+            Some(next) => *next,
+            None => *dice.pick(kinds),
+        };
+        self.happened.up();
         if dice.percent(30) {
             // The second one comes in the middle of the first.
             let cutting = world.relay.cuts();
@@ -92,7 +98,7 @@ impl Faults {
                 let damaged = world.systemd.kill_and(|| world.options.cache.damage(dice));
                 self.damaged.add(damaged);
             }
-            Fault::DiskFills if world.can_fill() => {
+            Fault::DiskFills => {
                 world.options.cache.fill(dice);
                 if dice.percent(50) {
                     // What is no longer there has to be made again, and there is no room for it.
@@ -104,14 +110,12 @@ impl Faults {
                 world.options.cache.empty();
                 self.full_disks.up();
             }
-            Fault::DiskFills => {}
             Fault::ClockJumps => {
                 self.moved_times.add(world.options.cache.move_times(dice));
                 for _ in 0..dice.from(1..4) {
                     let days = i64::try_from(dice.from(0..8000)).unwrap() - 4000;
-                    if world.set_clock(days) {
-                        self.clock_jumps.up();
-                    }
+                    world.set_clock(days);
+                    self.clock_jumps.up();
                     thread::sleep(dice.milliseconds(100..1000));
                 }
                 world.set_clock(0);
@@ -125,19 +129,30 @@ impl Faults {
         row("… connections cut", world.relay.cuts());
         row("kills of the service", world.systemd.kills());
         row("cache files damaged while it was down", self.damaged.get());
-        let how = match world.can_fill() {
-            true => format!("full disks ({:?})", world.options.cache.full),
-            false => "full disks (not tried: root, and no tmpfs)".to_owned(),
-        };
+        let how = format!("full disks ({:?})", world.options.cache.full);
         row(&how, self.full_disks.get());
-        let how = match world.options.faketime {
-            Some(_) => "jumps of the clock, for the service (libfaketime)",
-            None => "jumps of the clock (not tried: libfaketime is not here)",
-        };
-        row(how, self.clock_jumps.get());
+        row(
+            "jumps of the clock, for the service (libfaketime)",
+            self.clock_jumps.get(),
+        );
         row(
             "cache files moved into the past or future",
             self.moved_times.get(),
         );
+    }
+
+    /// What the dice left out was not tested.
+    pub fn judge(&self, world: &World) {
+        for (count, what) in [
+            (self.restarts.get(), "the registry was never restarted"),
+            (world.relay.cuts(), "no connection was ever cut"),
+            (world.systemd.kills(), "the service was never killed"),
+            (self.full_disks.get(), "the disk was never full"),
+            (self.clock_jumps.get(), "the clock never jumped"),
+        ] {
+            if count == 0 {
+                world.report.defect(what.to_owned());
+            }
+        }
     }
 }

@@ -71,12 +71,11 @@ fn main() -> ExitCode {
     let options = Options {
         program: PathBuf::from(program),
         seed,
-        faketime: std::env::var("SOAK_FAKETIME").ok(),
+        faketime: std::env::var("SOAK_FAKETIME").expect("SOAK_FAKETIME names libfaketime"),
         breaks: std::env::var("SOAK_BREAK").ok(),
         cache: CacheDirectory {
             full: match &separate {
                 Some(_) => Full::Filled,
-                None if rustix::process::geteuid().is_root() => Full::NotTried,
                 None => Full::Forbidden,
             },
             path: separate.map_or_else(|| directory.join("cache"), PathBuf::from),
@@ -180,16 +179,20 @@ fn soak_faults(options: Options) -> usize {
 
     let last = resting(&world, Some(first));
     world.get_all_in_quiet();
-    row(
-        &format!("rounds of {CLIENTS} clients, of {}", rounds * CLIENTS),
-        done.into_inner(),
-    );
+    let (done, all) = (done.into_inner(), rounds * CLIENTS);
+    row(&format!("rounds of {CLIENTS} clients, of {all}"), done);
+    if done < all {
+        world.report.defect(format!(
+            "{done} rounds of {all} in {time:?} and half as much"
+        ));
+    }
     world.report.print();
     row(
         "archives unpacked and compared, file by file",
         world.unpacked,
     );
     faults.print(&world);
+    faults.judge(&world);
     row("starts of the service", world.systemd.starts());
     judge_use(&world, first, last, &samples.into_inner().unwrap());
     world.judge_cache_size();

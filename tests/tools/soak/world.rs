@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cache::{CacheDirectory, Full};
+use crate::cache::CacheDirectory;
 use crate::client::{Answer, End, Http};
 use crate::dice::Dice;
 use crate::registry::Registry;
@@ -32,8 +32,8 @@ pub struct Options {
     pub directory: PathBuf,
     pub cache: CacheDirectory,
     pub seed: u64,
-    /// libfaketime, if it is there.
-    pub faketime: Option<String>,
+    /// libfaketime
+    pub faketime: String,
     /// What is to be broken on purpose.
     pub breaks: Option<String>,
 }
@@ -76,7 +76,7 @@ impl World {
             config,
             cache: Some(options.cache.path.clone()),
             log: options.directory.join("service.log"),
-            environment: clock(&options.directory, options.faketime.as_deref()),
+            environment: clock(&options.directory, &options.faketime),
         });
         let mut world = World {
             options,
@@ -88,6 +88,7 @@ impl World {
             unpacked: 0,
         };
         world.learn();
+        world.try_clock();
         let damages = world.options.breaks.as_deref() == Some("registry");
         world.relay.set_damaging(damages);
         (world, registry)
@@ -114,6 +115,23 @@ impl World {
                 *hex = Some(answer.hex);
             }
         }
+    }
+
+    /// A library that the service does not heed would be no clock at all.
+    fn try_clock(&self) {
+        let year = |days| {
+            self.set_clock(days);
+            let End::Whole(answer) = Http::new(self.systemd.address).get("/") else {
+                panic!("no answer");
+            };
+            // Sun, 06 Nov 1994 08:49:37 GMT
+            answer.header("date").unwrap()[12..16].to_owned()
+        };
+        assert_ne!(
+            year(1000),
+            year(0),
+            "the service does not see the clock jump"
+        );
     }
 
     pub fn dice(&self, purpose: u64) -> Dice {
@@ -300,16 +318,9 @@ impl World {
         }
     }
 
-    pub fn can_fill(&self) -> bool {
-        self.options.cache.full != Full::NotTried
-    }
-
-    /// Sets the clock that the service sees so many days ahead or back. False: there is no such clock.
-    pub fn set_clock(&self, days: i64) -> bool {
-        if self.options.faketime.is_some() {
-            write_clock(&self.options.directory, days);
-        }
-        self.options.faketime.is_some()
+    /// Sets the clock that the service sees so many days ahead or back.
+    pub fn set_clock(&self, days: i64) {
+        write_clock(&self.options.directory, days);
     }
 }
 
@@ -322,10 +333,7 @@ fn parse_line(line: &str) -> Option<(&str, &str)> {
 
 /// The environment in which the service sees a clock of its own. Only the time of day is: the kernel's
 /// monotonic clock does not jump, and the times of files are what they are.
-fn clock(directory: &Path, library: Option<&str>) -> Vec<(String, String)> {
-    let Some(library) = library else {
-        return Vec::new();
-    };
+fn clock(directory: &Path, library: &str) -> Vec<(String, String)> {
     write_clock(directory, 0);
     let file = directory.join("clock");
     [
