@@ -287,8 +287,8 @@ impl fmt::Display for Error {
             }
             Error::NotPermitted { url, .. } => write!(
                 f,
-                "this machine forbids to connect for {url}: IPAddressDeny=, RestrictAddressFamilies= \
-                 or SystemCallFilter= of sysext-oci-proxy.service, or a firewall"
+                "this machine forbids to connect for {url}; look for RestrictAddressFamilies= and \
+                 SystemCallFilter= in `systemctl cat sysext-oci-proxy.service`, or at a security module"
             ),
             Error::Broken { url, .. } => write!(f, "connection broke at {url}"),
             Error::TooSlow { url, limit } => {

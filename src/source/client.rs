@@ -529,7 +529,12 @@ fn failure(url: &str, error: ureq::Error) -> Error {
     }
     let url = url::without_query(url).to_owned();
     match error {
-        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
+        // What IPAddressDeny= and most firewalls drop, TCP sends again and again; no error tells of it.
+        ureq::Error::Timeout(Timeout::Connect) => Error::Unreachable {
+            url,
+            cause: Arc::new(io::Error::new(io::ErrorKind::TimedOut, SILENCE)),
+        },
+        ureq::Error::Timeout(Timeout::Resolve)
         | ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
         | ureq::Error::ConnectProxyFailed(_)
@@ -586,8 +591,12 @@ fn io_failure(url: String, error: io::Error) -> Error {
     }
 }
 
-/// What a sandbox or a packet filter on this machine says: EPERM or EACCES, and for an address family
-/// that is not allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
+/// The cause when there is not even a refusal.
+const SILENCE: &str = "nobody answers at that address, or what is sent there is dropped, \
+    as IPAddressDeny= of sysext-oci-proxy.service and firewalls do";
+
+/// What a sandbox or a security module says: EPERM or EACCES, and for an address family that is not
+/// allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
 fn is_forbidden(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(EAFNOSUPPORT)
@@ -739,14 +748,20 @@ mod tests {
         };
         for (number, why) in [(1, "EPERM"), (13, "EACCES"), (97, "EAFNOSUPPORT")] {
             let line = line(number);
-            let expected = "this machine forbids to connect for https://registry.example.com/v2/: \
-                            IPAddressDeny=, ";
+            let expected = "this machine forbids to connect for https://registry.example.com/v2/; \
+                            look for RestrictAddressFamilies= and SystemCallFilter= ";
             assert!(line.starts_with(expected), "{why}: {line}");
             assert!(line.ends_with(&format!("(os error {number})")), "{line}");
         }
         for (number, why) in [(111, "ECONNREFUSED"), (113, "EHOSTUNREACH")] {
             assert!(line(number).starts_with("cannot connect"), "{why}");
         }
+        let dropped = failure("http://h/v2/", ureq::Error::Timeout(Timeout::Connect)).line();
+        assert!(
+            dropped.starts_with("cannot connect for http://h/v2/; "),
+            "{dropped}"
+        );
+        assert!(dropped.contains("IPAddressDeny="), "{dropped}");
     }
 
     #[test]
