@@ -328,7 +328,8 @@ impl fmt::Display for Error {
                 let message = prefixed(", ", message);
                 write!(
                     f,
-                    "registry wants a login for {registry}{message}; there is none for it in {looked}"
+                    "registry wants a login for {registry}{message}; there is none for it in {looked} \
+                     (`skopeo login --authfile` makes such a file)"
                 )
             }
             Error::LoginRefused {

@@ -65,8 +65,10 @@ pub(super) struct Found {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Keyring {
     files: Vec<PathBuf>,
-    /// systemd started us and had no credential for us.
-    lacks_credential: bool,
+    /// The first of the files is the systemd credential, if there is one.
+    has_credentials: bool,
+    /// systemd started us.
+    is_service: bool,
 }
 
 impl Keyring {
@@ -86,12 +88,14 @@ impl Keyring {
             files.push(directory.join(SYSTEMD_CREDENTIAL));
         }
         // systemd sets the one for every service (systemd.exec(5)), the other if it has something.
-        let lacks_credential = files.is_empty() && variable("INVOCATION_ID").is_some();
+        let has_credentials = !files.is_empty();
+        let is_service = variable("INVOCATION_ID").is_some();
         if let Some(file) = variable("REGISTRY_AUTH_FILE") {
             files.push(file);
             return Self {
                 files,
-                lacks_credential,
+                has_credentials,
+                is_service,
             };
         }
         let home = variable("HOME");
@@ -106,7 +110,8 @@ impl Keyring {
         files.extend(docker.map(|directory| directory.join("config.json")));
         Self {
             files,
-            lacks_credential,
+            has_credentials,
+            is_service,
         }
     }
 
@@ -126,11 +131,19 @@ impl Keyring {
 
     /// The places, for a message that nothing was found.
     pub(super) fn describe(&self) -> String {
-        let files = self.files.iter().map(|path| path.display().to_string());
-        let missing = self.lacks_credential.then(|| {
-            format!("the systemd credential {SYSTEMD_CREDENTIAL} (the service was given none)")
+        let (credential, files) = self.files.split_at(usize::from(self.has_credentials));
+        // There may be a directory for credentials, and this one not in it.
+        let was_given = credential.first().is_some_and(|path| path.exists());
+        let credential = (self.has_credentials || self.is_service).then(|| {
+            let none = if was_given {
+                ""
+            } else {
+                " (the service was given none)"
+            };
+            format!("the systemd credential {SYSTEMD_CREDENTIAL}{none}")
         });
-        missing
+        let files = files.iter().map(|path| path.display().to_string());
+        credential
             .into_iter()
             .chain(files)
             .collect::<Vec<_>>()
@@ -551,7 +564,7 @@ mod tests {
                 ("XDG_RUNTIME_DIR", "/run/user/0"),
                 ("HOME", "/root")
             ]),
-            "/c/sysext-oci-proxy.auth, /run/user/0/containers/auth.json, \
+            "the systemd credential sysext-oci-proxy.auth (the service was given none), /run/user/0/containers/auth.json, \
              /root/.config/containers/auth.json, /etc/containers/auth.json, /root/.docker/config.json"
         );
         assert_eq!(
@@ -560,7 +573,7 @@ mod tests {
                 ("REGISTRY_AUTH_FILE", "/a.json"),
                 ("HOME", "/root")
             ]),
-            "/c/sysext-oci-proxy.auth, /a.json"
+            "the systemd credential sysext-oci-proxy.auth (the service was given none), /a.json"
         );
         assert_eq!(
             places(&[("INVOCATION_ID", "0f"), ("REGISTRY_AUTH_FILE", "/a.json")]),

@@ -16,6 +16,8 @@ use crate::service::{Folder, NO_LOGINS, Service, Setup};
 use crate::tokens::TokenServer;
 
 const LOGIN: &str = "alice:s3cret";
+/// What is said after the places where a login was looked for.
+const MAKE_ONE: &str = " (`skopeo login --authfile` makes such a file)";
 
 /// A registry with one version behind a guard.
 fn guarded(guard: Guard) -> Registry {
@@ -153,7 +155,7 @@ fn row_a3_basic_without_a_password() {
     assert_eq!(
         service.log.trouble(),
         refused_with(&format!(
-            "registry wants a login for {}/hello; there is none for it in {NO_LOGINS}",
+            "registry wants a login for {}/hello; there is none for it in {NO_LOGINS}{MAKE_ONE}",
             registry.address
         ))
     );
@@ -198,7 +200,7 @@ fn row_a4_of_challenges_that_nobody_speaks_none_is_met() {
         service.log.trouble(),
         refused_with(&format!(
             "registry wants a login for {}/hello, it names no way to log in that we speak; \
-             there is none for it in {}",
+             there is none for it in {}{MAKE_ONE}",
             registry.address,
             service.auth_file()
         ))
@@ -360,7 +362,7 @@ fn row_a10_a_second_refusal_is_final() {
         service.log.trouble(),
         refused_with(&format!(
             "registry wants a login for {}/hello, UNAUTHORIZED, as the test wants it; \
-             there is none for it in {NO_LOGINS}",
+             there is none for it in {NO_LOGINS}{MAKE_ONE}",
             registry.address
         ))
     );
@@ -462,7 +464,7 @@ fn row_a14_a_token_server_that_gives_strangers_none_is_named_and_left() {
             service.log.trouble(),
             refused_with(&format!(
                 "registry wants a login for {}/hello, its token server gives strangers none \
-                 (status {status}); there is none for it in {NO_LOGINS}",
+                 (status {status}); there is none for it in {NO_LOGINS}{MAKE_ONE}",
                 registry.address
             ))
         );
