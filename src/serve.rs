@@ -50,10 +50,13 @@ pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Resu
     info!("serving on {address}");
     let service = Arc::new(service);
     let open = Arc::new(AtomicUsize::new(0));
-    notify(&[
+    if let Err(error) = sd_notify::notify(&[
         NotifyState::Ready,
         NotifyState::Status("waiting for clients"),
-    ]);
+    ]) {
+        // After TimeoutStartSec= it ends us, and has only that to say.
+        warn!("systemd cannot be told that the service is ready, and will stop it: {error}");
+    }
     loop {
         match listener.accept() {
             Ok((stream, _)) => welcome(stream, &service, &open),
