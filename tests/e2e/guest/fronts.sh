@@ -15,11 +15,11 @@ CONF
         root $FLEET/storage;
         if (\$http_authorization) { return 400 "Only one auth mechanism allowed"; }
     }
-    # five requests a second, or all five at once
+    # five requests a second, and never two at once
     limit_req_zone \$server_port zone=few:32k rate=5r/s;
     server {
         listen 127.0.0.1:5031;
-        limit_req zone=few burst=4 nodelay;
+        limit_req zone=few;
         limit_req_status 429;
         error_page 429 @later;
         location @later { add_header Retry-After 1 always; return 429; }
