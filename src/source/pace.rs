@@ -5,11 +5,12 @@
 //! space between their requests: twice as much with each complaint, a little less with each answer
 //! that is none. So it settles where the host lets us.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::deadline;
 use crate::hangup;
 use crate::lock::lock;
 use crate::name::Host;
@@ -18,18 +19,24 @@ use crate::name::Host;
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(10);
 /// Between two requests, after the first complaint.
 const FIRST_SPACE: Duration = Duration::from_millis(50);
-/// And at most: 16 threads who wait for their turn are through before [`MAX_WAIT`].
+/// And at most.
 const LARGEST_SPACE: Duration = Duration::from_millis(400);
 /// What is left of the space after an answer that is no complaint.
 const SHRINKS_TO: f64 = 0.98;
 /// No space any more.
 const SMALLEST_SPACE: Duration = Duration::from_millis(2);
 
+/// Longest that a request waits for those before it.
+const MAX_QUEUE: Duration = Duration::from_secs(30);
+/// A look at how far the queue is takes place at least as often.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// What is known of all hosts that have complained.
 #[derive(Default)]
 pub(super) struct Pace {
     hosts: Mutex<HashMap<Host, Complaints>>,
     answers: AtomicUsize,
+    tickets: AtomicU64,
 }
 
 struct Complaints {
@@ -38,38 +45,44 @@ struct Complaints {
     not_before: Instant,
     /// Between two requests.
     space: Duration,
-    /// When the next request may leave, if the host has no objections then.
-    next: Instant,
+    /// When the last request left.
+    sent: Instant,
+    /// The tickets of those who wait: the first come is the first served, also after one more complaint.
+    waiting: BTreeSet<u64>,
 }
 
 impl Complaints {
-    /// The moment for one more request.
-    fn turn(&mut self, now: Instant) -> Instant {
-        let turn = now.max(self.next).max(self.not_before);
-        self.next = turn + self.space;
-        turn
+    /// How long this ticket has to wait, as things are. Zero means that it is its turn.
+    fn wait_for(&mut self, ticket: u64, now: Instant) -> Duration {
+        self.waiting.insert(ticket);
+        let before = u32::try_from(self.waiting.range(..ticket).count()).unwrap_or(u32::MAX);
+        let first = self.not_before.max(self.sent + self.space);
+        first.saturating_duration_since(now) + self.space * before
     }
 }
 
 impl Pace {
-    /// Waits until this host may be asked, but no longer than [`MAX_WAIT`]. False if the client has
-    /// not had so much patience.
+    /// Waits until this host may be asked. False if the client has not had so much patience.
     pub(super) fn wait(&self, host: &Host) -> bool {
-        let latest = Instant::now() + MAX_WAIT;
+        let (begun, ticket) = (Instant::now(), self.tickets.fetch_add(1, Ordering::Relaxed));
         loop {
-            let turn = match lock(&self.hosts).get_mut(host) {
-                Some(complaints) => complaints.turn(Instant::now()).min(latest),
-                None => return true,
-            };
-            if !hangup::pause(turn.saturating_duration_since(Instant::now())) {
-                return false;
-            }
-            // Another request may have been complained of meanwhile.
-            let is_held = lock(&self.hosts)
-                .get(host)
-                .is_some_and(|complaints| complaints.not_before > Instant::now());
-            if !is_held || Instant::now() >= latest {
+            let mut hosts = lock(&self.hosts);
+            let Some(complaints) = hosts.get_mut(host) else {
                 return true;
+            };
+            let now = Instant::now();
+            let wait = complaints.wait_for(ticket, now);
+            if wait.is_zero() || begun.elapsed() > MAX_QUEUE || deadline::passed().is_some() {
+                complaints.waiting.remove(&ticket);
+                complaints.sent = now;
+                return true;
+            }
+            drop(hosts);
+            if !hangup::pause(wait.min(LOOK)) {
+                if let Some(complaints) = lock(&self.hosts).get_mut(host) {
+                    complaints.waiting.remove(&ticket);
+                }
+                return false;
             }
         }
     }
@@ -84,13 +97,13 @@ impl Pace {
                     last: sent,
                     not_before: now,
                     space: FIRST_SPACE / 2,
-                    next: now,
+                    sent: now,
+                    waiting: BTreeSet::new(),
                 });
                 // Those that were under way together are one complaint.
                 if sent >= known.last {
                     known.last = now;
                     known.space = (known.space * 2).clamp(FIRST_SPACE, LARGEST_SPACE);
-                    known.next = now;
                 }
                 // For longer than that nobody waits: who asks again shall be told himself.
                 if wait <= MAX_WAIT {
@@ -165,6 +178,27 @@ mod tests {
             pace.note(&host(), Instant::now(), None);
         }
         assert!(lock(&pace.hosts).is_empty());
+    }
+
+    #[test]
+    fn who_came_first_is_served_first_also_after_another_complaint() {
+        let pace = Pace::default();
+        let sent = Instant::now();
+        pace.note(&host(), sent, Some(Duration::from_millis(100)));
+        let served = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for n in 0..6 {
+                let (pace, served) = (&pace, &served);
+                scope.spawn(move || {
+                    assert!(pace.wait(&host()));
+                    lock(served).push(n);
+                });
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            std::thread::sleep(Duration::from_millis(80));
+            pace.note(&host(), Instant::now(), Some(Duration::from_millis(100)));
+        });
+        assert_eq!(lock(&served)[..], [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]
