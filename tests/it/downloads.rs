@@ -154,6 +154,8 @@ fn a_wrong_file_never_arrives_complete() {
 fn a_file_that_stays_short_ends_short_and_at_once() {
     let image = noise(MIB);
     let registry = one_image(&image);
+    // Without a length the end of the connection is the end of the file.
+    registry.fault("/blobs/", Fault::NoLength);
     registry.fault("/blobs/", Fault::CutAfter(MIB / 2));
     registry.fault("/blobs/", Fault::NoRange);
     let service = Service::start(settings(&registry, ""));
