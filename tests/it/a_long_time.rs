@@ -7,11 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
-use crate::content::{Repository, digest};
-use crate::downloads::noise;
-use crate::flatten::{self, layer, names, push};
-use crate::listings::{settings, versions};
-use crate::registry::{Fault, Registry, count};
+use crate::content::{Repository, digest, noise, versions};
+use crate::flatten::{self};
+use crate::images::{layer, names, push};
+use crate::registry::{Fault, Registry, count, settings};
 use crate::service::{Service, Setup, eventually};
 
 const LISTING: &[u8] = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -6,11 +6,11 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::json;
 
 use crate::client::Response;
-use crate::content::{OCI_MANIFEST, Repository, digest};
-use crate::downloads::{noise, one_image};
-use crate::listings::{ANEW, line, settings, versions};
-use crate::registry::{Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen};
-use crate::service::{Service, Setup};
+use crate::content::{OCI_MANIFEST, Repository, digest, line, noise, versions};
+use crate::registry::{
+    Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen, one_image, settings,
+};
+use crate::service::{ANEW, Service, Setup, later};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
 
@@ -162,7 +162,7 @@ fn row_b2_a_head_may_be_redirected_and_have_no_digest() {
     let service = Setup::new(settings(&registry, ANEW)).own_cache().start();
     for _ in 0..2 {
         assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
-        crate::listings::later();
+        later();
     }
     assert_eq!(
         store.take_requests(),
@@ -544,7 +544,7 @@ fn row_b16_a_warning_is_logged_once_and_changes_nothing() {
     let service = Service::start(settings(&registry, ANEW));
     for _ in 0..2 {
         assert_eq!(service.listing(), listing);
-        crate::listings::later();
+        later();
     }
     let lines = service.log.trouble();
     assert_eq!(lines.len(), 1, "{lines:?}");

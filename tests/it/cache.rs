@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::try_request;
-use crate::listings::{ANEW, later, settings, versions};
-use crate::registry::{IS_IT_SIGNED, Registry, count};
-use crate::service::{Folder, Setup};
+use crate::content::versions;
+use crate::registry::{IS_IT_SIGNED, Registry, count, settings};
+use crate::service::{ANEW, Folder, Setup, later};
 
 #[test]
 fn a_manifest_is_fetched_once_and_then_only_its_tag_is_asked() {

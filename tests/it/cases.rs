@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::content::{Repository, digest};
-use crate::listings::empty_listing;
+use crate::content::{Repository, digest, empty_listing};
 use crate::registry::Registry;
 use crate::service::{Folder, Setup};
 

@@ -1,5 +1,5 @@
-//! What a repository holds, in memory: blobs, manifests and tags. The fake registry serves it,
-//! the layout writer puts it on disk.
+//! What a repository holds, in memory: blobs, manifests and tags; and what is listed of it. The fake
+//! registry serves it, the layout writer puts it on disk.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -182,4 +182,64 @@ impl Repository {
         )
         .unwrap();
     }
+}
+
+/// A repository with the tags `v0`, `v1`, …, each a file of its own, and its listing.
+pub fn versions(count: usize) -> (Repository, String) {
+    let mut hello = Repository::default();
+    let mut lines: Vec<_> = (0..count)
+        .map(|version| {
+            let bytes = format!("image {version}");
+            hello.oras_push(&format!("v{version}"), "hello.raw", bytes.as_bytes());
+            (format!("hello-v{version}.raw"), sha256(bytes.as_bytes()))
+        })
+        .collect();
+    lines.sort();
+    (
+        hello,
+        lines
+            .iter()
+            .map(|(name, sum)| format!("{sum}  {name}\n"))
+            .collect(),
+    )
+}
+
+pub fn line(bytes: &[u8], name: &str) -> String {
+    format!("{}  {name}\n", sha256(bytes))
+}
+
+/// What stands in a listing that has no other line. Differs from day to day.
+pub fn empty_listing() -> String {
+    let tomorrow = jiff::Zoned::now()
+        .with_time_zone(jiff::tz::TimeZone::UTC)
+        .tomorrow()
+        .unwrap();
+    format!("{}  BEST-BEFORE-{}\n", sha256(b""), tomorrow.date())
+}
+
+/// Bytes that do not repeat within any buffer.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Pushes a list and what signs it under the tag `SHA256SUMS`, and the files as blobs.
+pub fn sign(hello: &mut Repository, list: &[u8], signatures: &[(&str, &[u8])], files: &[&[u8]]) {
+    let mut layers = vec![hello.file(OCI_TAR, "SHA256SUMS", list)];
+    for (name, bytes) in signatures {
+        layers.push(hello.file(OCI_TAR, name, bytes));
+    }
+    for bytes in files {
+        hello.blob("", bytes);
+    }
+    let artifact = hello.artifact(&layers, json!({}));
+    hello.point("SHA256SUMS", &artifact);
 }

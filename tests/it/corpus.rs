@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::content::{Manifest, OCI_INDEX, OCI_MANIFEST, Repository, digest};
-use crate::listings::empty_listing;
+use crate::content::{Manifest, OCI_INDEX, OCI_MANIFEST, Repository, digest, empty_listing};
 use crate::registry::{Fault, Registry};
 use crate::service::Service;
 

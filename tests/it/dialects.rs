@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::content::{Manifest, OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, sha256};
-use crate::listings::{line, settings};
-use crate::registry::Registry;
+use crate::content::{Manifest, OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, line, sha256};
+use crate::registry::{Registry, settings};
 use crate::service::Service;
 
 /// A repository with a good tag, `good`.

@@ -5,32 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
-use crate::content::{Repository, sha256};
-use crate::listings::{line, settings, versions};
-use crate::registry::{Fault, Registry, count};
+use crate::content::{Repository, line, noise, sha256, versions};
+use crate::registry::{Fault, Registry, count, one_image, settings};
 use crate::service::{Folder, Service, eventually};
 
 const MIB: usize = 1 << 20;
-
-/// Bytes that do not repeat within any buffer.
-pub fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
-pub fn one_image(image: &[u8]) -> Registry {
-    let mut hello = Repository::default();
-    hello.oras_push("v1", "hello.raw", image);
-    Registry::with_hello(hello)
-}
 
 #[test]
 fn a_file_comes_whole_with_its_length() {

@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{Connection, Response};
-use crate::content::Repository;
-use crate::downloads::noise;
-use crate::listings::{line, settings, versions};
-use crate::registry::{Fault, Registry};
+use crate::content::{Repository, line, noise, versions};
+use crate::registry::{Fault, Registry, settings};
 use crate::service::{Folder, Service, Setup, eventually};
 use crate::tls::Authority;
 

@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
-use crate::downloads::{noise, one_image};
-use crate::listings::{settings, versions};
-use crate::registry::{Fault, Registry, count};
+use crate::content::{noise, versions};
+use crate::registry::{Fault, Registry, count, one_image, settings};
 use crate::service::{Service, Setup, eventually};
 use crate::tls::Authority;
 

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::client::Connection;
-use crate::downloads::noise;
-use crate::listings::{settings, versions};
-use crate::registry::{Fault, Registry};
+use crate::content::{noise, versions};
+use crate::registry::{Fault, Registry, settings};
 use crate::service::{Service, eventually};
 
 /// Sends bytes, then reads until the end of the connection. A reset ends it too.

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::activator::Activator;
 use crate::client::try_request;
-use crate::content::Repository;
-use crate::listings::{settings, versions};
-use crate::registry::{Fault, Registry};
+use crate::content::{Repository, versions};
+use crate::registry::{Fault, Registry, settings};
 use crate::service::{Folder, Service, Setup};
 
 const SOON: Duration = Duration::from_secs(5);

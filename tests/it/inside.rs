@@ -7,11 +7,9 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::content::{OCI_TAR, Repository, digest};
-use crate::listings::{line, settings};
-use crate::registry::{Fault, Registry, Request};
+use crate::content::{OCI_TAR, Repository, digest, line, sign};
+use crate::registry::{Fault, Registry, Request, settings};
 use crate::service::{Folder, Service, Setup};
-use crate::signed::sign;
 
 const SQUASHFS: &[u8] = include_bytes!("../images/gzip.squashfs");
 const EROFS: &[u8] = include_bytes!("../images/lz4.erofs.gz");

@@ -8,9 +8,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::content::{OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, digest, sha256};
-use crate::listings::{ANEW, empty_listing, later, line};
-use crate::service::{Folder, Service, command, eventually, output};
+use crate::content::{
+    OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, digest, empty_listing, line, sha256,
+};
+use crate::service::{ANEW, Folder, Service, command, eventually, later, output};
 
 /// A layout on disk whose `index.json` a test writes.
 struct Layout {

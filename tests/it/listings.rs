@@ -7,44 +7,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, sha256};
-use crate::registry::{Fault, Registry, count};
-use crate::service::{Folder, Service, eventually};
-
-/// A repository with the tags `v0`, `v1`, …, each a file of its own, and its listing.
-pub fn versions(count: usize) -> (Repository, String) {
-    let mut hello = Repository::default();
-    let mut lines: Vec<_> = (0..count)
-        .map(|version| {
-            let bytes = format!("image {version}");
-            hello.oras_push(&format!("v{version}"), "hello.raw", bytes.as_bytes());
-            (format!("hello-v{version}.raw"), sha256(bytes.as_bytes()))
-        })
-        .collect();
-    lines.sort();
-    (
-        hello,
-        lines
-            .iter()
-            .map(|(name, sum)| format!("{sum}  {name}\n"))
-            .collect(),
-    )
-}
-
-pub fn line(bytes: &[u8], name: &str) -> String {
-    format!("{}  {name}\n", sha256(bytes))
-}
-
-/// Settings with which a listing is made anew whenever the client comes [`later`].
-pub const ANEW: &str = "listing-ttl-sec = 0.01\n";
-
-pub fn later() {
-    thread::sleep(Duration::from_millis(30));
-}
-
-pub fn settings(registry: &Registry, more: &str) -> String {
-    format!("registry = \"{}\"\n{more}", registry.address)
-}
+use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, empty_listing, line, sha256, versions};
+use crate::registry::{Fault, Registry, count, settings};
+use crate::service::{ANEW, Folder, Service, eventually, later};
 
 #[test]
 fn a_listing_names_every_version_of_a_registry() {
@@ -306,15 +271,6 @@ fn a_repository_without_versions_is_a_listing_that_is_best_before_tomorrow() {
             "{body}: {listing}"
         );
     }
-}
-
-/// What stands in a listing that has no other line. Differs from day to day.
-pub fn empty_listing() -> String {
-    let tomorrow = jiff::Zoned::now()
-        .with_time_zone(jiff::tz::TimeZone::UTC)
-        .tomorrow()
-        .unwrap();
-    format!("{}  BEST-BEFORE-{}\n", sha256(b""), tomorrow.date())
 }
 
 #[test]

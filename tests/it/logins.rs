@@ -9,10 +9,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
-use crate::content::Repository;
-use crate::listings::{ANEW, later, settings, versions};
-use crate::registry::{Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen};
-use crate::service::{Folder, NO_LOGINS, Service, Setup};
+use crate::content::{Repository, versions};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen, settings};
+use crate::service::{ANEW, Folder, NO_LOGINS, Service, Setup, later};
 use crate::tokens::TokenServer;
 
 const LOGIN: &str = "alice:s3cret";

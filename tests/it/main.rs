@@ -15,6 +15,7 @@
 mod activator;
 mod client;
 mod content;
+mod images;
 mod registry;
 mod service;
 mod tls;

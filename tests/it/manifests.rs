@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
-use crate::content::{OCI_INDEX, OCI_MANIFEST, Repository};
-use crate::listings::{ANEW, empty_listing, later, line, settings, versions};
-use crate::registry::{Fault, IS_IT_SIGNED, Registry, count, digest_header};
-use crate::service::{Folder, Service, Setup};
+use crate::content::{OCI_INDEX, OCI_MANIFEST, Repository, empty_listing, line, versions};
+use crate::registry::{Fault, IS_IT_SIGNED, Registry, count, digest_header, settings};
+use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// A registry that offers `hello-v0.raw` beside the tag `v1`, which a test spoils.
 fn with_two() -> (Registry, Service) {

@@ -5,10 +5,9 @@ use std::io::Read;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, sha256};
-use crate::listings::{ANEW, empty_listing, later, line, settings, versions};
-use crate::registry::{Fault, Registry, count};
-use crate::service::{Folder, Service};
+use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, empty_listing, line, sha256, versions};
+use crate::registry::{Fault, Registry, count, settings};
+use crate::service::{ANEW, Folder, Service, later};
 
 /// A push of an image that says what it is in annotations.
 fn push(repository: &mut Repository, version: &str, bytes: &[u8], annotations: &Value) {

@@ -3,11 +3,11 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::content::{Repository, digest};
-use crate::downloads::{noise, one_image};
-use crate::listings::{ANEW, later, line, settings, versions};
-use crate::registry::{Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen};
-use crate::service::{Folder, PROGRAM, Service, Setup, command_on, output};
+use crate::content::{Repository, digest, line, noise, versions};
+use crate::registry::{
+    Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen, one_image, settings,
+};
+use crate::service::{ANEW, Folder, PROGRAM, Service, Setup, command_on, later, output};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
 

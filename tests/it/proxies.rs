@@ -7,8 +7,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::listings::{settings, versions};
-use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen};
+use crate::content::versions;
+use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen, settings};
 use crate::service::{Service, Setup};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;

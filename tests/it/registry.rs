@@ -301,6 +301,16 @@ impl Registry {
     }
 }
 
+pub fn one_image(image: &[u8]) -> Registry {
+    let mut hello = Repository::default();
+    hello.oras_push("v1", "hello.raw", image);
+    Registry::with_hello(hello)
+}
+
+pub fn settings(registry: &Registry, more: &str) -> String {
+    format!("registry = \"{}\"\n{more}", registry.address)
+}
+
 /// What was asked and as whom, in the order of arrival, since the last call.
 pub fn logins_seen(registry: &Registry) -> Vec<String> {
     let heads = registry.take_heads();

@@ -4,10 +4,9 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use crate::downloads::one_image;
-use crate::listings::{ANEW, later, settings, versions};
-use crate::registry::{Fault, Guard, Registry};
-use crate::service::{Log, Service, Setup, eventually};
+use crate::content::versions;
+use crate::registry::{Fault, Guard, Registry, one_image, settings};
+use crate::service::{ANEW, Log, Service, Setup, eventually, later};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
 
@@ -80,7 +79,7 @@ fn a_secret_is_found_in_every_spelling() {
 
 #[test]
 fn no_secret_is_in_the_log_of_a_whole_run() {
-    let image = crate::downloads::noise(200_000);
+    let image = crate::content::noise(200_000);
     // Basic for one, tokens by GET, POST and refresh for others, a raw one, and a signed URL.
     let authority = Authority::new();
     let tokens = TokenServer::for_login(LOGIN);

@@ -145,6 +145,13 @@ fn auth_json(logins: &[(&str, &str)]) -> String {
     json!({ "auths": entries }).to_string()
 }
 
+/// Settings with which a listing is made anew whenever the client comes [`later`].
+pub const ANEW: &str = "listing-ttl-sec = 0.01\n";
+
+pub fn later() {
+    thread::sleep(Duration::from_millis(30));
+}
+
 /// How a service is to be started.
 pub struct Setup {
     settings: String,

@@ -6,8 +6,8 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use crate::client::try_request;
-use crate::listings::{settings, versions};
-use crate::registry::Registry;
+use crate::content::versions;
+use crate::registry::{Registry, settings};
 use crate::service::{Folder, command, command_on, eventually, output, wait};
 
 /// `EX_CONFIG` of sysexits.h, which systemd shows as "configuration".

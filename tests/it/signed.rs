@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::content::{OCI_TAR, Repository, digest, sha256};
-use crate::listings::{ANEW, later, line, settings, versions};
-use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, count};
-use crate::service::{Folder, Service, Setup};
+use crate::content::{OCI_TAR, Repository, digest, line, sha256, sign, versions};
+use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, count, settings};
+use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// The names that the two systemds ask for.
 const SIGNATURES: [&str; 4] = [
@@ -16,19 +15,6 @@ const SIGNATURES: [&str; 4] = [
     "SHA256SUMS.gpg",
     "SHA256SUMS.asc",
 ];
-
-/// Pushes a list and what signs it under the tag `SHA256SUMS`, and the files as blobs.
-pub fn sign(hello: &mut Repository, list: &[u8], signatures: &[(&str, &[u8])], files: &[&[u8]]) {
-    let mut layers = vec![hello.file(OCI_TAR, "SHA256SUMS", list)];
-    for (name, bytes) in signatures {
-        layers.push(hello.file(OCI_TAR, name, bytes));
-    }
-    for bytes in files {
-        hello.blob("", bytes);
-    }
-    let artifact = hello.artifact(&layers, json!({}));
-    hello.point("SHA256SUMS", &artifact);
-}
 
 /// The request for the tags.
 const TAGS: &str = "GET /v2/hello/tags/list?n=1000";

@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::content::Repository;
-use crate::listings::{ANEW, empty_listing, later, line, settings, versions};
-use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, count};
-use crate::service::Service;
+use crate::content::{Repository, empty_listing, line, versions};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, count, settings};
+use crate::service::{ANEW, Service, later};
 use crate::tokens::TokenServer;
 
 /// The first request for tags.

@@ -2,10 +2,9 @@
 
 use std::net::TcpListener;
 
-use crate::content::Repository;
-use crate::listings::{ANEW, line, settings, versions};
-use crate::registry::{Fault, Registry};
-use crate::service::Service;
+use crate::content::{Repository, line, versions};
+use crate::registry::{Fault, Registry, settings};
+use crate::service::{ANEW, Service};
 
 #[test]
 fn a_tag_list_without_end_is_a_bad_gateway_and_costs_little_memory() {

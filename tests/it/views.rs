@@ -3,10 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::content::{OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, sha256};
-use crate::listings::{ANEW, later, line, settings};
-use crate::registry::{Fault, Registry, count};
-use crate::service::{Folder, Service};
+use crate::content::{OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, line, sha256};
+use crate::registry::{Fault, Registry, count, settings};
+use crate::service::{ANEW, Folder, Service, later};
 
 const X86: &str = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
