@@ -24,10 +24,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use crate::content::{Repository, sha256};
+use crate::content::{Repository, sha256, versions};
+use crate::tls::Authority;
 
 /// The first request for a listing of a repository that is not known yet, here `hello`.
 pub const IS_IT_SIGNED: &str = "GET /v2/hello/manifests/SHA256SUMS";
+
+/// A login, as everybody who has one here writes it.
+pub const LOGIN: &str = "alice:s3cret";
 
 /// A way to misbehave. Several may hit one request: they work in the order they were set.
 #[derive(Clone, Debug)]
@@ -307,6 +311,19 @@ pub fn one_image(image: &[u8]) -> Registry {
     Registry::with_hello(hello)
 }
 
+/// A registry with one version behind a guard.
+pub fn guarded(guard: Guard) -> Registry {
+    let registry = Registry::with_hello(versions(1).0);
+    registry.fault("/v2/", Fault::Guard(guard));
+    registry
+}
+
+pub fn with_tls(authority: &Authority) -> Registry {
+    let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["127.0.0.1"])));
+    registry.put("hello", versions(1).0);
+    registry
+}
+
 pub fn settings(registry: &Registry, more: &str) -> String {
     format!("registry = \"{}\"\n{more}", registry.address)
 }
@@ -315,6 +332,25 @@ pub fn settings(registry: &Registry, more: &str) -> String {
 pub fn logins_seen(registry: &Registry) -> Vec<String> {
     let heads = registry.take_heads();
     heads.iter().map(Request::line_and_login).collect()
+}
+
+/// Every request that a listing of `versions(1)` takes from a registry that asks for no login.
+pub fn requests_of_a_listing() -> Vec<String> {
+    [
+        IS_IT_SIGNED,
+        "GET /v2/hello/tags/list?n=1000",
+        "GET /v2/hello/manifests/v0",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+/// One refusal, and then everything by this login.
+pub fn asked_once_then_as(login: &str) -> Vec<String> {
+    let requests = requests_of_a_listing();
+    let refused = format!("{} as nobody", requests[0]);
+    let rest = requests.iter().map(|line| format!("{line} as {login}"));
+    std::iter::once(refused).chain(rest).collect()
 }
 
 /// How many requests contain the pattern.

@@ -16,6 +16,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use crate::client::{self, Response};
+use crate::registry::{Registry, settings};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sysext-oci-proxy");
 
@@ -398,6 +399,24 @@ impl Drop for Service {
             eprintln!("the service said:\n{}", self.log.lines().join("\n"));
         }
     }
+}
+
+/// A service that knows a login for all of this registry.
+pub fn with_login(registry: &Registry, login: &str) -> Service {
+    let host = registry.address.to_string();
+    Setup::new(settings(registry, ""))
+        .logins(&[(&host, login)])
+        .start()
+}
+
+pub fn denied(service: &Service) {
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (403, 0));
+}
+
+/// The one line that the journal has when a listing is refused.
+pub fn refused_with(reason: &str) -> Vec<String> {
+    vec![format!("error: GET /hello/SHA256SUMS: 403: {reason}")]
 }
 
 /// Waits until it is so.

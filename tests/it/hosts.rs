@@ -1,0 +1,282 @@
+//! Hosts: their certificates by certs.d, TLS or none, addresses and names.
+
+use crate::content::versions;
+use crate::registry::{Fault, Guard, Registry, count, settings, with_tls};
+use crate::service::{Folder, Service, Setup};
+use crate::tls::Authority;
+
+#[test]
+fn row_n1_a_private_authority_is_trusted_where_certs_d_has_it() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    assert_eq!(service.listing(), versions(1).1);
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+}
+
+#[test]
+fn row_n1_an_unknown_authority_is_one_line_that_says_what_to_do() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let registry = with_tls(&authority);
+    let host = registry.address;
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = false\n");
+    let setup = || Setup::new(settings(&registry, "")).registries(&conf);
+    for setup in [
+        setup(),
+        setup().certificate(host, "other.crt", &other.pem()),
+    ] {
+        let service = setup.start();
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!((response.status, response.body.len()), (502, 0));
+        let trouble = service.log.trouble();
+        assert_eq!(trouble.len(), 1, "{trouble:#?}");
+        let start = format!(
+            "error: GET /hello/SHA256SUMS: 502: certificate of {host} is not trusted; \
+             a private CA belongs into /etc/containers/certs.d/{host}/ca.crt: "
+        );
+        assert!(trouble[0].starts_with(&start), "{trouble:?}");
+    }
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_n1_a_certificate_for_another_name_is_not_trusted() {
+    let authority = Authority::new();
+    let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["other.example"])));
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_n1_a_client_certificate_is_shown() {
+    let authority = Authority::new();
+    let tls = authority.server_for_its_own(&["127.0.0.1"]);
+    let registry = Registry::on("127.0.0.1:0", Some(tls));
+    registry.put("hello", versions(1).0);
+    let (certificate, key) = authority.client();
+    let setup = || {
+        Setup::new(settings(&registry, "")).certificate(
+            registry.address,
+            "ca.crt",
+            &authority.pem(),
+        )
+    };
+    let service = setup()
+        .certificate(registry.address, "client.cert", &certificate)
+        .certificate(registry.address, "client.key", &key)
+        .start();
+    assert_eq!(service.listing(), versions(1).1);
+    registry.take_requests();
+    let stranger = setup().start();
+    assert_eq!(stranger.get("/hello/SHA256SUMS").status, 502);
+    let trouble = stranger.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    assert!(
+        trouble[0].contains(&registry.address.to_string()) && trouble[0].contains("ertificate"),
+        "{trouble:?}"
+    );
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_n1_a_file_that_cannot_be_used_is_named() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let host = registry.address;
+    let (certificate, key) = authority.client();
+    let other_half =
+        |folder: &str, name: &str| format!("its other half {folder}/{name} is missing");
+    for (files, named, why) in [
+        (
+            vec![("client.cert", &*certificate)],
+            "client.cert",
+            "client.key",
+        ),
+        (vec![("client.key", &*key)], "client.key", "client.cert"),
+        (
+            vec![("ca.crt", "nonsense")],
+            "ca.crt",
+            "there is no certificate in it, expected PEM form",
+        ),
+        (
+            vec![
+                ("client.cert", &*certificate),
+                ("client.key", &*certificate),
+            ],
+            "client.key",
+            "there is no private key in it, expected one in PEM form",
+        ),
+    ] {
+        let mut setup = Setup::new(settings(&registry, ""));
+        let folder = format!("{}/containers/certs.d/{host}", setup.folder().display());
+        for (name, text) in files {
+            setup = setup.certificate(host, name, text);
+        }
+        let service = setup.start();
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!((response.status, response.body.len()), (500, 0), "{named}");
+        let why = if why.starts_with("client") {
+            other_half(&folder, why)
+        } else {
+            why.to_owned()
+        };
+        assert_eq!(
+            service.log.trouble(),
+            [format!(
+                "error: GET /hello/SHA256SUMS: 500: certificate {folder}/{named}: {why}"
+            )]
+        );
+    }
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+/// A directory in the place of a file is one that nobody can read, root neither.
+#[test]
+fn row_n1_a_file_that_cannot_be_read_is_named() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let setup = Setup::new(settings(&registry, "")).certificate(
+        registry.address,
+        "ca.crt",
+        &authority.pem(),
+    );
+    let unreadable = setup
+        .folder()
+        .join(format!("containers/certs.d/{}/more.crt", registry.address));
+    std::fs::create_dir(&unreadable).unwrap();
+    let service = setup.start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 500);
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    let start = format!(
+        "error: GET /hello/SHA256SUMS: 500: certificate {}: ",
+        unreadable.display()
+    );
+    assert!(trouble[0].starts_with(&start), "{trouble:?}");
+}
+
+#[test]
+fn row_n1_the_first_directory_for_a_host_counts() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let folder = Folder::new();
+    let host = registry.address;
+    std::fs::create_dir_all(
+        folder
+            .path()
+            .join(format!(".config/containers/certs.d/{host}")),
+    )
+    .unwrap();
+    folder.file(
+        &format!(".config/containers/certs.d/{host}/ca.crt"),
+        &authority.pem(),
+    );
+    let by_home = || Setup::new(settings(&registry, "")).env("HOME", folder.path());
+    assert_eq!(by_home().start().listing(), versions(1).1);
+    let other = Authority::new();
+    let service = by_home().certificate(host, "ca.crt", &other.pem()).start();
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+}
+
+#[test]
+fn row_n2_plain_http_to_a_tls_port_is_explained() {
+    let registry = with_tls(&Authority::new());
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (502, 0));
+    let host = registry.address;
+    assert_eq!(
+        service.log.trouble(),
+        [format!(
+            "error: GET /hello/SHA256SUMS: 502: {host} speaks TLS, and plain HTTP was spoken to it; \
+             put its CA into /etc/containers/certs.d/{host}/ca.crt, \
+             or say insecure = false in registries.conf"
+        )]
+    );
+}
+
+#[test]
+fn row_n3_tls_to_a_plain_port_is_explained_and_never_given_up_for_plain_http() {
+    let registry = Registry::with_hello(versions(1).0);
+    let host = registry.address;
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = false\n");
+    let service = Setup::new(settings(&registry, ""))
+        .registries(&conf)
+        .start();
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!((response.status, response.body.len()), (502, 0));
+    let trouble = service.log.trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:#?}");
+    let start = format!(
+        "error: GET /hello/SHA256SUMS: 502: {host} does not speak TLS; \
+         if that is meant, registries.conf must say insecure = true"
+    );
+    assert!(trouble[0].starts_with(&start), "{trouble:?}");
+    let plain = registry.take_requests();
+    assert_eq!(count(&plain, "/v2/"), 0, "{plain:?}");
+}
+
+#[test]
+fn row_n4_a_registry_may_be_at_an_ipv6_address() {
+    let registry = Registry::on("[::1]:0", None);
+    registry.put("hello", versions(1).0);
+    registry.fault("/v2/", Fault::Guard(Guard::basic(&["alice:s3cret"])));
+    let service = Setup::new(settings(&registry, ""))
+        .logins(&[(&registry.address.to_string(), "alice:s3cret")])
+        .start();
+    assert!(registry.address.to_string().starts_with("[::1]:"));
+    assert_eq!(service.listing(), versions(1).1);
+    let heads = registry.take_heads();
+    assert_eq!(
+        heads[0].header("host"),
+        Some(&*registry.address.to_string())
+    );
+}
+
+#[test]
+fn row_n4_a_registry_at_an_ipv6_address_may_have_tls() {
+    let authority = Authority::new();
+    let registry = Registry::on("[::1]:0", Some(authority.server(&["::1"])));
+    registry.put("hello", versions(1).0);
+    let service = Setup::new(settings(&registry, ""))
+        .certificate(registry.address, "ca.crt", &authority.pem())
+        .start();
+    assert_eq!(service.listing(), versions(1).1);
+}
+
+#[test]
+fn row_g1_a_name_that_is_none_never_reaches_a_registry() {
+    let registry = Registry::with_hello(versions(1).0);
+    let service = Service::start(settings(&registry, ""));
+    let long = format!("/{}/SHA256SUMS", "a".repeat(256));
+    for target in [
+        "/Hello/SHA256SUMS",
+        "/hello..x/SHA256SUMS",
+        "/-hello/SHA256SUMS",
+        "/hello%2f..%2fother/SHA256SUMS",
+        &long,
+    ] {
+        let status = service.get(target).status;
+        assert!([400, 404].contains(&status), "{target}: {status}");
+    }
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
+
+#[test]
+fn row_g2_a_first_component_that_is_a_host_is_one() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::start();
+    let other = Registry::with_hello(hello);
+    let allow = format!("allow = [\"{}\"]\n", other.address);
+    let service = Service::start(settings(&registry, &allow));
+    let response = service.get(&format!("/{}/hello/SHA256SUMS", other.address));
+    assert_eq!((response.status, response.text()), (200, &*listing));
+    assert_eq!(registry.take_requests(), [""; 0]);
+}
