@@ -10,7 +10,7 @@ use crate::client::Connection;
 use crate::content::{Repository, digest, noise, versions};
 use crate::flatten::{self};
 use crate::images::{layer, names, push};
-use crate::registry::{Fault, Registry, count, settings};
+use crate::registry::{Fault, Registry, count};
 use crate::service::{Service, Setup, eventually};
 
 const LISTING: &[u8] = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -38,7 +38,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
 
 fn hello(more: &str) -> (Registry, Service) {
     let registry = Registry::with_hello(versions(1).0);
-    let service = Service::start(settings(&registry, more));
+    let service = Service::start(registry.settings() + more);
     (registry, service)
 }
 

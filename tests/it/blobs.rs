@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::client::Response;
 use crate::content::{OCI_MANIFEST, Repository, digest, line, noise, versions};
 use crate::registry::{
-    Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen, one_image, settings,
+    Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen, one_image,
 };
 use crate::service::{ANEW, Service, Setup, later};
 use crate::tls::Authority;
@@ -64,7 +64,7 @@ fn row_b1_a_login_stays_at_its_host_and_port() {
             registry.fault("/v2/", Fault::Guard(guard));
             let origin = format!("http://{}", store.address);
             registry.fault("/blobs/", Fault::Redirect(origin));
-            let service = Setup::new(settings(&registry, ""))
+            let service = Setup::of(&registry)
                 .logins(&[(&registry.address.to_string(), LOGIN)])
                 .start();
             assert_whole(&download(&service), &image, place);
@@ -82,7 +82,7 @@ fn row_b1_a_login_goes_along_on_the_same_host() {
     let registry = one_image(&image);
     registry.fault("/v2/", Fault::Guard(Guard::basic(&[LOGIN])));
     registry.fault_times(1, "/blobs/", Fault::Redirect(String::new()));
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .logins(&[(&registry.address.to_string(), LOGIN)])
         .start();
     assert_whole(&download(&service), &image, "");
@@ -105,7 +105,7 @@ fn row_b1_a_login_that_left_home_does_not_come_back() {
         "/blobs/",
         Fault::Redirect(format!("http://{}", registry.address)),
     );
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .logins(&[(&registry.address.to_string(), LOGIN)])
         .start();
     // Back at the registry it is a stranger's request, and refused as one.
@@ -126,7 +126,7 @@ fn row_b1_a_redirect_from_https_to_http_is_not_followed() {
         "/blobs/",
         Fault::Redirect(format!("http://{}", store.address)),
     );
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .certificate(registry.address, "ca.crt", &authority.pem())
         .start();
     let response = download(&service);
@@ -147,7 +147,7 @@ fn row_b1_a_redirect_from_https_to_http_is_not_followed() {
 fn row_b1_redirects_are_followed_only_so_often() {
     let registry = one_image(b"image");
     registry.fault("/blobs/", Fault::Redirect(String::new()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(download(&service).status, 502);
     assert_eq!(ranges(&registry).len(), 6);
 }
@@ -159,7 +159,7 @@ fn row_b2_a_head_may_be_redirected_and_have_no_digest() {
     store.fault("HEAD ", Fault::Header("Docker-Content-Digest", None));
     let origin = format!("http://{}", store.address);
     registry.fault("/manifests/", Fault::Redirect(origin));
-    let service = Setup::new(settings(&registry, ANEW)).own_cache().start();
+    let service = Setup::new(registry.settings() + ANEW).own_cache().start();
     for _ in 0..2 {
         assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
         later();
@@ -183,7 +183,7 @@ fn row_b3_a_signed_url_is_asked_for_anew_each_time() {
     registry.fault("/blobs/", to(&second));
     registry.fault_times(1, "/blobs/", to(&first));
     first.fault("/blobs/", Fault::CutAfter(40 * KIB));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     // The first place broke off: the rest is asked for at the registry, not there.
     assert_whole(&download(&service), &image, "resumed");
     assert_eq!(ranges(&registry), ["all", "40960-102399"]);
@@ -203,7 +203,7 @@ fn row_b4_the_challenge_of_another_server_is_not_met() {
     registry.fault("/blobs/", Fault::Redirect(origin));
     store.fault("/", Fault::Guard(tokens.guard().challenge("Basic")));
     let login = |host: &Registry| host.address.to_string();
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .logins(&[(&login(&registry), LOGIN), (&login(&store), LOGIN)])
         .start();
     let response = download(&service);
@@ -221,7 +221,7 @@ fn row_b6_a_range_that_is_ignored_is_skipped_to() {
     let registry = one_image(&image);
     registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
     registry.fault("/blobs/", Fault::NoRange);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_whole(&download(&service), &image, "");
     assert_eq!(ranges(&registry), ["all", "102400-307199"]);
 }
@@ -232,7 +232,7 @@ fn rows_b7_and_b9_the_rest_is_asked_for_by_closed_ranges() {
     let registry = one_image(&image);
     // Each connection brings another 100 KiB, and no answer says that it can do ranges.
     registry.fault("/blobs/", Fault::CutAfter(100 * KIB));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_whole(&download(&service), &image, "");
     assert_eq!(ranges(&registry), ["all", "102400-307199", "204800-307199"]);
 }
@@ -243,7 +243,7 @@ fn row_b8_another_range_is_not_believed() {
     let registry = one_image(&image);
     registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
     registry.fault("/blobs/", Fault::EarlierRange(KIB));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let begin = Instant::now();
     let response = download(&service);
     assert_eq!((response.status, response.whole), (200, false));
@@ -265,7 +265,7 @@ fn row_b10_a_range_that_is_refused_ends_the_download_at_once() {
     for with_body in [true, false] {
         let registry = one_image(&image);
         registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         service.listing();
         let begin = Instant::now();
         registry.fault("/blobs/", Fault::StatusOfARange(416));
@@ -288,7 +288,7 @@ fn row_b10_nothing_is_asked_for_past_the_end() {
     for held in [10 * KIB, 10 * KIB - 1] {
         let registry = one_image(&image);
         registry.fault_times(1, "/blobs/", Fault::CutAfter(held));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_whole(&download(&service), &image, "");
         let expected: &[&str] = if held == image.len() {
             &["all"]
@@ -310,7 +310,7 @@ fn row_b11_the_length_is_the_manifests_and_not_the_servers() {
     ] {
         let registry = one_image(&image);
         registry.fault("/blobs/", fault);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = download(&service);
         if is_whole {
             assert_whole(&response, &image, why);
@@ -325,14 +325,14 @@ fn row_b11_a_body_without_a_length_that_does_not_end_is_read_to_its_size() {
     let image = noise(10 * KIB);
     let registry = one_image(&image);
     registry.fault("/blobs/", Fault::Endless("more"));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_whole(&download(&service), &image, "");
 }
 
 #[test]
 fn row_b12_a_blob_may_be_empty() {
     let registry = one_image(b"");
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), line(b"", "hello-v1.raw"));
     assert_whole(&download(&service), b"", "");
 }
@@ -354,7 +354,7 @@ fn row_b13_a_layer_that_lies_elsewhere_is_refused_and_not_fetched() {
     });
     hello.tag("v1", manifest.to_string().as_bytes());
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     assert_eq!(download(&service).status, 404);
     assert_eq!(stranger.take_requests(), [""; 0]);
@@ -386,7 +386,7 @@ fn row_b14_a_short_wait_is_waited_out_in_seconds_and_as_a_date() {
             });
             registry.fault_times(1, "/tags/list", Fault::Status(status));
             registry.fault_times(1, "/tags/list", Fault::Header("Retry-After", text.clone()));
-            let service = Service::start(settings(&registry, ""));
+            let service = Service::of(&registry);
             let begin = Instant::now();
             assert_eq!(service.listing(), listing);
             let waited = begin.elapsed().as_millis();
@@ -414,7 +414,7 @@ fn row_b14_waits_of_several_requests_are_waited_out() {
         "/manifests/v1",
         Fault::Header("Retry-After", Some("1".to_owned())),
     );
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let begin = Instant::now();
     assert_eq!(service.listing(), listing);
     assert!(
@@ -432,7 +432,7 @@ fn row_b14_a_registry_that_stays_busy_is_passed_on_with_its_retry_after() {
         "/tags/list",
         Fault::Header("Retry-After", Some("3600".to_owned())),
     );
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let begin = Instant::now();
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!((response.status, response.body.len()), (503, 0));
@@ -456,7 +456,7 @@ fn row_b14_a_registry_that_allows_few_requests_a_second_is_listed_at_its_pace() 
         let registry = Registry::with_hello(hello);
         registry.fault("/v2/", Fault::Header("Retry-After", retry_after));
         registry.fault("/v2/", Fault::bucket(20.0, 4.0));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let begin = Instant::now();
         assert_eq!(service.listing(), listing);
         let requests = registry.take_requests().len();
@@ -492,7 +492,7 @@ fn row_b15_what_may_pass_is_tried_three_times_and_the_rest_once() {
             "/blobs/",
             Fault::Header("Retry-After", Some("0".to_owned())),
         );
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = download(&service);
         assert_ne!(response.status, 200, "{status}");
         assert_eq!(response.body, b"", "{status}");
@@ -517,7 +517,7 @@ fn row_b15_a_token_server_that_fails_is_asked_three_times() {
     tokens.set(|rules| rules.get = Some(500));
     let registry = one_image(b"image");
     registry.fault("/v2/", Fault::Guard(tokens.guard()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
     assert_eq!(tokens.take_asked().len(), 3);
 }
@@ -530,7 +530,7 @@ fn row_b15_a_form_is_posted_once() {
     registry.fault("/v2/", Fault::Guard(tokens.guard()));
     let host = registry.address.to_string();
     let auth = json!({"auths": {host: {"identitytoken": "r3fresh"}}}).to_string();
-    let service = Setup::new(settings(&registry, "")).auth(&auth).start();
+    let service = Setup::of(&registry).auth(&auth).start();
     assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
     assert_eq!(tokens.take_asked().len(), 1);
 }
@@ -541,7 +541,7 @@ fn row_b16_a_warning_is_logged_once_and_changes_nothing() {
     let registry = Registry::with_hello(hello);
     let warning = "299 - \"this registry closes in May\"";
     registry.fault("/v2/", Fault::Header("Warning", Some(warning.to_owned())));
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     for _ in 0..2 {
         assert_eq!(service.listing(), listing);
         later();
@@ -562,7 +562,7 @@ fn a_file_is_one_body_over_any_number_of_cut_connections() {
     let image = noise(piece * cuts + 1000);
     let registry = one_image(&image);
     registry.fault("/blobs/", Fault::CutAfter(piece));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let begin = Instant::now();
     assert_whole(&download(&service), &image, "");
     assert_eq!(ranges(&registry).len(), cuts + 1);
@@ -590,9 +590,7 @@ fn a_mirror_that_breaks_off_goes_on_where_there_is_nobody_else() {
         "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
         registry.address, mirror.address
     );
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     service.listing();
     registry.fault("/blobs/", Fault::Raw(Vec::new()));
     let begin = Instant::now();
@@ -606,7 +604,7 @@ fn a_registry_that_is_restarted_in_the_middle_is_waited_for() {
     let image = noise(300 * KIB);
     let registry = one_image(&image);
     registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     // What its front says meanwhile, more often than a request is tried; then it ignores ranges.
     for status in [502, 503, 504] {

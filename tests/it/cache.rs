@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::client::try_request;
 use crate::content::versions;
-use crate::registry::{IS_IT_SIGNED, Registry, count, settings};
+use crate::registry::{IS_IT_SIGNED, Registry, count};
 use crate::service::{ANEW, Folder, Setup, later};
 
 #[test]
@@ -16,7 +16,7 @@ fn a_manifest_is_fetched_once_and_then_only_its_tag_is_asked() {
     let registry = Registry::with_hello(hello);
     let cache = Folder::new();
     let run = || {
-        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        let service = Setup::of(&registry).cache(&cache).start();
         assert_eq!(service.listing(), listing);
         registry.take_requests()
     };
@@ -31,12 +31,7 @@ fn a_manifest_is_fetched_once_and_then_only_its_tag_is_asked() {
 fn a_tag_that_moved_is_seen_with_a_warm_cache() {
     let registry = Registry::with_hello(versions(2).0);
     let cache = Folder::new();
-    let listing = || {
-        Setup::new(settings(&registry, ""))
-            .cache(&cache)
-            .start()
-            .listing()
-    };
+    let listing = || Setup::of(&registry).cache(&cache).start().listing();
     assert_eq!(listing(), versions(2).1);
     registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
     assert_ne!(listing(), versions(2).1);
@@ -50,7 +45,7 @@ fn an_immutable_tag_is_never_asked_for_again() {
     let cache = Folder::new();
     let more = "[repository.hello]\nimmutable-tags = true\n";
     let listing = || {
-        Setup::new(settings(&registry, more))
+        Setup::new(registry.settings() + more)
             .cache(&cache)
             .start()
             .listing()
@@ -74,7 +69,7 @@ fn an_immutable_tag_is_never_asked_for_again() {
 fn without_a_cache_directory_nothing_is_written() {
     let registry = Registry::with_hello(versions(2).0);
     let folder = Folder::new();
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .env("HOME", folder.path())
         .env("TMPDIR", folder.path())
         .env("XDG_CACHE_HOME", folder.path())
@@ -101,7 +96,7 @@ fn a_damaged_cache_is_fetched_again() {
         let (hello, listing) = versions(4);
         let registry = Registry::with_hello(hello);
         let cache = Folder::new();
-        let service = || Setup::new(settings(&registry, "")).cache(&cache).start();
+        let service = || Setup::of(&registry).cache(&cache).start();
         assert_eq!(service().listing(), listing);
         let written = files(cache.path());
         assert!(written.len() >= 4, "{written:?}");
@@ -129,7 +124,7 @@ fn files_of_others_in_the_cache_directory_do_no_harm() {
     let (hello, listing) = versions(2);
     let registry = Registry::with_hello(hello);
     let cache = Folder::new();
-    let service = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let service = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(service().listing(), listing);
     // Where a manifest was there is a folder now.
     for path in files(cache.path()) {
@@ -145,14 +140,14 @@ fn a_kill_while_the_cache_is_written_loses_at_most_work() {
     let registry = Registry::with_hello(hello);
     let cache = Folder::new();
     for milliseconds in [1, 4, 8, 12, 16, 20, 24, 30, 40, 60] {
-        let mut service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        let mut service = Setup::of(&registry).cache(&cache).start();
         let address = service.address;
         // It may get no answer, or not even a connection, which is no matter here.
         let client = thread::spawn(move || try_request(address, "GET", "/hello/SHA256SUMS", &[]));
         thread::sleep(Duration::from_millis(milliseconds));
         service.kill();
         drop(client.join());
-        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        let service = Setup::of(&registry).cache(&cache).start();
         assert_eq!(service.listing(), listing, "killed after {milliseconds} ms");
         if milliseconds % 8 == 0 {
             files(cache.path())
@@ -169,7 +164,7 @@ fn a_cache_that_cannot_be_written_is_one_warning() {
     for unusable in [Path::new("/proc"), &file, &folder.path().join("missing/a")] {
         let (hello, listing) = versions(5);
         let registry = Registry::with_hello(hello);
-        let service = Setup::new(settings(&registry, ANEW))
+        let service = Setup::new(registry.settings() + ANEW)
             .env("CACHE_DIRECTORY", unusable)
             .start();
         for _ in 0..3 {

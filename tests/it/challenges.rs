@@ -7,10 +7,13 @@ use serde_json::json;
 use crate::content::versions;
 use crate::registry::{
     Fault, Guard, LOGIN, Registry, asked_once_then_as, basic, count, guarded, logins_seen,
-    requests_of_a_listing, settings,
+    requests_of_a_listing,
 };
 use crate::service::{ANEW, NO_LOGINS, Service, Setup, denied, later, refused_with, with_login};
 use crate::tokens::TokenServer;
+
+/// What is said after the places where a login was looked for.
+const MAKE_ONE: &str = " (`skopeo login --authfile` makes such a file)";
 
 #[test]
 fn row_a1_a_challenge_that_is_only_at_the_root_is_found_there() {
@@ -19,7 +22,7 @@ fn row_a1_a_challenge_that_is_only_at_the_root_is_found_there() {
     registry.fault("/v2/hello/", Fault::Guard(tokens.quiet_guard()));
     let at_root = Guard::new(|_| false).challenge(format!("Bearer realm=\"{}\"", tokens.realm()));
     registry.fault("/v2/$", Fault::Guard(at_root));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), versions(1).1);
     assert_eq!(
         count(&registry.take_requests(), "GET /v2/$"),
@@ -99,7 +102,7 @@ fn row_a3_a_wrong_password_is_sent_once_for_each_listing() {
 #[test]
 fn row_a3_basic_without_a_password() {
     let registry = guarded(Guard::basic(&[LOGIN]));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     denied(&service);
     assert_eq!(
         service.log.trouble(),
@@ -166,7 +169,7 @@ fn row_a5_a_token_too_narrow_is_dropped_when_basic_is_asked_for() {
     registry.fault("/v2/", Fault::Guard(bare));
     let narrow = tokens.quiet_guard().challenge("Basic realm=\"harbor\"");
     registry.fault("/v2/", Fault::Guard(narrow));
-    let service = Setup::new(settings(&registry, ANEW))
+    let service = Setup::new(registry.settings() + ANEW)
         .logins(&[(&registry.address.to_string(), LOGIN)])
         .start();
     assert_eq!(service.listing(), versions(1).1);
@@ -196,7 +199,7 @@ fn row_a6_the_scope_is_the_challenges_or_else_to_pull() {
         let tokens = TokenServer::start();
         let challenge = format!("Bearer realm=\"{}\",service=\"odd\"{scope}", tokens.realm());
         let registry = guarded(tokens.quiet_guard().challenge(challenge));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), versions(1).1, "{scope}");
         assert_eq!(tokens.take_asked(), [asked], "{scope}");
     }
@@ -207,7 +210,7 @@ fn row_a7_each_repository_has_a_token_of_its_own() {
     let tokens = TokenServer::start();
     let registry = guarded(tokens.guard());
     registry.put("own/other", versions(1).0);
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     for _ in 0..2 {
         assert_eq!(service.get("/hello/SHA256SUMS").status, 200);
         assert_eq!(service.get("/own/other/SHA256SUMS").status, 200);
@@ -228,7 +231,7 @@ fn row_a7_two_repositories_with_one_wide_scope_share_a_token() {
     let wide = format!("Bearer realm=\"{}\",scope=\"*\"", tokens.realm());
     let registry = guarded(tokens.quiet_guard().challenge(wide));
     registry.put("other", versions(1).0);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     for name in ["hello", "other"] {
         assert_eq!(service.get(&format!("/{name}/SHA256SUMS")).status, 200);
     }
@@ -245,7 +248,7 @@ fn row_a8_a_token_has_either_name_or_both() {
         let tokens = TokenServer::start();
         tokens.set(|rules| rules.fields = fields);
         let registry = guarded(tokens.guard());
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), versions(1).1, "{fields:?}");
     }
 }
@@ -257,7 +260,7 @@ fn row_a8_a_token_server_without_a_token_is_a_bad_gateway() {
         let tokens = TokenServer::start();
         tokens.set(|rules| rules.body = Some(body.to_owned()));
         let registry = guarded(tokens.guard());
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = service.get("/hello/SHA256SUMS");
         assert_eq!(
             (response.status, response.body.len()),
@@ -276,7 +279,7 @@ fn row_a9_a_token_is_used_for_a_while_though_it_says_otherwise() {
         let tokens = TokenServer::start();
         tokens.set(|rules| rules.expires_in = expires_in);
         let registry = guarded(tokens.guard());
-        let service = Service::start(settings(&registry, ANEW));
+        let service = Service::start(registry.settings() + ANEW);
         for _ in 0..2 {
             assert_eq!(service.listing(), versions(1).1, "{expires_in:?}");
             later();
@@ -292,7 +295,7 @@ fn row_a10_a_token_that_dies_in_a_long_pull_is_renewed() {
     let tokens = TokenServer::start();
     tokens.set(|rules| rules.uses = 4);
     registry.fault("/v2/", Fault::Guard(tokens.guard()));
-    let service = Service::start(format!("{}parallel = 1\n", settings(&registry, "")));
+    let service = Service::start(format!("{}parallel = 1\n", registry.settings()));
     assert_eq!(service.listing(), listing);
     // Is it signed, a list and nine manifests: four for each token; and each token begins with a refusal.
     assert_eq!(tokens.take_asked().len(), 3);
@@ -303,7 +306,7 @@ fn row_a10_a_token_that_dies_in_a_long_pull_is_renewed() {
 fn row_a10_a_second_refusal_is_final() {
     let tokens = TokenServer::start();
     let registry = guarded(Guard::new(|_| false).challenge(tokens.challenge()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     denied(&service);
     assert_eq!(tokens.take_asked().len(), 1);
     assert_eq!(registry.take_requests().len(), 2);
@@ -354,7 +357,7 @@ fn row_a12_an_identity_token_is_exchanged_and_not_sent_to_the_registry() {
     let registry = guarded(tokens.guard());
     let host = registry.address.to_string();
     let auth = json!({"auths": {host: {"identitytoken": "r3fresh"}}}).to_string();
-    let service = Setup::new(settings(&registry, "")).auth(&auth).start();
+    let service = Setup::of(&registry).auth(&auth).start();
     assert_eq!(service.listing(), versions(1).1);
     assert_eq!(
         tokens.take_asked(),
@@ -395,7 +398,7 @@ fn row_a13_a_registry_token_is_sent_as_it_is() {
     let registry = guarded(guard.challenge(tokens.challenge()));
     let host = registry.address.to_string();
     let auth = json!({"auths": {host: {"registrytoken": "r4w"}}}).to_string();
-    let service = Setup::new(settings(&registry, "")).auth(&auth).start();
+    let service = Setup::of(&registry).auth(&auth).start();
     assert_eq!(service.listing(), versions(1).1);
     assert_eq!(logins_seen(&registry), asked_once_then_as("Bearer r4w"));
     assert_eq!(tokens.take_asked(), [""; 0]);
@@ -407,7 +410,7 @@ fn row_a14_a_token_server_that_gives_strangers_none_is_named_and_left() {
         let tokens = TokenServer::for_login(LOGIN);
         tokens.set(|rules| rules.refusal = status);
         let registry = guarded(tokens.guard());
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         denied(&service);
         assert_eq!(
             service.log.trouble(),
@@ -452,7 +455,7 @@ fn row_a15_an_old_token_that_earns_a_400_is_renewed_once() {
         .challenge(tokens.challenge());
     registry.fault("/v2/", Fault::Guard(bare));
     registry.fault("/v2/", Fault::Guard(tokens.quiet_guard().status(400)));
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     assert_eq!(service.listing(), versions(1).1);
     tokens.revoke();
     later();
@@ -472,7 +475,7 @@ fn row_a15_an_old_token_that_earns_a_400_is_renewed_once() {
 fn row_a15_a_blob_is_never_asked_for_by_head() {
     let registry = Registry::with_hello(versions(1).0);
     registry.fault("HEAD /v2/hello/blobs/", Fault::Status(401));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
     let head = service.request("HEAD", "/hello/hello-v0.raw", &[]);
     assert_eq!(head.status, 200);
@@ -491,7 +494,7 @@ fn row_a16_missing_and_denied_are_told_apart() {
     ] {
         let registry = Registry::with_hello(versions(1).0);
         registry.fault("/tags/list", Fault::Status(upstream));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = service.get("/hello/SHA256SUMS");
         assert_eq!((response.status, response.body.len()), (status, 0));
         let url = format!("http://{}/v2/hello/tags/list", registry.address);
@@ -503,7 +506,7 @@ fn row_a16_missing_and_denied_are_told_apart() {
 #[test]
 fn row_a16_a_head_that_is_denied_is_asked_for_its_reason_once() {
     let registry = Registry::with_hello(versions(1).0);
-    let service = Setup::new(settings(&registry, ANEW)).own_cache().start();
+    let service = Setup::new(registry.settings() + ANEW).own_cache().start();
     assert_eq!(service.listing(), versions(1).1);
     registry.take_requests();
     registry.fault("/manifests/", Fault::Status(403));
@@ -587,7 +590,7 @@ fn a_realm_that_is_nowhere_is_a_bad_gateway() {
     ] {
         let challenge = format!("Bearer realm=\"{realm}\"");
         let registry = guarded(Guard::new(|_| false).challenge(challenge));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = service.get("/hello/SHA256SUMS");
         assert_eq!((response.status, response.body.len()), (502, 0), "{realm}");
     }
@@ -616,7 +619,7 @@ fn a_login_costs_a_listing_two_requests_and_no_connection() {
 }
 
 fn with_login_and(registry: &Registry, more: &str) -> Service {
-    Setup::new(settings(registry, more))
+    Setup::new(registry.settings() + more)
         .logins(&[(&registry.address.to_string(), LOGIN)])
         .start()
 }

@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, digest, sha256};
 use crate::registry::{Fault, Registry};
-use crate::service::{Folder, Service, command, output};
+use crate::service::{Folder, Service, X86, command, output};
 use crate::tokens::TokenServer;
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const X86: &str = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
 
 /// What a command leaves behind.
 #[derive(Debug)]
@@ -71,7 +70,7 @@ fn run_in(folder: &Folder, settings: &str, arguments: &[&str]) -> Ended {
 }
 
 fn settings(registry: &Registry) -> String {
-    format!("registry = \"{}\"\n{X86}", registry.address)
+    registry.settings() + X86
 }
 
 /// A row of a table: version, file, bytes, architecture.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::content::{Manifest, OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, line, sha256};
-use crate::registry::{Registry, settings};
-use crate::service::Service;
+use crate::registry::Registry;
+use crate::service::{Service, X86};
 
 /// A repository with a good tag, `good`.
 fn with_a_good_tag() -> Repository {
@@ -25,7 +25,7 @@ fn good() -> String {
 fn listed(hello: Repository, directory: &str) -> (String, Vec<String>) {
     let registry = Registry::with_hello(hello);
     let more = "[repository.hello]\narchitectures = [\"x86-64\", \"arm64\"]\n";
-    let service = Service::start(settings(&registry, more));
+    let service = Service::start(registry.settings() + more);
     let begun = Instant::now();
     let response = service.get(&format!("/{directory}/SHA256SUMS"));
     let (took, peak) = (begun.elapsed(), service.peak_memory());
@@ -235,8 +235,7 @@ fn an_index_of_very_many_flavours_is_bounded() {
     let index = hello.index_of(&entries, json!({}));
     hello.point("wide", &index);
     let registry = Registry::with_hello(hello);
-    let more = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
-    let service = Service::start(settings(&registry, more));
+    let service = Service::start(registry.settings() + X86);
     let begun = Instant::now();
     assert!(service.listing().contains(&good()));
     let (took, requests) = (begun.elapsed(), registry.take_requests().len());

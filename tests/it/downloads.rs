@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Connection;
 use crate::content::{Repository, line, noise, sha256, versions};
-use crate::registry::{Fault, Registry, count, one_image, settings};
+use crate::registry::{Fault, Registry, count, one_image};
 use crate::service::{Folder, Service, eventually};
 
 const MIB: usize = 1 << 20;
@@ -27,7 +27,7 @@ fn a_file_comes_whole_with_its_length() {
     ] {
         let image = noise(length);
         let registry = one_image(&image);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = service.get("/hello/hello-v1.raw");
         assert_eq!(
             (response.status, response.whole),
@@ -78,7 +78,7 @@ fn a_file_comes_whole_from_a_layout() {
 #[test]
 fn head_has_the_head_of_get_and_no_body() {
     let registry = one_image(&noise(70_000));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     for target in [
         "/hello/hello-v1.raw",
         "/hello/SHA256SUMS",
@@ -109,7 +109,7 @@ fn a_wrong_file_never_arrives_complete() {
         let image = noise(length);
         let registry = one_image(&image);
         registry.fault("/blobs/", Fault::WrongByte);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
         let response = service.get("/hello/hello-v1.raw");
         // A small one may be found out before the head has gone.
@@ -137,7 +137,7 @@ fn a_file_that_stays_short_ends_short_and_at_once() {
     registry.fault("/blobs/", Fault::NoLength);
     registry.fault("/blobs/", Fault::CutAfter(MIB / 2));
     registry.fault("/blobs/", Fault::NoRange);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let begin = Instant::now();
     let response = service.get("/hello/hello-v1.raw");
     assert_eq!((response.status, response.whole), (200, false));
@@ -154,7 +154,7 @@ fn a_file_longer_than_its_manifest_says_never_arrives_complete() {
     let image = noise(100_000);
     let registry = one_image(&image);
     registry.fault("/blobs/", Fault::Body([&image[..], b"and more"].concat()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/hello-v1.raw");
     if response.status == 200 && response.whole {
         assert!(
@@ -168,7 +168,7 @@ fn a_file_longer_than_its_manifest_says_never_arrives_complete() {
 fn a_big_file_takes_little_memory_though_the_client_is_slow() {
     let image = noise(48 * MIB);
     let registry = one_image(&image);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let mut connection = Connection::open(service.address);
     connection
         .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -188,7 +188,7 @@ fn a_redirect_to_another_server_is_followed() {
         "/blobs/",
         Fault::Redirect(format!("http://{}", store.address)),
     );
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/hello-v1.raw");
     assert_eq!((response.status, response.whole), (200, true));
     assert!(response.body == image);
@@ -200,10 +200,8 @@ fn clients_are_sent_to_the_registry_where_the_settings_say_so() {
     let image = noise(100_000);
     let store = one_image(&image);
     let registry = one_image(&image);
-    let service = Service::start(settings(
-        &registry,
-        "[repository.hello]\nblobs = \"redirect\"\n",
-    ));
+    let service =
+        Service::start(registry.settings() + "[repository.hello]\nblobs = \"redirect\"\n");
     let blob = format!("/v2/hello/blobs/sha256:{}", sha256(&image));
     for method in ["GET", "HEAD"] {
         let response = service.request(method, "/hello/hello-v1.raw", &[]);
@@ -249,7 +247,7 @@ fn a_redirect_that_leads_nowhere_is_a_bad_gateway() {
     ] {
         let registry = one_image(b"image");
         registry.fault("/blobs/", Fault::Redirect(to.to_owned()));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = service.get("/hello/hello-v1.raw");
         assert_eq!((response.status, response.body.len()), (502, 0), "{to:?}");
         let hops = count(&registry.take_requests(), "/blobs/");
@@ -262,7 +260,7 @@ fn a_blob_that_the_registry_refuses_is_an_error_before_the_first_byte() {
     for (upstream, status) in [(401, 403), (403, 403), (404, 502), (500, 502)] {
         let registry = one_image(b"image");
         registry.fault("/blobs/", Fault::Status(upstream));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = service.get("/hello/hello-v1.raw");
         let expected = if upstream == 404 && response.status == 404 {
             404
@@ -281,7 +279,7 @@ fn a_blob_that_the_registry_refuses_is_an_error_before_the_first_byte() {
 fn every_listed_file_has_its_digest_beside_it() {
     let (hello, listing) = versions(3);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     for sum in listing.lines() {
         let name = sum.split_once("  ").unwrap().1;
         let response = service.get(&format!("/hello/{name}.sha256"));
@@ -297,7 +295,7 @@ fn every_listed_file_has_its_digest_beside_it() {
 fn a_client_that_goes_away_leaves_nothing_behind() {
     let registry = one_image(&noise(8 * MIB));
     registry.fault("/blobs/", Fault::Drip(4096, Duration::from_millis(5)));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     let threads = service.threads();
     let upstream = registry.open_connections();
@@ -328,7 +326,7 @@ fn downloads_run_side_by_side() {
     let image = noise(64 * 1024);
     let registry = one_image(&image);
     registry.fault("/blobs/", Fault::Delay(Duration::from_millis(300)));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     let begin = Instant::now();
     thread::scope(|scope| {

@@ -9,13 +9,13 @@ use socket2::{Domain, Socket, Type};
 
 use crate::client::{Connection, Response};
 use crate::content::{Repository, line, noise, versions};
-use crate::registry::{Fault, Registry, settings};
+use crate::registry::{Fault, Registry};
 use crate::service::{Folder, Service, Setup, eventually};
 use crate::tls::Authority;
 
 fn hello() -> (Registry, Service) {
     let registry = Registry::with_hello(versions(2).0);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     (registry, service)
 }
 
@@ -100,7 +100,7 @@ fn send(service: &Service, head: &str) -> Response {
 #[test]
 fn a_web_page_that_reaches_us_is_forbidden_before_anything_is_asked() {
     let registry = Registry::with_hello(versions(2).0);
-    let service = Service::start(settings(&registry, "hosts = [\"updates.lan\", \"box\"]\n"));
+    let service = Service::start(registry.settings() + "hosts = [\"updates.lan\", \"box\"]\n");
     for (target, header, why) in [
         ("", "Host: evil.example:5001", "a name that leads here"),
         (
@@ -175,10 +175,7 @@ fn an_allowed_registry_is_asked_within_its_path() {
     }
     let address = stranger.address;
     let registry = Registry::start();
-    let service = Service::start(settings(
-        &registry,
-        &format!("allow = [\"{address}/acme\"]\n"),
-    ));
+    let service = Service::start(registry.settings() + &format!("allow = [\"{address}/acme\"]\n"));
     for (name, status) in [
         ("acme/hello", 200),
         ("acme/more/hello", 200),
@@ -191,7 +188,7 @@ fn an_allowed_registry_is_asked_within_its_path() {
             "{name}"
         );
     }
-    let service = Service::start(settings(&registry, &format!("allow = [\"{address}\"]\n")));
+    let service = Service::start(registry.settings() + &format!("allow = [\"{address}\"]\n"));
     for name in ["acme/hello", "hello"] {
         assert_eq!(
             service.get(&format!("/{address}/{name}/SHA256SUMS")).status,
@@ -210,7 +207,7 @@ fn a_source_in_the_settings_needs_no_other_permission() {
         "[repository.hello]\nsource = \"{}/hello\"\n",
         stranger.address
     );
-    let service = Service::start(settings(&registry, &source));
+    let service = Service::start(registry.settings() + &source);
     assert_eq!(service.listing(), versions(1).1);
 }
 
@@ -433,7 +430,7 @@ fn slow_clients_slow_only_themselves_and_take_little_memory() {
         hello.oras_push("v1", "hello.raw", &image);
         hello.oras_push("v2", "hello.raw", b"a small one");
     });
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .certificate(registry.address, "ca.crt", &authority.pem())
         .start();
     service.listing();
@@ -471,7 +468,7 @@ fn a_reason_is_one_line_whatever_the_registry_says() {
     let envelope = "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"a\\r\\nX-Evil: 1\\r\\n\\r\\nb\\u0000\\u00e9\"}]}";
     registry.fault("/tags/list", Fault::Status(403));
     registry.fault("/tags/list", Fault::Body(envelope.as_bytes().to_vec()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/SHA256SUMS");
     assert_error(&response, 403, "denied");
     assert_eq!(response.header("x-evil"), None);
@@ -495,7 +492,7 @@ fn a_slow_registry_does_not_hold_up_other_repositories() {
         "[repository.local]\nsource = \"oci:{}\"\n",
         fast.path().display()
     );
-    let service = Service::start(settings(&slow, &local));
+    let service = Service::start(slow.settings() + &local);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| service.listing());
         thread::sleep(Duration::from_millis(200));

@@ -15,7 +15,7 @@ use crate::client::try_request;
 use crate::content::{Repository, digest, noise, sha256, versions};
 use crate::images::{header, layer, names, push, sums, unpacked, with_record, zstd_of};
 use crate::registry::{Fault, Registry, count};
-use crate::service::{ANEW, Folder, Service, Setup, eventually, later};
+use crate::service::{ANEW, Folder, Service, Setup, X86, eventually, later};
 
 /// Images `v0`, `v1`, … of two layers each, the lower one the same in all.
 fn images(count: usize) -> Repository {
@@ -30,10 +30,7 @@ fn images(count: usize) -> Repository {
 }
 
 pub fn settings(registry: &Registry, more: &str) -> String {
-    format!(
-        "registry = \"{}\"\n{more}[repository.hello]\narchitectures = [\"x86-64\"]\n",
-        registry.address
-    )
+    registry.settings() + more + X86
 }
 
 /// What lies in one part of a cache directory.

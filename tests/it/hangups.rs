@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Connection;
 use crate::content::{noise, versions};
-use crate::registry::{Fault, Registry, count, one_image, settings};
+use crate::registry::{Fault, Registry, count, one_image};
 use crate::service::{Service, Setup, eventually};
 use crate::tls::Authority;
 
@@ -48,7 +48,7 @@ fn a_client_that_goes_away_ends_the_request_to_a_silent_registry() {
             let tls = with_tls.then(|| authority.server(&["127.0.0.1"]));
             let registry = Registry::on("127.0.0.1:0", tls);
             registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
-            let mut setup = Setup::new(settings(&registry, ""));
+            let mut setup = Setup::of(&registry);
             if with_tls {
                 setup = setup.certificate(registry.address, "ca.crt", &authority.pem());
             }
@@ -77,7 +77,7 @@ fn a_client_that_goes_away_ends_the_request_to_a_silent_registry() {
 #[test]
 fn a_client_that_goes_away_ends_the_waits_between_two_tries() {
     let registry = one_image(&noise(300_000));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     // It is waited out before the head, …
     registry.fault("/blobs/", Fault::Status(503));
@@ -92,7 +92,7 @@ fn a_client_that_goes_away_ends_the_waits_between_two_tries() {
     registry.behave();
     registry.fault_times(1, "/blobs/", Fault::CutAfter(200_000));
     registry.fault("/blobs/", Fault::StatusOfARange(500));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     let client = ask(&service, &registry);
     let mut tries = 0;
@@ -117,9 +117,7 @@ fn a_mirror_is_not_blamed_for_a_client_that_went_away() {
         "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
         registry.address, mirror.address
     );
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     service.listing();
     let client = ask(&service, &mirror);
     drop(client);
@@ -135,7 +133,7 @@ fn a_listing_is_made_to_its_end_for_whoever_waits_too() {
     let (hello, listing) = versions(3);
     let registry = Registry::with_hello(hello);
     registry.fault_times(1, "/tags/list", Fault::Delay(Duration::from_millis(1500)));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let mut first = Connection::open(service.address);
     first
         .send(b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::client::Connection;
 use crate::content::{noise, versions};
-use crate::registry::{Fault, Registry, settings};
+use crate::registry::{Fault, Registry};
 use crate::service::{Service, eventually};
 
 /// Sends bytes, then reads until the end of the connection. A reset ends it too.
@@ -32,7 +32,7 @@ fn exchange(service: &Service, bytes: &[u8]) -> String {
 fn hostile_requests_leave_the_same_process_standing() {
     let (hello, listing) = versions(2);
     let registry = Registry::with_hello(hello);
-    let mut service = Service::start(settings(&registry, ""));
+    let mut service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let (threads, descriptors) = (service.threads(), service.descriptors());
 
@@ -219,7 +219,7 @@ fn no_hazard_touches_a_download_beside_it() {
     let image = noise(1 << 20);
     hello.oras_push("v9", "hello.raw", &image);
     let registry = Registry::with_hello(hello);
-    let mut service = Service::start(settings(&registry, ""));
+    let mut service = Service::of(&registry);
     let listing = service.listing();
     // Long enough for each of them.
     registry.fault("/blobs/", Fault::Drip(16 << 10, Duration::from_millis(40)));

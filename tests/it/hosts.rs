@@ -1,7 +1,7 @@
 //! Hosts: their certificates by certs.d, TLS or none, addresses and names.
 
 use crate::content::versions;
-use crate::registry::{Fault, Guard, Registry, count, settings, with_tls};
+use crate::registry::{Fault, Guard, Registry, count, with_tls};
 use crate::service::{Folder, Service, Setup};
 use crate::tls::Authority;
 
@@ -9,7 +9,7 @@ use crate::tls::Authority;
 fn row_n1_a_private_authority_is_trusted_where_certs_d_has_it() {
     let authority = Authority::new();
     let registry = with_tls(&authority);
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .certificate(registry.address, "ca.crt", &authority.pem())
         .start();
     assert_eq!(service.listing(), versions(1).1);
@@ -22,7 +22,7 @@ fn row_n1_an_unknown_authority_is_one_line_that_says_what_to_do() {
     let registry = with_tls(&authority);
     let host = registry.address;
     let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = false\n");
-    let setup = || Setup::new(settings(&registry, "")).registries(&conf);
+    let setup = || Setup::of(&registry).registries(&conf);
     for setup in [
         setup(),
         setup().certificate(host, "other.crt", &other.pem()),
@@ -45,7 +45,7 @@ fn row_n1_an_unknown_authority_is_one_line_that_says_what_to_do() {
 fn row_n1_a_certificate_for_another_name_is_not_trusted() {
     let authority = Authority::new();
     let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["other.example"])));
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .certificate(registry.address, "ca.crt", &authority.pem())
         .start();
     assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
@@ -61,13 +61,7 @@ fn row_n1_a_client_certificate_is_shown() {
     let registry = Registry::on("127.0.0.1:0", Some(tls));
     registry.put("hello", versions(1).0);
     let (certificate, key) = authority.client();
-    let setup = || {
-        Setup::new(settings(&registry, "")).certificate(
-            registry.address,
-            "ca.crt",
-            &authority.pem(),
-        )
-    };
+    let setup = || Setup::of(&registry).certificate(registry.address, "ca.crt", &authority.pem());
     let service = setup()
         .certificate(registry.address, "client.cert", &certificate)
         .certificate(registry.address, "client.key", &key)
@@ -114,7 +108,7 @@ fn row_n1_a_file_that_cannot_be_used_is_named() {
             "there is no private key in it, expected one in PEM form",
         ),
     ] {
-        let mut setup = Setup::new(settings(&registry, ""));
+        let mut setup = Setup::of(&registry);
         let folder = format!("{}/containers/certs.d/{host}", setup.folder().display());
         for (name, text) in files {
             setup = setup.certificate(host, name, text);
@@ -142,11 +136,7 @@ fn row_n1_a_file_that_cannot_be_used_is_named() {
 fn row_n1_a_file_that_cannot_be_read_is_named() {
     let authority = Authority::new();
     let registry = with_tls(&authority);
-    let setup = Setup::new(settings(&registry, "")).certificate(
-        registry.address,
-        "ca.crt",
-        &authority.pem(),
-    );
+    let setup = Setup::of(&registry).certificate(registry.address, "ca.crt", &authority.pem());
     let unreadable = setup
         .folder()
         .join(format!("containers/certs.d/{}/more.crt", registry.address));
@@ -178,7 +168,7 @@ fn row_n1_the_first_directory_for_a_host_counts() {
         &format!(".config/containers/certs.d/{host}/ca.crt"),
         &authority.pem(),
     );
-    let by_home = || Setup::new(settings(&registry, "")).env("HOME", folder.path());
+    let by_home = || Setup::of(&registry).env("HOME", folder.path());
     assert_eq!(by_home().start().listing(), versions(1).1);
     let other = Authority::new();
     let service = by_home().certificate(host, "ca.crt", &other.pem()).start();
@@ -188,7 +178,7 @@ fn row_n1_the_first_directory_for_a_host_counts() {
 #[test]
 fn row_n2_plain_http_to_a_tls_port_is_explained() {
     let registry = with_tls(&Authority::new());
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!((response.status, response.body.len()), (502, 0));
     let host = registry.address;
@@ -207,9 +197,7 @@ fn row_n3_tls_to_a_plain_port_is_explained_and_never_given_up_for_plain_http() {
     let registry = Registry::with_hello(versions(1).0);
     let host = registry.address;
     let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = false\n");
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!((response.status, response.body.len()), (502, 0));
     let trouble = service.log.trouble();
@@ -228,7 +216,7 @@ fn row_n4_a_registry_may_be_at_an_ipv6_address() {
     let registry = Registry::on("[::1]:0", None);
     registry.put("hello", versions(1).0);
     registry.fault("/v2/", Fault::Guard(Guard::basic(&["alice:s3cret"])));
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .logins(&[(&registry.address.to_string(), "alice:s3cret")])
         .start();
     assert!(registry.address.to_string().starts_with("[::1]:"));
@@ -245,7 +233,7 @@ fn row_n4_a_registry_at_an_ipv6_address_may_have_tls() {
     let authority = Authority::new();
     let registry = Registry::on("[::1]:0", Some(authority.server(&["::1"])));
     registry.put("hello", versions(1).0);
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .certificate(registry.address, "ca.crt", &authority.pem())
         .start();
     assert_eq!(service.listing(), versions(1).1);
@@ -254,7 +242,7 @@ fn row_n4_a_registry_at_an_ipv6_address_may_have_tls() {
 #[test]
 fn row_g1_a_name_that_is_none_never_reaches_a_registry() {
     let registry = Registry::with_hello(versions(1).0);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let long = format!("/{}/SHA256SUMS", "a".repeat(256));
     for target in [
         "/Hello/SHA256SUMS",
@@ -275,7 +263,7 @@ fn row_g2_a_first_component_that_is_a_host_is_one() {
     let registry = Registry::start();
     let other = Registry::with_hello(hello);
     let allow = format!("allow = [\"{}\"]\n", other.address);
-    let service = Service::start(settings(&registry, &allow));
+    let service = Service::start(registry.settings() + &allow);
     let response = service.get(&format!("/{}/hello/SHA256SUMS", other.address));
     assert_eq!((response.status, response.text()), (200, &*listing));
     assert_eq!(registry.take_requests(), [""; 0]);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::activator::Activator;
 use crate::client::try_request;
 use crate::content::{Repository, versions};
-use crate::registry::{Fault, Registry, settings};
+use crate::registry::{Fault, Registry};
 use crate::service::{Folder, Service, Setup};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(5);
 #[test]
 fn it_leaves_with_success_when_nobody_comes() {
     let registry = Registry::with_hello(versions(1).0);
-    let mut service = Service::start(settings(&registry, "idle-timeout-sec = 0.3\n"));
+    let mut service = Service::start(registry.settings() + "idle-timeout-sec = 0.3\n");
     let status = service.wait(SOON).expect("it stays");
     assert_eq!(status.code(), Some(0));
 }
@@ -25,7 +25,7 @@ fn it_leaves_with_success_when_nobody_comes() {
 #[test]
 fn it_leaves_with_success_after_the_last_client() {
     let registry = Registry::with_hello(versions(1).0);
-    let mut service = Service::start(settings(&registry, "idle-timeout-sec = 0.3\n"));
+    let mut service = Service::start(registry.settings() + "idle-timeout-sec = 0.3\n");
     for _ in 0..4 {
         service.listing();
         thread::sleep(Duration::from_millis(150));
@@ -48,7 +48,7 @@ fn it_stays_while_a_download_runs() {
     hello.oras_push("v1", "hello.raw", &image);
     let registry = Registry::with_hello(hello);
     registry.fault("/blobs/", Fault::Drip(10_000, Duration::from_millis(100)));
-    let mut service = Service::start(settings(&registry, "idle-timeout-sec = 0.1\n"));
+    let mut service = Service::start(registry.settings() + "idle-timeout-sec = 0.1\n");
     let response = service.get("/hello/hello-v1.raw");
     assert_eq!((response.status, response.whole), (200, true));
     assert!(response.body == image);
@@ -62,7 +62,7 @@ fn it_tells_systemd_when_it_is_ready_and_when_it_stops() {
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     let registry = Registry::with_hello(versions(1).0);
-    let mut service = Setup::new(settings(&registry, "idle-timeout-sec = 0.2\n"))
+    let mut service = Setup::new(registry.settings() + "idle-timeout-sec = 0.2\n")
         .env("NOTIFY_SOCKET", &path)
         .start();
     service.listing();

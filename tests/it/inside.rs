@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use crate::content::{OCI_TAR, Repository, digest, line, sign};
-use crate::registry::{Fault, Registry, Request, settings};
+use crate::registry::{Fault, Registry, Request};
 use crate::service::{Folder, Service, Setup};
 
 const SQUASHFS: &[u8] = include_bytes!("../images/gzip.squashfs");
@@ -93,7 +93,7 @@ fn an_image_tells_what_its_publisher_does_not() {
         ("hello.img", SQUASHFS.to_vec()),
     ] {
         let registry = Registry::with_hello(with(title, &image));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(said(&service, MANIFEST), Ok(hello()), "{title}");
         let ranges = ranges(&registry);
         assert!(ranges.len() <= 2, "{title}: {ranges:?}");
@@ -112,7 +112,7 @@ fn a_layout_tells_it_too() {
 #[test]
 fn of_a_large_image_little_is_fetched_over_one_connection() {
     let registry = Registry::with_hello(with("hello.raw", &large(32 << 20)));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     let (connections, peak) = (registry.connections(), service.peak_memory());
     drop(registry.take_heads());
@@ -135,7 +135,7 @@ fn each_image_is_read_once() {
         Folder::new(),
         Registry::with_hello(with("hello.raw", SQUASHFS)),
     );
-    let start = || Setup::new(settings(&registry, "")).cache(&folder).start();
+    let start = || Setup::of(&registry).cache(&folder).start();
     let service = start();
     assert_eq!(said(&service, MANIFEST), Ok(hello()));
     assert_ne!(ranges(&registry), NONE);
@@ -158,7 +158,7 @@ fn each_image_is_read_once() {
 #[test]
 fn that_there_is_nothing_inside_is_kept_as_well() {
     let registry = Registry::with_hello(with("hello.raw", b"no image at all"));
-    let service = Setup::new(settings(&registry, "")).own_cache().start();
+    let service = Setup::of(&registry).own_cache().start();
     for expected in [1, 0] {
         let (status, reason) = said(&service, MANIFEST).unwrap_err();
         let why = "cannot be looked into: it is no squashfs, no erofs";
@@ -200,7 +200,7 @@ fn a_publishers_word_comes_first_and_an_image_is_opened_only_if_it_is_not_enough
         let artifact = repository.artifact(&[layer], json!({"annotations": annotations}));
         repository.point("v1", &artifact);
         let registry = Registry::with_hello(repository);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(said(&service, MANIFEST), Ok(expected), "{annotations}");
         assert_eq!(!ranges(&registry).is_empty(), is_opened, "{annotations}");
     }
@@ -212,7 +212,7 @@ fn files_of_a_signed_list_are_looked_into() {
     let list = line(SQUASHFS, "hello-1-x86-64.raw");
     sign(&mut hello, list.as_bytes(), &[], &[SQUASHFS]);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), list);
     let expected = json!({
         "ID": "fedora", "VERSION_ID": "42", "SYSEXT_LEVEL": "2.0", "ARCHITECTURE": "x86-64",
@@ -230,7 +230,7 @@ fn a_registry_without_ranges_is_read_from_the_start_and_the_log_says_so() {
     ] {
         let registry = Registry::with_hello(with("hello.raw", &large(3 << 20)));
         registry.fault("/blobs/", fault.clone());
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(said(&service, MANIFEST), Ok(hello()), "{fault:?}");
         let lines = service.log.with(&["its registry knows no ranges"]);
         assert_eq!(lines.len(), 1, "{fault:?}: {lines:?}");
@@ -251,7 +251,7 @@ fn a_registry_in_trouble_is_no_image_without_a_release() {
     ] {
         let folder = Folder::new();
         let registry = Registry::with_hello(with("hello.raw", SQUASHFS));
-        let service = Setup::new(settings(&registry, "")).cache(&folder).start();
+        let service = Setup::of(&registry).cache(&folder).start();
         service.listing();
         registry.fault("/blobs/", fault.clone());
         let found = said(&service, MANIFEST);
@@ -273,7 +273,7 @@ fn redirects_and_mirrors_give_ranges_too() {
         "/blobs/",
         Fault::Redirect(format!("http://{}", storage.address)),
     );
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(said(&service, MANIFEST), Ok(hello()));
     assert_ne!(ranges(&storage), NONE);
 }
@@ -305,7 +305,7 @@ fn bad_images_cost_little_and_spoil_no_other() {
         hello_repository.oras_push(tag, "hello.raw", image);
     }
     let registry = Registry::with_hello(hello_repository);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing().lines().count(), 5);
     for (tag, _, why) in bad {
         let (status, reason) =
@@ -350,7 +350,7 @@ fn compatible_only_lists_what_this_machine_would_merge() {
     let level = json!({"SYSEXT_LEVEL": "none", "VERSION_ID": "none", "ARCHITECTURE": "_any"});
     push(&mut hello, "inside", "a.raw", SQUASHFS, level);
     let registry = Registry::with_hello(hello);
-    let everything = Service::start(settings(&registry, ""));
+    let everything = Service::of(&registry);
     assert_eq!(everything.listing().lines().count(), 6);
 
     let chosen = line(b"1", "hello-any.raw") + &line(b"5", "hello-kernel.efi");
@@ -358,7 +358,7 @@ fn compatible_only_lists_what_this_machine_would_merge() {
         "compatible-only = true\n",
         "[repository.hello]\ncompatible-only = true\n",
     ] {
-        let service = Setup::new(settings(&registry, more)).own_cache().start();
+        let service = Setup::new(registry.settings() + more).own_cache().start();
         assert_eq!(service.listing(), chosen, "{more}");
         for (tag, why) in [
             ("other", "hello-other.raw: it is for nobodys-os"),
@@ -371,6 +371,6 @@ fn compatible_only_lists_what_this_machine_would_merge() {
         }
     }
     let more = "compatible-only = true\n[repository.hello]\ncompatible-only = false\n";
-    let service = Service::start(settings(&registry, more));
+    let service = Service::start(registry.settings() + more);
     assert_eq!(service.listing().lines().count(), 6);
 }

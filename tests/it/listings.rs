@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, empty_listing, line, sha256, versions};
-use crate::registry::{Fault, Registry, count, settings};
-use crate::service::{ANEW, Folder, Service, eventually, later};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{ANEW, Folder, Service, X86, eventually, later};
 
 #[test]
 fn a_listing_names_every_version_of_a_registry() {
     let (hello, listing) = versions(12);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!((response.status, response.text()), (200, listing.as_str()));
     assert_eq!(
@@ -102,10 +102,9 @@ fn a_repository_is_found_by_its_path_its_registry_and_its_name_in_the_settings()
     let registry = Registry::start();
     registry.put("acme/hello", hello);
     let address = registry.address;
-    let service = Service::start(settings(
-        &registry,
-        &format!("[repository.short]\nsource = \"{address}/acme/hello\"\n"),
-    ));
+    let service = Service::start(
+        registry.settings() + &format!("[repository.short]\nsource = \"{address}/acme/hello\"\n"),
+    );
     for (target, base, why) in [
         (
             "/acme/hello/SHA256SUMS".to_owned(),
@@ -206,7 +205,7 @@ fn one_bad_tag_spoils_no_other_and_is_one_line_in_the_log() {
             registry.fault("/manifests/v1-broken", fault.clone());
             registry.fault(digest, fault.clone());
         }
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), listing, "{faults:?}");
         let lines = service.log.with(&["v1-broken"]);
         assert_eq!(lines.len(), 1, "{faults:?}: {lines:?}");
@@ -229,7 +228,7 @@ fn another_manifest_than_an_index_names_is_a_bad_tag() {
     let other = hello.manifests[&hello.tags["v1"]].bytes.to_vec();
     let registry = Registry::with_hello(hello);
     registry.fault(child.leak(), Fault::Body(other));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     assert_eq!(service.log.with(&["v1-broken"]).len(), 1);
 }
@@ -243,7 +242,7 @@ fn things_in_a_tag_list_that_are_no_tags_are_dropped() {
         r#"{{"name": 7, "child": [], "tags": [null, "-ot-beta", "sha512:{sha512}", "", 5, {{}}, "../v0", "v0", "v0"]}}"#
     );
     registry.fault("/tags/list", Fault::Body(tags.into_bytes()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let requests = registry.take_requests();
     assert_eq!(
@@ -263,7 +262,7 @@ fn a_repository_without_versions_is_a_listing_that_is_best_before_tomorrow() {
     ] {
         let registry = Registry::with_hello(Repository::default());
         registry.fault("/tags/list", Fault::Body(body.as_bytes().to_vec()));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let before = empty_listing();
         let listing = service.listing();
         assert!(
@@ -278,7 +277,7 @@ fn tags_are_resolved_in_parallel_over_connections_that_are_kept() {
     let (hello, listing) = versions(40);
     let registry = Registry::with_hello(hello);
     registry.fault("/v2/", Fault::Delay(Duration::from_millis(20)));
-    let service = Service::start(settings(&registry, "parallel = 4\n"));
+    let service = Service::start(registry.settings() + "parallel = 4\n");
     assert_eq!(service.listing(), listing);
     let peak = registry.peak_in_flight();
     assert!((3..=4).contains(&peak), "{peak} requests at once");
@@ -293,7 +292,7 @@ fn tags_are_resolved_in_parallel_over_connections_that_are_kept() {
 fn a_listing_is_asked_for_once_within_its_time() {
     let (hello, listing) = versions(5);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
     assert_eq!(service.listing(), listing);
     let first = registry.take_requests();
     assert_eq!(count(&first, "GET /v2/hello/tags/list"), 1, "{first:?}");
@@ -310,7 +309,7 @@ fn a_listing_is_asked_for_once_within_its_time() {
 #[test]
 fn a_listing_is_made_anew_after_its_time() {
     let registry = Registry::with_hello(versions(1).0);
-    let service = Service::start(settings(&registry, "listing-ttl-sec = 0.2\n"));
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 0.2\n");
     assert_eq!(service.listing(), line(b"image 0", "hello-v0.raw"));
     registry.change(|hello| hello.oras_push("v0", "hello.raw", b"moved"));
     thread::sleep(Duration::from_millis(250));
@@ -320,7 +319,7 @@ fn a_listing_is_made_anew_after_its_time() {
 #[test]
 fn what_was_listed_is_delivered_though_the_tag_has_moved() {
     let registry = Registry::with_hello(versions(2).0);
-    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
     let listing = service.listing();
     registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
     let image = service.get("/hello/hello-v1.raw").body;
@@ -331,7 +330,7 @@ fn what_was_listed_is_delivered_though_the_tag_has_moved() {
 #[test]
 fn what_was_listed_is_delivered_though_the_listing_is_too_old_to_be_given_out_again() {
     let registry = Registry::with_hello(versions(2).0);
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     let listing = service.listing();
     registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
     later();
@@ -346,7 +345,7 @@ fn what_was_listed_is_delivered_though_the_listing_is_too_old_to_be_given_out_ag
 #[test]
 fn a_name_that_the_listing_lacks_causes_one_refresh() {
     let registry = Registry::with_hello(versions(1).0);
-    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
     service.listing();
     registry.change(|hello| hello.oras_push("v1", "hello.raw", b"image 1"));
     registry.take_requests();
@@ -360,7 +359,7 @@ fn a_name_that_the_listing_lacks_causes_one_refresh() {
 #[test]
 fn a_file_is_delivered_without_a_listing_before_it() {
     let registry = Registry::with_hello(versions(2).0);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.get("/hello/hello-v1.raw").body, b"image 1");
 }
 
@@ -369,7 +368,7 @@ fn a_registry_that_comes_back_is_listed_again() {
     let (hello, listing) = versions(1);
     let registry = Registry::with_hello(hello);
     registry.fault("/tags/list", Fault::Status(404));
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     assert_eq!(service.get("/hello/SHA256SUMS").status, 404);
     registry.behave();
     assert_eq!(service.listing(), listing);
@@ -389,7 +388,7 @@ fn entries_of_an_index_that_cannot_be_used_are_told_with_its_tag_once_for_each_c
     let index = hello.index_of(&[sha512("b"), inner], json!({}));
     hello.point("v1", &index);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     let why = "digest algorithm \"sha512\" cannot be listed in SHA256SUMS, only sha256 can";
     let reason = |n: usize| format!("hello: tag v1 left out: index entry {n}: {why}");
     let reasons = || {
@@ -431,7 +430,7 @@ fn very_many_entries_that_cannot_be_used_do_not_flood_the_log() {
     let index = hello.index_of(&entries, json!({}));
     hello.point("v1", &index);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), line(b"image", "hello-v1.raw"));
     service.log.with(&["files listed in"]);
     let log = service.log.lines();
@@ -459,8 +458,7 @@ fn what_a_publisher_writes_begins_no_line_of_the_log_and_steers_no_terminal() {
     let artifact = hello.artifact(&[layer], json!({"config": config}));
     hello.point("v2", &artifact);
     let registry = Registry::with_hello(hello);
-    let more = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
-    let service = Service::start(settings(&registry, more));
+    let service = Service::start(registry.settings() + X86);
     assert_eq!(service.listing(), empty_listing());
     service.log.with(&["files listed in"]);
     let log = service.log.lines();

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::content::{Repository, versions};
 use crate::registry::{
     Fault, Guard, LOGIN, Registry, asked_once_then_as, basic, count, guarded, logins_seen,
-    requests_of_a_listing, settings,
+    requests_of_a_listing,
 };
 use crate::service::{ANEW, Folder, Setup, denied, later, refused_with, with_login};
 
@@ -44,7 +44,7 @@ fn rows_c1_and_c2_logins_are_looked_for_in_the_documented_order() {
         let logins: Vec<_> = logins.iter().map(String::as_str).collect();
         let registry = guarded(Guard::basic(&logins));
         let folder = Folder::new();
-        let mut setup = Setup::new(settings(&registry, "")).env("REGISTRY_AUTH_FILE", "");
+        let mut setup = Setup::of(&registry).env("REGISTRY_AUTH_FILE", "");
         for &n in set {
             let (file, variable, value) = places[n];
             let path = folder.path().join(file);
@@ -75,7 +75,7 @@ fn row_c1_a_file_that_is_named_stands_alone() {
     let host = registry.address.to_string();
     let json = json!({"auths": {host: {"auth": auth}}}).to_string();
     folder.file("containers/auth.json", &json);
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .logins(&[("elsewhere.example", LOGIN)])
         .env("XDG_RUNTIME_DIR", folder.path())
         .start();
@@ -92,7 +92,7 @@ fn row_c3_a_password_for_one_path_is_not_sent_for_another() {
     let guard = Guard::basic(&["owner:own", "all:rest"]);
     registry.fault("/v2/", Fault::Guard(guard));
     let host = registry.address;
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .logins(&[
             (&host.to_string(), "all:rest"),
             (&format!("{host}/acme"), "owner:own"),
@@ -122,7 +122,7 @@ fn row_c6_a_helper_that_is_missing_is_named() {
     let registry = guarded(Guard::basic(&[LOGIN]));
     let host = registry.address.to_string();
     let auth = json!({"credHelpers": {host: "no-such-helper"}}).to_string();
-    let service = Setup::new(settings(&registry, "")).auth(&auth).start();
+    let service = Setup::of(&registry).auth(&auth).start();
     denied(&service);
     assert_eq!(
         service.log.trouble(),
@@ -153,9 +153,7 @@ fn row_c7_an_entry_that_is_no_login_is_named_without_its_value() {
 #[test]
 fn a_file_of_logins_that_is_no_json_is_named_without_its_value() {
     let registry = guarded(Guard::basic(&[LOGIN]));
-    let service = Setup::new(settings(&registry, ""))
-        .auth("{\"auths\":\n s3cret")
-        .start();
+    let service = Setup::of(&registry).auth("{\"auths\":\n s3cret").start();
     denied(&service);
     assert_eq!(
         service.log.trouble(),
@@ -181,7 +179,7 @@ fn with_changing_password() -> (Registry, Arc<AtomicUsize>) {
 fn row_c9_a_login_that_was_renewed_counts_at_once() {
     let (registry, password) = with_changing_password();
     let host = registry.address.to_string();
-    let service = Setup::new(settings(&registry, ANEW))
+    let service = Setup::new(registry.settings() + ANEW)
         .logins(&[(&host, "alice:p1")])
         .start();
     assert_eq!(service.listing(), versions(1).1);
@@ -202,7 +200,7 @@ fn row_c9_a_login_that_was_renewed_counts_at_once() {
 fn row_c9_a_login_that_has_expired_is_one_line_until_it_is_renewed() {
     let (registry, password) = with_changing_password();
     let host = registry.address.to_string();
-    let service = Setup::new(settings(&registry, ANEW))
+    let service = Setup::new(registry.settings() + ANEW)
         .logins(&[(&host, "alice:p1")])
         .start();
     assert_eq!(service.listing(), versions(1).1);

@@ -3,13 +3,13 @@
 use serde_json::json;
 
 use crate::content::{OCI_INDEX, OCI_MANIFEST, Repository, empty_listing, line, versions};
-use crate::registry::{Fault, IS_IT_SIGNED, Registry, count, digest_header, settings};
+use crate::registry::{Fault, IS_IT_SIGNED, Registry, count, digest_header};
 use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// A registry that offers `hello-v0.raw` beside the tag `v1`, which a test spoils.
 fn with_two() -> (Registry, Service) {
     let registry = Registry::with_hello(versions(2).0);
-    let service = Setup::new(settings(&registry, ANEW)).own_cache().start();
+    let service = Setup::new(registry.settings() + ANEW).own_cache().start();
     (registry, service)
 }
 
@@ -164,7 +164,7 @@ fn row_m5_a_media_type_is_optional() {
         if !kept {
             registry.fault("/manifests/", Fault::Header("Content-Type", None));
         }
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), line(b"image", "hello-v1.raw"), "{kept}");
     }
 }
@@ -232,7 +232,7 @@ fn rows_m4_m6_m7_and_m8_a_manifest_is_read_whatever_its_headers_say() {
         }
         // Without a cache, then with one that is cold, then with one that is warm.
         let cache = Folder::new();
-        let setup = || Setup::new(settings(&registry, ""));
+        let setup = || Setup::of(&registry);
         for setup in [setup(), setup().cache(&cache), setup().cache(&cache)] {
             let service = setup.start();
             assert_eq!(service.listing(), listing, "{why}");
@@ -247,7 +247,7 @@ fn row_m7_a_wrong_digest_in_a_head_never_makes_a_wrong_line() {
     let of_another = hello.manifests[&hello.tags["v0"]].bytes.clone();
     let registry = Registry::with_hello(hello);
     let cache = Folder::new();
-    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let start = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(start().listing(), listing);
     let without = listing.replace(&line(b"image 1", "hello-v1.raw"), "");
     let wrong = digest_header(b"nothing that is there");
@@ -336,7 +336,7 @@ fn row_m10_what_was_compressed_on_the_way_is_refused_and_not_hashed() {
             "GET /v2/hello/manifests/v1",
             Fault::Header("Content-Encoding", Some(encoding.to_owned())),
         );
-        let fresh = Service::start(settings(&registry, ""));
+        let fresh = Service::of(&registry);
         assert_eq!(fresh.listing(), without_v1(), "{encoding}");
         assert_eq!(
             left_out(&fresh),
@@ -387,7 +387,7 @@ fn row_m12_a_manifest_may_have_megabytes_but_not_any_number() {
         });
         hello.tag("v1", manifest.to_string().as_bytes());
         let registry = Registry::with_hello(hello);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let expected = if is_listed {
             listing + &line(b"big", "hello-v1.raw")
         } else {
@@ -432,7 +432,7 @@ fn row_m13_what_a_registry_says_of_an_error_stays_one_line_and_its_status_decide
         let registry = Registry::with_hello(versions(1).0);
         registry.fault("/tags/list", Fault::Status(status));
         registry.fault("/tags/list", Fault::Body(body));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.get("/hello/SHA256SUMS").status, expected);
         let lines = service.log.with(&["GET /hello/SHA256SUMS"]);
         assert_eq!(lines.len(), 1, "{lines:?}");

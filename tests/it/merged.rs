@@ -6,8 +6,8 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, empty_listing, line, sha256, versions};
-use crate::registry::{Fault, Registry, count, settings};
-use crate::service::{ANEW, Folder, Service, later};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{ANEW, Folder, Service, X86, later};
 
 /// A push of an image that says what it is in annotations.
 fn push(repository: &mut Repository, version: &str, bytes: &[u8], annotations: &Value) {
@@ -152,10 +152,7 @@ fn an_image_that_says_nowhere_what_it_is_for_has_no_sidecar() {
     let mut hello = Repository::default();
     push(&mut hello, "1.0", b"image", &json!({"SYSEXT_LEVEL": "1.0"}));
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(
-        &registry,
-        "[repository.hello]\narchitectures = [\"x86-64\"]\n",
-    ));
+    let service = Service::start(registry.settings() + X86);
     assert_eq!(service.listing(), line(b"image", "hello-1.0-x86-64.raw"));
     for name in ["hello-1.0-x86-64.manifest.gz", "hello-1.0-x86-64.raw.json"] {
         let response = service.get(&format!("/hello/{name}"));
@@ -172,7 +169,7 @@ fn said(make: impl FnOnce(&mut Repository)) -> Value {
     let mut hello = Repository::default();
     make(&mut hello);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/hello-1.0.manifest.gz");
     match response.status {
         200 => unpack(&response.body)["extension"].clone(),
@@ -277,7 +274,7 @@ fn a_registry_and_a_layout_are_merged() {
         "[repository.all]\nsource = [\"hello\", \"oci:{}\"]\n",
         path.display()
     );
-    let service = Service::start(settings(&registry, &more));
+    let service = Service::start(registry.settings() + &more);
     let expected = listing + &line(b"tools", "tools-7.raw");
     assert_eq!(service.get("/all/SHA256SUMS").text(), expected);
     assert_eq!(service.get("/all/tools-7.raw").body, b"tools");
@@ -293,10 +290,9 @@ fn files_of_one_name_come_from_the_source_that_the_line_is_of() {
     let registry = Registry::start();
     registry.put("one/hello", first);
     registry.put("two/hello", second);
-    let service = Service::start(settings(
-        &registry,
-        "[repository.all]\nsource = [\"one/hello\", \"two/hello\"]\n",
-    ));
+    let service = Service::start(
+        registry.settings() + "[repository.all]\nsource = [\"one/hello\", \"two/hello\"]\n",
+    );
     let expected =
         line(b"the first's", "hello-v1.raw") + &line(b"the second's alone", "hello-v2.raw");
     assert_eq!(service.get("/all/SHA256SUMS").text(), expected);
@@ -325,10 +321,10 @@ fn a_source_that_fails_fails_the_whole_directory() {
     ] {
         let registry = Registry::with_hello(versions(2).0);
         registry.put("tools", versions(1).0);
-        let service = Service::start(settings(
-            &registry,
-            &format!("{ANEW}[repository.all]\nsource = [\"hello\", \"tools\"]\n"),
-        ));
+        let service = Service::start(
+            registry.settings()
+                + &format!("{ANEW}[repository.all]\nsource = [\"hello\", \"tools\"]\n"),
+        );
         let whole = service.get("/all/SHA256SUMS");
         assert_eq!((whole.status, whole.text().lines().count()), (200, 3));
         registry.fault("/v2/tools/", fault.clone());
@@ -352,10 +348,10 @@ fn a_merged_directory_has_no_artifacts_of_its_own_and_no_signed_list() {
     hello.point("SHA256SUMS", &list);
     let registry = Registry::with_hello(hello);
     registry.put("empty", Repository::default());
-    let service = Service::start(settings(
-        &registry,
-        "[repository.all]\nsource = [\"hello\", \"empty\"]\n[repository.none]\nsource = [\"empty\", \"empty\"]\n",
-    ));
+    let service = Service::start(
+        registry.settings()
+            + "[repository.all]\nsource = [\"hello\", \"empty\"]\n[repository.none]\nsource = [\"empty\", \"empty\"]\n",
+    );
     assert_eq!(
         service.get("/all/SHA256SUMS").text(),
         line(b"image 0", "hello-v0.raw")

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::content::{Repository, digest, line, noise, versions};
 use crate::registry::{
-    Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen, one_image, settings, with_tls,
+    Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen, one_image, with_tls,
 };
 use crate::service::{ANEW, Folder, PROGRAM, Setup, command_on, later, output};
 use crate::tls::Authority;
@@ -48,9 +48,7 @@ fn rows_x1_and_x3_a_digest_is_asked_for_at_mirrors_in_their_order_and_then_at_th
         registry.address,
         &[(place(&first), ""), (place(&second), "")],
     );
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     assert_eq!(service.listing(), listing);
     let blob = format!("/v2/hello/blobs/{}", digest(b"image 0"));
     let at_mirror = format!("GET {blob}?ns={}", registry.address);
@@ -91,11 +89,7 @@ fn row_x1_a_mirror_is_asked_only_for_what_it_may_be_asked_for() {
     ] {
         let ([registry, mirror], listing) = copies(1);
         let conf = table(registry.address, &[(place(&mirror), key)]);
-        let start = || {
-            Setup::new(settings(&registry, ""))
-                .registries(&conf)
-                .start()
-        };
+        let start = || Setup::of(&registry).registries(&conf).start();
         let service = start();
         assert_eq!(service.listing(), listing, "{key}");
         assert_eq!(service.get("/hello/hello-v0.raw").status, 200, "{key}");
@@ -125,15 +119,11 @@ fn row_x1_mirror_by_digest_only_counts_for_all_mirrors() {
         "[[registry.mirror]]",
         "mirror-by-digest-only = true\n[[registry.mirror]]",
     );
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
     assert_eq!(count(&mirror.take_requests(), "/blobs/"), 1);
     registry.fault("/v2/", Fault::Raw(Vec::new()));
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
     assert_eq!(mirror.take_requests(), [""; 0]);
 }
@@ -150,9 +140,7 @@ fn row_x1_the_longest_prefix_decides_where_a_repository_is() {
          [[registry]]\nlocation = \"{host}/acmeother\"\n",
         other.address, elsewhere.address
     );
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     for (name, place, list) in [
         ("hello", &other, "GET /v2/hello/tags/list?n=1000"),
         (
@@ -179,9 +167,7 @@ fn row_x1_a_blocked_registry_is_one_line_and_no_request() {
     let registry = Registry::with_hello(versions(1).0);
     let host = registry.address;
     let conf = format!("[[registry]]\nlocation = \"{host}\"\nblocked = true\n");
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!((response.status, response.body.len()), (403, 0));
     assert_eq!(
@@ -246,9 +232,7 @@ fn rows_x2_and_t11_tags_are_listed_at_the_registry_and_blobs_come_from_the_mirro
     // A cache knows only what was pulled through it, if it lists anything.
     mirror.fault("/tags/list", Fault::Status(404));
     let conf = table(registry.address, &[(place(&mirror), "")]);
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     assert_eq!(service.listing(), listing);
     assert_eq!(count(&mirror.take_requests(), "/tags/list"), 0);
     assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
@@ -288,9 +272,7 @@ fn row_x2_a_registry_that_is_down_is_waited_for_once() {
         registry.address,
         &[(place(&first), ""), (place(&second), "")],
     );
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     assert_eq!(service.listing(), listing);
     assert_eq!(registry.take_requests(), [IS_IT_SIGNED; 3]);
     let trouble = service.log.trouble();
@@ -303,9 +285,7 @@ fn row_x2_a_registry_that_says_no_has_the_last_word() {
         let ([registry, mirror], _) = copies(1);
         registry.fault("/tags/list", Fault::Status(status));
         let conf = table(registry.address, &[(place(&mirror), "")]);
-        let service = Setup::new(settings(&registry, ""))
-            .registries(&conf)
-            .start();
+        let service = Setup::of(&registry).registries(&conf).start();
         assert_eq!(service.get("/hello/SHA256SUMS").status, status);
         assert_eq!(mirror.take_requests(), [""; 0]);
     }
@@ -315,9 +295,7 @@ fn row_x2_a_registry_that_says_no_has_the_last_word() {
 fn row_x5_only_mirrors_are_told_what_they_are_asked_for() {
     let ([registry, mirror], _) = copies(1);
     let conf = table(registry.address, &[(place(&mirror), "")]);
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     service.listing();
     service.get("/hello/hello-v0.raw");
     let (at_registry, at_mirror) = (registry.take_requests(), mirror.take_requests());
@@ -338,7 +316,7 @@ fn row_x5_each_place_gets_its_own_login_and_no_other() {
     );
     open.fault("/blobs/", Fault::Status(404));
     closed.fault("/v2/", Fault::Guard(Guard::basic(&["mir:ror"])));
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .registries(&conf)
         .logins(&[
             (&place(&registry), "up:stream"),
@@ -368,7 +346,7 @@ fn row_x5_a_mirror_that_asks_for_a_login_that_is_not_there_is_left() {
     let ([registry, mirror], _) = copies(1);
     mirror.fault("/v2/", Fault::Guard(Guard::basic(&["mir:ror"])));
     let conf = table(registry.address, &[(place(&mirror), "")]);
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .registries(&conf)
         .logins(&[(&place(&registry), "up:stream")])
         .start();
@@ -391,9 +369,7 @@ fn row_x6_a_mirror_may_be_below_a_path() {
     mirror.put("cache/upstream/hello", hello);
     let location = format!("{}/cache/upstream", mirror.address);
     let conf = table(registry.address, &[(location, "")]);
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     assert_eq!(service.listing(), listing);
     assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
     assert_eq!(
@@ -415,7 +391,7 @@ fn a_mirror_that_is_down_is_one_line_and_left_alone() {
         mirror.fault("/", Fault::Status(500));
         let location = if dead { nowhere() } else { place(&mirror) };
         let conf = table(registry.address, &[(location.clone(), "")]);
-        let service = Setup::new(settings(&registry, ANEW))
+        let service = Setup::new(registry.settings() + ANEW)
             .registries(&conf)
             .start();
         let begin = Instant::now();
@@ -445,7 +421,7 @@ fn a_mirror_that_fails_for_many_at_once_is_one_line_and_few_tries() {
     let mirror = Registry::with_hello(hello);
     let conf = table(registry.address, &[(place(&mirror), "")]);
     let start = || {
-        Setup::new(settings(&registry, ANEW))
+        Setup::new(registry.settings() + ANEW)
             .registries(&conf)
             .own_cache()
             .start()
@@ -508,9 +484,7 @@ fn a_mirror_that_breaks_off_is_taken_over_from_by_range() {
         registry.address,
         &[(place(&first), ""), (place(&second), "")],
     );
-    let service = Setup::new(settings(&registry, ""))
-        .registries(&conf)
-        .start();
+    let service = Setup::of(&registry).registries(&conf).start();
     let response = service.get("/hello/hello-v1.raw");
     assert_eq!((response.status, response.whole), (200, true));
     assert!(response.body == image);
@@ -540,7 +514,7 @@ fn a_mirror_with_another_manifest_is_not_believed() {
     let mirror = Registry::with_hello(hello);
     mirror.fault("/manifests/sha256:", Fault::WrongByte);
     let conf = table(registry.address, &[(place(&mirror), "")]);
-    let service = Setup::new(settings(&registry, ANEW))
+    let service = Setup::new(registry.settings() + ANEW)
         .registries(&conf)
         .own_cache()
         .start();
@@ -558,7 +532,7 @@ fn row_n3_a_mirror_is_as_insecure_as_its_own_entry_says() {
     let registry = Registry::with_hello(versions(1).0);
     let mirror = with_tls(&authority);
     let conf = table(registry.address, &[(place(&mirror), "insecure = false")]);
-    let service = Setup::new(settings(&registry, ""))
+    let service = Setup::of(&registry)
         .registries(&conf)
         .certificate(mirror.address, "ca.crt", &authority.pem())
         .start();

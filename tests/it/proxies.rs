@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::content::versions;
-use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen, settings};
+use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen};
 use crate::service::{Service, Setup};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
@@ -80,7 +80,7 @@ fn a_registry_on_loopback_is_never_asked_through_a_proxy() {
         let registry = Registry::on(place, None);
         registry.put("hello", versions(1).0);
         let proxy = Proxy::to(&registry);
-        let mut setup = Setup::new(settings(&registry, ""));
+        let mut setup = Setup::of(&registry);
         for name in [
             "HTTP_PROXY",
             "http_proxy",
@@ -237,7 +237,7 @@ fn row_x5_a_mirror_elsewhere_is_told_what_it_mirrors_where_settings_say_so() {
              [[registry.mirror]]\nlocation = \"mirror.invalid\"\ninsecure = true\n",
             registry.address
         );
-        let service = Setup::new(settings(&registry, setting))
+        let service = Setup::new(registry.settings() + setting)
             .registries(&conf)
             .env("HTTP_PROXY", proxy.url())
             .start();

@@ -246,6 +246,11 @@ impl Registry {
             .insert(name.to_owned(), repository);
     }
 
+    /// The settings with which a service asks it.
+    pub fn settings(&self) -> String {
+        format!("registry = \"{}\"\n", self.address)
+    }
+
     /// Changes the repository `hello`.
     pub fn change(&self, change: impl FnOnce(&mut Repository)) {
         change(
@@ -322,10 +327,6 @@ pub fn with_tls(authority: &Authority) -> Registry {
     let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["127.0.0.1"])));
     registry.put("hello", versions(1).0);
     registry
-}
-
-pub fn settings(registry: &Registry, more: &str) -> String {
-    format!("registry = \"{}\"\n{more}", registry.address)
 }
 
 /// What was asked and as whom, in the order of arrival, since the last call.

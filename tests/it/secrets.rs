@@ -5,7 +5,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_N
 use serde_json::json;
 
 use crate::content::versions;
-use crate::registry::{Fault, Guard, Registry, one_image, settings};
+use crate::registry::{Fault, Guard, Registry, one_image};
 use crate::service::{ANEW, Log, Service, Setup, eventually, later};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
@@ -120,7 +120,7 @@ fn no_secret_is_in_the_log_of_a_whole_run() {
             }
             let host = registry.address.to_string();
             let auth = json!({"auths": {&*host: &entry}}).to_string();
-            let mut setup = Setup::new(settings(&registry, ANEW)).auth(&auth);
+            let mut setup = Setup::new(registry.settings() + ANEW).auth(&auth);
             if with_tls {
                 setup = setup.certificate(&host, "ca.crt", &authority.pem());
             }
@@ -171,9 +171,7 @@ fn no_secret_is_in_the_log_of_a_run_that_fails() {
         tokens.set(|rules| rules.anonymous = body.is_some());
         tokens.set(|rules| rules.login = Some(if body.is_some() { LOGIN } else { "a:b" }));
         tokens.set(|rules| rules.body = body.clone());
-        let service = loud(
-            Setup::new(settings(&registry, "")).logins(&[(&registry.address.to_string(), LOGIN)]),
-        );
+        let service = loud(Setup::of(&registry).logins(&[(&registry.address.to_string(), LOGIN)]));
         assert_ne!(service.get("/hello/SHA256SUMS").status, 200);
         assert_silent(&service.log, &[PASSWORD.to_owned(), RAW.to_owned()]);
     }

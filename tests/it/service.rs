@@ -16,7 +16,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use crate::client::{self, Response};
-use crate::registry::{Registry, settings};
+use crate::registry::Registry;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sysext-oci-proxy");
 
@@ -153,6 +153,9 @@ pub fn later() {
     thread::sleep(Duration::from_millis(30));
 }
 
+/// Settings with which `hello` is for one kind of machine, whatever this one is.
+pub const X86: &str = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
+
 /// How a service is to be started.
 pub struct Setup {
     settings: String,
@@ -161,6 +164,11 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// With no settings but which registry it asks.
+    pub fn of(registry: &Registry) -> Self {
+        Setup::new(registry.settings())
+    }
+
     pub fn new(settings: impl Into<String>) -> Self {
         Setup {
             settings: settings.into(),
@@ -307,6 +315,11 @@ pub struct Service {
 }
 
 impl Service {
+    /// With no settings but which registry it asks, without a cache directory.
+    pub fn of(registry: &Registry) -> Self {
+        Setup::of(registry).start()
+    }
+
     /// With these settings, without a cache directory.
     pub fn start(settings: impl Into<String>) -> Self {
         Setup::new(settings).start()
@@ -404,9 +417,7 @@ impl Drop for Service {
 /// A service that knows a login for all of this registry.
 pub fn with_login(registry: &Registry, login: &str) -> Service {
     let host = registry.address.to_string();
-    Setup::new(settings(registry, ""))
-        .logins(&[(&host, login)])
-        .start()
+    Setup::of(registry).logins(&[(&host, login)]).start()
 }
 
 pub fn denied(service: &Service) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::client::try_request;
 use crate::content::versions;
-use crate::registry::{Registry, settings};
+use crate::registry::Registry;
 use crate::service::{Folder, command, command_on, eventually, output, wait};
 
 /// `EX_CONFIG` of sysexits.h, which systemd shows as "configuration".
@@ -280,7 +280,7 @@ fn a_handed_over_descriptor_that_does_not_listen_is_an_error() {
 fn config_stands_before_or_after_serve_and_serve_is_the_default() {
     let registry = Registry::with_hello(versions(1).0);
     let folder = Folder::new();
-    let config = folder.file("config.toml", &settings(&registry, ""));
+    let config = folder.file("config.toml", &registry.settings());
     let config = config.to_str().unwrap();
     for arguments in [
         &["--config", config][..],
@@ -306,7 +306,7 @@ fn it_listens_by_itself_where_it_is_told_to() {
     let folder = Folder::new();
     let config = folder.file(
         "config.toml",
-        &settings(&registry, "idle-timeout-sec = 1\n"),
+        &(registry.settings() + "idle-timeout-sec = 1\n"),
     );
     // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0")

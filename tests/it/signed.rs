@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::content::{OCI_TAR, Repository, digest, line, sha256, sign, versions};
-use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, count, settings};
+use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, count};
 use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// The names that the two systemds ask for.
@@ -58,7 +58,7 @@ fn list_and_signatures_are_their_publishers_byte_for_byte() {
         let registry = Registry::with_hello(hello);
         let layout = folder.path().display();
         for settings in [
-            settings(&registry, ""),
+            registry.settings(),
             format!("[repository.hello]\nsource = \"oci:{layout}\"\n"),
         ] {
             let service = Service::start(settings);
@@ -80,7 +80,7 @@ fn a_signature_that_is_not_there_is_404_with_nothing_in_it() {
     let (hello, _) = signed();
     let registry = Registry::with_hello(hello);
     registry.put("unsigned", versions(1).0);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     for name in SIGNATURES {
         for (repository, expected) in [("hello", name == "SHA256SUMS.gpg"), ("unsigned", false)] {
             let status = if expected { 200 } else { 404 };
@@ -95,7 +95,7 @@ fn a_signature_that_is_not_there_is_404_with_nothing_in_it() {
 fn a_name_in_a_signed_list_is_fetched_by_its_digest_with_no_manifest_looked_up() {
     let (hello, list) = signed();
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), list);
     assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 200);
     let requests = registry.take_requests();
@@ -143,7 +143,7 @@ fn whatever_a_signed_list_names_is_delivered() {
     let blobs: Vec<&[u8]> = files.iter().map(|(bytes, _)| bytes.as_slice()).collect();
     sign(&mut hello, list.as_bytes(), &[], &blobs);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), list);
     for (bytes, name) in &files {
         let response = service.get(&format!(
@@ -162,7 +162,7 @@ fn whatever_a_signed_list_names_is_delivered() {
 fn what_a_signed_list_does_not_name_is_not_offered() {
     let (hello, list) = signed();
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), list);
     for name in [
         "hello-v0.raw",
@@ -185,7 +185,7 @@ fn an_unsigned_repository_costs_one_request_more_once() {
     let registry = Registry::with_hello(hello);
     let cache = Folder::new();
     let requests_of_a_run = || {
-        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        let service = Setup::of(&registry).cache(&cache).start();
         assert_eq!(service.listing(), listing);
         registry.take_requests()
     };
@@ -202,7 +202,7 @@ fn an_unsigned_repository_costs_one_request_more_once() {
 #[test]
 fn whether_a_repository_is_signed_is_asked_first() {
     let registry = Registry::with_hello(versions(1).0);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     let heads = registry.take_heads();
     let lines: Vec<_> = heads.iter().map(Request::line).collect();
@@ -221,7 +221,7 @@ fn however_a_registry_says_that_there_is_no_signed_list_the_tags_are_listed() {
         let registry = Registry::with_hello(hello);
         registry.fault(IS_IT_SIGNED, Fault::Status(200));
         registry.fault(IS_IT_SIGNED, fault);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), listing, "{why}");
         let requests = registry.take_requests();
         assert_eq!(count(&requests, "SHA256SUMS"), 1, "{why}: {requests:?}");
@@ -244,7 +244,7 @@ fn a_signed_list_that_cannot_be_asked_for_now_is_an_error_and_no_tags_are_listed
         registry.fault("SHA256SUMS", fault);
         let retry_after = Some("3600".to_owned());
         registry.fault("SHA256SUMS", Fault::Header("Retry-After", retry_after));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.get("/hello/SHA256SUMS").status, status);
         assert_eq!(registry.take_requests(), vec![IS_IT_SIGNED; tries]);
         let trouble = service.log.trouble();
@@ -259,7 +259,7 @@ fn a_signed_list_that_is_known_costs_one_request() {
     let (hello, list) = signed();
     let registry = Registry::with_hello(hello);
     let cache = crate::service::Folder::new();
-    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let start = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(start().listing(), list);
     registry.take_requests();
     let service = start();
@@ -277,7 +277,7 @@ fn list_and_signature_are_of_one_artifact_though_the_tag_moves_in_between() {
     for cached in [false, true] {
         let (hello, list) = signed();
         let registry = Registry::with_hello(hello);
-        let setup = Setup::new(settings(&registry, ANEW));
+        let setup = Setup::new(registry.settings() + ANEW);
         let service = if cached { setup.own_cache() } else { setup }.start();
         let before = service.listing();
         registry.change(|hello| {
@@ -314,7 +314,7 @@ fn list_and_signature_are_of_one_artifact_though_the_tag_moves_in_between() {
 fn a_signature_that_is_asked_for_first_is_of_the_list_that_comes_after() {
     let (hello, list) = signed();
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
     assert_eq!(
         service.get("/hello/SHA256SUMS.gpg").body,
         b"\x88\x00signature\xff"
@@ -327,7 +327,7 @@ fn a_signature_that_is_asked_for_first_is_of_the_list_that_comes_after() {
 fn a_repository_that_is_signed_for_the_first_time_is_so_with_its_next_listing() {
     let (hello, listing) = versions(2);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     assert_eq!(service.listing(), listing);
     assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 404);
     let list = line(b"image 1", "hello-v1.raw");
@@ -342,7 +342,7 @@ fn a_repository_that_is_known_as_unsigned_is_signed_with_its_next_listing() {
     let (hello, listing) = versions(2);
     let registry = Registry::with_hello(hello);
     let cache = Folder::new();
-    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let start = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(start().listing(), listing);
     let list = line(b"image 1", "hello-v1.raw");
     registry.change(|hello| sign(hello, list.as_bytes(), &[("SHA256SUMS.gpg", b"s")], &[]));
@@ -374,7 +374,7 @@ fn the_tag_of_a_list_moves_where_no_other_tag_does() {
     hello.oras_push("SHA256SUMS", "notes.txt", b"to be signed one day");
     let registry = Registry::with_hello(hello);
     let more = format!("{ANEW}[repository.hello]\nimmutable-tags = true\n");
-    let service = Setup::new(settings(&registry, &more)).own_cache().start();
+    let service = Setup::new(registry.settings() + &more).own_cache().start();
     assert_eq!(service.listing(), line(b"image 0", "hello-v0.raw"));
     for n in 1..3 {
         let list = line(format!("image {n}").as_bytes(), "hello-v1.raw");
@@ -426,7 +426,7 @@ fn the_size_of_a_blob_is_learnt_however_little_the_registry_tells() {
         let list = line(&all, "hello-1.raw");
         sign(&mut hello, list.as_bytes(), &[], &[&all]);
         let registry = Registry::with_hello(hello);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), list);
         for (pattern, fault) in faults {
             registry.fault(pattern, fault);
@@ -463,7 +463,7 @@ fn a_wrong_blob_is_never_complete() {
         let list = line(&good, "hello-1.raw");
         sign(&mut hello, list.as_bytes(), &[], &[&good]);
         let registry = Registry::with_hello(hello);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), list);
         registry.fault(digest(&good).leak(), fault);
         let response = service.get("/hello/hello-1.raw");
@@ -494,7 +494,7 @@ fn a_list_or_signature_that_is_not_what_its_manifest_says_is_given_to_nobody() {
         };
         let registry = Registry::with_hello(hello);
         registry.fault(digest(bytes).leak(), Fault::WrongByte);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         for name in ["SHA256SUMS", "SHA256SUMS.gpg"] {
             let response = service.get(&format!("/hello/{name}"));
             let reason = response.header("x-reason").unwrap_or_default().to_owned();
@@ -532,7 +532,7 @@ fn what_is_under_the_tag_of_a_list_and_is_none_is_said_and_no_file() {
         let mut hello = plain.clone();
         push(&mut hello);
         let registry = Registry::with_hello(hello);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), listing, "{why}");
         let signature = service.get("/hello/SHA256SUMS.gpg");
         assert_eq!(
@@ -554,7 +554,7 @@ fn a_signed_list_that_is_too_large_to_be_one_is_refused_without_being_read() {
     let artifact = hello.artifact(&[large], json!({}));
     hello.point("SHA256SUMS", &artifact);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
     let requests = registry.take_requests();
     assert_eq!(count(&requests, "/blobs/"), 0, "{requests:?}");
@@ -578,7 +578,7 @@ fn fifteen_thousand_names_cost_three_requests_fifty_milliseconds_and_little_memo
     // The last request is answered so late that all before it is over.
     let late = Duration::from_millis(300);
     registry.fault(digest(b"signature").leak(), Fault::Delay(late));
-    let service = Service::start(settings(&registry, "listing-ttl-sec = 60\n"));
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
     let begun = Instant::now();
     assert!(service.listing() == list);
     let took = begun.elapsed() - late;
@@ -605,7 +605,7 @@ fn fifteen_thousand_tags_in_pages_cost_a_signed_repository_three_requests() {
     let registry = Registry::with_hello(hello);
     registry.fault("/tags/list", Fault::Pages(1000, Link::Relative));
     let cache = Folder::new();
-    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let start = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(start().listing(), list);
     let requests = registry.take_requests();
     assert_eq!(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::content::{Repository, empty_listing, line, versions};
-use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, count, settings};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, count};
 use crate::service::{ANEW, Service, later};
 use crate::tokens::TokenServer;
 
@@ -22,7 +22,7 @@ fn row_t1_pages_are_followed_however_the_link_is_spelled() {
         let (hello, listing) = versions(7);
         let registry = Registry::with_hello(hello);
         registry.fault("/tags/list", Fault::Pages(2, link.clone()));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), listing, "{link:?}");
         let requests = registry.take_requests();
         assert_eq!(count(&requests, FIRST), 1, "{link:?}");
@@ -39,7 +39,7 @@ fn row_t2_a_link_to_another_host_is_followed_at_the_same_one() {
     let registry = Registry::with_hello(hello);
     let origin = format!("http://{}", stranger.address);
     registry.fault("/tags/list", Fault::Pages(2, Link::Foreign(origin)));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     assert_eq!(stranger.take_requests(), [""; 0]);
 }
@@ -58,7 +58,7 @@ fn row_t3_links_are_read_in_any_spelling() {
         let registry = Registry::with_hello(hello);
         registry.fault("/tags/list", Fault::Pages(2, Link::Relative));
         registry.fault("n=1000$", Fault::Header("Link", Some(header.clone())));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), listing, "{header}");
     }
 }
@@ -75,7 +75,7 @@ fn row_t3_what_is_no_link_to_a_next_page_ends_the_list() {
         let registry = Registry::with_hello(versions(4).0);
         registry.fault("/tags/list", Fault::Pages(2, Link::Relative));
         registry.fault("n=1000$", Fault::Header("Link", Some(header.clone())));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), versions(2).1, "{header}");
     }
 }
@@ -87,7 +87,7 @@ fn row_t4_a_list_that_ignores_n_and_has_no_order_is_asked_for_once() {
     let registry = Registry::with_hello(hello);
     let body = json!({"name": "hello", "tags": ["v3", "v0", "v2", "v1", "v2"]}).to_string();
     registry.fault("/tags/list", Fault::Body(body.into_bytes()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
 }
@@ -96,7 +96,7 @@ fn row_t4_a_list_that_ignores_n_and_has_no_order_is_asked_for_once() {
 fn row_t4_a_page_that_names_itself_as_the_next_ends_the_list() {
     let registry = Registry::with_hello(versions(4).0);
     registry.fault("/tags/list", Fault::Pages(2, Link::Itself));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let begin = Instant::now();
     assert_eq!(service.listing(), versions(2).1);
     assert!(begin.elapsed() < Duration::from_secs(5));
@@ -108,7 +108,7 @@ fn row_t5_who_refuses_n_is_asked_without() {
     let (hello, listing) = versions(3);
     let registry = Registry::with_hello(hello);
     registry.fault("/tags/list?", Fault::Status(400));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let requests = registry.take_requests();
     assert_eq!(count(&requests, FIRST), 1);
@@ -124,7 +124,7 @@ fn row_t5_who_refuses_n_and_wants_a_login_is_asked_without() {
     let tokens = TokenServer::start();
     registry.fault("/v2/", Fault::Guard(tokens.guard()));
     registry.fault("/tags/list?", Fault::Status(400));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let asked = tokens.take_asked().len();
     assert!((1..=2).contains(&asked), "{asked} tokens");
@@ -140,7 +140,7 @@ fn row_t6_a_full_page_without_a_link_is_asked_for_again_without_n() {
         tags[0] = json!("v1");
         let page = json!({"name": "hello", "tags": tags}).to_string();
         registry.fault(FIRST, Fault::Body(page.into_bytes()));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let expected = match lists {
             1 => line(b"image 1", "hello-v1.raw"),
             _ => listing.clone(),
@@ -174,7 +174,7 @@ fn rows_t7_t8_and_t10_a_list_keeps_its_tags_and_drops_the_rest() {
         registry.fault("/tags/list", Fault::Body(list.into_bytes()));
         let text = Some("text/plain; charset=utf-8".to_owned());
         registry.fault("/tags/list", Fault::Header("Content-Type", text));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let expected = match kept {
             0 => empty_listing(),
             n => versions(n).1,
@@ -189,7 +189,7 @@ fn rows_t7_t8_and_t10_a_list_keeps_its_tags_and_drops_the_rest() {
 fn row_t9_only_an_emptied_repository_is_an_empty_listing() {
     let registry = Registry::with_hello(versions(1).0);
     registry.put("emptied", Repository::default());
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     let status = |name: &str| service.get(&format!("/{name}/SHA256SUMS")).status;
     assert_eq!((status("emptied"), status("missing")), (200, 404));
     registry.fault("/tags/list", Fault::Status(403));
@@ -210,7 +210,7 @@ fn row_t12_tags_of_signatures_and_referrers_are_not_asked_for() {
         hello.oras_push(&format!("sha512-{hex}{end}"), "x.raw", b"no version");
     }
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let requests = registry.take_requests();
     let expected = [IS_IT_SIGNED, "GET /v2/hello/manifests/v0", FIRST];

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::content::{Repository, line, versions};
-use crate::registry::{Fault, Registry, settings};
+use crate::registry::{Fault, Registry};
 use crate::service::{ANEW, Service};
 
 #[test]
@@ -14,7 +14,7 @@ fn a_tag_list_without_end_is_a_bad_gateway_and_costs_little_memory() {
         Fault::Body(br#"{"name":"hello","tags":["v0""#.to_vec()),
     );
     registry.fault("/tags/list", Fault::Endless(r#","v0""#));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!((response.status, response.body.len()), (502, 0));
     assert!(service.peak_memory() < 64, "{} MiB", service.peak_memory());
@@ -32,7 +32,7 @@ fn a_registry_that_refuses_is_passed_on_as_what_it_is() {
     ] {
         let registry = Registry::with_hello(versions(1).0);
         registry.fault("/tags/list", Fault::Status(upstream));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let response = service.get("/hello/SHA256SUMS");
         assert_eq!(
             (response.status, response.body.len()),
@@ -49,7 +49,7 @@ fn a_registry_that_fails_once_is_asked_again() {
     let (hello, listing) = versions(3);
     let registry = Registry::with_hello(hello);
     registry.fault_times(1, "/tags/list", Fault::Status(500));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let first = service.get("/hello/SHA256SUMS");
     // Asked again at once, or by the next client: not remembered as the truth.
     assert!([200, 502].contains(&first.status), "{}", first.status);
@@ -70,7 +70,7 @@ fn nonsense_from_upstream_is_a_bad_gateway() {
         Fault::Redirect("ftp://127.0.0.1".to_owned()),
     ];
     let registry = Registry::with_hello(versions(1).0);
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     for way in ways {
         registry.behave();
         registry.fault("/tags/list", way.clone());
@@ -110,7 +110,7 @@ fn an_index_is_followed_to_this_machines_architecture() {
         ],
     );
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let (bytes, name): (&[u8], _) = match std::env::consts::ARCH {
         "x86_64" => (b"for a PC", "hello-v1-x86-64.raw"),
         "aarch64" => (b"for a phone", "hello-v1-arm64.raw"),

@@ -4,10 +4,9 @@
 use serde_json::{Value, json};
 
 use crate::content::{OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, line, sha256};
-use crate::registry::{Fault, Registry, count, settings};
-use crate::service::{ANEW, Folder, Service, later};
+use crate::registry::{Fault, Registry, count};
+use crate::service::{ANEW, Folder, Service, X86, later};
 
-const X86: &str = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// A whole answer of a registry.
@@ -58,7 +57,7 @@ fn an_artifact_is_a_directory_as_oras_pull_makes_it() {
     hello.write_layout(folder.path());
     let registry = Registry::with_hello(hello);
     for (kind, settings) in [
-        ("registry", settings(&registry, "")),
+        ("registry", registry.settings()),
         (
             "layout",
             format!(
@@ -152,7 +151,7 @@ fn the_version_is_what_the_artifact_says_it_is() {
         }
         hello.point("stable", &found);
         let registry = Registry::with_hello(hello);
-        let service = Service::start(settings(&registry, X86));
+        let service = Service::start(registry.settings() + X86);
         assert_eq!(
             listing(&service, "hello:stable"),
             line(b"bytes", expected),
@@ -179,7 +178,7 @@ fn a_version_that_makes_no_name_is_left_out() {
         let artifact = hello.artifact(&layers, annotations);
         hello.point("v1", &artifact);
         let registry = Registry::with_hello(hello);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(
             listing(&service, "hello:v1"),
             line(b"good", "good.raw"),
@@ -213,7 +212,7 @@ fn titles_that_lead_out_of_the_directory_are_left_out_each_with_its_reason() {
     let artifact = hello.artifact(&layers, json!({}));
     hello.point("v1", &artifact);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(listing(&service, "hello:v1"), line(b"good", "good.raw"));
     for title in bad {
         let reasons = service
@@ -243,7 +242,7 @@ fn every_line_of_a_directory_is_what_its_name_delivers() {
     let artifact = hello.artifact(&layers, json!({}));
     hello.point("v1", &artifact);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let listing = listing(&service, "hello:v1");
     assert!(listing.lines().count() >= 5, "{listing}");
     for line in listing.lines() {
@@ -268,7 +267,7 @@ fn two_layers_of_one_title_are_an_error_of_that_artifact_alone() {
     hello.point("v1", &artifact);
     hello.oras_push("v2", "same.raw", b"one");
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(listing(&service, "hello:v2"), line(b"one", "same.raw"));
     assert_eq!(service.get("/hello:v1/same.raw").status, 404);
     assert_eq!(
@@ -294,7 +293,7 @@ fn of_an_index_the_directory_has_what_is_on_offer() {
         ),
     ] {
         let more = format!("[repository.hello]\narchitectures = [{architectures}]\n");
-        let service = Service::start(settings(&registry, &more));
+        let service = Service::start(registry.settings() + &more);
         assert_eq!(listing(&service, "hello:v1"), expected);
     }
 }
@@ -383,7 +382,7 @@ fn what_is_attached_lies_beside_however_the_registry_tells_of_it() {
         let registry = Registry::with_hello(hello);
         registry.fault("/referrers/", api);
         registry.fault("/v2/page", answer("200 OK", &[html], page));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         for directory in ["hello:v1".to_owned(), format!("hello@{subject}")] {
             assert_eq!(&listing(&service, &directory), expected, "{why}");
         }
@@ -440,7 +439,7 @@ fn what_is_attached_may_come_in_pages_that_are_all_of_one_origin() {
         registry.fault("/referrers/", page_with(&next(2), &pages[0]));
         registry.fault("page=2", page_with(&next(3), &pages[1]));
         registry.fault("page=3", page_with(&next(3), &pages[2]));
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         let files: [(&[u8], &str); 4] = [
             (b"image", "hello.raw"),
             (b"1", "1.txt"),
@@ -460,7 +459,7 @@ fn a_list_of_what_is_attached_that_does_not_end_or_breaks_off_is_no_half_directo
     let registry = Registry::with_hello(hello);
     let deeper = page_with("<more/list>; rel=\"next\"", &pages[0]);
     registry.fault("/referrers/", deeper);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello:v1/SHA256SUMS");
     let why = response.header("x-reason").unwrap_or_default();
     assert!(
@@ -477,7 +476,7 @@ fn a_list_of_what_is_attached_that_does_not_end_or_breaks_off_is_no_half_directo
     let next = format!("<{path}?page=2>; rel=\"next\"");
     registry.fault("/referrers/", page_with(&next, &pages[0]));
     registry.fault("page=2", answer("200 OK", &[], "<html>"));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello:v1/SHA256SUMS");
     let why = response.header("x-reason").unwrap_or_default();
     assert!(
@@ -514,7 +513,7 @@ fn a_registry_that_gives_the_subject_for_the_stand_in_tag_has_nothing_attached()
     let subject = hello.tags["v1"].clone();
     hello.tags.insert(subject.replace(':', "-"), subject);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, X86));
+    let service = Service::start(registry.settings() + X86);
     assert_eq!(listing(&service, "hello:v1"), line(b"image", "hello.raw"));
 }
 
@@ -533,7 +532,7 @@ fn what_is_attached_never_takes_the_name_of_a_file() {
     let digest = subject["digest"].as_str().unwrap();
     hello.point(&digest.replace(':', "-"), &index);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(
         listing(&service, "hello:v1"),
         lines(&[(b"image", "hello.raw"), (b"good", "good.txt")])
@@ -545,7 +544,7 @@ fn a_channel_that_moves_still_delivers_what_it_listed() {
     let mut hello = Repository::default();
     hello.oras_push("stable", "hello-1.raw", b"one");
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     let first = registry_digest(&registry, "stable");
     assert_eq!(
         listing(&service, "hello:stable"),
@@ -593,7 +592,7 @@ fn a_pinned_directory_is_never_another_artifacts() {
     );
     let registry = Registry::with_hello(hello);
     registry.fault("/manifests/sha256:", Fault::Body(other));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get(&format!("/hello@{asked}/SHA256SUMS"));
     assert_eq!((response.status, response.body), (502, Vec::new()));
 }
@@ -604,7 +603,7 @@ fn what_is_not_there_is_404_with_nothing_in_it() {
     hello.oras_push("v1", "hello.raw", b"image");
     let digest = hello.tags["v1"].clone();
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let zeros = "0".repeat(64);
     for (target, status) in [
         ("/hello:v9/SHA256SUMS".to_owned(), 404),
@@ -650,7 +649,7 @@ fn a_view_asks_for_its_own_artifact_alone() {
     }
     let digest = hello.tags["v7"].clone();
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(listing(&service, "hello:v7"), line(b"7", "hello.raw"));
     assert_eq!(
         registry.take_requests(),
@@ -724,7 +723,7 @@ fn a_release_of_kubesolo_has_a_latest_json_that_leads_back_here() {
     let registry = Registry::with_hello(hello.clone());
     registry.put("acme/os", hello);
     let more = format!("{X86}[repository.\"acme/os\"]\narchitectures = [\"x86-64\"]\n");
-    let service = Service::start(settings(&registry, &more));
+    let service = Service::start(registry.settings() + &more);
     for directory in [
         "hello:stable".to_owned(),
         "hello:v0.3.0-amd64".to_owned(),
@@ -770,10 +769,8 @@ fn latest_json_names_the_host_it_was_asked_for_by() {
     let amd64 = release(&mut hello, "v0.3.0", "amd64");
     hello.point("stable", &amd64);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(
-        &registry,
-        &format!("hosts = [\"updates.example\"]\n{X86}"),
-    ));
+    let service =
+        Service::start(registry.settings() + &format!("hosts = [\"updates.example\"]\n{X86}"));
     for host in ["updates.example:8080", "localhost:5001", "[::1]:5001"] {
         let mut connection = crate::client::Connection::open(service.address);
         let head = format!(
@@ -796,7 +793,7 @@ fn latest_json_of_a_channel_that_moves_names_files_of_one_release() {
     let first = release(&mut hello, "v0.3.0", "amd64");
     hello.point("stable", &first);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(settings(&registry, ANEW));
+    let service = Service::start(registry.settings() + ANEW);
     let found: Value =
         serde_json::from_slice(&service.get("/hello:stable/latest.json").body).unwrap();
     registry.change(|hello| {
