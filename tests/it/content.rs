@@ -70,28 +70,19 @@ impl Repository {
     /// Stores a manifest or index under a tag.
     pub fn tag(&mut self, tag: &str, manifest: &[u8]) {
         let descriptor = self.manifest(manifest);
-        let digest = descriptor["digest"].as_str().unwrap().to_owned();
-        self.tags.insert(tag.to_owned(), digest);
+        self.point(tag, &descriptor);
     }
 
     /// What `oras push REPOSITORY:TAG TITLE` makes of a plain file.
     pub fn oras_push(&mut self, tag: &str, title: &str, bytes: &[u8]) {
-        let manifest = self.oras_manifest(title, bytes);
-        self.tag(tag, manifest.to_string().as_bytes());
+        let artifact = self.oras_artifact(title, bytes);
+        self.point(tag, &artifact);
     }
 
-    fn oras_manifest(&mut self, title: &str, bytes: &[u8]) -> Value {
-        let config = self.blob(OCI_EMPTY, b"{}");
-        let mut layer = self.blob(OCI_TAR, bytes);
-        layer["annotations"] = json!({"org.opencontainers.image.title": title});
-        json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "artifactType": "application/vnd.unknown.artifact.v1",
-            "config": config,
-            "layers": [layer],
-            "annotations": {"org.opencontainers.image.created": "2026-01-02T03:04:05Z"},
-        })
+    fn oras_artifact(&mut self, title: &str, bytes: &[u8]) -> Value {
+        let layer = self.file(OCI_TAR, title, bytes);
+        let created = json!({"org.opencontainers.image.created": "2026-01-02T03:04:05Z"});
+        self.artifact(&[layer], json!({"annotations": created}))
     }
 
     /// Stores a file and returns its layer, as `oras push TITLE:TYPE` writes it.
@@ -103,28 +94,29 @@ impl Repository {
 
     /// Stores a manifest of layers, with these fields besides, and returns its descriptor.
     pub fn artifact(&mut self, layers: &[Value], more: Value) -> Value {
-        let mut manifest = json!({
+        let manifest = json!({
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "artifactType": "application/vnd.unknown.artifact.v1",
             "config": self.blob(OCI_EMPTY, b"{}"),
             "layers": layers,
         });
+        self.manifest_with(manifest, more)
+    }
+
+    /// Stores an index of these entries, with these fields besides, and returns its descriptor.
+    pub fn index_of(&mut self, entries: &[Value], more: Value) -> Value {
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
+        self.manifest_with(index, more)
+    }
+
+    /// Stores a manifest or index, with these fields besides.
+    fn manifest_with(&mut self, mut manifest: Value, more: Value) -> Value {
         let Value::Object(more) = more else {
             panic!("{more} is no set of fields")
         };
         manifest.as_object_mut().unwrap().extend(more);
         self.manifest(manifest.to_string().as_bytes())
-    }
-
-    /// Stores an index of these entries, with these fields besides, and returns its descriptor.
-    pub fn index_of(&mut self, entries: &[Value], more: Value) -> Value {
-        let mut index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
-        let Value::Object(more) = more else {
-            panic!("{more} is no set of fields")
-        };
-        index.as_object_mut().unwrap().extend(more);
-        self.manifest(index.to_string().as_bytes())
     }
 
     /// Makes a tag lead to what a descriptor names.
@@ -138,14 +130,13 @@ impl Repository {
         let entries: Vec<Value> = files
             .iter()
             .map(|(architecture, title, bytes)| {
-                let manifest = self.oras_manifest(title, bytes).to_string();
-                let mut entry = self.manifest(manifest.as_bytes());
+                let mut entry = self.oras_artifact(title, bytes);
                 entry["platform"] = json!({"os": "linux", "architecture": architecture});
                 entry
             })
             .collect();
-        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
-        self.tag(tag, index.to_string().as_bytes());
+        let index = self.index_of(&entries, json!({}));
+        self.point(tag, &index);
     }
 
     /// Writes everything as an OCI image layout.
