@@ -6,7 +6,7 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::json;
 
 use crate::client::Response;
-use crate::content::{OCI_MANIFEST, Repository, digest, line, noise, versions};
+use crate::content::{OCI_TAR, digest, line, noise, versions};
 use crate::registry::{
     Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen, one_image,
 };
@@ -46,24 +46,17 @@ fn row_b1_a_login_stays_at_its_host_and_port() {
         for token in [false, true] {
             let registry = one_image(&image);
             let store = Registry::on(place, None);
-            store.fault(
-                "/",
-                Fault::Guard(
-                    Guard::new(|request| request.header("authorization").is_none()).status(400),
-                ),
-            );
-            let mut hello = Repository::default();
-            hello.oras_push("v1", "hello.raw", &image);
-            store.put("hello", hello);
+            store.change(|hello| hello.oras_push("v1", "hello.raw", &image));
+            let is_stranger = |request: &Request| request.header("authorization").is_none();
+            store.guard(Guard::new(is_stranger).status(400));
             let tokens = TokenServer::for_login(LOGIN);
             let guard = if token {
                 tokens.guard()
             } else {
                 Guard::basic(&[LOGIN])
             };
-            registry.fault("/v2/", Fault::Guard(guard));
-            let origin = format!("http://{}", store.address);
-            registry.fault("/blobs/", Fault::Redirect(origin));
+            registry.guard(guard);
+            registry.fault("/blobs/", Fault::Redirect(store.origin()));
             let service = Setup::of(&registry)
                 .logins(&[(&registry.address.to_string(), LOGIN)])
                 .start();
@@ -80,7 +73,7 @@ fn row_b1_a_login_stays_at_its_host_and_port() {
 fn row_b1_a_login_goes_along_on_the_same_host() {
     let image = noise(1000);
     let registry = one_image(&image);
-    registry.fault("/v2/", Fault::Guard(Guard::basic(&[LOGIN])));
+    registry.guard(Guard::basic(&[LOGIN]));
     registry.fault_times(1, "/blobs/", Fault::Redirect(String::new()));
     let service = Setup::of(&registry)
         .logins(&[(&registry.address.to_string(), LOGIN)])
@@ -95,16 +88,9 @@ fn row_b1_a_login_that_left_home_does_not_come_back() {
     let image = noise(1000);
     let registry = one_image(&image);
     let store = one_image(&image);
-    registry.fault("/v2/", Fault::Guard(Guard::basic(&[LOGIN])));
-    registry.fault_times(
-        1,
-        "/blobs/",
-        Fault::Redirect(format!("http://{}", store.address)),
-    );
-    store.fault(
-        "/blobs/",
-        Fault::Redirect(format!("http://{}", registry.address)),
-    );
+    registry.guard(Guard::basic(&[LOGIN]));
+    registry.fault_times(1, "/blobs/", Fault::Redirect(store.origin()));
+    store.fault("/blobs/", Fault::Redirect(registry.origin()));
     let service = Setup::of(&registry)
         .logins(&[(&registry.address.to_string(), LOGIN)])
         .start();
@@ -122,10 +108,7 @@ fn row_b1_a_redirect_from_https_to_http_is_not_followed() {
     let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["127.0.0.1"])));
     let store = one_image(&image);
     registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
-    registry.fault(
-        "/blobs/",
-        Fault::Redirect(format!("http://{}", store.address)),
-    );
+    registry.fault("/blobs/", Fault::Redirect(store.origin()));
     let service = Setup::of(&registry)
         .certificate(registry.address, "ca.crt", &authority.pem())
         .start();
@@ -157,8 +140,7 @@ fn row_b2_a_head_may_be_redirected_and_have_no_digest() {
     let image = noise(1000);
     let (registry, store) = (one_image(&image), one_image(&image));
     store.fault("HEAD ", Fault::Header("Docker-Content-Digest", None));
-    let origin = format!("http://{}", store.address);
-    registry.fault("/manifests/", Fault::Redirect(origin));
+    registry.fault("/manifests/", Fault::Redirect(store.origin()));
     let service = Setup::new(registry.settings() + ANEW).own_cache().start();
     for _ in 0..2 {
         assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
@@ -179,9 +161,8 @@ fn row_b2_a_head_may_be_redirected_and_have_no_digest() {
 fn row_b3_a_signed_url_is_asked_for_anew_each_time() {
     let image = noise(100 * KIB);
     let (registry, first, second) = (one_image(&image), one_image(&image), one_image(&image));
-    let to = |store: &Registry| Fault::Redirect(format!("http://{}", store.address));
-    registry.fault("/blobs/", to(&second));
-    registry.fault_times(1, "/blobs/", to(&first));
+    registry.fault("/blobs/", Fault::Redirect(second.origin()));
+    registry.fault_times(1, "/blobs/", Fault::Redirect(first.origin()));
     first.fault("/blobs/", Fault::CutAfter(40 * KIB));
     let service = Service::of(&registry);
     // The first place broke off: the rest is asked for at the registry, not there.
@@ -198,9 +179,8 @@ fn row_b4_the_challenge_of_another_server_is_not_met() {
     let image = noise(1000);
     let (registry, store) = (one_image(&image), one_image(&image));
     let tokens = TokenServer::for_login(LOGIN);
-    registry.fault("/v2/", Fault::Guard(Guard::basic(&[LOGIN])));
-    let origin = format!("http://{}", store.address);
-    registry.fault("/blobs/", Fault::Redirect(origin));
+    registry.guard(Guard::basic(&[LOGIN]));
+    registry.fault("/blobs/", Fault::Redirect(store.origin()));
     store.fault("/", Fault::Guard(tokens.guard().challenge("Basic")));
     let login = |host: &Registry| host.address.to_string();
     let service = Setup::of(&registry)
@@ -302,7 +282,7 @@ fn row_b10_nothing_is_asked_for_past_the_end() {
 #[test]
 fn row_b11_the_length_is_the_manifests_and_not_the_servers() {
     let image = noise(10 * KIB);
-    let length = |n: usize| Fault::Header("Content-Length", Some(n.to_string()));
+    let length = |n: usize| Fault::header("Content-Length", n.to_string());
     for (fault, is_whole, why) in [
         (Fault::NoLength, true, "none"),
         (length(10 * KIB - 1), false, "too short"),
@@ -341,18 +321,10 @@ fn row_b12_a_blob_may_be_empty() {
 fn row_b13_a_layer_that_lies_elsewhere_is_refused_and_not_fetched() {
     let stranger = Registry::start();
     let (mut hello, listing) = versions(1);
-    let descriptor = hello.blob("application/vnd.oci.image.layer.v1.tar", b"elsewhere");
-    let mut layer = descriptor.clone();
-    layer["urls"] = json!([format!("http://{}/blob", stranger.address)]);
-    layer["annotations"] = json!({"org.opencontainers.image.title": "hello.raw"});
-    let config = hello.blob("application/vnd.oci.empty.v1+json", b"{}");
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": config,
-        "layers": [layer],
-    });
-    hello.tag("v1", manifest.to_string().as_bytes());
+    let mut layer = hello.file(OCI_TAR, "hello.raw", b"elsewhere");
+    layer["urls"] = json!([stranger.origin() + "/blob"]);
+    let artifact = hello.artifact(&[layer], json!({}));
+    hello.point("v1", &artifact);
     let registry = Registry::with_hello(hello);
     let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
@@ -363,27 +335,25 @@ fn row_b13_a_layer_that_lies_elsewhere_is_refused_and_not_fetched() {
 
 #[test]
 fn row_b14_a_short_wait_is_waited_out_in_seconds_and_as_a_date() {
-    let date = |seconds: i64| {
+    fn date(seconds: i64) -> Option<String> {
         let then = Timestamp::now() + seconds.seconds();
         Some(then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
-    };
+    }
+    // Made when its time has come: a date is soon over.
+    type RetryAfter = fn() -> Option<String>;
+    let rows: [(RetryAfter, u128, u128); 6] = [
+        (|| Some("1".to_owned()), 1000, 1900),
+        (|| Some("0".to_owned()), 0, 900),
+        // A date has whole seconds: up to one of them may have passed.
+        (|| date(2), 900, 2900),
+        (|| date(-100), 0, 900),
+        (|| None, 900, 1900),
+        (|| Some("soon".to_owned()), 900, 1900),
+    ];
     for status in [429, 503] {
-        for (retry_after, least, most) in [
-            (Some("1".to_owned()), 1000, 1900),
-            (Some("0".to_owned()), 0, 900),
-            // A date has whole seconds: up to one of them may have passed.
-            (date(2), 900, 2900),
-            (date(-100), 0, 900),
-            (None, 900, 1900),
-            (Some("soon".to_owned()), 900, 1900),
-        ] {
-            let (hello, listing) = versions(1);
-            let registry = Registry::with_hello(hello);
-            // Made for now, not for when the table was.
-            let text = retry_after.map(|text| match text.ends_with("GMT") && least > 0 {
-                true => date(2).unwrap(),
-                false => text,
-            });
+        for (retry_after, least, most) in rows {
+            let (registry, listing) = Registry::with_versions(1);
+            let text = retry_after();
             registry.fault_times(1, "/tags/list", Fault::Status(status));
             registry.fault_times(1, "/tags/list", Fault::Header("Retry-After", text.clone()));
             let service = Service::of(&registry);
@@ -400,20 +370,11 @@ fn row_b14_a_short_wait_is_waited_out_in_seconds_and_as_a_date() {
 
 #[test]
 fn row_b14_waits_of_several_requests_are_waited_out() {
-    let (hello, listing) = versions(2);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(2);
     registry.fault_times(1, "/tags/list", Fault::Status(429));
-    registry.fault_times(
-        1,
-        "/tags/list",
-        Fault::Header("Retry-After", Some("1".to_owned())),
-    );
+    registry.fault_times(1, "/tags/list", Fault::header("Retry-After", "1"));
     registry.fault_times(1, "/manifests/v1", Fault::Status(503));
-    registry.fault_times(
-        1,
-        "/manifests/v1",
-        Fault::Header("Retry-After", Some("1".to_owned())),
-    );
+    registry.fault_times(1, "/manifests/v1", Fault::header("Retry-After", "1"));
     let service = Service::of(&registry);
     let begin = Instant::now();
     assert_eq!(service.listing(), listing);
@@ -428,10 +389,7 @@ fn row_b14_waits_of_several_requests_are_waited_out() {
 fn row_b14_a_registry_that_stays_busy_is_passed_on_with_its_retry_after() {
     let registry = Registry::with_hello(versions(1).0);
     registry.fault("/tags/list", Fault::Status(429));
-    registry.fault(
-        "/tags/list",
-        Fault::Header("Retry-After", Some("3600".to_owned())),
-    );
+    registry.fault("/tags/list", Fault::header("Retry-After", "3600"));
     let service = Service::of(&registry);
     let begin = Instant::now();
     let response = service.get("/hello/SHA256SUMS");
@@ -452,8 +410,7 @@ fn row_b14_a_registry_that_stays_busy_is_passed_on_with_its_retry_after() {
 #[test]
 fn row_b14_a_registry_that_allows_few_requests_a_second_is_listed_at_its_pace() {
     for retry_after in [None, Some("1".to_owned())] {
-        let (hello, listing) = versions(80);
-        let registry = Registry::with_hello(hello);
+        let (registry, listing) = Registry::with_versions(80);
         registry.fault("/v2/", Fault::Header("Retry-After", retry_after));
         registry.fault("/v2/", Fault::bucket(20.0, 4.0));
         let service = Service::of(&registry);
@@ -488,10 +445,7 @@ fn row_b15_what_may_pass_is_tried_three_times_and_the_rest_once() {
     ] {
         let registry = one_image(b"image");
         registry.fault("/blobs/", Fault::Status(status));
-        registry.fault(
-            "/blobs/",
-            Fault::Header("Retry-After", Some("0".to_owned())),
-        );
+        registry.fault("/blobs/", Fault::header("Retry-After", "0"));
         let service = Service::of(&registry);
         let response = download(&service);
         assert_ne!(response.status, 200, "{status}");
@@ -501,11 +455,7 @@ fn row_b15_what_may_pass_is_tried_three_times_and_the_rest_once() {
         if tries == 3 {
             registry.behave();
             registry.fault_times(2, "/blobs/", Fault::Status(status));
-            registry.fault_times(
-                2,
-                "/blobs/",
-                Fault::Header("Retry-After", Some("0".to_owned())),
-            );
+            registry.fault_times(2, "/blobs/", Fault::header("Retry-After", "0"));
             assert_whole(&download(&service), b"image", "");
         }
     }
@@ -516,7 +466,7 @@ fn row_b15_a_token_server_that_fails_is_asked_three_times() {
     let tokens = TokenServer::start();
     tokens.set(|rules| rules.get = Some(500));
     let registry = one_image(b"image");
-    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    registry.guard(tokens.guard());
     let service = Service::of(&registry);
     assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
     assert_eq!(tokens.take_asked().len(), 3);
@@ -527,7 +477,7 @@ fn row_b15_a_form_is_posted_once() {
     let tokens = TokenServer::start();
     tokens.set(|rules| rules.post = Some(500));
     let registry = one_image(b"image");
-    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    registry.guard(tokens.guard());
     let host = registry.address.to_string();
     let auth = json!({"auths": {host: {"identitytoken": "r3fresh"}}}).to_string();
     let service = Setup::of(&registry).auth(&auth).start();
@@ -537,10 +487,9 @@ fn row_b15_a_form_is_posted_once() {
 
 #[test]
 fn row_b16_a_warning_is_logged_once_and_changes_nothing() {
-    let (hello, listing) = versions(6);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(6);
     let warning = "299 - \"this registry closes in May\"";
-    registry.fault("/v2/", Fault::Header("Warning", Some(warning.to_owned())));
+    registry.fault("/v2/", Fault::header("Warning", warning));
     let service = Service::start(registry.settings() + ANEW);
     for _ in 0..2 {
         assert_eq!(service.listing(), listing);

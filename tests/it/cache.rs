@@ -12,8 +12,7 @@ use crate::service::{ANEW, Folder, Setup, later};
 
 #[test]
 fn a_manifest_is_fetched_once_and_then_only_its_tag_is_asked() {
-    let (hello, listing) = versions(10);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(10);
     let cache = Folder::new();
     let run = || {
         let service = Setup::of(&registry).cache(&cache).start();
@@ -93,8 +92,7 @@ fn a_damaged_cache_is_fetched_again() {
         ("longer", |bytes| [bytes, b"}"].concat()),
     ];
     for (why, damage) in damages {
-        let (hello, listing) = versions(4);
-        let registry = Registry::with_hello(hello);
+        let (registry, listing) = Registry::with_versions(4);
         let cache = Folder::new();
         let service = || Setup::of(&registry).cache(&cache).start();
         assert_eq!(service().listing(), listing);
@@ -121,8 +119,7 @@ fn a_damaged_cache_is_fetched_again() {
 
 #[test]
 fn files_of_others_in_the_cache_directory_do_no_harm() {
-    let (hello, listing) = versions(2);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(2);
     let cache = Folder::new();
     let service = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(service().listing(), listing);
@@ -136,8 +133,7 @@ fn files_of_others_in_the_cache_directory_do_no_harm() {
 
 #[test]
 fn a_kill_while_the_cache_is_written_loses_at_most_work() {
-    let (hello, listing) = versions(30);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(30);
     let cache = Folder::new();
     for milliseconds in [1, 4, 8, 12, 16, 20, 24, 30, 40, 60] {
         let mut service = Setup::of(&registry).cache(&cache).start();
@@ -162,8 +158,7 @@ fn a_cache_that_cannot_be_written_is_one_warning() {
     let folder = Folder::new();
     let file = folder.file("a-file", "");
     for unusable in [Path::new("/proc"), &file, &folder.path().join("missing/a")] {
-        let (hello, listing) = versions(5);
-        let registry = Registry::with_hello(hello);
+        let (registry, listing) = Registry::with_versions(5);
         let service = Setup::new(registry.settings() + ANEW)
             .env("CACHE_DIRECTORY", unusable)
             .start();

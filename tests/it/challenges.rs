@@ -37,8 +37,8 @@ fn row_a2_the_answer_to_the_request_itself_says_whether_a_login_is_wanted() {
     let registry = Registry::with_hello(versions(1).0);
     registry.put("closed", versions(1).0);
     registry.fault("/v2/closed/", Fault::Guard(Guard::basic(&[LOGIN])));
-    let challenge = Some("Basic realm=\"x\"".to_owned());
-    registry.fault("/v2/hello/", Fault::Header("WWW-Authenticate", challenge));
+    let challenge = Fault::header("WWW-Authenticate", "Basic realm=\"x\"");
+    registry.fault("/v2/hello/", challenge);
     let service = with_login(&registry, LOGIN);
     assert_eq!(service.listing(), versions(1).1);
     let open: Vec<_> = requests_of_a_listing()
@@ -166,9 +166,9 @@ fn row_a5_a_token_too_narrow_is_dropped_when_basic_is_asked_for() {
     let registry = Registry::with_hello(versions(1).0);
     let bare = Guard::new(|request| request.header("authorization").is_some())
         .challenge(tokens.challenge());
-    registry.fault("/v2/", Fault::Guard(bare));
+    registry.guard(bare);
     let narrow = tokens.quiet_guard().challenge("Basic realm=\"harbor\"");
-    registry.fault("/v2/", Fault::Guard(narrow));
+    registry.guard(narrow);
     let service = Setup::new(registry.settings() + ANEW)
         .logins(&[(&registry.address.to_string(), LOGIN)])
         .start();
@@ -290,11 +290,10 @@ fn row_a9_a_token_is_used_for_a_while_though_it_says_otherwise() {
 
 #[test]
 fn row_a10_a_token_that_dies_in_a_long_pull_is_renewed() {
-    let (hello, listing) = versions(9);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(9);
     let tokens = TokenServer::start();
     tokens.set(|rules| rules.uses = 4);
-    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    registry.guard(tokens.guard());
     let service = Service::start(format!("{}parallel = 1\n", registry.settings()));
     assert_eq!(service.listing(), listing);
     // Is it signed, a list and nine manifests: four for each token; and each token begins with a refusal.
@@ -453,8 +452,8 @@ fn row_a15_an_old_token_that_earns_a_400_is_renewed_once() {
     let registry = Registry::with_hello(versions(1).0);
     let bare = Guard::new(|request| request.header("authorization").is_some())
         .challenge(tokens.challenge());
-    registry.fault("/v2/", Fault::Guard(bare));
-    registry.fault("/v2/", Fault::Guard(tokens.quiet_guard().status(400)));
+    registry.guard(bare);
+    registry.guard(tokens.quiet_guard().status(400));
     let service = Service::start(registry.settings() + ANEW);
     assert_eq!(service.listing(), versions(1).1);
     tokens.revoke();
@@ -600,10 +599,9 @@ fn a_realm_that_is_nowhere_is_a_bad_gateway() {
 fn a_login_costs_a_listing_two_requests_and_no_connection() {
     const TAGS: usize = 60;
     let cost = |tokens: Option<&TokenServer>| {
-        let (hello, listing) = versions(TAGS);
-        let registry = Registry::with_hello(hello);
+        let (registry, listing) = Registry::with_versions(TAGS);
         if let Some(tokens) = tokens {
-            registry.fault("/v2/", Fault::Guard(tokens.guard()));
+            registry.guard(tokens.guard());
         }
         let more = "parallel = 6\n";
         let service = with_login_and(&registry, more);

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, digest, sha256};
-use crate::registry::{Fault, Registry};
+use crate::registry::Registry;
 use crate::service::{Folder, Service, X86, command, output};
 use crate::tokens::TokenServer;
 
@@ -518,7 +518,7 @@ fn url_shows_what_curl_needs_to_fetch_the_bytes() {
     let registry = Registry::with_hello(hello);
     let address = registry.address.to_string();
     let tokens = TokenServer::for_login("alice:s3cret");
-    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    registry.guard(tokens.guard());
     let folder = Folder::new();
     let auth = json!({"auths": {&address: {"auth": BASE64_STANDARD.encode("alice:s3cret")}}});
     folder.file("auth.json", &auth.to_string());

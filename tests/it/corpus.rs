@@ -321,10 +321,7 @@ fn every_manifest_is_listed_or_left_out_with_one_reason() {
             .insert(repository.tags["v1"].clone(), manifest);
         registry.put(&format!("file{n}"), repository);
         let pattern = format!("/v2/file{n}/manifests/v1$").leak();
-        registry.fault(
-            pattern,
-            Fault::Header("Content-Type", Some((*media_type).to_owned())),
-        );
+        registry.fault(pattern, Fault::header("Content-Type", *media_type));
         settings += &format!("[repository.file{n}]\narchitectures = [\"{architecture}\"]\n");
     }
     let service = Service::start(settings);

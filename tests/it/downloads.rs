@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
-use crate::content::{Repository, line, noise, sha256, versions};
+use crate::content::{Repository, line, noise, sha256};
 use crate::registry::{Fault, Registry, count, one_image};
 use crate::service::{Folder, Service, eventually};
 
@@ -184,10 +184,7 @@ fn a_redirect_to_another_server_is_followed() {
     let image = noise(100_000);
     let store = one_image(&image);
     let registry = one_image(&image);
-    registry.fault(
-        "/blobs/",
-        Fault::Redirect(format!("http://{}", store.address)),
-    );
+    registry.fault("/blobs/", Fault::Redirect(store.origin()));
     let service = Service::of(&registry);
     let response = service.get("/hello/hello-v1.raw");
     assert_eq!((response.status, response.whole), (200, true));
@@ -214,10 +211,7 @@ fn clients_are_sent_to_the_registry_where_the_settings_say_so() {
         );
     }
     // Where the registry itself sends its clients elsewhere, ours go there at once.
-    registry.fault(
-        "/blobs/",
-        Fault::Redirect(format!("http://{}", store.address)),
-    );
+    registry.fault("/blobs/", Fault::Redirect(store.origin()));
     let response = service.get("/hello/hello-v1.raw");
     let location = format!("http://{}{blob}", store.address);
     assert_eq!(
@@ -277,8 +271,7 @@ fn a_blob_that_the_registry_refuses_is_an_error_before_the_first_byte() {
 
 #[test]
 fn every_listed_file_has_its_digest_beside_it() {
-    let (hello, listing) = versions(3);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(3);
     let service = Service::of(&registry);
     for sum in listing.lines() {
         let name = sum.split_once("  ").unwrap().1;

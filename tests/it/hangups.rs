@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
-use crate::content::{noise, versions};
+use crate::content::noise;
 use crate::registry::{Fault, Registry, count, one_image};
 use crate::service::{Service, Setup, eventually};
 use crate::tls::Authority;
@@ -81,10 +81,7 @@ fn a_client_that_goes_away_ends_the_waits_between_two_tries() {
     service.listing();
     // It is waited out before the head, …
     registry.fault("/blobs/", Fault::Status(503));
-    registry.fault(
-        "/blobs/",
-        Fault::Header("Retry-After", Some("8".to_owned())),
-    );
+    registry.fault("/blobs/", Fault::header("Retry-After", "8"));
     let client = ask(&service, &registry);
     drop(client);
     assert_eq!(service.log.with(&["client went away"]).len(), 1);
@@ -130,8 +127,7 @@ fn a_mirror_is_not_blamed_for_a_client_that_went_away() {
 
 #[test]
 fn a_listing_is_made_to_its_end_for_whoever_waits_too() {
-    let (hello, listing) = versions(3);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(3);
     registry.fault_times(1, "/tags/list", Fault::Delay(Duration::from_millis(1500)));
     let service = Service::of(&registry);
     let mut first = Connection::open(service.address);

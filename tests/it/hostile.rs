@@ -30,8 +30,7 @@ fn exchange(service: &Service, bytes: &[u8]) -> String {
 
 #[test]
 fn hostile_requests_leave_the_same_process_standing() {
-    let (hello, listing) = versions(2);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(2);
     let mut service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let (threads, descriptors) = (service.threads(), service.descriptors());

@@ -1,7 +1,7 @@
 //! Hosts: their certificates by certs.d, TLS or none, addresses and names.
 
 use crate::content::versions;
-use crate::registry::{Fault, Guard, Registry, count, with_tls};
+use crate::registry::{Guard, Registry, count, with_tls};
 use crate::service::{Folder, Service, Setup};
 use crate::tls::Authority;
 
@@ -215,7 +215,7 @@ fn row_n3_tls_to_a_plain_port_is_explained_and_never_given_up_for_plain_http() {
 fn row_n4_a_registry_may_be_at_an_ipv6_address() {
     let registry = Registry::on("[::1]:0", None);
     registry.put("hello", versions(1).0);
-    registry.fault("/v2/", Fault::Guard(Guard::basic(&["alice:s3cret"])));
+    registry.guard(Guard::basic(&["alice:s3cret"]));
     let service = Setup::of(&registry)
         .logins(&[(&registry.address.to_string(), "alice:s3cret")])
         .start();

@@ -269,10 +269,7 @@ fn a_registry_in_trouble_is_no_image_without_a_release() {
 fn redirects_and_mirrors_give_ranges_too() {
     let storage = Registry::with_hello(with("hello.raw", SQUASHFS));
     let registry = Registry::with_hello(with("hello.raw", SQUASHFS));
-    registry.fault(
-        "/blobs/",
-        Fault::Redirect(format!("http://{}", storage.address)),
-    );
+    registry.fault("/blobs/", Fault::Redirect(storage.origin()));
     let service = Service::of(&registry);
     assert_eq!(said(&service, MANIFEST), Ok(hello()));
     assert_ne!(ranges(&storage), NONE);

@@ -13,8 +13,7 @@ use crate::service::{ANEW, Folder, Service, X86, eventually, later};
 
 #[test]
 fn a_listing_names_every_version_of_a_registry() {
-    let (hello, listing) = versions(12);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(12);
     let service = Service::of(&registry);
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!((response.status, response.text()), (200, listing.as_str()));
@@ -235,8 +234,7 @@ fn another_manifest_than_an_index_names_is_a_bad_tag() {
 
 #[test]
 fn things_in_a_tag_list_that_are_no_tags_are_dropped() {
-    let (hello, listing) = versions(1);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(1);
     let sha512 = "0f".repeat(64);
     let tags = format!(
         r#"{{"name": 7, "child": [], "tags": [null, "-ot-beta", "sha512:{sha512}", "", 5, {{}}, "../v0", "v0", "v0"]}}"#
@@ -274,8 +272,7 @@ fn a_repository_without_versions_is_a_listing_that_is_best_before_tomorrow() {
 
 #[test]
 fn tags_are_resolved_in_parallel_over_connections_that_are_kept() {
-    let (hello, listing) = versions(40);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(40);
     registry.fault("/v2/", Fault::Delay(Duration::from_millis(20)));
     let service = Service::start(registry.settings() + "parallel = 4\n");
     assert_eq!(service.listing(), listing);
@@ -290,8 +287,7 @@ fn tags_are_resolved_in_parallel_over_connections_that_are_kept() {
 
 #[test]
 fn a_listing_is_asked_for_once_within_its_time() {
-    let (hello, listing) = versions(5);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(5);
     let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
     assert_eq!(service.listing(), listing);
     let first = registry.take_requests();
@@ -365,8 +361,7 @@ fn a_file_is_delivered_without_a_listing_before_it() {
 
 #[test]
 fn a_registry_that_comes_back_is_listed_again() {
-    let (hello, listing) = versions(1);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(1);
     registry.fault("/tags/list", Fault::Status(404));
     let service = Service::start(registry.settings() + ANEW);
     assert_eq!(service.get("/hello/SHA256SUMS").status, 404);

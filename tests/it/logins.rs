@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::content::{Repository, versions};
 use crate::registry::{
-    Fault, Guard, LOGIN, Registry, asked_once_then_as, basic, count, guarded, logins_seen,
+    Guard, LOGIN, Registry, asked_once_then_as, basic, count, guarded, logins_seen,
     requests_of_a_listing,
 };
 use crate::service::{ANEW, Folder, Setup, denied, later, refused_with, with_login};
@@ -90,7 +90,7 @@ fn row_c3_a_password_for_one_path_is_not_sent_for_another() {
         registry.put(name, Repository::default());
     }
     let guard = Guard::basic(&["owner:own", "all:rest"]);
-    registry.fault("/v2/", Fault::Guard(guard));
+    registry.guard(guard);
     let host = registry.address;
     let service = Setup::of(&registry)
         .logins(&[

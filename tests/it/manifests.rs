@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use crate::content::{OCI_INDEX, OCI_MANIFEST, Repository, empty_listing, line, versions};
-use crate::registry::{Fault, IS_IT_SIGNED, Registry, count, digest_header};
+use crate::content::{
+    OCI_INDEX, OCI_MANIFEST, OCI_TAR, Repository, digest, empty_listing, line, versions,
+};
+use crate::registry::{Fault, IS_IT_SIGNED, Registry, TAGS, count};
 use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// A registry that offers `hello-v0.raw` beside the tag `v1`, which a test spoils.
@@ -66,22 +68,15 @@ fn rows_m1_and_m10_every_request_names_all_four_types_and_wants_the_bytes_as_the
 fn row_m2_schema_1_is_refused_by_name() {
     let (registry, service) = with_two();
     let schema1 = json!({"schemaVersion": 1, "name": "hello", "tag": "v1", "fsLayers": []});
-    registry.fault(
-        "/manifests/v1",
-        Fault::Body(schema1.to_string().into_bytes()),
-    );
-    let media_type = "application/vnd.docker.distribution.manifest.v1+prettyjws".to_owned();
-    registry.fault(
-        "/manifests/v1",
-        Fault::Header("Content-Type", Some(media_type)),
-    );
-    registry.fault(
-        "/manifests/v1",
-        Fault::Header(
-            "Docker-Content-Digest",
-            digest_header(schema1.to_string().as_bytes()),
-        ),
-    );
+    let schema1 = schema1.to_string().into_bytes();
+    let media_type = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    for fault in [
+        Fault::header("Content-Type", media_type),
+        Fault::header("Docker-Content-Digest", digest(&schema1)),
+        Fault::Body(schema1),
+    ] {
+        registry.fault("/manifests/v1", fault);
+    }
     assert_eq!(service.listing(), without_v1());
     assert_eq!(
         left_out(&service),
@@ -102,7 +97,7 @@ fn rows_m3_and_m7_what_is_not_what_its_digest_says_is_left_out() {
     let named = versions(3).0.tags["v2"].clone();
     registry.fault(
         "HEAD /v2/hello/manifests/v1",
-        Fault::Header("Docker-Content-Digest", Some(named.clone())),
+        Fault::header("Docker-Content-Digest", named.clone()),
     );
     registry.change(|hello| {
         let substitute = crate::content::Manifest {
@@ -113,13 +108,13 @@ fn rows_m3_and_m7_what_is_not_what_its_digest_says_is_left_out() {
     });
     later();
     assert_eq!(service.listing(), without_v1());
-    let found = digest_header(&child).unwrap();
     assert_eq!(
         left_out(&service),
         format!(
             "hello: tag v1 left out: manifest {named} at {} has the wrong bytes: \
-             expected {named}, found {found}",
-            registry.address
+             expected {named}, found {}",
+            registry.address,
+            digest(&child)
         )
     );
 }
@@ -127,21 +122,18 @@ fn rows_m3_and_m7_what_is_not_what_its_digest_says_is_left_out() {
 #[test]
 fn row_m4_a_manifest_that_is_two_things_at_once_is_left_out() {
     let both = json!({"schemaVersion": 2, "manifests": [], "layers": []}).to_string();
-    let index = || Some(OCI_INDEX.to_owned());
-    for (faults, reason) in [
+    for (fault, reason) in [
         (
-            vec![Fault::Body(both.into_bytes())],
+            Fault::Body(both.into_bytes()),
             "it has both 'manifests' and 'layers'",
         ),
         (
-            vec![Fault::Header("Content-Type", index())],
+            Fault::header("Content-Type", OCI_INDEX),
             "its type, its mediaType and its content disagree whether it is an index",
         ),
     ] {
         let (registry, service) = with_two();
-        for fault in faults {
-            registry.fault("/manifests/v1", fault);
-        }
+        registry.fault("/manifests/v1", fault);
         assert_eq!(service.listing(), without_v1());
         assert_eq!(
             left_out(&service),
@@ -153,9 +145,7 @@ fn row_m4_a_manifest_that_is_two_things_at_once_is_left_out() {
 #[test]
 fn row_m5_a_media_type_is_optional() {
     let mut hello = Repository::default();
-    let layer = hello.blob("application/vnd.oci.image.layer.v1.tar", b"image");
-    let mut layer = layer.clone();
-    layer["annotations"] = json!({"org.opencontainers.image.title": "hello.raw"});
+    let layer = hello.file(OCI_TAR, "hello.raw", b"image");
     let config = hello.blob("application/vnd.oci.empty.v1+json", b"{}");
     let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
     hello.tag("v1", manifest.to_string().as_bytes());
@@ -171,65 +161,37 @@ fn row_m5_a_media_type_is_optional() {
 
 #[test]
 fn rows_m4_m6_m7_and_m8_a_manifest_is_read_whatever_its_headers_say() {
-    let wrong = || digest_header(b"something else");
-    let ways: Vec<(&str, Vec<(&'static str, Fault)>)> = vec![
-        ("no HEAD", vec![("HEAD ", Fault::Status(405))]),
-        (
-            "no digest",
-            vec![("/manifests/", Fault::Header("Docker-Content-Digest", None))],
-        ),
+    let without = |name| Fault::Header(name, None);
+    let with_digest = |digest: &str| Fault::header("Docker-Content-Digest", digest);
+    let with_type = |media_type: &str| Fault::header("Content-Type", media_type);
+    for (why, pattern, fault) in [
+        ("no HEAD", "HEAD ", Fault::Status(405)),
+        ("no digest", "/manifests/", without("Docker-Content-Digest")),
         (
             "a digest of another kind",
-            vec![(
-                "/manifests/v",
-                Fault::Header(
-                    "Docker-Content-Digest",
-                    Some(format!("sha512:{}", "0f".repeat(64))),
-                ),
-            )],
+            "/manifests/v",
+            with_digest(&format!("sha512:{}", "0f".repeat(64))),
         ),
         (
             "a wrong digest with the body",
-            vec![(
-                "GET /v2/hello/manifests/",
-                Fault::Header("Docker-Content-Digest", wrong()),
-            )],
+            "GET /v2/hello/manifests/",
+            with_digest(&digest(b"something else")),
         ),
-        (
-            "no type",
-            vec![("/manifests/", Fault::Header("Content-Type", None))],
-        ),
+        ("no type", "/manifests/", without("Content-Type")),
         (
             "a type with parameters",
-            vec![(
-                "/manifests/",
-                Fault::Header(
-                    "Content-Type",
-                    Some(format!("{OCI_MANIFEST}; charset=utf-8")),
-                ),
-            )],
+            "/manifests/",
+            with_type(&format!("{OCI_MANIFEST}; charset=utf-8")),
         ),
         (
             "a type of no meaning",
-            vec![(
-                "/manifests/",
-                Fault::Header("Content-Type", Some("text/plain".to_owned())),
-            )],
+            "/manifests/",
+            with_type("text/plain"),
         ),
-        (
-            "another type",
-            vec![(
-                "/",
-                Fault::Header("Content-Type", Some("application/octet-stream".to_owned())),
-            )],
-        ),
-    ];
-    for (why, faults) in ways {
-        let (hello, listing) = versions(2);
-        let registry = Registry::with_hello(hello);
-        for (pattern, fault) in faults {
-            registry.fault(pattern, fault);
-        }
+        ("another type", "/", with_type("application/octet-stream")),
+    ] {
+        let (registry, listing) = Registry::with_versions(2);
+        registry.fault(pattern, fault);
         // Without a cache, then with one that is cold, then with one that is warm.
         let cache = Folder::new();
         let setup = || Setup::of(&registry);
@@ -244,26 +206,22 @@ fn rows_m4_m6_m7_and_m8_a_manifest_is_read_whatever_its_headers_say() {
 #[test]
 fn row_m7_a_wrong_digest_in_a_head_never_makes_a_wrong_line() {
     let (hello, listing) = versions(3);
-    let of_another = hello.manifests[&hello.tags["v0"]].bytes.clone();
+    let of_another = hello.tags["v0"].clone();
     let registry = Registry::with_hello(hello);
     let cache = Folder::new();
     let start = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(start().listing(), listing);
     let without = listing.replace(&line(b"image 1", "hello-v1.raw"), "");
-    let wrong = digest_header(b"nothing that is there");
-    registry.fault(
-        "HEAD /v2/hello/manifests/v1",
-        Fault::Header("Docker-Content-Digest", wrong),
-    );
+    let is_said_to_be = |digest: String| {
+        let lie = Fault::header("Docker-Content-Digest", digest);
+        registry.fault("HEAD /v2/hello/manifests/v1", lie);
+    };
+    is_said_to_be(digest(b"nothing that is there"));
     let found = start().listing();
     assert!([&listing, &without].contains(&&found), "{found}");
     // Who lies consistently is believed: the digest is all that tells a tag's manifest.
     registry.behave();
-    let other = digest_header(&of_another);
-    registry.fault(
-        "HEAD /v2/hello/manifests/v1",
-        Fault::Header("Docker-Content-Digest", other),
-    );
+    is_said_to_be(of_another);
     assert_eq!(
         start().listing(),
         listing.replace(
@@ -307,7 +265,7 @@ fn row_m9_what_is_known_is_asked_for_by_head_and_what_is_new_by_its_digest() {
             IS_IT_SIGNED,
             "GET /v2/hello/manifests/v0",
             "GET /v2/hello/manifests/v1",
-            "GET /v2/hello/tags/list?n=1000",
+            TAGS,
         ],
         "one for each that is new"
     );
@@ -320,7 +278,7 @@ fn row_m9_what_is_known_is_asked_for_by_head_and_what_is_new_by_its_digest() {
         registry.take_requests(),
         [
             format!("GET /v2/hello/manifests/{}", now.tags["v1"]),
-            "GET /v2/hello/tags/list?n=1000".to_owned(),
+            TAGS.to_owned(),
             "HEAD /v2/hello/manifests/v0".to_owned(),
             "HEAD /v2/hello/manifests/v1".to_owned(),
         ]
@@ -334,7 +292,7 @@ fn row_m10_what_was_compressed_on_the_way_is_refused_and_not_hashed() {
         registry.behave();
         registry.fault(
             "GET /v2/hello/manifests/v1",
-            Fault::Header("Content-Encoding", Some(encoding.to_owned())),
+            Fault::header("Content-Encoding", encoding),
         );
         let fresh = Service::of(&registry);
         assert_eq!(fresh.listing(), without_v1(), "{encoding}");
@@ -349,10 +307,7 @@ fn row_m10_what_was_compressed_on_the_way_is_refused_and_not_hashed() {
         );
     }
     registry.behave();
-    registry.fault(
-        "GET ",
-        Fault::Header("Content-Encoding", Some("identity".to_owned())),
-    );
+    registry.fault("GET ", Fault::header("Content-Encoding", "identity"));
     assert_eq!(service.listing(), versions(2).1);
 }
 
@@ -360,7 +315,7 @@ fn row_m10_what_was_compressed_on_the_way_is_refused_and_not_hashed() {
 fn row_m10_a_listing_and_a_blob_that_were_compressed_are_bad_gateways() {
     let (registry, service) = with_two();
     service.listing();
-    let gzip = || Fault::Header("Content-Encoding", Some("gzip".to_owned()));
+    let gzip = || Fault::header("Content-Encoding", "gzip");
     registry.fault("/blobs/", gzip());
     assert_eq!(service.get("/hello/hello-v0.raw").status, 502);
     registry.fault("/tags/list", gzip());
@@ -372,20 +327,10 @@ fn row_m10_a_listing_and_a_blob_that_were_compressed_are_bad_gateways() {
 fn row_m12_a_manifest_may_have_megabytes_but_not_any_number() {
     for (megabytes, is_listed) in [(4, true), (9, false)] {
         let (mut hello, listing) = versions(1);
-        let descriptor = hello.blob("application/vnd.oci.image.layer.v1.tar", b"big");
-        let mut layer = descriptor.clone();
-        layer["annotations"] = json!({
-            "org.opencontainers.image.title": "hello.raw",
-            "padding": "x".repeat(megabytes << 20),
-        });
-        let config = hello.blob("application/vnd.oci.empty.v1+json", b"{}");
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": config,
-            "layers": [layer],
-        });
-        hello.tag("v1", manifest.to_string().as_bytes());
+        let mut layer = hello.file(OCI_TAR, "hello.raw", b"big");
+        layer["annotations"]["padding"] = json!("x".repeat(megabytes << 20));
+        let artifact = hello.artifact(&[layer], json!({}));
+        hello.point("v1", &artifact);
         let registry = Registry::with_hello(hello);
         let service = Service::of(&registry);
         let expected = if is_listed {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::content::{Repository, digest, line, noise, versions};
 use crate::registry::{
-    Fault, Guard, IS_IT_SIGNED, Registry, basic, count, logins_seen, one_image, with_tls,
+    Fault, Guard, IS_IT_SIGNED, Registry, TAGS, basic, count, logins_seen, one_image, with_tls,
 };
 use crate::service::{ANEW, Folder, PROGRAM, Setup, command_on, later, output};
 use crate::tls::Authority;
@@ -142,7 +142,7 @@ fn row_x1_the_longest_prefix_decides_where_a_repository_is() {
     );
     let service = Setup::of(&registry).registries(&conf).start();
     for (name, place, list) in [
-        ("hello", &other, "GET /v2/hello/tags/list?n=1000"),
+        ("hello", &other, TAGS),
         (
             "acme/app",
             &elsewhere,
@@ -309,13 +309,13 @@ fn row_x5_only_mirrors_are_told_what_they_are_asked_for() {
 fn row_x5_each_place_gets_its_own_login_and_no_other() {
     let ([registry, open, closed], listing) = copies(1);
     let tokens = TokenServer::for_login("up:stream");
-    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    registry.guard(tokens.guard());
     let conf = table(
         registry.address,
         &[(place(&open), ""), (place(&closed), "")],
     );
     open.fault("/blobs/", Fault::Status(404));
-    closed.fault("/v2/", Fault::Guard(Guard::basic(&["mir:ror"])));
+    closed.guard(Guard::basic(&["mir:ror"]));
     let service = Setup::of(&registry)
         .registries(&conf)
         .logins(&[
@@ -344,7 +344,7 @@ fn row_x5_each_place_gets_its_own_login_and_no_other() {
 #[test]
 fn row_x5_a_mirror_that_asks_for_a_login_that_is_not_there_is_left() {
     let ([registry, mirror], _) = copies(1);
-    mirror.fault("/v2/", Fault::Guard(Guard::basic(&["mir:ror"])));
+    mirror.guard(Guard::basic(&["mir:ror"]));
     let conf = table(registry.address, &[(place(&mirror), "")]);
     let service = Setup::of(&registry)
         .registries(&conf)

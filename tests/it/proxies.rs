@@ -186,7 +186,7 @@ fn row_a3_a_login_is_not_sent_over_plain_http_to_a_registry_elsewhere() {
     let token = tokens.guard();
     for guard in [Guard::basic(&["alice:s3cret"]), token] {
         let registry = Registry::with_hello(versions(1).0);
-        registry.fault("/v2/", Fault::Guard(guard));
+        registry.guard(guard);
         let proxy = Proxy::to(&registry);
         let service = Setup::new("registry = \"registry.invalid\"\n")
             .registries(INSECURE)
@@ -291,7 +291,7 @@ fn row_a17_a_registry_elsewhere_cannot_name_a_token_server_on_this_machine() {
     let tokens = TokenServer::start();
     for is_trusted in [false, true] {
         let registry = Registry::with_hello(versions(1).0);
-        registry.fault("/v2/", Fault::Guard(tokens.guard()));
+        registry.guard(tokens.guard());
         let proxy = Proxy::to(&registry);
         let trusted = if is_trusted {
             format!("\"{}\"", tokens.address)

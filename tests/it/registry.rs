@@ -24,11 +24,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use crate::content::{Repository, sha256, versions};
+use crate::content::{Repository, versions};
 use crate::tls::Authority;
 
 /// The first request for a listing of a repository that is not known yet, here `hello`.
 pub const IS_IT_SIGNED: &str = "GET /v2/hello/manifests/SHA256SUMS";
+
+/// The first request for its tags.
+pub const TAGS: &str = "GET /v2/hello/tags/list?n=1000";
 
 /// A login, as everybody who has one here writes it.
 pub const LOGIN: &str = "alice:s3cret";
@@ -100,6 +103,11 @@ impl Bucket {
 }
 
 impl Fault {
+    /// A header is replaced with this value.
+    pub fn header(name: &'static str, value: impl Into<String>) -> Self {
+        Fault::Header(name, Some(value.into()))
+    }
+
     pub fn bucket(rate: f64, size: f64) -> Self {
         Fault::Bucket(Arc::new(Mutex::new(Bucket {
             rate,
@@ -229,13 +237,14 @@ impl Registry {
     /// A registry with one repository, `hello`.
     pub fn with_hello(hello: Repository) -> Self {
         let registry = Registry::start();
+        registry.put("hello", hello);
         registry
-            .state
-            .repositories
-            .lock()
-            .unwrap()
-            .insert("hello".to_owned(), hello);
-        registry
+    }
+
+    /// A registry with so many [`versions`] of `hello`, and their listing.
+    pub fn with_versions(count: usize) -> (Self, String) {
+        let (hello, listing) = versions(count);
+        (Registry::with_hello(hello), listing)
     }
 
     pub fn put(&self, name: &str, repository: Repository) {
@@ -244,6 +253,11 @@ impl Registry {
             .lock()
             .unwrap()
             .insert(name.to_owned(), repository);
+    }
+
+    /// Where it is, as a URL begins.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The settings with which a service asks it.
@@ -278,6 +292,11 @@ impl Registry {
         });
     }
 
+    /// Lets in nobody for anything but whom this guard lets in.
+    pub fn guard(&self, guard: Guard) {
+        self.fault("/v2/", Fault::Guard(guard));
+    }
+
     pub fn behave(&self) {
         self.state.rules.lock().unwrap().clear();
     }
@@ -310,6 +329,7 @@ impl Registry {
     }
 }
 
+/// A registry with one version, `hello-v1.raw`.
 pub fn one_image(image: &[u8]) -> Registry {
     let mut hello = Repository::default();
     hello.oras_push("v1", "hello.raw", image);
@@ -319,10 +339,11 @@ pub fn one_image(image: &[u8]) -> Registry {
 /// A registry with one version behind a guard.
 pub fn guarded(guard: Guard) -> Registry {
     let registry = Registry::with_hello(versions(1).0);
-    registry.fault("/v2/", Fault::Guard(guard));
+    registry.guard(guard);
     registry
 }
 
+/// A registry with one version and TLS.
 pub fn with_tls(authority: &Authority) -> Registry {
     let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["127.0.0.1"])));
     registry.put("hello", versions(1).0);
@@ -337,13 +358,9 @@ pub fn logins_seen(registry: &Registry) -> Vec<String> {
 
 /// Every request that a listing of `versions(1)` takes from a registry that asks for no login.
 pub fn requests_of_a_listing() -> Vec<String> {
-    [
-        IS_IT_SIGNED,
-        "GET /v2/hello/tags/list?n=1000",
-        "GET /v2/hello/manifests/v0",
-    ]
-    .map(str::to_owned)
-    .into()
+    [IS_IT_SIGNED, TAGS, "GET /v2/hello/manifests/v0"]
+        .map(str::to_owned)
+        .into()
 }
 
 /// One refusal, and then everything by this login.
@@ -817,9 +834,4 @@ fn is_closed_within(socket: &TcpStream, time: Duration) -> bool {
     let mut ends = [PollFd::new(socket, PollFlags::RDHUP)];
     let time = Timespec::try_from(time).unwrap();
     poll(&mut ends, Some(&time)).is_ok_and(|count| count > 0)
-}
-
-/// The digest of these bytes, as the header spells it; for the tests that lie about it.
-pub fn digest_header(bytes: &[u8]) -> Option<String> {
-    Some(format!("sha256:{}", sha256(bytes)))
 }

@@ -110,7 +110,7 @@ fn no_secret_is_in_the_log_of_a_whole_run() {
             let tls = with_tls.then(|| authority.server(&["127.0.0.1"]));
             let registry = Registry::on("127.0.0.1:0", tls);
             registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
-            registry.fault("/v2/", Fault::Guard(guard.clone()));
+            registry.guard(guard.clone());
             if !with_tls {
                 let url = format!("http://{}/blobs/?sig={SIGNATURE}&path=", store.address);
                 registry.fault("/blobs/", Fault::Redirect(url));
@@ -137,10 +137,7 @@ fn no_secret_is_in_the_log_of_a_whole_run() {
             }
             later();
             service.listing();
-            registry.fault(
-                "/v2/",
-                Fault::Guard(Guard::new(|_| false).challenge("Basic")),
-            );
+            registry.guard(Guard::new(|_| false).challenge("Basic"));
             later();
             assert_eq!(service.get("/hello/SHA256SUMS").status, 403);
             logs.push(service.log.clone());
@@ -167,7 +164,7 @@ fn no_secret_is_in_the_log_of_a_run_that_fails() {
         Some(RAW.to_owned()),
     ] {
         let registry = Registry::with_hello(versions(1).0);
-        registry.fault("/v2/", Fault::Guard(tokens.guard()));
+        registry.guard(tokens.guard());
         tokens.set(|rules| rules.anonymous = body.is_some());
         tokens.set(|rules| rules.login = Some(if body.is_some() { LOGIN } else { "a:b" }));
         tokens.set(|rules| rules.body = body.clone());

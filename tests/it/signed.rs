@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::content::{OCI_TAR, Repository, digest, line, sha256, sign, versions};
-use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, count};
+use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, TAGS, count};
 use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// The names that the two systemds ask for.
@@ -15,9 +15,6 @@ const SIGNATURES: [&str; 4] = [
     "SHA256SUMS.gpg",
     "SHA256SUMS.asc",
 ];
-
-/// The request for the tags.
-const TAGS: &str = "GET /v2/hello/tags/list?n=1000";
 
 /// A repository with a signed list of two names, of which one is in no manifest.
 fn signed() -> (Repository, String) {
@@ -181,8 +178,7 @@ fn what_a_signed_list_does_not_name_is_not_offered() {
 
 #[test]
 fn an_unsigned_repository_costs_one_request_more_once() {
-    let (hello, listing) = versions(5);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(5);
     let cache = Folder::new();
     let requests_of_a_run = || {
         let service = Setup::of(&registry).cache(&cache).start();
@@ -217,8 +213,7 @@ fn however_a_registry_says_that_there_is_no_signed_list_the_tags_are_listed() {
         (Fault::Status(410), "gone"),
         (Fault::Body(b"<html>".to_vec()), "a page"),
     ] {
-        let (hello, listing) = versions(2);
-        let registry = Registry::with_hello(hello);
+        let (registry, listing) = Registry::with_versions(2);
         registry.fault(IS_IT_SIGNED, Fault::Status(200));
         registry.fault(IS_IT_SIGNED, fault);
         let service = Service::of(&registry);
@@ -325,8 +320,7 @@ fn a_signature_that_is_asked_for_first_is_of_the_list_that_comes_after() {
 
 #[test]
 fn a_repository_that_is_signed_for_the_first_time_is_so_with_its_next_listing() {
-    let (hello, listing) = versions(2);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(2);
     let service = Service::start(registry.settings() + ANEW);
     assert_eq!(service.listing(), listing);
     assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 404);
@@ -339,8 +333,7 @@ fn a_repository_that_is_signed_for_the_first_time_is_so_with_its_next_listing() 
 
 #[test]
 fn a_repository_that_is_known_as_unsigned_is_signed_with_its_next_listing() {
-    let (hello, listing) = versions(2);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(2);
     let cache = Folder::new();
     let start = || Setup::of(&registry).cache(&cache).start();
     assert_eq!(start().listing(), listing);

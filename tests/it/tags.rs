@@ -5,12 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::content::{Repository, empty_listing, line, versions};
-use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, count};
+use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, TAGS, count};
 use crate::service::{ANEW, Service, later};
 use crate::tokens::TokenServer;
-
-/// The first request for tags.
-const FIRST: &str = "GET /v2/hello/tags/list?n=1000";
 
 #[test]
 fn row_t1_pages_are_followed_however_the_link_is_spelled() {
@@ -19,13 +16,12 @@ fn row_t1_pages_are_followed_however_the_link_is_spelled() {
         (Link::Absolute, "GET /v2/hello/tags/list?last=v1&n=2"),
         (Link::Cursor, "GET /v2/hello/tags/list?mark=2"),
     ] {
-        let (hello, listing) = versions(7);
-        let registry = Registry::with_hello(hello);
+        let (registry, listing) = Registry::with_versions(7);
         registry.fault("/tags/list", Fault::Pages(2, link.clone()));
         let service = Service::of(&registry);
         assert_eq!(service.listing(), listing, "{link:?}");
         let requests = registry.take_requests();
-        assert_eq!(count(&requests, FIRST), 1, "{link:?}");
+        assert_eq!(count(&requests, TAGS), 1, "{link:?}");
         assert_eq!(count(&requests, second), 1, "{link:?}");
         assert_eq!(count(&requests, "/tags/list"), 4, "{link:?}");
     }
@@ -35,10 +31,9 @@ fn row_t1_pages_are_followed_however_the_link_is_spelled() {
 fn row_t2_a_link_to_another_host_is_followed_at_the_same_one() {
     let stranger = Registry::on("127.0.0.2:0", None);
     stranger.put("hello", versions(7).0);
-    let (hello, listing) = versions(7);
-    let registry = Registry::with_hello(hello);
-    let origin = format!("http://{}", stranger.address);
-    registry.fault("/tags/list", Fault::Pages(2, Link::Foreign(origin)));
+    let (registry, listing) = Registry::with_versions(7);
+    let link = Link::Foreign(stranger.origin());
+    registry.fault("/tags/list", Fault::Pages(2, link));
     let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     assert_eq!(stranger.take_requests(), [""; 0]);
@@ -54,10 +49,9 @@ fn row_t3_links_are_read_in_any_spelling() {
         format!("</elsewhere>; rel=\"prev\", <{next}>; rel=\"next\""),
         format!("<{next}>; rel=\"last next\""),
     ] {
-        let (hello, listing) = versions(4);
-        let registry = Registry::with_hello(hello);
+        let (registry, listing) = Registry::with_versions(4);
         registry.fault("/tags/list", Fault::Pages(2, Link::Relative));
-        registry.fault("n=1000$", Fault::Header("Link", Some(header.clone())));
+        registry.fault("n=1000$", Fault::header("Link", header.clone()));
         let service = Service::of(&registry);
         assert_eq!(service.listing(), listing, "{header}");
     }
@@ -74,7 +68,7 @@ fn row_t3_what_is_no_link_to_a_next_page_ends_the_list() {
     ] {
         let registry = Registry::with_hello(versions(4).0);
         registry.fault("/tags/list", Fault::Pages(2, Link::Relative));
-        registry.fault("n=1000$", Fault::Header("Link", Some(header.clone())));
+        registry.fault("n=1000$", Fault::header("Link", header.clone()));
         let service = Service::of(&registry);
         assert_eq!(service.listing(), versions(2).1, "{header}");
     }
@@ -83,8 +77,7 @@ fn row_t3_what_is_no_link_to_a_next_page_ends_the_list() {
 /// docker-registry 2.8 does this.
 #[test]
 fn row_t4_a_list_that_ignores_n_and_has_no_order_is_asked_for_once() {
-    let (hello, listing) = versions(4);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(4);
     let body = json!({"name": "hello", "tags": ["v3", "v0", "v2", "v1", "v2"]}).to_string();
     registry.fault("/tags/list", Fault::Body(body.into_bytes()));
     let service = Service::of(&registry);
@@ -105,13 +98,12 @@ fn row_t4_a_page_that_names_itself_as_the_next_ends_the_list() {
 
 #[test]
 fn row_t5_who_refuses_n_is_asked_without() {
-    let (hello, listing) = versions(3);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(3);
     registry.fault("/tags/list?", Fault::Status(400));
     let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let requests = registry.take_requests();
-    assert_eq!(count(&requests, FIRST), 1);
+    assert_eq!(count(&requests, TAGS), 1);
     assert_eq!(count(&requests, "GET /v2/hello/tags/list$"), 1);
     assert_eq!(count(&requests, "/tags/list"), 2);
 }
@@ -119,10 +111,9 @@ fn row_t5_who_refuses_n_is_asked_without() {
 /// A 400 is no sign of an old token where a new one gets the same.
 #[test]
 fn row_t5_who_refuses_n_and_wants_a_login_is_asked_without() {
-    let (hello, listing) = versions(3);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(3);
     let tokens = TokenServer::start();
-    registry.fault("/v2/", Fault::Guard(tokens.guard()));
+    registry.guard(tokens.guard());
     registry.fault("/tags/list?", Fault::Status(400));
     let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
@@ -139,7 +130,7 @@ fn row_t6_a_full_page_without_a_link_is_asked_for_again_without_n() {
         let mut tags = vec![json!(null); entries];
         tags[0] = json!("v1");
         let page = json!({"name": "hello", "tags": tags}).to_string();
-        registry.fault(FIRST, Fault::Body(page.into_bytes()));
+        registry.fault(TAGS, Fault::Body(page.into_bytes()));
         let service = Service::of(&registry);
         let expected = match lists {
             1 => line(b"image 1", "hello-v1.raw"),
@@ -172,8 +163,8 @@ fn rows_t7_t8_and_t10_a_list_keeps_its_tags_and_drops_the_rest() {
     ] {
         let registry = Registry::with_hello(versions(2).0);
         registry.fault("/tags/list", Fault::Body(list.into_bytes()));
-        let text = Some("text/plain; charset=utf-8".to_owned());
-        registry.fault("/tags/list", Fault::Header("Content-Type", text));
+        let text = Fault::header("Content-Type", "text/plain; charset=utf-8");
+        registry.fault("/tags/list", text);
         let service = Service::of(&registry);
         let expected = match kept {
             0 => empty_listing(),
@@ -213,6 +204,6 @@ fn row_t12_tags_of_signatures_and_referrers_are_not_asked_for() {
     let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let requests = registry.take_requests();
-    let expected = [IS_IT_SIGNED, "GET /v2/hello/manifests/v0", FIRST];
+    let expected = [IS_IT_SIGNED, "GET /v2/hello/manifests/v0", TAGS];
     assert_eq!(requests, expected);
 }

@@ -46,8 +46,7 @@ fn a_registry_that_refuses_is_passed_on_as_what_it_is() {
 
 #[test]
 fn a_registry_that_fails_once_is_asked_again() {
-    let (hello, listing) = versions(3);
-    let registry = Registry::with_hello(hello);
+    let (registry, listing) = Registry::with_versions(3);
     registry.fault_times(1, "/tags/list", Fault::Status(500));
     let service = Service::of(&registry);
     let first = service.get("/hello/SHA256SUMS");

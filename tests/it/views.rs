@@ -429,7 +429,7 @@ fn page_with(link: &str, body: &str) -> Fault {
 #[test]
 fn what_is_attached_may_come_in_pages_that_are_all_of_one_origin() {
     let stranger = Registry::on("127.0.0.2:0", None);
-    let elsewhere = format!("http://{}", stranger.address);
+    let elsewhere = stranger.origin();
     for (origin, why) in [("", "relative"), (elsewhere.as_str(), "another origin")] {
         let (hello, pages) = with_pages(3);
         let path = format!("/v2/hello/referrers/{}", hello.tags["v1"]);
