@@ -57,9 +57,7 @@ fn row_b1_a_login_stays_at_its_host_and_port() {
             };
             registry.guard(guard);
             registry.fault("/blobs/", Fault::Redirect(store.origin()));
-            let service = Setup::of(&registry)
-                .logins(&[(&registry.address.to_string(), LOGIN)])
-                .start();
+            let service = Setup::of(&registry).login(registry.address, LOGIN).start();
             assert_whole(&download(&service), &image, place);
             assert_eq!(
                 logins_seen(&store),
@@ -75,9 +73,7 @@ fn row_b1_a_login_goes_along_on_the_same_host() {
     let registry = one_image(&image);
     registry.guard(Guard::basic(&[LOGIN]));
     registry.fault_times(1, "/blobs/", Fault::Redirect(String::new()));
-    let service = Setup::of(&registry)
-        .logins(&[(&registry.address.to_string(), LOGIN)])
-        .start();
+    let service = Setup::of(&registry).login(registry.address, LOGIN).start();
     assert_whole(&download(&service), &image, "");
     let blob = format!("GET /v2/hello/blobs/{} as {}", digest(&image), basic(LOGIN));
     assert_eq!(count(&logins_seen(&registry), &blob), 2);
@@ -91,9 +87,7 @@ fn row_b1_a_login_that_left_home_does_not_come_back() {
     registry.guard(Guard::basic(&[LOGIN]));
     registry.fault_times(1, "/blobs/", Fault::Redirect(store.origin()));
     store.fault("/blobs/", Fault::Redirect(registry.origin()));
-    let service = Setup::of(&registry)
-        .logins(&[(&registry.address.to_string(), LOGIN)])
-        .start();
+    let service = Setup::of(&registry).login(registry.address, LOGIN).start();
     // Back at the registry it is a stranger's request, and refused as one.
     assert_eq!(download(&service).status, 403);
     assert_eq!(count(&logins_seen(&store), "as nobody$"), 1);
@@ -392,8 +386,7 @@ fn row_b14_a_registry_that_stays_busy_is_passed_on_with_its_retry_after() {
     registry.fault("/tags/list", Fault::header("Retry-After", "3600"));
     let service = Service::of(&registry);
     let begin = Instant::now();
-    let response = service.get("/hello/SHA256SUMS");
-    assert_eq!((response.status, response.body.len()), (503, 0));
+    let response = service.no_listing(503);
     let seconds: u64 = response
         .header("retry-after")
         .expect("no Retry-After")
@@ -468,7 +461,7 @@ fn row_b15_a_token_server_that_fails_is_asked_three_times() {
     let registry = one_image(b"image");
     registry.guard(tokens.guard());
     let service = Service::of(&registry);
-    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    service.no_listing(502);
     assert_eq!(tokens.take_asked().len(), 3);
 }
 
@@ -481,7 +474,7 @@ fn row_b15_a_form_is_posted_once() {
     let host = registry.address.to_string();
     let auth = json!({"auths": {host: {"identitytoken": "r3fresh"}}}).to_string();
     let service = Setup::of(&registry).auth(&auth).start();
-    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    service.no_listing(502);
     assert_eq!(tokens.take_asked().len(), 1);
 }
 
@@ -495,12 +488,11 @@ fn row_b16_a_warning_is_logged_once_and_changes_nothing() {
         assert_eq!(service.listing(), listing);
         later();
     }
-    let lines = service.log.trouble();
-    assert_eq!(lines.len(), 1, "{lines:?}");
+    let trouble = service.log.one_trouble();
     assert!(
-        lines[0].contains("this registry closes in May")
-            && lines[0].contains(&registry.address.to_string()),
-        "{lines:?}"
+        trouble.contains("this registry closes in May")
+            && trouble.contains(&registry.address.to_string()),
+        "{trouble:?}"
     );
 }
 

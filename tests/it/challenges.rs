@@ -9,7 +9,7 @@ use crate::registry::{
     Fault, Guard, LOGIN, Registry, asked_once_then_as, basic, count, guarded, logins_seen,
     requests_of_a_listing,
 };
-use crate::service::{ANEW, NO_LOGINS, Service, Setup, denied, later, refused_with, with_login};
+use crate::service::{ANEW, NO_LOGINS, Service, Setup, later};
 use crate::tokens::TokenServer;
 
 /// What is said after the places where a login was looked for.
@@ -39,7 +39,7 @@ fn row_a2_the_answer_to_the_request_itself_says_whether_a_login_is_wanted() {
     registry.fault("/v2/closed/", Fault::Guard(Guard::basic(&[LOGIN])));
     let challenge = Fault::header("WWW-Authenticate", "Basic realm=\"x\"");
     registry.fault("/v2/hello/", challenge);
-    let service = with_login(&registry, LOGIN);
+    let service = Service::with_login(&registry, LOGIN);
     assert_eq!(service.listing(), versions(1).1);
     let open: Vec<_> = requests_of_a_listing()
         .iter()
@@ -56,7 +56,7 @@ fn row_a2_the_answer_to_the_request_itself_says_whether_a_login_is_wanted() {
 #[test]
 fn row_a3_basic_with_the_right_password() {
     let registry = guarded(Guard::basic(&[LOGIN]));
-    let service = with_login(&registry, LOGIN);
+    let service = Service::with_login(&registry, LOGIN);
     assert_eq!(service.listing(), versions(1).1);
     assert_eq!(logins_seen(&registry), asked_once_then_as(&basic(LOGIN)));
 }
@@ -64,17 +64,16 @@ fn row_a3_basic_with_the_right_password() {
 #[test]
 fn row_a3_basic_with_the_wrong_password() {
     let registry = guarded(Guard::basic(&[LOGIN]));
-    let service = with_login(&registry, "alice:wrong");
-    denied(&service);
+    let service = Service::with_login(&registry, "alice:wrong");
     let address = registry.address;
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
+        service.why_no_listing(403),
+        format!(
             "registry {address}/hello refuses the login from {}, key \"{address}\" \
              (status 401, UNAUTHORIZED, as the test wants it); \
              is the password right, has it expired, may it read this?",
             service.auth_file()
-        ))
+        )
     );
     let first = &requests_of_a_listing()[0];
     assert_eq!(
@@ -91,9 +90,9 @@ fn row_a3_basic_with_the_wrong_password() {
 #[test]
 fn row_a3_a_wrong_password_is_sent_once_for_each_listing() {
     let registry = guarded(Guard::basic(&[LOGIN]));
-    let service = with_login(&registry, "alice:wrong");
+    let service = Service::with_login(&registry, "alice:wrong");
     for listing in 1..=3 {
-        denied(&service);
+        service.no_listing(403);
         let sent = count(&logins_seen(&registry), &basic("alice:wrong"));
         assert_eq!(sent, 1, "listing {listing}");
     }
@@ -103,13 +102,12 @@ fn row_a3_a_wrong_password_is_sent_once_for_each_listing() {
 fn row_a3_basic_without_a_password() {
     let registry = guarded(Guard::basic(&[LOGIN]));
     let service = Service::of(&registry);
-    denied(&service);
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
+        service.why_no_listing(403),
+        format!(
             "registry wants a login for {}/hello; there is none for it in {NO_LOGINS}{MAKE_ONE}",
             registry.address
-        ))
+        )
     );
 }
 
@@ -129,7 +127,7 @@ fn row_a4_of_several_challenges_in_any_order_bearer_is_met() {
             .iter()
             .fold(tokens.quiet_guard(), |guard, one| guard.challenge(*one));
         let registry = guarded(guard);
-        let service = with_login(&registry, LOGIN);
+        let service = Service::with_login(&registry, LOGIN);
         assert_eq!(service.listing(), versions(1).1, "{challenges:?}");
         let basics = logins_seen(&registry);
         assert!(
@@ -146,16 +144,15 @@ fn row_a4_of_challenges_that_nobody_speaks_none_is_met() {
         .iter()
         .fold(Guard::new(|_| false), |guard, one| guard.challenge(*one));
     let registry = guarded(guard);
-    let service = with_login(&registry, LOGIN);
-    denied(&service);
+    let service = Service::with_login(&registry, LOGIN);
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
+        service.why_no_listing(403),
+        format!(
             "registry wants a login for {}/hello, it names no way to log in that we speak; \
              there is none for it in {}{MAKE_ONE}",
             registry.address,
             service.auth_file()
-        ))
+        )
     );
 }
 
@@ -170,7 +167,7 @@ fn row_a5_a_token_too_narrow_is_dropped_when_basic_is_asked_for() {
     let narrow = tokens.quiet_guard().challenge("Basic realm=\"harbor\"");
     registry.guard(narrow);
     let service = Setup::new(registry.settings() + ANEW)
-        .logins(&[(&registry.address.to_string(), LOGIN)])
+        .login(registry.address, LOGIN)
         .start();
     assert_eq!(service.listing(), versions(1).1);
     tokens.revoke();
@@ -306,17 +303,16 @@ fn row_a10_a_second_refusal_is_final() {
     let tokens = TokenServer::start();
     let registry = guarded(Guard::new(|_| false).challenge(tokens.challenge()));
     let service = Service::of(&registry);
-    denied(&service);
-    assert_eq!(tokens.take_asked().len(), 1);
-    assert_eq!(registry.take_requests().len(), 2);
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
+        service.why_no_listing(403),
+        format!(
             "registry wants a login for {}/hello, UNAUTHORIZED, as the test wants it; \
              there is none for it in {NO_LOGINS}{MAKE_ONE}",
             registry.address
-        ))
+        )
     );
+    assert_eq!(tokens.take_asked().len(), 1);
+    assert_eq!(registry.take_requests().len(), 2);
 }
 
 #[test]
@@ -325,7 +321,7 @@ fn row_a11_a_token_server_that_knows_only_post_gets_a_post() {
         let tokens = TokenServer::for_login(LOGIN);
         tokens.set(|rules| rules.get = Some(status));
         let registry = guarded(tokens.guard());
-        let service = with_login(&registry, LOGIN);
+        let service = Service::with_login(&registry, LOGIN);
         assert_eq!(service.listing(), versions(1).1, "{status}");
         let get = format!(
             "GET scope=repository:hello:pull service=registry {}",
@@ -343,7 +339,7 @@ fn row_a11_a_token_server_that_knows_no_post_gets_none_for_a_password() {
         let tokens = TokenServer::for_login(LOGIN);
         tokens.set(|rules| rules.post = Some(status));
         let registry = guarded(tokens.guard());
-        let service = with_login(&registry, LOGIN);
+        let service = Service::with_login(&registry, LOGIN);
         assert_eq!(service.listing(), versions(1).1, "{status}");
         assert_eq!(tokens.take_asked().len(), 1, "{status}");
     }
@@ -376,7 +372,7 @@ fn row_a12_an_identity_token_is_exchanged_and_not_sent_to_the_registry() {
 fn row_a13_a_personal_access_token_is_exchanged() {
     let tokens = TokenServer::for_login(LOGIN);
     let registry = guarded(tokens.guard());
-    let service = with_login(&registry, LOGIN);
+    let service = Service::with_login(&registry, LOGIN);
     assert_eq!(service.listing(), versions(1).1);
     let asked = format!(
         "GET scope=repository:hello:pull service=registry {}",
@@ -410,14 +406,13 @@ fn row_a14_a_token_server_that_gives_strangers_none_is_named_and_left() {
         tokens.set(|rules| rules.refusal = status);
         let registry = guarded(tokens.guard());
         let service = Service::of(&registry);
-        denied(&service);
         assert_eq!(
-            service.log.trouble(),
-            refused_with(&format!(
+            service.why_no_listing(403),
+            format!(
                 "registry wants a login for {}/hello, its token server gives strangers none \
                  (status {status}); there is none for it in {NO_LOGINS}{MAKE_ONE}",
                 registry.address
-            ))
+            )
         );
         assert_eq!(tokens.take_asked().len(), 1, "it was asked again");
     }
@@ -429,17 +424,16 @@ fn row_a14_a_token_server_that_refuses_a_password_is_named_and_left() {
         let tokens = TokenServer::for_login(LOGIN);
         tokens.set(|rules| rules.refusal = status);
         let registry = guarded(tokens.guard());
-        let service = with_login(&registry, "alice:wrong");
-        denied(&service);
+        let service = Service::with_login(&registry, "alice:wrong");
         let address = registry.address;
         assert_eq!(
-            service.log.trouble(),
-            refused_with(&format!(
+            service.why_no_listing(403),
+            format!(
                 "registry {address}/hello refuses the login from {}, key \"{address}\" \
                  (status {status}, DENIED, requested access is denied); \
                  is the password right, has it expired, may it read this?",
                 service.auth_file()
-            ))
+            )
         );
         assert_eq!(tokens.take_asked().len(), 1, "it was asked again");
     }
@@ -465,7 +459,7 @@ fn row_a15_an_old_token_that_earns_a_400_is_renewed_once() {
     registry.take_requests();
     registry.fault("/v2/", Fault::Status(400));
     later();
-    assert_eq!(service.get("/hello/SHA256SUMS").status, 502);
+    service.no_listing(502);
     assert!(tokens.take_asked().len() <= 3);
     assert!(registry.take_requests().len() <= 9);
 }
@@ -494,8 +488,7 @@ fn row_a16_missing_and_denied_are_told_apart() {
         let registry = Registry::with_hello(versions(1).0);
         registry.fault("/tags/list", Fault::Status(upstream));
         let service = Service::of(&registry);
-        let response = service.get("/hello/SHA256SUMS");
-        assert_eq!((response.status, response.body.len()), (status, 0));
+        let response = service.no_listing(status);
         let url = format!("http://{}/v2/hello/tags/list", registry.address);
         let found = response.header("x-reason").unwrap();
         assert_eq!(found.split('?').next().unwrap(), format!("{reason} {url}"));
@@ -510,8 +503,7 @@ fn row_a16_a_head_that_is_denied_is_asked_for_its_reason_once() {
     registry.take_requests();
     registry.fault("/manifests/", Fault::Status(403));
     later();
-    let response = service.get("/hello/SHA256SUMS");
-    assert_eq!((response.status, response.body.len()), (403, 0));
+    let response = service.no_listing(403);
     assert_eq!(
         response.header("x-reason").unwrap(),
         format!(
@@ -546,15 +538,14 @@ fn row_a17_a_realm_at_an_address_that_is_not_the_registrys_is_not_asked() {
     ] {
         let challenge = format!("Bearer realm=\"{realm}\",service=\"registry\"");
         let registry = guarded(Guard::new(|_| false).challenge(challenge));
-        let service = with_login(&registry, LOGIN);
-        denied(&service);
+        let service = Service::with_login(&registry, LOGIN);
         assert_eq!(
-            service.log.trouble(),
-            refused_with(&format!(
+            service.why_no_listing(403),
+            format!(
                 "registry {} sends us to {host} for a token, where no login may go: {why}; \
                  'trusted-hosts' in the settings can allow it",
                 registry.address
-            ))
+            )
         );
     }
 }
@@ -567,7 +558,7 @@ fn row_a17_a_relative_realm_is_at_the_registry() {
     );
     registry.fault("GET /token", Fault::Status(200));
     registry.fault("GET /token", Fault::Body(br#"{"token":"here"}"#.to_vec()));
-    let service = with_login(&registry, LOGIN);
+    let service = Service::with_login(&registry, LOGIN);
     assert_eq!(service.listing(), versions(1).1);
     let mut expected = asked_once_then_as("Bearer here");
     expected.insert(
@@ -603,8 +594,9 @@ fn a_login_costs_a_listing_two_requests_and_no_connection() {
         if let Some(tokens) = tokens {
             registry.guard(tokens.guard());
         }
-        let more = "parallel = 6\n";
-        let service = with_login_and(&registry, more);
+        let service = Setup::new(registry.settings() + "parallel = 6\n")
+            .login(registry.address, LOGIN)
+            .start();
         assert_eq!(service.listing(), listing);
         let connections = registry.connections();
         assert!(connections <= 7, "{connections} connections");
@@ -614,10 +606,4 @@ fn a_login_costs_a_listing_two_requests_and_no_connection() {
     let (without, with) = (cost(None), cost(Some(&tokens)));
     let asked = tokens.take_asked().len();
     assert_eq!((without, with, asked), (2 + TAGS, 3 + TAGS, 1));
-}
-
-fn with_login_and(registry: &Registry, more: &str) -> Service {
-    Setup::new(registry.settings() + more)
-        .logins(&[(&registry.address.to_string(), LOGIN)])
-        .start()
 }

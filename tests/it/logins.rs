@@ -14,7 +14,7 @@ use crate::registry::{
     Guard, LOGIN, Registry, asked_once_then_as, basic, count, guarded, logins_seen,
     requests_of_a_listing,
 };
-use crate::service::{ANEW, Folder, Setup, denied, later, refused_with, with_login};
+use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// Every place where a login may be, the first of them first, each with a user of its own.
 #[test]
@@ -76,10 +76,10 @@ fn row_c1_a_file_that_is_named_stands_alone() {
     let json = json!({"auths": {host: {"auth": auth}}}).to_string();
     folder.file("containers/auth.json", &json);
     let service = Setup::of(&registry)
-        .logins(&[("elsewhere.example", LOGIN)])
+        .login("elsewhere.example", LOGIN)
         .env("XDG_RUNTIME_DIR", folder.path())
         .start();
-    denied(&service);
+    service.no_listing(403);
     assert_eq!(registry.take_requests().len(), 1);
 }
 
@@ -123,30 +123,28 @@ fn row_c6_a_helper_that_is_missing_is_named() {
     let host = registry.address.to_string();
     let auth = json!({"credHelpers": {host: "no-such-helper"}}).to_string();
     let service = Setup::of(&registry).auth(&auth).start();
-    denied(&service);
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
+        service.why_no_listing(403),
+        format!(
             "login in {}, helper \"no-such-helper\": docker-credential-no-such-helper is in none \
              of /usr/local/bin, /usr/bin, /usr/local/sbin, /usr/sbin",
             service.auth_file()
-        ))
+        )
     );
 }
 
 #[test]
 fn row_c7_an_entry_that_is_no_login_is_named_without_its_value() {
     let registry = guarded(Guard::basic(&[LOGIN]));
-    let service = with_login(&registry, "alice:s3cret\n");
-    denied(&service);
+    let service = Service::with_login(&registry, "alice:s3cret\n");
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
+        service.why_no_listing(403),
+        format!(
             "login in {}, key \"{}\": its user name or password has a control character, \
              perhaps a newline at its end",
             service.auth_file(),
             registry.address
-        ))
+        )
     );
 }
 
@@ -154,13 +152,9 @@ fn row_c7_an_entry_that_is_no_login_is_named_without_its_value() {
 fn a_file_of_logins_that_is_no_json_is_named_without_its_value() {
     let registry = guarded(Guard::basic(&[LOGIN]));
     let service = Setup::of(&registry).auth("{\"auths\":\n s3cret").start();
-    denied(&service);
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
-            "login in {}: it is not JSON, line 2",
-            service.auth_file()
-        ))
+        service.why_no_listing(403),
+        format!("login in {}: it is not JSON, line 2", service.auth_file())
     );
 }
 
@@ -180,7 +174,7 @@ fn row_c9_a_login_that_was_renewed_counts_at_once() {
     let (registry, password) = with_changing_password();
     let host = registry.address.to_string();
     let service = Setup::new(registry.settings() + ANEW)
-        .logins(&[(&host, "alice:p1")])
+        .login(&host, "alice:p1")
         .start();
     assert_eq!(service.listing(), versions(1).1);
     password.store(2, SeqCst);
@@ -201,20 +195,19 @@ fn row_c9_a_login_that_has_expired_is_one_line_until_it_is_renewed() {
     let (registry, password) = with_changing_password();
     let host = registry.address.to_string();
     let service = Setup::new(registry.settings() + ANEW)
-        .logins(&[(&host, "alice:p1")])
+        .login(&host, "alice:p1")
         .start();
     assert_eq!(service.listing(), versions(1).1);
     password.store(2, SeqCst);
     later();
-    denied(&service);
     assert_eq!(
-        service.log.trouble(),
-        refused_with(&format!(
+        service.why_no_listing(403),
+        format!(
             "registry {host}/hello refuses the login from {}, key \"{host}\" \
              (status 401, UNAUTHORIZED, as the test wants it); \
              is the password right, has it expired, may it read this?",
             service.auth_file()
-        ))
+        )
     );
     service.write_logins(&[(&host, "alice:p2")]);
     assert_eq!(service.listing(), versions(1).1);

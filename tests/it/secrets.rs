@@ -139,7 +139,7 @@ fn no_secret_is_in_the_log_of_a_whole_run() {
             service.listing();
             registry.guard(Guard::new(|_| false).challenge("Basic"));
             later();
-            assert_eq!(service.get("/hello/SHA256SUMS").status, 403);
+            service.no_listing(403);
             logs.push(service.log.clone());
         }
     }
@@ -168,7 +168,7 @@ fn no_secret_is_in_the_log_of_a_run_that_fails() {
         tokens.set(|rules| rules.anonymous = body.is_some());
         tokens.set(|rules| rules.login = Some(if body.is_some() { LOGIN } else { "a:b" }));
         tokens.set(|rules| rules.body = body.clone());
-        let service = loud(Setup::of(&registry).logins(&[(&registry.address.to_string(), LOGIN)]));
+        let service = loud(Setup::of(&registry).login(registry.address, LOGIN));
         assert_ne!(service.get("/hello/SHA256SUMS").status, 200);
         assert_silent(&service.log, &[PASSWORD.to_owned(), RAW.to_owned()]);
     }

@@ -200,6 +200,11 @@ impl Setup {
         self.env("CACHE_DIRECTORY", folder)
     }
 
+    /// With an auth.json that has one login, `user:password`, for one place.
+    pub fn login(self, place: impl ToString, login: &str) -> Self {
+        self.logins(&[(&place.to_string(), login)])
+    }
+
     /// With an auth.json that has these logins: a key and `user:password` each.
     pub fn logins(self, logins: &[(&str, &str)]) -> Self {
         self.auth(&auth_json(logins))
@@ -291,19 +296,29 @@ impl Log {
             thread::sleep(Duration::from_millis(10));
         }
     }
-}
 
-impl Log {
-    /// All warnings and errors so far, of which there has to be one at least.
+    /// All warnings and errors so far.
+    pub fn trouble_so_far(&self) -> Vec<String> {
+        let mut lines = self.lines();
+        lines.retain(|line| line.starts_with("warning: ") || line.starts_with("error: "));
+        lines
+    }
+
+    /// The same, where there has to be one at least.
     pub fn trouble(&self) -> Vec<String> {
-        let is_trouble =
-            |line: &String| line.starts_with("warning: ") || line.starts_with("error: ");
         eventually("there is a warning or an error", || {
-            self.lines().iter().any(is_trouble)
+            !self.trouble_so_far().is_empty()
         });
         // What is logged with it comes at once.
         thread::sleep(Duration::from_millis(50));
-        self.lines().into_iter().filter(is_trouble).collect()
+        self.trouble_so_far()
+    }
+
+    /// The one warning or error that there has to be.
+    #[track_caller]
+    pub fn one_trouble(&self) -> String {
+        let [line] = <[String; 1]>::try_from(self.trouble()).expect("one line");
+        line
     }
 }
 
@@ -325,6 +340,11 @@ impl Service {
         Setup::new(settings).start()
     }
 
+    /// The same, with a login for all of this registry.
+    pub fn with_login(registry: &Registry, login: &str) -> Self {
+        Setup::of(registry).login(registry.address, login).start()
+    }
+
     pub fn get(&self, target: &str) -> Response {
         client::get(self.address, target)
     }
@@ -343,6 +363,25 @@ impl Service {
             response.headers
         );
         response.text().to_owned()
+    }
+
+    /// Asks for the listing of `hello`, which has to be refused with this status and nothing in it.
+    #[track_caller]
+    pub fn no_listing(&self, status: u16) -> Response {
+        let response = self.get("/hello/SHA256SUMS");
+        let found = (response.status, response.text());
+        assert_eq!(found, (status, ""), "{:?}", response.headers);
+        response
+    }
+
+    /// The same, and the reason from the one line that there has to be in the log.
+    #[track_caller]
+    pub fn why_no_listing(&self, status: u16) -> String {
+        self.no_listing(status);
+        let line = self.log.one_trouble();
+        let start = format!("error: GET /hello/SHA256SUMS: {status}: ");
+        let reason = line.strip_prefix(&start);
+        reason.expect(&line).to_owned()
     }
 
     /// Changes the logins that it was started with.
@@ -412,22 +451,6 @@ impl Drop for Service {
             eprintln!("the service said:\n{}", self.log.lines().join("\n"));
         }
     }
-}
-
-/// A service that knows a login for all of this registry.
-pub fn with_login(registry: &Registry, login: &str) -> Service {
-    let host = registry.address.to_string();
-    Setup::of(registry).logins(&[(&host, login)]).start()
-}
-
-pub fn denied(service: &Service) {
-    let response = service.get("/hello/SHA256SUMS");
-    assert_eq!((response.status, response.body.len()), (403, 0));
-}
-
-/// The one line that the journal has when a listing is refused.
-pub fn refused_with(reason: &str) -> Vec<String> {
-    vec![format!("error: GET /hello/SHA256SUMS: 403: {reason}")]
 }
 
 /// Waits until it is so.
