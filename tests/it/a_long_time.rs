@@ -10,10 +10,8 @@ use crate::client::Connection;
 use crate::content::{Repository, digest, noise, versions};
 use crate::flatten::{self};
 use crate::images::{layer, names, push};
-use crate::registry::{Fault, Registry, count};
+use crate::registry::{Fault, Registry, count, ranges};
 use crate::service::{Service, Setup, eventually};
-
-const LISTING: &[u8] = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
 fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
@@ -73,7 +71,7 @@ fn a_silent_client_is_let_go() {
 fn a_connection_that_is_kept_open_does_not_hold_the_service() {
     let (_registry, mut service) = hello("idle-timeout-sec = 0.1\n");
     let mut connection = Connection::open(service.address);
-    connection.send(LISTING).unwrap();
+    connection.ask("/hello/SHA256SUMS");
     assert_eq!(connection.receive("GET").unwrap().status, 200);
     let status = service.wait(Duration::from_secs(15)).expect("it stays");
     assert_eq!(status.code(), Some(0));
@@ -98,7 +96,7 @@ fn a_registry_that_sends_byte_by_byte_holds_nobody() {
     let begin = Instant::now();
     let ask = || {
         let mut client = Connection::open_for(service.address, Duration::from_secs(100));
-        client.send(LISTING).unwrap();
+        client.ask("/hello/SHA256SUMS");
         client
     };
     let mut first = ask();
@@ -132,15 +130,10 @@ fn a_download_that_stops_is_gone_on_with_by_range() {
     let (registry, service, image) = one_image(500_000);
     registry.fault_times(1, "/blobs/", Fault::StallAfter(200_000));
     let begin = Instant::now();
-    let response = service.get("/hello/hello-v1.raw");
-    assert_eq!((response.status, response.whole), (200, true));
-    assert!(response.body == image);
+    assert!(service.whole("/hello/hello-v1.raw") == image);
     // Before systemd-pull gives up, which it does after 60 s without a byte.
     assert!(begin.elapsed() < Duration::from_secs(45));
-    let heads = registry.take_heads();
-    let ranges = heads.iter().filter(|head| head.target.contains("/blobs/"));
-    let ranges: Vec<_> = ranges.map(|head| head.header("range")).collect();
-    assert_eq!(ranges, [None, Some("bytes=200000-499999")]);
+    assert_eq!(ranges(&registry), ["all", "200000-499999"]);
 }
 
 fn a_download_that_stops_for_good_is_given_up() {
@@ -150,9 +143,7 @@ fn a_download_that_stops_for_good_is_given_up() {
     registry.fault_times(1, "/blobs/", Fault::StallAfter(200_000));
     let begin = Instant::now();
     let mut connection = Connection::open_for(service.address, Duration::from_secs(100));
-    connection
-        .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .unwrap();
+    connection.ask("/hello/hello-v1.raw");
     let response = connection.receive("GET").unwrap();
     assert_eq!((response.status, response.whole), (200, false));
     assert!(image.starts_with(&response.body));

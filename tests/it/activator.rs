@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::service::{command_on, wait};
+use crate::service::{serve_on, wait};
 
 pub struct Activator {
     pub address: SocketAddr,
@@ -25,7 +25,7 @@ impl Activator {
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let config = config.to_str().unwrap().to_owned();
+        let config = config.to_owned();
         let thread = thread::spawn(move || {
             let mut exits = Vec::new();
             while !stopped.load(SeqCst) {
@@ -58,13 +58,8 @@ fn connection_waits(listener: &TcpListener) -> bool {
     poll(&mut listeners, Some(&limit)).unwrap() > 0
 }
 
-fn run(listener: &TcpListener, config: &str) -> ExitStatus {
-    let mut command = command_on(
-        listener.try_clone().unwrap(),
-        1,
-        &["serve", "--config", config],
-    );
-    let mut child = command
+fn run(listener: &TcpListener, config: &Path) -> ExitStatus {
+    let mut child = serve_on(listener.try_clone().unwrap(), config)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::client::Response;
 use crate::content::{OCI_TAR, digest, line, noise, versions};
 use crate::registry::{
-    Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen, one_image,
+    Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen, one_image, ranges,
 };
 use crate::service::{ANEW, Service, Setup, later};
 use crate::tls::Authority;
@@ -25,17 +25,6 @@ fn download(service: &Service) -> Response {
 fn assert_whole(response: &Response, image: &[u8], why: &str) {
     assert_eq!((response.status, response.whole), (200, true), "{why}");
     assert!(response.body == image, "{why}: other bytes");
-}
-
-/// The requests for blobs as `first-last` of their ranges, `all` where there is none.
-fn ranges(registry: &Registry) -> Vec<String> {
-    let of_blobs = |head: &Request| {
-        let range = head.header("range").unwrap_or("bytes=all");
-        head.target
-            .contains("/blobs/")
-            .then(|| range.replace("bytes=", ""))
-    };
-    registry.take_heads().iter().filter_map(of_blobs).collect()
 }
 
 #[test]
@@ -527,11 +516,7 @@ fn a_mirror_that_breaks_off_goes_on_where_there_is_nobody_else() {
     let image = noise(600 * KIB);
     let (registry, mirror) = (one_image(&image), one_image(&image));
     mirror.fault("/blobs/", Fault::CutAfter(100 * KIB));
-    let conf = format!(
-        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
-        registry.address, mirror.address
-    );
-    let service = Setup::of(&registry).registries(&conf).start();
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
     service.listing();
     registry.fault("/blobs/", Fault::Raw(Vec::new()));
     let begin = Instant::now();

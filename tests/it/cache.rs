@@ -2,10 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
-use crate::client::try_request;
 use crate::content::versions;
 use crate::registry::{IS_IT_SIGNED, Registry, count};
 use crate::service::{ANEW, Folder, Setup, later};
@@ -135,16 +133,10 @@ fn files_of_others_in_the_cache_directory_do_no_harm() {
 fn a_kill_while_the_cache_is_written_loses_at_most_work() {
     let (registry, listing) = Registry::with_versions(30);
     let cache = Folder::new();
+    let start = || Setup::of(&registry).cache(&cache).start();
     for milliseconds in [1, 4, 8, 12, 16, 20, 24, 30, 40, 60] {
-        let mut service = Setup::of(&registry).cache(&cache).start();
-        let address = service.address;
-        // It may get no answer, or not even a connection, which is no matter here.
-        let client = thread::spawn(move || try_request(address, "GET", "/hello/SHA256SUMS", &[]));
-        thread::sleep(Duration::from_millis(milliseconds));
-        service.kill();
-        drop(client.join());
-        let service = Setup::of(&registry).cache(&cache).start();
-        assert_eq!(service.listing(), listing, "killed after {milliseconds} ms");
+        start().kill_while_listing(Duration::from_millis(milliseconds));
+        assert_eq!(start().listing(), listing, "killed after {milliseconds} ms");
         if milliseconds % 8 == 0 {
             files(cache.path())
                 .iter()

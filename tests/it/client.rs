@@ -59,6 +59,12 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Asks for this, and for nothing special.
+    pub fn ask(&mut self, target: &str) {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        self.send(head.as_bytes()).unwrap();
+    }
+
     /// Reads one answer. `method` tells whether a body follows the head.
     pub fn receive(&mut self, method: &str) -> io::Result<Response> {
         let mut response = self.receive_head()?;

@@ -355,8 +355,7 @@ fn list_takes_what_a_url_takes_and_shows_what_it_serves() {
     hello.oras_push("v1", "title.raw", b"the first");
     hello.oras_push("v2", "title.raw", b"the second");
     let pinned = hello.tags["v1"].clone();
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
+    let folder = Folder::with_layout(&hello);
     let registry = Registry::with_hello(hello.clone());
     registry.put("acme/tools/hello", hello);
     let address = registry.address;
@@ -553,12 +552,10 @@ fn url_shows_what_curl_needs_to_fetch_the_bytes() {
 fn url_of_a_layout_is_the_file_that_has_the_bytes() {
     let mut hello = Repository::default();
     hello.oras_push("v1", "plain.raw", b"on disk");
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
-    let path = folder.path().display();
-    let settings = format!("[repository.hello]\nsource = \"oci:{path}\"\n");
-    let out = run(&settings, &["url", "hello:v1"]).good();
+    let folder = Folder::with_layout(&hello);
+    let out = run(&folder.settings(), &["url", "hello:v1"]).good();
     let found: Value = serde_json::from_str(&out).unwrap();
+    let path = folder.path().display();
     let url = format!("file://{path}/blobs/sha256/{}", sha256(b"on disk"));
     assert_eq!(found, json!({"headers": {}, "url": url}));
     let bytes = fs::read(url.strip_prefix("file://").unwrap()).unwrap();

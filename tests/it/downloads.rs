@@ -48,15 +48,9 @@ fn a_file_comes_whole_from_a_layout() {
     let image = noise(3 * MIB);
     let mut hello = Repository::default();
     hello.oras_push("v1", "hello.raw", &image);
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
-    let service = Service::start(format!(
-        "[repository.hello]\nsource = \"oci:{}\"\n",
-        folder.path().display()
-    ));
-    let response = service.get("/hello/hello-v1.raw");
-    assert_eq!((response.status, response.whole), (200, true));
-    assert!(response.body == image);
+    let folder = Folder::with_layout(&hello);
+    let service = Service::start(folder.settings());
+    assert!(service.whole("/hello/hello-v1.raw") == image);
 
     let blob = folder.path().join("blobs/sha256").join(sha256(&image));
     let mut wrong = image.clone();
@@ -170,9 +164,7 @@ fn a_big_file_takes_little_memory_though_the_client_is_slow() {
     let registry = one_image(&image);
     let service = Service::of(&registry);
     let mut connection = Connection::open(service.address);
-    connection
-        .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .unwrap();
+    connection.ask("/hello/hello-v1.raw");
     thread::sleep(Duration::from_millis(300));
     let response = connection.receive("GET").unwrap();
     assert!(response.whole && response.body == image);
@@ -186,9 +178,7 @@ fn a_redirect_to_another_server_is_followed() {
     let registry = one_image(&image);
     registry.fault("/blobs/", Fault::Redirect(store.origin()));
     let service = Service::of(&registry);
-    let response = service.get("/hello/hello-v1.raw");
-    assert_eq!((response.status, response.whole), (200, true));
-    assert!(response.body == image);
+    assert!(service.whole("/hello/hello-v1.raw") == image);
     assert_eq!(count(&store.take_requests(), "GET /v2/hello/blobs/"), 1);
 }
 
@@ -294,9 +284,7 @@ fn a_client_that_goes_away_leaves_nothing_behind() {
     let upstream = registry.open_connections();
     for _ in 0..5 {
         let mut connection = Connection::open(service.address);
-        connection
-            .send(b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .unwrap();
+        connection.ask("/hello/hello-v1.raw");
         let mut some = [0; 1000];
         connection.receive_head().unwrap();
         (&mut connection.socket())

@@ -339,9 +339,7 @@ fn two_requests_share_a_connection() {
         ("/hello/nothing.raw", 404, String::new()),
         ("/hello/SHA256SUMS", 200, versions(2).1),
     ] {
-        connection
-            .send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
-            .unwrap();
+        connection.ask(target);
         let response = connection.receive("GET").unwrap();
         assert_eq!((response.status, response.text()), (status, body.as_str()));
         assert_ne!(response.header("connection"), Some("close"), "{target}");
@@ -378,9 +376,7 @@ fn the_sixty_fifth_connection_is_told_at_once_to_come_again() {
     let (_registry, service) = hello();
     let mut full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
     for connection in &mut full {
-        connection
-            .send(b"GET /hello/hello-v0.raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .unwrap();
+        connection.ask("/hello/hello-v0.raw");
         assert_eq!(connection.receive("GET").unwrap().status, 200);
     }
     let begin = Instant::now();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::client::try_request;
+use crate::client::Connection;
 use crate::content::{Repository, digest, noise, sha256, versions};
 use crate::images::{header, layer, names, push, sums, unpacked, with_record, zstd_of};
 use crate::registry::{Fault, Registry, count};
@@ -70,11 +70,10 @@ fn a_listing_makes_the_newest_versions_of_an_image() {
             .collect();
         assert_eq!(names(&listing), expected, "{flatten}");
         for (name, sum) in sums(&listing) {
-            let response = service.get(&format!("/hello/{name}"));
-            assert_eq!((response.status, response.whole), (200, true), "{name}");
-            assert_eq!(sha256(&response.body), sum, "{name}");
+            let packed = service.whole(&format!("/hello/{name}"));
+            assert_eq!(sha256(&packed), sum, "{name}");
             let version = name.replace("hello-v", "version ").replace(".tar.gz", "");
-            let files = unpacked(&response.body);
+            let files = unpacked(&packed);
             assert_eq!(files["version"], version.as_bytes(), "{name}");
             let paths: Vec<_> = files.keys().map(String::as_str).collect();
             assert_eq!(paths, ["etc/", "etc/lower", "version"]);
@@ -89,13 +88,9 @@ fn a_listing_makes_the_newest_versions_of_an_image() {
 #[test]
 fn whoever_makes_it_in_whatever_order_the_bytes_are_the_same() {
     let hello = images(3);
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
+    let folder = Folder::with_layout(&hello);
     let registry = Registry::with_hello(hello);
-    let layout = format!(
-        "[repository.hello]\nsource = \"oci:{}\"\narchitectures = [\"x86-64\"]\n",
-        folder.path().display()
-    );
+    let layout = folder.settings() + "architectures = [\"x86-64\"]\n";
     let mut found = Vec::new();
     for settings in [settings(&registry, ""), layout.clone(), layout] {
         let service = Setup::new(settings).own_cache().start();
@@ -171,9 +166,8 @@ fn what_it_is_stays_known_when_the_file_is_gone() {
     assert_eq!(service.listing(), listing);
     assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
     for (name, sum) in sums(&listing) {
-        let response = service.get(&format!("/hello/{name}"));
-        assert_eq!((response.status, response.whole), (200, true), "{name}");
-        assert_eq!(sha256(&response.body), sum, "{name}");
+        let packed = service.whole(&format!("/hello/{name}"));
+        assert_eq!(sha256(&packed), sum, "{name}");
         assert_eq!(cached(&cache, "made"), [sum]);
     }
     // The one that was made last is still there.
@@ -197,9 +191,8 @@ fn a_made_file_that_is_damaged_is_made_again() {
     other[5000] ^= 1;
     for damage in [&b""[..], &good[..good.len() - 1], &other] {
         fs::write(&path, damage).unwrap();
-        let response = start().get(&format!("/hello/{name}"));
-        assert_eq!((response.status, response.whole), (200, true));
-        assert!(response.body == good, "{} bytes", damage.len());
+        let packed = start().whole(&format!("/hello/{name}"));
+        assert!(packed == good, "{} bytes", damage.len());
     }
     // What it is to be is as well not believed when it is damaged.
     let sums = cached(&cache, "sums");
@@ -433,9 +426,8 @@ fn it_is_finished_when_nobody_waits_any_more_and_the_service_stays_for_it() {
     let cache = Folder::new();
     let idle = settings(&registry, "idle-timeout-sec = 0.2\n");
     let mut service = Setup::new(idle).cache(&cache).start();
-    let mut client = std::net::TcpStream::connect(service.address).unwrap();
-    let request = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    client.write_all(request).unwrap();
+    let mut client = Connection::open(service.address);
+    client.ask("/hello/SHA256SUMS");
     eventually("it is begun", || !cached(&cache, "tmp").is_empty());
     drop(client);
     thread::sleep(Duration::from_millis(500));
@@ -457,17 +449,12 @@ fn a_kill_while_it_is_made_leaves_nothing_wrong() {
     let registry = Registry::with_hello(hello);
     registry.fault("/blobs/", Fault::Drip(20_000, Duration::from_millis(5)));
     let cache = Folder::new();
+    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
     for milliseconds in [5, 10, 15, 20, 25, 30, 40, 50, 60, 80] {
-        let mut service = Setup::new(settings(&registry, "")).cache(&cache).start();
-        let address = service.address;
-        let client = thread::spawn(move || try_request(address, "GET", "/hello/SHA256SUMS", &[]));
-        thread::sleep(Duration::from_millis(milliseconds));
-        service.kill();
-        drop(client.join());
+        start().kill_while_listing(Duration::from_millis(milliseconds));
         check_made(&cache);
-        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
         assert_eq!(
-            service.listing(),
+            start().listing(),
             expected,
             "killed after {milliseconds} ms"
         );

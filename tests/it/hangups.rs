@@ -8,7 +8,6 @@ use crate::registry::{Fault, Registry, count, one_image};
 use crate::service::{Service, Setup, eventually};
 use crate::tls::Authority;
 
-const GET: &[u8] = b"GET /hello/hello-v1.raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// Closes a client's connection and says how long the registry was still being asked.
@@ -24,7 +23,7 @@ fn hang_up(client: Connection, registry: &Registry, others: usize) -> Duration {
 /// Asks for the image and waits until the registry has been asked for it.
 fn ask(service: &Service, registry: &Registry) -> Connection {
     let mut client = Connection::open(service.address);
-    client.send(GET).unwrap();
+    client.ask("/hello/hello-v1.raw");
     eventually("the blob is asked for", || {
         count(&registry.take_requests(), "/blobs/") > 0
     });
@@ -107,11 +106,7 @@ fn a_mirror_is_not_blamed_for_a_client_that_went_away() {
     let image = noise(300_000);
     let (registry, mirror) = (one_image(&image), one_image(&image));
     mirror.fault_times(1, "/blobs/", Fault::StallAfter(200_000));
-    let conf = format!(
-        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
-        registry.address, mirror.address
-    );
-    let service = Setup::of(&registry).registries(&conf).start();
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
     service.listing();
     let client = ask(&service, &mirror);
     drop(client);
@@ -128,9 +123,7 @@ fn a_listing_is_made_to_its_end_for_whoever_waits_too() {
     registry.fault_times(1, "/tags/list", Fault::Delay(Duration::from_millis(1500)));
     let service = Service::of(&registry);
     let mut first = Connection::open(service.address);
-    first
-        .send(b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .unwrap();
+    first.ask("/hello/SHA256SUMS");
     eventually("the tags are asked for", || {
         count(&registry.take_requests(), "/tags/list") > 0
     });

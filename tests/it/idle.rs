@@ -49,9 +49,7 @@ fn it_stays_while_a_download_runs() {
     let registry = Registry::with_hello(hello);
     registry.fault("/blobs/", Fault::Drip(10_000, Duration::from_millis(100)));
     let mut service = Service::start(registry.settings() + "idle-timeout-sec = 0.1\n");
-    let response = service.get("/hello/hello-v1.raw");
-    assert_eq!((response.status, response.whole), (200, true));
-    assert!(response.body == image);
+    assert!(service.whole("/hello/hello-v1.raw") == image);
     assert_eq!(service.wait(SOON).expect("it stays").code(), Some(0));
 }
 
@@ -93,8 +91,7 @@ fn no_connection_is_lost_at_the_idle_deadline() {
     // More of them side by side than this, and the machine is too busy to aim.
     let activators = connections.div_ceil(50).min(12);
     let (hello, listing) = versions(1);
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
+    let folder = Folder::with_layout(&hello);
     let config = folder.file(
         "config.toml",
         &format!(

@@ -102,10 +102,8 @@ fn an_image_tells_what_its_publisher_does_not() {
 
 #[test]
 fn a_layout_tells_it_too() {
-    let folder = Folder::new();
-    with("hello.raw", SQUASHFS).write_layout(folder.path());
-    let source = folder.path().display();
-    let service = Service::start(format!("[repository.hello]\nsource = \"oci:{source}\"\n"));
+    let folder = Folder::with_layout(&with("hello.raw", SQUASHFS));
+    let service = Service::start(folder.settings());
     assert_eq!(said(&service, MANIFEST), Ok(hello()));
 }
 

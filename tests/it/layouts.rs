@@ -58,8 +58,7 @@ impl Layout {
     }
 
     fn settings(&self) -> String {
-        let path = self.path().display();
-        format!("[repository.hello]\nsource = \"oci:{path}\"\narchitectures = [\"x86-64\"]\n")
+        self.folder.settings() + "architectures = [\"x86-64\"]\n"
     }
 
     /// Writes it, and serves it as `hello`, each listing made anew.

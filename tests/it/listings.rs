@@ -26,12 +26,8 @@ fn a_listing_names_every_version_of_a_registry() {
 #[test]
 fn a_listing_names_every_version_of_a_layout() {
     let (hello, listing) = versions(12);
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
-    let service = Service::start(format!(
-        "[repository.hello]\nsource = \"oci:{}\"\n",
-        folder.path().display()
-    ));
+    let folder = Folder::with_layout(&hello);
+    let service = Service::start(folder.settings());
     assert_eq!(service.listing(), listing);
     assert_eq!(service.get("/hello/hello-v7.raw").body, b"image 7");
 }
@@ -40,12 +36,8 @@ fn a_listing_names_every_version_of_a_layout() {
 fn a_layout_that_changes_is_listed_as_it_is_then() {
     let (hello, listing) = versions(1);
     let (more, longer) = versions(2);
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
-    let source = folder.path().display();
-    let service = Service::start(format!(
-        "{ANEW}[repository.hello]\nsource = \"oci:{source}\"\n"
-    ));
+    let folder = Folder::with_layout(&hello);
+    let service = Service::start(ANEW.to_owned() + &folder.settings());
     assert_eq!(service.listing(), listing);
     more.write_layout(folder.path());
     later();
@@ -55,8 +47,7 @@ fn a_layout_that_changes_is_listed_as_it_is_then() {
 #[test]
 fn a_layout_that_is_damaged_is_a_bad_gateway_and_one_that_is_missing_too() {
     let (hello, listing) = versions(1);
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
+    let folder = Folder::with_layout(&hello);
     let source = folder.path().display();
     let service = Service::start(format!(
         "{ANEW}[repository.hello]\nsource = \"oci:{source}\"\n\
@@ -75,8 +66,7 @@ fn a_layout_that_is_damaged_is_a_bad_gateway_and_one_that_is_missing_too() {
 fn a_damaged_manifest_of_a_layout_is_a_bad_tag() {
     let (mut hello, listing) = versions(2);
     hello.oras_push("v1-broken", "hello.raw", b"right");
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
+    let folder = Folder::with_layout(&hello);
     let digest = hello.tags["v1-broken"].clone();
     let path = folder
         .path()
@@ -89,8 +79,7 @@ fn a_damaged_manifest_of_a_layout_is_a_bad_tag() {
         manifest.replace(&sha256(b"right"), &sha256(b"wrong")),
     )
     .unwrap();
-    let source = folder.path().display();
-    let service = Service::start(format!("[repository.hello]\nsource = \"oci:{source}\"\n"));
+    let service = Service::start(folder.settings());
     assert_eq!(service.listing(), listing);
     assert_eq!(service.log.with(&["v1-broken"]).len(), 1);
 }

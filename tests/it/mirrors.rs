@@ -1,32 +1,17 @@
 //! registries.conf: mirrors, other places for a name, what is blocked.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::content::{Repository, digest, line, noise, versions};
 use crate::registry::{
-    Fault, Guard, IS_IT_SIGNED, Registry, TAGS, basic, count, logins_seen, one_image, with_tls,
+    Fault, Guard, IS_IT_SIGNED, Registry, TAGS, basic, count, logins_seen, nowhere, one_image,
+    ranges, with_tls,
 };
-use crate::service::{ANEW, Folder, PROGRAM, Setup, command_on, later, output};
+use crate::service::{ANEW, Setup, later, table};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
 
 const KIB: usize = 1024;
-
-/// An address where nobody listens.
-fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
-
-/// A `[[registry]]` with these mirrors; each is a location and perhaps more keys, a line each.
-fn table(host: impl ToString, mirrors: &[(String, &str)]) -> String {
-    let mut text = format!("[[registry]]\nlocation = \"{}\"\n", host.to_string());
-    for (location, more) in mirrors {
-        text += &format!("[[registry.mirror]]\nlocation = \"{location}\"\n{more}\n");
-    }
-    text
-}
 
 fn place(registry: &Registry) -> String {
     registry.address.to_string()
@@ -44,11 +29,7 @@ fn copies<const N: usize>(count: usize) -> ([Registry; N], String) {
 #[test]
 fn rows_x1_and_x3_a_digest_is_asked_for_at_mirrors_in_their_order_and_then_at_the_registry() {
     let ([registry, first, second], listing) = copies(1);
-    let conf = table(
-        registry.address,
-        &[(place(&first), ""), (place(&second), "")],
-    );
-    let service = Setup::of(&registry).registries(&conf).start();
+    let service = Setup::with_mirrors(&registry, &[&first, &second]).start();
     assert_eq!(service.listing(), listing);
     let blob = format!("/v2/hello/blobs/{}", digest(b"image 0"));
     let at_mirror = format!("GET {blob}?ns={}", registry.address);
@@ -205,16 +186,11 @@ fn row_x1_what_is_not_followed_is_refused_at_the_start() {
             "secretservice",
         ),
     ] {
-        let folder = Folder::new();
-        let conf = folder.file("registries.conf", text);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = folder.file("config.toml", "");
-        let arguments = ["serve", "--config", config.to_str().unwrap()];
-        let mut command = command_on(listener, 1, &arguments);
-        command.env("CONTAINERS_REGISTRIES_CONF", &conf);
-        let output = output(command);
+        let setup = Setup::new("").registries(text);
+        let conf = setup.folder().join("registries.conf");
+        let output = setup.output();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(78), "{PROGRAM}: {said}");
+        assert_eq!(output.status.code(), Some(78), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
         let place = format!("settings {}{line}: ", conf.display());
         assert!(said.contains(&place) && said.contains(word), "{said}");
@@ -226,8 +202,7 @@ fn rows_x2_and_t11_tags_are_listed_at_the_registry_and_blobs_come_from_the_mirro
     let ([registry, mirror], listing) = copies(2);
     // A cache knows only what was pulled through it, if it lists anything.
     mirror.fault("/tags/list", Fault::Status(404));
-    let conf = table(registry.address, &[(place(&mirror), "")]);
-    let service = Setup::of(&registry).registries(&conf).start();
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
     assert_eq!(service.listing(), listing);
     assert_eq!(count(&mirror.take_requests(), "/tags/list"), 0);
     assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
@@ -262,11 +237,7 @@ fn row_x2_a_registry_that_is_down_is_waited_for_once() {
     let ([registry, first, second], listing) = copies(3);
     registry.fault("/v2/", Fault::Status(500));
     first.fault("/tags/list", Fault::Status(500));
-    let conf = table(
-        registry.address,
-        &[(place(&first), ""), (place(&second), "")],
-    );
-    let service = Setup::of(&registry).registries(&conf).start();
+    let service = Setup::with_mirrors(&registry, &[&first, &second]).start();
     assert_eq!(service.listing(), listing);
     assert_eq!(registry.take_requests(), [IS_IT_SIGNED; 3]);
     service.log.one_trouble();
@@ -277,8 +248,7 @@ fn row_x2_a_registry_that_says_no_has_the_last_word() {
     for status in [403, 404] {
         let ([registry, mirror], _) = copies(1);
         registry.fault("/tags/list", Fault::Status(status));
-        let conf = table(registry.address, &[(place(&mirror), "")]);
-        let service = Setup::of(&registry).registries(&conf).start();
+        let service = Setup::with_mirrors(&registry, &[&mirror]).start();
         assert_eq!(service.get("/hello/SHA256SUMS").status, status);
         assert_eq!(mirror.take_requests(), [""; 0]);
     }
@@ -287,8 +257,7 @@ fn row_x2_a_registry_that_says_no_has_the_last_word() {
 #[test]
 fn row_x5_only_mirrors_are_told_what_they_are_asked_for() {
     let ([registry, mirror], _) = copies(1);
-    let conf = table(registry.address, &[(place(&mirror), "")]);
-    let service = Setup::of(&registry).registries(&conf).start();
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
     service.listing();
     service.get("/hello/hello-v0.raw");
     let (at_registry, at_mirror) = (registry.take_requests(), mirror.take_requests());
@@ -303,14 +272,9 @@ fn row_x5_each_place_gets_its_own_login_and_no_other() {
     let ([registry, open, closed], listing) = copies(1);
     let tokens = TokenServer::for_login("up:stream");
     registry.guard(tokens.guard());
-    let conf = table(
-        registry.address,
-        &[(place(&open), ""), (place(&closed), "")],
-    );
     open.fault("/blobs/", Fault::Status(404));
     closed.guard(Guard::basic(&["mir:ror"]));
-    let service = Setup::of(&registry)
-        .registries(&conf)
+    let service = Setup::with_mirrors(&registry, &[&open, &closed])
         .logins(&[
             (&place(&registry), "up:stream"),
             (&place(&closed), "mir:ror"),
@@ -338,9 +302,7 @@ fn row_x5_each_place_gets_its_own_login_and_no_other() {
 fn row_x5_a_mirror_that_asks_for_a_login_that_is_not_there_is_left() {
     let ([registry, mirror], _) = copies(1);
     mirror.guard(Guard::basic(&["mir:ror"]));
-    let conf = table(registry.address, &[(place(&mirror), "")]);
-    let service = Setup::of(&registry)
-        .registries(&conf)
+    let service = Setup::with_mirrors(&registry, &[&mirror])
         .login(registry.address, "up:stream")
         .start();
     assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
@@ -463,24 +425,11 @@ fn a_mirror_that_breaks_off_is_taken_over_from_by_range() {
     let (registry, first, second) = (one_image(&image), one_image(&image), one_image(&image));
     first.fault("/blobs/", Fault::CutAfter(100 * KIB));
     second.fault("/blobs/", Fault::CutAfter(100 * KIB));
-    let conf = table(
-        registry.address,
-        &[(place(&first), ""), (place(&second), "")],
-    );
-    let service = Setup::of(&registry).registries(&conf).start();
-    let response = service.get("/hello/hello-v1.raw");
-    assert_eq!((response.status, response.whole), (200, true));
-    assert!(response.body == image);
-    let ranges = [&first, &second, &registry].map(|place| {
-        let heads = place.take_heads();
-        let of_blobs = heads.iter().filter(|head| head.target.contains("/blobs/"));
-        of_blobs
-            .map(|head| head.header("range").unwrap_or("all").to_owned())
-            .collect::<Vec<_>>()
-    });
+    let service = Setup::with_mirrors(&registry, &[&first, &second]).start();
+    assert!(service.whole("/hello/hello-v1.raw") == image);
     assert_eq!(
-        ranges,
-        [["all"], ["bytes=102400-307199"], ["bytes=204800-307199"]]
+        [&first, &second, &registry].map(ranges),
+        [["all"], ["102400-307199"], ["204800-307199"]]
     );
     // Both rest now: the next download does not meet them.
     assert_eq!(service.get("/hello/hello-v1.raw").body.len(), image.len());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::content::versions;
-use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen};
+use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen, nowhere};
 use crate::service::{Service, Setup};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
@@ -168,11 +168,8 @@ fn who_is_in_no_proxy_is_asked_directly() {
 
 #[test]
 fn a_proxy_that_is_down_is_a_bad_gateway_and_one_line() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let gone = listener.local_addr().unwrap();
-    drop(listener);
     let service = Setup::new("registry = \"registry.invalid\"\n")
-        .env("HTTPS_PROXY", format!("http://{gone}"))
+        .env("HTTPS_PROXY", format!("http://{}", nowhere()))
         .start();
     service.why_no_listing(502);
 }

@@ -23,6 +23,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::content::{Repository, versions};
 use crate::tls::Authority;
@@ -329,6 +330,17 @@ impl Registry {
     }
 }
 
+/// An address where nobody listens, and nobody else ever will while tests run.
+pub fn nowhere() -> String {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any_port.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    // A port that is bound refuses connections until somebody listens, and stays bound.
+    std::mem::forget(socket);
+    address.to_string()
+}
+
 /// A registry with one version, `hello-v1.raw`.
 pub fn one_image(image: &[u8]) -> Registry {
     let mut hello = Repository::default();
@@ -369,6 +381,17 @@ pub fn asked_once_then_as(login: &str) -> Vec<String> {
     let refused = format!("{} as nobody", requests[0]);
     let rest = requests.iter().map(|line| format!("{line} as {login}"));
     std::iter::once(refused).chain(rest).collect()
+}
+
+/// The requests for blobs since the last call, as `first-last` of their ranges, `all` where there is none.
+pub fn ranges(registry: &Registry) -> Vec<String> {
+    let of_blobs = |head: &Request| {
+        let range = head.header("range").unwrap_or("bytes=all");
+        head.target
+            .contains("/blobs/")
+            .then(|| range.replace("bytes=", ""))
+    };
+    registry.take_heads().iter().filter_map(of_blobs).collect()
 }
 
 /// How many requests contain the pattern.

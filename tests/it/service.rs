@@ -16,6 +16,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use crate::client::{self, Response};
+use crate::content::Repository;
 use crate::registry::Registry;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sysext-oci-proxy");
@@ -40,6 +41,21 @@ impl Folder {
             .join(format!("it-{}-{count}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Folder(path)
+    }
+
+    /// One that is the OCI layout of a repository.
+    pub fn with_layout(repository: &Repository) -> Self {
+        let folder = Folder::new();
+        repository.write_layout(folder.path());
+        folder
+    }
+
+    /// The settings with which its layout is `hello`.
+    pub fn settings(&self) -> String {
+        format!(
+            "[repository.hello]\nsource = \"oci:{}\"\n",
+            self.0.display()
+        )
     }
 
     pub fn path(&self) -> &Path {
@@ -78,6 +94,12 @@ pub fn command_on(listener: TcpListener, sockets: usize, arguments: &[&str]) -> 
     command.stdin(Stdio::from(OwnedFd::from(listener)));
     clear(&mut command);
     command
+}
+
+/// `serve` with a settings file, on one handed-over socket.
+pub fn serve_on(listener: TcpListener, config: &Path) -> Command {
+    let config = config.to_str().unwrap();
+    command_on(listener, 1, &["serve", "--config", config])
 }
 
 /// Where logins are looked for by a service that is not told otherwise.
@@ -156,6 +178,15 @@ pub fn later() {
 /// Settings with which `hello` is for one kind of machine, whatever this one is.
 pub const X86: &str = "[repository.hello]\narchitectures = [\"x86-64\"]\n";
 
+/// A `[[registry]]` with these mirrors; each is a location and perhaps more keys, a line each.
+pub fn table(host: impl ToString, mirrors: &[(String, &str)]) -> String {
+    let mut text = format!("[[registry]]\nlocation = \"{}\"\n", host.to_string());
+    for (location, more) in mirrors {
+        text += &format!("[[registry.mirror]]\nlocation = \"{location}\"\n{more}\n");
+    }
+    text
+}
+
 /// How a service is to be started.
 pub struct Setup {
     settings: String,
@@ -167,6 +198,15 @@ impl Setup {
     /// With no settings but which registry it asks.
     pub fn of(registry: &Registry) -> Self {
         Setup::new(registry.settings())
+    }
+
+    /// The same, with these mirrors of it.
+    pub fn with_mirrors(registry: &Registry, mirrors: &[&Registry]) -> Self {
+        let places: Vec<_> = mirrors
+            .iter()
+            .map(|mirror| (mirror.address.to_string(), ""))
+            .collect();
+        Setup::of(registry).registries(&table(registry.address, &places))
     }
 
     pub fn new(settings: impl Into<String>) -> Self {
@@ -238,25 +278,29 @@ impl Setup {
     pub fn start(self) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let folder = self.folder;
-        let config = folder.file("config.toml", &self.settings);
-        let mut command = command_on(
-            listener,
-            1,
-            &["serve", "--config", config.to_str().unwrap()],
-        );
-        command
-            .envs(self.environment)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = self.command(listener).spawn().unwrap();
         let log = Log::follow(child.stderr.take().unwrap());
         Service {
             address,
             child,
             log,
-            folder,
+            folder: self.folder,
         }
+    }
+
+    /// How it ends, where it cannot start.
+    pub fn output(self) -> Output {
+        output(self.command(TcpListener::bind("127.0.0.1:0").unwrap()))
+    }
+
+    fn command(&self, listener: TcpListener) -> Command {
+        let config = self.folder.file("config.toml", &self.settings);
+        let mut command = serve_on(listener, &config);
+        command
+            .envs(self.environment.clone())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
     }
 }
 
@@ -353,16 +397,23 @@ impl Service {
         client::request(self.address, method, target, headers)
     }
 
-    /// The listing of `hello`, which has to be there.
-    pub fn listing(&self) -> String {
-        let response = self.get("/hello/SHA256SUMS");
+    /// What is there, which has to come whole.
+    #[track_caller]
+    pub fn whole(&self, target: &str) -> Vec<u8> {
+        let response = self.get(target);
         assert_eq!(
             (response.status, response.whole),
             (200, true),
-            "{:?}",
+            "{target}: {:?}",
             response.headers
         );
-        response.text().to_owned()
+        response.body
+    }
+
+    /// The listing of `hello`, which has to be there.
+    #[track_caller]
+    pub fn listing(&self) -> String {
+        String::from_utf8(self.whole("/hello/SHA256SUMS")).unwrap()
     }
 
     /// Asks for the listing of `hello`, which has to be refused with this status and nothing in it.
@@ -436,10 +487,16 @@ impl Service {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// As `kill -9`.
-    pub fn kill(&mut self) {
+    /// As `kill -9`, so long after somebody asked for the listing of `hello`.
+    pub fn kill_while_listing(mut self, after: Duration) {
+        let address = self.address;
+        // It may get no answer, or not even a connection, which is no matter here.
+        let client =
+            thread::spawn(move || client::try_request(address, "GET", "/hello/SHA256SUMS", &[]));
+        thread::sleep(after);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        drop(client.join());
     }
 }
 

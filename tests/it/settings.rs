@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::client::try_request;
 use crate::content::versions;
 use crate::registry::Registry;
-use crate::service::{Folder, command, command_on, eventually, output, wait};
+use crate::service::{Folder, command, command_on, eventually, output, serve_on, wait};
 
 /// `EX_CONFIG` of sysexits.h, which systemd shows as "configuration".
 const CONFIG: i32 = 78;
@@ -19,11 +19,7 @@ fn said(output: &Output) -> String {
 
 fn start_with(config: &Path) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    output(command_on(
-        listener,
-        1,
-        &["serve", "--config", config.to_str().unwrap()],
-    ))
+    output(serve_on(listener, config))
 }
 
 #[test]

@@ -50,14 +50,9 @@ fn list_and_signatures_are_their_publishers_byte_for_byte() {
             (SIGNATURES[3], b"text"),
         ];
         sign(&mut hello, list.as_bytes(), &signatures, &[]);
-        let folder = Folder::new();
-        hello.write_layout(folder.path());
+        let folder = Folder::with_layout(&hello);
         let registry = Registry::with_hello(hello);
-        let layout = folder.path().display();
-        for settings in [
-            registry.settings(),
-            format!("[repository.hello]\nsource = \"oci:{layout}\"\n"),
-        ] {
+        for settings in [registry.settings(), folder.settings()] {
             let service = Service::start(settings);
             assert_eq!(service.listing(), list);
             for (name, bytes) in signatures {

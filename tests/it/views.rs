@@ -21,13 +21,7 @@ fn answer(status: &str, headers: &[&str], body: &str) -> Fault {
 
 /// The listing of one directory, whose answer has to be good.
 fn listing(service: &Service, directory: &str) -> String {
-    let response = service.get(&format!("/{directory}/SHA256SUMS"));
-    assert_eq!(
-        (response.status, response.whole),
-        (200, true),
-        "{response:?}"
-    );
-    response.text().to_owned()
+    String::from_utf8(service.whole(&format!("/{directory}/SHA256SUMS"))).unwrap()
 }
 
 /// The lines of a listing, sorted by name.
@@ -53,18 +47,11 @@ fn an_artifact_is_a_directory_as_oras_pull_makes_it() {
     hello.oras_push("other", "other.raw", b"another tag");
     let digest = artifact["digest"].as_str().unwrap().to_owned();
     let by_digest = format!("hello-{}.tar.gz", &digest["sha256:".len()..][..12]);
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
+    let folder = Folder::with_layout(&hello);
     let registry = Registry::with_hello(hello);
     for (kind, settings) in [
         ("registry", registry.settings()),
-        (
-            "layout",
-            format!(
-                "[repository.hello]\nsource = \"oci:{}\"\n",
-                folder.path().display()
-            ),
-        ),
+        ("layout", folder.settings()),
     ] {
         let service = Service::start(settings);
         for (directory, untitled) in [
@@ -489,10 +476,8 @@ fn a_list_of_what_is_attached_that_does_not_end_or_breaks_off_is_no_half_directo
 fn a_layout_has_what_is_attached_by_the_tag_that_stands_in_for_a_list() {
     let (mut hello, subject, index) = with_something_attached();
     hello.tag(&subject.replace(':', "-"), index.to_string().as_bytes());
-    let folder = Folder::new();
-    hello.write_layout(folder.path());
-    let source = folder.path().display();
-    let service = Service::start(format!("[repository.hello]\nsource = \"oci:{source}\"\n"));
+    let folder = Folder::with_layout(&hello);
+    let service = Service::start(folder.settings());
     assert_eq!(
         listing(&service, "hello:v1"),
         lines(&[(b"image", "hello.raw"), (b"it was built", "build.log")])
