@@ -195,12 +195,7 @@ fn soak_faults(options: Options) -> usize {
     faults.judge(&world);
     row("starts of the service", world.systemd.starts());
     judge_use(&world, first, last, &samples.into_inner().unwrap());
-    world.judge_cache_size();
-    world.judge_leftovers();
-    world.judge_exits();
-    let defects = world.report.defects();
-    world.systemd.stop();
-    defects
+    world.end()
 }
 
 /// What the service takes when nobody has asked for some time, or else when it has taken no more than that
@@ -315,12 +310,7 @@ fn soak_kills(options: Options) -> usize {
     if world.systemd.kills() < kills {
         world.report.defect("it was not killed that often".into());
     }
-    world.judge_cache_size();
-    world.judge_leftovers();
-    world.judge_exits();
-    let defects = world.report.defects();
-    world.systemd.stop();
-    defects
+    world.end()
 }
 
 fn await_start(world: &World) {

@@ -268,8 +268,18 @@ impl World {
         }
     }
 
+    /// Judges what is left when nobody asks any more, and stops. How many defects there were.
+    pub fn end(self) -> usize {
+        self.judge_cache_size();
+        self.judge_leftovers();
+        self.judge_exits();
+        let defects = self.report.defects();
+        self.systemd.stop();
+        defects
+    }
+
     /// What a killed service left must be gone with the next start, or with the first one after a day.
-    pub fn judge_leftovers(&self) {
+    fn judge_leftovers(&self) {
         let unfinished = |names: Vec<String>| -> Vec<String> {
             names
                 .into_iter()
@@ -292,7 +302,7 @@ impl World {
         }
     }
 
-    pub fn judge_cache_size(&self) {
+    fn judge_cache_size(&self) {
         let (made, limit) = (self.options.cache.made(), CACHE_SIZE_MIB << 20);
         row("made files in the cache, MiB", made >> 20);
         row("… of at most", CACHE_SIZE_MIB);
@@ -303,7 +313,7 @@ impl World {
     }
 
     /// The service must leave by itself, and never have ended in an unexpected way.
-    pub fn judge_exits(&self) {
+    fn judge_exits(&self) {
         let begun = Instant::now();
         while self.systemd.pid().is_some() {
             if begun.elapsed() > IDLE + Duration::from_secs(20) {
