@@ -8,13 +8,13 @@ use serde_json::json;
 use crate::client::Response;
 use crate::content::{OCI_TAR, digest, line, noise, versions};
 use crate::registry::{
-    Fault, Guard, IS_IT_SIGNED, Registry, Request, basic, count, logins_seen, one_image, ranges,
+    Fault, Guard, IS_IT_SIGNED, LOGIN, Registry, Request, basic, count, logins_seen, one_image,
+    ranges, with_tls,
 };
 use crate::service::{ANEW, Service, Setup, later};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
 
-const LOGIN: &str = "alice:s3cret";
 const KIB: usize = 1024;
 
 fn download(service: &Service) -> Response {
@@ -88,7 +88,7 @@ fn row_b1_a_login_that_left_home_does_not_come_back() {
 fn row_b1_a_redirect_from_https_to_http_is_not_followed() {
     let image = noise(1000);
     let authority = Authority::new();
-    let registry = Registry::on("127.0.0.1:0", Some(authority.server(&["127.0.0.1"])));
+    let registry = with_tls(&authority);
     let store = one_image(&image);
     registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
     registry.fault("/blobs/", Fault::Redirect(store.origin()));

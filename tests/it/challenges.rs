@@ -123,10 +123,7 @@ fn row_a4_of_several_challenges_in_any_order_bearer_is_met() {
         )],
         vec![&unquoted],
     ] {
-        let guard = challenges
-            .iter()
-            .fold(tokens.quiet_guard(), |guard, one| guard.challenge(*one));
-        let registry = guarded(guard);
+        let registry = guarded(tokens.quiet_guard().challenges(&challenges));
         let service = Service::with_login(&registry, LOGIN);
         assert_eq!(service.listing(), versions(1).1, "{challenges:?}");
         let basics = logins_seen(&registry);
@@ -140,10 +137,7 @@ fn row_a4_of_several_challenges_in_any_order_bearer_is_met() {
 #[test]
 fn row_a4_of_challenges_that_nobody_speaks_none_is_met() {
     let challenges = ["Negotiate", "Digest realm=\"x\"", "", "Bearer realm=\""];
-    let guard = challenges
-        .iter()
-        .fold(Guard::new(|_| false), |guard, one| guard.challenge(*one));
-    let registry = guarded(guard);
+    let registry = guarded(Guard::new(|_| false).challenges(&challenges));
     let service = Service::with_login(&registry, LOGIN);
     assert_eq!(
         service.why_no_listing(403),

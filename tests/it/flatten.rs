@@ -401,15 +401,11 @@ fn a_layer_with_wrong_bytes_is_not_used_and_not_held_against_it() {
 
 #[test]
 fn a_layer_whose_connection_breaks_is_gone_on_with() {
-    let hello = images(1);
-    let registry = Registry::with_hello(hello.clone());
-    let expected = Setup::new(settings(&registry, ""))
-        .own_cache()
-        .start()
-        .listing();
-    let registry = Registry::with_hello(hello);
+    let registry = Registry::with_hello(images(1));
+    let start = || Setup::new(settings(&registry, "")).own_cache().start();
+    let expected = start().listing();
     registry.fault_times(3, "/blobs/", Fault::CutAfter(50));
-    let service = Setup::new(settings(&registry, "")).own_cache().start();
+    let service = start();
     assert_eq!(service.listing(), expected);
     assert!(
         !service
@@ -440,16 +436,12 @@ fn it_is_finished_when_nobody_waits_any_more_and_the_service_stays_for_it() {
 
 #[test]
 fn a_kill_while_it_is_made_leaves_nothing_wrong() {
-    let hello = images(2);
-    let registry = Registry::with_hello(hello.clone());
-    let expected = Setup::new(settings(&registry, ""))
-        .own_cache()
-        .start()
-        .listing();
-    let registry = Registry::with_hello(hello);
+    let registry = Registry::with_hello(images(2));
+    let setup = || Setup::new(settings(&registry, ""));
+    let expected = setup().own_cache().start().listing();
     registry.fault("/blobs/", Fault::Drip(20_000, Duration::from_millis(5)));
     let cache = Folder::new();
-    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let start = || setup().cache(&cache).start();
     for milliseconds in [5, 10, 15, 20, 25, 30, 40, 50, 60, 80] {
         start().kill_while_listing(Duration::from_millis(milliseconds));
         check_made(&cache);

@@ -1,7 +1,7 @@
 //! Hosts: their certificates by certs.d, TLS or none, addresses and names.
 
 use crate::content::versions;
-use crate::registry::{Guard, Registry, count, with_tls};
+use crate::registry::{Guard, LOGIN, Registry, count, with_tls};
 use crate::service::{Folder, Service, Setup};
 use crate::tls::Authority;
 
@@ -193,10 +193,8 @@ fn row_n3_tls_to_a_plain_port_is_explained_and_never_given_up_for_plain_http() {
 fn row_n4_a_registry_may_be_at_an_ipv6_address() {
     let registry = Registry::on("[::1]:0", None);
     registry.put("hello", versions(1).0);
-    registry.guard(Guard::basic(&["alice:s3cret"]));
-    let service = Setup::of(&registry)
-        .login(registry.address, "alice:s3cret")
-        .start();
+    registry.guard(Guard::basic(&[LOGIN]));
+    let service = Setup::of(&registry).login(registry.address, LOGIN).start();
     assert!(registry.address.to_string().starts_with("[::1]:"));
     assert_eq!(service.listing(), versions(1).1);
     let heads = registry.take_heads();

@@ -158,25 +158,27 @@ fn a_file_of_logins_that_is_no_json_is_named_without_its_value() {
     );
 }
 
-/// A registry whose password changes: what it accepts is the number that is shared.
-fn with_changing_password() -> (Registry, Arc<AtomicUsize>) {
+/// A registry whose password changes: what it accepts is the number that is shared. And a service
+/// that knows the first one and has listed it.
+fn with_changing_password() -> (Registry, Service, Arc<AtomicUsize>) {
     let current = Arc::new(AtomicUsize::new(1));
     let shared = current.clone();
     let guard = Guard::new(move |request| {
         let good = basic(&format!("alice:p{}", shared.load(SeqCst)));
         request.header("authorization") == Some(&good)
     });
-    (guarded(guard.challenge("Basic")), current)
+    let registry = guarded(guard.challenge("Basic"));
+    let service = Setup::new(registry.settings() + ANEW)
+        .login(registry.address, "alice:p1")
+        .start();
+    assert_eq!(service.listing(), versions(1).1);
+    (registry, service, current)
 }
 
 #[test]
 fn row_c9_a_login_that_was_renewed_counts_at_once() {
-    let (registry, password) = with_changing_password();
+    let (registry, service, password) = with_changing_password();
     let host = registry.address.to_string();
-    let service = Setup::new(registry.settings() + ANEW)
-        .login(&host, "alice:p1")
-        .start();
-    assert_eq!(service.listing(), versions(1).1);
     password.store(2, SeqCst);
     service.write_logins(&[(&host, "alice:p2")]);
     later();
@@ -192,12 +194,8 @@ fn row_c9_a_login_that_was_renewed_counts_at_once() {
 
 #[test]
 fn row_c9_a_login_that_has_expired_is_one_line_until_it_is_renewed() {
-    let (registry, password) = with_changing_password();
+    let (registry, service, password) = with_changing_password();
     let host = registry.address.to_string();
-    let service = Setup::new(registry.settings() + ANEW)
-        .login(&host, "alice:p1")
-        .start();
-    assert_eq!(service.listing(), versions(1).1);
     password.store(2, SeqCst);
     later();
     assert_eq!(

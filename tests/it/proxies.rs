@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::content::versions;
-use crate::registry::{Fault, Guard, Registry, Request, basic, count, logins_seen, nowhere};
+use crate::registry::{Fault, Guard, LOGIN, Registry, Request, basic, count, logins_seen, nowhere};
 use crate::service::{Service, Setup};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
@@ -179,18 +179,18 @@ fn a_proxy_that_is_down_is_a_bad_gateway_and_one_line() {
 fn row_a3_a_login_is_not_sent_over_plain_http_to_a_registry_elsewhere() {
     let tokens = TokenServer::start();
     let token = tokens.guard();
-    for guard in [Guard::basic(&["alice:s3cret"]), token] {
+    for guard in [Guard::basic(&[LOGIN]), token] {
         let registry = Registry::with_hello(versions(1).0);
         registry.guard(guard);
         let proxy = Proxy::to(&registry);
         let service = Setup::new("registry = \"registry.invalid\"\n")
             .registries(INSECURE)
-            .login("registry.invalid", "alice:s3cret")
+            .login("registry.invalid", LOGIN)
             .env("HTTP_PROXY", proxy.url())
             .start();
         service.no_listing(403);
         let seen = logins_seen(&registry);
-        assert_eq!(count(&seen, &basic("alice:s3cret")), 0, "{seen:?}");
+        assert_eq!(count(&seen, &basic(LOGIN)), 0, "{seen:?}");
         assert_eq!(tokens.take_asked(), [""; 0]);
         service.log.one_trouble();
     }

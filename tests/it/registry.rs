@@ -156,6 +156,11 @@ impl Guard {
         self.challenges.push(challenge.into());
         self
     }
+
+    /// Several more.
+    pub fn challenges(self, challenges: &[&str]) -> Self {
+        challenges.iter().copied().fold(self, Guard::challenge)
+    }
 }
 
 impl fmt::Debug for Guard {
