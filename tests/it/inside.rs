@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use crate::content::{OCI_TAR, Repository, digest, line, sign};
-use crate::registry::{Fault, Registry, Request};
+use crate::registry::{Fault, Registry, Request, one_image};
 use crate::service::{Folder, Service, Setup};
 
 const SQUASHFS: &[u8] = include_bytes!("../images/gzip.squashfs");
@@ -265,11 +265,14 @@ fn a_registry_in_trouble_is_no_image_without_a_release() {
 
 #[test]
 fn redirects_and_mirrors_give_ranges_too() {
-    let storage = Registry::with_hello(with("hello.raw", SQUASHFS));
-    let registry = Registry::with_hello(with("hello.raw", SQUASHFS));
+    let registry = one_image(SQUASHFS);
+    let (storage, mirror) = (one_image(SQUASHFS), one_image(SQUASHFS));
+    let by_mirror = Setup::with_mirrors(&registry, &[&mirror]).start();
+    assert_eq!(said(&by_mirror, MANIFEST), Ok(hello()));
+    assert_eq!(ranges(&registry), NONE);
+    assert_ne!(ranges(&mirror), NONE);
     registry.fault("/blobs/", Fault::Redirect(storage.origin()));
-    let service = Service::of(&registry);
-    assert_eq!(said(&service, MANIFEST), Ok(hello()));
+    assert_eq!(said(&Service::of(&registry), MANIFEST), Ok(hello()));
     assert_ne!(ranges(&storage), NONE);
 }
 
