@@ -481,7 +481,7 @@ fn other_repositories_are_listed_while_one_is_flattened() {
     registry.put("other", other);
     registry.fault(
         "GET /v2/hello/blobs/",
-        Fault::Drip(10_000, Duration::from_millis(100)),
+        Fault::Drip(10_000, Duration::from_millis(200)),
     );
     let service = Setup::new(settings(&registry, "")).own_cache().start();
     thread::scope(|scope| {
@@ -490,11 +490,9 @@ fn other_repositories_are_listed_while_one_is_flattened() {
         let started = Instant::now();
         let response = service.get("/other/SHA256SUMS");
         assert_eq!(response.text(), listing.replace("hello-", "other-"));
-        assert!(
-            started.elapsed() < Duration::from_millis(700),
-            "{:?}",
-            started.elapsed()
-        );
+        // The layers take two seconds.
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}");
         assert_eq!(names(&first.join().unwrap()), ["hello-v0.tar.gz"]);
     });
 }

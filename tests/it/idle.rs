@@ -25,17 +25,18 @@ fn it_leaves_with_success_when_nobody_comes() {
 #[test]
 fn it_leaves_with_success_after_the_last_client() {
     let registry = Registry::with_hello(versions(1).0);
-    let mut service = Service::start(registry.settings() + "idle-timeout-sec = 0.3\n");
-    for _ in 0..4 {
+    let mut service = Service::start(registry.settings() + "idle-timeout-sec = 1\n");
+    // All of them together take longer than that, and each much less, on a busy machine too.
+    for _ in 0..5 {
         service.listing();
-        thread::sleep(Duration::from_millis(150));
+        thread::sleep(Duration::from_millis(300));
         assert!(service.is_running(), "left between two clients");
     }
     let begin = Instant::now();
     let status = service.wait(SOON).expect("it stays");
     assert_eq!(status.code(), Some(0));
     assert!(
-        begin.elapsed() < Duration::from_secs(2),
+        begin.elapsed() < Duration::from_secs(3),
         "{:?}",
         begin.elapsed()
     );

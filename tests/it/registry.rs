@@ -335,10 +335,11 @@ impl Registry {
     }
 }
 
-/// An address where nobody listens, and nobody else ever will while tests run.
+/// An address where nobody listens. No other test gets it; the program may, where it is told to.
 pub fn nowhere() -> String {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.set_reuse_address(true).unwrap();
     socket.bind(&any_port.into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     // A port that is bound refuses connections until somebody listens, and stays bound.

@@ -1,13 +1,13 @@
 //! How the program is called, and what it says when that cannot work.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use crate::client::try_request;
 use crate::content::versions;
-use crate::registry::Registry;
+use crate::registry::{Registry, nowhere};
 use crate::service::{Folder, command, command_on, eventually, output, serve_on, wait};
 
 /// `EX_CONFIG` of sysexits.h, which systemd shows as "configuration".
@@ -304,11 +304,7 @@ fn it_listens_by_itself_where_it_is_told_to() {
         "config.toml",
         &(registry.settings() + "idle-timeout-sec = 1\n"),
     );
-    // A port that was free a moment ago.
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address: SocketAddr = nowhere().parse().unwrap();
     let mut child = command(&[
         "--config",
         config.to_str().unwrap(),
