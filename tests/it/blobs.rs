@@ -8,9 +8,10 @@ use serde_json::json;
 use crate::client::Response;
 use crate::content::{OCI_TAR, digest, line, noise, versions};
 use crate::registry::{
-    Fault, Guard, IS_IT_SIGNED, LOGIN, Registry, Request, basic, count, logins_seen, one_image,
-    ranges, with_tls,
+    Fault, Guard, IS_IT_SIGNED, LOGIN, Registry, basic, count, logins_seen, one_image, ranges,
+    with_tls,
 };
+use crate::request::Request;
 use crate::service::{ANEW, Service, Setup, later};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;

@@ -199,6 +199,16 @@ pub fn line(bytes: &[u8], name: &str) -> String {
     format!("{}  {name}\n", sha256(bytes))
 }
 
+/// The lines of a listing, sorted by name.
+pub fn lines(files: &[(&[u8], &str)]) -> String {
+    let mut files = files.to_vec();
+    files.sort_by_key(|(_, name)| *name);
+    files
+        .iter()
+        .map(|(bytes, name)| line(bytes, name))
+        .collect()
+}
+
 /// What stands in a listing that has no other line. Differs from day to day.
 pub fn empty_listing() -> String {
     let tomorrow = jiff::Zoned::now()

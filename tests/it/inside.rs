@@ -8,7 +8,8 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
 use crate::content::{OCI_TAR, Repository, digest, line, sign};
-use crate::registry::{Fault, Registry, Request, one_image};
+use crate::registry::{Fault, Registry, one_image};
+use crate::request::Request;
 use crate::service::{Folder, Service, Setup};
 
 const SQUASHFS: &[u8] = include_bytes!("../images/gzip.squashfs");

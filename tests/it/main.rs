@@ -17,12 +17,14 @@ mod client;
 mod content;
 mod images;
 mod registry;
+mod request;
 mod service;
 mod tls;
 mod tokens;
 
 // The promises.
 mod a_long_time;
+mod attached;
 mod blobs;
 mod cache;
 mod cases;
@@ -38,6 +40,7 @@ mod hostile;
 mod hosts;
 mod idle;
 mod inside;
+mod latest_json;
 mod layouts;
 mod listings;
 mod logins;

@@ -41,7 +41,7 @@ fn rows_m1_and_m10_every_request_names_all_four_types_and_wants_the_bytes_as_the
         .collect();
     let methods = |method: &str| {
         let has = |head: &&&_| -> bool {
-            let head: &crate::registry::Request = head;
+            let head: &crate::request::Request = head;
             head.method == method
         };
         of_manifests.iter().filter(has).count()

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::content::versions;
-use crate::registry::{Fault, Guard, LOGIN, Registry, Request, basic, count, logins_seen, nowhere};
+use crate::registry::{Fault, Guard, LOGIN, Registry, basic, count, logins_seen, nowhere};
+use crate::request::Request;
 use crate::service::{Service, Setup};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;

@@ -413,7 +413,13 @@ impl Service {
     /// The listing of `hello`, which has to be there.
     #[track_caller]
     pub fn listing(&self) -> String {
-        String::from_utf8(self.whole("/hello/SHA256SUMS")).unwrap()
+        self.listing_of("hello")
+    }
+
+    /// The listing of one directory, which has to be there.
+    #[track_caller]
+    pub fn listing_of(&self, directory: &str) -> String {
+        String::from_utf8(self.whole(&format!("/{directory}/SHA256SUMS"))).unwrap()
     }
 
     /// Asks for the listing of `hello`, which has to be refused with this status and nothing in it.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::content::{OCI_TAR, Repository, digest, line, sha256, sign, versions};
-use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, Request, TAGS, count};
+use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, TAGS, count};
+use crate::request::Request;
 use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// The names that the two systemds ask for.

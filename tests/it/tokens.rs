@@ -13,7 +13,8 @@ use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::content::sha256;
-use crate::registry::{Guard, Request, basic};
+use crate::registry::{Guard, basic};
+use crate::request::Request;
 
 /// How it behaves.
 #[derive(Clone)]

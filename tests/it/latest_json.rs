@@ -1,0 +1,167 @@
+//! `latest.json` of KubeSolo OS, made of a release's artifact.
+
+use serde_json::{Value, json};
+
+use crate::content::{Repository, sha256};
+use crate::registry::Registry;
+use crate::service::{ANEW, Service, X86, later};
+
+const KERNEL: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
+const INITRAMFS: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
+
+/// A release of KubeSolo OS for one architecture, in Go's spelling.
+fn release(hello: &mut Repository, version: &str, architecture: &str) -> Value {
+    let layers = [
+        hello.file(
+            KERNEL,
+            "vmlinuz",
+            format!("kernel {architecture}").as_bytes(),
+        ),
+        hello.file(
+            INITRAMFS,
+            "kubesolo-os.gz",
+            format!("initramfs {architecture}").as_bytes(),
+        ),
+    ];
+    let annotations = json!({
+        "io.kubesolo.os.version": version,
+        "io.kubesolo.os.channel": "stable",
+        "io.kubesolo.os.min_compatible_version": "v0.2.0",
+        "io.kubesolo.os.architecture": architecture,
+        "io.kubesolo.os.release_notes": "It \"works\"\nnow.",
+        "io.kubesolo.os.release_date": "2026-03-01T09:00:00Z",
+        "org.opencontainers.image.licenses": "MIT",
+    });
+    let mut found = hello.artifact(&layers, json!({"annotations": annotations}));
+    found["platform"] = json!({"os": "linux", "architecture": architecture});
+    found
+}
+
+/// `latest.json` as the older protocol has it, with the files at this place.
+fn latest_json(place: &str) -> Value {
+    json!({
+        "version": "v0.3.0",
+        "vmlinuz_url": format!("http://{place}/vmlinuz"),
+        "vmlinuz_sha256": sha256(b"kernel amd64"),
+        "initramfs_url": format!("http://{place}/kubesolo-os.gz"),
+        "initramfs_sha256": sha256(b"initramfs amd64"),
+        "release_notes": "It \"works\"\nnow.",
+        "release_date": "2026-03-01T09:00:00Z",
+        "channel": "stable",
+        "min_compatible_version": "v0.2.0",
+        "architecture": "amd64",
+    })
+}
+
+#[test]
+fn a_release_of_kubesolo_has_a_latest_json_that_leads_back_here() {
+    let mut hello = Repository::default();
+    let (amd64, arm64) = (
+        release(&mut hello, "v0.3.0", "amd64"),
+        release(&mut hello, "v0.3.0", "arm64"),
+    );
+    hello.point("v0.3.0-amd64", &amd64);
+    hello.point("v0.3.0-arm64", &arm64);
+    let index = hello.index_of(&[arm64, amd64.clone()], json!({}));
+    hello.point("stable", &index);
+    let digest = amd64["digest"].as_str().unwrap().to_owned();
+    let registry = Registry::with_hello(hello.clone());
+    registry.put("acme/os", hello);
+    let more = format!("{X86}[repository.\"acme/os\"]\narchitectures = [\"x86-64\"]\n");
+    let service = Service::start(registry.settings() + &more);
+    for directory in [
+        "hello:stable".to_owned(),
+        "hello:v0.3.0-amd64".to_owned(),
+        format!("hello@{digest}"),
+        "acme/os:stable".to_owned(),
+        format!("{}/acme/os:v0.3.0-amd64", registry.address),
+    ] {
+        let response = service.get(&format!("/{directory}/latest.json"));
+        assert_eq!(response.status, 200, "{directory}: {response:?}");
+        assert_eq!(response.header("content-type"), Some("application/json"));
+        let found: Value = serde_json::from_slice(&response.body).unwrap();
+        if !directory.contains("/acme/os") {
+            let place = format!("{}/{directory}", service.address);
+            assert_eq!(found, latest_json(&place));
+        }
+        for (key, bytes) in [
+            ("vmlinuz_url", "kernel amd64"),
+            ("initramfs_url", "initramfs amd64"),
+        ] {
+            let url = found[key].as_str().unwrap();
+            let path = url
+                .strip_prefix(&format!("http://{}", service.address))
+                .unwrap();
+            let response = service.get(path);
+            assert_eq!((response.status, response.text()), (200, bytes), "{url}");
+        }
+    }
+    assert_eq!(
+        service.get("/hello:v0.3.0-arm64/latest.json").status,
+        404,
+        "another machine's"
+    );
+    assert_eq!(
+        service.get("/hello/latest.json").status,
+        404,
+        "no release by itself"
+    );
+}
+
+#[test]
+fn latest_json_names_the_host_it_was_asked_for_by() {
+    let mut hello = Repository::default();
+    let amd64 = release(&mut hello, "v0.3.0", "amd64");
+    hello.point("stable", &amd64);
+    let registry = Registry::with_hello(hello);
+    let service =
+        Service::start(registry.settings() + &format!("hosts = [\"updates.example\"]\n{X86}"));
+    for host in ["updates.example:8080", "localhost:5001", "[::1]:5001"] {
+        let mut connection = crate::client::Connection::open(service.address);
+        let head = format!(
+            "GET /hello:stable/latest.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        );
+        connection.send(head.as_bytes()).unwrap();
+        let response = connection.receive("GET").unwrap();
+        let found: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!(
+            found,
+            latest_json(&format!("{host}/hello:stable")),
+            "{host}"
+        );
+    }
+}
+
+#[test]
+fn latest_json_of_a_channel_that_moves_names_files_of_one_release() {
+    let mut hello = Repository::default();
+    let first = release(&mut hello, "v0.3.0", "amd64");
+    hello.point("stable", &first);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(registry.settings() + ANEW);
+    let found: Value =
+        serde_json::from_slice(&service.get("/hello:stable/latest.json").body).unwrap();
+    registry.change(|hello| {
+        let layers = [
+            hello.file(KERNEL, "vmlinuz", b"newer kernel"),
+            hello.file(INITRAMFS, "kubesolo-os.gz", b"newer initramfs"),
+        ];
+        let newer = hello.artifact(&layers, json!({}));
+        hello.point("stable", &newer);
+    });
+    later();
+    for (name, key) in [
+        ("vmlinuz", "vmlinuz_sha256"),
+        ("kubesolo-os.gz", "initramfs_sha256"),
+    ] {
+        let body = service.get(&format!("/hello:stable/{name}")).body;
+        assert_eq!(found[key], sha256(&body), "{name}");
+    }
+    let found: Value =
+        serde_json::from_slice(&service.get("/hello:stable/latest.json").body).unwrap();
+    assert_eq!(
+        (&found["version"], &found["vmlinuz_sha256"]),
+        (&json!("stable"), &json!(sha256(b"newer kernel"))),
+        "without annotations the tag is the version"
+    );
+}
