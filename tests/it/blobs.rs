@@ -506,7 +506,7 @@ fn a_file_is_one_body_over_any_number_of_cut_connections() {
 fn a_file_is_waited_for_while_connections_bring_heads_and_nothing_more() {
     let image = noise(300 * KIB);
     let registry = one_image(&image);
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     service.listing();
     registry.take_requests();
     registry.fault_times(6, "/blobs/", Fault::CutAfter(0));

@@ -620,7 +620,7 @@ fn a_list_that_comes_slowly_or_in_pieces_is_served_whole() {
     for (fault, why) in [(slow, "slow"), (Fault::CutAfter(70), "cut")] {
         registry.behave();
         registry.fault("/blobs/", fault);
-        let service = Service::start(settings(&registry, ""));
+        let service = Service::of(&registry);
         assert_eq!(service.listing(), list, "{why}");
     }
 }
