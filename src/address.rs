@@ -4,7 +4,9 @@
 //!     /<repository>:<tag>/…           /<repository>@sha256:<hex>/…
 //!     /                               /<repository>/              pages for people
 
-use percent_encoding::percent_decode_str;
+use std::fmt;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -12,6 +14,18 @@ use crate::name::{FileName, RepositoryAddress, Tag};
 
 /// The name of the listing.
 pub const LISTING: &str = "SHA256SUMS";
+
+/// What is encoded in a name that goes into a URL, besides all that is not ASCII. To browsers a `\` is
+/// a `/`.
+const NOT_IN_PATHS: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\');
 
 /// What a URL asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +112,11 @@ pub fn parse_directory(directory: &str) -> Result<(RepositoryAddress, View), Str
         }
         None => Ok((directory.parse()?, View::Tags)),
     }
+}
+
+/// A file's name as the last part of a URL's path, which [`Address::parse`] reads back.
+pub fn in_url(name: &FileName) -> impl fmt::Display {
+    utf8_percent_encode(name.as_str(), NOT_IN_PATHS)
 }
 
 fn parse_file(file: &str) -> Result<Asked, String> {
@@ -202,6 +221,26 @@ mod tests {
                 Ok(found) => assert_eq!(found, expected, "{path}"),
                 Err(error) => panic!("{path}: {error}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_url_is_read_back_as_it_was() {
+        for (name, expected) in [
+            ("a-1.2_3+4~5.raw", "a-1.2_3+4~5.raw"),
+            ("a b", "a%20b"),
+            ("a#b?c", "a%23b%3Fc"),
+            ("a\\b", "a%5Cb"),
+            ("javascript:alert(1)", "javascript:alert(1)"),
+            ("\"<ä>\"", "%22%3C%C3%A4%3E%22"),
+        ] {
+            let name: FileName = name.parse().unwrap();
+            let url = in_url(&name).to_string();
+            assert_eq!(url, expected);
+            assert_eq!(
+                Address::parse(&format!("/k8s/{url}")).unwrap(),
+                address("k8s", View::Tags, Asked::File(name))
+            );
         }
     }
 

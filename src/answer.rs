@@ -7,9 +7,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::address::{Address, Asked, View};
+use crate::address::{self, Address, Asked, View};
 use crate::architecture::Architecture;
 use crate::artifact::Content;
 use crate::error::{Error, Result};
@@ -32,15 +31,6 @@ const OCTETS: &str = "application/octet-stream";
 const IMAGES: &[&str] = &[".raw", ".img"];
 /// What the older clients of KubeSolo OS ask for.
 const LATEST: &str = "latest.json";
-/// What is encoded in a name that goes into a URL.
-const NOT_IN_PATHS: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?');
 
 /// What answers requests.
 pub struct Service {
@@ -67,7 +57,7 @@ impl Service {
         }
         let (directory, asked) = match Address::parse(&request.target)? {
             Address::Start => {
-                return Ok(Answer::bytes(page::MEDIA_TYPE, page::start(&self.settings)));
+                return Ok(Answer::page(page::start(&self.settings)));
             }
             Address::In {
                 repository,
@@ -79,7 +69,7 @@ impl Service {
             Asked::Page => {
                 let snapshot = self.snapshots.listing(&directory)?;
                 let page = page::directory(&directory.to_string(), &snapshot.listing);
-                Ok(Answer::bytes(page::MEDIA_TYPE, page))
+                Ok(Answer::page(page))
             }
             Asked::Listing => {
                 let snapshot = self.snapshots.listing(&directory)?;
@@ -195,7 +185,7 @@ impl Service {
                 .find(|(_, file)| file.digest == digest)?;
             Some(format!(
                 "http://{host}/{directory}/{}",
-                utf8_percent_encode(name.as_str(), NOT_IN_PATHS)
+                address::in_url(name)
             ))
         };
         let label = match &directory.view {

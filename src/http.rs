@@ -31,6 +31,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_millis(500);
 /// Piece by which a blob is passed on.
 const BUFFER: usize = 64 << 10;
+/// What a page may do beyond being read: nothing. That it needs no more is to be seen in `page.rs`.
+const PAGE_POLICY: &str =
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Longest `X-Reason`. What registries say is in it, and clients have limits too.
 const MAX_REASON: usize = 1000;
 
@@ -100,6 +103,15 @@ impl Answer {
             headers: vec![("Content-Type", media_type.to_owned())],
             body: Body::Bytes(bytes.into()),
         }
+    }
+
+    /// A page for people.
+    pub fn page(html: String) -> Self {
+        let mut answer = Self::bytes("text/html; charset=utf-8", html);
+        answer
+            .headers
+            .push(("Content-Security-Policy", PAGE_POLICY.to_owned()));
+        answer
     }
 
     /// An answer without a body.
@@ -370,7 +382,10 @@ fn write_answer(
 /// The head of an answer.
 fn head(request: &Request, answer: &Answer, keeps_alive: bool) -> Vec<u8> {
     let server = concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")).to_owned();
-    let headers = std::iter::once(("Server", server))
+    // Nobody shall take a publisher's file for a page or a script, whatever it looks like.
+    let nosniff = ("X-Content-Type-Options", "nosniff".to_owned());
+    let headers = [("Server", server), nosniff]
+        .into_iter()
         .chain(answer.headers.iter().cloned())
         // What was made out of checked parts is a header; anything else has no place in an answer.
         .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
@@ -533,14 +548,17 @@ mod tests {
         }
     }
 
-    /// What a client receives, without the headers that vary.
+    /// What a client receives, without the headers that vary or that every answer has.
     fn sent(method: &str, answer: Answer, keeps_alive: bool) -> String {
         let (mut request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         request.method = method.into();
         let mut bytes = Vec::new();
         write_answer(&mut bytes, &request, answer, keeps_alive).unwrap();
         let text = String::from_utf8(bytes).unwrap();
-        let varies = |line: &&str| !line.starts_with("Date: ") && !line.starts_with("Server: ");
+        let varies = |line: &&str| {
+            let of_all = ["Date: ", "Server: ", "X-Content-Type-Options: nosniff\r\n"];
+            !of_all.iter().any(|start| line.starts_with(start))
+        };
         text.split_inclusive("\r\n").filter(varies).collect()
     }
 

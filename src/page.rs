@@ -2,13 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::address::LISTING;
+use crate::address::{self, LISTING};
 use crate::error::Error;
 use crate::listing::Listing;
 use crate::settings::Settings;
-
-/// The type they are sent as.
-pub const MEDIA_TYPE: &str = "text/html; charset=utf-8";
 
 /// `/`: what this is and how to go on.
 pub fn start(settings: &Settings) -> String {
@@ -37,10 +34,12 @@ pub fn directory(name: &str, listing: &Listing) -> String {
         listing.files.len()
     );
     for (name, file) in &listing.files {
+        // Without the dot a name with a colon would be a URL of its own, perhaps of a script.
+        let link = escape(&format!("./{}", address::in_url(name)));
         let name = escape(name.as_str());
         let _ = writeln!(
             body,
-            "<tr><td><a href=\"{name}\">{name}</a></td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
+            "<tr><td><a href=\"{link}\">{name}</a></td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
             file.size.map_or_else(String::new, |size| size.to_string()),
             escape(file.tag.as_str()),
             file.digest.hex()

@@ -267,7 +267,7 @@ fn refusal(request: &Request, error: &Error) -> Answer {
     let mut answer = Answer::error(error);
     if request.wants_html {
         let status = answer.status;
-        let mut page = Answer::bytes(page::MEDIA_TYPE, page::error(error));
+        let mut page = Answer::page(page::error(error));
         page.headers.append(&mut answer.headers);
         answer = Answer { status, ..page };
     }

@@ -380,3 +380,65 @@ fn a_view_asks_for_its_own_artifact_alone() {
         ]
     );
 }
+
+/// The links of a page, with what escaping hides shown again.
+fn links(page: &str) -> Vec<String> {
+    let (_, links) = page.split_once("<table>").unwrap();
+    let links = links.split("href=\"").skip(1);
+    links
+        .map(|link| link.split('"').next().unwrap().replace("&amp;", "&"))
+        .collect()
+}
+
+/// What a browser asks for that follows a link of a page.
+fn followed(page: &str, link: &str) -> String {
+    let name = link.strip_prefix("./").unwrap_or_else(|| {
+        assert!(!link.contains(':'), "{link} leads out of {page}");
+        link
+    });
+    // What stands after these is no part of a path, and a backslash is a slash.
+    let path = name.split(['?', '#']).next().unwrap();
+    format!("{page}{}", path.replace('\\', "/"))
+}
+
+#[test]
+fn a_page_links_to_its_files_whatever_they_are_called_and_runs_nothing() {
+    let mut names = [
+        "javascript:alert(1)",
+        "https:evil.example",
+        "a#b?c=d&e.raw",
+        "a \"quoted\" <b>ä.raw",
+        "back\\slash.raw",
+    ];
+    let mut hello = Repository::default();
+    let layers: Vec<_> = names
+        .iter()
+        .map(|name| hello.file(OCI_TAR, name, name.as_bytes()))
+        .collect();
+    let artifact = hello.artifact(&layers, json!({}));
+    hello.point("v1", &artifact);
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    let page = service.get("/hello:v1/");
+    let mut found: Vec<_> = links(page.text())
+        .iter()
+        .map(|link| {
+            let response = service.get(&followed("/hello:v1/", link));
+            assert_eq!(response.status, 200, "{link}: {response:?}");
+            response.text().to_owned()
+        })
+        .collect();
+    found.sort();
+    names.sort_unstable();
+    assert_eq!(found, names);
+    for path in ["/", "/hello/", "/hello:v1/", "/hello/nothing"] {
+        let page = service.request("GET", path, &["Accept: text/html"]);
+        let policy = page.header("content-security-policy").unwrap_or_default();
+        assert!(policy.contains("default-src 'none'"), "{path}: {page:?}");
+    }
+    for path in ["/", "/hello/nothing", "/hello/SHA256SUMS", "/hello:v1/a%20"] {
+        let options = service.get(path);
+        let options = options.header("x-content-type-options");
+        assert_eq!(options, Some("nosniff"), "{path}");
+    }
+}
