@@ -4,7 +4,7 @@
 //! Files: what systemd-sysupdate takes as a name in `SHA256SUMS`.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -174,12 +174,19 @@ impl Host {
     }
 
     /// Is it on this machine? Then plain HTTP is meant.
+    ///
+    /// `x.localhost` is not, for where it leads depends on the resolver.
     pub fn is_loopback(&self) -> bool {
-        let bare = self.bare();
-        bare == "localhost"
-            || bare
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
+        match self.address() {
+            Some(address) => address.is_loopback(),
+            None => self.bare().eq_ignore_ascii_case("localhost"),
+        }
+    }
+
+    /// Is it a name of this machine, whatever a resolver says? So RFC 6761 §6.3 wants it.
+    pub fn is_localhost(&self) -> bool {
+        let name = self.bare().to_ascii_lowercase();
+        name == "localhost" || name.ends_with(".localhost")
     }
 
     /// Is it an address rather than a name?
@@ -187,26 +194,32 @@ impl Host {
         self.address().is_some()
     }
 
-    /// The address, if it is one.
+    /// The address, if it is one, however it is written; one of IPv4 in IPv6 as that of IPv4.
     pub fn address(&self) -> Option<IpAddr> {
-        self.bare().parse().ok()
+        let bare = self.bare();
+        match bare.parse::<IpAddr>() {
+            Ok(address) => Some(address.to_canonical()),
+            Err(_) => Some(inet_aton(bare)?.into()),
+        }
     }
 
-    /// Is it something else from every machine: loopback, link-local?
+    /// Is it something else from every machine: loopback, link-local? A name is not looked up for this.
     pub fn is_only_reached_from_here(&self) -> bool {
-        self.is_loopback()
-            || match self.bare().parse() {
-                Ok(IpAddr::V4(address)) => address.is_link_local() || address.is_unspecified(),
-                Ok(IpAddr::V6(address)) => {
-                    address.is_unicast_link_local() || address.is_unspecified()
-                }
-                Err(_) => false,
+        match self.address() {
+            Some(IpAddr::V4(address)) => {
+                address.is_loopback() || address.is_link_local() || address.is_unspecified()
             }
+            Some(IpAddr::V6(address)) => {
+                address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
+            }
+            None => self.is_localhost(),
+        }
     }
 
     /// Are they one machine, whatever the ports?
     pub fn is_same_machine(&self, other: &Self) -> bool {
         self.bare().eq_ignore_ascii_case(other.bare())
+            || (self.is_address() && self.address() == other.address())
             || (self.is_loopback() && other.is_loopback())
     }
 
@@ -439,6 +452,30 @@ fn check_host(text: &str) -> Result<(), String> {
     }
 }
 
+/// What getaddrinfo(3) takes for an address besides the usual form, by the rules of inet_aton(3): one
+/// to four numbers, also hexadecimal (`0x7f.1`) or octal (`0177.1`), of which the last fills the rest.
+fn inet_aton(text: &str) -> Option<Ipv4Addr> {
+    let number = |text: &str| {
+        let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        match (hexadecimal, text.strip_prefix('0')) {
+            (Some(digits), _) => u32::from_str_radix(digits, 16).ok(),
+            (None, Some(digits)) if !digits.is_empty() => u32::from_str_radix(digits, 8).ok(),
+            _ => text.parse().ok(),
+        }
+    };
+    let mut numbers: Vec<u32> = text.split('.').map(number).collect::<Option<_>>()?;
+    let last = numbers.pop()?;
+    let rest = 32 - 8 * u32::try_from(numbers.len()).ok().filter(|n| *n < 4)?;
+    if u64::from(last) >> rest > 0 {
+        return None;
+    }
+    let bytes = numbers.into_iter().zip([24, 16, 8]);
+    bytes
+        .map(|(byte, shift)| Some(u32::from(u8::try_from(byte).ok()?) << shift))
+        .try_fold(last, |address, byte| Some(address | byte?))
+        .map(Ipv4Addr::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -560,6 +597,11 @@ mod tests {
             ("localhost:5000", true),
             ("127.0.0.1:5000", true),
             ("127.9.9.9", true),
+            ("127.1", true),
+            ("Localhost", true),
+            ("[::ffff:127.0.0.1]:5000", true),
+            // Not every resolver keeps it on this machine, and logins may cross loopback in the clear.
+            ("x.localhost", false),
             ("[::1]:5000", true),
             ("[2001:db8::1]", false),
             ("10.0.0.1:443", false),
@@ -577,6 +619,75 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_known_however_it_is_written() {
+        for (host, expected, why) in [
+            ("192.0.2.7:80", Some("192.0.2.7"), "as everybody writes it"),
+            ("[2001:db8::1]", Some("2001:db8::1"), ""),
+            ("[::ffff:192.0.2.7]", Some("192.0.2.7"), "IPv4 in IPv6"),
+            ("127.1", Some("127.0.0.1"), "the last number fills the rest"),
+            ("192.0.519", Some("192.0.2.7"), "two bytes in one"),
+            ("2130706433", Some("127.0.0.1"), "all in one"),
+            ("0x7f.1:5000", Some("127.0.0.1"), "hexadecimal"),
+            ("0X7F000001", Some("127.0.0.1"), "hexadecimal in capitals"),
+            ("0177.0.0.1", Some("127.0.0.1"), "octal"),
+            ("0", Some("0.0.0.0"), ""),
+            ("4294967295", Some("255.255.255.255"), "the last one"),
+            ("4294967296", None, "one too many"),
+            ("127.0.65536", None, "more than the rest holds"),
+            ("256.1", None, "more than a byte"),
+            ("1.2.3.4.5", None, "too many numbers"),
+            ("08.1", None, "no octal digit"),
+            ("0x.1", None, "no digit"),
+            ("1.example", None, "a name"),
+        ] {
+            let host: Host = host.parse().unwrap();
+            assert_eq!(
+                host.address(),
+                expected.map(|address| address.parse().unwrap()),
+                "{host}: {why}"
+            );
+        }
+    }
+
+    #[test]
+    fn this_machine_is_known_however_it_is_written() {
+        for here in [
+            "localhost",
+            "LocalHost:80",
+            "x.localhost",
+            "X.LOCALHOST",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "0177.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "0.0.0.0",
+            "0",
+            "[::]",
+            "[::ffff:0.0.0.0]",
+            "169.254.1.1",
+            "[::ffff:169.254.1.1]",
+            "[fe80::1]",
+        ] {
+            let host: Host = here.parse().unwrap();
+            assert!(host.is_only_reached_from_here(), "{here}");
+        }
+        for elsewhere in [
+            "ghcr.io",
+            "10.0.0.1",
+            "localhost.example.org",
+            "xlocalhost",
+            "[::ffff:192.0.2.7]",
+            "[2001:db8::1]",
+        ] {
+            let host: Host = elsewhere.parse().unwrap();
+            assert!(!host.is_only_reached_from_here(), "{elsewhere}");
+        }
+    }
+
+    #[test]
     fn owners_of_hosts_are_told_by_their_names() {
         for (one, other, is_same) in [
             ("registry-1.docker.io", "auth.docker.io", true),
@@ -586,6 +697,7 @@ mod tests {
             ("a.example.co.uk", "evil.co.uk", false),
             ("example.org", "example.com", false),
             ("localhost:5000", "127.0.0.1:5001", true),
+            ("192.0.2.7", "[::ffff:192.0.2.7]", true),
             ("10.0.0.1", "10.1.0.1", false),
             ("localhost", "example.org", false),
         ] {

@@ -37,18 +37,14 @@ fn is_ours(text: &str, local: Option<IpAddr>, hosts: &[Host]) -> bool {
         return false;
     };
     if let Some(address) = host.address() {
-        let address = address.to_canonical();
         return address.is_loopback()
             || local.is_some_and(|local| local.to_canonical() == address)
             || hosts.iter().any(|own| own.is_same_machine(&host));
     }
-    let name = host.bare();
-    // RFC 6761 §6.3: these are loopback, whoever is asked.
-    name == "localhost"
-        || name.ends_with(".localhost")
+    host.is_localhost()
         || hosts
             .iter()
-            .any(|own| own.bare().eq_ignore_ascii_case(name))
+            .any(|own| own.bare().eq_ignore_ascii_case(host.bare()))
 }
 
 #[cfg(test)]
@@ -70,6 +66,8 @@ mod tests {
             ("127.1.2.3", true, "all of 127/8"),
             ("[::1]:5001", true, ""),
             ("[::ffff:127.0.0.1]:5001", true, "IPv4 in IPv6"),
+            ("127.1:5001", true, "as curl sends it"),
+            ("[::ffff:192.0.2.7]", true, "set, and IPv4 in IPv6"),
             ("updates.lan:80", true, "set, whatever the port"),
             ("box:5001", true, "set, and a name of one label"),
             ("192.0.2.7", true, "set"),
@@ -81,6 +79,7 @@ mod tests {
                 "reaches us, and no client calls us so",
             ),
             ("[::]:5001", false, "the same"),
+            ("0:5001", false, "the same"),
             ("evil.example", false, "a name that leads here"),
             ("localhost.evil.example", false, "a part of a name"),
             ("evillocalhost", false, "a part of a label"),
