@@ -3,10 +3,24 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use log::warn;
+
 use crate::deadline;
 
 /// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
+///
+/// Where the system gives fewer threads, it takes longer; where it gives none, the caller's works.
 pub fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T, &AtomicBool) -> R + Sync,
+) -> Vec<Option<R>> {
+    in_parallel_on(thread::Builder::new, items, threads, work)
+}
+
+/// The same on threads of a certain kind.
+fn in_parallel_on<T: Sync, R: Send>(
+    thread: impl Fn() -> thread::Builder,
     items: &[T],
     threads: usize,
     work: impl Fn(&T, &AtomicBool) -> R + Sync,
@@ -24,15 +38,32 @@ pub fn in_parallel<T: Sync, R: Send>(
         done
     };
     let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    let mut keep = |done: Vec<(usize, R)>| {
+        for (n, result) in done {
+            results[n] = Some(result);
+        }
+    };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.min(items.len()))
-            .map(|_| scope.spawn(worker))
-            .collect();
+        let mut workers = Vec::new();
+        for _ in 0..threads.min(items.len()) {
+            match thread().spawn_scoped(scope, worker) {
+                Ok(handle) => workers.push(handle),
+                Err(error) => {
+                    let started = workers.len();
+                    warn!(
+                        "{started} of {threads} threads could be started, so this takes longer; \
+                         TasksMax= of the service may be too low: {error}"
+                    );
+                    break;
+                }
+            }
+        }
+        if workers.is_empty() {
+            keep(worker());
+        }
         for worker in workers {
             match worker.join() {
-                Ok(done) => done
-                    .into_iter()
-                    .for_each(|(n, result)| results[n] = Some(result)),
+                Ok(done) => keep(done),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -53,6 +84,17 @@ mod tests {
             assert_eq!(results, expected, "{threads} threads");
         }
         assert_eq!(in_parallel(&[] as &[usize], 16, |n, _| *n), []);
+    }
+
+    #[test]
+    fn work_is_done_where_the_system_gives_no_threads() {
+        let items: Vec<usize> = (0..10).collect();
+        // No machine has memory for such a stack.
+        let too_large = || thread::Builder::new().stack_size(1 << 60);
+        let caller = thread::current().id();
+        let results = in_parallel_on(too_large, &items, 4, |n, _| (*n, thread::current().id()));
+        let expected: Vec<_> = items.iter().map(|n| Some((*n, caller))).collect();
+        assert_eq!(results, expected);
     }
 
     #[test]
