@@ -29,6 +29,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest that a client we refused is listened to, so that it reads why.
 const LINGER: Duration = Duration::from_millis(500);
+/// Most bytes that it may say meanwhile.
+const MAX_UNHEARD: usize = 1 << 20;
 /// Piece by which a blob is passed on.
 const BUFFER: usize = 64 << 10;
 /// What a page may do beyond being read: nothing. That it needs no more is to be seen in `page.rs`.
@@ -227,26 +229,39 @@ impl Connection {
     pub fn answer(&mut self, request: &Request, answer: Answer) -> Result<bool, Interrupted> {
         let keeps_alive = request.keeps_alive && !request.has_body;
         write_answer(&mut &*self.stream, request, answer, keeps_alive)?;
+        if request.has_body {
+            self.linger();
+        }
         Ok(keeps_alive)
     }
 
-    /// Tells a client why it is not served, and closes the connection.
-    ///
-    /// It is listened to for a moment more: closing with bytes unread resets the connection, and the
-    /// reset can overtake the answer.
+    /// Tells a client why it is not served.
     pub fn refuse(mut self, error: &Error) {
         self.tell(error);
-        let deadline = Instant::now() + LINGER;
-        while self.receive(deadline).is_ok_and(|n| n > 0) {
-            self.received.clear();
-        }
+        self.linger();
     }
 
     /// The same without waiting for anything: for a client that there is no thread for.
-    pub fn turn_away(mut self, error: &Error) {
+    pub fn turn_away(&mut self, error: &Error) {
         if self.stream.set_nonblocking(true).is_ok() {
             let _ = (&*self.stream).read(&mut [0; MAX_HEAD]); // what there is of a request, most often all
             self.tell(error);
+            let _ = self.stream.set_nonblocking(false);
+        }
+    }
+
+    /// Ends the conversation, and listens for a moment more: closing with bytes unread resets the
+    /// connection, and the reset can overtake the answer.
+    pub fn linger(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + LINGER;
+        let mut unheard = 0;
+        while unheard < MAX_UNHEARD {
+            self.received.clear();
+            match self.receive(deadline) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => unheard += n,
+            }
         }
     }
 
@@ -264,7 +279,6 @@ impl Connection {
         };
         // A client that went away need not be told.
         let _ = write_answer(&mut &*self.stream, &request, Answer::error(error), false);
-        let _ = self.stream.shutdown(Shutdown::Write);
     }
 }
 

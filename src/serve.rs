@@ -24,6 +24,8 @@ use crate::page;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
+/// Clients at once that were told to come again and may go on speaking for a moment.
+const MAX_LEAVING: usize = 64;
 /// Before accepting again when the system is short of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,6 +52,7 @@ pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Resu
     info!("serving on {address}");
     let service = Arc::new(service);
     let open = Arc::new(AtomicUsize::new(0));
+    let leaving = Arc::new(());
     if let Err(error) = sd_notify::notify(&[
         NotifyState::Ready,
         NotifyState::Status("waiting for clients"),
@@ -59,7 +62,7 @@ pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Resu
     }
     loop {
         match listener.accept() {
-            Ok((stream, _)) => welcome(stream, &service, &open),
+            Ok((stream, _)) => welcome(stream, &service, &open, &leaving),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if open.load(Ordering::SeqCst) == 0 && !service.is_busy() {
                     break;
@@ -86,7 +89,7 @@ pub fn turn_away_waiting(error: &Error) {
             .set_read_timeout(Some(Duration::from_millis(1)))
             .is_ok();
     while is_ready && let Ok((stream, _)) = listener.accept() {
-        if let Ok(connection) = Connection::new(stream) {
+        if let Ok(mut connection) = Connection::new(stream) {
             connection.turn_away(error);
         }
     }
@@ -178,9 +181,9 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-fn welcome(stream: TcpStream, service: &Arc<Service>, open: &Arc<AtomicUsize>) {
+fn welcome(stream: TcpStream, service: &Arc<Service>, open: &Arc<AtomicUsize>, leaving: &Arc<()>) {
     let is_full = open.load(Ordering::SeqCst) >= MAX_CONNECTIONS;
-    let connection = match Connection::new(stream) {
+    let mut connection = match Connection::new(stream) {
         Ok(connection) => connection,
         Err(error) => return debug!("a connection was gone at once: {error}"),
     };
@@ -189,15 +192,27 @@ fn welcome(stream: TcpStream, service: &Arc<Service>, open: &Arc<AtomicUsize>) {
             limit: MAX_CONNECTIONS,
         };
         warn!("{}", full.line());
-        return connection.turn_away(&full);
+        connection.turn_away(&full);
+        // Whoever is in the middle of a request would not read the answer after a reset.
+        if Arc::strong_count(leaving) <= MAX_LEAVING {
+            let counted = leaving.clone();
+            aside("leaving", move || {
+                let _counted = counted;
+                connection.linger();
+            });
+        }
+        return;
     }
     let (service, counted) = (service.clone(), Open::new(open));
-    let thread = thread::Builder::new()
-        .name("connection".into())
-        .spawn(move || {
-            let _counted = counted;
-            converse(connection, &service);
-        });
+    aside("connection", move || {
+        let _counted = counted;
+        converse(connection, &service);
+    });
+}
+
+/// Does something for a connection on a thread of its own.
+fn aside(name: &str, work: impl FnOnce() + Send + 'static) {
+    let thread = thread::Builder::new().name(name.into()).spawn(work);
     if let Err(error) = thread {
         warn!("no thread for a connection, it is closed: {error}");
     }

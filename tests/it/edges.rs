@@ -1,7 +1,7 @@
 //! The contract of DESIGN's edges: which status, an empty body, the reason in a header.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -498,4 +498,53 @@ fn a_slow_registry_does_not_hold_up_other_repositories() {
         );
         assert_eq!(waiting.join().unwrap(), versions(1).1);
     });
+}
+
+/// Sends bytes that nobody wants, one by one over a while, and sees the connection end in good order.
+#[track_caller]
+fn talk_on(mut connection: Connection) {
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(20));
+        connection
+            .send(b"x")
+            .expect("it is cut off while it speaks");
+    }
+    connection.socket().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(connection.read(&mut [0; 9]).expect("it is reset"), 0);
+}
+
+#[test]
+fn a_client_that_is_refused_may_finish_what_it_is_saying() {
+    let (_registry, service) = hello();
+    let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(16 << 10));
+    for (status, head) in [
+        (
+            405,
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n",
+        ),
+        (
+            413,
+            "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n",
+        ),
+        (431, &long),
+    ] {
+        let mut connection = Connection::open(service.address);
+        connection.send(head.as_bytes()).unwrap();
+        assert_eq!(connection.receive("GET").unwrap().status, status);
+        talk_on(connection);
+    }
+}
+
+#[test]
+fn a_client_that_finds_no_place_may_ask_late() {
+    let (_registry, service) = hello();
+    let full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
+    let mut late = Connection::open(service.address);
+    thread::sleep(Duration::from_millis(100));
+    let head = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    late.send(head).unwrap();
+    assert_error(&late.receive("GET").unwrap(), 503, "full");
+    talk_on(late);
+    drop(full);
+    eventually("nobody is left", || service.threads() == 1);
 }

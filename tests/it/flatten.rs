@@ -208,7 +208,7 @@ fn a_made_file_that_is_damaged_is_made_again() {
 #[test]
 fn without_a_cache_directory_the_reason_says_so() {
     let registry = Registry::with_hello(images(1));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(names(&service.listing()), [""; 0]);
     let left_out = service.log.with(&["v0 left out: ", "CacheDirectory="]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
