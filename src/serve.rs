@@ -26,6 +26,8 @@ use crate::page;
 const MAX_CONNECTIONS: usize = 64;
 /// Clients at once that were told to come again and may go on speaking for a moment.
 const MAX_LEAVING: usize = 64;
+/// After a line about clients that were turned away, so long they are only counted.
+const QUIET: Duration = Duration::from_secs(10);
 /// Before accepting again when the system is short of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,9 +52,7 @@ pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Resu
         .local_addr()
         .map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
     info!("serving on {address}");
-    let service = Arc::new(service);
-    let open = Arc::new(AtomicUsize::new(0));
-    let leaving = Arc::new(());
+    let mut clients = Clients::new(service);
     if let Err(error) = sd_notify::notify(&[
         NotifyState::Ready,
         NotifyState::Status("waiting for clients"),
@@ -62,14 +62,15 @@ pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Resu
     }
     loop {
         match listener.accept() {
-            Ok((stream, _)) => welcome(stream, &service, &open, &leaving),
+            Ok((stream, _)) => clients.welcome(stream),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if open.load(Ordering::SeqCst) == 0 && !service.is_busy() {
+                if !clients.need_us() {
                     break;
                 }
             }
             Err(error) => after_failed_accept(error)?,
         }
+        clients.refused.tell();
     }
     notify(&[NotifyState::Stopping]);
     info!("no client for {} s, leaving", idle.as_secs_f64());
@@ -181,33 +182,81 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-fn welcome(stream: TcpStream, service: &Arc<Service>, open: &Arc<AtomicUsize>, leaving: &Arc<()>) {
-    let is_full = open.load(Ordering::SeqCst) >= MAX_CONNECTIONS;
-    let mut connection = match Connection::new(stream) {
-        Ok(connection) => connection,
-        Err(error) => return debug!("a connection was gone at once: {error}"),
-    };
-    if is_full {
-        let full = Error::Full {
-            limit: MAX_CONNECTIONS,
+/// Those who come, those who are served, and those who find no place.
+struct Clients {
+    service: Arc<Service>,
+    open: Arc<AtomicUsize>,
+    /// Each of those who were told to come again and are listened to has one more reference.
+    leaving: Arc<()>,
+    refused: Refused,
+}
+
+impl Clients {
+    fn new(service: Service) -> Self {
+        Self {
+            service: Arc::new(service),
+            open: Arc::default(),
+            leaving: Arc::default(),
+            refused: Refused::default(),
+        }
+    }
+
+    /// Is somebody being served, or something done that somebody will ask for?
+    fn need_us(&self) -> bool {
+        self.open.load(Ordering::SeqCst) > 0 || self.service.is_busy()
+    }
+
+    fn welcome(&mut self, stream: TcpStream) {
+        let is_full = self.open.load(Ordering::SeqCst) >= MAX_CONNECTIONS;
+        let connection = match Connection::new(stream) {
+            Ok(connection) => connection,
+            Err(error) => return debug!("a connection was gone at once: {error}"),
         };
-        warn!("{}", full.line());
-        connection.turn_away(&full);
+        if is_full {
+            return self.turn_away(connection);
+        }
+        let (service, counted) = (self.service.clone(), Open::new(&self.open));
+        aside("connection", move || {
+            let _counted = counted;
+            converse(connection, &service);
+        });
+    }
+
+    fn turn_away(&mut self, mut connection: Connection) {
+        connection.turn_away(&Error::Full {
+            limit: MAX_CONNECTIONS,
+        });
+        self.refused.untold += 1;
         // Whoever is in the middle of a request would not read the answer after a reset.
-        if Arc::strong_count(leaving) <= MAX_LEAVING {
-            let counted = leaving.clone();
+        if Arc::strong_count(&self.leaving) <= MAX_LEAVING {
+            let counted = self.leaving.clone();
             aside("leaving", move || {
                 let _counted = counted;
                 connection.linger();
             });
         }
-        return;
     }
-    let (service, counted) = (service.clone(), Open::new(open));
-    aside("connection", move || {
-        let _counted = counted;
-        converse(connection, &service);
-    });
+}
+
+/// Clients that were turned away: a line for the first, then one for all those of a while.
+#[derive(Default)]
+struct Refused {
+    untold: usize,
+    told: Option<Instant>,
+}
+
+impl Refused {
+    fn tell(&mut self) {
+        let is_quiet = self.told.is_some_and(|told| told.elapsed() < QUIET);
+        if self.untold > 0 && !is_quiet {
+            let n = self.untold;
+            warn!(
+                "clients turned away: {n}, for {MAX_CONNECTIONS} were being served, which is the limit"
+            );
+            self.untold = 0;
+            self.told = Some(Instant::now());
+        }
+    }
 }
 
 /// Does something for a connection on a thread of its own.

@@ -548,3 +548,21 @@ fn a_client_that_finds_no_place_may_ask_late() {
     drop(full);
     eventually("nobody is left", || service.threads() == 1);
 }
+
+#[test]
+fn many_refused_clients_are_one_line_in_the_log() {
+    let (_registry, service) = hello();
+    let full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
+    for _ in 0..30 {
+        assert_eq!(service.get("/hello/SHA256SUMS").status, 503);
+    }
+    drop(full);
+    eventually("there is room again", || {
+        service.get("/hello/SHA256SUMS").status == 200
+    });
+    let told = service.log.trouble();
+    assert_eq!(
+        told,
+        ["warning: clients turned away: 1, for 64 were being served, which is the limit"]
+    );
+}
