@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::snapshot::Directory;
 
@@ -80,6 +81,23 @@ pub struct Serve {
 }
 
 impl CommandLine {
+    /// The words that the program was started with. If they make no sense, it says so and ends.
+    pub fn read() -> Self {
+        Self::checked(Self::try_parse()).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Options of the service stand before other commands, too, where they would mean nothing.
+    fn checked(parsed: Result<Self, clap::Error>) -> Result<Self, clap::Error> {
+        let line = parsed?;
+        if line.serve.listen.is_some() && !line.is_to_serve() {
+            return Err(<Self as CommandFactory>::command().error(
+                ErrorKind::ArgumentConflict,
+                "--listen is for the service; the other commands do not listen, leave it out",
+            ));
+        }
+        Ok(line)
+    }
+
     /// Is this the service, rather than a look at something?
     pub fn is_to_serve(&self) -> bool {
         matches!(self.command, None | Some(Command::Serve(_)))
@@ -103,7 +121,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &str) -> Result<CommandLine, clap::Error> {
-        CommandLine::try_parse_from(words.split(' '))
+        CommandLine::checked(CommandLine::try_parse_from(words.split(' ')))
     }
 
     #[test]
@@ -121,9 +139,15 @@ mod tests {
             };
             assert_eq!(listen, Some("127.0.0.1:1".parse().unwrap()), "{words}");
         }
-        assert!(
-            parse("sysext-oci-proxy serve --listen 5001").is_err(),
-            "no address"
-        );
+        for (words, why) in [
+            ("sysext-oci-proxy serve --listen 5001", "no address"),
+            (
+                "sysext-oci-proxy --listen 127.0.0.1:1 list k8s",
+                "it listens to nobody",
+            ),
+            ("sysext-oci-proxy list k8s --listen 127.0.0.1:1", "the same"),
+        ] {
+            assert!(parse(words).is_err(), "{words}: {why}");
+        }
     }
 }

@@ -43,7 +43,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use log::{Level, LevelFilter, error, warn};
 
 use answer::Service;
@@ -54,7 +53,7 @@ use snapshot::Snapshots;
 use source::Upstream;
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
+    let command_line = CommandLine::read();
     start_log(command_line.is_to_serve());
     match run(command_line) {
         Ok(()) => ExitCode::SUCCESS,

@@ -668,3 +668,16 @@ fn what_is_no_reference_is_refused_before_anything_is_asked() {
     }
     assert_eq!(registry.take_requests(), [""; 0]);
 }
+
+#[test]
+fn only_the_service_listens() {
+    for command in ["list", "inspect", "url"] {
+        let arguments = ["--listen", "127.0.0.1:1", command, "hello:v1"];
+        let ended = run("", &arguments);
+        assert_eq!((ended.status, ended.out.as_str()), (Some(2), ""));
+        assert!(
+            ended.err.contains("--listen is for the service"),
+            "{ended:?}"
+        );
+    }
+}
