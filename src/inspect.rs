@@ -13,6 +13,8 @@ use crate::resolve::Resolver;
 use crate::snapshot::{Directory, Snapshots};
 use crate::source::{Reference, StoredManifest};
 
+/// Largest config that is shown, as of containers (containers/image `MaxConfigBodySize`).
+const MAX_CONFIG: u64 = 4 << 20;
 /// What `--layer` calls a part, and the suffixes that it may have.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("kernel", &[".vmlinuz"]),
@@ -37,6 +39,15 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
             })?;
         let config = match &image.config {
             Some(config) if config.media_type.ends_with("json") => {
+                if config.size > MAX_CONFIG {
+                    return Err(Error::BadManifest {
+                        what: format!("the config of {directory}"),
+                        why: format!(
+                            "its manifest says it has {} bytes, at most {MAX_CONFIG} are taken",
+                            config.size
+                        ),
+                    });
+                }
                 serde_json::from_slice(&resolver.small_blob("config", config)?)
                     .unwrap_or(Value::Null)
             }

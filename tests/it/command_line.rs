@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, digest, sha256};
-use crate::registry::Registry;
+use crate::registry::{Fault, Registry};
 use crate::service::{Folder, Service, X86, command, output};
 use crate::tokens::TokenServer;
 
@@ -678,6 +678,29 @@ fn only_the_service_listens() {
         assert!(
             ended.err.contains("--listen is for the service"),
             "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_config_that_fits_into_no_memory_is_not_fetched() {
+    for size in [1_u64 << 60, (4 << 20) + 1] {
+        let mut hello = Repository::default();
+        let mut config = hello.blob(CONFIG, b"{}");
+        config["size"] = json!(size);
+        let layers = [hello.file(GZIP, "hello.raw", b"an image")];
+        let artifact = hello.artifact(&layers, json!({ "config": config }));
+        hello.point("v1", &artifact);
+        let registry = Registry::with_hello(hello);
+        let length = Fault::Header("Content-Length", Some(size.to_string()));
+        registry.fault("/blobs/", length);
+        let failed = run(&settings(&registry), &["inspect", "hello:v1"]).failed();
+        assert_eq!(
+            failed,
+            format!(
+                "error: the config of hello:v1 cannot be understood: its manifest says it has {size} \
+                 bytes, at most 4194304 are taken"
+            )
         );
     }
 }
