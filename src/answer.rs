@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use crate::address::{self, Address, Asked, View};
 use crate::architecture::Architecture;
 use crate::artifact::Content;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::http::{Answer, Body, Request};
@@ -19,7 +20,7 @@ use crate::name::FileName;
 use crate::page;
 use crate::payload::{Resumed, StoredBlob, Verified};
 use crate::settings::{Blobs, Settings};
-use crate::snapshot::{Directory, Snapshots};
+use crate::snapshot::{Directory, Snapshot, Snapshots};
 use crate::source::Upstream;
 use crate::visitor;
 
@@ -208,65 +209,71 @@ impl Service {
 
     fn file(&self, request: &Request, directory: &Directory, name: &FileName) -> Result<Answer> {
         let (snapshot, file) = self.snapshots.find(directory, name)?;
-        let (digest, source) = (file.digest, snapshot.source_of(&file));
-        let what = format!("{directory}/{name} ({digest})");
-        let headers = vec![("Content-Type", OCTETS.to_owned())];
+        let what = format!("{directory}/{name} ({})", file.digest);
         match &file.content {
-            Content::Text(text) => return Ok(Answer::bytes(OCTETS, text.clone())),
+            Content::Text(text) => Ok(Answer::bytes(OCTETS, text.clone())),
+            Content::Made(_) if request.is_head() => {
+                Ok(octets(Body::SizeOnly(file.size.unwrap_or_default())))
+            }
             Content::Made(recipe) => {
                 let size = file.size.unwrap_or_default();
-                let body = if request.is_head() {
-                    Body::SizeOnly(size)
-                } else {
-                    let made = self.snapshots.made(&snapshot, &file, recipe)?;
-                    {
-                        let made: Box<dyn Read + Send> = Box::new(made);
-                        Body::Blob(Verified::new(made, what, digest, size)?, size)
-                    }
-                };
-                return Ok(Answer {
-                    status: 200,
-                    headers,
-                    body,
-                });
+                let made = self.snapshots.made(&snapshot, &file, recipe)?;
+                Ok(octets(checked(made, what, file.digest, size)?))
             }
-            Content::Blob => {}
+            Content::Blob => blob(request, &snapshot, &file, what),
         }
-        // What comes now is for this client alone; the listing was for others, too.
-        let _watch = hangup::watch();
-        if snapshot.blobs == Blobs::Redirect
-            && let Some(url) = source.blob_url(digest)?
-        {
-            let mut answer = Answer::empty(307);
-            answer.headers.push(("Location", url));
-            return Ok(answer);
-        }
-        let size = match file.size {
-            Some(size) => size,
-            None => source.blob_size(digest)?,
-        };
-        let body = if request.is_head() {
-            Body::SizeOnly(size)
-        } else {
-            let origin = StoredBlob {
-                source: source.clone(),
-                digest,
-                size,
-            };
-            let blob = Resumed::open(origin, what.clone(), size)?;
-            let blob: Box<dyn Read + Send> = Box::new(blob);
-            Body::Blob(Verified::new(blob, what, digest, size)?, size)
-        };
-        Ok(Answer {
-            status: 200,
-            headers,
-            body,
-        })
     }
 
     /// Is something being done that nobody may wait for any more?
     pub fn is_busy(&self) -> bool {
         self.snapshots.is_busy()
+    }
+}
+
+/// A file that is a blob, or where the registry has it. `what` it is called in errors.
+fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Result<Answer> {
+    // What comes now is for this client alone; the listing was for others, too.
+    let _watch = hangup::watch();
+    let (digest, source) = (file.digest, snapshot.source_of(file));
+    if snapshot.blobs == Blobs::Redirect
+        && let Some(url) = source.blob_url(digest)?
+    {
+        let mut answer = Answer::empty(307);
+        answer.headers.push(("Location", url));
+        return Ok(answer);
+    }
+    let size = match file.size {
+        Some(size) => size,
+        None => source.blob_size(digest)?,
+    };
+    if request.is_head() {
+        return Ok(octets(Body::SizeOnly(size)));
+    }
+    let origin = StoredBlob {
+        source: source.clone(),
+        digest,
+        size,
+    };
+    let blob = Resumed::open(origin, what.clone(), size)?;
+    Ok(octets(checked(blob, what, digest, size)?))
+}
+
+/// Bytes to come, which are held to size and digest on the way.
+fn checked(
+    bytes: impl Read + Send + 'static,
+    what: String,
+    digest: Digest,
+    size: u64,
+) -> Result<Body> {
+    let bytes: Box<dyn Read + Send> = Box::new(bytes);
+    Ok(Body::Blob(Verified::new(bytes, what, digest, size)?, size))
+}
+
+fn octets(body: Body) -> Answer {
+    Answer {
+        status: 200,
+        headers: vec![("Content-Type", OCTETS.to_owned())],
+        body,
     }
 }
 
