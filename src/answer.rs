@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::address::{self, Address, Asked, View};
+use crate::address::{self, Address, Asked, LISTING, View};
 use crate::architecture::Architecture;
 use crate::artifact::Content;
 use crate::digest::Digest;
@@ -84,9 +84,20 @@ impl Service {
             Asked::File(name) if name.as_str() == LATEST => self.latest(request, &directory),
             Asked::File(name) => match side_file_of(&name) {
                 Some(side_file) => self.side_file(request, &directory, &name, &side_file),
-                None => self.file(request, &directory, &name),
+                None => {
+                    let snapshot = self.having(&directory, &[&name])?;
+                    self.file(request, &directory, &snapshot, &name)
+                }
             },
         }
+    }
+
+    /// The directory as it was promised if it has one of these files there, else as it is now.
+    fn having(&self, directory: &Directory, names: &[&FileName]) -> Result<Arc<Snapshot>> {
+        self.snapshots.having(directory, |snapshot| {
+            let files = &snapshot.listing.files;
+            names.iter().any(|name| files.contains_key(*name))
+        })
     }
 
     /// A file's line. A file of that name that a publisher offers comes first.
@@ -96,18 +107,15 @@ impl Service {
         directory: &Directory,
         name: &FileName,
     ) -> Result<Answer> {
-        let own = format!("{name}.sha256").parse().ok();
-        let found = self.snapshots.find(directory, name);
-        match (found, own) {
-            (Ok((snapshot, _)), Some(own)) if snapshot.listing.files.contains_key(&own) => {
-                self.file(request, directory, &own)
-            }
-            (Err(Error::NotOffered { .. }), Some(own)) => self.file(request, directory, &own),
-            (found, _) => {
-                let (_, File { digest, .. }) = found?;
-                Ok(Answer::bytes(TEXT, format!("{}  {name}\n", digest.hex())))
-            }
+        // A name may be too long for another one beside it.
+        let own: Option<FileName> = format!("{name}.sha256").parse().ok();
+        let names: Vec<_> = own.iter().chain([name]).collect();
+        let snapshot = self.having(directory, &names)?;
+        if let Some(own) = own.filter(|own| snapshot.listing.files.contains_key(own)) {
+            return self.file(request, directory, &snapshot, &own);
         }
+        let File { digest, .. } = offered(directory, &snapshot, name)?;
+        Ok(Answer::bytes(TEXT, format!("{}  {name}\n", digest.hex())))
     }
 
     /// What an image says of itself. A file of that name that a publisher offers comes first.
@@ -119,15 +127,13 @@ impl Service {
         side_file: &SideFile,
     ) -> Result<Answer> {
         let SideFile { stem, form, images } = side_file;
-        let snapshot = self.snapshots.having(directory, |snapshot| {
-            let files = &snapshot.listing.files;
-            files.contains_key(name) || images.iter().any(|image| files.contains_key(image))
-        })?;
+        let names: Vec<_> = images.iter().chain([name]).collect();
+        let snapshot = self.having(directory, &names)?;
         let files = &snapshot.listing.files;
         let image = images.iter().find_map(|image| files.get_key_value(image));
         let (image, file) = match image {
             Some(found) if !files.contains_key(name) => found,
-            _ => return self.file(request, directory, name),
+            _ => return self.file(request, directory, &snapshot, name),
         };
         let mut metadata = self.snapshots.metadata(directory, &snapshot, image, file)?;
         if let Some((_, architecture)) = Architecture::at_end_of(stem) {
@@ -175,7 +181,7 @@ impl Service {
         if let Ok(own) = LATEST.parse()
             && snapshot.listing.files.contains_key(&own)
         {
-            return self.file(request, directory, &own);
+            return self.file(request, directory, &snapshot, &own);
         }
         let host = request.host.as_deref().unwrap_or("localhost:5001");
         let url_of = |digest| {
@@ -207,8 +213,15 @@ impl Service {
         }
     }
 
-    fn file(&self, request: &Request, directory: &Directory, name: &FileName) -> Result<Answer> {
-        let (snapshot, file) = self.snapshots.find(directory, name)?;
+    /// One of the files of a snapshot.
+    fn file(
+        &self,
+        request: &Request,
+        directory: &Directory,
+        snapshot: &Snapshot,
+        name: &FileName,
+    ) -> Result<Answer> {
+        let file = offered(directory, snapshot, name)?;
         let what = format!("{directory}/{name} ({})", file.digest);
         match &file.content {
             Content::Text(text) => Ok(Answer::bytes(OCTETS, text.clone())),
@@ -217,10 +230,10 @@ impl Service {
             }
             Content::Made(recipe) => {
                 let size = file.size.unwrap_or_default();
-                let made = self.snapshots.made(&snapshot, &file, recipe)?;
+                let made = self.snapshots.made(snapshot, file, recipe)?;
                 Ok(octets(checked(made, what, file.digest, size)?))
             }
-            Content::Blob => blob(request, &snapshot, &file, what),
+            Content::Blob => blob(request, snapshot, file, what),
         }
     }
 
@@ -228,6 +241,18 @@ impl Service {
     pub fn is_busy(&self) -> bool {
         self.snapshots.is_busy()
     }
+}
+
+/// A file of a snapshot.
+fn offered<'a>(directory: &Directory, snapshot: &'a Snapshot, name: &FileName) -> Result<&'a File> {
+    let files = &snapshot.listing.files;
+    files.get(name).ok_or_else(|| Error::NotOffered {
+        what: format!("{directory}/{name}"),
+        why: match files.len() {
+            0 => "the repository offers no file at all".into(),
+            n => format!("it is none of the {n} files in {directory}/{LISTING}"),
+        },
+    })
 }
 
 /// A file that is a blob, or where the registry has it. `what` it is called in errors.

@@ -154,23 +154,6 @@ impl Snapshots {
         Ok(snapshot)
     }
 
-    /// A file and the snapshot it is in.
-    pub fn find(&self, directory: &Directory, name: &FileName) -> Result<(Arc<Snapshot>, File)> {
-        let snapshot = self.having(directory, |snapshot| {
-            snapshot.listing.files.contains_key(name)
-        })?;
-        match snapshot.listing.files.get(name).cloned() {
-            Some(file) => Ok((snapshot, file)),
-            None => Err(Error::NotOffered {
-                what: format!("{directory}/{name}"),
-                why: match snapshot.listing.files.len() {
-                    0 => "the repository offers no file at all".into(),
-                    n => format!("it is none of the {n} files in {directory}/SHA256SUMS"),
-                },
-            }),
-        }
-    }
-
     /// The snapshot that was promised if it has something, else a new one, whatever that has.
     pub fn having(
         &self,

@@ -454,3 +454,24 @@ fn what_a_publisher_writes_begins_no_line_of_the_log_and_steers_no_terminal() {
     );
     assert!(log[2].contains("tag v2 left out: ") && log[2].contains("evil?<3>forged"));
 }
+
+#[test]
+fn a_name_beside_a_file_causes_one_refresh_too() {
+    let registry = Registry::with_hello(versions(2).0);
+    let service = Service::of(&registry);
+    service.listing();
+    for name in [
+        "nothing.raw",
+        "nothing.raw.sha256",
+        "nothing.raw.json",
+        "nothing.manifest.gz",
+        // Too long to have one beside it.
+        &format!("{}.sha256", "n".repeat(250)),
+    ] {
+        registry.take_requests();
+        let response = service.get(&format!("/hello/{name}"));
+        assert_eq!(response.status, 404, "{name}");
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, "/tags/list"), 1, "{name}: {requests:?}");
+    }
+}
