@@ -75,7 +75,7 @@ impl Service {
             Asked::Listing => {
                 let snapshot = self.snapshots.listing(&directory)?;
                 Ok(match &snapshot.signed {
-                    Some(signed) => Answer::bytes(TEXT, signed.list.clone()),
+                    Some(signed) => Answer::shared(TEXT, signed.list.clone()),
                     None => Answer::bytes(TEXT, snapshot.listing.text(tomorrow())),
                 })
             }
@@ -165,7 +165,7 @@ impl Service {
             why: why.to_owned(),
         };
         match found {
-            Some(signature) => Ok(Answer::bytes(OCTETS, signature.clone())),
+            Some(signature) => Ok(Answer::shared(OCTETS, signature.clone())),
             None if snapshot.signed.is_some() => Err(not_offered(
                 "its publisher did not sign the list in this form",
             )),
@@ -224,14 +224,15 @@ impl Service {
         let file = offered(directory, snapshot, name)?;
         let what = format!("{directory}/{name} ({})", file.digest);
         match &file.content {
-            Content::Text(text) => Ok(Answer::bytes(OCTETS, text.clone())),
-            Content::Made(_) if request.is_head() => {
-                Ok(octets(Body::SizeOnly(file.size.unwrap_or_default())))
-            }
+            Content::Text(text) => Ok(Answer::shared(OCTETS, text.clone())),
+            Content::Made(_) if request.is_head() => Ok(Answer::new(
+                OCTETS,
+                Body::SizeOnly(file.size.unwrap_or_default()),
+            )),
             Content::Made(recipe) => {
                 let size = file.size.unwrap_or_default();
                 let made = self.snapshots.made(snapshot, file, recipe)?;
-                Ok(octets(checked(made, what, file.digest, size)?))
+                Ok(Answer::new(OCTETS, checked(made, what, file.digest, size)?))
             }
             Content::Blob => blob(request, snapshot, file, what),
         }
@@ -272,7 +273,7 @@ fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Re
         None => source.blob_size(digest)?,
     };
     if request.is_head() {
-        return Ok(octets(Body::SizeOnly(size)));
+        return Ok(Answer::new(OCTETS, Body::SizeOnly(size)));
     }
     let origin = StoredBlob {
         source: source.clone(),
@@ -280,7 +281,7 @@ fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Re
         size,
     };
     let blob = Resumed::open(origin, what.clone(), size)?;
-    Ok(octets(checked(blob, what, digest, size)?))
+    Ok(Answer::new(OCTETS, checked(blob, what, digest, size)?))
 }
 
 /// Bytes to come, which are held to size and digest on the way.
@@ -292,14 +293,6 @@ fn checked(
 ) -> Result<Body> {
     let bytes: Box<dyn Read + Send> = Box::new(bytes);
     Ok(Body::Blob(Verified::new(bytes, what, digest, size)?, size))
-}
-
-fn octets(body: Body) -> Answer {
-    Answer {
-        status: 200,
-        headers: vec![("Content-Type", OCTETS.to_owned())],
-        body,
-    }
 }
 
 /// In which form a file beside an image says what the image is.

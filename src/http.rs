@@ -75,6 +75,8 @@ pub struct Answer {
 pub enum Body {
     /// All of it.
     Bytes(Vec<u8>),
+    /// All of it, which others get, too.
+    Shared(Arc<[u8]>),
     /// A blob to come, and its size.
     Blob(Verified<Box<dyn Read + Send>>, u64),
     /// The size alone, for HEAD.
@@ -98,13 +100,23 @@ impl Request {
 }
 
 impl Answer {
-    /// An answer that is at hand.
-    pub fn bytes(media_type: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
+    /// A good answer.
+    pub fn new(media_type: &'static str, body: Body) -> Self {
         Self {
             status: 200,
             headers: vec![("Content-Type", media_type.to_owned())],
-            body: Body::Bytes(bytes.into()),
+            body,
         }
+    }
+
+    /// An answer that is at hand.
+    pub fn bytes(media_type: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
+        Self::new(media_type, Body::Bytes(bytes.into()))
+    }
+
+    /// An answer that is at hand for more than one client.
+    pub fn shared(media_type: &'static str, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self::new(media_type, Body::Shared(bytes.into()))
     }
 
     /// A page for people.
@@ -145,6 +157,7 @@ impl Answer {
     fn size(&self) -> u64 {
         match &self.body {
             Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Shared(bytes) => bytes.len() as u64,
             Body::Blob(_, size) | Body::SizeOnly(size) => *size,
         }
     }
@@ -368,17 +381,13 @@ fn write_answer(
     answer: Answer,
     keeps_alive: bool,
 ) -> Result<(), Interrupted> {
-    let mut bytes = head(request, &answer, keeps_alive);
+    let head = head(request, &answer, keeps_alive);
     match answer.body {
-        Body::Bytes(body) => {
-            if !request.is_head() {
-                bytes.extend_from_slice(&body);
-            }
-            stream.write_all(&bytes).map_err(Interrupted::Client)
-        }
-        Body::SizeOnly(_) => stream.write_all(&bytes).map_err(Interrupted::Client),
+        Body::Bytes(body) if !request.is_head() => write_whole(stream, head, &body),
+        Body::Shared(body) if !request.is_head() => write_whole(stream, head, &body),
+        Body::Bytes(_) | Body::Shared(_) | Body::SizeOnly(_) => write_whole(stream, head, &[]),
         Body::Blob(mut blob, size) => {
-            stream.write_all(&bytes).map_err(Interrupted::Client)?;
+            write_whole(stream, head, &[])?;
             let _watch = hangup::watch();
             let mut buffer = vec![0; BUFFER.min(usize::try_from(size).unwrap_or(BUFFER))];
             loop {
@@ -391,6 +400,19 @@ fn write_answer(
             }
         }
     }
+}
+
+/// A head and what is at hand of a body: one packet where that is enough, and no copy of a large one.
+fn write_whole(stream: &mut impl Write, mut head: Vec<u8>, body: &[u8]) -> Result<(), Interrupted> {
+    let written = if body.len() <= BUFFER {
+        head.extend_from_slice(body);
+        stream.write_all(&head)
+    } else {
+        stream
+            .write_all(&head)
+            .and_then(|()| stream.write_all(body))
+    };
+    written.map_err(Interrupted::Client)
 }
 
 /// The head of an answer.
@@ -591,6 +613,27 @@ mod tests {
             expected(&long, "Connection: close\r\n")
         );
         assert_eq!(sent("HEAD", answer(), true), expected("", ""));
+    }
+
+    #[test]
+    fn an_answer_is_one_packet_where_that_is_enough_and_never_copied_where_not() {
+        struct Sizes(Vec<usize>);
+        impl Write for Sizes {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.push(bytes.len());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
+        for (size, writes) in [(0, 1), (100, 1), (BUFFER, 1), (BUFFER + 1, 2)] {
+            let mut sizes = Sizes(Vec::new());
+            let answer = Answer::shared("text/plain", vec![b'x'; size]);
+            write_answer(&mut sizes, &request, answer, true).unwrap();
+            assert_eq!(sizes.0.len(), writes, "{size} bytes: {:?}", sizes.0);
+        }
     }
 
     #[test]

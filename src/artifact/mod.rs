@@ -13,6 +13,8 @@ mod typed;
 
 pub mod index;
 
+use std::sync::Arc;
+
 use crate::architecture::Architecture;
 use crate::digest::Digest;
 use crate::manifest::{Annotations, Descriptor, Image};
@@ -58,7 +60,7 @@ pub enum Content {
     /// The blob of the same digest.
     Blob,
     /// They are known.
-    Text(String),
+    Text(Arc<str>),
     /// They have to be made, or are made already.
     Made(Recipe),
 }
@@ -121,7 +123,7 @@ impl Offer {
             title: None,
             digest: Digest::of(text.as_bytes()),
             size: text.len() as u64,
-            content: Content::Text(text),
+            content: Content::Text(text.into()),
         }
     }
 }

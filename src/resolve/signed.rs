@@ -1,6 +1,7 @@
 //! Lists that publishers sign.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Resolver;
 use crate::address::LISTING;
@@ -14,13 +15,14 @@ const MAX_SIGNED_LIST: u64 = 64 << 20;
 /// Largest signature of one.
 const MAX_SIGNATURE: u64 = 1 << 20;
 
-/// A publisher's list with its signatures, byte for byte. All are from one artifact.
+/// A publisher's list with its signatures, byte for byte. All are from one artifact. They are shared by
+/// all who get them.
 #[derive(Debug, Default)]
 pub struct Signed {
     /// `SHA256SUMS`
-    pub list: Vec<u8>,
+    pub list: Arc<[u8]>,
     /// By name: `SHA256SUMS.gpg`, …
-    pub signatures: BTreeMap<String, Vec<u8>>,
+    pub signatures: BTreeMap<String, Arc<[u8]>>,
 }
 
 impl Resolver<'_> {
@@ -57,7 +59,7 @@ impl Resolver<'_> {
             } else {
                 "signature"
             };
-            let bytes = self.small_blob(what, layer)?;
+            let bytes = self.small_blob(what, layer)?.into();
             if title == LISTING {
                 signed.list = bytes
             } else {

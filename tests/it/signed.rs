@@ -1,8 +1,11 @@
 //! Listings that their publisher signed: the artifact with the tag `SHA256SUMS`, byte for byte.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use crate::content::{OCI_TAR, Repository, digest, line, sha256, sign, versions};
 use crate::registry::{Fault, IS_IT_SIGNED, Link, Registry, TAGS, count};
@@ -623,4 +626,40 @@ fn a_list_that_comes_slowly_or_in_pieces_is_served_whole() {
         let service = Service::of(&registry);
         assert_eq!(service.listing(), list, "{why}");
     }
+}
+
+/// A client that reads the head of the answer for a list and then nothing.
+fn slow_client(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // So that the kernel takes little for it, and the service feels how slow it is.
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(socket);
+    client
+        .write_all(b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    client.read_exact(&mut [0; 100]).unwrap();
+    client
+}
+
+#[test]
+fn a_large_list_is_in_memory_once_however_many_take_it() {
+    let mut list = line(b"image 1", "hello-v1.raw");
+    list.extend(std::iter::repeat_n("# nothing\n", (16 << 20) / 10));
+    let mut hello = versions(2).0;
+    sign(&mut hello, list.as_bytes(), &[], &[]);
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    assert!(service.listing() == list);
+    let before = service.own_memory();
+    let clients: Vec<_> = (0..10).map(|_| slow_client(service.address)).collect();
+    for _ in 0..10 {
+        let response = service.request("HEAD", "/hello/SHA256SUMS", &[]);
+        let length = response.header("content-length").unwrap().to_owned();
+        assert_eq!(length, list.len().to_string());
+    }
+    let more = service.own_memory().saturating_sub(before) / 1024;
+    assert!(more <= 8, "10 clients of a list of 16 MiB take {more} MiB");
+    drop(clients);
+    assert!(service.listing() == list);
 }
