@@ -35,6 +35,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Assumed when a busy server names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait that is passed on: sums of two of them have to exist.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
 /// Warnings of registries that are logged; the next ones say hardly more.
@@ -511,15 +513,18 @@ fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
     )
 }
 
-/// `Retry-After`: seconds or a date (RFC 9110 §10.2.3).
+/// `Retry-After`: seconds or a date (RFC 9110 §10.2.3). Never more than [`LONGEST_WAIT`].
 fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = rfc2822::parse(text).ok()?.timestamp();
-    // One that has passed means now.
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = rfc2822::parse(text).ok()?.timestamp();
+            // One that has passed means now.
+            Duration::try_from(date.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 /// What a failed request means.
@@ -728,6 +733,8 @@ mod tests {
             (" 0 ", Some(0)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37)),
             ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
+            ("18446744073709551615", Some(24 * 60 * 60)),
+            ("Sat, 06 Nov 2094 08:48:37 GMT", Some(24 * 60 * 60)),
             ("soon", None),
             ("-1", None),
             ("", None),

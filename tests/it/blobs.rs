@@ -542,3 +542,15 @@ fn a_registry_that_is_restarted_in_the_middle_is_waited_for() {
     registry.fault("/blobs/", Fault::NoRange);
     assert_whole(&download(&service), &image, "");
 }
+
+#[test]
+fn row_b14_a_wait_of_ages_is_passed_on_as_a_day() {
+    let registry = Registry::with_hello(versions(1).0);
+    registry.fault("/tags/list", Fault::Status(503));
+    let ages = Some(u64::MAX.to_string());
+    registry.fault("/tags/list", Fault::Header("Retry-After", ages));
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!(response.status, 503);
+    assert_eq!(response.header("retry-after"), Some("86400"));
+}
