@@ -292,7 +292,7 @@ impl fmt::Display for Error {
             ),
             Error::Broken { url, .. } => write!(f, "connection broke at {url}"),
             Error::TooSlow { url, limit } => {
-                write!(f, "no answer within {} s from {url}", limit.as_secs())
+                write!(f, "no whole answer within {} s from {url}", limit.as_secs())
             }
             Error::Busy {
                 url,

@@ -350,6 +350,7 @@ fn challenges_at(door: &Door<'_>, url: &str) -> Result<Vec<Challenge>> {
         accept: "*/*",
         authorization: None,
         range: None,
+        is_blob: false,
         unchecked: door.unchecked,
     };
     let mut reply = door.client.send(request)?;
@@ -446,6 +447,7 @@ fn get(door: &Door<'_>, key: &TokenKey, authorization: Option<&Authorization>) -
         accept: "application/json",
         authorization,
         range: None,
+        is_blob: false,
         unchecked: door.takes_any_certificate_at(&url),
     })
 }

@@ -33,6 +33,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two pieces of a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the whole of a body that is a small document: one that trickles must not hold a listing.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Assumed when a busy server names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait that is passed on: sums of two of them have to exist.
@@ -59,6 +61,8 @@ pub(super) struct Request<'a> {
     pub(super) authorization: Option<&'a Authorization>,
     /// The bytes from the first to the second, that one included.
     pub(super) range: Option<(u64, u64)>,
+    /// The body may be large, and take as long as its reader has patience.
+    pub(super) is_blob: bool,
     /// Take whatever certificate the host has: `insecure = true` says so.
     pub(super) unchecked: bool,
 }
@@ -212,6 +216,7 @@ impl Client {
             accept: "*/*",
             authorization: None,
             range: None,
+            is_blob: false,
             unchecked: true,
         });
         answer
@@ -255,6 +260,10 @@ impl Client {
         if let Some((first, last)) = request.range {
             builder = builder.header(header::RANGE, format!("bytes={first}-{last}"));
         }
+        if !request.is_blob {
+            let config = builder.config();
+            builder = config.timeout_recv_body(Some(DOCUMENT_TIMEOUT)).build();
+        }
         self.paced(&host, || {
             let answer = builder.call().map_err(|error| failure(url, error))?;
             Ok(self.reply(&format!("{:?}", request.method), url, answer))
@@ -284,6 +293,9 @@ impl Client {
             let answer = agent
                 .post(url)
                 .header(header::ACCEPT, "application/json")
+                .config()
+                .timeout_recv_body(Some(DOCUMENT_TIMEOUT))
+                .build()
                 .send_form(form)
                 .map_err(|error| failure(url, error))?;
             Ok(self.reply("Post", url, answer))
@@ -548,20 +560,22 @@ fn failure(url: &str, error: ureq::Error) -> Error {
             cause: Arc::new(error),
         },
         ureq::Error::Rustls(error) => tls_failure(url, &error),
-        ureq::Error::Timeout(Timeout::PerRead) => Error::TooSlow {
-            url,
-            limit: READ_TIMEOUT,
-        },
-        ureq::Error::Timeout(_) => Error::TooSlow {
-            url,
-            limit: HEAD_TIMEOUT,
-        },
+        ureq::Error::Timeout(timeout) => too_slow(url, timeout),
         ureq::Error::Io(error) => io_failure(url, error),
         error => Error::Broken {
             url,
             cause: Arc::new(error),
         },
     }
+}
+
+fn too_slow(url: String, timeout: Timeout) -> Error {
+    let limit = match timeout {
+        Timeout::PerRead => READ_TIMEOUT,
+        Timeout::RecvBody => DOCUMENT_TIMEOUT,
+        _ => HEAD_TIMEOUT,
+    };
+    Error::TooSlow { url, limit }
 }
 
 fn io_failure(url: String, error: io::Error) -> Error {
@@ -641,11 +655,9 @@ pub(super) fn read_failure(url: &str, error: io::Error) -> Error {
         return Error::ClientGone;
     }
     let url = url::without_query(url).to_owned();
-    match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
-            url,
-            limit: READ_TIMEOUT,
-        },
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(ureq::Error::Timeout(timeout)) => too_slow(url, *timeout),
         _ => Error::Broken {
             url,
             cause: Arc::new(error),
@@ -779,6 +791,7 @@ mod tests {
             accept: "*/*",
             authorization: Some(&Authorization::bearer("s3cret")),
             range: None,
+            is_blob: false,
             unchecked: false,
         };
         assert!(!format!("{request:?}").contains("s3cret"));

@@ -30,6 +30,9 @@ use crate::name::{Host, Repository, Tag};
 const ATTEMPTS: u32 = 3;
 /// Before the second attempt; doubled before each one after it.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// No attempt begins later than this: systemd gives up on us after 60 s of silence, and one may take
+/// most of that.
+const LAST_ATTEMPT: Duration = Duration::from_secs(15);
 
 /// Tags asked for at once. ECR refuses more than 1000.
 const PAGE: usize = 1000;
@@ -160,30 +163,36 @@ impl Registry {
         Ok(reply)
     }
 
+    /// A request without a login, for the whole of a small document.
+    fn request<'a>(&self, method: Method, url: &'a str, accept: &'a str) -> Request<'a> {
+        Request {
+            method,
+            url,
+            accept,
+            authorization: None,
+            range: None,
+            is_blob: false,
+            unchecked: self.is_unchecked(),
+        }
+    }
+
     /// One request; only success is a result.
-    fn fetch(
-        &self,
-        method: Method,
-        url: &str,
-        accept: &str,
-        range: Option<(u64, u64)>,
-    ) -> Result<Reply> {
-        let reply = self.ask(
-            Request {
-                method,
-                url,
-                accept,
-                authorization: None,
-                range,
-                unchecked: self.is_unchecked(),
-            },
-            true,
-        )?;
+    fn fetch(&self, request: Request<'_>) -> Result<Reply> {
+        let reply = self.ask(request, true)?;
         match reply.status {
             200 => Ok(reply),
-            206 if range.is_some() => Ok(reply),
+            206 if request.range.is_some() => Ok(reply),
             _ => Err(status_error(reply)),
         }
+    }
+
+    /// A blob, or some of it.
+    fn fetch_blob(&self, url: &str, range: Option<(u64, u64)>) -> Result<Reply> {
+        self.fetch(Request {
+            range,
+            is_blob: true,
+            ..self.request(Method::Get, url, "*/*")
+        })
     }
 
     /// Tries again what may pass: a broken connection, a fault on the other side, a short wait. Only
@@ -203,14 +212,16 @@ impl Registry {
                     jitter(pause)
                 }
                 // The wait itself is part of the next attempt, as of all other requests to the host.
-                Error::Busy { retry_after, .. } if begun.elapsed() + *retry_after <= MAX_WAIT => {
+                Error::Busy { retry_after, .. }
+                    if begun.elapsed().saturating_add(*retry_after) <= MAX_WAIT =>
+                {
                     // Others got through, so it is only us who ask too fast.
                     failed += u32::from(pace.answers() == answers);
                     Duration::ZERO
                 }
                 _ => return Err(error),
             };
-            if failed >= ATTEMPTS {
+            if failed >= ATTEMPTS || begun.elapsed() >= LAST_ATTEMPT {
                 return Err(error);
             }
             debug!("trying again in {wait:?}: {}", error.line());
@@ -224,7 +235,7 @@ impl Registry {
     /// A small body and the head it came with.
     fn fetch_all(&self, url: &str, accept: &str, limit: u64) -> Result<Fetched> {
         self.with_retries(|| {
-            let reply = self.fetch(Method::Get, url, accept, None)?;
+            let reply = self.fetch(self.request(Method::Get, url, accept))?;
             refuse_encoding(&reply)?;
             let links = reply.all("link").map(str::to_owned).collect();
             let media_type = reply.header("content-type").map(str::to_owned);
@@ -280,9 +291,8 @@ impl Registry {
 
     pub(super) fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
         let url = self.manifest_url(Reference::Tag(tag))?;
-        match self
-            .with_retries(|| self.fetch(Method::Head, &url, &manifest::ACCEPT.join(", "), None))
-        {
+        let accept = manifest::ACCEPT.join(", ");
+        match self.with_retries(|| self.fetch(self.request(Method::Head, &url, &accept))) {
             // ECR, Red Hat's and Nexus send no such header; a sha512 is none we know by.
             Ok(reply) => Ok(reply
                 .header("docker-content-digest")
@@ -312,7 +322,7 @@ impl Registry {
     ) -> Result<Box<dyn Read + Send>> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let range = (from > 0).then(|| (from, size - 1));
-        let reply = self.with_retries(|| self.fetch(Method::Get, &url, "*/*", range))?;
+        let reply = self.with_retries(|| self.fetch_blob(&url, range))?;
         refuse_encoding(&reply)?;
         if reply.status == 206 {
             check_range(&reply, from, size - 1, size)?;
@@ -330,7 +340,7 @@ impl Registry {
         let url = self.url(&format!("blobs/{digest}"))?;
         let (first, last) = (range.start, range.end - 1);
         let part = self.with_retries(|| {
-            let reply = self.fetch(Method::Get, &url, "*/*", Some((first, last)))?;
+            let reply = self.fetch_blob(&url, Some((first, last)))?;
             refuse_encoding(&reply)?;
             if reply.status != 206 {
                 check_length(&reply, size)?;
@@ -362,7 +372,7 @@ impl Registry {
     pub(super) fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
         let url = self.url(&format!("blobs/{digest}"))?;
         // Asked once, so that a login is made; the body is not read.
-        drop(self.with_retries(|| self.fetch(Method::Get, &url, "*/*", None))?);
+        drop(self.with_retries(|| self.fetch_blob(&url, None))?);
         Ok(BlobRequest {
             url,
             authorization: self.session.header(),
@@ -374,12 +384,12 @@ impl Registry {
         let url = self.url(&format!("blobs/{digest}"))?;
         let length = |reply: &Reply| reply.header("content-length")?.parse().ok();
         // Not every registry knows HEAD for blobs, and fronts may leave the length out.
-        if let Ok(reply) = self.with_retries(|| self.fetch(Method::Head, &url, "*/*", None))
+        if let Ok(reply) = self.with_retries(|| self.fetch(self.request(Method::Head, &url, "*/*")))
             && let Some(size) = length(&reply)
         {
             return Ok(size);
         }
-        let reply = self.with_retries(|| self.fetch(Method::Get, &url, "*/*", Some((0, 0))))?;
+        let reply = self.with_retries(|| self.fetch_blob(&url, Some((0, 0))))?;
         let total = match reply.status {
             206 => reply
                 .header("content-range")
@@ -449,12 +459,8 @@ impl Registry {
     pub(super) fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let request = Request {
-            method: Method::Get,
-            url: &url,
-            accept: "*/*",
-            authorization: None,
-            range: None,
-            unchecked: self.is_unchecked(),
+            is_blob: true,
+            ..self.request(Method::Get, &url, "*/*")
         };
         let reply = self.with_retries(|| self.ask(request, false))?;
         if is_redirect(reply.status) {

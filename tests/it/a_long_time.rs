@@ -25,6 +25,8 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(a_download_that_stops_is_gone_on_with_by_range),
             scope.spawn(a_download_that_stops_for_good_is_given_up),
             scope.spawn(an_image_that_takes_too_long_is_listed_when_it_is_done),
+            scope.spawn(a_list_that_stalls_is_a_gateway_timeout),
+            scope.spawn(a_list_that_trickles_is_a_gateway_timeout),
         ];
         for wait in waits {
             if let Err(panic) = wait.join() {
@@ -181,4 +183,31 @@ fn an_image_that_takes_too_long_is_listed_when_it_is_done() {
         ["hello-v1.tar.gz", "hello-v2.tar.gz"]
     );
     assert_eq!(count(&registry.take_requests(), &slow), 1);
+}
+
+/// A listing that the registry does not let end, and how long it took.
+fn a_small_body_that_comes_slowly(path: &'static str, faults: &[Fault]) {
+    let (registry, service) = hello("");
+    for fault in faults {
+        registry.fault(path, fault.clone());
+    }
+    let begin = Instant::now();
+    let response = service.get("/hello/SHA256SUMS");
+    let seconds = begin.elapsed().as_secs_f32();
+    let reason = response.header("x-reason").unwrap();
+    assert_eq!(response.status, 504, "{path}: {reason}");
+    assert!(
+        reason.starts_with("no whole answer within 20 s"),
+        "{reason}"
+    );
+    assert!((19.0..25.0).contains(&seconds), "{path}: after {seconds} s");
+}
+
+fn a_list_that_stalls_is_a_gateway_timeout() {
+    a_small_body_that_comes_slowly("/tags/list", &[Fault::StallAfter(5)]);
+}
+
+fn a_list_that_trickles_is_a_gateway_timeout() {
+    let drip = Fault::Drip(1, Duration::from_secs(1));
+    a_small_body_that_comes_slowly("/tags/list", &[Fault::Body(vec![b' '; 100]), drip]);
 }
