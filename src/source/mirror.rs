@@ -144,12 +144,19 @@ impl Mirrored {
             }
         }
         let error = match ask(&self.primary) {
-            Err(error) if is_down(&error) => error,
-            answer => return answer,
+            Ok(found) => return Ok(found),
+            Err(Error::ClientGone) => return Err(Error::ClientGone),
+            Err(error) => error,
         };
-        // Where nobody else is left, one that has failed is better than none.
-        let found = resting.into_iter().find_map(|mirror| ask(mirror).ok());
-        found.ok_or(error)
+        // Where nobody else has it, one that has failed is better than none.
+        for mirror in resting {
+            match ask(mirror) {
+                Ok(found) => return Ok(found),
+                Err(Error::ClientGone) => return Err(Error::ClientGone),
+                Err(other) => debug!("mirror {} fails again: {}", mirror.host(), other.line()),
+            }
+        }
+        Err(error)
     }
 
     /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.

@@ -554,3 +554,25 @@ fn row_b14_a_wait_of_ages_is_passed_on_as_a_day() {
     assert_eq!(response.status, 503);
     assert_eq!(response.header("retry-after"), Some("86400"));
 }
+
+#[test]
+fn a_mirror_that_breaks_off_goes_on_where_the_registry_answers_no() {
+    let image = noise(300 * KIB);
+    for status in [403, 404, 429] {
+        let (registry, mirror) = (one_image(&image), one_image(&image));
+        mirror.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+        let conf = format!(
+            "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+            registry.address, mirror.address
+        );
+        let service = Setup::new(settings(&registry, ""))
+            .registries(&conf)
+            .start();
+        service.listing();
+        let hour = Some("3600".to_owned());
+        registry.fault("/blobs/", Fault::Status(status));
+        registry.fault("/blobs/", Fault::Header("Retry-After", hour));
+        assert_whole(&download(&service), &image, &status.to_string());
+        assert_eq!(ranges(&mirror), ["all", "102400-307199"]);
+    }
+}
