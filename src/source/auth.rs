@@ -147,9 +147,7 @@ impl Auth {
         if state.authorization.as_ref() != used {
             return Ok(state.authorization.clone());
         }
-        if let Some(used) = used {
-            lock(&self.tokens).retain(|_, token| token.authorization != *used);
-        }
+        self.forget(used);
         let mut challenges = challenges(refusal);
         let is_bearer = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { .. });
         if used.is_some() && !challenges.iter().any(is_bearer) {
@@ -165,6 +163,11 @@ impl Auth {
         Ok(state.authorization.clone())
     }
 
+    /// A token that was refused is good for nothing, however new it is.
+    fn forget(&self, used: Option<&Authorization>) {
+        lock(&self.tokens).retain(|_, token| Some(&token.authorization) != used);
+    }
+
     /// The error for a login that was sent and refused. It is not sent again unasked.
     pub(super) fn refused(
         &self,
@@ -175,6 +178,7 @@ impl Auth {
     ) -> Error {
         let registry = door.name();
         let mut state = lock(&session.0);
+        self.forget(state.authorization.as_ref());
         (state.authorization, state.bearer) = (None, None);
         match state.place.clone() {
             Some(place) => Error::LoginRefused {

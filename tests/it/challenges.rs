@@ -603,3 +603,22 @@ fn a_login_costs_a_listing_two_requests_and_no_connection() {
     let asked = tokens.take_asked().len();
     assert_eq!((without, with, asked), (2 + TAGS, 3 + TAGS, 1));
 }
+
+fn with_login_and(registry: &Registry, more: &str) -> Service {
+    Setup::new(settings(registry, more))
+        .logins(&[(&registry.address.to_string(), LOGIN)])
+        .start()
+}
+
+#[test]
+fn a_token_that_was_refused_when_it_was_new_is_not_used_again() {
+    let tokens = TokenServer::start();
+    let registry = guarded(tokens.guard());
+    let service = Service::start(registry.settings() + ANEW);
+    // Given before the registry has heard of the right to it.
+    tokens.set(|rules| rules.uses = 0);
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 403);
+    tokens.set(|rules| rules.uses = usize::MAX);
+    later();
+    assert_eq!(service.listing(), versions(1).1);
+}
