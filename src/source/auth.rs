@@ -218,6 +218,8 @@ impl Auth {
             .iter()
             .find(|challenge| matches!(challenge, Challenge::Bearer { .. }))
         {
+            // What strangers get too is no secret.
+            door.refuse_plain(door.origin, found.is_some())?;
             let token = self.token(door, challenge, found.as_ref())?;
             state.authorization = Some(token.authorization);
             state.bearer = Some((challenge.clone(), token.renew_at));

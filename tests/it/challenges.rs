@@ -604,12 +604,6 @@ fn a_login_costs_a_listing_two_requests_and_no_connection() {
     assert_eq!((without, with, asked), (2 + TAGS, 3 + TAGS, 1));
 }
 
-fn with_login_and(registry: &Registry, more: &str) -> Service {
-    Setup::new(settings(registry, more))
-        .logins(&[(&registry.address.to_string(), LOGIN)])
-        .start()
-}
-
 #[test]
 fn a_token_that_was_refused_when_it_was_new_is_not_used_again() {
     let tokens = TokenServer::start();
@@ -621,4 +615,30 @@ fn a_token_that_was_refused_when_it_was_new_is_not_used_again() {
     tokens.set(|rules| rules.uses = usize::MAX);
     later();
     assert_eq!(service.listing(), versions(1).1);
+}
+
+#[test]
+fn a_token_got_for_a_password_does_not_cross_a_network_in_the_clear() {
+    let tokens = TokenServer::for_login(LOGIN);
+    let registry = guarded(tokens.guard());
+    // Nothing but an address of loopback counts as this machine.
+    let host = format!("0.0.0.0:{}", registry.address.port());
+    let more = format!(
+        "registry = \"{host}\"\ntrusted-hosts = [\"{}\"]\n",
+        tokens.address
+    );
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+    let setup = || Setup::new(more.clone()).registries(&conf);
+    let service = setup().logins(&[(&host, LOGIN)]).start();
+    let response = service.get("/hello/SHA256SUMS");
+    let reason = response.header("x-reason").unwrap();
+    assert_eq!(response.status, 403, "{reason}");
+    assert!(
+        reason.contains("a login is not sent over plain HTTP"),
+        "{reason}"
+    );
+    assert_eq!(tokens.take_asked(), [""; 0]);
+    // What everybody gets is no secret.
+    tokens.set(|rules| rules.anonymous = true);
+    assert_eq!(setup().start().listing(), versions(1).1);
 }
