@@ -17,7 +17,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::challenge::{self, Challenge};
-use super::client::{Authorization, Client, Method, Reply, Request, host_of};
+use super::client::{Authorization, Client, MAX_TOKEN, Method, Reply, Request, host_of};
 use super::credentials::{Found, Keyring, Login};
 use super::{registry, url};
 use crate::error::{Error, Result};
@@ -31,8 +31,8 @@ const MIN_LIFE: Duration = Duration::from_secs(60);
 const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Repositories that we remember who we are to; beyond that only those in use.
 const MAX_SESSIONS: usize = 256;
-/// Largest answer of a token server.
-const MAX_TOKEN: u64 = 64 << 10;
+/// Largest answer of a token server, which may say its token twice and more besides.
+const MAX_ANSWER: u64 = 64 << 10;
 
 /// Who we are to each repository, and the tokens got so far.
 pub(super) struct Auth {
@@ -410,7 +410,7 @@ fn fetch_token(
     let (status, url) = (reply.status, url::without_query(&key.realm).to_owned());
     match (status, found) {
         (200, _) => {
-            let bytes = reply.read(MAX_TOKEN)?;
+            let bytes = reply.read(MAX_ANSWER)?;
             let (token, life) = parse_token(&bytes).map_err(|why| Error::NoToken { url, why })?;
             // Renewed a little early: it has to live for a request yet.
             Ok(Token {
@@ -501,10 +501,14 @@ fn parse_token(json: &[u8]) -> Result<(String, Duration), String> {
         .expires_in
         .map_or(MIN_LIFE, Duration::from_secs)
         .clamp(MIN_LIFE, MAX_LIFE);
-    Ok((
-        token.ok_or("a token server's answer without a token")?,
-        life,
-    ))
+    let token = token.ok_or("a token server's answer without a token")?;
+    if token.len() > MAX_TOKEN {
+        let length = token.len();
+        return Err(format!(
+            "a token of {length} bytes, expected {MAX_TOKEN} at most"
+        ));
+    }
+    Ok((token, life))
 }
 
 #[cfg(test)]
@@ -533,6 +537,10 @@ mod tests {
                 Some(("t", MAX_LIFE)),
             ),
             (r#"{"token":null,"access_token":null}"#, None),
+            (
+                &format!(r#"{{"token":"{}"}}"#, "t".repeat(MAX_TOKEN + 1)),
+                None,
+            ),
             (r#"{"token":"a\r\nX: y"}"#, None),
             ("{}", None),
             ("<html>", None),

@@ -49,6 +49,8 @@ const MAX_WARNINGS: usize = 100;
 const INPUT_BUFFER: usize = 32 << 10;
 /// Room for the longest line of a request: the token.
 const OUTPUT_BUFFER: usize = 16 << 10;
+/// The longest token that fits, the rest of its line included. Most servers take half of that.
+pub(super) const MAX_TOKEN: usize = 16_000;
 /// How much of an error's body is read: for its message, and to use the connection again.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 

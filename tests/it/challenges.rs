@@ -642,3 +642,33 @@ fn a_token_got_for_a_password_does_not_cross_a_network_in_the_clear() {
     tokens.set(|rules| rules.anonymous = true);
     assert_eq!(setup().start().listing(), versions(1).1);
 }
+
+#[test]
+fn a_token_that_is_too_long_for_a_request_is_refused_in_words() {
+    let tokens = TokenServer::start();
+    let registry = guarded(tokens.guard());
+    let token = "t".repeat(20 << 10);
+    tokens.set(|rules| rules.body = Some(json!({"token": token}).to_string()));
+    let service = Service::of(&registry);
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!(
+        (response.status, response.header("x-reason")),
+        (
+            502,
+            Some(&*format!(
+                "unexpected answer from {}: a token of 20480 bytes, expected 16000 at most",
+                tokens.realm()
+            ))
+        )
+    );
+    assert_eq!(tokens.take_asked().len(), 1);
+    // The longest one that is accepted does fit.
+    let registry = guarded(
+        Guard::new(|request| request.header("authorization").is_some())
+            .challenge(tokens.challenge()),
+    );
+    let token = "t".repeat(16_000);
+    tokens.set(|rules| rules.body = Some(json!({"token": token}).to_string()));
+    let service = Service::of(&registry);
+    assert_eq!(service.listing(), versions(1).1);
+}
