@@ -174,7 +174,7 @@ impl<'a> AuthFile<'a> {
             {
                 return Ok(None);
             }
-            Err(error) => return Err(bad(format!("it cannot be read: {error}"))),
+            Err(error) => return Err(bad(unreadable(&error))),
         }
         if text.trim_ascii().is_empty() {
             return Ok(None);
@@ -253,6 +253,16 @@ impl<'a> AuthFile<'a> {
             Ok(login) => Ok(login.map(|login| Found { login, place })),
             Err(why) => Err(Error::BadLogin { place, why }),
         }
+    }
+}
+
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "not readable by the service, which runs as a user of its own; README.md, Logins, says how".into()
+        }
+        io::ErrorKind::IsADirectory => "this is a directory, expected an auth.json".into(),
+        _ => format!("it cannot be read: {error}"),
     }
 }
 
@@ -406,6 +416,27 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_told_with_what_mends_it() {
+        let told = |number| unreadable(&io::Error::from_raw_os_error(number));
+        for (number, expected, why) in [
+            (
+                13,
+                "not readable by the service, which runs as a user of its own; \
+                 README.md, Logins, says how",
+                "EACCES",
+            ),
+            (21, "this is a directory, expected an auth.json", "EISDIR"),
+            (
+                5,
+                "it cannot be read: Input/output error (os error 5)",
+                "EIO",
+            ),
+        ] {
+            assert_eq!(told(number), expected, "{why}");
+        }
+    }
 
     fn password(user: &str, password: &str) -> Login {
         Login::Password {
