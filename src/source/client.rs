@@ -13,6 +13,9 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use log::{debug, warn};
 use rustls::AlertDescription;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Timeout};
@@ -422,16 +425,7 @@ impl ParsedCertificates {
             roots.extend(parse_certificates(pem)?);
         }
         let client = match &found.client {
-            Some((certificate, key)) => {
-                let chain = parse_certificates(certificate)?;
-                let private = PrivateKey::from_pem(&key.text).map_err(|_| {
-                    bad_pem(
-                        key,
-                        "there is no private key in it, expected one in PEM form",
-                    )
-                })?;
-                Some(ClientCert::new_with_certs(&chain, private))
-            }
+            Some((certificate, key)) => Some(parse_client(certificate, key)?),
             None => None,
         };
         // They come beside the system's: a private registry may have a public certificate one day.
@@ -440,6 +434,33 @@ impl ParsedCertificates {
         }
         Ok(Self { roots, client })
     }
+}
+
+/// A certificate and its key. What cannot be used is refused here, for ureq panics over it.
+fn parse_client(certificate: &Pem, key: &Pem) -> Result<ClientCert> {
+    let chain = parse_certificates(certificate)?;
+    let none = || {
+        let why = "there is no private key in it, expected one in PEM form";
+        bad_pem(key, why)
+    };
+    let private = PrivateKey::from_pem(&key.text).map_err(|_| none())?;
+    let der = PrivateKeyDer::from_pem_slice(&key.text).map_err(|_| none())?;
+    let bad = |error| {
+        let why = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                format!("it does not belong to {}", certificate.path.display())
+            }
+            error => format!("it cannot be used with its certificate: {error}"),
+        };
+        bad_pem(key, &why)
+    };
+    let certificates = chain
+        .iter()
+        .map(|certificate| CertificateDer::from(certificate.der()).into_owned())
+        .collect();
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(certificates, der, &provider).map_err(bad)?;
+    Ok(ClientCert::new_with_certs(&chain, private))
 }
 
 fn parse_certificates(pem: &Pem) -> Result<Vec<Certificate<'static>>> {

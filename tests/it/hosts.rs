@@ -243,3 +243,28 @@ fn row_g2_a_first_component_that_is_a_host_is_one() {
     assert_eq!((response.status, response.text()), (200, &*listing));
     assert_eq!(registry.take_requests(), [""; 0]);
 }
+
+#[test]
+fn row_n1_a_client_certificate_and_the_key_of_another_are_refused_in_words() {
+    let authority = Authority::new();
+    let registry = with_tls(&authority);
+    let host = registry.address;
+    let (certificate, other) = (authority.client().0, authority.client().1);
+    let broken = |key: &str| key.replacen("MIG", "MIH", 1);
+    for (key, why) in [
+        (other.clone(), "it does not belong to "),
+        (broken(&other), "it cannot be used with its certificate: "),
+    ] {
+        let setup = Setup::of(&registry)
+            .certificate(host, "ca.crt", &authority.pem())
+            .certificate(host, "client.cert", &certificate)
+            .certificate(host, "client.key", &key);
+        let folder = setup.folder().join(format!("containers/certs.d/{host}"));
+        let service = setup.start();
+        let response = service.get("/hello/SHA256SUMS");
+        let reason = response.header("x-reason").unwrap_or_default();
+        assert_eq!(response.status, 500, "{reason}");
+        let start = format!("certificate {}/client.key: {why}", folder.display());
+        assert!(reason.starts_with(&start), "{reason}");
+    }
+}
