@@ -212,8 +212,9 @@ impl Client {
         Ok(self.certificates.find(host)?.is_some())
     }
 
-    /// Does this host speak TLS, whatever its certificate? What it answers does not matter.
-    pub(super) fn speaks_tls(&self, host: &Host) -> bool {
+    /// Does this host speak TLS, whatever its certificate? What it answers does not matter. An error
+    /// where nobody can tell: it may be down.
+    pub(super) fn speaks_tls(&self, host: &Host) -> Result<bool> {
         let url = format!("https://{host}/v2/");
         let answer = self.send(Request {
             method: Method::Get,
@@ -224,9 +225,14 @@ impl Client {
             is_blob: false,
             unchecked: true,
         });
-        answer
-            .inspect_err(|error| debug!("{host} does not speak TLS: {}", error.line()))
-            .is_ok()
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error @ Error::NotTls { .. }) => {
+                debug!("{}", error.line());
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn agent_for(&self, host: &Host, unchecked: bool) -> Result<Agent> {

@@ -12,7 +12,6 @@ use super::credentials::Keyring;
 use super::mirror::Mirrored;
 use super::registries_conf::Registries;
 use crate::error::Result;
-use crate::hangup;
 use crate::lock::lock;
 use crate::name::{Host, Repository};
 use crate::settings::Settings;
@@ -70,12 +69,9 @@ impl Upstream {
                     (_, Some(false)) | (false, None) => true,
                     (true, None) => self.client.has_certificates(host)?,
                     (true, Some(true)) => false,
-                    (false, Some(true)) => self.client.speaks_tls(host),
+                    (false, Some(true)) => self.client.speaks_tls(host)?,
                 };
-                // A try that was given up has shown nothing.
-                if !hangup::is_gone() {
-                    lock(&self.speaks_tls).insert(key, found);
-                }
+                lock(&self.speaks_tls).insert(key, found);
                 found
             }
         };

@@ -268,3 +268,36 @@ fn row_n1_a_client_certificate_and_the_key_of_another_are_refused_in_words() {
         assert!(reason.starts_with(&start), "{reason}");
     }
 }
+
+#[test]
+fn row_n3_a_registry_that_was_down_is_asked_anew_whether_it_speaks_tls() {
+    let address = nowhere();
+    // What is on loopback speaks plain HTTP, so it has to be called otherwise.
+    let host = address.replace("127.0.0.1", "0.0.0.0");
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+    let service = Setup::new(format!("registry = \"{host}\"\n{ANEW}"))
+        .registries(&conf)
+        .start();
+    let response = service.get("/hello/SHA256SUMS");
+    let reason = response.header("x-reason").unwrap();
+    assert_eq!(response.status, 502, "{reason}");
+    let expected = format!("cannot connect for https://{host}/v2/");
+    assert!(reason.starts_with(&expected), "{reason}");
+
+    let (hello, listing) = versions(1);
+    let registry = Registry::on(&address, Some(Authority::new().server(&["localhost"])));
+    registry.put("hello", hello.clone());
+    later();
+    assert_eq!(service.listing(), listing, "with TLS");
+
+    let registry = Registry::with_hello(hello);
+    let host = format!("0.0.0.0:{}", registry.address.port());
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+    let service = Setup::new(format!("registry = \"{host}\"\n{ANEW}"))
+        .registries(&conf)
+        .start();
+    for _ in 0..2 {
+        assert_eq!(service.listing(), listing, "in the clear");
+        later();
+    }
+}
