@@ -2,12 +2,12 @@
 //!
 //! Spec: <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use log::info;
 use serde::Deserialize;
@@ -24,6 +24,8 @@ use crate::name::Tag;
 const MAX_DEPTH: usize = 4;
 /// How many of them are read.
 const MAX_INDEXES: usize = 256;
+/// How many manifests without a name are read for what they are attached to.
+const MAX_NAMELESS: usize = 4096;
 
 /// An OCI layout directory, as it was when its index was read.
 pub struct Layout {
@@ -32,6 +34,8 @@ pub struct Layout {
     entries: BTreeMap<Tag, Result<Digest, String>>,
     /// Manifests in the index that no tag names.
     nameless: Vec<Descriptor>,
+    /// Those of them that are attached to another, by its digest. Read when they are asked for first.
+    attached: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
 }
 
 impl Layout {
@@ -63,6 +67,7 @@ impl Layout {
             root: root.to_owned(),
             entries: BTreeMap::new(),
             nameless: Vec::new(),
+            attached: OnceLock::new(),
         };
         layout.take(index, 0, &mut HashSet::new());
         Ok(layout)
@@ -142,6 +147,37 @@ impl Layout {
             Manifest::Index(index) => Ok(index),
             Manifest::Image(_) => Err(bad("its index calls it an index, which it is not".into())),
         }
+    }
+
+    /// What stands in the index without a name and is attached to another manifest.
+    fn read_attached(&self) -> HashMap<Digest, Vec<Descriptor>> {
+        let mut attached: HashMap<_, Vec<_>> = HashMap::new();
+        if self.nameless.len() > MAX_NAMELESS {
+            info!(
+                "{}: of {} manifests without a name only {MAX_NAMELESS} are read",
+                self.name(),
+                self.nameless.len()
+            );
+        }
+        for descriptor in self.nameless.iter().take(MAX_NAMELESS) {
+            let bytes = match read(&self.blob_path(descriptor.digest)) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    info!("{}: {}", self.name(), error.line());
+                    continue;
+                }
+            };
+            // What cannot be understood is attached to nothing.
+            if let Ok(Manifest::Image(image)) = Manifest::parse(None, &bytes)
+                && let Some(subject) = image.subject
+            {
+                attached
+                    .entry(subject)
+                    .or_default()
+                    .push(descriptor.clone());
+            }
+        }
+        attached
     }
 
     fn blob_path(&self, digest: Digest) -> PathBuf {
@@ -237,7 +273,8 @@ impl Source for Layout {
             .iter()
             .find(|(tag, _)| tag.as_str() == format!("sha256-{}", subject.hex()))
             .and_then(|(_, found)| found.as_ref().ok());
-        let mut found = self.nameless.clone();
+        let attached = self.attached.get_or_init(|| self.read_attached());
+        let mut found = attached.get(&subject).cloned().unwrap_or_default();
         if let Some(digest) = fallback {
             let bytes = read(&self.blob_path(*digest))?;
             if let Ok(Manifest::Index(index)) = Manifest::parse(None, &bytes) {

@@ -512,3 +512,28 @@ fn an_index_without_entries_is_an_empty_listing() {
         assert_eq!(service.listing(), empty_listing(), "{manifests}");
     }
 }
+
+#[test]
+fn what_is_attached_is_found_behind_any_number_of_things_attached_to_others() {
+    let mut layout = Layout::new();
+    let subject = layout.file(b"image");
+    let other = layout.file(b"another image");
+    layout.entries.push(named("v1", &subject));
+    for n in 0..100_u8 {
+        let layer = layout.content.file("text/plain", "note", &[n]);
+        let more = json!({"subject": other});
+        layout.entries.push(layout.content.artifact(&[layer], more));
+    }
+    let layer = layout.content.file(
+        "application/json",
+        "title.manifest",
+        br#"{"manifest_version":1,"extension":{"ID":"_any","SYSEXT_SCOPE":"system"}}"#,
+    );
+    let attached = json!({"subject": subject});
+    layout
+        .entries
+        .push(layout.content.artifact(&[layer], attached));
+    let service = layout.serve();
+    let response = service.get("/hello/hello-v1.manifest.gz");
+    assert_eq!(response.status, 200, "{:?}", response.headers);
+}
