@@ -3,7 +3,8 @@
 //! Spec: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>. Where registries
 //! do otherwise, the comment says which.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::auth::{Door, Session};
 use super::client::{Method, Reply, Request, is_redirect, reason};
@@ -42,6 +45,8 @@ const MAX_PAGES: usize = 1000;
 const MAX_PAGE_SIZE: u64 = 8 << 20;
 /// All pages together. sysupdate takes a listing of 64 MiB at most.
 const MAX_LIST_SIZE: usize = 64 << 20;
+/// Tags of a repository: as many as such a listing has lines, of a digest, two spaces and one letter.
+const MAX_TAGS: usize = MAX_LIST_SIZE / 67;
 /// The same for what is attached to one manifest, of which few are read.
 const MAX_REFERRER_PAGES: usize = 64;
 const MAX_REFERRERS_SIZE: usize = 16 << 20;
@@ -250,7 +255,7 @@ impl Registry {
     pub(super) fn tags(&self) -> Result<Vec<Tag>> {
         let first = self.url(&format!("tags/list?n={PAGE}"))?;
         let mut pages = Pages::new("of tags", &first, MAX_PAGES, MAX_LIST_SIZE);
-        let mut tags = Vec::new();
+        let mut tags = BTreeSet::new();
         while let Some(url) = pages.next.take() {
             let fetched = match self.fetch_all(&url, "application/json", MAX_PAGE_SIZE) {
                 // Some refuse n, or so large a one.
@@ -261,27 +266,25 @@ impl Registry {
                 }
                 other => other?,
             };
-            let found = parse_tags(&fetched.bytes).map_err(|why| Error::Nonsense {
+            let nonsense = |why| Error::Nonsense {
                 url: url.clone(),
                 why,
-            })?;
+            };
+            let page = parse_tags(&fetched.bytes).map_err(nonsense)?;
+            tags.extend(page.tags);
             // Some cut at n and say nothing of a next page: a list so exactly full may go on.
-            let is_cut = url == first && fetched.links.is_empty() && found.entries == PAGE;
-            tags.extend(found.tags);
-            if is_cut {
+            if url == first && fetched.links.is_empty() && page.entries == PAGE {
                 let whole = parse_tags(&self.whole_list()?.bytes);
-                tags.extend(
-                    whole
-                        .map_err(|why| Error::Nonsense {
-                            url: url.clone(),
-                            why,
-                        })?
-                        .tags,
-                );
+                tags.extend(whole.map_err(nonsense)?.tags);
+            }
+            if tags.len() > MAX_TAGS {
+                return Err(nonsense(format!(
+                    "more than {MAX_TAGS} tags, and no listing can have so many lines"
+                )));
             }
             pages.turn(url, &fetched)?;
         }
-        Ok(tags)
+        Ok(tags.into_iter().collect())
     }
 
     /// The list of tags by those who don't know pages.
@@ -658,34 +661,53 @@ fn refuse_encoding(reply: &Reply) -> Result<()> {
     }
 }
 
-/// A list of tags as registries send it: `null` for an empty one (docker-registry 2.8), null
-/// entries (Nexus), digests among them (Artifactory).
+/// A list of tags as registries send it: `null` for an empty one (docker-registry 2.8).
 #[derive(Deserialize)]
 struct TagList {
-    tags: Option<Vec<serde_json::Value>>,
+    tags: Option<Tags>,
 }
 
-struct ParsedTags {
-    tags: Vec<Tag>,
-    /// How many there were, the unusable ones too.
+/// The tags of a page, each once: whatever else it is full of takes no memory.
+#[derive(Default)]
+struct Tags {
+    tags: BTreeSet<Tag>,
+    /// How many there were, the unusable ones too: null (Nexus), digests (Artifactory).
     entries: usize,
 }
 
-fn parse_tags(json: &[u8]) -> Result<ParsedTags, String> {
+impl<'de> Deserialize<'de> for Tags {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(TagsVisitor)
+    }
+}
+
+struct TagsVisitor;
+
+impl<'de> Visitor<'de> for TagsVisitor {
+    type Value = Tags;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Tags, A::Error> {
+        let mut found = Tags::default();
+        while let Some(entry) = entries.next_element::<&RawValue>()? {
+            found.entries += 1;
+            let text: Option<String> = serde_json::from_str(entry.get()).ok();
+            match text.map(|text| text.parse()) {
+                Some(Ok(tag)) => drop(found.tags.insert(tag)),
+                _ => debug!("{entry} in the list of tags is not a tag"),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn parse_tags(json: &[u8]) -> Result<Tags, String> {
     let list: TagList =
         serde_json::from_slice(json).map_err(|error| format!("not a list of tags: {error}"))?;
-    let entries = list.tags.unwrap_or_default();
-    let parse = |entry: &serde_json::Value| match entry.as_str().map(str::parse) {
-        Some(Ok(tag)) => Some(tag),
-        _ => {
-            debug!("{entry} in the list of tags is not a tag");
-            None
-        }
-    };
-    Ok(ParsedTags {
-        tags: entries.iter().filter_map(parse).collect(),
-        entries: entries.len(),
-    })
+    Ok(list.tags.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -718,12 +740,8 @@ mod tests {
     #[test]
     fn rows_t7_t8_and_t10_a_list_of_tags_keeps_its_tags() {
         let tags = |json: &str| -> Vec<String> {
-            parse_tags(json.as_bytes())
-                .unwrap()
-                .tags
-                .iter()
-                .map(Tag::to_string)
-                .collect()
+            let found = parse_tags(json.as_bytes()).unwrap();
+            found.tags.iter().map(Tag::to_string).collect()
         };
         assert_eq!(tags(r#"{"name":"a","tags":["v1","v2"]}"#), ["v1", "v2"]);
         assert_eq!(tags(r#"{"tags":null,"child":[],"manifest":{}}"#), [""; 0]);

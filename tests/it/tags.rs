@@ -207,3 +207,35 @@ fn row_t12_tags_of_signatures_and_referrers_are_not_asked_for() {
     let expected = [IS_IT_SIGNED, "GET /v2/hello/manifests/v0", TAGS];
     assert_eq!(requests, expected);
 }
+
+#[test]
+fn a_page_of_two_million_tags_that_are_one_takes_little_memory() {
+    let (hello, listing) = versions(1);
+    let registry = Registry::with_hello(hello);
+    let page = format!("{{\"tags\":[{}\"v0\"]}}", "\"v0\",".repeat(1_600_000));
+    assert!(page.len() > 8_000_000);
+    let page = page.replace("[\"v0\",", "[\"v0\",null,");
+    registry.fault("/tags/list", Fault::Body(page[..].into()));
+    let service = Service::start(settings(&registry, ""));
+    assert_eq!(service.listing(), listing);
+    let peak = service.peak_memory();
+    assert!(peak < 64, "{peak} MiB");
+}
+
+#[test]
+fn more_tags_than_a_listing_can_have_lines_are_refused() {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz012345";
+    let letter = |n: usize, place: u32| char::from(LETTERS[(n >> (5 * place)) & 31]);
+    let tag = |n: usize| (0..4).map(|place| letter(n, place)).collect::<String>();
+    let tags: Vec<_> = (0..1 << 20).map(tag).collect();
+    let (hello, _) = versions(1);
+    let registry = Registry::with_hello(hello);
+    let page = json!({"tags": tags}).to_string();
+    registry.fault("/tags/list", Fault::Body(page.into()));
+    let service = Service::start(settings(&registry, ""));
+    let response = service.get("/hello/SHA256SUMS");
+    let reason = response.header("x-reason").unwrap();
+    assert_eq!(response.status, 502, "{reason}");
+    assert!(reason.contains("more than 1001624 tags"), "{reason}");
+    assert_eq!(count(&registry.take_requests(), "/manifests/"), 1);
+}
