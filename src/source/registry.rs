@@ -191,13 +191,29 @@ impl Registry {
         }
     }
 
-    /// A blob, or some of it.
-    fn fetch_blob(&self, url: &str, range: Option<(u64, u64)>) -> Result<Reply> {
-        self.fetch(Request {
+    /// A blob, or with status 206 a range of it, as far as the head of the answer tells.
+    fn fetch_blob(&self, url: &str, size: u64, range: Option<(u64, u64)>) -> Result<Reply> {
+        let reply = self.fetch(Request {
             range,
             is_blob: true,
             ..self.request(Method::Get, url, "*/*")
-        })
+        })?;
+        refuse_encoding(&reply)?;
+        match range {
+            Some((first, last)) if reply.status == 206 => check_range(&reply, first, last, size)?,
+            _ => check_length(&reply, size)?,
+        }
+        Ok(reply)
+    }
+
+    /// The whole of a blob, of which a range could not be had: some refuse a range instead of ignoring
+    /// it, and some give another one.
+    fn fetch_whole(&self, url: &str, size: u64, error: Error) -> Result<Reply> {
+        let Error::Nonsense { why, .. } = error else {
+            return Err(error);
+        };
+        debug!("no range of {url}: {why}");
+        self.with_retries(|| self.fetch_blob(url, size, None))
     }
 
     /// Tries again what may pass: a broken connection, a fault on the other side, a short wait. Only
@@ -315,8 +331,8 @@ impl Registry {
         })
     }
 
-    /// The blob from one of its bytes on. Ranges are closed, for some refuse open ones; those who
-    /// ignore them are read from the start and skipped forward, while the body is read.
+    /// The blob from one of its bytes on. Ranges are closed, for some refuse open ones; those who know
+    /// none are read from the start and skipped forward, while the body is read.
     pub(super) fn blob(
         &self,
         digest: Digest,
@@ -325,17 +341,13 @@ impl Registry {
     ) -> Result<Box<dyn Read + Send>> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let range = (from > 0).then(|| (from, size - 1));
-        let reply = self.with_retries(|| self.fetch_blob(&url, range))?;
-        refuse_encoding(&reply)?;
-        if reply.status == 206 {
-            check_range(&reply, from, size - 1, size)?;
-            return Ok(Box::new(reply.into_reader()));
-        }
-        check_length(&reply, size)?;
-        Ok(Box::new(Skipping {
-            inner: reply.into_reader(),
-            left: from,
-        }))
+        let reply = match self.with_retries(|| self.fetch_blob(&url, size, range)) {
+            Err(error) if range.is_some() => self.fetch_whole(&url, size, error)?,
+            reply => reply?,
+        };
+        let left = if reply.status == 206 { 0 } else { from };
+        let inner = reply.into_reader();
+        Ok(Box::new(Skipping { inner, left }))
     }
 
     /// Some of a blob. The body is read to its end, so that its connection serves the next range too.
@@ -343,13 +355,10 @@ impl Registry {
         let url = self.url(&format!("blobs/{digest}"))?;
         let (first, last) = (range.start, range.end - 1);
         let part = self.with_retries(|| {
-            let reply = self.fetch_blob(&url, Some((first, last)))?;
-            refuse_encoding(&reply)?;
+            let reply = self.fetch_blob(&url, size, Some((first, last)))?;
             if reply.status != 206 {
-                check_length(&reply, size)?;
                 return Ok(Part::Whole(reply.into_reader()));
             }
-            check_range(&reply, first, last, size)?;
             let expected = range.end - range.start;
             let bytes = reply.read(expected)?;
             match bytes.len() as u64 {
@@ -361,21 +370,17 @@ impl Registry {
                 }),
             }
         });
-        match part {
-            // Some refuse a range instead of ignoring it, and some give another one.
-            Err(Error::Nonsense { why, .. }) => {
-                debug!("no range of {url}: {why}");
-                self.blob(digest, size, 0).map(Part::Whole)
-            }
-            part => part,
-        }
+        part.or_else(|error| {
+            let reply = self.fetch_whole(&url, size, error)?;
+            Ok(Part::Whole(reply.into_reader()))
+        })
     }
 
     /// The request for a blob as we would make it, logged in if need be.
     pub(super) fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
         let url = self.url(&format!("blobs/{digest}"))?;
         // Asked once, so that a login is made; the body is not read.
-        drop(self.with_retries(|| self.fetch_blob(&url, None))?);
+        drop(self.with_retries(|| self.fetch(self.request(Method::Get, &url, "*/*")))?);
         Ok(BlobRequest {
             url,
             authorization: self.session.header(),
@@ -392,7 +397,11 @@ impl Registry {
         {
             return Ok(size);
         }
-        let reply = self.with_retries(|| self.fetch_blob(&url, Some((0, 0))))?;
+        let first = Request {
+            range: Some((0, 0)),
+            ..self.request(Method::Get, &url, "*/*")
+        };
+        let reply = self.with_retries(|| self.fetch(first))?;
         let total = match reply.status {
             206 => reply
                 .header("content-range")

@@ -202,18 +202,17 @@ fn rows_b7_and_b9_the_rest_is_asked_for_by_closed_ranges() {
 }
 
 #[test]
-fn row_b8_another_range_is_not_believed() {
+fn row_b8_another_range_is_not_believed_and_the_whole_is_skipped_to() {
     let image = noise(300 * KIB);
     let registry = one_image(&image);
     registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
     registry.fault("/blobs/", Fault::EarlierRange(KIB));
-    let service = Service::of(&registry);
-    let begin = Instant::now();
-    let response = download(&service);
-    assert_eq!((response.status, response.whole), (200, false));
-    assert!(image.starts_with(&response.body));
-    assert!(begin.elapsed() < Duration::from_secs(5));
-    let line = &service.log.with(&["download cut short"])[0];
+    let service = Setup::of(&registry)
+        .env("RUST_LOG", "debug")
+        .start();
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(ranges(&registry), ["all", "102400-307199", "all"]);
+    let line = &service.log.with(&["no range of"])[0];
     assert!(
         line.contains(
             "range \"bytes 101376-306175/307200\", expected \"bytes 102400-307199/307200\""
@@ -224,23 +223,24 @@ fn row_b8_another_range_is_not_believed() {
 
 /// docker-registry 2.8 announces the blob's length with its 416 and sends nothing.
 #[test]
-fn row_b10_a_range_that_is_refused_ends_the_download_at_once() {
+fn row_b10_where_a_range_is_refused_the_whole_is_skipped_to() {
     let image = noise(300 * KIB);
-    for with_body in [true, false] {
+    for (status, with_body) in [(400, true), (416, true), (416, false), (501, true)] {
         let registry = one_image(&image);
         registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
         let service = Service::of(&registry);
         service.listing();
         let begin = Instant::now();
-        registry.fault("/blobs/", Fault::StatusOfARange(416));
+        registry.fault("/blobs/", Fault::StatusOfARange(status));
         if !with_body {
             registry.fault("/blobs/", Fault::StallOfARange);
         }
-        let response = download(&service);
-        assert_eq!((response.status, response.whole), (200, false));
+        let why = format!("{status}, with a body: {with_body}");
+        assert_whole(&download(&service), &image, &why);
+        assert_eq!(ranges(&registry), ["all", "102400-307199", "all"], "{why}");
         assert!(
             begin.elapsed() < Duration::from_secs(5),
-            "{:?}, with a body: {with_body}",
+            "{:?}, {why}",
             begin.elapsed()
         );
     }
@@ -549,7 +549,7 @@ fn row_b14_a_wait_of_ages_is_passed_on_as_a_day() {
     registry.fault("/tags/list", Fault::Status(503));
     let ages = Some(u64::MAX.to_string());
     registry.fault("/tags/list", Fault::Header("Retry-After", ages));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/SHA256SUMS");
     assert_eq!(response.status, 503);
     assert_eq!(response.header("retry-after"), Some("86400"));
@@ -565,7 +565,7 @@ fn a_mirror_that_breaks_off_goes_on_where_the_registry_answers_no() {
             "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
             registry.address, mirror.address
         );
-        let service = Setup::new(settings(&registry, ""))
+        let service = Setup::of(&registry)
             .registries(&conf)
             .start();
         service.listing();
@@ -575,4 +575,25 @@ fn a_mirror_that_breaks_off_goes_on_where_the_registry_answers_no() {
         assert_whole(&download(&service), &image, &status.to_string());
         assert_eq!(ranges(&mirror), ["all", "102400-307199"]);
     }
+}
+
+#[test]
+fn row_b10_a_blob_that_is_shorter_elsewhere_ends_the_download_at_once() {
+    let image = noise(300 * KIB);
+    let (registry, first, second) = (one_image(&image), one_image(&image), one_image(&image));
+    let to = |store: &Registry| Fault::Redirect(format!("http://{}", store.address));
+    registry.fault("/blobs/", to(&second));
+    registry.fault_times(1, "/blobs/", to(&first));
+    first.fault("/blobs/", Fault::CutAfter(100 * KIB));
+    second.fault("/blobs/", Fault::Body(image[..50 * KIB].to_vec()));
+    second.fault("/blobs/", Fault::StatusOfARange(416));
+    let service = Service::of(&registry);
+    let begin = Instant::now();
+    let response = download(&service);
+    assert_eq!((response.status, response.whole), (200, false));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(ranges(&second), ["102400-307199", "all"]);
+    let line = &service.log.with(&["download cut short"])[0];
+    let expected = "has the wrong size: expected 307200 bytes, found 51200";
+    assert!(line.contains(expected), "{line}");
 }
