@@ -153,7 +153,7 @@ impl Auth {
         if used.is_some() && !challenges.iter().any(is_bearer) {
             // Harbor answers a token that is too narrow with Basic; without one it says what it wants.
             // ECR Public answers an old token with 400 and no challenge.
-            challenges = challenges_at(door, &refusal.url)?;
+            challenges = challenges_at(door, refusal.asked())?;
         }
         if challenges.is_empty() {
             // gcr.io has them only at the root.
@@ -263,8 +263,10 @@ impl Auth {
             url: door.origin.to_owned(),
             why,
         };
-        let realm = url::resolve(&format!("{}/v2/", door.origin), realm)
-            .ok_or_else(|| no_token(format!("a token realm {realm:?}, expected a URL")))?;
+        let realm = url::resolve(&format!("{}/v2/", door.origin), realm).ok_or_else(|| {
+            let realm = url::without_query(realm);
+            no_token(format!("a token realm {realm:?}, expected a URL"))
+        })?;
         self.check_realm(door, &realm, found)?;
         let scope = scope
             .clone()

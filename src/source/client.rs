@@ -108,8 +108,10 @@ impl fmt::Debug for Authorization {
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    /// Where it came from in the end.
+    /// Where it came from in the end, for messages and to resolve what it refers to: without the query.
     pub(super) url: String,
+    /// The same with it.
+    asked: String,
     /// It came from where the request was sent, not from elsewhere by a redirect.
     pub(super) is_at_home: bool,
     /// `None` once it was read.
@@ -117,6 +119,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// What to ask for the same once more. There may be a signature in it, so it is for no message.
+    pub(super) fn asked(&self) -> &str {
+        &self.asked
+    }
+
     /// A header's value, if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -150,10 +157,8 @@ impl Reply {
         let read = self.into_reader().take(limit + 1).read_to_end(&mut bytes);
         read.map_err(|error| read_failure(&url, error))?;
         if bytes.len() as u64 > limit {
-            return Err(Error::Nonsense {
-                url,
-                why: format!("more than {limit} bytes, the limit for this"),
-            });
+            let why = format!("more than {limit} bytes, the limit for this");
+            return Err(nonsense(&url, why));
         }
         Ok(bytes)
     }
@@ -336,7 +341,8 @@ impl Client {
         Reply {
             status: head.status.as_u16(),
             headers: head.headers,
-            url: url.to_owned(),
+            url: url::without_query(url).to_owned(),
+            asked: url.to_owned(),
             is_at_home: true,
             body: Some(body),
         }
@@ -365,23 +371,18 @@ impl Client {
             is_at_home &= url::is_same_origin(&at, &next);
             at = next;
         }
-        Err(Error::Nonsense {
-            url: request.url.to_owned(),
-            why: format!("more than {MAX_REDIRECTS} redirects"),
-        })
+        let why = format!("more than {MAX_REDIRECTS} redirects");
+        Err(nonsense(request.url, why))
     }
 
     /// Where a redirect leads, if we may go there.
     pub(super) fn redirect_target(&self, reply: &Reply) -> Result<String> {
-        let bad = |why: String| Error::Nonsense {
-            url: reply.url.clone(),
-            why,
-        };
+        let bad = |why| nonsense(&reply.url, why);
         let location = reply
             .header("location")
             .ok_or_else(|| bad(format!("status {} without a Location", reply.status)))?;
         let target = url::resolve(&reply.url, location)
-            .ok_or_else(|| bad(format!("a redirect to {location:?}")))?;
+            .ok_or_else(|| bad(format!("a redirect to {:?}", url::without_query(location))))?;
         if reply.url.starts_with("https:") && !target.starts_with("https:") {
             let place = url::without_query(&target);
             return Err(bad(format!(
@@ -401,6 +402,15 @@ impl Client {
     }
 }
 
+/// An answer that makes no sense. A query is no part of it: the URL may be signed, which is as good as
+/// a password.
+pub(super) fn nonsense(url: &str, why: String) -> Error {
+    Error::Nonsense {
+        url: url::without_query(url).to_owned(),
+        why,
+    }
+}
+
 /// Is this status a redirect?
 pub(super) fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
@@ -408,10 +418,7 @@ pub(super) fn is_redirect(status: u16) -> bool {
 
 /// The host of a URL that we made or checked.
 pub(super) fn host_of(url: &str) -> Result<Host> {
-    let bad = |why: String| Error::Nonsense {
-        url: url.to_owned(),
-        why,
-    };
+    let bad = |why| nonsense(url, why);
     url::authority(url)
         .ok_or_else(|| bad("this is not a URL".into()))?
         .parse()

@@ -17,7 +17,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::auth::{Door, Session};
-use super::client::{Method, Reply, Request, is_redirect, reason};
+use super::client::{Method, Reply, Request, is_redirect, nonsense, reason};
 use super::pace::MAX_WAIT;
 use super::registries_conf::Endpoint;
 use super::upstream::Upstream;
@@ -282,19 +282,16 @@ impl Registry {
                 }
                 other => other?,
             };
-            let nonsense = |why| Error::Nonsense {
-                url: url.clone(),
-                why,
-            };
-            let page = parse_tags(&fetched.bytes).map_err(nonsense)?;
+            let bad = |why| nonsense(&url, why);
+            let page = parse_tags(&fetched.bytes).map_err(bad)?;
             tags.extend(page.tags);
             // Some cut at n and say nothing of a next page: a list so exactly full may go on.
             if url == first && fetched.links.is_empty() && page.entries == PAGE {
                 let whole = parse_tags(&self.whole_list()?.bytes);
-                tags.extend(whole.map_err(nonsense)?.tags);
+                tags.extend(whole.map_err(bad)?.tags);
             }
             if tags.len() > MAX_TAGS {
-                return Err(nonsense(format!(
+                return Err(bad(format!(
                     "more than {MAX_TAGS} tags, and no listing can have so many lines"
                 )));
             }
@@ -408,10 +405,7 @@ impl Registry {
                 .and_then(|range| range.rsplit_once('/')?.1.parse().ok()),
             _ => length(&reply),
         };
-        total.ok_or_else(|| Error::Nonsense {
-            url,
-            why: "it does not tell how long the blob is".into(),
-        })
+        total.ok_or_else(|| nonsense(&url, "it does not tell how long the blob is".into()))
     }
 
     /// What is attached to a manifest: by the referrers API, else by the tag that stands in for it.
@@ -447,22 +441,17 @@ impl Registry {
     /// One page of what is attached.
     fn referrers_at(&self, url: &str, subject: Digest) -> Result<(Fetched, Vec<Descriptor>)> {
         let fetched = self.fetch_all(url, manifest::OCI_INDEX, manifest::MAX_SIZE)?;
-        let nonsense = |why: &str| Error::Nonsense {
-            url: url.to_owned(),
-            why: why.to_owned(),
-        };
         // GitLab resolves the stand-in tag to the subject itself.
         if Digest::of(&fetched.bytes) == subject {
-            return Err(nonsense(
-                "the manifest itself instead of what is attached to it",
-            ));
+            let why = "the manifest itself instead of what is attached to it";
+            return Err(nonsense(url, why.into()));
         }
         match Manifest::parse(fetched.media_type.as_deref(), &fetched.bytes) {
             Ok(Manifest::Index(index)) => {
                 let entries = index.entries.into_iter();
                 Ok((fetched, entries.map(|entry| entry.descriptor).collect()))
             }
-            _ => Err(nonsense("no index")),
+            _ => Err(nonsense(url, "no index".into())),
         }
     }
 
@@ -492,10 +481,8 @@ fn check_range(reply: &Reply, first: u64, last: u64, size: u64) -> Result<()> {
     if found == expected || found == format!("bytes {first}-{last}/*") {
         return Ok(());
     }
-    Err(Error::Nonsense {
-        url: super::url::without_query(&reply.url).to_owned(),
-        why: format!("range {found:?}, expected {expected:?}"),
-    })
+    let why = format!("range {found:?}, expected {expected:?}");
+    Err(nonsense(&reply.url, why))
 }
 
 /// Is this a whole of the right size, as far as its head tells?
@@ -506,7 +493,7 @@ fn check_length(reply: &Reply, expected: u64) -> Result<()> {
     match announced.filter(|found| *found != expected) {
         None => Ok(()),
         Some(found) => Err(Error::WrongSize {
-            what: super::url::without_query(&reply.url).to_owned(),
+            what: reply.url.clone(),
             expected,
             found,
         }),
@@ -581,13 +568,11 @@ impl<'a> Pages<'a> {
         self.next = next.filter(|next| !self.seen.contains(next));
         let count = self.seen.len();
         if self.next.is_some() && (count == self.max_pages || self.size > self.max_size) {
-            return Err(Error::Nonsense {
-                url: self.first.to_owned(),
-                why: format!(
-                    "the list {} does not end, {count} pages were read",
-                    self.what
-                ),
-            });
+            let why = format!(
+                "the list {} does not end, {count} pages were read",
+                self.what
+            );
+            return Err(nonsense(self.first, why));
         }
         Ok(())
     }
@@ -611,7 +596,7 @@ fn jitter(pause: Duration) -> Duration {
 
 /// What an answer that is not success means.
 pub(super) fn status_error(mut reply: Reply) -> Error {
-    let url = super::url::without_query(&reply.url).to_owned();
+    let url = reply.url.clone();
     match reply.status {
         status @ (401 | 403) => Error::Denied {
             url,
@@ -623,10 +608,7 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
             Error::Missing { url }
         }
         // docker-registry 2.8 announces a body here that never comes.
-        416 => Error::Nonsense {
-            url,
-            why: format!("status {}", reason(416)),
-        },
+        416 => nonsense(&url, format!("status {}", reason(416))),
         status @ (429 | 503) => Error::Busy {
             url,
             status,
@@ -645,10 +627,7 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
             } else {
                 format!("{}: {message}", reason(status))
             };
-            Error::Nonsense {
-                url,
-                why: format!("status {why}"),
-            }
+            nonsense(&url, format!("status {why}"))
         }
     }
 }
@@ -663,10 +642,10 @@ fn is_about_tls(message: &str) -> bool {
 fn refuse_encoding(reply: &Reply) -> Result<()> {
     match reply.header("content-encoding") {
         None | Some("identity" | "") => Ok(()),
-        Some(encoding) => Err(Error::Nonsense {
-            url: reply.url.clone(),
-            why: format!("Content-Encoding {encoding}, though identity was asked for"),
-        }),
+        Some(encoding) => {
+            let why = format!("Content-Encoding {encoding}, though identity was asked for");
+            Err(nonsense(&reply.url, why))
+        }
     }
 }
 

@@ -173,3 +173,63 @@ fn no_secret_is_in_the_log_of_a_run_that_fails() {
         assert_silent(&service.log, &[PASSWORD.to_owned(), RAW.to_owned()]);
     }
 }
+
+#[test]
+fn no_signature_of_a_url_is_in_the_log_or_the_answer_of_a_run_that_fails() {
+    let header = |name, value: &str| Fault::Header(name, Some(value.to_owned()));
+    let elsewhere = format!("http://elsewhere:99999/?sig={SIGNATURE}");
+    let nowhere = format!("https://:1/?sig={SIGNATURE}");
+    for (fault, why) in [
+        (Fault::Endless("x"), "a body without an end"),
+        (Fault::CutAfter(1), "a body that breaks off"),
+        (header("Content-Encoding", "gzip"), "an encoded body"),
+        (Fault::Body(b"<html>".to_vec()), "no JSON"),
+        (Fault::Raw(b"nonsense".to_vec()), "no HTTP"),
+        (Fault::Status(400), "a refusal"),
+        (Fault::Status(404), "nothing there"),
+        (Fault::Status(429), "a busy server"),
+        (Fault::Status(500), "a failing server"),
+        (
+            Fault::Redirect(format!("?sig={SIGNATURE}&again=")),
+            "redirects without an end",
+        ),
+        (
+            Fault::Redirect(format!("ftp://h/?sig={SIGNATURE}&")),
+            "no HTTP URL",
+        ),
+        (Fault::Redirect(elsewhere), "no port"),
+        (Fault::Redirect(nowhere), "no host"),
+    ] {
+        let store = one_image(b"image");
+        let registry = one_image(b"image");
+        let url = format!("http://{}/store?sig={SIGNATURE}&path=", store.address);
+        registry.fault("/tags/list", Fault::Redirect(url));
+        store.fault("/store", Fault::Status(200));
+        store.fault("/store", fault);
+        let service = loud(Setup::new(settings(&registry, "")));
+        let response = service.get("/hello/SHA256SUMS");
+        let reason = response.header("x-reason").unwrap();
+        assert_ne!(response.status, 200, "{why}");
+        assert!(!reason.contains(SIGNATURE), "{why}: {reason}");
+        service.log.with(&["error: GET /hello/SHA256SUMS"]);
+        let lines = service.log.lines();
+        let found = lines.iter().find(|line| line.contains(SIGNATURE));
+        assert_eq!(found, None, "{why}");
+    }
+}
+
+#[test]
+fn no_mark_of_a_page_is_in_the_log_or_the_answer() {
+    let registry = one_image(b"image");
+    let link = format!("</v2/hello/tags/list?mark={SIGNATURE}>; rel=\"next\"");
+    registry.fault("/tags/list", Fault::Header("Link", Some(link)));
+    registry.fault("mark=", Fault::Body(b"<html>".to_vec()));
+    let service = loud(Setup::new(settings(&registry, "")));
+    let response = service.get("/hello/SHA256SUMS");
+    let reason = response.header("x-reason").unwrap();
+    assert!(!reason.contains(SIGNATURE), "{reason}");
+    service.log.with(&["error: GET /hello/SHA256SUMS"]);
+    let lines = service.log.lines();
+    let found = lines.iter().find(|line| line.contains(SIGNATURE));
+    assert_eq!(found, None);
+}
