@@ -145,9 +145,15 @@ impl Reply {
 
     /// The body as it comes.
     pub(super) fn into_reader(self) -> Box<dyn Read + Send> {
-        match self.body {
-            Some(body) => Box::new(body.into_reader()),
-            None => Box::new(io::empty()),
+        let Some(body) = self.body else {
+            return Box::new(io::empty());
+        };
+        match body.content_length() {
+            Some(left) => Box::new(ToItsEnd {
+                inner: body.into_reader(),
+                left,
+            }),
+            None => Box::new(body.into_reader()),
         }
     }
 
@@ -175,6 +181,27 @@ impl Reply {
                 .read_to_end(&mut bytes);
         }
         error_message(&bytes)
+    }
+}
+
+/// A body of known length. Its end is read with its last byte: ureq keeps a connection for the next
+/// request only when it was told of the end, and who knows how much there is does not ask for it.
+struct ToItsEnd<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for ToItsEnd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        if n > 0 {
+            self.left = self.left.saturating_sub(n as u64);
+            if self.left == 0 {
+                // Nothing is waited for, and the body is whole whatever comes of it.
+                let _ = self.inner.read(&mut [0]);
+            }
+        }
+        Ok(n)
     }
 }
 

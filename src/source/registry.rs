@@ -609,13 +609,19 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
         }
         // docker-registry 2.8 announces a body here that never comes.
         416 => nonsense(&url, format!("status {}", reason(416))),
-        status @ (429 | 503) => Error::Busy {
-            url,
-            status,
-            retry_after: reply.wait().unwrap_or_default(),
-        },
+        status @ (429 | 503) => {
+            drop(reply.take_message()); // for it is asked again soon
+            Error::Busy {
+                url,
+                status,
+                retry_after: reply.wait().unwrap_or_default(),
+            }
+        }
         // 499 and 522 are nginx's and Cloudflare's ways to say that something broke behind them.
-        status @ (408 | 499 | 500 | 502 | 504 | 522) => Error::Failing { url, status },
+        status @ (408 | 499 | 500 | 502 | 504 | 522) => {
+            drop(reply.take_message());
+            Error::Failing { url, status }
+        }
         status => {
             let message = reply.take_message();
             if status == 400 && url.starts_with("http:") && is_about_tls(&message) {

@@ -597,3 +597,28 @@ fn row_b10_a_blob_that_is_shorter_elsewhere_ends_the_download_at_once() {
     let expected = "has the wrong size: expected 307200 bytes, found 51200";
     assert!(line.contains(expected), "{line}");
 }
+
+#[test]
+fn a_connection_is_used_again_after_a_blob_and_after_a_complaint() {
+    let image = noise(300 * KIB);
+    let authority = Authority::new();
+    for with_tls in [false, true] {
+        let tls = with_tls.then(|| authority.server(&["127.0.0.1"]));
+        let registry = Registry::on("127.0.0.1:0", tls);
+        registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
+        let mut setup = Setup::new(settings(&registry, ""));
+        if with_tls {
+            setup = setup.certificate(registry.address, "ca.crt", &authority.pem());
+        }
+        let service = setup.start();
+        service.listing();
+        let before = registry.connections();
+        for status in [429, 500, 503] {
+            let none = Some("0".to_owned());
+            registry.fault_times(2, "/blobs/", Fault::Status(status));
+            registry.fault_times(2, "/blobs/", Fault::Header("Retry-After", none));
+            assert_whole(&download(&service), &image, "");
+        }
+        assert_eq!(registry.connections(), before, "TLS: {with_tls}");
+    }
+}
