@@ -172,13 +172,17 @@ impl Reply {
     /// What the other side says of an error, in one short line; empty if it says nothing. Once that is
     /// read the connection can be used again.
     pub(super) fn take_message(&mut self) -> String {
-        let mut bytes = Vec::new();
-        if let Some(body) = self.body.take() {
-            // It is but a message: what came of it will do.
-            let _ = body
-                .into_reader()
-                .take(MAX_ERROR_BODY)
-                .read_to_end(&mut bytes);
+        let Some(body) = self.body.take() else {
+            return String::new();
+        };
+        let mut reader = body.into_reader().take(MAX_ERROR_BODY);
+        let (begun, mut bytes, mut piece) = (Instant::now(), Vec::new(), [0; 4096]);
+        // It is but a message: what came of it in time will do.
+        while begun.elapsed() < DOCUMENT_TIMEOUT {
+            match reader.read(&mut piece) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => bytes.extend_from_slice(&piece[..n]),
+            }
         }
         error_message(&bytes)
     }

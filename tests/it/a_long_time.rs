@@ -27,6 +27,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(an_image_that_takes_too_long_is_listed_when_it_is_done),
             scope.spawn(a_list_that_stalls_is_a_gateway_timeout),
             scope.spawn(a_list_that_trickles_is_a_gateway_timeout),
+            scope.spawn(an_error_of_a_blob_that_trickles_is_told_without_its_end),
         ];
         for wait in waits {
             if let Err(panic) = wait.join() {
@@ -210,4 +211,15 @@ fn a_list_that_stalls_is_a_gateway_timeout() {
 fn a_list_that_trickles_is_a_gateway_timeout() {
     let drip = Fault::Drip(1, Duration::from_secs(1));
     a_small_body_that_comes_slowly("/tags/list", &[Fault::Body(vec![b' '; 100]), drip]);
+}
+
+fn an_error_of_a_blob_that_trickles_is_told_without_its_end() {
+    let (registry, service, _) = one_image(1000);
+    service.listing();
+    registry.fault("/blobs/", Fault::Status(403));
+    registry.fault("/blobs/", Fault::Drip(1, Duration::from_secs(1)));
+    let begin = Instant::now();
+    assert_eq!(service.get("/hello/hello-v1.raw").status, 403);
+    let seconds = begin.elapsed().as_secs_f32();
+    assert!((19.0..25.0).contains(&seconds), "told after {seconds} s");
 }
