@@ -16,8 +16,9 @@ use log::debug;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
+use super::agent::MAX_TOKEN;
 use super::challenge::{self, Challenge};
-use super::client::{Authorization, Client, MAX_TOKEN, Method, Reply, Request, host_of};
+use super::client::{Authorization, Client, Method, Reply, Request, host_of};
 use super::credentials::{Found, Keyring, Login};
 use super::{registry, url};
 use crate::error::{Error, Result};

@@ -6,38 +6,24 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use log::{debug, warn};
-use rustls::AlertDescription;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-use ureq::http::{HeaderMap, StatusCode, header};
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
-use ureq::{Agent, Body, Timeout};
+use ureq::http::{HeaderMap, header};
+use ureq::{Agent, Body};
 
-use super::certs::{CertificateDirectories, HostCertificates, Pem};
+use super::agent::{DOCUMENT_TIMEOUT, ParsedCertificates, agent, tls};
+use super::certs::CertificateDirectories;
+use super::failure::{error_message, failure, nonsense, read_failure};
 use super::pace::Pace;
-use super::{transport, url};
+use super::url;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::lock::lock;
 use crate::name::Host;
 
-/// To find a host's address. glibc gives a name server five seconds, and tries it twice (resolv.conf(5)).
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// To connect, TLS handshake included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the request to the whole head of the answer. systemd gives up on us after 60 s of silence.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// Between two pieces of a body.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the whole of a body that is a small document: one that trickles must not hold a listing.
-const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Assumed when a busy server names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait that is passed on: sums of two of them have to exist.
@@ -46,14 +32,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_REDIRECTS: usize = 5;
 /// Warnings of registries that are logged; the next ones say hardly more.
 const MAX_WARNINGS: usize = 100;
-/// What a connection reads at once, and the largest head of an answer. With TLS there are two of each:
-/// before it and behind it. All that 64 downloads hold must stay within 16 MiB (see `MAX_CONNECTIONS`
-/// in `serve.rs` and `BUFFER` in `http.rs`); ureq's own 128 KiB would make it 40.
-const INPUT_BUFFER: usize = 32 << 10;
-/// Room for the longest line of a request: the token.
-const OUTPUT_BUFFER: usize = 16 << 10;
-/// The longest token that fits, the rest of its line included. Most servers take half of that.
-pub(super) const MAX_TOKEN: usize = 16_000;
 /// How much of an error's body is read: for its message, and to use the connection again.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 
@@ -433,15 +411,6 @@ impl Client {
     }
 }
 
-/// An answer that makes no sense. A query is no part of it: the URL may be signed, which is as good as
-/// a password.
-pub(super) fn nonsense(url: &str, why: String) -> Error {
-    Error::Nonsense {
-        url: url::without_query(url).to_owned(),
-        why,
-    }
-}
-
 /// Is this status a redirect?
 pub(super) fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
@@ -454,142 +423,6 @@ pub(super) fn host_of(url: &str) -> Result<Host> {
         .ok_or_else(|| bad("this is not a URL".into()))?
         .parse()
         .map_err(bad)
-}
-
-/// The certificates kept for a host, as ureq wants them.
-struct ParsedCertificates {
-    roots: Vec<Certificate<'static>>,
-    client: Option<ClientCert>,
-}
-
-impl ParsedCertificates {
-    fn new(found: HostCertificates) -> Result<Self> {
-        let mut roots = Vec::new();
-        for pem in &found.authorities {
-            roots.extend(parse_certificates(pem)?);
-        }
-        let client = match &found.client {
-            Some((certificate, key)) => Some(parse_client(certificate, key)?),
-            None => None,
-        };
-        // They come beside the system's: a private registry may have a public certificate one day.
-        if !roots.is_empty() {
-            roots.extend(system_roots());
-        }
-        Ok(Self { roots, client })
-    }
-}
-
-/// A certificate and its key. What cannot be used is refused here, for ureq panics over it.
-fn parse_client(certificate: &Pem, key: &Pem) -> Result<ClientCert> {
-    let chain = parse_certificates(certificate)?;
-    let none = || {
-        let why = "there is no private key in it, expected one in PEM form";
-        bad_pem(key, why)
-    };
-    let private = PrivateKey::from_pem(&key.text).map_err(|_| none())?;
-    let der = PrivateKeyDer::from_pem_slice(&key.text).map_err(|_| none())?;
-    let bad = |error| {
-        let why = match error {
-            rustls::Error::InconsistentKeys(_) => {
-                format!("it does not belong to {}", certificate.path.display())
-            }
-            error => format!("it cannot be used with its certificate: {error}"),
-        };
-        bad_pem(key, &why)
-    };
-    let certificates = chain
-        .iter()
-        .map(|certificate| CertificateDer::from(certificate.der()).into_owned())
-        .collect();
-    let provider = rustls::crypto::ring::default_provider();
-    CertifiedKey::from_der(certificates, der, &provider).map_err(bad)?;
-    Ok(ClientCert::new_with_certs(&chain, private))
-}
-
-fn parse_certificates(pem: &Pem) -> Result<Vec<Certificate<'static>>> {
-    let mut found = Vec::new();
-    for item in ureq::tls::parse_pem(&pem.text) {
-        match item {
-            Ok(ureq::tls::PemItem::Certificate(certificate)) => found.push(certificate),
-            Ok(_) => {}
-            Err(_) => return Err(bad_pem(pem, "it is not in PEM form")),
-        }
-    }
-    if found.is_empty() {
-        Err(bad_pem(
-            pem,
-            "there is no certificate in it, expected PEM form",
-        ))
-    } else {
-        Ok(found)
-    }
-}
-
-fn bad_pem(pem: &Pem, why: &str) -> Error {
-    Error::BadCertificate {
-        path: pem.path.clone(),
-        why: why.to_owned(),
-    }
-}
-
-fn system_roots() -> Vec<Certificate<'static>> {
-    let found = rustls_native_certs::load_native_certs();
-    for error in found.errors {
-        warn!("one of the system's CA certificates cannot be read: {error}");
-    }
-    found
-        .certs
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).to_owned())
-        .collect()
-}
-
-fn tls(certificates: Option<ParsedCertificates>, is_unchecked: bool) -> TlsConfig {
-    let (roots, client) = match certificates {
-        Some(ParsedCertificates { roots, client }) if !roots.is_empty() => {
-            (RootCerts::new_with_certs(&roots), client)
-        }
-        Some(ParsedCertificates { client, .. }) => (RootCerts::PlatformVerifier, client),
-        None => (RootCerts::PlatformVerifier, None),
-    };
-    TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(roots)
-        .client_cert(client)
-        .disable_verification(is_unchecked)
-        .build()
-}
-
-fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
-    let builder = Agent::config_builder()
-        .tls_config(tls)
-        .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
-        // Digests are of the bytes as stored: nobody may compress them on the way.
-        .accept_encoding("identity")
-        .http_status_as_error(false)
-        // Redirects are followed by hand: ureq's rules look at the host and not at its port.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .input_buffer_size(INPUT_BUFFER)
-        .output_buffer_size(OUTPUT_BUFFER)
-        .timeout_resolve(Some(RESOLVE_TIMEOUT))
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_recv_response(Some(HEAD_TIMEOUT))
-        .timeout_per_read(Some(READ_TIMEOUT))
-        .max_idle_connections(2 * parallel)
-        .max_idle_connections_per_host(parallel);
-    // By default ureq honours HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
-    let builder = if may_use_proxy {
-        builder
-    } else {
-        builder.proxy(None)
-    };
-    Agent::with_parts(
-        builder.build(),
-        transport::connector(),
-        transport::SystemResolver,
-    )
 }
 
 /// `Retry-After`: seconds or a date (RFC 9110 §10.2.3). Never more than [`LONGEST_WAIT`].
@@ -606,203 +439,9 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
-/// What a failed request means.
-fn failure(url: &str, error: ureq::Error) -> Error {
-    if hangup::is_gone() {
-        return Error::ClientGone;
-    }
-    let url = url::without_query(url).to_owned();
-    match error {
-        // What IPAddressDeny= and most firewalls drop, TCP sends again and again; no error tells of it.
-        ureq::Error::Timeout(Timeout::Connect) => Error::Unreachable {
-            url,
-            cause: Arc::new(io::Error::new(io::ErrorKind::TimedOut, SILENCE)),
-        },
-        ureq::Error::Timeout(Timeout::Resolve)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::ConnectProxyFailed(_)
-        | ureq::Error::Tls(_) => Error::Unreachable {
-            url,
-            cause: Arc::new(error),
-        },
-        ureq::Error::Rustls(error) => tls_failure(url, &error),
-        ureq::Error::Timeout(timeout) => too_slow(url, timeout),
-        ureq::Error::Io(error) => io_failure(url, error),
-        error => Error::Broken {
-            url,
-            cause: Arc::new(error),
-        },
-    }
-}
-
-fn too_slow(url: String, timeout: Timeout) -> Error {
-    let limit = match timeout {
-        Timeout::PerRead => READ_TIMEOUT,
-        Timeout::RecvBody => DOCUMENT_TIMEOUT,
-        _ => HEAD_TIMEOUT,
-    };
-    Error::TooSlow { url, limit }
-}
-
-fn io_failure(url: String, error: io::Error) -> Error {
-    if let Some(error) = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-    {
-        return tls_failure(url, error);
-    }
-    match error.kind() {
-        // A broken connection is one that there was.
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::NotConnected => Error::Broken {
-            url,
-            cause: Arc::new(error),
-        },
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
-            url,
-            limit: READ_TIMEOUT,
-        },
-        _ if is_forbidden(&error) => Error::NotPermitted {
-            url,
-            cause: Arc::new(error),
-        },
-        _ => Error::Unreachable {
-            url,
-            cause: Arc::new(error),
-        },
-    }
-}
-
-/// The cause when there is not even a refusal.
-const SILENCE: &str = "nobody answers at that address, or what is sent there is dropped, \
-    as IPAddressDeny= of sysext-oci-proxy.service and firewalls do";
-
-/// What a sandbox or a security module says: EPERM or EACCES, and for an address family that is not
-/// allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
-fn is_forbidden(error: &io::Error) -> bool {
-    const EAFNOSUPPORT: i32 = 97;
-    error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(EAFNOSUPPORT)
-}
-
-fn tls_failure(url: String, error: &rustls::Error) -> Error {
-    let host = url::authority(&url).unwrap_or(&url).to_owned();
-    let cause = Arc::new(error.clone());
-    match error {
-        rustls::Error::InvalidCertificate(_) => Error::Untrusted { host, cause },
-        rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
-            Error::WantsCertificate { host, cause }
-        }
-        // What a server that speaks plain HTTP says to a TLS hello.
-        rustls::Error::InvalidMessage(_) => Error::NotTls { host, cause },
-        _ => Error::Unreachable { url, cause },
-    }
-}
-
-/// What servers say that want another client certificate, or one at all (RFC 8446 §6.2).
-fn is_about_our_certificate(alert: AlertDescription) -> bool {
-    matches!(
-        alert,
-        AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-    )
-}
-
-/// What a body that broke off means. ureq wraps its own errors in an io::Error there.
-pub(super) fn read_failure(url: &str, error: io::Error) -> Error {
-    if hangup::is_gone() {
-        return Error::ClientGone;
-    }
-    let url = url::without_query(url).to_owned();
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match inner {
-        Some(ureq::Error::Timeout(timeout)) => too_slow(url, *timeout),
-        _ => Error::Broken {
-            url,
-            cause: Arc::new(error),
-        },
-    }
-}
-
-/// The message in an error's body: the distribution-spec's JSON, or the text itself if it is short
-/// and no page. It comes from strangers and goes into a log.
-fn error_message(body: &[u8]) -> String {
-    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let text = match &json {
-        Some(json) => {
-            let first = json.pointer("/errors/0");
-            let text = |name: &str| {
-                let found = first
-                    .and_then(|error| error.get(name))
-                    .or_else(|| json.get(name));
-                found.and_then(|value| value.as_str()).unwrap_or_default()
-            };
-            match (text("code"), text("message")) {
-                ("", "") => text("details").to_owned(),
-                ("", message) => message.to_owned(),
-                (code, "") => code.to_owned(),
-                (code, message) => format!("{code}, {message}"),
-            }
-        }
-        None => String::from_utf8_lossy(body).into_owned(),
-    };
-    let text = text.trim();
-    if text.starts_with('<') {
-        return String::new();
-    }
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect()
-}
-
-/// The reason phrase of a status, for messages.
-pub(super) fn reason(status: u16) -> String {
-    let phrase = StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason());
-    phrase.map_or_else(|| status.to_string(), |phrase| format!("{status} {phrase}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn row_m13_error_bodies_become_one_short_line() {
-        let long = "x".repeat(1000);
-        for (body, expected) in [
-            (
-                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}"#,
-                "NAME_UNKNOWN, repository name not known",
-            ),
-            (r#"{"errors":[{"code":"DENIED"}]}"#, "DENIED"),
-            (r#"{"message":"not found"}"#, "not found"),
-            (
-                r#"{"details":"incorrect username or password"}"#,
-                "incorrect username or password",
-            ),
-            (r#"{"errors":[{"cod"#, r#"{"errors":[{"cod"#),
-            ("<html><body>404</body></html>", ""),
-            (
-                "Client sent an\r\nHTTP request",
-                "Client sent an  HTTP request",
-            ),
-            ("", ""),
-            ("[]", ""),
-            (&long, &long[..200]),
-        ] {
-            assert_eq!(error_message(body.as_bytes()), expected, "{body}");
-        }
-    }
 
     #[test]
     fn row_b14_retry_after_is_seconds_or_a_date() {
@@ -824,30 +463,6 @@ mod tests {
                 "{text:?}"
             );
         }
-    }
-
-    #[test]
-    fn what_the_sandbox_forbids_is_told_from_a_registry_that_is_down() {
-        let line = |number| {
-            let error = ureq::Error::Io(io::Error::from_raw_os_error(number));
-            failure("https://registry.example.com/v2/?secret", error).line()
-        };
-        for (number, why) in [(1, "EPERM"), (13, "EACCES"), (97, "EAFNOSUPPORT")] {
-            let line = line(number);
-            let expected = "this machine forbids to connect for https://registry.example.com/v2/; \
-                            look for RestrictAddressFamilies= and SystemCallFilter= ";
-            assert!(line.starts_with(expected), "{why}: {line}");
-            assert!(line.ends_with(&format!("(os error {number})")), "{line}");
-        }
-        for (number, why) in [(111, "ECONNREFUSED"), (113, "EHOSTUNREACH")] {
-            assert!(line(number).starts_with("cannot connect"), "{why}");
-        }
-        let dropped = failure("http://h/v2/", ureq::Error::Timeout(Timeout::Connect)).line();
-        assert!(
-            dropped.starts_with("cannot connect for http://h/v2/; "),
-            "{dropped}"
-        );
-        assert!(dropped.contains("IPAddressDeny="), "{dropped}");
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //!     mirror ─▶ registry ─▶ client      a registry and its mirrors, one of them, HTTP
 //!                  └─▶ auth ─▶ credentials, challenge
 
+mod agent;
 mod auth;
 mod certs;
 mod challenge;
 mod client;
 mod credentials;
+mod failure;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/headers.rs"]
 pub mod fuzz;

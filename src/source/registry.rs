@@ -17,7 +17,8 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::auth::{Door, Session};
-use super::client::{Method, Reply, Request, is_redirect, nonsense, reason};
+use super::client::{Method, Reply, Request, is_redirect};
+use super::failure::{nonsense, reason};
 use super::pace::MAX_WAIT;
 use super::registries_conf::Endpoint;
 use super::upstream::Upstream;

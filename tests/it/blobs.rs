@@ -207,9 +207,7 @@ fn row_b8_another_range_is_not_believed_and_the_whole_is_skipped_to() {
     let registry = one_image(&image);
     registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
     registry.fault("/blobs/", Fault::EarlierRange(KIB));
-    let service = Setup::of(&registry)
-        .env("RUST_LOG", "debug")
-        .start();
+    let service = Setup::of(&registry).env("RUST_LOG", "debug").start();
     assert_whole(&download(&service), &image, "");
     assert_eq!(ranges(&registry), ["all", "102400-307199", "all"]);
     let line = &service.log.with(&["no range of"])[0];
@@ -565,9 +563,7 @@ fn a_mirror_that_breaks_off_goes_on_where_the_registry_answers_no() {
             "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
             registry.address, mirror.address
         );
-        let service = Setup::of(&registry)
-            .registries(&conf)
-            .start();
+        let service = Setup::of(&registry).registries(&conf).start();
         service.listing();
         let hour = Some("3600".to_owned());
         registry.fault("/blobs/", Fault::Status(status));
@@ -606,7 +602,7 @@ fn a_connection_is_used_again_after_a_blob_and_after_a_complaint() {
         let tls = with_tls.then(|| authority.server(&["127.0.0.1"]));
         let registry = Registry::on("127.0.0.1:0", tls);
         registry.change(|hello| hello.oras_push("v1", "hello.raw", &image));
-        let mut setup = Setup::new(settings(&registry, ""));
+        let mut setup = Setup::of(&registry);
         if with_tls {
             setup = setup.certificate(registry.address, "ca.crt", &authority.pem());
         }

@@ -1,8 +1,8 @@
 //! Hosts: their certificates by certs.d, TLS or none, addresses and names.
 
 use crate::content::versions;
-use crate::registry::{Guard, LOGIN, Registry, count, with_tls};
-use crate::service::{Folder, Service, Setup};
+use crate::registry::{Guard, LOGIN, Registry, count, nowhere, with_tls};
+use crate::service::{ANEW, Folder, Service, Setup, later};
 use crate::tls::Authority;
 
 #[test]

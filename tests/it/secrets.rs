@@ -206,7 +206,7 @@ fn no_signature_of_a_url_is_in_the_log_or_the_answer_of_a_run_that_fails() {
         registry.fault("/tags/list", Fault::Redirect(url));
         store.fault("/store", Fault::Status(200));
         store.fault("/store", fault);
-        let service = loud(Setup::new(settings(&registry, "")));
+        let service = loud(Setup::of(&registry));
         let response = service.get("/hello/SHA256SUMS");
         let reason = response.header("x-reason").unwrap();
         assert_ne!(response.status, 200, "{why}");
@@ -224,7 +224,7 @@ fn no_mark_of_a_page_is_in_the_log_or_the_answer() {
     let link = format!("</v2/hello/tags/list?mark={SIGNATURE}>; rel=\"next\"");
     registry.fault("/tags/list", Fault::Header("Link", Some(link)));
     registry.fault("mark=", Fault::Body(b"<html>".to_vec()));
-    let service = loud(Setup::new(settings(&registry, "")));
+    let service = loud(Setup::of(&registry));
     let response = service.get("/hello/SHA256SUMS");
     let reason = response.header("x-reason").unwrap();
     assert!(!reason.contains(SIGNATURE), "{reason}");

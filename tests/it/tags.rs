@@ -216,7 +216,7 @@ fn a_page_of_two_million_tags_that_are_one_takes_little_memory() {
     assert!(page.len() > 8_000_000);
     let page = page.replace("[\"v0\",", "[\"v0\",null,");
     registry.fault("/tags/list", Fault::Body(page[..].into()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     assert_eq!(service.listing(), listing);
     let peak = service.peak_memory();
     assert!(peak < 64, "{peak} MiB");
@@ -232,7 +232,7 @@ fn more_tags_than_a_listing_can_have_lines_are_refused() {
     let registry = Registry::with_hello(hello);
     let page = json!({"tags": tags}).to_string();
     registry.fault("/tags/list", Fault::Body(page.into()));
-    let service = Service::start(settings(&registry, ""));
+    let service = Service::of(&registry);
     let response = service.get("/hello/SHA256SUMS");
     let reason = response.header("x-reason").unwrap();
     assert_eq!(response.status, 502, "{reason}");

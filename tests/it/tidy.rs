@@ -13,9 +13,17 @@ const USERS: [(&str, &[&str]); 8] = [
     ("httparse", &["src/http.rs"]),
     ("tiny_http", &["src/http.rs"]),
     ("rustix", &["src/hangup.rs", "src/source/transport.rs"]),
-    ("ureq", &["src/source/client.rs", "src/source/transport.rs"]),
-    ("rustls", &["src/source/client.rs"]),
-    ("rustls_native_certs", &["src/source/client.rs"]),
+    (
+        "ureq",
+        &[
+            "src/source/agent.rs",
+            "src/source/client.rs",
+            "src/source/failure.rs",
+            "src/source/transport.rs",
+        ],
+    ),
+    ("rustls", &["src/source/agent.rs", "src/source/failure.rs"]),
+    ("rustls_native_certs", &["src/source/agent.rs"]),
 ];
 
 /// Files that decide and do nothing else: no network, no disk, no clock.

@@ -1,0 +1,170 @@
+//! How registries are spoken to: certificates, times, buffers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::warn;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use ureq::Agent;
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+
+use super::certs::{HostCertificates, Pem};
+use super::transport;
+use crate::error::{Error, Result};
+
+/// To find a host's address. glibc gives a name server five seconds, and tries it twice (resolv.conf(5)).
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// To connect, TLS handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the request to the whole head of the answer. systemd gives up on us after 60 s of silence.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two pieces of a body.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the whole of a body that is a small document: one that trickles must not hold a listing.
+pub(super) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a connection reads at once, and the largest head of an answer. With TLS there are two of each:
+/// before it and behind it. All that 64 downloads hold must stay within 16 MiB (see `MAX_CONNECTIONS`
+/// in `serve.rs` and `BUFFER` in `http.rs`); ureq's own 128 KiB would make it 40.
+const INPUT_BUFFER: usize = 32 << 10;
+/// Room for the longest line of a request: the token.
+const OUTPUT_BUFFER: usize = 16 << 10;
+/// The longest token that fits, the rest of its line included. Most servers take half of that.
+pub(super) const MAX_TOKEN: usize = 16_000;
+
+/// The certificates kept for a host, as ureq wants them.
+pub(super) struct ParsedCertificates {
+    roots: Vec<Certificate<'static>>,
+    client: Option<ClientCert>,
+}
+
+impl ParsedCertificates {
+    pub(super) fn new(found: HostCertificates) -> Result<Self> {
+        let mut roots = Vec::new();
+        for pem in &found.authorities {
+            roots.extend(parse_certificates(pem)?);
+        }
+        let client = match &found.client {
+            Some((certificate, key)) => Some(parse_client(certificate, key)?),
+            None => None,
+        };
+        // They come beside the system's: a private registry may have a public certificate one day.
+        if !roots.is_empty() {
+            roots.extend(system_roots());
+        }
+        Ok(Self { roots, client })
+    }
+}
+
+/// A certificate and its key. What cannot be used is refused here, for ureq panics over it.
+fn parse_client(certificate: &Pem, key: &Pem) -> Result<ClientCert> {
+    let chain = parse_certificates(certificate)?;
+    let none = || {
+        let why = "there is no private key in it, expected one in PEM form";
+        bad_pem(key, why)
+    };
+    let private = PrivateKey::from_pem(&key.text).map_err(|_| none())?;
+    let der = PrivateKeyDer::from_pem_slice(&key.text).map_err(|_| none())?;
+    let bad = |error| {
+        let why = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                format!("it does not belong to {}", certificate.path.display())
+            }
+            error => format!("it cannot be used with its certificate: {error}"),
+        };
+        bad_pem(key, &why)
+    };
+    let certificates = chain
+        .iter()
+        .map(|certificate| CertificateDer::from(certificate.der()).into_owned())
+        .collect();
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(certificates, der, &provider).map_err(bad)?;
+    Ok(ClientCert::new_with_certs(&chain, private))
+}
+
+fn parse_certificates(pem: &Pem) -> Result<Vec<Certificate<'static>>> {
+    let mut found = Vec::new();
+    for item in ureq::tls::parse_pem(&pem.text) {
+        match item {
+            Ok(ureq::tls::PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => {}
+            Err(_) => return Err(bad_pem(pem, "it is not in PEM form")),
+        }
+    }
+    if found.is_empty() {
+        Err(bad_pem(
+            pem,
+            "there is no certificate in it, expected PEM form",
+        ))
+    } else {
+        Ok(found)
+    }
+}
+
+fn bad_pem(pem: &Pem, why: &str) -> Error {
+    Error::BadCertificate {
+        path: pem.path.clone(),
+        why: why.to_owned(),
+    }
+}
+
+fn system_roots() -> Vec<Certificate<'static>> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in found.errors {
+        warn!("one of the system's CA certificates cannot be read: {error}");
+    }
+    found
+        .certs
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect()
+}
+
+pub(super) fn tls(certificates: Option<ParsedCertificates>, is_unchecked: bool) -> TlsConfig {
+    let (roots, client) = match certificates {
+        Some(ParsedCertificates { roots, client }) if !roots.is_empty() => {
+            (RootCerts::new_with_certs(&roots), client)
+        }
+        Some(ParsedCertificates { client, .. }) => (RootCerts::PlatformVerifier, client),
+        None => (RootCerts::PlatformVerifier, None),
+    };
+    TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(roots)
+        .client_cert(client)
+        .disable_verification(is_unchecked)
+        .build()
+}
+
+pub(super) fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
+    let builder = Agent::config_builder()
+        .tls_config(tls)
+        .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
+        // Digests are of the bytes as stored: nobody may compress them on the way.
+        .accept_encoding("identity")
+        .http_status_as_error(false)
+        // Redirects are followed by hand: ureq's rules look at the host and not at its port.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .input_buffer_size(INPUT_BUFFER)
+        .output_buffer_size(OUTPUT_BUFFER)
+        .timeout_resolve(Some(RESOLVE_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_recv_response(Some(HEAD_TIMEOUT))
+        .timeout_per_read(Some(READ_TIMEOUT))
+        .max_idle_connections(2 * parallel)
+        .max_idle_connections_per_host(parallel);
+    // By default ureq honours HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
+    let builder = if may_use_proxy {
+        builder
+    } else {
+        builder.proxy(None)
+    };
+    Agent::with_parts(
+        builder.build(),
+        transport::connector(),
+        transport::SystemResolver,
+    )
+}
