@@ -5,8 +5,11 @@
 //! A manifest comes from strangers: nothing in it is believed until it is in one of these types.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::digest::Digest;
@@ -26,6 +29,14 @@ pub const ACCEPT: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANI
 
 /// Largest manifest that is read. The distribution-spec wants clients to take at least 4 MiB.
 pub const MAX_SIZE: u64 = 8 << 20;
+
+/// Entries of an index that are read, or layers. A layout of a repository may have an entry for each
+/// version, its signature and its SBOM, a directory a layer for each file: ten thousand are no mistake. But
+/// two bytes of JSON can be an entry, so the size alone is no limit.
+const MAX_ITEMS: usize = 16 << 10;
+/// Entries without a name that are told of one by one when they cannot be used. A listing tells of one
+/// more for each tag, which is how many the rest are.
+const MAX_TOLD: usize = 19;
 
 /// Annotations: names and values as the publisher wrote them.
 pub type Annotations = BTreeMap<String, String>;
@@ -166,22 +177,11 @@ impl Manifest {
         }
         match kind {
             Kind::Index => {
-                let (mut entries, mut unusable) = (Vec::new(), Vec::new());
-                for (n, raw) in raw.manifests.unwrap_or_default().into_iter().enumerate() {
-                    match Entry::parse(raw.get()) {
-                        Ok(entry) => entries.push(entry),
-                        Err(why) => unusable.push(Unusable {
-                            name: named(raw.get()),
-                            why: format!("index entry {}: {why}", n + 1),
-                        }),
-                    }
-                }
-                let annotations = raw.annotations.unwrap_or_default();
-                Ok(Self::Index(Index {
-                    entries,
-                    annotations,
-                    unusable,
-                }))
+                let entries = raw.manifests.map(|list| list.0).unwrap_or_default();
+                Ok(Self::Index(Index::of(
+                    &entries,
+                    raw.annotations.unwrap_or_default(),
+                )))
             }
             Kind::Image => Ok(Self::Image(Image {
                 artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
@@ -192,6 +192,7 @@ impl Manifest {
                     .map_err(|why| format!("config: {why}"))?,
                 layers: raw
                     .layers
+                    .map(|list| list.0)
                     .unwrap_or_default()
                     .into_iter()
                     .enumerate()
@@ -203,6 +204,39 @@ impl Manifest {
                 // An attachment by sha512 is one to something that we never offer.
                 subject: raw.subject.and_then(|subject| subject.digest.parse().ok()),
             })),
+        }
+    }
+}
+
+impl Index {
+    fn of(list: &[&RawValue], annotations: Annotations) -> Self {
+        let (mut entries, mut unusable) = (Vec::new(), Vec::new());
+        let (mut nameless, mut untold) = (0, 0);
+        for (n, raw) in list.iter().enumerate() {
+            let why = match Entry::parse(raw.get()) {
+                Ok(entry) => {
+                    entries.push(entry);
+                    continue;
+                }
+                Err(why) => why,
+            };
+            let name = named(raw.get());
+            nameless += usize::from(name.is_none());
+            if name.is_none() && nameless > MAX_TOLD {
+                untold += 1;
+                continue;
+            }
+            let why = format!("index entry {}: {why}", n + 1);
+            unusable.push(Unusable { name, why });
+        }
+        if untold > 0 {
+            let why = format!("{untold} more entries of the index cannot be used");
+            unusable.push(Unusable { name: None, why });
+        }
+        Self {
+            entries,
+            annotations,
+            unusable,
         }
     }
 }
@@ -237,10 +271,10 @@ struct Raw<'a> {
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<RawDescriptor>,
-    layers: Option<Vec<RawDescriptor>>,
+    layers: Option<Items<RawDescriptor>>,
     /// Read one by one, so that a bad one spoils no other.
     #[serde(borrow)]
-    manifests: Option<Vec<&'a RawValue>>,
+    manifests: Option<Items<&'a RawValue>>,
     annotations: Option<Annotations>,
     subject: Option<RawDescriptor>,
 }
@@ -253,8 +287,42 @@ struct RawDescriptor {
     digest: String,
     size: u64,
     annotations: Option<Annotations>,
-    urls: Option<Vec<String>>,
+    /// Whether there are any is all that counts, and what is ignored takes no memory.
+    urls: Option<Vec<IgnoredAny>>,
     platform: Option<Platform>,
+}
+
+/// A list of [`MAX_ITEMS`] at most. Of a longer one no more is read, so that it takes no more memory either.
+struct Items<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ItemsOf(PhantomData))
+    }
+}
+
+/// Takes [`Items`].
+struct ItemsOf<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsOf<T> {
+    type Value = Items<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if items.len() == MAX_ITEMS {
+                return Err(A::Error::custom(format!(
+                    "more than {MAX_ITEMS} entries or layers, which is the limit"
+                )));
+            }
+            items.push(item);
+        }
+        Ok(Items(items))
+    }
 }
 
 impl Descriptor {
@@ -416,6 +484,30 @@ mod tests {
                 subject: None,
             })
         );
+    }
+
+    #[test]
+    fn lists_are_read_up_to_a_limit() {
+        for (name, item) in [("manifests", "0"), ("layers", &layer(""))] {
+            let json = |n: usize| format!(r#"{{"{name}":[{}]}}"#, vec![item; n].join(","));
+            assert!(Manifest::parse(None, json(MAX_ITEMS).as_bytes()).is_ok());
+            let why = Manifest::parse(None, json(MAX_ITEMS + 1).as_bytes()).unwrap_err();
+            let expected = "more than 16384 entries or layers, which is the limit";
+            assert!(why.starts_with(expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn of_many_unusable_entries_some_are_told_and_the_rest_counted() {
+        let named = r#"{"annotations":{"org.opencontainers.image.ref.name":"v1"}}"#;
+        let json = format!(r#"{{"manifests":[{}{named}]}}"#, "0,".repeat(10_000));
+        let Ok(Manifest::Index(index)) = Manifest::parse(None, json.as_bytes()) else {
+            panic!("it is an index");
+        };
+        assert_eq!(index.unusable.len(), MAX_TOLD + 2);
+        let last: Vec<_> = index.unusable[MAX_TOLD..].iter().collect();
+        assert_eq!(last[0].name.as_deref(), Some("v1"), "a name is never lost");
+        assert_eq!(last[1].why, "9981 more entries of the index cannot be used");
     }
 
     #[test]
