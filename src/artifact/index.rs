@@ -1,5 +1,8 @@
 //! Indexes: which entries are for the machines that files are offered for.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Known;
+
 use crate::architecture::Architecture;
 use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
 
@@ -119,6 +122,8 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
     }
 
     let mut chosen: Vec<(u8, Chosen)> = Vec::new();
+    // Where each kind is in that list: some indexes have very many.
+    let mut places = BTreeMap::<_, usize>::new();
     for artifact in &artifacts {
         let known = artifact.platform.as_ref();
         let Some((architecture, rank)) = known.and_then(|p| Some((architecture(p)?, rank(p))))
@@ -133,13 +138,17 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
             flavour: flavour(artifact).map(str::to_owned),
             descriptor: artifact.descriptor.clone(),
         };
-        let rival = chosen.iter_mut().find(|(_, other)| {
-            other.architecture == architecture && other.flavour == candidate.flavour
-        });
-        match rival {
-            Some((best, _)) if *best <= rank => {}
-            Some(place) => *place = (rank, candidate),
-            None => chosen.push((rank, candidate)),
+        match places.entry((architecture, flavour(artifact))) {
+            Known::Occupied(place) => {
+                let rival = &mut chosen[*place.get()];
+                if rank < rival.0 {
+                    *rival = (rank, candidate);
+                }
+            }
+            Known::Vacant(place) => {
+                place.insert(chosen.len());
+                chosen.push((rank, candidate));
+            }
         }
     }
     if chosen.is_empty() {
