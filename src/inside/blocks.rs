@@ -166,6 +166,15 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// Is there a byte at this place? Where what is packed ends, only unpacking it tells.
+    pub fn has(&mut self, at: u64) -> Result<bool, Failure> {
+        if let Some(size) = self.size {
+            return Ok(at < size);
+        }
+        self.reach(at, 1)?;
+        Ok(self.kept(at, 1).is_some())
+    }
+
     /// Gets these bytes in one round trip, so that reading them costs none any more.
     pub fn prepare(&mut self, start: u64, length: u64) -> Result<(), Failure> {
         match &self.way {
@@ -422,6 +431,14 @@ impl<'b, 'a> Image<'b, 'a> {
         match self.size {
             Some(size) => self.read(0, length.min(usize::try_from(size).unwrap_or(usize::MAX))),
             None => self.blocks.head(length),
+        }
+    }
+
+    /// Is there a byte at this place?
+    pub fn has(&mut self, at: u64) -> Result<bool, Failure> {
+        match self.size {
+            Some(size) => Ok(at < size),
+            None => self.blocks.has(self.start.saturating_add(at)),
         }
     }
 

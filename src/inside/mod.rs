@@ -510,6 +510,43 @@ mod tests {
     }
 
     #[test]
+    fn a_tar_may_end_without_its_two_records_of_zeros() {
+        let path = "usr/lib/extension-release.d/extension-release.hello";
+        for files in [vec![("a", b"1".as_slice())], vec![("a", b"1"), (path, b"")]] {
+            let expected = files.get(1).map(|_| String::new());
+            let mut tar = tar_of(&files);
+            tar.truncate(tar.len() - 1024);
+            for bytes in [gzipped(&tar), tar] {
+                let found = Memory::new(bytes).release("hello.raw");
+                assert_eq!(found, Ok(expected.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_sparse_file_counts_for_no_other() {
+        let path = "usr/lib/extension-release.d/extension-release.hello";
+        let long = "x".repeat(120);
+        let mut sparse = tar::header_of(&long, b'S', 512);
+        // More pieces than its header has room for: two records of a map, then the bytes.
+        let header = sparse.len() - 512;
+        sparse[header + 482] = 1;
+        tar::seal(&mut sparse[header..]);
+        let mut map = vec![0; 2 * 512];
+        map[504] = 1;
+        let tar = [
+            sparse,
+            map,
+            vec![7; 512],
+            tar_of(&[(path, HELLO.as_bytes())]),
+        ]
+        .concat();
+        for bytes in [gzipped(&tar), tar] {
+            assert_eq!(Memory::new(bytes).release("hello.raw"), found());
+        }
+    }
+
+    #[test]
     fn xz_is_unpacked_too() {
         let image = Memory::new(image!("plain.squashfs.xz").to_vec());
         assert_eq!(image.release("hello.raw"), found());

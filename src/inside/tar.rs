@@ -15,32 +15,81 @@ const POSIX: u8 = 0;
 const RECORD: usize = 512;
 /// Headers read. Large layers have some ten thousand files.
 const MAX_HEADERS: usize = 1 << 20;
+/// Headers of one file, or records of its map. Most have none or two; a map of so many has 20,000 pieces.
+const MAX_LONG_HEADERS: usize = 1024;
+/// In the header of a sparse file and in a record of its map: another record of it follows (GNU).
+const SPARSE_GOES_ON: usize = 482;
+const MAP_GOES_ON: usize = 504;
 /// Longest header that tells a name or a size.
 const MAX_LONG: u64 = 64 << 10;
 
 /// The extension-releases of the first of these folders that has any. What comes after the folder is
 /// not read: archives are made folder by folder.
 pub fn releases(image: &mut Image<'_, '_>, folders: &[&str]) -> Result<Vec<NamedText>, Failure> {
-    let mut at = 0_u64;
-    let mut long = Long::default();
     let mut found = Vec::new();
+    let mut at = 0;
     for _ in 0..MAX_HEADERS {
-        // The two records of zeros at the end are missing now and then.
-        if image.size().is_some_and(|size| at >= size) {
+        let Some(member) = next(image, at)? else {
             return Ok(found);
+        };
+        at = member.end;
+        if !member.is_file {
+            continue;
+        }
+        match release_of(&member.name, folders) {
+            Some(name) if member.size > MAX_FILE as u64 => {
+                return bad(format!(
+                    "{name} has {} bytes, at most {MAX_FILE} are read",
+                    member.size
+                ));
+            }
+            Some(name) => found.push(NamedText {
+                name: name.to_owned(),
+                text: image.read(member.data, member.size as usize)?,
+            }),
+            None if !found.is_empty() => return Ok(found),
+            None => {}
+        }
+    }
+    bad(format!(
+        "its tar has more than {MAX_HEADERS} headers, which is the limit"
+    ))
+}
+
+/// A member of an archive, in one piece with the headers that say more of it.
+struct Member {
+    name: Vec<u8>,
+    /// Its bytes are those of a file, as they are.
+    is_file: bool,
+    data: u64,
+    size: u64,
+    /// Where the next one begins.
+    end: u64,
+}
+
+/// The member whose first header is there; none at the end.
+fn next(image: &mut Image<'_, '_>, mut at: u64) -> Result<Option<Member>, Failure> {
+    let mut long = Long::default();
+    for _ in 0..MAX_LONG_HEADERS {
+        // The two records of zeros at the end are missing now and then.
+        if !image.has(at)? {
+            return Ok(None);
         }
         let record = image.read(at, RECORD)?;
         if record.iter().all(|byte| *byte == 0) {
-            return Ok(found);
+            return Ok(None);
         }
         let header = Header::parse(&record).map_err(Failure::Image)?;
-        let data = at.saturating_add(RECORD as u64);
+        let mut data = at.saturating_add(RECORD as u64);
         let size = match header.kind {
             Kind::Empty => 0,
-            Kind::File => long.size.unwrap_or(header.size),
-            _ => header.size,
+            Kind::File | Kind::Sparse | Kind::Other => long.size.unwrap_or(header.size),
+            Kind::LongName | Kind::Pax | Kind::Aside => header.size,
         };
-        at = match size.checked_next_multiple_of(RECORD as u64) {
+        if header.kind == Kind::Sparse {
+            data = behind_map(image, &record, data)?;
+        }
+        let end = match size.checked_next_multiple_of(RECORD as u64) {
             Some(padded) => data.saturating_add(padded),
             None => return bad(format!("a file in its tar has {size} bytes")),
         };
@@ -52,29 +101,36 @@ pub fn releases(image: &mut Image<'_, '_>, folders: &[&str]) -> Result<Vec<Named
             }
             Kind::LongName => long.name = Some(until_nul(&image.read(data, size as usize)?)),
             Kind::Pax => long.add(&image.read(data, size as usize)?),
-            Kind::Other => {}
-            Kind::Empty => long = Long::default(),
-            Kind::File => {
-                let name = long.name.take().unwrap_or(header.name);
-                long = Long::default();
-                match release_of(&name, folders) {
-                    Some(name) if size > MAX_FILE as u64 => {
-                        return bad(format!(
-                            "{name} has {size} bytes, at most {MAX_FILE} are read"
-                        ));
-                    }
-                    Some(name) => found.push(NamedText {
-                        name: name.to_owned(),
-                        text: image.read(data, size as usize)?,
-                    }),
-                    None if !found.is_empty() => return Ok(found),
-                    None => {}
-                }
+            Kind::Aside => {}
+            Kind::File | Kind::Sparse | Kind::Empty | Kind::Other => {
+                return Ok(Some(Member {
+                    name: long.name.unwrap_or(header.name),
+                    is_file: header.kind == Kind::File,
+                    data,
+                    size,
+                    end,
+                }));
             }
         }
+        at = end;
     }
     bad(format!(
-        "its tar has more than {MAX_HEADERS} headers, which is the limit"
+        "a file in its tar has more than {MAX_LONG_HEADERS} headers, which is the limit"
+    ))
+}
+
+/// Where the bytes of a sparse file begin: a map that its header has no room for comes before them.
+fn behind_map(image: &mut Image<'_, '_>, header: &[u8], mut at: u64) -> Result<u64, Failure> {
+    let mut goes_on = header.get(SPARSE_GOES_ON) == Some(&1);
+    for _ in 0..MAX_LONG_HEADERS {
+        if !goes_on {
+            return Ok(at);
+        }
+        goes_on = image.read(at, RECORD)?.get(MAP_GOES_ON) == Some(&1);
+        at = at.saturating_add(RECORD as u64);
+    }
+    bad(format!(
+        "a file in its tar has a map of more than {MAX_LONG_HEADERS} records, which is the limit"
     ))
 }
 
@@ -94,15 +150,20 @@ struct Header {
     size: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Kind {
     File,
+    /// Its bytes are pieces of a file, and a map says which (GNU).
+    Sparse,
     /// A directory, link or device: no bytes come with it, whatever its size.
     Empty,
     /// The name of the next one (GNU).
     LongName,
     /// What does not fit into the next one (POSIX).
     Pax,
+    /// Something about the next one, or about all of them, that is of no interest.
+    Aside,
+    /// A kind that POSIX knows nothing of: it is passed over like a file.
     Other,
 }
 
@@ -122,6 +183,9 @@ impl Header {
             Some(b'1'..=b'6') => Kind::Empty,
             Some(b'L') => Kind::LongName,
             Some(b'x') => Kind::Pax,
+            Some(b'S') => Kind::Sparse,
+            // The target of a link (GNU), and what counts for all that follow (POSIX).
+            Some(b'K' | b'g') => Kind::Aside,
             _ => Kind::Other,
         };
         let mut name = until_nul(field(0, 100));
@@ -147,8 +211,7 @@ impl Long {
     /// Takes pax records: `LENGTH KEY=VALUE\n`, the length that of all of it.
     fn add(&mut self, mut records: &[u8]) {
         while let Some(space) = records.iter().position(|byte| *byte == b' ') {
-            let length = std::str::from_utf8(&records[..space]).ok();
-            let length = length.and_then(|length| length.parse::<usize>().ok());
+            let length = digits(&records[..space], 10).and_then(|n| usize::try_from(n).ok());
             let Some((record, rest)) = length.and_then(|n| records.split_at_checked(n)) else {
                 return;
             };
@@ -157,9 +220,7 @@ impl Long {
             if let Some(path) = record.strip_prefix(b"path=") {
                 self.name = Some(path.to_vec());
             } else if let Some(size) = record.strip_prefix(b"size=") {
-                self.size = std::str::from_utf8(size)
-                    .ok()
-                    .and_then(|size| size.parse().ok());
+                self.size = digits(size, 10);
             }
             records = rest;
         }
@@ -174,12 +235,21 @@ fn number(field: &[u8]) -> Option<u64> {
             number.checked_mul(256)?.checked_add((*byte).into())
         });
     }
-    let text = std::str::from_utf8(field).ok()?;
-    let digits = text.trim_matches(|c| c == ' ' || c == '\0');
-    if digits.is_empty() {
-        return Some(0);
+    let is_digit = |byte: &u8| !matches!(byte, b' ' | 0);
+    match field.iter().position(is_digit) {
+        Some(first) => {
+            let last = field.iter().rposition(is_digit)?;
+            digits(&field[first..=last], 8)
+        }
+        None => Some(0),
     }
-    u64::from_str_radix(digits, 8).ok()
+}
+
+/// A number of digits alone: Rust's own reading allows a sign before them.
+fn digits(text: &[u8], radix: u32) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let is_right = text.chars().all(|c| c.is_digit(radix));
+    u64::from_str_radix(text, radix).ok().filter(|_| is_right)
 }
 
 fn until_nul(bytes: &[u8]) -> Vec<u8> {
@@ -200,10 +270,41 @@ pub fn header_of(path: &str, kind: u8, size: usize) -> Vec<u8> {
     let name = &path.as_bytes()[..path.len().min(100)];
     record[..name.len()].copy_from_slice(name);
     record[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
-    record[148..156].fill(b' ');
     record[156] = kind;
     record[257..265].copy_from_slice(b"ustar  \0");
+    seal(&mut record);
+    [before, record].concat()
+}
+
+/// Writes the checksum of a header.
+#[cfg(test)]
+pub fn seal(record: &mut [u8]) {
+    record[148..156].fill(b' ');
     let sum: u32 = record.iter().map(|byte| u32::from(*byte)).sum();
     record[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    [before, record].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_digits_and_nothing_else() {
+        for (field, expected) in [
+            (&b"0000017\0"[..], Some(15)),
+            (b"     17 \0", Some(15)),
+            (b"\0\0\0", Some(0)),
+            (b"\x80\0\x01\0", Some(256)),
+            (b"+7\0", None),
+            (b"-7\0", None),
+            (b"8\0", None),
+            (b"1 7\0", None),
+        ] {
+            assert_eq!(number(field), expected, "{field:?}");
+        }
+        let mut long = Long::default();
+        long.add(b"+9 path=a\n");
+        long.add(b"11 size=+1\n");
+        assert_eq!((long.name, long.size), (None, None));
+    }
 }
