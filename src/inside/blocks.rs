@@ -75,6 +75,8 @@ pub struct Blocks<'a> {
     origin: &'a dyn Origin,
     /// How many there are; not known of what is packed.
     size: Option<u64>,
+    /// How many there are of what is packed.
+    packed: Option<u64>,
     way: Way,
     /// What was fetched last, by the place of its first byte.
     pieces: VecDeque<Piece>,
@@ -122,6 +124,7 @@ impl<'a> Blocks<'a> {
         Self {
             origin,
             size: Some(size),
+            packed: None,
             way: Way::Ranges { ahead: PIECE },
             pieces: VecDeque::new(),
             fetched: 0,
@@ -133,7 +136,7 @@ impl<'a> Blocks<'a> {
     pub fn unpack(&mut self, packing: Packing) -> Result<(), Failure> {
         let body = self.origin.whole()?;
         self.pieces.clear();
-        self.size = None;
+        self.packed = self.size.take();
         self.stream(body, Some(packing))
     }
 
@@ -254,6 +257,12 @@ impl<'a> Blocks<'a> {
             ));
         }
         match self.origin.part(range.clone())? {
+            Part::Range(bytes) if bytes.len() as u64 != length => Err(Error::WrongSize {
+                what: format!("{}, bytes {range:?}", self.origin.name()),
+                expected: length,
+                found: bytes.len() as u64,
+            }
+            .into()),
             Part::Range(bytes) => {
                 self.fetched += length;
                 self.keep(range.start, bytes);
@@ -289,6 +298,7 @@ impl<'a> Blocks<'a> {
         let tap = Rc::new(RefCell::new(Tap::default()));
         let tapped = Tapped {
             body,
+            size: self.packed.or(self.size).unwrap_or_default(),
             tap: tap.clone(),
         };
         let unpacked = match &self.way {
@@ -365,16 +375,22 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// A body that is watched: what it gave, and whether it broke off.
+/// A body that is watched: what it gave, and whether it broke off. One that ends before it should has
+/// broken off: that says nothing about the image.
 struct Tapped {
     body: Box<dyn Read + Send>,
+    /// How many bytes it should have.
+    size: u64,
     tap: Rc<RefCell<Tap>>,
 }
 
 impl Read for Tapped {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = self.body.read(buffer);
+        let mut result = self.body.read(buffer);
         let mut tap = self.tap.borrow_mut();
+        if matches!(result, Ok(0)) && !buffer.is_empty() && tap.streamed < self.size {
+            result = Err(io::ErrorKind::UnexpectedEof.into());
+        }
         match &result {
             Ok(n) => tap.streamed += *n as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -320,8 +320,9 @@ mod tests {
             }
             self.requests.borrow_mut().push(range.end - range.start);
             if self.hole.1 == 0 {
-                let bytes = &self.bytes[range.start as usize..range.end as usize];
-                return Ok(Part::Range(bytes.to_vec()));
+                let bytes = self.bytes.iter().skip(range.start as usize);
+                let length = (range.end - range.start) as usize;
+                return Ok(Part::Range(bytes.take(length).copied().collect()));
             }
             Ok(Part::Range(range.map(|at| self.byte(at)).collect()))
         }
@@ -656,6 +657,28 @@ mod tests {
                     let _ = image.release("hello.raw"); // it may well not matter
                     let fetched: u64 = image.requests.borrow().iter().sum();
                     assert!(fetched <= 16 << 20, "{what}, {at} ^ {flip}: {fetched}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_ends_early_is_no_fault_of_the_image() {
+        let tar = tar_of(&[("a", &[7; 100_000]), ("b", b"1")]);
+        for (why, bytes) in [
+            ("as it is", tar.clone()),
+            ("gzip", gzipped(&tar)),
+            ("zstd", zstd::encode_all(&*tar, 3).unwrap()),
+            ("xz", image!("plain.squashfs.xz").to_vec()),
+        ] {
+            for knows_ranges in [true, false] {
+                let image = Memory {
+                    knows_ranges,
+                    ..Memory::new(bytes[..bytes.len() / 2].to_vec())
+                };
+                match release_in(&image, bytes.len() as u64, "hello.raw") {
+                    Err(Failure::Fetch(Error::Broken { .. } | Error::WrongSize { .. })) => {}
+                    other => panic!("{why}, ranges {knows_ranges}: {other:?}"),
                 }
             }
         }
