@@ -10,11 +10,11 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use log::info;
 
 use super::unpack::{self, Packing};
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::source::Part;
 
@@ -28,8 +28,6 @@ const MAX_UNPACKED: u64 = 2 << 30;
 const MAX_KEPT: usize = 4 << 20;
 /// Read at once, at most. Larger than any block of a file system that is read here.
 const MAX_READ: usize = 2 << 20;
-/// Longest time it may take; sysextmgr and systemd-pull wait 60 s.
-const TIME_LIMIT: Duration = Duration::from_secs(40);
 
 /// Where pieces begin.
 const ALIGNMENT: u64 = 4 << 10;
@@ -81,7 +79,6 @@ pub struct Blocks<'a> {
     /// What was fetched last, by the place of its first byte.
     pieces: VecDeque<Piece>,
     fetched: u64,
-    started: Instant,
 }
 
 struct Piece {
@@ -128,7 +125,6 @@ impl<'a> Blocks<'a> {
             way: Way::Ranges { ahead: PIECE },
             pieces: VecDeque::new(),
             fetched: 0,
-            started: Instant::now(),
         }
     }
 
@@ -216,10 +212,10 @@ impl<'a> Blocks<'a> {
                 "a part of it has {length} bytes, at most {MAX_READ} are read at once"
             ));
         }
+        self.check_time()?;
         if self.kept(start, length).is_some() {
             return Ok(());
         }
-        self.check_time()?;
         match &mut self.way {
             Way::Ranges { ahead } => {
                 // What is read one piece after the other comes in larger and larger ones.
@@ -364,14 +360,15 @@ impl<'a> Blocks<'a> {
         Failure::Image(format!("it cannot be unpacked: {error}"))
     }
 
+    /// Is there time left? What costs none of the registry's may cost much of ours.
     fn check_time(&self) -> Result<(), Failure> {
-        if self.started.elapsed() < TIME_LIMIT {
-            return Ok(());
+        match deadline::passed() {
+            None => Ok(()),
+            Some(limit) => Err(Failure::Fetch(Error::TooSlow {
+                url: self.origin.name(),
+                limit,
+            })),
         }
-        Err(Failure::Fetch(Error::TooSlow {
-            url: self.origin.name(),
-            limit: TIME_LIMIT,
-        }))
     }
 }
 
@@ -462,6 +459,11 @@ impl<'b, 'a> Image<'b, 'a> {
     pub fn prepare(&mut self, start: u64, length: u64) -> Result<(), Failure> {
         let start = self.place(start, length)?;
         self.blocks.prepare(start, length)
+    }
+
+    /// Is there time left to look at what is kept elsewhere?
+    pub fn check_time(&self) -> Result<(), Failure> {
+        self.blocks.check_time()
     }
 
     fn place(&self, start: u64, length: u64) -> Result<u64, Failure> {

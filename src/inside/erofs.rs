@@ -22,8 +22,8 @@ pub const MAGIC_AT: usize = 1024;
 const MAX_PIECES: usize = 1024;
 const MAX_BYTES: usize = 8 << 20;
 /// How often something is asked for. A directory may be packed so that each look at it unpacks
-/// megabytes.
-const MAX_REQUESTS: usize = 8 << 10;
+/// megabytes. A release is found by some dozens.
+const MAX_REQUESTS: usize = 2 << 10;
 /// Where pieces begin and end: inodes and names are small, and lie close together.
 const ALIGNMENT: u64 = 4 << 10;
 /// Files of one directory that are looked at.
@@ -130,6 +130,7 @@ struct Pieces<'b, 'a> {
 
 impl Pieces<'_, '_> {
     fn find(&self, range: Range<u64>) -> Result<&[u8], Failure> {
+        self.image.borrow().check_time()?;
         self.requests.set(self.requests.get() + 1);
         if self.requests.get() > MAX_REQUESTS {
             return bad(format!(

@@ -268,8 +268,10 @@ fn choose<T>(mut releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> 
 mod tests {
     use std::cell::RefCell;
     use std::io::{Cursor, Write};
+    use std::time::Duration;
 
     use super::*;
+    use crate::deadline;
 
     /// An image in memory that notes what is asked for.
     struct Memory {
@@ -682,6 +684,50 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_time_is_over_for_what_is_kept_too() {
+        /// Whose bytes come before the time is over.
+        struct Late(Memory, RefCell<Option<deadline::Within>>);
+
+        impl Origin for Late {
+            fn name(&self) -> String {
+                self.0.name()
+            }
+
+            fn part(&self, range: Range<u64>) -> Result<Part> {
+                let part = self.0.part(range);
+                *self.1.borrow_mut() = Some(deadline::within(Duration::ZERO));
+                part
+            }
+
+            fn whole(&self) -> Result<Box<dyn Read + Send>> {
+                self.0.whole()
+            }
+        }
+
+        for (what, bytes) in images() {
+            let size = bytes.len() as u64;
+            let image = Late(Memory::new(bytes), RefCell::default());
+            let found = release_in(&image, size, "hello.raw");
+            let is_late = matches!(found, Err(Failure::Fetch(Error::TooSlow { .. })));
+            assert!(is_late, "{what}: {found:?}");
+            assert_eq!(image.0.requests.borrow().len(), 1, "{what}");
+        }
+    }
+
+    #[test]
+    fn erofs_is_given_no_more_time_than_others() {
+        let bytes = unpacked(image!("lz4.erofs.gz"));
+        let image = Memory::new(bytes);
+        let mut blocks = Blocks::new(&image, image.bytes.len() as u64);
+        let mut files = Erofs::open(Image::whole(&mut blocks)).unwrap();
+        assert!(!files.releases(FOLDERS[0]).unwrap().is_empty());
+        let _limit = deadline::within(Duration::ZERO);
+        let found = files.releases(FOLDERS[0]).map(|found| found.len());
+        let is_late = matches!(found, Err(Failure::Fetch(Error::TooSlow { .. })));
+        assert!(is_late, "{found:?}");
     }
 
     #[test]
