@@ -30,6 +30,7 @@ mod name;
 mod page;
 mod parallel;
 mod payload;
+mod places;
 mod resolve;
 mod serve;
 mod settings;

@@ -30,10 +30,12 @@ use squashfs::Squashfs;
 use unpack::Packing;
 
 use crate::cache::{Cache, Release};
+use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::metadata::Metadata;
 use crate::name::FileName;
+use crate::places::Places;
 use crate::source::{Part, Source};
 
 /// What the name of a release begins with; then comes the extension's own.
@@ -46,6 +48,9 @@ const FOLDERS_OF_USR: [&str; 1] = ["lib/extension-release.d"];
 const MAX_FILE: usize = 64 << 10;
 /// Partitions looked into.
 const MAX_PARTITIONS: usize = 4;
+
+/// Images looked into at once: each may take 28 MiB, for a window to unpack with and what is kept of it.
+static LOOKS: Places = Places::new(4);
 
 /// A blob of a source.
 pub struct Blob<'a> {
@@ -107,6 +112,12 @@ pub fn metadata(
     let release = match cache.and_then(|cache| cache.release(digest)) {
         Some(known) => known,
         None => {
+            let Some(_place) = LOOKS.take() else {
+                return Err(Error::TooSlow {
+                    url: format!("{}, behind others that are looked into", origin.name()),
+                    limit: deadline::passed().unwrap_or_default(),
+                });
+            };
             let found = match release_in(origin, size, file.as_str()) {
                 Ok(Some(text)) => Release::Text(String::from_utf8_lossy(&text).into_owned()),
                 Ok(None) => Release::None,
@@ -268,10 +279,11 @@ fn choose<T>(mut releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> 
 mod tests {
     use std::cell::RefCell;
     use std::io::{Cursor, Write};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
     use std::time::Duration;
 
     use super::*;
-    use crate::deadline;
 
     /// An image in memory that notes what is asked for.
     struct Memory {
@@ -728,6 +740,43 @@ mod tests {
         let found = files.releases(FOLDERS[0]).map(|found| found.len());
         let is_late = matches!(found, Err(Failure::Fetch(Error::TooSlow { .. })));
         assert!(is_late, "{found:?}");
+    }
+
+    #[test]
+    fn few_images_are_looked_into_at_once() {
+        /// Counts those who ask for it.
+        #[derive(Default)]
+        struct Counting {
+            now: AtomicUsize,
+            most: AtomicUsize,
+        }
+
+        impl Origin for Counting {
+            fn name(&self) -> String {
+                "counting".into()
+            }
+
+            fn part(&self, range: Range<u64>) -> Result<Part> {
+                let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+                self.most.fetch_max(now, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(20));
+                self.now.fetch_sub(1, Ordering::SeqCst);
+                Ok(Part::Range(vec![0; (range.end - range.start) as usize]))
+            }
+
+            fn whole(&self) -> Result<Box<dyn Read + Send>> {
+                Ok(Box::new(Cursor::new(Vec::new())))
+            }
+        }
+
+        let (image, name) = (Counting::default(), "a.raw".parse().unwrap());
+        let look = || metadata(&image, Digest::of(b""), 100, None, &name);
+        thread::scope(|scope| {
+            for _ in 0..12 {
+                scope.spawn(|| assert!(matches!(look(), Err(Error::BadImage { .. }))));
+            }
+        });
+        assert!(image.most.into_inner() <= 4);
     }
 
     #[test]
