@@ -9,34 +9,35 @@
 //!     tags/<hex>          {"source": NAME, "tags": {TAG: DIGEST}}, <hex> is the SHA-256 of NAME
 //!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
 //!     made/<hex>          a file that was made; up to 'cache-size' of them, the last used stay
-//!     tmp/                files being written
+//!     tmp/                files being written, each locked by its process
 
 mod made;
+mod unfinished;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
 
 use log::{debug, warn};
 pub use made::{Made, Sum};
 use serde::{Deserialize, Serialize};
+use unfinished::{Unfinished, sweep};
 
 use crate::digest::Digest;
 use crate::name::Tag;
-
-/// Temporary files older than this belong to nobody any more.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The cache, or nothing where there is no directory for it.
 pub struct Cache {
     root: Option<PathBuf>,
     has_warned: AtomicBool,
-    written: AtomicU64,
+    /// What no other process has that writes there: each container counts its processes from 1.
+    own: u64,
+    begun: AtomicU64,
     /// In bytes, of all files that were made.
     size: u64,
     /// Files that were made, and found to be right by this process.
@@ -76,17 +77,16 @@ impl Cache {
     /// The cache in this directory, with at most so many bytes of files that were made; with `None`
     /// nothing is kept.
     pub fn new(root: Option<PathBuf>, size: u64) -> Self {
-        if let Some(root) = &root {
-            sweep(&root.join("tmp"));
-        }
         let cache = Self {
             root,
             has_warned: AtomicBool::new(false),
-            written: AtomicU64::new(0),
+            own: RandomState::new().hash_one(process::id()),
+            begun: AtomicU64::new(0),
             size,
             checked: Mutex::default(),
         };
         // A process may have been killed before it did so.
+        cache.sweep();
         cache.make_room(None);
         cache
     }
@@ -198,26 +198,41 @@ impl Cache {
         )
     }
 
-    /// Unlike any other's: two processes may share the directory for a moment.
-    fn temporary(&self) -> Option<PathBuf> {
-        let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", process::id());
-        Some(self.root.as_ref()?.join("tmp").join(name))
+    /// Begins a file, which is locked as long as it is unfinished.
+    fn begin(&self, root: &Path) -> io::Result<Unfinished> {
+        loop {
+            let number = self.begun.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}-{:016x}-{number}", process::id(), self.own);
+            if let Some(unfinished) = Unfinished::create(root.join("tmp").join(name))? {
+                return Ok(unfinished);
+            }
+        }
     }
 
     /// Writes a file whole or not at all. Without a cache the service goes on, so one warning is all.
     fn write(&self, path: &Path, bytes: &[u8]) {
-        let (Some(root), Some(temporary)) = (&self.root, self.temporary()) else {
+        let Some(root) = &self.root else {
             return;
         };
-        if let Err(error) = write_and_rename(&temporary, path, bytes) {
-            let _ = fs::remove_file(&temporary); // it may not even be there
-            if !self.has_warned.swap(true, Ordering::Relaxed) {
-                warn!(
-                    "cache {} cannot be written, going on without it: {error}",
-                    root.display()
-                );
-            }
+        let write = || {
+            let unfinished = self.begin(root)?;
+            unfinished.write_all(bytes)?;
+            unfinished.keep_as(path)
+        };
+        if let Err(error) = write()
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            warn!(
+                "cache {} cannot be written, going on without it: {error}",
+                root.display()
+            );
+        }
+    }
+
+    /// Removes what killed processes left.
+    fn sweep(&self) {
+        if let Some(root) = &self.root {
+            sweep(&root.join("tmp"));
         }
     }
 }
@@ -226,31 +241,6 @@ fn parse_release(bytes: &[u8]) -> Option<ReleaseFile> {
     let (sum, json) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
     let is_whole = Digest::of(json.as_bytes()).hex() == sum;
     serde_json::from_str(json).ok().filter(|_| is_whole)
-}
-
-fn write_and_rename(temporary: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    for directory in [temporary, path].into_iter().filter_map(Path::parent) {
-        fs::create_dir_all(directory)?;
-    }
-    fs::write(temporary, bytes)?;
-    fs::rename(temporary, path)
-}
-
-/// Removes what killed processes left.
-fn sweep(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let age = entry
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .ok()
-            .and_then(|time| SystemTime::now().duration_since(time).ok());
-        if age.is_some_and(|age| age > ABANDONED) || made::is_abandoned(&entry.path()) {
-            let _ = fs::remove_file(entry.path()); // the next start tries again
-        }
-    }
 }
 
 #[cfg(test)]
@@ -353,17 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn only_abandoned_temporary_files_are_swept() {
-        let directory = Directory::new("sweep");
-        let tmp = directory.0.join("tmp");
-        fs::create_dir_all(&tmp).unwrap();
-        let old = fs::File::create(tmp.join("1-0")).unwrap();
-        old.set_modified(SystemTime::now() - ABANDONED - Duration::from_secs(60))
-            .unwrap();
-        fs::File::create(tmp.join("2-0")).unwrap();
-        Cache::new(Some(directory.0.clone()), 0);
-        assert!(!tmp.join("1-0").exists());
-        assert!(tmp.join("2-0").exists());
+    fn two_that_share_a_directory_never_write_the_same_file() {
+        let directory = Directory::new("shared");
+        let cache = || Cache::new(Some(directory.0.clone()), 0);
+        let (one, other) = (cache(), cache());
+        // As two processes with one number in two containers would.
+        let begun = [&one, &other].map(|cache| cache.begin(&directory.0).unwrap());
+        assert_eq!(fs::read_dir(directory.0.join("tmp")).unwrap().count(), 2);
+        drop(begun);
     }
 
     #[test]

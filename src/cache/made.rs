@@ -10,13 +10,10 @@ use std::time::SystemTime;
 use log::{debug, info, warn};
 use serde::{Deserialize, Serialize};
 
-use super::Cache;
+use super::{Cache, Unfinished};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::lock::lock;
-
-/// What the name of a file being made ends in, in `tmp/`.
-const UNFINISHED: &str = "unfinished";
 
 /// A file that was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,27 +50,6 @@ enum SumFile {
         why: String,
         limit: u64,
     },
-}
-
-/// A file being made. What was not kept goes with it.
-pub struct Unfinished {
-    file: File,
-    path: PathBuf,
-}
-
-impl Unfinished {
-    /// To write into.
-    pub fn file(&self) -> Result<File> {
-        self.file
-            .try_clone()
-            .map_err(|cause| cannot(&self.path, cause))
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path); // it may have been kept under another name
-    }
 }
 
 impl Cache {
@@ -134,54 +110,38 @@ impl Cache {
 
     /// An empty file that is gone when it is closed, whatever ends the process.
     pub fn scratch(&self) -> Result<File> {
-        let Unfinished { file, .. } = &self.begin_made()?;
-        file.try_clone().map_err(|cause| self.cannot_write(cause))
+        self.begin_made()?.file()
     }
 
-    /// Begins a file. It is locked, so that one that a killed process left is known by nobody holding it.
+    /// Begins a file.
     pub fn begin_made(&self) -> Result<Unfinished> {
-        loop {
-            let mut path = self.temporary().ok_or(Error::NoCache)?;
-            path.set_extension(UNFINISHED);
-            let create = || -> io::Result<Unfinished> {
-                path.parent().map_or(Ok(()), fs::create_dir_all)?;
-                let file = File::options()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .open(&path)?;
-                let unfinished = Unfinished { file, path };
-                unfinished.file.lock()?;
-                Ok(unfinished)
-            };
-            let unfinished = create().map_err(|cause| self.cannot_write(cause))?;
-            // Another process that starts just now may have swept it away before it was locked.
-            if unfinished
-                .file
-                .metadata()
-                .is_ok_and(|metadata| metadata.nlink() > 0)
-            {
-                return Ok(unfinished);
-            }
-        }
+        let root = self.root.as_ref().ok_or(Error::NoCache)?;
+        self.begin(root).map_err(|cause| self.cannot_write(cause))
     }
 
     /// Keeps a finished file, at the cost of those that were not used for longest.
     pub fn keep_made(&self, unfinished: Unfinished, made: Made) -> Result<()> {
         let path = self.made_path(made.digest).ok_or(Error::NoCache)?;
-        let keep = || -> io::Result<()> {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            fs::rename(&unfinished.path, &path)
-        };
-        keep().map_err(|cause| self.cannot_write(cause))?;
+        unfinished
+            .keep_as(&path)
+            .map_err(|cause| self.cannot_write(cause))?;
         lock(&self.checked).insert(made.digest);
+        // What another process left when it was killed may be as large.
+        self.sweep();
         self.make_room(Some(&path));
         Ok(())
     }
 
     /// The error of writing into the cache.
     pub fn cannot_write(&self, cause: io::Error) -> Error {
-        cannot(self.root.as_deref().unwrap_or(Path::new("cache")), cause)
+        Error::File {
+            path: self
+                .root
+                .as_deref()
+                .unwrap_or(Path::new("cache"))
+                .to_owned(),
+            cause: Arc::new(cause),
+        }
     }
 
     /// Removes what was not used for longest until all have room. The newest stays, whatever it takes.
@@ -234,13 +194,6 @@ impl Cache {
     }
 }
 
-fn cannot(path: &Path, cause: io::Error) -> Error {
-    Error::File {
-        path: path.to_owned(),
-        cause: Arc::new(cause),
-    }
-}
-
 fn parse_sum(text: &str) -> Option<Sum> {
     let (digest, json) = text.split_once('\n')?;
     if digest.parse() != Ok(Digest::of(json.as_bytes())) {
@@ -257,13 +210,6 @@ fn parse_sum(text: &str) -> Option<Sum> {
             limit,
         },
     })
-}
-
-/// Is this what a killed process was making?
-pub(super) fn is_abandoned(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension == UNFINISHED)
-        && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 fn is_right(file: &File, made: Made) -> bool {
@@ -409,14 +355,27 @@ mod tests {
     #[test]
     fn what_nobody_works_on_any_more_is_swept_away() {
         let scratch = Scratch::new("swept");
-        let at_work = scratch.cache(0).begin_made().unwrap();
-        let left = at_work.path.with_file_name("1-1.unfinished");
-        let fresh = at_work.path.with_file_name("1-2");
-        fs::write(&left, "as a killed process leaves it").unwrap();
-        fs::write(&fresh, "being renamed this very moment").unwrap();
-        scratch.cache(0);
-        assert!(at_work.path.exists() && fresh.exists());
-        assert!(!left.exists());
+        let cache = scratch.cache(0);
+        let at_work = cache.begin_made().unwrap();
+        let tmp = scratch.0.join("tmp");
+        let left = || -> Vec<_> {
+            let names = ["1-2", "1-1.unfinished"].map(|name| tmp.join(name));
+            for path in &names {
+                fs::write(path, "as a killed process leaves it").unwrap();
+            }
+            names.into()
+        };
+        let is_swept = |left: &[PathBuf]| {
+            assert!(left.iter().all(|path| !path.exists()));
+            assert_eq!(fs::read_dir(&tmp).unwrap().count(), 1, "that is at work");
+        };
+        let before = left();
+        drop(scratch.cache(0));
+        is_swept(&before);
+        let meanwhile = left();
+        make(&cache, b"anything");
+        is_swept(&meanwhile);
+        drop(at_work);
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Files being written, in `tmp/`. Whoever writes one holds a lock on it, so what a killed process left
+//! is known by nobody holding it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// A file being written. What was not kept goes with it.
+pub struct Unfinished {
+    file: File,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// Creates it; `None` if another process took it for abandoned before it was locked.
+    pub(super) fn create(path: PathBuf) -> io::Result<Option<Self>> {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        let unfinished = Self { file, path };
+        unfinished.file.lock()?;
+        let is_there = unfinished.file.metadata()?.nlink() > 0;
+        Ok(Some(unfinished).filter(|_| is_there))
+    }
+
+    /// To write into.
+    pub fn file(&self) -> Result<File> {
+        self.file.try_clone().map_err(|cause| Error::File {
+            path: self.path.clone(),
+            cause: Arc::new(cause),
+        })
+    }
+
+    /// Writes all of a small one.
+    pub(super) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.file).write_all(bytes)
+    }
+
+    /// Gives it its name. From then on it is whole, for whoever finds it.
+    pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::rename(&self.path, path)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path); // it may have been kept under another name
+    }
+}
+
+/// Removes what killed processes left.
+pub(super) fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_file())
+            && let Some(_held) = take_over(&path)
+        {
+            let _ = fs::remove_file(&path); // the next sweep tries again
+        }
+    }
+}
+
+/// A file that nobody held, held from now on: whoever created it just now, and has still to lock it, waits
+/// until it is gone and creates another.
+fn take_over(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_creates_a_file_and_who_sweeps_it_away_wait_for_each_other() {
+        let name = format!("sysext-oci-proxy-unfinished-{}", std::process::id());
+        let path = std::env::temp_dir().join(name).join("1");
+        let unfinished = Unfinished::create(path.clone()).unwrap().unwrap();
+        assert!(take_over(&path).is_none(), "it is at work");
+        drop(unfinished);
+
+        fs::write(&path, "created, and not locked yet").unwrap();
+        let swept = take_over(&path).unwrap();
+        thread::scope(|scope| {
+            let file = File::open(&path).unwrap();
+            let locked =
+                scope.spawn(move || file.lock().map(|()| file.metadata().unwrap().nlink()));
+            thread::sleep(Duration::from_millis(50));
+            assert!(!locked.is_finished(), "it is still to be removed");
+            fs::remove_file(&path).unwrap();
+            drop(swept);
+            assert_eq!(locked.join().unwrap().unwrap(), 0, "it is seen to be gone");
+        });
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+}
