@@ -2,11 +2,12 @@
 //!
 //! Everything here can be lost without harm. A file is written to a temporary name and renamed, so a
 //! kill at any moment leaves it whole or not there; what a crash of the machine leaves is found out
-//! when it is read, for a document is checked against its digest each time.
+//! when it is read, for it is checked each time: a document against its digest, JSON against a checksum
+//! before it, which is of the file's place too.
 //!
 //!     documents/<hex>     a manifest, index or config, as the registry has it
-//!     releases/<hex>      what the image with this digest says of itself, behind a checksum
-//!     tags/<hex>          {"source": NAME, "tags": {TAG: DIGEST}}, <hex> is the SHA-256 of NAME
+//!     releases/<hex>      what the image with this digest says of itself
+//!     tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
 //!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
 //!     made/<hex>          a file that was made; up to 'cache-size' of them, the last used stay
 //!     tmp/                files being written, each locked by its process
@@ -25,11 +26,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use log::{debug, warn};
 pub use made::{Made, Sum};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use unfinished::{Unfinished, sweep};
 
 use crate::digest::Digest;
 use crate::name::Tag;
+
+const DOCUMENTS: &str = "documents";
+const RELEASES: &str = "releases";
+const TAGS: &str = "tags";
 
 /// The cache, or nothing where there is no directory for it.
 pub struct Cache {
@@ -56,7 +62,7 @@ pub enum Release {
     Unreadable(String),
 }
 
-/// `releases/<hex>`, behind the SHA-256 of itself and a line's end.
+/// `releases/<hex>`
 #[derive(Deserialize, Serialize)]
 struct ReleaseFile {
     reader: u32,
@@ -67,11 +73,7 @@ struct ReleaseFile {
 const READER: u32 = 1;
 
 /// `tags/<hex>`
-#[derive(Deserialize, Serialize)]
-struct TagsFile {
-    source: String,
-    tags: BTreeMap<String, String>,
-}
+type TagsFile = BTreeMap<String, String>;
 
 impl Cache {
     /// The cache in this directory, with at most so many bytes of files that were made; with `None`
@@ -93,109 +95,95 @@ impl Cache {
 
     /// A document, if it is there and undamaged.
     pub fn document(&self, digest: Digest) -> Option<Vec<u8>> {
-        let path = self.document_path(digest)?;
-        let bytes = fs::read(&path).ok()?;
-        if Digest::of(&bytes) == digest {
-            return Some(bytes);
-        }
-        warn!(
-            "cache file {} is damaged, it is fetched again",
-            path.display()
-        );
-        let _ = fs::remove_file(&path); // else it is replaced
-        None
+        self.read(DOCUMENTS, digest, |bytes| {
+            (Digest::of(&bytes) == digest).then_some(bytes)
+        })
     }
 
     /// Is there a document by that digest, damaged perhaps?
     pub fn has_document(&self, digest: Digest) -> bool {
-        self.document_path(digest)
+        self.path(DOCUMENTS, digest)
             .is_some_and(|path| path.is_file())
     }
 
     /// Keeps a document whose digest was checked.
     pub fn keep_document(&self, digest: Digest, bytes: &[u8]) {
-        if let Some(path) = self.document_path(digest) {
-            self.write(&path, bytes);
-        }
+        self.write(DOCUMENTS, digest, bytes);
     }
 
     /// What an image was found to say of itself.
     pub fn release(&self, digest: Digest) -> Option<Release> {
-        let path = self.release_path(digest)?;
-        let bytes = fs::read(&path).ok()?;
-        if let Some(file) = parse_release(&bytes) {
-            return (file.reader == READER).then_some(file.release);
-        }
-        warn!("cache file {} is damaged, it is made again", path.display());
-        let _ = fs::remove_file(&path); // else it is replaced
-        None
+        self.read_summed(RELEASES, digest)
+            .filter(|file: &ReleaseFile| file.reader == READER)
+            .map(|file| file.release)
     }
 
     /// Keeps what an image says of itself.
     pub fn keep_release(&self, digest: Digest, release: &Release) {
-        let Some(path) = self.release_path(digest) else {
-            return;
-        };
         let file = ReleaseFile {
             reader: READER,
             release: release.clone(),
         };
-        match serde_json::to_string(&file) {
-            Ok(json) => {
-                let sum = Digest::of(json.as_bytes()).hex();
-                self.write(&path, format!("{sum}\n{json}").as_bytes());
-            }
-            Err(error) => debug!("what image {digest} says is not kept: {error}"),
-        }
+        self.write_summed(RELEASES, digest, &file);
     }
 
     /// What each tag of a source was when it was last asked for. A hint: tags move.
     pub fn tags(&self, source: &str) -> BTreeMap<Tag, Digest> {
-        let read = || -> Option<TagsFile> {
-            let bytes = fs::read(self.tags_path(source)?).ok()?;
-            serde_json::from_slice(&bytes)
-                .ok()
-                .filter(|file: &TagsFile| file.source == source)
-        };
-        let tags = read().map(|file| file.tags).unwrap_or_default();
+        let tags: Option<TagsFile> = self.read_summed(TAGS, Digest::of(source.as_bytes()));
         tags.into_iter()
+            .flatten()
             .filter_map(|(tag, digest)| Some((tag.parse().ok()?, digest.parse().ok()?)))
             .collect()
     }
 
     /// Keeps what each tag of a source is.
     pub fn keep_tags(&self, source: &str, tags: &BTreeMap<Tag, Digest>) {
-        let Some(path) = self.tags_path(source) else {
-            return;
-        };
-        let file = TagsFile {
-            source: source.to_owned(),
-            tags: tags
-                .iter()
-                .map(|(tag, digest)| (tag.to_string(), digest.to_string()))
-                .collect(),
-        };
-        match serde_json::to_vec(&file) {
-            Ok(json) => self.write(&path, &json),
-            Err(error) => debug!("tags of {source} are not kept: {error}"),
+        let tags: TagsFile = tags
+            .iter()
+            .map(|(tag, digest)| (tag.to_string(), digest.to_string()))
+            .collect();
+        self.write_summed(TAGS, Digest::of(source.as_bytes()), &tags);
+    }
+
+    fn path(&self, folder: &str, key: Digest) -> Option<PathBuf> {
+        Some(self.root.as_ref()?.join(folder).join(key.hex()))
+    }
+
+    /// What `parse` makes of a file. One that it makes nothing of goes.
+    fn read<T>(
+        &self,
+        folder: &str,
+        key: Digest,
+        parse: impl FnOnce(Vec<u8>) -> Option<T>,
+    ) -> Option<T> {
+        let path = self.path(folder, key)?;
+        let found = parse(fs::read(&path).ok()?);
+        if found.is_none() {
+            warn!("cache file {} is damaged, it is made again", path.display());
+            let _ = fs::remove_file(&path); // else it is replaced
         }
+        found
     }
 
-    fn document_path(&self, digest: Digest) -> Option<PathBuf> {
-        Some(self.root.as_ref()?.join("documents").join(digest.hex()))
+    /// JSON as [`Cache::write_summed`] wrote it there.
+    fn read_summed<T: DeserializeOwned>(&self, folder: &str, key: Digest) -> Option<T> {
+        self.read(folder, key, |bytes| {
+            let text = String::from_utf8(bytes).ok()?;
+            let (sum, json) = text.split_once('\n')?;
+            let is_right = sum == checksum(folder, key, json);
+            serde_json::from_str(json).ok().filter(|_| is_right)
+        })
     }
 
-    fn release_path(&self, digest: Digest) -> Option<PathBuf> {
-        Some(self.root.as_ref()?.join("releases").join(digest.hex()))
-    }
-
-    fn tags_path(&self, source: &str) -> Option<PathBuf> {
-        Some(
-            self.root
-                .as_ref()?
-                .join("tags")
-                .join(Digest::of(source.as_bytes()).hex()),
-        )
+    /// Writes JSON, behind a line with its checksum: what damaged bytes say would be believed.
+    fn write_summed(&self, folder: &str, key: Digest, file: &impl Serialize) {
+        match serde_json::to_string(file) {
+            Ok(json) => {
+                let text = checksum(folder, key, &json) + "\n" + &json;
+                self.write(folder, key, text.as_bytes());
+            }
+            Err(error) => debug!("{folder}/{} is not kept: {error}", key.hex()),
+        }
     }
 
     /// Begins a file, which is locked as long as it is unfinished.
@@ -210,14 +198,14 @@ impl Cache {
     }
 
     /// Writes a file whole or not at all. Without a cache the service goes on, so one warning is all.
-    fn write(&self, path: &Path, bytes: &[u8]) {
-        let Some(root) = &self.root else {
+    fn write(&self, folder: &str, key: Digest, bytes: &[u8]) {
+        let (Some(root), Some(path)) = (&self.root, self.path(folder, key)) else {
             return;
         };
         let write = || {
             let unfinished = self.begin(root)?;
             unfinished.write_all(bytes)?;
-            unfinished.keep_as(path)
+            unfinished.keep_as(&path)
         };
         if let Err(error) = write()
             && !self.has_warned.swap(true, Ordering::Relaxed)
@@ -237,10 +225,9 @@ impl Cache {
     }
 }
 
-fn parse_release(bytes: &[u8]) -> Option<ReleaseFile> {
-    let (sum, json) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
-    let is_whole = Digest::of(json.as_bytes()).hex() == sum;
-    serde_json::from_str(json).ok().filter(|_| is_whole)
+/// Of what is kept there: a file that comes from another place is not this one.
+fn checksum(folder: &str, key: Digest, json: &str) -> String {
+    Digest::of(format!("{folder}/{}\n{json}", key.hex()).as_bytes()).hex()
 }
 
 #[cfg(test)]
@@ -299,7 +286,7 @@ mod tests {
             assert_eq!(cache.release(digest), Some(release));
         }
 
-        let path = directory.0.join("releases").join(digest.hex());
+        let path = cache.path(RELEASES, digest).unwrap();
         let whole = fs::read(&path).unwrap();
         for n in 0..whole.len() {
             let mut flipped = whole.clone();
@@ -319,14 +306,11 @@ mod tests {
         let directory = Directory::new("readers");
         let digest = Digest::of(b"image");
         let cache = Cache::new(Some(directory.0.clone()), 0);
-        cache.keep_release(digest, &Release::None);
-        let json = r#"{"reader":0,"release":"none"}"#;
-        let path = directory.0.join("releases").join(digest.hex());
-        fs::write(
-            &path,
-            format!("{}\n{json}", Digest::of(json.as_bytes()).hex()),
-        )
-        .unwrap();
+        let file = ReleaseFile {
+            reader: READER - 1,
+            release: Release::None,
+        };
+        cache.write_summed(RELEASES, digest, &file);
         assert_eq!(cache.release(digest), None);
     }
 
@@ -338,8 +322,17 @@ mod tests {
         cache.keep_tags("localhost:5000/a", &tags);
         assert_eq!(cache.tags("localhost:5000/a"), tags);
         assert_eq!(cache.tags("localhost:5000/b"), BTreeMap::new());
-        fs::write(cache.tags_path("localhost:5000/a").unwrap(), "{\"source\":").unwrap();
-        assert_eq!(cache.tags("localhost:5000/a"), BTreeMap::new());
+        let key = |source: &str| Digest::of(source.as_bytes());
+        let path = |source: &str| cache.path(TAGS, key(source)).unwrap();
+        let whole = fs::read(path("localhost:5000/a")).unwrap();
+        for damaged in [&whole[..whole.len() / 2], b"", b"\xff\n{}", b"{}"] {
+            fs::write(path("localhost:5000/a"), damaged).unwrap();
+            assert_eq!(cache.tags("localhost:5000/a"), BTreeMap::new());
+            assert!(!path("localhost:5000/a").exists(), "{damaged:?} was left");
+        }
+        fs::write(path("localhost:5000/b"), &whole).unwrap();
+        assert_eq!(cache.tags("localhost:5000/b"), BTreeMap::new());
+        assert!(!path("localhost:5000/b").exists(), "it is another's");
     }
 
     #[test]

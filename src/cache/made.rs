@@ -3,7 +3,7 @@
 use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,6 +14,9 @@ use super::{Cache, Unfinished};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::lock::lock;
+
+const SUMS: &str = "sums";
+const MADE: &str = "made";
 
 /// A file that was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,7 +40,7 @@ pub enum Sum {
     },
 }
 
-/// `sums/<hex>`, behind a line with its own digest: what damaged bytes say would be promised to clients.
+/// `sums/<hex>`
 #[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 enum SumFile {
@@ -55,21 +58,21 @@ enum SumFile {
 impl Cache {
     /// What came of a recipe, if it was tried.
     pub fn sum(&self, key: Digest) -> Option<Sum> {
-        let path = self.sum_path(key)?;
-        let text = fs::read_to_string(&path).ok()?;
-        let sum = parse_sum(&text);
-        if sum.is_none() {
-            warn!("cache file {} is damaged, it is made again", path.display());
-            let _ = fs::remove_file(&path); // else it is replaced
-        }
-        sum
+        Some(match self.read_summed(SUMS, key)? {
+            SumFile::Made { digest, size } => Sum::Made(Made {
+                digest: digest.parse().ok()?,
+                size,
+            }),
+            SumFile::Refused { layer, why, limit } => Sum::Refused {
+                layer: layer.parse().ok()?,
+                why,
+                limit,
+            },
+        })
     }
 
     /// Remembers what came of a recipe.
     pub fn keep_sum(&self, key: Digest, sum: &Sum) {
-        let Some(path) = self.sum_path(key) else {
-            return;
-        };
         let file = match sum.clone() {
             Sum::Made(Made { digest, size }) => SumFile::Made {
                 digest: digest.to_string(),
@@ -81,18 +84,12 @@ impl Cache {
                 limit,
             },
         };
-        match serde_json::to_string(&file) {
-            Ok(json) => {
-                let text = format!("{}\n{json}", Digest::of(json.as_bytes()));
-                self.write(&path, text.as_bytes());
-            }
-            Err(error) => debug!("{} is not kept: {error}", path.display()),
-        }
+        self.write_summed(SUMS, key, &file);
     }
 
     /// A file that was made, if it is still there and undamaged. Using it makes it the last one to go.
     pub fn made(&self, made: Made) -> Option<File> {
-        let path = self.made_path(made.digest)?;
+        let path = self.path(MADE, made.digest)?;
         let file = File::open(&path).ok()?;
         let is_checked = lock(&self.checked).contains(&made.digest);
         if !is_checked && !is_right(&file, made) {
@@ -121,7 +118,7 @@ impl Cache {
 
     /// Keeps a finished file, at the cost of those that were not used for longest.
     pub fn keep_made(&self, unfinished: Unfinished, made: Made) -> Result<()> {
-        let path = self.made_path(made.digest).ok_or(Error::NoCache)?;
+        let path = self.path(MADE, made.digest).ok_or(Error::NoCache)?;
         unfinished
             .keep_as(&path)
             .map_err(|cause| self.cannot_write(cause))?;
@@ -149,7 +146,7 @@ impl Cache {
         let Some(root) = &self.root else {
             return;
         };
-        let Ok(entries) = fs::read_dir(root.join("made")) else {
+        let Ok(entries) = fs::read_dir(root.join(MADE)) else {
             return;
         };
         let mut files: Vec<_> = entries
@@ -184,32 +181,6 @@ impl Cache {
             }
         }
     }
-
-    fn sum_path(&self, key: Digest) -> Option<PathBuf> {
-        Some(self.root.as_ref()?.join("sums").join(key.hex()))
-    }
-
-    fn made_path(&self, digest: Digest) -> Option<PathBuf> {
-        Some(self.root.as_ref()?.join("made").join(digest.hex()))
-    }
-}
-
-fn parse_sum(text: &str) -> Option<Sum> {
-    let (digest, json) = text.split_once('\n')?;
-    if digest.parse() != Ok(Digest::of(json.as_bytes())) {
-        return None;
-    }
-    Some(match serde_json::from_str(json).ok()? {
-        SumFile::Made { digest, size } => Sum::Made(Made {
-            digest: digest.parse().ok()?,
-            size,
-        }),
-        SumFile::Refused { layer, why, limit } => Sum::Refused {
-            layer: layer.parse().ok()?,
-            why,
-            limit,
-        },
-    })
 }
 
 fn is_right(file: &File, made: Made) -> bool {
@@ -239,6 +210,7 @@ impl io::Write for Hashing {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::PathBuf;
     use std::time::Duration;
 
     use super::*;
@@ -298,7 +270,7 @@ mod tests {
             cache.keep_sum(key, &sum);
             assert_eq!(cache.sum(key), Some(sum));
         }
-        let path = cache.sum_path(key).unwrap();
+        let path = cache.path(SUMS, key).unwrap();
         let good = fs::read(&path).unwrap();
         for n in 0..good.len() {
             let mut bad = good.clone();
@@ -307,6 +279,9 @@ mod tests {
             assert_eq!(cache.sum(key), None, "byte {n} was wrong");
             assert!(!path.exists(), "byte {n} was wrong, and the file was kept");
         }
+        let other = cache.path(SUMS, layer).unwrap();
+        fs::write(&other, good).unwrap();
+        assert_eq!(cache.sum(layer), None, "it is another recipe's");
     }
 
     #[test]
@@ -332,7 +307,7 @@ mod tests {
         let cache = scratch.cache(2 * block);
         let bytes = |n: u8| vec![n; usize::try_from(block).unwrap()];
         let long_ago = |made: Made, hours: u64| {
-            let file = File::open(cache.made_path(made.digest).unwrap()).unwrap();
+            let file = File::open(cache.path(MADE, made.digest).unwrap()).unwrap();
             let then = SystemTime::now() - Duration::from_secs(3600 * hours);
             file.set_times(FileTimes::new().set_modified(then)).unwrap();
         };
