@@ -6,7 +6,7 @@
 //! before it, which is of the file's place too.
 //!
 //!     documents/<hex>     a manifest, index or config, as the registry has it
-//!     releases/<hex>      what the image with this digest says of itself
+//!     releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
 //!     tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
 //!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
 //!     made/<hex>          a file that was made; up to 'cache-size' of them, the last used stay
@@ -15,7 +15,7 @@
 mod made;
 mod unfinished;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use unfinished::{Unfinished, sweep};
 
 use crate::digest::Digest;
+use crate::lock::lock;
 use crate::name::Tag;
 
 const DOCUMENTS: &str = "documents";
@@ -46,6 +47,8 @@ pub struct Cache {
     begun: AtomicU64,
     /// In bytes, of all files that were made.
     size: u64,
+    /// Why images could not be read, by the same key as what was read.
+    unreadable: Mutex<HashMap<Digest, String>>,
     /// Files that were made, and found to be right by this process.
     checked: Mutex<HashSet<Digest>>,
 }
@@ -58,7 +61,8 @@ pub enum Release {
     Text(String),
     /// It has none.
     None,
-    /// It cannot be told, and why.
+    /// It cannot be told, and why. Not written: another time its bytes may come undamaged.
+    #[serde(skip)]
     Unreadable(String),
 }
 
@@ -68,6 +72,9 @@ struct ReleaseFile {
     reader: u32,
     release: Release,
 }
+
+/// Images remembered that cannot be read. After so many all are forgotten.
+const MAX_UNREADABLE: usize = 1024;
 
 /// Counts the changes of how images are read: what an older program found is looked for again.
 const READER: u32 = 1;
@@ -85,6 +92,7 @@ impl Cache {
             own: RandomState::new().hash_one(process::id()),
             begun: AtomicU64::new(0),
             size,
+            unreadable: Mutex::default(),
             checked: Mutex::default(),
         };
         // A process may have been killed before it did so.
@@ -111,20 +119,34 @@ impl Cache {
         self.write(DOCUMENTS, digest, bytes);
     }
 
-    /// What an image was found to say of itself.
-    pub fn release(&self, digest: Digest) -> Option<Release> {
-        self.read_summed(RELEASES, digest)
+    /// What an image of this source was found to say of itself. It was not checked against its digest, so
+    /// what one source has under that says nothing of another's.
+    pub fn release(&self, source: &str, digest: Digest) -> Option<Release> {
+        let key = release_key(source, digest);
+        if let Some(why) = lock(&self.unreadable).get(&key) {
+            return Some(Release::Unreadable(why.clone()));
+        }
+        self.read_summed(RELEASES, key)
             .filter(|file: &ReleaseFile| file.reader == READER)
             .map(|file| file.release)
     }
 
     /// Keeps what an image says of itself.
-    pub fn keep_release(&self, digest: Digest, release: &Release) {
+    pub fn keep_release(&self, source: &str, digest: Digest, release: &Release) {
+        let key = release_key(source, digest);
+        if let Release::Unreadable(why) = release {
+            let mut unreadable = lock(&self.unreadable);
+            if unreadable.len() >= MAX_UNREADABLE {
+                unreadable.clear();
+            }
+            unreadable.insert(key, why.clone());
+            return;
+        }
         let file = ReleaseFile {
             reader: READER,
             release: release.clone(),
         };
-        self.write_summed(RELEASES, digest, &file);
+        self.write_summed(RELEASES, key, &file);
     }
 
     /// What each tag of a source was when it was last asked for. A hint: tags move.
@@ -225,6 +247,10 @@ impl Cache {
     }
 }
 
+fn release_key(source: &str, digest: Digest) -> Digest {
+    Digest::of(format!("{source} {digest}").as_bytes())
+}
+
 /// Of what is kept there: a file that comes from another place is not this one.
 fn checksum(folder: &str, key: Digest, json: &str) -> String {
     Digest::of(format!("{folder}/{}\n{json}", key.hex()).as_bytes()).hex()
@@ -276,29 +302,48 @@ mod tests {
         let directory = Directory::new("releases");
         let digest = Digest::of(b"image");
         let cache = Cache::new(Some(directory.0.clone()), 0);
-        assert_eq!(cache.release(digest), None);
-        for release in [
-            Release::Text("ID=_any\n".into()),
-            Release::None,
-            Release::Unreadable("it is short".into()),
-        ] {
-            cache.keep_release(digest, &release);
-            assert_eq!(cache.release(digest), Some(release));
+        assert_eq!(cache.release("a", digest), None);
+        for release in [Release::Text("ID=_any\n".into()), Release::None] {
+            cache.keep_release("a", digest, &release);
+            assert_eq!(cache.release("a", digest), Some(release));
+            assert_eq!(cache.release("b", digest), None, "another's word");
         }
 
-        let path = cache.path(RELEASES, digest).unwrap();
+        let path = cache.path(RELEASES, release_key("a", digest)).unwrap();
         let whole = fs::read(&path).unwrap();
         for n in 0..whole.len() {
             let mut flipped = whole.clone();
             flipped[n] ^= 1;
             for damaged in [flipped.as_slice(), &whole[..n]] {
                 fs::write(&path, damaged).unwrap();
-                assert_eq!(cache.release(digest), None, "damaged at {n}");
+                assert_eq!(cache.release("a", digest), None, "damaged at {n}");
                 assert!(!path.exists(), "damaged at {n}, and still there");
             }
         }
-        cache.keep_release(digest, &Release::None);
-        assert_eq!(cache.release(digest), Some(Release::None), "made again");
+        cache.keep_release("a", digest, &Release::None);
+        assert_eq!(
+            cache.release("a", digest),
+            Some(Release::None),
+            "made again"
+        );
+    }
+
+    #[test]
+    fn why_an_image_cannot_be_read_is_forgotten_at_the_end() {
+        let directory = Directory::new("unreadable");
+        let digest = Digest::of(b"image");
+        let why = Release::Unreadable("it is short".into());
+        let cache = Cache::new(Some(directory.0.clone()), 0);
+        cache.keep_release("a", digest, &why);
+        assert_eq!(cache.release("a", digest), Some(why.clone()));
+        assert_eq!(cache.release("b", digest), None);
+        let next_start = Cache::new(Some(directory.0.clone()), 0);
+        assert_eq!(next_start.release("a", digest), None);
+        for n in 0..MAX_UNREADABLE {
+            cache.keep_release(&n.to_string(), digest, &why);
+        }
+        assert_eq!(cache.release("a", digest), None, "there were too many");
+        assert_eq!(lock(&cache.unreadable).len(), 1, "the last");
     }
 
     #[test]
@@ -310,8 +355,8 @@ mod tests {
             reader: READER - 1,
             release: Release::None,
         };
-        cache.write_summed(RELEASES, digest, &file);
-        assert_eq!(cache.release(digest), None);
+        cache.write_summed(RELEASES, release_key("a", digest), &file);
+        assert_eq!(cache.release("a", digest), None);
     }
 
     #[test]

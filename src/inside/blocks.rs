@@ -41,6 +41,9 @@ pub trait Origin {
     /// How messages call it.
     fn name(&self) -> String;
 
+    /// Whose word they are, for they are not checked; of a file of our own, which was, nobody's.
+    fn source(&self) -> String;
+
     /// Some of them.
     fn part(&self, range: Range<u64>) -> Result<Part>;
 

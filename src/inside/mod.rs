@@ -46,6 +46,8 @@ const FOLDERS: [&str; 2] = ["usr/lib/extension-release.d", "etc/extension-releas
 const FOLDERS_OF_USR: [&str; 1] = ["lib/extension-release.d"];
 /// Largest release that is read. They have some hundred bytes.
 const MAX_FILE: usize = 64 << 10;
+/// Longest name that a file can have. An archive has room for more, which would go into messages.
+const MAX_NAME: usize = 255;
 /// Partitions looked into.
 const MAX_PARTITIONS: usize = 4;
 
@@ -62,6 +64,10 @@ pub struct Blob<'a> {
 impl Origin for Blob<'_> {
     fn name(&self) -> String {
         format!("image {} of {}", self.digest, self.source.name())
+    }
+
+    fn source(&self) -> String {
+        self.source.name()
     }
 
     fn part(&self, range: Range<u64>) -> Result<Part> {
@@ -84,6 +90,10 @@ impl<F: Fn() -> Result<File>> Origin for Made<F> {
         self.name.clone()
     }
 
+    fn source(&self) -> String {
+        String::new()
+    }
+
     fn part(&self, range: Range<u64>) -> Result<Part> {
         let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
         let read = (self.open)()?.read_exact_at(&mut bytes, range.start);
@@ -99,7 +109,8 @@ impl<F: Fn() -> Result<File>> Origin for Made<F> {
     }
 }
 
-/// What an image says of itself; nothing if there is no release in it. Each image is read once.
+/// What an image says of itself; nothing if there is no release in it. Each image of a source is read
+/// once.
 ///
 /// `file`: its name. Where there are several releases it says which one is meant.
 pub fn metadata(
@@ -109,7 +120,7 @@ pub fn metadata(
     cache: Option<&Cache>,
     file: &FileName,
 ) -> Result<Metadata> {
-    let release = match cache.and_then(|cache| cache.release(digest)) {
+    let release = match cache.and_then(|cache| cache.release(&origin.source(), digest)) {
         Some(known) => known,
         None => {
             let Some(_place) = LOOKS.take() else {
@@ -125,7 +136,7 @@ pub fn metadata(
                 Err(Failure::Fetch(error)) => return Err(error),
             };
             if let Some(cache) = cache {
-                cache.keep_release(digest, &found);
+                cache.keep_release(&origin.source(), digest, &found);
             }
             found
         }
@@ -253,6 +264,7 @@ fn is_release(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name)
         .ok()
         .filter(|name| name.starts_with(RELEASE) && !name.contains('/'))
+        .filter(|name| name.len() <= MAX_NAME)
 }
 
 /// The release whose name goes furthest along with the image's, else the first one by name.
@@ -326,6 +338,10 @@ mod tests {
     impl Origin for Memory {
         fn name(&self) -> String {
             "memory".into()
+        }
+
+        fn source(&self) -> String {
+            self.name()
         }
 
         fn part(&self, range: Range<u64>) -> Result<Part> {
@@ -708,6 +724,10 @@ mod tests {
                 self.0.name()
             }
 
+            fn source(&self) -> String {
+                self.name()
+            }
+
             fn part(&self, range: Range<u64>) -> Result<Part> {
                 let part = self.0.part(range);
                 *self.1.borrow_mut() = Some(deadline::within(Duration::ZERO));
@@ -754,6 +774,10 @@ mod tests {
         impl Origin for Counting {
             fn name(&self) -> String {
                 "counting".into()
+            }
+
+            fn source(&self) -> String {
+                self.name()
             }
 
             fn part(&self, range: Range<u64>) -> Result<Part> {

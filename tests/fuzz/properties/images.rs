@@ -49,6 +49,10 @@ impl Origin for InMemory<'_> {
         "memory".to_owned()
     }
 
+    fn source(&self) -> String {
+        self.name()
+    }
+
     fn part(&self, range: Range<u64>) -> Result<Part> {
         self.requests.set(self.requests.get() + 1);
         assert!(self.requests.get() <= MAX_REQUESTS, "it asks without end");
