@@ -3,22 +3,23 @@
 //! Everything here can be lost without harm. A file is written to a temporary name and renamed, so a
 //! kill at any moment leaves it whole or not there; what a crash of the machine leaves is found out
 //! when it is read, for it is checked each time: a document against its digest, JSON against a checksum
-//! before it, which is of the file's place too.
+//! before it, which is of the file's place too. Of all there is only so much: the last used stays.
 //!
 //!     documents/<hex>     a manifest, index or config, as the registry has it
 //!     releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
 //!     tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
 //!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
-//!     made/<hex>          a file that was made; up to 'cache-size' of them, the last used stay
+//!     made/<hex>          a file that was made; up to 'cache-size' of them
 //!     tmp/                files being written, each locked by its process
 
 mod made;
+mod room;
 mod unfinished;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Mutex;
@@ -38,6 +39,9 @@ const DOCUMENTS: &str = "documents";
 const RELEASES: &str = "releases";
 const TAGS: &str = "tags";
 
+/// So much may be written before files are counted again, which takes a look at each.
+const TRIMMED_AFTER: u64 = 16 << 20;
+
 /// The cache, or nothing where there is no directory for it.
 pub struct Cache {
     root: Option<PathBuf>,
@@ -45,6 +49,8 @@ pub struct Cache {
     /// What no other process has that writes there: each container counts its processes from 1.
     own: u64,
     begun: AtomicU64,
+    /// In bytes, of small files since they were trimmed.
+    untrimmed: AtomicU64,
     /// In bytes, of all files that were made.
     size: u64,
     /// Why images could not be read, by the same key as what was read.
@@ -91,6 +97,8 @@ impl Cache {
             has_warned: AtomicBool::new(false),
             own: RandomState::new().hash_one(process::id()),
             begun: AtomicU64::new(0),
+            // What other processes wrote is not known, so the first write trims.
+            untrimmed: AtomicU64::new(TRIMMED_AFTER),
             size,
             unreadable: Mutex::default(),
             checked: Mutex::default(),
@@ -179,8 +187,12 @@ impl Cache {
         parse: impl FnOnce(Vec<u8>) -> Option<T>,
     ) -> Option<T> {
         let path = self.path(folder, key)?;
-        let found = parse(fs::read(&path).ok()?);
-        if found.is_none() {
+        let (mut file, mut bytes) = (File::open(&path).ok()?, Vec::new());
+        file.read_to_end(&mut bytes).ok()?;
+        let found = parse(bytes);
+        if found.is_some() {
+            room::note_use(&file, &path);
+        } else {
             warn!("cache file {} is damaged, it is made again", path.display());
             let _ = fs::remove_file(&path); // else it is replaced
         }
@@ -237,6 +249,13 @@ impl Cache {
                 root.display()
             );
         }
+        let size = room::BLOCK.max(bytes.len() as u64);
+        if self.untrimmed.fetch_add(size, Ordering::Relaxed) + size >= TRIMMED_AFTER {
+            self.untrimmed.store(0, Ordering::Relaxed);
+            room::SHELVES
+                .iter()
+                .for_each(|shelf| room::trim(root, shelf));
+        }
     }
 
     /// Removes what killed processes left.
@@ -258,6 +277,8 @@ fn checksum(folder: &str, key: Digest, json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     /// A directory that goes when the test ends.
@@ -389,6 +410,68 @@ mod tests {
         let begun = [&one, &other].map(|cache| cache.begin(&directory.0).unwrap());
         assert_eq!(fs::read_dir(directory.0.join("tmp")).unwrap().count(), 2);
         drop(begun);
+    }
+
+    /// A file that so many bytes are said to be in, last used so long ago.
+    fn lay(path: &Path, size: u64, days: u64) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let file = File::create(path).unwrap();
+        file.set_len(size).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+        file.set_modified(then).unwrap();
+    }
+
+    #[test]
+    fn small_files_are_trimmed_by_their_last_use() {
+        let directory = Directory::new("trimmed");
+        for (folder, other, room) in [
+            (DOCUMENTS, RELEASES, 256 << 20),
+            (RELEASES, DOCUMENTS, 256 << 20),
+            ("sums", "sums", 64 << 20),
+            (TAGS, TAGS, 16 << 20),
+        ] {
+            let path = |folder: &str, name: &str| directory.0.join(folder).join(name);
+            let (old, older) = (path(folder, "old"), path(other, "older"));
+            lay(&older, room / 2, 3);
+            lay(&old, room / 2, 2);
+            let cache = Cache::new(Some(directory.0.clone()), 0);
+            cache.document(Digest::of(b"nothing"));
+            assert!(older.exists(), "nothing was written");
+            cache.write(folder, Digest::of(b"new"), b"new");
+            assert!(!older.exists() && old.exists(), "{folder}");
+            assert!(cache.path(folder, Digest::of(b"new")).unwrap().exists());
+
+            // Not counted again each time, but after some megabytes.
+            lay(&older, room / 2, 3);
+            cache.write(folder, Digest::of(b"newer"), b"newer");
+            assert!(older.exists());
+            for _ in 0..TRIMMED_AFTER / (8 << 20) {
+                cache.write(TAGS, Digest::of(b"large"), &vec![0; 8 << 20]);
+            }
+            assert!(!older.exists(), "{folder}");
+            fs::remove_dir_all(directory.0.join(folder)).unwrap();
+            fs::remove_dir_all(directory.0.join(TAGS)).ok();
+        }
+    }
+
+    #[test]
+    fn a_use_is_noted_once_a_day() {
+        let directory = Directory::new("used");
+        let (cache, digest) = (Cache::new(Some(directory.0.clone()), 0), Digest::of(b"{}"));
+        cache.keep_document(digest, b"{}");
+        let path = cache.path(DOCUMENTS, digest).unwrap();
+        let used = || path.metadata().unwrap().modified().unwrap();
+        let hour = Duration::from_secs(60 * 60);
+        let now = SystemTime::now();
+        for (then, is_noted) in [
+            (now - 25 * hour, true),
+            (now - 23 * hour, false),
+            (now + hour, true),
+        ] {
+            File::open(&path).unwrap().set_modified(then).unwrap();
+            assert!(cache.document(digest).is_some());
+            assert_eq!(used() != then, is_noted, "{then:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Files that were made, and what is known of them: see [`Cache`] for where they lie.
 
+use std::cmp::Reverse;
 use std::fs::{self, File, FileTimes};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,12 +10,13 @@ use std::time::SystemTime;
 use log::{debug, info, warn};
 use serde::{Deserialize, Serialize};
 
+use super::room::{self, Kept};
 use super::{Cache, Unfinished};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
-const SUMS: &str = "sums";
+pub(super) const SUMS: &str = "sums";
 const MADE: &str = "made";
 
 /// A file that was made.
@@ -146,36 +147,23 @@ impl Cache {
         let Some(root) = &self.root else {
             return;
         };
-        let Ok(entries) = fs::read_dir(root.join(MADE)) else {
-            return;
-        };
-        let mut files: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let metadata = entry.metadata().ok()?;
-                let used = metadata.modified().ok()?;
-                Some((
-                    Some(entry.path().as_path()) == newest,
-                    used,
-                    metadata.blocks() * 512,
-                    entry.path(),
-                ))
-            })
-            .collect();
-        files.sort_by(|one, other| other.0.cmp(&one.0).then(other.1.cmp(&one.1)));
+        let mut files = room::kept(root, &[MADE]);
+        let is_newest = |file: &Kept| Some(file.path.as_path()) == newest;
+        files.sort_by_key(|file| Reverse((is_newest(file), file.used)));
         let mut sum = 0;
-        for (is_newest, _, size, path) in files {
+        for file in files {
+            let Kept { path, size, .. } = &file;
             sum += size;
             if sum <= self.size {
                 continue;
             }
-            if is_newest {
+            if is_newest(&file) {
                 warn!(
                     "{} has {} MiB, more than 'cache-size' allows for all: it is made again after every other",
                     path.display(),
                     size >> 20
                 );
-            } else if fs::remove_file(&path).is_ok() {
+            } else if fs::remove_file(path).is_ok() {
                 info!("cache: {} MiB make room: {}", size >> 20, path.display());
                 sum -= size;
             }
