@@ -16,7 +16,7 @@ mod made;
 mod room;
 mod unfinished;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
@@ -55,8 +55,8 @@ pub struct Cache {
     size: u64,
     /// Why images could not be read, by the same key as what was read.
     unreadable: Mutex<HashMap<Digest, String>>,
-    /// Files that were made, and found to be right by this process.
-    checked: Mutex<HashSet<Digest>>,
+    /// Files that were made, and how they were when this process found them to be right.
+    checked: Mutex<HashMap<Digest, made::Stamp>>,
 }
 
 /// What an image says of itself.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::fs::{self, File, FileTimes};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -56,6 +57,23 @@ enum SumFile {
     },
 }
 
+/// What is another when a file is: its number and the time of its last change, which nobody can set.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(Self {
+            inode: found.ino(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
+}
+
 impl Cache {
     /// What came of a recipe, if it was tried.
     pub fn sum(&self, key: Digest) -> Option<Sum> {
@@ -89,19 +107,26 @@ impl Cache {
     }
 
     /// A file that was made, if it is still there and undamaged. Using it makes it the last one to go.
+    ///
+    /// It is read through once, and again when anybody has changed it since.
     pub fn made(&self, made: Made) -> Option<File> {
         let path = self.path(MADE, made.digest)?;
         let file = File::open(&path).ok()?;
-        let is_checked = lock(&self.checked).contains(&made.digest);
-        if !is_checked && !is_right(&file, made) {
+        let found = Stamp::of(&file).ok()?;
+        if lock(&self.checked).get(&made.digest) != Some(&found) && !is_right(&file, made) {
             warn!("cache file {} is damaged, it is made again", path.display());
             let _ = fs::remove_file(&path); // else it is replaced
             return None;
         }
-        lock(&self.checked).insert(made.digest);
-        let now = FileTimes::new().set_modified(SystemTime::now());
-        if let Err(error) = file.set_times(now) {
-            debug!("{}: its last use is not noted: {error}", path.display());
+        // Noting its use changes it, so of two at once the second has to find what the first one left.
+        let mut checked = lock(&self.checked);
+        if Stamp::of(&file).is_ok_and(|now| now == found || checked.get(&made.digest) == Some(&now))
+        {
+            let now = FileTimes::new().set_modified(SystemTime::now());
+            if let Err(error) = file.set_times(now) {
+                debug!("{}: its last use is not noted: {error}", path.display());
+            }
+            checked.extend(Stamp::of(&file).ok().map(|stamp| (made.digest, stamp)));
         }
         Some(file)
     }
@@ -123,7 +148,11 @@ impl Cache {
         unfinished
             .keep_as(&path)
             .map_err(|cause| self.cannot_write(cause))?;
-        lock(&self.checked).insert(made.digest);
+        let stamp = unfinished
+            .file()
+            .ok()
+            .and_then(|file| Stamp::of(&file).ok());
+        lock(&self.checked).extend(stamp.map(|stamp| (made.digest, stamp)));
         // What another process left when it was killed may be as large.
         self.sweep();
         self.make_room(Some(&path));
@@ -286,6 +315,25 @@ mod tests {
         let next_start = scratch.cache(1 << 20);
         assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
         assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_read_through_again() {
+        let scratch = Scratch::new("changed");
+        let cache = scratch.cache(1 << 20);
+        let made = make(&cache, b"right");
+        let path = scratch.0.join("made").join(made.digest.hex());
+        let stamp = || lock(&cache.checked).get(&made.digest).copied();
+        assert!(stamp() == Stamp::of(&File::open(&path).unwrap()).ok());
+        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+        assert!(stamp() == Stamp::of(&File::open(&path).unwrap()).ok());
+        // Longer than the clock that changes are stamped by takes from one tick to the next.
+        std::thread::sleep(Duration::from_millis(50));
+        fs::write(&path, b"wrong").unwrap();
+        assert_eq!(read(cache.made(made)), None);
+        assert!(!path.exists(), "else it would be given out each time");
+        make(&cache, b"right");
+        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
     }
 
     #[test]
