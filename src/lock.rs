@@ -6,8 +6,8 @@ use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hangup;
 
-/// Locks. A thread that panicked while it held the lock left a value that is old but whole: every
-/// change behind our locks is a single assignment.
+/// Locks. A thread that panicked while it held the lock may have left a change half done. Nothing that our
+/// locks guard is unusable then: at worst something is asked for, made or waited for once more.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
