@@ -76,7 +76,7 @@ impl Recipe {
     /// What the result is known by. It changes with the rules by which the result is made.
     pub fn key(&self) -> Digest {
         let layers = self.layers.iter().map(|(digest, _)| format!("{digest}\n"));
-        let text: String = std::iter::once("flattened, form 1\n".to_owned())
+        let text: String = std::iter::once("flattened, form 2\n".to_owned())
             .chain(layers)
             .collect();
         Digest::of(text.as_bytes())

@@ -1,9 +1,6 @@
 //! How bytes come to be: source → resumed → verified → socket, or into a file that is made of them.
 
 mod flatten;
-#[cfg(any(test, fuzzing))]
-#[path = "../../tests/fuzz/properties/tar_layers.rs"]
-pub mod fuzz;
 mod resumed;
 mod verified;
 mod workshop;
@@ -11,6 +8,8 @@ mod workshop;
 use std::io::Read;
 use std::sync::Arc;
 
+#[cfg(any(test, fuzzing))]
+pub use flatten::fuzz;
 pub use resumed::{Origin, Resumed};
 pub use verified::Verified;
 pub use workshop::Workshop;

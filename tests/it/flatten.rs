@@ -86,6 +86,35 @@ fn a_listing_makes_the_newest_versions_of_an_image() {
 }
 
 #[test]
+fn files_after_one_that_is_all_hole_keep_their_bytes() {
+    // GNU tar made it: 12 KiB of hole, then text, then a hole with one byte in it, then text.
+    let sparse = include_bytes!("../fuzz/corpus/tar_layers/sparse_first");
+    let mut hello = Repository::default();
+    push(&mut hello, "v1", &[sparse, &layer(&[("e", b"e")])]);
+    let registry = Registry::with_hello(hello);
+    let service = Setup::new(settings(&registry, "")).own_cache().start();
+    let numbers = |last: u32| -> Vec<u8> {
+        let lines: String = (1..=last).map(|n| format!("{n}\n")).collect();
+        lines.into_bytes()
+    };
+    let mut one_byte = vec![0; 9000];
+    one_byte[5000] = b'x';
+    let expected = [
+        ("a-hole", vec![0; 12 << 10]),
+        ("b", numbers(300)),
+        ("c", one_byte),
+        ("d", numbers(7)),
+        ("e", b"e".to_vec()),
+    ];
+    assert_eq!(names(&service.listing()), ["hello-v1.tar.gz"]);
+    let mut found = unpacked(&service.get("/hello/hello-v1.tar.gz").body);
+    for (path, bytes) in expected {
+        assert!(found.remove(path) == Some(bytes), "{path}");
+    }
+    assert!(found.is_empty(), "{:?}", found.keys());
+}
+
+#[test]
 fn whoever_makes_it_in_whatever_order_the_bytes_are_the_same() {
     let hello = images(3);
     let folder = Folder::with_layout(&hello);

@@ -9,6 +9,9 @@
 //! decides where on this machine something is written.
 
 mod entries;
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/properties/tar_layers.rs"]
+pub mod fuzz;
 mod pack;
 mod tree;
 mod unpack;
@@ -250,6 +253,9 @@ fn own(error: &io::Error) -> Option<Error> {
 struct Spool<'a> {
     cache: &'a Cache,
     file: Option<BufWriter<File>>,
+    /// Where the file's next bytes would go; it may not have been opened yet.
+    at: u64,
+    /// Where what is kept next begins.
     end: u64,
     buffer: Vec<u8>,
 }
@@ -260,6 +266,7 @@ impl<'a> Spool<'a> {
         Self {
             cache,
             file: None,
+            at: 0,
             end: 0,
             buffer: Vec::new(),
         }
@@ -290,7 +297,7 @@ impl<'a> Spool<'a> {
                 }
             };
             let at = content.offset + piece.offset;
-            if at != self.end {
+            if at != self.at {
                 file.seek(SeekFrom::Start(at)).map_err(own)?;
             }
             let mut left = piece.size;
@@ -300,15 +307,9 @@ impl<'a> Spool<'a> {
                 file.write_all(&self.buffer[..n]).map_err(own)?;
                 left -= n as u64;
             }
-            self.end = at + piece.size;
+            self.at = at + piece.size;
         }
-        let end = content.offset + size;
-        if end != self.end {
-            if let Some(file) = &mut self.file {
-                file.seek(SeekFrom::Start(end)).map_err(own)?;
-            }
-            self.end = end;
-        }
+        self.end += size;
         Ok(content)
     }
 

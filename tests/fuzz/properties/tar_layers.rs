@@ -5,7 +5,7 @@
     reason = "a property that does not hold is a panic"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -14,7 +14,8 @@ use std::sync::{Arc, OnceLock};
 
 use flate2::read::GzDecoder;
 
-use super::flatten::flatten;
+use super::entries::{Entries, Kind};
+use super::{flatten, unpack};
 use crate::artifact::Recipe;
 use crate::cache::Cache;
 use crate::digest::Digest;
@@ -31,8 +32,9 @@ const LIMIT: u64 = 1 << 20;
 /// without which no changed header would ever be read.
 const AS_IT_IS: u8 = b'=';
 
-/// What is made of layers is the same every time, is an archive that leads nowhere outside, and is the
-/// same once more when it is flattened itself. Each of up to three parts is a layer.
+/// What is made of layers is the same every time, is an archive that leads nowhere outside, has files as one
+/// layer or another has them, and is the same once more when it is flattened itself. Each of up to three parts
+/// is a layer.
 pub fn tar_layers(data: &[u8]) {
     let layers: Vec<_> = parts(data).into_iter().take(3).map(layer).collect();
     let made = flattened(&layers);
@@ -43,7 +45,12 @@ pub fn tar_layers(data: &[u8]) {
     }
     match made {
         Ok(packed) => {
-            assert_archive(&packed);
+            let files = assert_archive(&packed);
+            let given: BTreeSet<_> = layers.iter().flat_map(|layer| files_of(layer)).collect();
+            assert!(
+                files.is_subset(&given),
+                "a file has bytes that no layer gives it"
+            );
             let again = flattened(std::slice::from_ref(&packed)).unwrap();
             assert!(again == packed, "flattened again it is another");
         }
@@ -154,9 +161,31 @@ impl Source for Layers {
     }
 }
 
+/// The bytes of all files in a layer, each by itself in memory.
+fn files_of(layer: &[u8]) -> Vec<Vec<u8>> {
+    let mut archive = Entries::new(unpack::unpack(layer).unwrap());
+    let mut files = Vec::new();
+    while let Some(entry) = archive.next().unwrap() {
+        if let Kind::File { size, pieces } = entry.kind {
+            let mut file = vec![0; usize::try_from(size).unwrap()];
+            for piece in pieces {
+                let at = usize::try_from(piece.offset).unwrap();
+                let mut bytes = &mut file[at..at + usize::try_from(piece.size).unwrap()];
+                while !bytes.is_empty() {
+                    let n = archive.read(bytes).unwrap();
+                    bytes = &mut bytes[n..];
+                }
+            }
+            files.push(file);
+        }
+    }
+    files
+}
+
 /// As a program reads it that knows PAX and little else: names in order, each in a directory that came
-/// before it and none that leads out; hard links only to files that came before them.
-fn assert_archive(packed: &[u8]) {
+/// before it and none that leads out; hard links only to files that came before them. Returns the bytes of
+/// its files.
+fn assert_archive(packed: &[u8]) -> BTreeSet<Vec<u8>> {
     let mut archive = Vec::new();
     GzDecoder::new(packed).read_to_end(&mut archive).unwrap();
     let (blocks, rest) = archive.as_chunks::<BLOCK>();
@@ -164,6 +193,7 @@ fn assert_archive(packed: &[u8]) {
     // By name: is it a directory?
     let mut seen: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
     let mut records: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut files = BTreeSet::new();
     let mut at = 0;
     while blocks[at] != [0; BLOCK] {
         let block = &blocks[at];
@@ -220,13 +250,17 @@ fn assert_archive(packed: &[u8]) {
         match kind {
             b'1' => assert_eq!(seen.get(&link), Some(&false), "a hard link to a file"),
             b'2' => assert!(!link.is_empty()),
-            b'0' | b'3'..=b'6' => {}
+            b'0' => {
+                files.insert(data.to_vec());
+            }
+            b'3'..=b'6' => {}
             other => panic!("type {other}"),
         }
         assert!(kind == b'0' || size == 0, "only files have data");
         seen.insert(path, is_directory);
     }
     assert!(records.is_empty() && blocks[at..] == [[0; BLOCK]; 2]);
+    files
 }
 
 fn octal(field: &[u8]) -> usize {
