@@ -385,6 +385,28 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
     }
 }
 
+/// So that a few KiB are not answered with hundreds of MiB.
+#[test]
+fn hard_links_take_no_more_room_for_the_xattrs_of_their_file() {
+    use tar::EntryType::Link;
+    let mut bytes = with_record("SCHILY.xattr.user.large", &[b'x'; 60_000]);
+    for n in 0..300 {
+        let name = format!("link-{n}");
+        let mut link = tar::Header::from_byte_slice(&header(Link, name.as_bytes(), 0)).clone();
+        link.set_link_name("file").unwrap();
+        link.set_cksum();
+        bytes.extend(link.as_bytes());
+    }
+    let mut hello = Repository::default();
+    push(&mut hello, "v1", &[&bytes, &layer(&[("a", b"a")])]);
+    let registry = Registry::with_hello(hello);
+    let service = Setup::new(settings(&registry, "")).own_cache().start();
+    assert_eq!(names(&service.listing()), ["hello-v1.tar.gz"]);
+    let packed = service.get("/hello/hello-v1.tar.gz").body;
+    assert_eq!(unpacked(&packed).len(), 302);
+    assert!(packed.len() < 300_000, "{} bytes", packed.len());
+}
+
 #[test]
 fn with_more_room_it_is_tried_again() {
     let mut hello = images(1);
