@@ -41,7 +41,8 @@ const MAX_ENTRIES: u64 = 400_000;
 const MAX_NAMES: u64 = 64 << 20;
 /// What an xattr takes in memory besides its name and value.
 const XATTR: usize = 96;
-/// Bytes of a layer's archive that are no file's: headers and filling, for as many entries as there may be.
+/// Bytes of an archive that are no file's, a layer's or ours: headers and filling, for as many entries as there
+/// may be.
 const MAX_REST: u64 = 1 << 30;
 /// Layers read at once.
 const MAX_THREADS: usize = 4;
@@ -125,16 +126,26 @@ pub fn flatten(
         spools.push(layer.spool);
     }
 
+    let most = limit.saturating_add(MAX_REST);
     let mut out = Hashed {
         out: BufWriter::with_capacity(BUFFER, out),
         hasher: Hasher::default(),
         size: 0,
+        most,
+        is_full: false,
     };
     let open = |content: Content| Part {
         spool: spools[content.layer].as_ref(),
         offset: content.offset,
     };
-    pack::pack(tree.files(), open, &mut out).map_err(|cause| cache.cannot_write(cause))?;
+    let packed = pack::pack(tree.files(), open, &mut out);
+    if let (true, Some((top, _))) = (out.is_full, recipe.layers.last()) {
+        return Err(Error::CannotFlatten {
+            layer: *top,
+            why: format!("with it and those below the archive would have more than {most} bytes"),
+        });
+    }
+    packed.map_err(|cause| cache.cannot_write(cause))?;
     Ok(Made {
         digest: out.hasher.finish(),
         size: out.size,
@@ -347,15 +358,21 @@ impl Read for Part<'_> {
     }
 }
 
-/// Writes, counts and hashes.
+/// Writes, counts and hashes, up to `most` bytes.
 struct Hashed<W> {
     out: W,
     hasher: Hasher,
     size: u64,
+    most: u64,
+    is_full: bool,
 }
 
 impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() as u64 > self.most - self.size {
+            self.is_full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let n = self.out.write(bytes)?;
         self.hasher.update(&bytes[..n]);
         self.size += n as u64;
@@ -364,5 +381,27 @@ impl<W: Write> Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_written_than_may_be() {
+        let mut out = Hashed {
+            out: Vec::new(),
+            hasher: Hasher::default(),
+            size: 0,
+            most: 5,
+            is_full: false,
+        };
+        out.write_all(b"abc").unwrap();
+        out.write_all(b"de").unwrap();
+        assert!(!out.is_full);
+        out.write_all(b"f").unwrap_err();
+        assert!(out.is_full);
+        assert_eq!((out.size, out.out), (5, b"abcde".to_vec()));
     }
 }
