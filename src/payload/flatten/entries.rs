@@ -16,7 +16,7 @@ const BLOCK: u64 = 512;
 /// a file's xattrs and for the value of each (linux/limits.h).
 const MAX_EXTENDED: u64 = 1 << 20;
 /// Longest path, as in Linux (PATH_MAX of limits.h).
-const MAX_PATH: usize = 4096;
+pub(super) const MAX_PATH: usize = 4096;
 /// Longest component of one (NAME_MAX of limits.h).
 const MAX_NAME: usize = 255;
 /// Largest parts of a device's number: Linux has twelve bits for one and twenty for the other.

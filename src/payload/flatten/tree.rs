@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::entries::{Attributes, Entry, Kind, show};
+use super::entries::{Attributes, Entry, Kind, MAX_PATH, show};
 
 /// Before the name of what a layer removes.
 const WHITEOUT: &[u8] = b".wh.";
@@ -28,9 +28,10 @@ const MAX_SYMLINKS: usize = 40;
 const MAX_STEPS: u64 = 20_000_000;
 /// The mode of a directory that no layer has an entry for; its time is 1970, and root has it.
 const IMPLIED_MODE: u32 = 0o755;
-/// Memory that such directories may take, in bytes: a single deep path can imply thousands.
-const MAX_IMPLIED: usize = 64 << 20;
-/// What one of them takes besides its path.
+/// Memory for paths that no entry spells, in bytes: such directories, of which a single deep path can imply
+/// thousands, and what symlinks on the way add to a path.
+const MAX_UNSPELLED: usize = 64 << 20;
+/// What an implied directory takes besides its path.
 const IMPLIED: usize = 256;
 
 /// A path and why it cannot be.
@@ -71,7 +72,7 @@ pub(super) struct Tree {
     /// By path; the root is the empty one, and is there if a layer has an entry for it.
     paths: BTreeMap<Vec<u8>, usize>,
     steps: u64,
-    implied: usize,
+    unspelled: usize,
 }
 
 /// What a layer's whiteouts have removed: its hard links may still mean that.
@@ -189,6 +190,10 @@ impl Tree {
         }
         let (parent, name) = split(path);
         let place = join(&self.directory(parent)?, name);
+        if place.len() > MAX_PATH {
+            return Err(too_long(&place));
+        }
+        self.take(place.len().saturating_sub(path.len()))?;
         let kind = match kind {
             Kind::HardLink(target) => return self.link(place, &target, removed),
             Kind::File { .. } => NodeKind::File(content()),
@@ -229,6 +234,18 @@ impl Tree {
         self.paths.insert(path, self.nodes.len() - 1);
     }
 
+    /// Accounts for memory that no entry spells.
+    fn take(&mut self, bytes: usize) -> Result<(), String> {
+        self.unspelled += bytes;
+        match self.unspelled > MAX_UNSPELLED {
+            true => Err(format!(
+                "the paths that the image has no entries for take more than {} MiB",
+                MAX_UNSPELLED >> 20
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// The directory that a path of a layer means, made with those above it where there is none.
     fn directory(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
         let found = (self.follow(path, |_| false)?)
@@ -246,13 +263,7 @@ impl Tree {
                         mode: IMPLIED_MODE,
                         ..Attributes::default()
                     };
-                    self.implied += above.len() + IMPLIED;
-                    if self.implied > MAX_IMPLIED {
-                        return Err(format!(
-                            "the directories that the image has no entries for take more than {} MiB",
-                            MAX_IMPLIED >> 20
-                        ));
-                    }
+                    self.take(above.len() + IMPLIED)?;
                     self.put(above.to_vec(), NodeKind::Directory, attributes);
                 }
             }
@@ -300,6 +311,7 @@ impl Tree {
                     }
                     ahead.extend(components(target).map(<[u8]>::to_vec).rev());
                 }
+                _ if next.len() > MAX_PATH => return Err(too_long(&next)),
                 _ => found = next,
             }
         }
@@ -323,6 +335,14 @@ impl Tree {
         }
         below
     }
+}
+
+fn too_long(place: &[u8]) -> String {
+    let length = place.len();
+    format!(
+        "symlinks on the way lead to a path of {length} bytes, at most {MAX_PATH} can be: {}",
+        show(place)
+    )
 }
 
 fn is_whiteout(path: &[u8]) -> bool {
@@ -713,11 +733,56 @@ mod tests {
         let end = (0..1000).find_map(|n| tree.apply(vec![deep(n)], |_| Content::default()).err());
         let why = end.expect("it goes on");
         assert!(
-            why.contains("the directories that the image has no entries for take more than 64 MiB"),
+            why.contains("the paths that the image has no entries for take more than 64 MiB"),
             "{why}"
         );
         let bytes: usize = tree.paths.keys().map(Vec::len).sum();
         assert!(bytes <= 65 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn what_symlinks_add_to_paths_takes_bounded_memory() {
+        let long = vec!["d".repeat(255); 15].join("/");
+        let mut tree = Tree::default();
+        let first = vec![entry(&format!("{long}/")), entry(&format!("s->{long}"))];
+        tree.apply(first, |_| Content::default()).unwrap();
+        let end = (0..20_000).find_map(|n| {
+            let layer = vec![entry(&format!("s/{n}"))];
+            tree.apply(layer, |_| Content::default()).err()
+        });
+        let why = end.expect("it goes on");
+        assert!(
+            why.ends_with("the paths that the image has no entries for take more than 64 MiB"),
+            "{why}"
+        );
+        let bytes: usize = tree.paths.keys().map(Vec::len).sum();
+        assert!(bytes <= 65 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn no_path_is_longer_than_linux_allows() {
+        let name = "d".repeat(255);
+        let half = [&*name; 10].join("/");
+        let layers = |last: &str| {
+            let mut tree = Tree::default();
+            let first = vec![entry(&format!("{half}/")), entry(&format!("s->{half}"))];
+            tree.apply(first, |_| Content::default()).unwrap();
+            tree.apply(vec![entry(last)], |_| Content::default())
+        };
+        let below = [&*name; 5].join("/");
+        let fits = "f".repeat(MAX_PATH - half.len() - below.len() - 2);
+        for (path, is_good, why) in [
+            (format!("s/{below}/{fits}"), true, "as long as may be"),
+            (format!("s/{below}/{fits}f"), false, "one more"),
+            (format!("s/{half}/"), false, "a directory"),
+            (format!("s/{half}/{half}/f"), false, "far more on the way"),
+            (format!("l==s/{half}/f"), false, "a hard link's target"),
+        ] {
+            match layers(&path) {
+                Ok(()) => assert!(is_good, "{why}"),
+                Err(said) => assert!(!is_good && said.contains("bytes, at most"), "{why}: {said}"),
+            }
+        }
     }
 
     #[test]
