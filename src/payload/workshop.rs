@@ -20,8 +20,6 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::source::Source;
 
-/// Images worked on at once; each takes several threads where there are processors for them.
-const BENCHES: usize = 2;
 /// What a client is told to wait for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -32,7 +30,7 @@ pub struct Workshop {
     limit: u64,
     jobs: Mutex<HashMap<Digest, Arc<Job>>>,
     /// Shared with every thread that works, so that they outlive nothing they use.
-    benches: Arc<Benches>,
+    bench: Arc<Bench>,
 }
 
 /// A file in the making.
@@ -60,35 +58,12 @@ impl Job {
     }
 }
 
-/// Room for work.
+/// Room for work: one image at once, for each takes memory for all its entries and several threads.
 #[derive(Default)]
-struct Benches {
-    taken: Mutex<usize>,
-    is_free: Condvar,
-    /// Threads that work or wait for a bench.
+struct Bench {
+    place: Mutex<()>,
+    /// Threads that work or wait for the place.
     busy: AtomicUsize,
-}
-
-/// A place at a bench, which is free again when this goes.
-struct Bench<'a>(&'a Benches);
-
-impl Benches {
-    fn take(&self) -> Bench<'_> {
-        let taken = lock(&self.taken);
-        let mut taken = self
-            .is_free
-            .wait_while(taken, |taken| *taken >= BENCHES)
-            .unwrap_or_else(PoisonError::into_inner);
-        *taken += 1;
-        Bench(self)
-    }
-}
-
-impl Drop for Bench<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.taken) -= 1;
-        self.0.is_free.notify_one();
-    }
 }
 
 impl Workshop {
@@ -98,13 +73,13 @@ impl Workshop {
             cache,
             limit,
             jobs: Mutex::default(),
-            benches: Arc::default(),
+            bench: Arc::default(),
         }
     }
 
     /// Is something being made?
     pub fn is_busy(&self) -> bool {
-        self.benches.busy.load(Ordering::SeqCst) > 0
+        self.bench.busy.load(Ordering::SeqCst) > 0
     }
 
     /// What came out when this was made before, here or in an earlier run.
@@ -136,9 +111,9 @@ impl Workshop {
             cache: self.cache.clone(),
             limit: self.limit,
             job: job.clone(),
-            benches: self.benches.clone(),
+            bench: self.bench.clone(),
         };
-        self.benches.busy.fetch_add(1, Ordering::SeqCst);
+        self.bench.busy.fetch_add(1, Ordering::SeqCst);
         let thread = thread::Builder::new().name("flatten".into());
         // Where there is no thread for it, `work` is dropped, which ends the job.
         if let Err(error) = thread.spawn(move || work.run()) {
@@ -184,13 +159,13 @@ struct Work {
     cache: Arc<Cache>,
     limit: u64,
     job: Arc<Job>,
-    benches: Arc<Benches>,
+    bench: Arc<Bench>,
 }
 
 impl Work {
     fn run(self) {
         let result = {
-            let _bench = self.benches.take();
+            let _place = lock(&self.bench.place);
             self.make()
         };
         self.job.finish(result);
@@ -247,6 +222,6 @@ impl Drop for Work {
                 retry_after: ASK_AGAIN,
             }));
         }
-        self.benches.busy.fetch_sub(1, Ordering::SeqCst);
+        self.bench.busy.fetch_sub(1, Ordering::SeqCst);
     }
 }
