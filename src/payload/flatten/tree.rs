@@ -71,6 +71,8 @@ pub(super) struct Tree {
     nodes: Vec<Node>,
     /// By path; the root is the empty one, and is there if a layer has an entry for it.
     paths: BTreeMap<Vec<u8>, usize>,
+    /// Nodes that have been given a second name: few of many.
+    linked: HashSet<usize>,
     steps: u64,
     unspelled: usize,
 }
@@ -106,7 +108,9 @@ impl Tree {
         let mut first_names: HashMap<usize, &[u8]> = HashMap::new();
         self.paths.iter().map(move |(path, node)| {
             let earlier = first_names.get(node).copied();
-            first_names.entry(*node).or_insert(path);
+            if earlier.is_none() && self.linked.contains(node) {
+                first_names.insert(*node, path);
+            }
             (path.as_slice(), &self.nodes[*node], earlier)
         })
     }
@@ -224,6 +228,7 @@ impl Tree {
         if self.paths.get(&place) != Some(&node) {
             self.remove_below(&place);
             self.paths.insert(place, node);
+            self.linked.insert(node);
         }
         Ok(())
     }
