@@ -26,6 +26,7 @@ use std::thread;
 
 use entries::{Entries, Entry, Failure, Kind, Piece, show};
 use tree::{Content, Tree};
+use unpack::Windows;
 
 use super::{Resumed, StoredBlob, Verified};
 use crate::artifact::Recipe;
@@ -54,6 +55,7 @@ struct Budget {
     entries: AtomicU64,
     names: AtomicU64,
     bytes: AtomicU64,
+    windows: Windows,
 }
 
 impl Budget {
@@ -99,6 +101,7 @@ pub fn flatten(
         entries: AtomicU64::new(MAX_ENTRIES),
         names: AtomicU64::new(MAX_NAMES),
         bytes: AtomicU64::new(limit),
+        windows: Windows::default(),
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let layers = in_parallel(&recipe.layers, threads.min(MAX_THREADS), |layer, stop| {
@@ -204,7 +207,7 @@ impl Layer {
     ) -> Result<Self, Failure> {
         let most = limit.saturating_add(MAX_REST);
         let unpacked = Bounded {
-            inner: unpack::unpack(blob)?,
+            inner: unpack::unpack(blob, &budget.windows)?,
             left: most,
             most,
         };

@@ -4,17 +4,64 @@
 //! and docker-registry hands over what it was given.
 
 use std::io::{self, BufReader, Cursor, Read};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::lock::lock;
+
 /// Read from the layer at once.
 const BUFFER: usize = 64 << 10;
-/// Longest look back that a zstd frame may ask for, as a power of two: 32 MiB. zstd's highest level
-/// without `--ultra` asks for 8 MiB (RFC 8878 §3.1.1.1.2 wants decoders to have that much).
+/// Longest look back that a zstd frame may ask for, as a power of two: 32 MiB. docker buildx and buildah ask
+/// for that from level 10 on (klauspost/compress, `zstd/encoder_options.go`); zstd itself for 8 MiB, without
+/// `--ultra` and `--long`.
 const MAX_WINDOW_LOG: u32 = 25;
+/// Layers that may look back so far at once.
+const WINDOWS: usize = 2;
+
+/// Memory for looking back, which is all that unpacking takes much of.
+#[derive(Default)]
+pub(super) struct Windows {
+    taken: Mutex<usize>,
+    is_free: Condvar,
+}
+
+/// One of them, with what is read by it. It is free again when this goes.
+struct Window<'a, R> {
+    inner: R,
+    of: &'a Windows,
+}
+
+impl Windows {
+    /// Waits until one is free.
+    fn take<R>(&self, inner: R) -> Window<'_, R> {
+        let mut taken = self
+            .is_free
+            .wait_while(lock(&self.taken), |taken| *taken >= WINDOWS)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Window { inner, of: self }
+    }
+}
+
+impl<R: Read> Read for Window<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer)
+    }
+}
+
+impl<R> Drop for Window<'_, R> {
+    fn drop(&mut self) {
+        *lock(&self.of.taken) -= 1;
+        self.of.is_free.notify_one();
+    }
+}
 
 /// The archive in a layer: gzip with all its members, zstd with all its frames, or as it is.
-pub(super) fn unpack<'a>(mut layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(super) fn unpack<'a>(
+    mut layer: impl Read + 'a,
+    windows: &'a Windows,
+) -> io::Result<Box<dyn Read + 'a>> {
     let mut magic = Vec::with_capacity(4);
     layer.by_ref().take(4).read_to_end(&mut magic)?;
     let form = Form::of(&magic);
@@ -24,7 +71,7 @@ pub(super) fn unpack<'a>(mut layer: impl Read + 'a) -> io::Result<Box<dyn Read +
         Form::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(whole)?;
             decoder.window_log_max(MAX_WINDOW_LOG)?;
-            Box::new(decoder)
+            Box::new(windows.take(decoder))
         }
         Form::Plain => Box::new(whole),
     })
@@ -84,7 +131,7 @@ mod tests {
             ),
         ] {
             let mut found = Vec::new();
-            unpack(&*packed)
+            unpack(&*packed, &Windows::default())
                 .unwrap()
                 .read_to_end(&mut found)
                 .unwrap_or_else(|error| panic!("{why}: {error}"));
@@ -96,7 +143,10 @@ mod tests {
     fn a_short_layer_is_no_layer_to_unpack() {
         for short in [&b""[..], b"\x1f", b"\x28\xb5"] {
             let mut found = Vec::new();
-            unpack(short).unwrap().read_to_end(&mut found).unwrap();
+            unpack(short, &Windows::default())
+                .unwrap()
+                .read_to_end(&mut found)
+                .unwrap();
             assert_eq!(found, short);
         }
     }
@@ -105,8 +155,29 @@ mod tests {
     fn damaged_bytes_are_an_error() {
         for mut packed in [gzip(&[7; 1000]), zstd(&[7; 1000])] {
             packed.truncate(packed.len() - 3);
-            let end = unpack(&*packed).unwrap().read_to_end(&mut Vec::new());
+            let windows = Windows::default();
+            let end = unpack(&*packed, &windows)
+                .unwrap()
+                .read_to_end(&mut Vec::new());
             assert!(end.is_err(), "{packed:x?}");
         }
+    }
+
+    #[test]
+    fn no_more_layers_look_back_at_once_than_may() {
+        let (windows, packed) = (Windows::default(), zstd(b"bytes"));
+        let read = |mut layer: Box<dyn Read + '_>| io::read_to_string(&mut layer).unwrap();
+        let first = unpack(&*packed, &windows).unwrap();
+        let second = unpack(&*packed, &windows).unwrap();
+        // What needs none goes on.
+        assert_eq!(read(unpack(&b"plain"[..], &windows).unwrap()), "plain");
+        std::thread::scope(|scope| {
+            let third = scope.spawn(|| read(unpack(&*packed, &windows).unwrap()));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!third.is_finished(), "a third one is unpacked");
+            assert_eq!(read(first), "bytes");
+            assert_eq!(third.join().unwrap(), "bytes");
+        });
+        assert_eq!(read(second), "bytes");
     }
 }

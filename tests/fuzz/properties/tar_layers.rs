@@ -163,7 +163,8 @@ impl Source for Layers {
 
 /// The bytes of all files in a layer, each by itself in memory.
 fn files_of(layer: &[u8]) -> Vec<Vec<u8>> {
-    let mut archive = Entries::new(unpack::unpack(layer).unwrap());
+    let windows = unpack::Windows::default();
+    let mut archive = Entries::new(unpack::unpack(layer, &windows).unwrap());
     let mut files = Vec::new();
     while let Some(entry) = archive.next().unwrap() {
         if let Kind::File { size, pieces } = entry.kind {
