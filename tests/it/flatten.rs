@@ -341,6 +341,7 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
             "checksum is wrong",
         ),
         (b"no archive".to_vec(), "", "cannot be unpacked"),
+        (b"\xfd7zXZ\0 and so on".to_vec(), "", "it is packed with xz"),
         (gzip(&[0; 2048])[..30].to_vec(), "", "cannot be unpacked"),
     ] {
         let mut hello = images(1);

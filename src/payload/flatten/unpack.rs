@@ -10,6 +10,8 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::lock::lock;
 
+/// So many bytes tell what a layer is.
+const MAGIC: usize = 6;
 /// Read from the layer at once.
 const BUFFER: usize = 64 << 10;
 /// Longest look back that a zstd frame may ask for, as a power of two: 32 MiB. docker buildx and buildah ask
@@ -62,8 +64,8 @@ pub(super) fn unpack<'a>(
     mut layer: impl Read + 'a,
     windows: &'a Windows,
 ) -> io::Result<Box<dyn Read + 'a>> {
-    let mut magic = Vec::with_capacity(4);
-    layer.by_ref().take(4).read_to_end(&mut magic)?;
+    let mut magic = Vec::with_capacity(MAGIC);
+    layer.by_ref().take(MAGIC as u64).read_to_end(&mut magic)?;
     let form = Form::of(&magic);
     let whole = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(layer));
     Ok(match form {
@@ -73,6 +75,10 @@ pub(super) fn unpack<'a>(
             decoder.window_log_max(MAX_WINDOW_LOG)?;
             Box::new(windows.take(decoder))
         }
+        Form::Other(name) => {
+            let why = format!("it is packed with {name}; layers are gzip, zstd or plain tar");
+            return Err(io::Error::other(why));
+        }
         Form::Plain => Box::new(whole),
     })
 }
@@ -81,6 +87,8 @@ pub(super) fn unpack<'a>(
 enum Form {
     Gzip,
     Zstd,
+    /// Packed as no layer should be, with a program of this name.
+    Other(&'static str),
     Plain,
 }
 
@@ -89,7 +97,10 @@ impl Form {
         match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // A frame, or one to be skipped (RFC 8878 §3.1): zstd:chunked and pzstd write those first.
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Self::Zstd,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => Self::Other("xz"),
+            // With the first byte after the head, for a tar archive begins with a file's name.
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41] => Self::Other("bzip2"),
             _ => Self::Plain,
         }
     }
@@ -149,6 +160,17 @@ mod tests {
                 .unwrap();
             assert_eq!(found, short);
         }
+    }
+
+    #[test]
+    fn what_no_layer_should_be_is_called_by_its_name() {
+        for (packed, name) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+            let end = unpack(packed, &Windows::default()).map(drop);
+            let why = end.unwrap_err().to_string();
+            assert!(why.contains(&format!("packed with {name};")), "{why}");
+        }
+        // A tar archive, of a file whose name begins so.
+        assert_eq!(Form::of(b"BZh9.t"), Form::Plain);
     }
 
     #[test]
