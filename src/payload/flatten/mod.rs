@@ -1,7 +1,7 @@
 //! A container image's layers → one `.tar.gz`.
 //!
-//!     layers ─▶ unpack ─▶ entries ─▶ tree ─▶ pack
-//!                            └─▶ spool ──────▶┘
+//!     layers ─▶ steady ─▶ unpack ─▶ entries ─▶ tree ─▶ pack
+//!                                      └─▶ spool ──────▶┘
 //!
 //! Each layer is read once, several at a time: its entries go into memory, the bytes of its files into a
 //! spool on disk. Then the entries are applied in order, and what is left of them is written with its bytes.
@@ -13,6 +13,7 @@ mod entries;
 #[path = "../../../tests/fuzz/properties/tar_layers.rs"]
 pub mod fuzz;
 mod pack;
+mod steady;
 mod tree;
 mod unpack;
 
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use entries::{Entries, Entry, Failure, Kind, Piece, show};
+use steady::Steady;
 use tree::{Content, Tree};
 use unpack::Windows;
 
@@ -178,8 +180,8 @@ impl Layer {
             digest,
             size,
         };
-        let mut verified =
-            Verified::new(Resumed::open(blob, what.clone(), size)?, what, digest, size)?;
+        let steady = Steady::new(Resumed::open(blob, what.clone(), size)?, size);
+        let mut verified = Verified::new(steady, what, digest, size)?;
         let read = Self::unpack(&mut verified, budget, limit, cache);
         if let Err(Failure::Read(error)) = &read
             && let Some(error) = own(error)
