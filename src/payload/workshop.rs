@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::source::Source;
 
+/// Images that wait for their turn. Each has a thread, and whoever may ask could ask for any number.
+const MAX_WAITING: usize = 16;
 /// What a client is told to wait for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -103,6 +105,10 @@ impl Workshop {
         }
         jobs.retain(|_, job| lock(&job.result).is_none());
         let job = Arc::new(Job::default());
+        if self.bench.busy.load(Ordering::SeqCst) > MAX_WAITING {
+            job.finish(Err(not_ready(what)));
+            return job;
+        }
         jobs.insert(key, job.clone());
         let work = Work {
             what: what.to_owned(),
@@ -134,10 +140,7 @@ impl Workshop {
         if let Some(file) = self.cache.made(made) {
             return Ok(file);
         }
-        let not_ready = || Error::NotReady {
-            what: what.to_owned(),
-            retry_after: ASK_AGAIN,
-        };
+        let not_ready = || not_ready(what);
         let again = self.begin(what, source, recipe).wait(until);
         let again = again.ok_or_else(not_ready)??;
         if again != made {
@@ -148,6 +151,13 @@ impl Workshop {
             });
         }
         self.cache.made(made).ok_or_else(not_ready)
+    }
+}
+
+fn not_ready(what: &str) -> Error {
+    Error::NotReady {
+        what: what.to_owned(),
+        retry_after: ASK_AGAIN,
     }
 }
 
@@ -217,10 +227,7 @@ impl Drop for Work {
     /// Whatever ended the work, nobody waits for it in vain.
     fn drop(&mut self) {
         if lock(&self.job.result).is_none() {
-            self.job.finish(Err(Error::NotReady {
-                what: self.what.clone(),
-                retry_after: ASK_AGAIN,
-            }));
+            self.job.finish(Err(not_ready(&self.what)));
         }
         self.bench.busy.fetch_sub(1, Ordering::SeqCst);
     }

@@ -169,6 +169,24 @@ fn two_clients_at_once_have_it_made_once() {
     assert_eq!(count(&requests, "GET /v2/hello/blobs/"), 2, "{requests:?}");
 }
 
+/// Each waits in a thread of its own.
+#[test]
+fn no_more_images_wait_than_may() {
+    let registry = Registry::with_hello(images(40));
+    registry.fault("/blobs/", Fault::Delay(Duration::from_millis(300)));
+    let settings = settings(&registry, ANEW) + "flatten = 40\n";
+    let service = Setup::new(settings).own_cache().start();
+    let first = names(&service.listing());
+    // The newest were there first.
+    assert_eq!(first.len(), 17, "{first:?}");
+    let newest = (23..40).map(|n| format!("hello-v{n}.tar.gz"));
+    assert_eq!(first, newest.collect::<Vec<_>>());
+    let left_out = service.log.with(&["left out: ", "still being flattened"]);
+    assert_eq!(left_out.len(), 23, "{left_out:?}");
+    registry.behave();
+    eventually("all are listed", || names(&service.listing()).len() == 40);
+}
+
 #[test]
 fn what_it_is_stays_known_when_the_file_is_gone() {
     let mut hello = Repository::default();
