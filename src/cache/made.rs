@@ -34,11 +34,13 @@ pub struct Made {
 pub enum Sum {
     /// This file.
     Made(Made),
-    /// None, and none will ever, as long as it may have no more than `limit` bytes.
+    /// None, and none will ever, as long as it may have no more than `limit` bytes and layers are read by the
+    /// same rules, which `reader` counts.
     Refused {
         layer: Digest,
         why: String,
         limit: u64,
+        reader: u32,
     },
 }
 
@@ -54,6 +56,7 @@ enum SumFile {
         layer: String,
         why: String,
         limit: u64,
+        reader: u32,
     },
 }
 
@@ -82,10 +85,16 @@ impl Cache {
                 digest: digest.parse().ok()?,
                 size,
             }),
-            SumFile::Refused { layer, why, limit } => Sum::Refused {
+            SumFile::Refused {
+                layer,
+                why,
+                limit,
+                reader,
+            } => Sum::Refused {
                 layer: layer.parse().ok()?,
                 why,
                 limit,
+                reader,
             },
         })
     }
@@ -97,10 +106,16 @@ impl Cache {
                 digest: digest.to_string(),
                 size,
             },
-            Sum::Refused { layer, why, limit } => SumFile::Refused {
+            Sum::Refused {
+                layer,
+                why,
+                limit,
+                reader,
+            } => SumFile::Refused {
                 layer: layer.to_string(),
                 why,
                 limit,
+                reader,
             },
         };
         self.write_summed(SUMS, key, &file);
@@ -282,6 +297,7 @@ mod tests {
                 layer,
                 why: "two\nlines".into(),
                 limit: 1 << 30,
+                reader: 1,
             },
         ] {
             cache.keep_sum(key, &sum);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::flatten::flatten;
+use super::flatten::{READER, flatten};
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made, Sum};
 use crate::digest::Digest;
@@ -88,8 +88,8 @@ impl Workshop {
     pub fn known(&self, recipe: &Recipe) -> Option<Result<Made>> {
         match self.cache.sum(recipe.key())? {
             Sum::Made(made) => Some(Ok(made)),
-            // With more room it may go better.
-            Sum::Refused { limit, .. } if limit != self.limit => None,
+            // With more room it may go better, or with another program.
+            Sum::Refused { limit, reader, .. } if (limit, reader) != (self.limit, READER) => None,
             Sum::Refused { layer, why, .. } => Some(Err(Error::CannotFlatten { layer, why })),
         }
     }
@@ -214,6 +214,7 @@ impl Work {
                     layer,
                     why: why.clone(),
                     limit,
+                    reader: READER,
                 };
                 cache.keep_sum(recipe.key(), &refused);
                 Err(Error::CannotFlatten { layer, why })

@@ -444,6 +444,34 @@ fn with_more_room_it_is_tried_again() {
 }
 
 #[test]
+fn what_another_program_refused_is_tried_again() {
+    let mut hello = Repository::default();
+    let bad = header(tar::EntryType::Regular, b"../escape", 0);
+    push(&mut hello, "v9", &[&layer(&[("a", b"a")]), &bad]);
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    let fetched = || {
+        let service = Setup::new(settings(&registry, "")).cache(&cache).start();
+        assert_eq!(names(&service.listing()), [""; 0]);
+        count(&registry.take_requests(), "/blobs/")
+    };
+    assert_eq!((fetched(), fetched()), (2, 0));
+    let path = cache.path().join("sums").join(&cached(&cache, "sums")[0]);
+    let text = fs::read_to_string(&path).unwrap();
+    let (_, json) = text.split_once('\n').unwrap();
+    let mut said: serde_json::Value = serde_json::from_str(json).unwrap();
+    for older in [Some(json!(0)), None] {
+        match older {
+            Some(reader) => said["reader"] = reader,
+            None => drop(said.as_object_mut().unwrap().remove("reader")),
+        }
+        let json = said.to_string();
+        fs::write(&path, format!("{}\n{json}", digest(json.as_bytes()))).unwrap();
+        assert_eq!((fetched(), fetched()), (2, 0), "{json}");
+    }
+}
+
+#[test]
 fn a_layer_with_wrong_bytes_is_not_used_and_not_held_against_it() {
     let mut hello = Repository::default();
     let (one, other) = (layer(&[("a", b"a")]), layer(&[("b", b"b")]));

@@ -38,6 +38,9 @@ use crate::error::{Error, Result};
 use crate::parallel::in_parallel;
 use crate::source::Source;
 
+/// Counts the changes of what is refused: what an older program refused is tried again. What changes the bytes
+/// that are made changes [`Recipe::key`] instead.
+pub const READER: u32 = 1;
 /// Entries in all layers of one image together.
 const MAX_ENTRIES: u64 = 400_000;
 /// Bytes of paths, links and xattrs in all layers of one image together.
