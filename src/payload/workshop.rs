@@ -22,6 +22,8 @@ use crate::source::Source;
 
 /// Images that wait for their turn. Each has a thread, and whoever may ask could ask for any number.
 const MAX_WAITING: usize = 16;
+/// How long a failure of our own disk stands: all layers are fetched for each try.
+const SETTLED: Duration = Duration::from_secs(600);
 /// What a client is told to wait for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -38,8 +40,14 @@ pub struct Workshop {
 /// A file in the making.
 #[derive(Default)]
 pub struct Job {
-    result: Mutex<Option<Result<Made>>>,
+    result: Mutex<Option<Finished>>,
     is_done: Condvar,
+}
+
+/// How it ended, and when.
+struct Finished {
+    result: Result<Made>,
+    at: Instant,
 }
 
 impl Job {
@@ -51,12 +59,23 @@ impl Job {
             .is_done
             .wait_timeout_while(result, left, |result| result.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        result.clone()
+        result.as_ref().map(|finished| finished.result.clone())
     }
 
     fn finish(&self, result: Result<Made>) {
-        *lock(&self.result) = Some(result);
+        let at = Instant::now();
+        *lock(&self.result) = Some(Finished { result, at });
         self.is_done.notify_all();
+    }
+
+    /// Is it of no use to begin anew?
+    fn stands(&self) -> bool {
+        match &*lock(&self.result) {
+            None => true,
+            Some(Finished { result, at }) => {
+                matches!(result, Err(Error::File { .. })) && at.elapsed() < SETTLED
+            }
+        }
     }
 }
 
@@ -94,16 +113,14 @@ impl Workshop {
         }
     }
 
-    /// Begins to make a file, unless that is going on already. `what`: how messages call it.
+    /// Begins to make a file, unless that is going on already or has just failed here. `what`: how messages call it.
     pub fn begin(&self, what: &str, source: &Arc<dyn Source>, recipe: &Recipe) -> Arc<Job> {
         let key = recipe.key();
         let mut jobs = lock(&self.jobs);
-        if let Some(job) = jobs.get(&key)
-            && lock(&job.result).is_none()
-        {
+        jobs.retain(|_, job| job.stands());
+        if let Some(job) = jobs.get(&key) {
             return job.clone();
         }
-        jobs.retain(|_, job| lock(&job.result).is_none());
         let job = Arc::new(Job::default());
         if self.bench.busy.load(Ordering::SeqCst) > MAX_WAITING {
             job.finish(Err(not_ready(what)));

@@ -573,6 +573,29 @@ fn a_cache_that_cannot_be_written_is_the_reason() {
 }
 
 #[test]
+fn a_failure_of_the_disk_is_not_repeated_with_every_listing() {
+    let registry = Registry::with_hello(images(1));
+    let cache = Folder::new();
+    // What is made has no place to stay, which shows when all is done.
+    cache.file("made", "no directory");
+    let start = || Setup::new(settings(&registry, ANEW)).cache(&cache).start();
+    let service = start();
+    for expected in [2, 0, 0] {
+        assert_eq!(names(&service.listing()), [""; 0]);
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, "/blobs/"), expected, "{requests:?}");
+        later();
+    }
+    let left_out = service
+        .log
+        .with(&["v0 left out: ", "cannot be read or written"]);
+    assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
+    drop(service);
+    fs::remove_file(cache.path().join("made")).unwrap();
+    assert_eq!(names(&start().listing()), ["hello-v0.tar.gz"]);
+}
+
+#[test]
 fn other_repositories_are_listed_while_one_is_flattened() {
     let registry = Registry::with_hello(images(1));
     let (other, listing) = versions(1);
