@@ -153,6 +153,23 @@ impl Header {
         u64::try_from(number).or_else(|_| refused(format!("{number} in a header makes no sense")))
     }
 
+    /// The parts of a device's number.
+    fn device(&self) -> Result<(u32, u32), Failure> {
+        let (major, minor) = (self.number(Self::MAJOR)?, self.number(Self::MINOR)?);
+        match (u32::try_from(major), u32::try_from(minor)) {
+            (Ok(x), Ok(y)) if major <= MAX_MAJOR && minor <= MAX_MINOR => Ok((x, y)),
+            _ => refused(format!("there is no device {major}:{minor}")),
+        }
+    }
+
+    /// An owner or a group, in that field if not in an extended header.
+    fn owner(&self, extended: Option<u64>, field: Range<usize>) -> Result<u64, Failure> {
+        match extended.map_or_else(|| self.unsigned(field), Ok)? {
+            id if id > MAX_OWNER => refused(format!("there is no owner or group {id}")),
+            id => Ok(id),
+        }
+    }
+
     /// Is its checksum right? That is the sum of all bytes, with blanks in its own place.
     fn is_sound(&self) -> bool {
         let bytes = self.0.iter().enumerate().map(|(n, byte)| match n {
@@ -286,89 +303,59 @@ impl<R: Read> Entries<R> {
     }
 
     fn entry(&mut self, header: &Header, extended: Extended) -> Result<Entry, Failure> {
-        let Extended { path, sparse, .. } = &extended;
-        let raw = sparse
-            .name
-            .clone()
-            .or_else(|| path.clone())
-            .unwrap_or_else(|| header.path());
+        let raw = [&extended.sparse.name, &extended.path];
+        let raw = raw.into_iter().find_map(Option::clone);
+        let raw = raw.unwrap_or_else(|| header.path());
         let path = checked_path(&raw)?;
-        let at = |why: &str| Failure::Refused(format!("{}: {why}", show(&path)));
         let called = |failure| match failure {
-            Failure::Refused(why) => at(&why),
+            Failure::Refused(why) => Failure::Refused(format!("{}: {why}", show(&path))),
             failure => failure,
         };
         if let Some(size) = extended.size {
             self.expect(size);
         }
-        let link = || {
-            let link = extended.link.clone();
-            link.unwrap_or_else(|| header.text(Header::LINK))
-        };
-        let device = || -> Result<(u32, u32), Failure> {
-            let number = |field| header.number(field).map_err(called);
-            let (major, minor) = (number(Header::MAJOR)?, number(Header::MINOR)?);
-            match (u32::try_from(major), u32::try_from(minor)) {
-                (Ok(x), Ok(y)) if major <= MAX_MAJOR && minor <= MAX_MINOR => Ok((x, y)),
-                _ => Err(at(&format!("there is no device {major}:{minor}"))),
-            }
-        };
         let kind = match header.kind() {
             // Before POSIX a directory was a file whose name ends in a slash.
             0 | b'0' | b'7' if raw.ends_with(b"/") => Kind::Directory,
-            0 | b'0' | b'7' | b'S' => self.file(header, &extended).map_err(called)?,
-            b'1' => Kind::HardLink(checked_path(&link()).map_err(called)?),
-            b'2' => match link() {
-                target if target.is_empty() || target.contains(&0) || target.len() > MAX_PATH => {
-                    return Err(at("a symlink to nowhere"));
-                }
-                target => Kind::Symlink(target),
-            },
-            b'3' => {
-                let (major, minor) = device()?;
-                Kind::CharacterDevice(major, minor)
-            }
-            b'4' => {
-                let (major, minor) = device()?;
-                Kind::BlockDevice(major, minor)
-            }
-            b'5' => Kind::Directory,
-            b'6' => Kind::Fifo,
-            other => {
-                let other = [other];
-                return Err(at(&format!("an entry of unknown type {}", show(&other))));
-            }
+            _ => self.kind(header, &extended).map_err(called)?,
         };
         // Only files have data; some write a size for others all the same, and none of it.
         if !matches!(kind, Kind::File { .. }) && !matches!(header.kind(), 0 | b'0' | b'7') {
             self.expect(0);
         }
-        let modified = match extended.modified {
-            Some(modified) => modified,
-            None => Time {
-                seconds: header.number(Header::MODIFIED).map_err(called)?,
-                nanoseconds: 0,
-            },
-        };
-        let owner = |said: Option<u64>, field| {
-            let id = said.map_or_else(|| header.unsigned(field), Ok);
-            match id.map_err(called)? {
-                id if id > MAX_OWNER => Err(at(&format!("there is no owner or group {id}"))),
-                id => Ok(id),
-            }
-        };
-        let mode = header.number(Header::MODE).map_err(called)?;
-        let attributes = Attributes {
-            mode: (mode & 0o7777) as u32,
-            uid: owner(extended.uid, Header::UID)?,
-            gid: owner(extended.gid, Header::GID)?,
-            modified,
-            xattrs: extended.xattrs,
-        };
+        let attributes = extended.attributes(header).map_err(called)?;
         Ok(Entry {
             path,
             kind,
             attributes,
+        })
+    }
+
+    fn kind(&mut self, header: &Header, extended: &Extended) -> Result<Kind, Failure> {
+        let link = || {
+            let link = extended.link.clone();
+            link.unwrap_or_else(|| header.text(Header::LINK))
+        };
+        Ok(match header.kind() {
+            0 | b'0' | b'7' | b'S' => self.file(header, extended)?,
+            b'1' => Kind::HardLink(checked_path(&link())?),
+            b'2' => match link() {
+                target if target.is_empty() || target.contains(&0) || target.len() > MAX_PATH => {
+                    return refused("a symlink to nowhere");
+                }
+                target => Kind::Symlink(target),
+            },
+            b'3' => {
+                let (major, minor) = header.device()?;
+                Kind::CharacterDevice(major, minor)
+            }
+            b'4' => {
+                let (major, minor) = header.device()?;
+                Kind::BlockDevice(major, minor)
+            }
+            b'5' => Kind::Directory,
+            b'6' => Kind::Fifo,
+            other => return refused(format!("an entry of unknown type {}", show(&[other]))),
         })
     }
 
@@ -520,6 +507,24 @@ impl Extended {
             records = &records[length..];
         }
         Ok(())
+    }
+
+    /// What is said of an entry, here or in its own header.
+    fn attributes(self, header: &Header) -> Result<Attributes, Failure> {
+        let modified = match self.modified {
+            Some(modified) => modified,
+            None => Time {
+                seconds: header.number(Header::MODIFIED)?,
+                nanoseconds: 0,
+            },
+        };
+        Ok(Attributes {
+            mode: (header.number(Header::MODE)? & 0o7777) as u32,
+            uid: header.owner(self.uid, Header::UID)?,
+            gid: header.owner(self.gid, Header::GID)?,
+            modified,
+            xattrs: self.xattrs,
+        })
     }
 
     fn record(&mut self, keyword: &[u8], value: &[u8]) -> Result<(), Failure> {
