@@ -65,60 +65,88 @@ fn header(path: &[u8], node: &Node, earlier: Option<&[u8]>) -> Vec<u8> {
         modified,
         xattrs,
     } = &node.attributes;
+    let (kind, link, size) = match (&node.kind, earlier) {
+        (_, Some(earlier)) => (b'1', earlier, 0),
+        (NodeKind::File(content), _) => (b'0', &b""[..], content.size),
+        (NodeKind::Symlink(target), _) => (b'2', target.as_slice(), 0),
+        (NodeKind::CharacterDevice(..), _) => (b'3', &b""[..], 0),
+        (NodeKind::BlockDevice(..), _) => (b'4', &b""[..], 0),
+        (NodeKind::Directory, _) => (b'5', &b""[..], 0),
+        (NodeKind::Fifo, _) => (b'6', &b""[..], 0),
+    };
     let mut records = Records::default();
-    let (kind, link, size, device) = match (&node.kind, earlier) {
-        (_, Some(earlier)) => (b'1', earlier, 0, None),
-        (NodeKind::File(content), _) => (b'0', &b""[..], content.size, None),
-        (NodeKind::Symlink(target), _) => (b'2', target.as_slice(), 0, None),
-        (NodeKind::CharacterDevice(major, minor), _) => (b'3', &b""[..], 0, Some((*major, *minor))),
-        (NodeKind::BlockDevice(major, minor), _) => (b'4', &b""[..], 0, Some((*major, *minor))),
-        (NodeKind::Directory, _) => (b'5', &b""[..], 0, None),
-        (NodeKind::Fifo, _) => (b'6', &b""[..], 0, None),
-    };
-    let path = match (&node.kind, path) {
-        (NodeKind::Directory, b"") => b"./".to_vec(),
-        (NodeKind::Directory, path) => [path, b"/"].concat(),
-        (_, path) => path.to_vec(),
-    };
-
-    let mut block = [0; BLOCK];
-    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    match split(&path) {
-        Some((prefix, name)) => {
-            put(345, prefix);
-            put(0, name);
-        }
-        None => {
-            put(0, &path[..100]);
-            records.text("path", &path);
-        }
+    let mut block = Block::new(kind);
+    match (&node.kind, path) {
+        (NodeKind::Directory, b"") => block.path(b"./", &mut records),
+        (NodeKind::Directory, path) => block.path(&[path, b"/"].concat(), &mut records),
+        (_, path) => block.path(path, &mut records),
     }
-    put(100, &octal::<8>(u64::from(*mode)));
+    block.put(100, &octal::<8>(u64::from(*mode)));
     for (at, keyword, id) in [(108, "uid", *uid), (116, "gid", *gid)] {
-        put(at, &octal::<8>(records.fit(keyword, id, 0o7_777_777)));
+        block.put(at, &octal::<8>(records.fit(keyword, id, 0o7_777_777)));
     }
-    put(
-        124,
-        &octal::<12>(records.fit("size", size, 0o77_777_777_777)),
-    );
-    put(136, &octal::<12>(records.time(*modified)));
-    put(156, &[kind]);
-    put(157, &link[..link.len().min(100)]);
-    if link.len() > 100 {
-        records.text("linkpath", link);
+    let size = records.fit("size", size, 0o77_777_777_777);
+    block.put(124, &octal::<12>(size));
+    block.put(136, &octal::<12>(records.time(*modified)));
+    block.link(link, &mut records);
+    if let (NodeKind::CharacterDevice(major, minor) | NodeKind::BlockDevice(major, minor), None) =
+        (&node.kind, earlier)
+    {
+        block.put(329, &octal::<8>(u64::from(*major)));
+        block.put(337, &octal::<8>(u64::from(*minor)));
     }
-    put(257, b"ustar\x0000");
-    if let Some((major, minor)) = device {
-        put(329, &octal::<8>(u64::from(major)));
-        put(337, &octal::<8>(u64::from(minor)));
-    }
-    // One name more says nothing more of a file; what reads it back takes xattrs from the first name alone.
+    // What unpacks it links one name more to the file, and looks at nothing else that is said there.
     for (name, value) in xattrs.iter().filter(|_| earlier.is_none()) {
         records.add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
     }
     let mut bytes = records.header();
-    bytes.extend(summed(block));
+    bytes.extend(block.summed());
     bytes
+}
+
+/// A header in the making.
+struct Block([u8; BLOCK]);
+
+impl Block {
+    fn new(kind: u8) -> Self {
+        let mut block = Self([0; BLOCK]);
+        block.put(156, &[kind]);
+        block.put(257, b"ustar\x0000");
+        block
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// What does not fit is in a record as well.
+    fn path(&mut self, path: &[u8], records: &mut Records) {
+        match split(path) {
+            Some((prefix, name)) => {
+                self.put(345, prefix);
+                self.put(0, name);
+            }
+            None => {
+                self.put(0, &path[..100]);
+                records.text("path", path);
+            }
+        }
+    }
+
+    fn link(&mut self, target: &[u8], records: &mut Records) {
+        self.put(157, &target[..target.len().min(100)]);
+        if target.len() > 100 {
+            records.text("linkpath", target);
+        }
+    }
+
+    /// With its checksum: the sum of all bytes, with blanks in its own place.
+    fn summed(mut self) -> [u8; BLOCK] {
+        self.put(148, &[b' '; 8]);
+        let sum = self.0.iter().map(|byte| u64::from(*byte)).sum();
+        self.put(148, &octal::<7>(sum));
+        self.0
+    }
 }
 
 /// Does the path fit into a ustar header? Its prefix and its name do, with a slash between them.
@@ -140,14 +168,6 @@ fn octal<const N: usize>(number: u64) -> [u8; N] {
         *digit = b'0' + ((number >> (3 * n)) & 7) as u8;
     }
     field
-}
-
-/// With its checksum: the sum of all bytes, with blanks in its own place.
-fn summed(mut block: [u8; BLOCK]) -> [u8; BLOCK] {
-    block[148..156].fill(b' ');
-    let sum = block.iter().map(|byte| u64::from(*byte)).sum();
-    block[148..155].copy_from_slice(&octal::<7>(sum));
-    block
 }
 
 /// The records of an extended header.
@@ -206,17 +226,14 @@ impl Records {
         if self.bytes.is_empty() {
             return Vec::new();
         }
-        let mut block = [0; BLOCK];
-        let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, b"././@PaxHeader");
-        put(100, &octal::<8>(0o644));
-        put(108, &octal::<8>(0));
-        put(116, &octal::<8>(0));
-        put(124, &octal::<12>(self.bytes.len() as u64));
-        put(136, &octal::<12>(0));
-        put(156, b"x");
-        put(257, b"ustar\x0000");
-        let mut bytes = summed(block).to_vec();
+        let mut block = Block::new(b'x');
+        block.put(0, b"././@PaxHeader");
+        block.put(100, &octal::<8>(0o644));
+        block.put(108, &octal::<8>(0));
+        block.put(116, &octal::<8>(0));
+        block.put(124, &octal::<12>(self.bytes.len() as u64));
+        block.put(136, &octal::<12>(0));
+        let mut bytes = block.summed().to_vec();
         let filling = filling(self.bytes.len() as u64);
         bytes.extend(self.bytes);
         bytes.extend(&[0; BLOCK][..filling]);
