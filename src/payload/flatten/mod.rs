@@ -43,7 +43,8 @@ use crate::source::Source;
 pub const READER: u32 = 1;
 /// Entries in all layers of one image together.
 const MAX_ENTRIES: u64 = 400_000;
-/// Bytes of paths, links and xattrs in all layers of one image together.
+/// Memory for what is of any length in entries, in all layers of one image together, in bytes: paths, targets of
+/// links, xattrs, maps of sparse files.
 const MAX_NAMES: u64 = 64 << 20;
 /// What an xattr takes in memory besides its name and value.
 const XATTR: usize = 96;
