@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::json;
 
 use crate::client::Connection;
 use crate::content::{Repository, digest, noise, sha256, versions};
@@ -456,18 +457,19 @@ fn what_another_program_refused_is_tried_again() {
         count(&registry.take_requests(), "/blobs/")
     };
     assert_eq!((fetched(), fetched()), (2, 0));
-    let path = cache.path().join("sums").join(&cached(&cache, "sums")[0]);
+    let key = cached(&cache, "sums").remove(0);
+    let path = cache.path().join("sums").join(&key);
     let text = fs::read_to_string(&path).unwrap();
     let (_, json) = text.split_once('\n').unwrap();
     let mut said: serde_json::Value = serde_json::from_str(json).unwrap();
-    for older in [Some(json!(0)), None] {
-        match older {
-            Some(reader) => said["reader"] = reader,
-            None => drop(said.as_object_mut().unwrap().remove("reader")),
-        }
+    // As it is it is believed; by another reader, or by none, it is not.
+    for (reader, expected) in [(said["reader"].clone(), 0), (json!(0), 2), (json!(null), 2)] {
+        said["reader"] = reader;
         let json = said.to_string();
-        fs::write(&path, format!("{}\n{json}", digest(json.as_bytes()))).unwrap();
-        assert_eq!((fetched(), fetched()), (2, 0), "{json}");
+        // What is signed for is the place of a file as well as what is in it.
+        let sum = sha256(format!("sums/{key}\n{json}").as_bytes());
+        fs::write(&path, format!("{sum}\n{json}")).unwrap();
+        assert_eq!((fetched(), fetched()), (expected, 0), "{json}");
     }
 }
 
