@@ -1,8 +1,10 @@
-//! Places for work that takes much memory: so many at once, and whoever comes later waits.
+//! Places for work that takes long, or much memory: so many at once, and whoever comes later waits.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::deadline;
+use crate::error::{Error, Result};
+use crate::hangup;
 use crate::lock::lock;
 
 /// A number of places.
@@ -11,7 +13,7 @@ pub struct Places {
     is_free: Condvar,
 }
 
-/// One of them, which is free again when this goes.
+/// One of them, which is free again when this goes, also by a panic.
 pub struct Place<'a>(&'a Places);
 
 impl Places {
@@ -23,20 +25,24 @@ impl Places {
         }
     }
 
-    /// Waits for a place; `None` if there is none by this thread's deadline.
-    pub fn take(&self) -> Option<Place<'_>> {
-        let free = lock(&self.free);
-        let is_full = |free: &mut usize| *free == 0;
-        let mut free = match deadline::left() {
-            None => self.is_free.wait_while(free, is_full),
-            Some(left) => match self.is_free.wait_timeout_while(free, left, is_full) {
-                Ok((free, _)) => Ok(free),
-                Err(poisoned) => Ok(poisoned.into_inner().0),
-            },
+    /// Waits for a place to do `what`, as long as this thread's client stays and there is time.
+    pub fn take(&self, what: impl FnOnce() -> String) -> Result<Place<'_>> {
+        let _watch = hangup::watch();
+        let mut free = lock(&self.free);
+        while *free == 0 {
+            if hangup::is_gone() {
+                return Err(Error::ClientGone);
+            }
+            if let Some(limit) = deadline::passed() {
+                let url = format!("{}, which waits for others", what());
+                return Err(Error::TooSlow { url, limit });
+            }
+            let wait = deadline::left().map_or(hangup::LOOK, |left| left.min(hangup::LOOK));
+            let waited = self.is_free.wait_timeout(free, wait);
+            free = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        .unwrap_or_else(PoisonError::into_inner);
-        *free = free.checked_sub(1)?;
-        Some(Place(self))
+        *free -= 1;
+        Ok(Place(self))
     }
 }
 
@@ -49,28 +55,64 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
     #[test]
     fn a_place_is_waited_for_until_the_deadline() {
         let places = Places::new(2);
-        let taken = [places.take().unwrap(), places.take().unwrap()];
+        let take = || places.take(|| "the work".to_owned());
+        let taken = [take().unwrap(), take().unwrap()];
         {
-            let _limit = deadline::within(Duration::from_millis(20));
-            assert!(places.take().is_none());
+            let time = Duration::from_millis(20);
+            let _limit = deadline::within(time);
+            let late = take().map(drop).unwrap_err();
+            assert!(matches!(late, Error::TooSlow { limit, .. } if limit == time));
         }
         thread::scope(|scope| {
             for _ in 0..10 {
                 scope.spawn(|| {
                     let _limit = deadline::within(Duration::from_secs(20));
-                    assert!(places.take().is_some());
+                    assert!(take().is_ok());
                 });
             }
             drop(taken);
         });
-        assert!(places.take().is_some(), "without a deadline too");
+        assert!(take().is_ok(), "without a deadline too");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_client_that_is_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = Arc::new(listener.accept().unwrap().0);
+        let places = Places::new(1);
+        let _taken = places.take(String::new).unwrap();
+        hangup::work_for(&ours);
+        drop(client);
+        let begin = Instant::now();
+        assert!(matches!(
+            places.take(String::new).map(drop),
+            Err(Error::ClientGone)
+        ));
+        assert!(begin.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_panic_gives_its_place_back() {
+        let places = Places::new(1);
+        let panicked = thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let _place = places.take(String::new).unwrap();
+                panic!("this one fails");
+            });
+            worker.join()
+        });
+        assert!(panicked.is_err());
+        assert!(places.take(String::new).is_ok());
     }
 }

@@ -24,11 +24,12 @@ use crate::compatible::{Host, Kind, mismatch};
 use crate::deadline;
 use crate::error::{Error, Result};
 use crate::listing::{File, LeftOut, Listing, Naming};
-use crate::lock::{Turns, lock};
+use crate::lock::lock;
 use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
 use crate::parallel::in_parallel;
 use crate::payload::Workshop;
+use crate::places::Places;
 use crate::resolve::{Contents, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
@@ -104,12 +105,21 @@ pub struct Snapshots {
 
 /// A directory's newest result. One is made at a time, so that many who ask at once are answered by one
 /// listing.
-#[derive(Default)]
 struct Slot {
-    turns: Turns,
+    turn: Places,
     newest: Mutex<Option<Taken>>,
     /// The newest one that was given out as a listing.
     promised: Mutex<Option<Arc<Snapshot>>>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            turn: Places::new(1),
+            newest: Mutex::default(),
+            promised: Mutex::default(),
+        }
+    }
 }
 
 /// What came of taking a snapshot.
@@ -196,7 +206,7 @@ impl Snapshots {
         if let Some(result) = known() {
             return result;
         }
-        let _turn = slot.turns.take(|| format!("the listing of {directory}"))?;
+        let _turn = slot.turn.take(|| format!("the listing of {directory}"))?;
         if let Some(result) = known() {
             return result;
         }

@@ -30,7 +30,6 @@ use squashfs::Squashfs;
 use unpack::Packing;
 
 use crate::cache::{Cache, Release};
-use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::metadata::Metadata;
@@ -123,12 +122,7 @@ pub fn metadata(
     let release = match cache.and_then(|cache| cache.release(&origin.source(), digest)) {
         Some(known) => known,
         None => {
-            let Some(_place) = LOOKS.take() else {
-                return Err(Error::TooSlow {
-                    url: format!("{}, behind others that are looked into", origin.name()),
-                    limit: deadline::passed().unwrap_or_default(),
-                });
-            };
+            let _place = LOOKS.take(|| format!("a look into {}", origin.name()))?;
             let found = match release_in(origin, size, file.as_str()) {
                 Ok(Some(text)) => Release::Text(String::from_utf8_lossy(&text).into_owned()),
                 Ok(None) => Release::None,
@@ -296,6 +290,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::deadline;
 
     /// An image in memory that notes what is asked for.
     struct Memory {
