@@ -21,9 +21,11 @@ use super::challenge::{self, Challenge};
 use super::client::{Authorization, Client, Method, Reply, Request, host_of};
 use super::credentials::{Found, Keyring, Login};
 use super::{registry, url};
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::{Host, Repository};
+use crate::places::{Place, Places};
 
 /// How long a token is good if nobody says (the spec's default), and at least: registries name one
 /// second and mean it of another clock.
@@ -59,14 +61,25 @@ struct Token {
     renew_at: Instant,
 }
 
-/// Who we are to one repository.
-#[derive(Default)]
-pub(super) struct Session(Mutex<State>);
+/// Who we are to one repository. One at a time logs in, and what came of it is for all who waited.
+pub(super) struct Session {
+    turn: Places,
+    state: Mutex<State>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            turn: Places::new(1),
+            state: Mutex::default(),
+        }
+    }
+}
 
 impl Session {
     /// The value of the `Authorization` header in use, for somebody who is entitled to it.
     pub(super) fn header(&self) -> Option<String> {
-        lock(&self.0)
+        lock(&self.state)
             .authorization
             .as_ref()
             .map(Authorization::reveal)
@@ -74,7 +87,32 @@ impl Session {
 
     /// Does anything have to be sent with requests?
     pub(super) fn is_logged_in(&self) -> bool {
-        lock(&self.0).authorization.is_some()
+        lock(&self.state).authorization.is_some()
+    }
+
+    fn take_turn(&self, door: &Door<'_>) -> Result<Place<'_>> {
+        self.turn.take(|| format!("the login for {}", door.name()))
+    }
+
+    /// Remembers what came of logging in, for those who wait for it, too.
+    fn conclude(&self, met: Result<State>) -> Result<Option<Authorization>> {
+        let (state, result) = match met {
+            Ok(state) => {
+                let authorization = state.authorization.clone();
+                (state, Ok(authorization))
+            }
+            Err(error) => {
+                // That a client left, or had no more time, is its own affair.
+                let is_of_all = !matches!(error, Error::ClientGone) && deadline::passed().is_none();
+                let state = State {
+                    failed: is_of_all.then(|| (Instant::now(), error.clone())),
+                    ..State::default()
+                };
+                (state, Err(error))
+            }
+        };
+        *lock(&self.state) = state;
+        result
     }
 }
 
@@ -85,6 +123,16 @@ struct State {
     bearer: Option<(Challenge, Instant)>,
     /// Where the login was found that is used.
     place: Option<String>,
+    /// Why and when there came none of it.
+    failed: Option<(Instant, Error)>,
+}
+
+impl State {
+    /// What came of logging in meanwhile: who asked before it failed need not try the same.
+    fn failure_since(&self, asked: Instant) -> Option<Error> {
+        let failed = self.failed.as_ref().filter(|(when, _)| *when >= asked);
+        failed.map(|(_, error)| error.clone())
+    }
 }
 
 /// A repository that wants a login, and how to speak to it.
@@ -125,14 +173,26 @@ impl Auth {
         door: &Door<'_>,
         session: &Session,
     ) -> Result<Option<Authorization>> {
-        let mut state = lock(&session.0);
-        if let Some((challenge, renew_at)) = &state.bearer
-            && *renew_at <= Instant::now()
+        let (asked, to_renew) = (Instant::now(), |state: &State| {
+            let (challenge, renew_at) = state.bearer.as_ref()?;
+            (*renew_at <= Instant::now()).then(|| challenge.clone())
+        });
         {
-            let challenge = challenge.clone();
-            self.meet(door, &mut state, &[challenge])?;
+            let state = lock(&session.state);
+            if to_renew(&state).is_none() {
+                return Ok(state.authorization.clone());
+            }
         }
-        Ok(state.authorization.clone())
+        let _turn = session.take_turn(door)?;
+        let challenge = {
+            let state = lock(&session.state);
+            match (state.failure_since(asked), to_renew(&state)) {
+                (Some(error), _) => return Err(error),
+                (None, None) => return Ok(state.authorization.clone()),
+                (None, Some(challenge)) => challenge,
+            }
+        };
+        session.conclude(self.meet(door, &[challenge]))
     }
 
     /// After a registry refused `used`: what to send instead. An error if there is nothing.
@@ -143,12 +203,29 @@ impl Auth {
         used: Option<&Authorization>,
         refusal: &Reply,
     ) -> Result<Option<Authorization>> {
-        let mut state = lock(&session.0);
-        // Another request may have met the challenge while this one waited.
-        if state.authorization.as_ref() != used {
-            return Ok(state.authorization.clone());
+        let asked = Instant::now();
+        let _turn = session.take_turn(door)?;
+        {
+            // Another request may have met the challenge while this one waited.
+            let state = lock(&session.state);
+            if let Some(error) = state.failure_since(asked) {
+                return Err(error);
+            }
+            if state.authorization.as_ref() != used {
+                return Ok(state.authorization.clone());
+            }
         }
         self.forget(used);
+        session.conclude(self.answer(door, used, refusal))
+    }
+
+    /// Meets what a refusal asks for.
+    fn answer(
+        &self,
+        door: &Door<'_>,
+        used: Option<&Authorization>,
+        refusal: &Reply,
+    ) -> Result<State> {
         let mut challenges = challenges(refusal);
         let is_bearer = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { .. });
         if used.is_some() && !challenges.iter().any(is_bearer) {
@@ -160,8 +237,7 @@ impl Auth {
             // gcr.io has them only at the root.
             challenges = challenges_at(door, &format!("{}/v2/", door.origin))?;
         }
-        self.meet(door, &mut state, &challenges)?;
-        Ok(state.authorization.clone())
+        self.meet(door, &challenges)
     }
 
     /// A token that was refused is good for nothing, however new it is.
@@ -178,7 +254,7 @@ impl Auth {
         message: String,
     ) -> Error {
         let registry = door.name();
-        let mut state = lock(&session.0);
+        let mut state = lock(&session.state);
         self.forget(state.authorization.as_ref());
         (state.authorization, state.bearer) = (None, None);
         match state.place.clone() {
@@ -197,10 +273,12 @@ impl Auth {
     }
 
     /// Meets the best of these challenges: Bearer before Basic.
-    fn meet(&self, door: &Door<'_>, state: &mut State, challenges: &[Challenge]) -> Result<()> {
-        *state = State::default();
+    fn meet(&self, door: &Door<'_>, challenges: &[Challenge]) -> Result<State> {
         let found = self.keyring.find(door.host, door.repository)?;
-        state.place = found.as_ref().map(|found| found.place.clone());
+        let mut state = State {
+            place: found.as_ref().map(|found| found.place.clone()),
+            ..State::default()
+        };
         let no_login = |message: &str| Error::NoLogin {
             registry: door.name(),
             looked: self.keyring.describe(),
@@ -213,7 +291,7 @@ impl Auth {
         {
             door.refuse_plain_http()?;
             state.authorization = Some(Authorization::bearer(token));
-            return Ok(());
+            return Ok(state);
         }
         if let Some(challenge @ Challenge::Bearer { .. }) = challenges
             .iter()
@@ -224,7 +302,7 @@ impl Auth {
             let token = self.token(door, challenge, found.as_ref())?;
             state.authorization = Some(token.authorization);
             state.bearer = Some((challenge.clone(), token.renew_at));
-            return Ok(());
+            return Ok(state);
         }
         if !challenges.contains(&Challenge::Basic) {
             return Err(no_login("it names no way to log in that we speak"));
@@ -236,7 +314,7 @@ impl Auth {
             }) => {
                 door.refuse_plain_http()?;
                 state.authorization = Some(basic(&user, &password));
-                Ok(())
+                Ok(state)
             }
             Some(Found { place, .. }) => Err(Error::BadLogin {
                 place,
@@ -309,7 +387,7 @@ impl Auth {
             return refuse("it is not https, as the registry is");
         }
         if !door.host.is_same_machine(&host) {
-            if host.is_address() || host.is_loopback() {
+            if host.is_address() || host.is_only_reached_from_here() {
                 return refuse("it is an address, and not the registry's");
             }
             if found.is_some() && !door.host.is_same_domain(&host) {

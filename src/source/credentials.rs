@@ -369,13 +369,17 @@ fn run_helper(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>
         host.as_str()
     }
     .to_owned();
-    thread::spawn(move || {
+    let reader = thread::Builder::new().spawn(move || {
         let mut text = String::new();
         let asked = input.map(|mut input| input.write_all(name.as_bytes())); // closes it, too
         let read = output.map(|output| output.take(MAX_SIZE).read_to_string(&mut text));
         debug!("credential helper: asked {asked:?}, read {read:?} bytes");
         let _ = sender.send(text); // nobody waits for a late answer
     });
+    if let Err(error) = reader {
+        let _ = child.kill().and_then(|()| child.wait().map(drop)); // it has not been told anything yet
+        return Err(format!("there is no thread to hear it: {error}"));
+    }
     let status = wait(&mut child, deadline)?.ok_or_else(too_slow)?;
     let left = deadline.saturating_duration_since(Instant::now());
     let text = answer.recv_timeout(left).map_err(|_| too_slow())?;

@@ -2,6 +2,9 @@
 //!
 //! A row (`a5`) is one of the ways in which registries differ.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::content::versions;
@@ -671,4 +674,24 @@ fn a_token_that_is_too_long_for_a_request_is_refused_in_words() {
     tokens.set(|rules| rules.body = Some(json!({"token": token}).to_string()));
     let service = Service::of(&registry);
     assert_eq!(service.listing(), versions(1).1);
+}
+
+#[test]
+fn who_waits_for_a_login_that_fails_need_not_try_it_too() {
+    let tokens = TokenServer::for_login(LOGIN);
+    let registry = guarded(tokens.guard());
+    tokens.set(|rules| rules.delay = Duration::from_millis(500));
+    let service = Service::with_login(&registry, "alice:wrong");
+    // Directories of their own, so it is not one listing that they share.
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        for n in 0..8 {
+            let ask = format!("/hello:v{n}/SHA256SUMS");
+            let service = &service;
+            scope.spawn(move || assert_eq!(service.get(&ask).status, 403));
+        }
+    });
+    let asked = tokens.take_asked().len();
+    assert!((1..=3).contains(&asked), "{asked} times");
+    assert!(begin.elapsed() < Duration::from_secs(3));
 }

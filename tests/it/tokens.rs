@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -37,6 +38,8 @@ pub struct Rules {
     pub uses: usize,
     /// This instead of what would be answered.
     pub body: Option<String>,
+    /// How long it takes to answer.
+    pub delay: Duration,
 }
 
 struct Issued {
@@ -74,6 +77,7 @@ impl TokenServer {
             expires_in: Some(300),
             uses: usize::MAX,
             body: None,
+            delay: Duration::ZERO,
         };
         let state = Arc::new(State {
             rules: Mutex::new(rules),
@@ -193,6 +197,7 @@ fn answer(state: &State, request: &Request) -> (u16, String) {
     state.asked.lock().unwrap().push(line.join(" "));
 
     let rules = state.rules.lock().unwrap().clone();
+    thread::sleep(rules.delay);
     let is_post = request.method == "POST";
     let forced = if is_post { rules.post } else { rules.get };
     let field = |name: &str| fields.get(name).map(String::as_str);
