@@ -9,6 +9,7 @@ use ureq::http::StatusCode;
 
 use super::agent::{DOCUMENT_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
 use super::url;
+use crate::deadline;
 use crate::error::Error;
 use crate::hangup;
 
@@ -27,6 +28,9 @@ pub(super) fn failure(url: &str, error: ureq::Error) -> Error {
         return Error::ClientGone;
     }
     let url = url::without_query(url).to_owned();
+    if let Some(limit) = deadline::passed() {
+        return Error::TooSlow { url, limit };
+    }
     match error {
         // What IPAddressDeny= and most firewalls drop, TCP sends again and again; no error tells of it.
         ureq::Error::Timeout(Timeout::Connect) => Error::Unreachable {
@@ -137,6 +141,9 @@ pub(super) fn read_failure(url: &str, error: io::Error) -> Error {
         return Error::ClientGone;
     }
     let url = url::without_query(url).to_owned();
+    if let Some(limit) = deadline::passed() {
+        return Error::TooSlow { url, limit };
+    }
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {
         Some(ureq::Error::Timeout(timeout)) => too_slow(url, *timeout),

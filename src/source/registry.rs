@@ -222,28 +222,29 @@ impl Registry {
     fn with_retries<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let pace = &self.upstream.client.pace;
         let (begun, mut pause, mut failed) = (Instant::now(), FIRST_PAUSE, 0);
+        let mut waited = Duration::ZERO;
         loop {
             let answers = pace.answers();
             let error = match attempt() {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            let wait = match &error {
+            let (wait, is_late) = match &error {
                 Error::Broken { .. } | Error::Failing { .. } => {
                     failed += 1;
-                    jitter(pause)
+                    (jitter(pause), begun.elapsed() >= LAST_ATTEMPT)
                 }
-                // The wait itself is part of the next attempt, as of all other requests to the host.
-                Error::Busy { retry_after, .. }
-                    if begun.elapsed().saturating_add(*retry_after) <= MAX_WAIT =>
-                {
+                // The wait itself is part of the next attempt, as of all other requests to the host. How
+                // long it takes until it is our turn there does not count.
+                Error::Busy { retry_after, .. } => {
+                    waited = waited.saturating_add(*retry_after);
                     // Others got through, so it is only us who ask too fast.
                     failed += u32::from(pace.answers() == answers);
-                    Duration::ZERO
+                    (Duration::ZERO, waited > MAX_WAIT)
                 }
                 _ => return Err(error),
             };
-            if failed >= ATTEMPTS || begun.elapsed() >= LAST_ATTEMPT {
+            if failed >= ATTEMPTS || is_late {
                 return Err(error);
             }
             debug!("trying again in {wait:?}: {}", error.line());
