@@ -70,9 +70,10 @@ limited() {
     local manifest=/tmp/manifest n
     push limited:1 "$(fleet_image 1)"
     oras manifest fetch --plain-http "$REGISTRY/limited:1" >$manifest
-    oras manifest push --plain-http "$REGISTRY/limited:2,3,4,5,6,7,8" $manifest
+    # Far more than are asked for side by side: each of them has to come to its turn.
+    oras manifest push --plain-http "$REGISTRY/limited:$(seq --separator=, 2 60)" $manifest
     : >"$FLEET/fronts.log"
-    for n in {1..8}; do line "$(fleet_image 1)" "limited-$n.raw"; done >/tmp/expected
+    for n in {1..60}; do line "$(fleet_image 1)" "limited-$n.raw"; done | LC_ALL=C sort --key=2 >/tmp/expected
     listing localhost:5031/limited | diff /tmp/expected -
     grep --quiet '^429 ' "$FLEET/fronts.log" || fail "it was never told to wait"
     delivers localhost:5031/limited/limited-2.raw "$(fleet_image 1)"
