@@ -207,7 +207,7 @@ impl Resolver<'_> {
 
     /// Turns what has to be made into files on offer, or into the reasons why they are not.
     ///
-    /// What came out before is known for ever. Of the rest the newest versions are made now, as long as
+    /// What came out before stays known. Of the rest the newest versions are made now, as long as
     /// there is time; what is not ready by then is made all the same, for the next listing.
     fn make(&self, mut found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: usize) {
         found.sort_by(|(one, _), (other, _)| {

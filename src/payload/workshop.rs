@@ -1,6 +1,6 @@
 //! Files that have to be made before they can be sent, each by one thread at a time.
 //!
-//! What a file is once made is remembered for ever, so it can be listed when it is long gone; then it is made
+//! What a file is once made is remembered, so it can be listed when it is long gone; then it is made
 //! again when somebody asks for it. Work goes on when nobody waits any more, and the service stays for it.
 
 use std::collections::HashMap;

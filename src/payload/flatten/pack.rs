@@ -552,7 +552,7 @@ mod tests {
 
     #[test]
     fn the_bytes_are_what_they_always_were() {
-        // Sums are remembered for ever: bytes may only change together with the key of a recipe.
+        // Sums are remembered: bytes may only change together with the key of a recipe.
         let mut with_xattr = file(3);
         let xattr = (b"user.a".to_vec(), b"b".to_vec());
         with_xattr.attributes.xattrs.extend([xattr]);
