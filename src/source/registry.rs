@@ -390,9 +390,10 @@ impl Registry {
     pub(super) fn blob_size(&self, digest: Digest) -> Result<u64> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let length = |reply: &Reply| reply.header("content-length")?.parse().ok();
-        // Not every registry knows HEAD for blobs, and fronts may leave the length out.
+        // Not every registry knows HEAD for blobs, and fronts may leave the length out, or say zero.
         if let Ok(reply) = self.with_retries(|| self.fetch(self.request(Method::Head, &url, "*/*")))
             && let Some(size) = length(&reply)
+            && (size > 0 || digest == Digest::of(b""))
         {
             return Ok(size);
         }

@@ -663,3 +663,14 @@ fn a_large_list_is_in_memory_once_however_many_take_it() {
     drop(clients);
     assert!(service.listing() == list);
 }
+
+#[test]
+fn a_length_of_nothing_is_not_believed_of_a_file_in_a_signed_list() {
+    let (hello, list) = signed();
+    let registry = Registry::with_hello(hello);
+    let nothing = Fault::header("Content-Length", "0");
+    registry.fault("HEAD /v2/hello/blobs/", nothing);
+    let service = Service::of(&registry);
+    assert_eq!(service.listing(), list);
+    assert_eq!(service.whole("/hello/hello-9.raw"), b"image 9");
+}
