@@ -74,10 +74,7 @@ impl Service {
             }
             Asked::Listing => {
                 let snapshot = self.snapshots.listing(&directory)?;
-                Ok(match &snapshot.signed {
-                    Some(signed) => Answer::shared(TEXT, signed.list.clone()),
-                    None => Answer::bytes(TEXT, snapshot.listing.text(tomorrow())),
-                })
+                Ok(Answer::shared(TEXT, snapshot.text(tomorrow())))
             }
             Asked::Signature(name) => self.signature(&directory, &name),
             Asked::ChecksumOf(name) => self.checksum_of(request, &directory, &name),

@@ -9,10 +9,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
+use jiff::civil::Date;
 use log::info;
 
 use crate::address::{self, View};
@@ -56,9 +57,22 @@ pub struct Snapshot {
     /// How clients get the files.
     pub blobs: Blobs,
     begun: Instant,
+    /// The listing's text, once somebody has asked for it.
+    text: OnceLock<Arc<[u8]>>,
 }
 
 impl Snapshot {
+    /// The text of its listing, in memory once for all who ask.
+    pub fn text(&self, tomorrow: Date) -> Arc<[u8]> {
+        let write = || self.listing.text(tomorrow).into_bytes().into();
+        match &self.signed {
+            Some(signed) => signed.list.clone(),
+            // An empty one has a date in it.
+            None if self.listing.files.is_empty() => write(),
+            None => self.text.get_or_init(write).clone(),
+        }
+    }
+
     /// Where a file's bytes come from.
     pub fn source_of(&self, file: &File) -> &Arc<dyn Source> {
         &self.sources[file.source]
@@ -280,6 +294,7 @@ impl Snapshots {
             kubesolo,
             blobs: settings.blobs,
             begun,
+            text: OnceLock::new(),
         })
     }
 
