@@ -37,7 +37,8 @@ filters_addresses() {
 
 forbidden_address() {
     forbid IPAddressDeny=any IPAddressAllow=localhost
-    is_denied 502 far "cannot connect for http://$FAR/v2/first/" 'IPAddressDeny= of sysext-oci-proxy.service'
+    # With insecure = true it is asked first whether it speaks TLS.
+    is_denied 502 far "cannot connect for https://$FAR/v2/" 'IPAddressDeny= of sysext-oci-proxy.service'
     # it is this address alone
     calm offers first "$(line "$SCRATCH/first.raw" first-v1.raw)"
     forbid IPAddressDeny=any IPAddressAllow=localhost IPAddressAllow=192.0.2.0/24

@@ -166,7 +166,7 @@ unreadable() {
     login ghcr.io fleet "$FLEET_PASSWORD" >"$AUTH"
     chmod 600 "$AUTH"
     stop_service
-    complains 403 fleet "login in $AUTH" 'cannot be read'
+    complains 403 fleet "login in $AUTH" 'not readable by the service'
     groupadd --system registry-login
     chgrp registry-login "$AUTH"
     chmod 640 "$AUTH"
