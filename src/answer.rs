@@ -132,7 +132,9 @@ impl Service {
             Some(found) if !files.contains_key(name) => found,
             _ => return self.file(request, directory, &snapshot, name),
         };
+        let watch = hangup::watch();
         let mut metadata = self.snapshots.metadata(directory, &snapshot, image, file)?;
+        drop(watch);
         if let Some((_, architecture)) = Architecture::at_end_of(stem) {
             metadata.add("ARCHITECTURE", architecture.as_str());
         }
@@ -255,7 +257,7 @@ fn offered<'a>(directory: &Directory, snapshot: &'a Snapshot, name: &FileName) -
 
 /// A file that is a blob, or where the registry has it. `what` it is called in errors.
 fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Result<Answer> {
-    // What comes now is for this client alone; the listing was for others, too.
+    // What comes now is for this client alone.
     let _watch = hangup::watch();
     let (digest, source) = (file.digest, snapshot.source_of(file));
     if snapshot.blobs == Blobs::Redirect

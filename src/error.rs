@@ -208,11 +208,12 @@ impl Error {
         }
     }
 
-    /// Is the whole registry in trouble, rather than one of its artifacts?
+    /// Is the whole registry in trouble, rather than one of its artifacts? Or is there nobody to ask for?
     pub fn is_of_the_whole_registry(&self) -> bool {
         matches!(
             self,
-            Error::Unreachable { .. }
+            Error::ClientGone
+                | Error::Unreachable { .. }
                 | Error::NotPermitted { .. }
                 | Error::MirrorsToo { .. }
                 | Error::Untrusted { .. }

@@ -1,12 +1,14 @@
 //! Clients that go away, so that nobody works on for them.
 //!
-//! A connection has a thread of its own, so who the client is belongs to the thread. What is done for
-//! one client alone (a blob, but not a listing, which others may be waiting for, too) is done under a
-//! [`watch`]; whatever waits meanwhile asks [`is_gone`] or sleeps by [`pause`].
+//! A connection has a thread of its own, so who the client is belongs to the thread, and to those that
+//! help it. What is done for one client alone is done under a [`watch`], and what others may be waiting
+//! for, too, under a [`watch_unless`]; whatever waits meanwhile asks [`is_gone`] or sleeps by [`pause`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
+use std::mem;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,44 +22,98 @@ use crate::deadline;
 pub const LOOK: Duration = Duration::from_millis(500);
 
 thread_local! {
-    static CLIENT: RefCell<Weak<TcpStream>> = const { RefCell::new(Weak::new()) };
-    static WATCHES: Cell<u32> = const { Cell::new(0) };
+    static TASK: RefCell<Task> = const { RefCell::new(Task::NOBODYS) };
+}
+
+/// Whom a thread works for.
+#[derive(Clone)]
+pub struct Task {
+    client: Weak<TcpStream>,
+    /// Is it of no use without that client?
+    is_watched: bool,
+    /// How many others wait for what comes of it: it is of use to them.
+    awaited: Option<Arc<AtomicUsize>>,
+}
+
+impl Task {
+    const NOBODYS: Self = Self {
+        client: Weak::new(),
+        is_watched: false,
+        awaited: None,
+    };
+
+    fn is_awaited(&self) -> bool {
+        let awaited = self.awaited.as_ref();
+        awaited.is_some_and(|number| number.load(Ordering::SeqCst) > 0)
+    }
 }
 
 /// From now on this thread works for this client.
 pub fn work_for(client: &Arc<TcpStream>) {
-    CLIENT.set(Arc::downgrade(client));
+    TASK.set(Task {
+        client: Arc::downgrade(client),
+        ..Task::NOBODYS
+    });
+}
+
+/// What this thread works for, so that others can help.
+pub fn current() -> Task {
+    TASK.with_borrow(Task::clone)
 }
 
 /// As long as it lives, what this thread does is of no use without its client.
-pub struct Watch(());
+pub struct Watch {
+    before: Task,
+}
+
+/// Begins to help with this.
+pub fn adopt(task: Task) -> Watch {
+    Watch {
+        before: TASK.replace(task),
+    }
+}
 
 /// Begins to watch this thread's client, if it has one.
 pub fn watch() -> Watch {
-    WATCHES.set(WATCHES.get() + 1);
-    Watch(())
+    adopt(Task {
+        is_watched: true,
+        awaited: None,
+        ..current()
+    })
+}
+
+/// The same, but as long as others wait for what comes of it the client does not matter.
+pub fn watch_unless(awaited: &Arc<AtomicUsize>) -> Watch {
+    adopt(Task {
+        is_watched: true,
+        awaited: Some(awaited.clone()),
+        ..current()
+    })
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        WATCHES.set(WATCHES.get() - 1);
+        TASK.set(mem::replace(&mut self.before, Task::NOBODYS));
     }
 }
 
 /// Is there a client who may go away?
 pub fn is_watched() -> bool {
-    WATCHES.get() > 0
+    TASK.with_borrow(|task| task.is_watched)
 }
 
-/// Is the client gone that is being watched?
+/// Is the client gone that is being watched, and nobody else there?
 ///
 /// One that has only shut down its sending half counts, too: nothing tells it from one that has
 /// closed. nginx does the same (`ngx_http_upstream_check_broken_connection`).
 pub fn is_gone() -> bool {
-    is_watched()
-        && CLIENT
-            .with_borrow(Weak::upgrade)
+    let task = current();
+    let has_gone = || {
+        task.client
+            .upgrade()
             .is_some_and(|client| has_hung_up(&client))
+    };
+    task.is_watched && !task.is_awaited() && has_gone()
 }
 
 fn has_hung_up(client: &TcpStream) -> bool {
@@ -88,22 +144,31 @@ pub enum Until {
 /// [`error`] when the client goes that is being watched.
 pub fn wait(socket: &TcpStream, until: Until, time: Option<Duration>) -> io::Result<()> {
     let end = time.map(|time| Instant::now() + time);
-    let client = is_watched().then(|| CLIENT.with_borrow(Weak::upgrade));
-    let client = client.flatten();
+    let task = current();
+    let client = task.client.upgrade().filter(|_| task.is_watched);
     let flags = match until {
         Until::Readable => PollFlags::IN,
         Until::Writable => PollFlags::OUT,
     };
-    let mut sockets = vec![PollFd::new(socket, flags)];
-    sockets.extend(client.iter().map(|client| watched(client)));
+    let mut there = client.as_ref();
     loop {
+        let has_left = client.is_some() && there.is_none();
+        if has_left && !task.is_awaited() {
+            return Err(error());
+        }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let left = left.map(Timespec::try_from).transpose();
-        match poll(&mut sockets, left.unwrap_or_default().as_ref()) {
+        // Nothing wakes us when those leave who wait for the same: they are looked for.
+        let look = has_left.then_some(LOOK);
+        let wait = left.into_iter().chain(look).min();
+        let wait = wait.map(Timespec::try_from).transpose();
+        let mut sockets = vec![PollFd::new(socket, flags)];
+        sockets.extend(there.map(|client| watched(client)));
+        match poll(&mut sockets, wait.unwrap_or_default().as_ref()) {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+            Ok(0) if has_left && left.is_none_or(|left| left > LOOK) => {}
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-            Ok(_) if sockets.get(1).is_some_and(has_ended) => return Err(error()),
+            Ok(_) if sockets.get(1).is_some_and(has_ended) => there = None,
             Ok(_) => return Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use std::thread;
 use log::warn;
 
 use crate::deadline;
+use crate::hangup;
 
 /// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
 ///
@@ -26,9 +27,9 @@ fn in_parallel_on<T: Sync, R: Send>(
     work: impl Fn(&T, &AtomicBool) -> R + Sync,
 ) -> Vec<Option<R>> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let limit = deadline::current();
+    let (limit, task) = (deadline::current(), hangup::current());
     let worker = || {
-        let _limit = deadline::adopt(limit);
+        let (_limit, _watch) = (deadline::adopt(limit), hangup::adopt(task.clone()));
         let mut done = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let n = next.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use std::{fmt, fs};
@@ -24,6 +24,7 @@ use crate::cache::{Cache, Made};
 use crate::compatible::{Host, Kind, mismatch};
 use crate::deadline;
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::listing::{File, LeftOut, Listing, Naming};
 use crate::lock::lock;
 use crate::metadata::Metadata;
@@ -121,6 +122,8 @@ pub struct Snapshots {
 /// listing.
 struct Slot {
     turn: Places,
+    /// How many wait for their turn, and will be content with what is being made.
+    awaited: Arc<AtomicUsize>,
     newest: Mutex<Option<Taken>>,
     /// The newest one that was given out as a listing.
     promised: Mutex<Option<Arc<Snapshot>>>,
@@ -130,9 +133,26 @@ impl Default for Slot {
     fn default() -> Self {
         Self {
             turn: Places::new(1),
+            awaited: Arc::default(),
             newest: Mutex::default(),
             promised: Mutex::default(),
         }
+    }
+}
+
+/// Somebody who waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(number: &'a AtomicUsize) -> Self {
+        number.fetch_add(1, Ordering::SeqCst);
+        Self(number)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -220,12 +240,20 @@ impl Snapshots {
         if let Some(result) = known() {
             return result;
         }
+        let waiting = Waiting::new(&slot.awaited);
         let _turn = slot.turn.take(|| format!("the listing of {directory}"))?;
+        drop(waiting);
         if let Some(result) = known() {
             return result;
         }
         let begun = Instant::now();
+        let watch = hangup::watch_unless(&slot.awaited);
         let result = self.take(directory, &located, begun).map(Arc::new);
+        drop(watch);
+        // That is no answer for anybody else.
+        if matches!(result, Err(Error::ClientGone)) {
+            return result;
+        }
         let taken = Taken {
             begun,
             done: Instant::now(),

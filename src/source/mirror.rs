@@ -103,6 +103,7 @@ impl Mirrored {
                     self.lister.store(n + 1, Ordering::Relaxed);
                     return Ok(found);
                 }
+                Err(Error::ClientGone) => return Err(Error::ClientGone),
                 Err(error @ Error::Missing { .. }) if may_miss => missing = Some(error),
                 Err(error) => {
                     if !matches!(error, Error::Missing { .. }) {

@@ -122,12 +122,52 @@ fn a_listing_is_made_to_its_end_for_whoever_waits_too() {
     let (registry, listing) = Registry::with_versions(3);
     registry.fault_times(1, "/tags/list", Fault::Delay(Duration::from_millis(1500)));
     let service = Service::of(&registry);
-    let mut first = Connection::open(service.address);
-    first.ask("/hello/SHA256SUMS");
-    eventually("the tags are asked for", || {
-        count(&registry.take_requests(), "/tags/list") > 0
-    });
+    let mut clients = [(); 2].map(|()| Connection::open(service.address));
+    for client in &mut clients {
+        client.ask("/hello/SHA256SUMS");
+        eventually("the tags are asked for", || registry.connections() > 0);
+        // The second one waits for the same.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let [first, mut second] = clients;
     drop(first);
+    assert_eq!(second.receive("GET").unwrap().text(), listing);
+    assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
+    let lines = service.log.with(&["files listed in"]);
+    assert_eq!(lines.len(), 1, "{:?}", service.log.lines());
+}
+
+#[test]
+fn a_listing_that_nobody_waits_for_any_more_is_not_made() {
+    let (registry, listing) = Registry::with_versions(40);
+    let service = Service::start(registry.settings() + "parallel = 4\n");
+    for pattern in ["/tags/list", "/manifests/v"] {
+        registry.fault(pattern, Fault::Delay(Duration::from_secs(100)));
+        let mut clients = [(); 2].map(|()| Connection::open(service.address));
+        for client in &mut clients {
+            client.ask("/hello/SHA256SUMS");
+        }
+        let mut asked = 0;
+        eventually("the registry is asked", || {
+            asked += count(&registry.take_requests(), pattern);
+            asked > 0
+        });
+        let [first, second] = clients;
+        drop(first);
+        let took = hang_up(second, &registry, 0);
+        assert!(took < LIMIT, "{pattern}: {took:?}");
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(
+            count(&registry.take_requests(), "/v2/"),
+            0,
+            "{pattern}: asked again"
+        );
+        registry.behave();
+    }
+    let trouble = service.log.lines();
+    assert!(
+        !trouble.iter().any(|line| line.starts_with("error")),
+        "{trouble:?}"
+    );
     assert_eq!(service.listing(), listing);
-    assert_eq!(count(&registry.take_requests(), "/tags/list"), 0);
 }
