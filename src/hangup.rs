@@ -73,11 +73,10 @@ pub fn adopt(task: Task) -> Watch {
     }
 }
 
-/// Begins to watch this thread's client, if it has one.
+/// Begins to watch this thread's client, if it has one. Within a [`watch_unless`] that still holds.
 pub fn watch() -> Watch {
     adopt(Task {
         is_watched: true,
-        awaited: None,
         ..current()
     })
 }
@@ -219,6 +218,29 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(1));
         drop(watch);
         assert!(!is_gone(), "nobody watches any more");
+    }
+
+    #[test]
+    fn a_client_that_is_gone_does_not_matter_while_others_wait() {
+        let (client, ours) = connection();
+        work_for(&ours);
+        let others = Arc::new(AtomicUsize::new(1));
+        let _watch = watch_unless(&others);
+        drop(client);
+        {
+            let _inner = watch();
+            assert!(!is_gone());
+            let task = current();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _help = adopt(task);
+                    assert!(!is_gone());
+                    others.store(0, Ordering::SeqCst);
+                    assert!(is_gone(), "nobody waits any more");
+                });
+            });
+        }
+        assert!(is_gone());
     }
 
     #[test]
