@@ -35,7 +35,7 @@ use crate::places::Places;
 use crate::resolve::{Contents, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
-use crate::source::{Reference, Source, Upstream};
+use crate::source::{Reference, Source, Upstream, mirror};
 
 /// Longest time that a listing may take, or a file to be made. systemd-pull gives up after 60 s without
 /// a byte.
@@ -412,7 +412,7 @@ impl Snapshots {
     fn open(&self, place: &Place) -> Result<Arc<dyn Source>> {
         match place {
             Place::Layout(path) => Ok(Arc::new(Layout::open(path)?)),
-            Place::Registry { host, repository } => self.upstream.open(host, repository),
+            Place::Registry { host, repository } => mirror::open(&self.upstream, host, repository),
         }
     }
 }

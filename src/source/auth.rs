@@ -20,7 +20,8 @@ use super::agent::MAX_TOKEN;
 use super::challenge::{self, Challenge};
 use super::client::{Authorization, Client, Method, Reply, Request, host_of};
 use super::credentials::{Found, Keyring, Login};
-use super::{registry, url};
+use super::status::status_error;
+use super::url;
 use crate::deadline;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -510,7 +511,7 @@ fn fetch_token(
             looked: keyring.describe(),
             message: format!("its token server gives strangers none (status {status})"),
         }),
-        _ => Err(registry::status_error(reply)),
+        _ => Err(status_error(reply)),
     }
 }
 

@@ -22,8 +22,20 @@ use crate::lock::lock;
 use crate::manifest::Descriptor;
 use crate::name::{Host, Repository, Tag};
 
+/// A repository of a registry, by its mirrors too. Nothing is asked yet.
+pub fn open(
+    upstream: &Arc<Upstream>,
+    host: &Host,
+    repository: &Repository,
+) -> Result<Arc<dyn Source>> {
+    let endpoints = upstream.registries.endpoints(host, repository)?;
+    Ok(Arc::new(Mirrored::new(
+        upstream, host, repository, endpoints,
+    )))
+}
+
 /// A repository of a registry, at all the places that registries.conf knows.
-pub(super) struct Mirrored {
+struct Mirrored {
     name: String,
     upstream: Arc<Upstream>,
     mirrors: Vec<(Registry, Role)>,
@@ -39,7 +51,7 @@ const NOBODY: usize = usize::MAX;
 
 impl Mirrored {
     /// `endpoints`: as registries.conf orders them, the registry itself last.
-    pub(super) fn new(
+    fn new(
         upstream: &Arc<Upstream>,
         host: &Host,
         repository: &Repository,

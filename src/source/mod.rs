@@ -16,10 +16,11 @@ mod failure;
 #[path = "../../tests/fuzz/properties/headers.rs"]
 pub mod fuzz;
 pub mod layout;
-mod mirror;
+pub mod mirror;
 mod pace;
 mod registries_conf;
 mod registry;
+mod status;
 mod transport;
 mod upstream;
 mod url;

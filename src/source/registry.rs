@@ -18,9 +18,10 @@ use serde_json::value::RawValue;
 
 use super::auth::{Door, Session};
 use super::client::{Method, Reply, Request, is_redirect};
-use super::failure::{nonsense, reason};
+use super::failure::nonsense;
 use super::pace::MAX_WAIT;
 use super::registries_conf::Endpoint;
+use super::status::status_error;
 use super::upstream::Upstream;
 use super::url::next_page;
 use super::{BlobRequest, Part, Reference, StoredManifest};
@@ -595,56 +596,6 @@ fn in_docker_hub(host: &Host, repository: Repository) -> Repository {
 fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
     pause.mul_f64(0.5 + (random % 1000) as f64 / 2000.0)
-}
-
-/// What an answer that is not success means.
-pub(super) fn status_error(mut reply: Reply) -> Error {
-    let url = reply.url.clone();
-    match reply.status {
-        status @ (401 | 403) => Error::Denied {
-            url,
-            status,
-            message: reply.take_message(),
-        },
-        404 => {
-            drop(reply.take_message()); // else its connection is of no more use
-            Error::Missing { url }
-        }
-        // docker-registry 2.8 announces a body here that never comes.
-        416 => nonsense(&url, format!("status {}", reason(416))),
-        status @ (429 | 503) => {
-            drop(reply.take_message()); // for it is asked again soon
-            Error::Busy {
-                url,
-                status,
-                retry_after: reply.wait().unwrap_or_default(),
-            }
-        }
-        // 499 and 522 are nginx's and Cloudflare's ways to say that something broke behind them.
-        status @ (408 | 499 | 500 | 502 | 504 | 522) => {
-            drop(reply.take_message());
-            Error::Failing { url, status }
-        }
-        status => {
-            let message = reply.take_message();
-            if status == 400 && url.starts_with("http:") && is_about_tls(&message) {
-                let host = super::url::authority(&url).unwrap_or_default().to_owned();
-                return Error::NeedsTls { host };
-            }
-            let why = if message.is_empty() {
-                reason(status)
-            } else {
-                format!("{}: {message}", reason(status))
-            };
-            nonsense(&url, format!("status {why}"))
-        }
-    }
-}
-
-/// What Go's server and nginx say to plain HTTP on a TLS port.
-fn is_about_tls(message: &str) -> bool {
-    message.contains("HTTP request to an HTTPS server")
-        || message.contains("plain HTTP request was sent to HTTPS")
 }
 
 /// An encoded body has another digest. Some fronts compress though they were asked not to.

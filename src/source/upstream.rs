@@ -5,15 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::Source;
 use super::auth::Auth;
 use super::client::Client;
 use super::credentials::Keyring;
-use super::mirror::Mirrored;
 use super::registries_conf::Registries;
 use crate::error::Result;
 use crate::lock::lock;
-use crate::name::{Host, Repository};
+use crate::name::Host;
 use crate::settings::Settings;
 
 /// How long a mirror that failed is left alone.
@@ -23,7 +21,7 @@ const REST: Duration = Duration::from_secs(30);
 pub struct Upstream {
     pub(super) client: Client,
     pub(super) auth: Auth,
-    registries: Registries,
+    pub(super) registries: Registries,
     mirrors_with_ns: Vec<Host>,
     /// Whether a host speaks TLS, as `insecure` said and perhaps a try showed.
     speaks_tls: Mutex<HashMap<(Host, Option<bool>), bool>>,
@@ -46,12 +44,6 @@ impl Upstream {
             speaks_tls: Mutex::default(),
             resting: Mutex::default(),
         }))
-    }
-
-    /// A repository of a registry, by its mirrors too. Nothing is asked yet.
-    pub fn open(self: &Arc<Self>, host: &Host, repository: &Repository) -> Result<Arc<dyn Source>> {
-        let endpoints = self.registries.endpoints(host, repository)?;
-        Ok(Arc::new(Mirrored::new(self, host, repository, endpoints)))
     }
 
     /// `https://host` or `http://host`.

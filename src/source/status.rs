@@ -1,0 +1,56 @@
+//! What the status of an answer means, where it is not success.
+
+use super::client::Reply;
+use super::failure::{nonsense, reason};
+use super::url;
+use crate::error::Error;
+
+/// What an answer that is not success means.
+pub(super) fn status_error(mut reply: Reply) -> Error {
+    let url = reply.url.clone();
+    match reply.status {
+        status @ (401 | 403) => Error::Denied {
+            url,
+            status,
+            message: reply.take_message(),
+        },
+        404 => {
+            drop(reply.take_message()); // else its connection is of no more use
+            Error::Missing { url }
+        }
+        // docker-registry 2.8 announces a body here that never comes.
+        416 => nonsense(&url, format!("status {}", reason(416))),
+        status @ (429 | 503) => {
+            drop(reply.take_message()); // for it is asked again soon
+            Error::Busy {
+                url,
+                status,
+                retry_after: reply.wait().unwrap_or_default(),
+            }
+        }
+        // 499 and 522 are nginx's and Cloudflare's ways to say that something broke behind them.
+        status @ (408 | 499 | 500 | 502 | 504 | 522) => {
+            drop(reply.take_message());
+            Error::Failing { url, status }
+        }
+        status => {
+            let message = reply.take_message();
+            if status == 400 && url.starts_with("http:") && is_about_tls(&message) {
+                let host = url::authority(&url).unwrap_or_default().to_owned();
+                return Error::NeedsTls { host };
+            }
+            let why = if message.is_empty() {
+                reason(status)
+            } else {
+                format!("{}: {message}", reason(status))
+            };
+            nonsense(&url, format!("status {why}"))
+        }
+    }
+}
+
+/// What Go's server and nginx say to plain HTTP on a TLS port.
+fn is_about_tls(message: &str) -> bool {
+    message.contains("HTTP request to an HTTPS server")
+        || message.contains("plain HTTP request was sent to HTTPS")
+}
