@@ -38,7 +38,11 @@ use crate::name::Tag;
 const DOCUMENTS: &str = "documents";
 const RELEASES: &str = "releases";
 const TAGS: &str = "tags";
+const SUMS: &str = "sums";
+const MADE: &str = "made";
 
+/// No file that is read into memory has more bytes: documents have 8 MiB at most, tags as much as their shelf.
+const LARGEST: u64 = 16 << 20;
 /// So much may be written before files are counted again, which takes a look at each.
 const TRIMMED_AFTER: u64 = 16 << 20;
 
@@ -187,14 +191,13 @@ impl Cache {
         parse: impl FnOnce(Vec<u8>) -> Option<T>,
     ) -> Option<T> {
         let path = self.path(folder, key)?;
-        let (mut file, mut bytes) = (File::open(&path).ok()?, Vec::new());
+        let (mut file, mut bytes) = (open(&path, LARGEST)?, Vec::new());
         file.read_to_end(&mut bytes).ok()?;
         let found = parse(bytes);
         if found.is_some() {
             room::note_use(&file, &path);
         } else {
-            warn!("cache file {} is damaged, it is made again", path.display());
-            let _ = fs::remove_file(&path); // else it is replaced
+            discard(&path);
         }
         found
     }
@@ -266,6 +269,24 @@ impl Cache {
     }
 }
 
+/// Opens a file that is kept. What is not a regular file, or larger than ours are, goes: of a named pipe even
+/// the opening would wait.
+fn open(path: &Path, largest: u64) -> Option<File> {
+    let found = fs::symlink_metadata(path).ok()?;
+    if found.is_file() && found.len() <= largest {
+        return File::open(path).ok();
+    }
+    discard(path);
+    None
+}
+
+/// Removes what is not what we kept there, whatever it is.
+fn discard(path: &Path) {
+    warn!("cache file {} is damaged, it is made again", path.display());
+    // What cannot be removed is replaced, if it can.
+    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+}
+
 fn release_key(source: &str, digest: Digest) -> Digest {
     Digest::of(format!("{source} {digest}").as_bytes())
 }
@@ -316,6 +337,47 @@ mod tests {
             assert!(!path.exists(), "{damage:?} is still there");
         }
         assert_eq!(fs::read_dir(directory.0.join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_file_of_ours_makes_room_for_one() {
+        let directory = Directory::new("foreign");
+        let digest = Digest::of(b"{}");
+        let cache = Cache::new(Some(directory.0.clone()), 0);
+        let path = directory.0.join("documents").join(digest.hex());
+        fs::create_dir(directory.0.join("documents")).unwrap();
+        type Lay<'a> = (&'a str, &'a dyn Fn());
+        let foreign: [Lay<'_>; 4] = [
+            ("a directory", &|| {
+                fs::create_dir_all(path.join("with another in it")).unwrap()
+            }),
+            ("a symlink", &|| {
+                std::os::unix::fs::symlink("/dev/zero", &path).unwrap()
+            }),
+            ("a file without end", &|| {
+                let file = File::create(&path).unwrap();
+                file.set_len(1 << 40).unwrap();
+            }),
+            ("a pipe, which nobody writes into", &|| {
+                let status = process::Command::new("mkfifo").arg(&path).status();
+                assert!(status.unwrap().success());
+            }),
+        ];
+        for (what, lay) in foreign {
+            lay();
+            assert_eq!(cache.document(digest), None, "{what}");
+            assert!(
+                fs::symlink_metadata(&path).is_err(),
+                "{what} is still there"
+            );
+            cache.keep_document(digest, b"{}");
+            assert_eq!(
+                cache.document(digest).as_deref(),
+                Some(&b"{}"[..]),
+                "{what}"
+            );
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -12,13 +12,10 @@ use log::{debug, info, warn};
 use serde::{Deserialize, Serialize};
 
 use super::room::{self, Kept};
-use super::{Cache, Unfinished};
+use super::{Cache, MADE, SUMS, Unfinished, discard, open};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::lock::lock;
-
-pub(super) const SUMS: &str = "sums";
-const MADE: &str = "made";
 
 /// A file that was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,11 +123,10 @@ impl Cache {
     /// It is read through once, and again when anybody has changed it since.
     pub fn made(&self, made: Made) -> Option<File> {
         let path = self.path(MADE, made.digest)?;
-        let file = File::open(&path).ok()?;
+        let file = open(&path, made.size)?;
         let found = Stamp::of(&file).ok()?;
         if lock(&self.checked).get(&made.digest) != Some(&found) && !is_right(&file, made) {
-            warn!("cache file {} is damaged, it is made again", path.display());
-            let _ = fs::remove_file(&path); // else it is replaced
+            discard(&path);
             return None;
         }
         // Noting its use changes it, so of two at once the second has to find what the first one left.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use log::debug;
 
-use super::{DOCUMENTS, RELEASES, TAGS, made};
+use super::{DOCUMENTS, RELEASES, SUMS, TAGS};
 
 /// Folders that share so many bytes.
 pub(super) struct Shelf {
@@ -25,7 +25,7 @@ pub(super) const SHELVES: [Shelf; 3] = [
     },
     // One for each version of an image that is flattened: room for sixteen thousand.
     Shelf {
-        folders: &[made::SUMS],
+        folders: &[SUMS],
         room: 64 << 20,
     },
     // One for each repository, of some hundred bytes for each of its tags.
