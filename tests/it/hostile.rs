@@ -211,6 +211,27 @@ fn twenty_thousand_requests_at_once(service: &Service, listing: &str) {
     assert!(service.threads() < 16, "{} threads", service.threads());
 }
 
+/// A way to bring down an HTTP server.
+struct Hazard<'a> {
+    what: &'a str,
+    /// Between two pieces of the download, of which there are 64: it has to outlast this.
+    drip: Duration,
+    /// Is there a place, and a descriptor, for a normal request meanwhile?
+    leaves_room: bool,
+    happen: Box<dyn Fn() + Sync + 'a>,
+}
+
+impl<'a> Hazard<'a> {
+    fn new(what: &'a str, drip: u64, leaves_room: bool, happen: impl Fn() + Sync + 'a) -> Self {
+        Self {
+            what,
+            drip: Duration::from_millis(drip),
+            leaves_room,
+            happen: Box::new(happen),
+        }
+    }
+}
+
 /// What has brought down HTTP servers, one after the other, and each while a file is on its way.
 #[test]
 fn no_hazard_touches_a_download_beside_it() {
@@ -220,43 +241,65 @@ fn no_hazard_touches_a_download_beside_it() {
     let registry = Registry::with_hello(hello);
     let mut service = Service::of(&registry);
     let listing = service.listing();
-    // Long enough for each of them.
-    registry.fault("/blobs/", Fault::Drip(16 << 10, Duration::from_millis(40)));
-    type Hazard<'a> = (&'a str, &'a (dyn Fn() + Sync));
-    let hazards: [Hazard<'_>; 7] = [
-        ("a body without end", &|| {
+    let hazards = [
+        Hazard::new("a body without end", 20, true, || {
             let head = "GET / HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n";
             assert!(exchange(&service, head.as_bytes()).starts_with("HTTP/1.1 413"));
         }),
-        ("clients of another protocol that leave at once", &|| {
+        Hazard::new("clients of another protocol", 20, false, || {
             clients_that_leave_at_once(&service);
         }),
-        ("many requests at once", &|| {
+        Hazard::new("many requests at once", 150, true, || {
             twenty_thousand_requests_at_once(&service, &listing);
         }),
-        ("a header without end", &|| an_endless_header_line(&service)),
-        ("no descriptors left", &|| no_descriptors_left(&service)),
-        ("heads byte by byte", &|| heads_byte_by_byte(&service)),
-        ("lines without carriage returns", &|| {
+        Hazard::new("a header without end", 20, true, || {
+            an_endless_header_line(&service);
+        }),
+        Hazard::new("no descriptors left", 40, false, || {
+            no_descriptors_left(&service);
+        }),
+        Hazard::new("heads byte by byte", 40, false, || {
+            heads_byte_by_byte(&service);
+        }),
+        Hazard::new("lines without carriage returns", 20, true, || {
             let head = b"GET /hello/SHA256SUMS HTTP/1.1\nHost: localhost\n\n";
             assert!(exchange(&service, head).starts_with("HTTP/1.1 200"));
         }),
     ];
-    for (why, hazard) in hazards {
+    for Hazard {
+        what,
+        drip,
+        leaves_room,
+        happen,
+    } in hazards
+    {
+        registry.behave();
+        registry.fault("/blobs/", Fault::Drip(16 << 10, drip));
         thread::scope(|scope| {
             let download = scope.spawn(|| service.get("/hello/hello-v9.raw"));
             thread::sleep(Duration::from_millis(200));
-            hazard();
+            let happening = scope.spawn(&happen);
+            while !happening.is_finished() {
+                if leaves_room {
+                    let begin = Instant::now();
+                    assert_eq!(service.get("/hello/SHA256SUMS").text(), listing, "{what}");
+                    let took = begin.elapsed();
+                    assert!(took < Duration::from_secs(1), "during {what}: {took:?}");
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            happening.join().unwrap();
+            assert!(!download.is_finished(), "{what}: the download is over");
             // Clients that have left may hold their places for a moment more.
             let begin = Instant::now();
             eventually("a normal request is answered", || {
                 service.get("/hello/SHA256SUMS").text() == listing
             });
             let took = begin.elapsed();
-            assert!(took < Duration::from_secs(1), "{why}: {took:?}");
+            assert!(took < Duration::from_secs(1), "after {what}: {took:?}");
             let response = download.join().unwrap();
-            assert_eq!((response.status, response.whole), (200, true), "{why}");
-            assert!(response.body == image, "{why}: other bytes");
+            assert_eq!((response.status, response.whole), (200, true), "{what}");
+            assert!(response.body == image, "{what}: other bytes");
         });
     }
     assert!(service.is_running());
