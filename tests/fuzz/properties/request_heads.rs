@@ -7,6 +7,7 @@
 
 use super::{Answer, Request, head, parse_head};
 use crate::address::Address;
+use crate::visitor;
 
 /// A head is the same wherever the network cuts it, and an answer to it cannot be led astray by it.
 pub fn request_heads(data: &[u8]) {
@@ -32,6 +33,9 @@ pub fn request_heads(data: &[u8]) {
             );
             assert!(!request.target.is_empty());
             assert!(request.minor <= 1);
+            if let (Some(host), Ok(())) = (&request.host, visitor::check(&request, &[])) {
+                assert!(leads_nowhere_else(host), "{host} may be anybody's name");
+            }
             let answer = match Address::parse(&request.target) {
                 Ok(_) => Answer::bytes("text/plain", "ok"),
                 Err(error) => Answer::error(&error),
@@ -40,6 +44,25 @@ pub fn request_heads(data: &[u8]) {
         }
         Err(error) => assert!(matches!(error.status(), 400 | 431), "{error}"),
     }
+}
+
+/// Can no page in the world make a browser call us by that? Its last label is `localhost` or a number, which
+/// makes all of it an address (<https://url.spec.whatwg.org/#ends-in-a-number-checker>).
+fn leads_nowhere_else(host: &str) -> bool {
+    if host.starts_with('[') {
+        return true;
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let last = name.rsplit('.').next().unwrap();
+    let is_number = |digits: &str, radix| {
+        !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix))
+    };
+    last == "localhost"
+        || is_number(last, 10)
+        || last
+            .strip_prefix("0x")
+            .is_some_and(|digits| digits.is_empty() || is_number(digits, 16))
 }
 
 /// It has the headers that it was given, each once and whole, and ends where it says.

@@ -52,7 +52,8 @@ pub fn settings(data: &[u8]) {
     let hosts = settings
         .trusted_hosts
         .iter()
-        .chain(&settings.mirrors_with_ns);
+        .chain(&settings.mirrors_with_ns)
+        .chain(&settings.hosts);
     hosts.for_each(assert_same_again);
     assert!(settings.idle_timeout.as_millis() > 0);
     assert!(page::start(&settings).ends_with("</html>\n"));
