@@ -79,7 +79,8 @@ check parallel-downloads parallel
 
 killed_download() {
     local client status=0
-    fetch --limit-rate 4M --output "$SCRATCH/part" "$URL/big/big-v1.raw" &
+    # The service gives up after a minute, and so does this elsewhere.
+    fetch --max-time 120 --limit-rate 4M --output "$SCRATCH/part" "$URL/big/big-v1.raw" &
     client=$!
     sleep 1
     kill -KILL "$(main_pid)"
@@ -109,7 +110,8 @@ check killed-in-an-update killed_update
 
 registry_killed() {
     local client status=0
-    fetch --limit-rate 4M --output "$SCRATCH/part" "$URL/big/big-v1.raw" &
+    # The service gives up after a minute, and so does this elsewhere.
+    fetch --max-time 120 --limit-rate 4M --output "$SCRATCH/part" "$URL/big/big-v1.raw" &
     client=$!
     sleep 1
     systemctl kill --signal=KILL registry.service
