@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::deadline;
 
 /// Longest wait before the next look at the client.
-pub const LOOK: Duration = Duration::from_millis(500);
+pub const LOOK: Duration = Duration::from_millis(250);
 
 thread_local! {
     static TASK: RefCell<Task> = const { RefCell::new(Task::NOBODYS) };
@@ -31,20 +31,37 @@ pub struct Task {
     client: Weak<TcpStream>,
     /// Is it of no use without that client?
     is_watched: bool,
-    /// How many others wait for what comes of it: it is of use to them.
-    awaited: Option<Arc<AtomicUsize>>,
+    /// Others who wait for what comes of it: it is of use to them.
+    others: Option<Others>,
+}
+
+#[derive(Clone)]
+struct Others {
+    number: Arc<AtomicUsize>,
+    /// Some of it was left undone when nobody was there: who comes later has no use for the rest.
+    is_given_up: Arc<AtomicBool>,
 }
 
 impl Task {
     const NOBODYS: Self = Self {
         client: Weak::new(),
         is_watched: false,
-        awaited: None,
+        others: None,
     };
 
-    fn is_awaited(&self) -> bool {
-        let awaited = self.awaited.as_ref();
-        awaited.is_some_and(|number| number.load(Ordering::SeqCst) > 0)
+    /// Is it of no use to anybody? Then it stays so.
+    fn is_given_up(&self, has_left: impl FnOnce() -> bool) -> bool {
+        let Some(Others {
+            number,
+            is_given_up,
+        }) = &self.others
+        else {
+            return has_left();
+        };
+        if number.load(Ordering::SeqCst) == 0 && has_left() {
+            is_given_up.store(true, Ordering::SeqCst);
+        }
+        is_given_up.load(Ordering::SeqCst)
     }
 }
 
@@ -81,11 +98,15 @@ pub fn watch() -> Watch {
     })
 }
 
-/// The same, but as long as others wait for what comes of it the client does not matter.
+/// The same, but as long as others wait for what comes of it, so many of them, the client does not matter.
 pub fn watch_unless(awaited: &Arc<AtomicUsize>) -> Watch {
+    let others = Others {
+        number: awaited.clone(),
+        is_given_up: Arc::default(),
+    };
     adopt(Task {
         is_watched: true,
-        awaited: Some(awaited.clone()),
+        others: Some(others),
         ..current()
     })
 }
@@ -101,6 +122,11 @@ pub fn is_watched() -> bool {
     TASK.with_borrow(|task| task.is_watched)
 }
 
+/// Was anything left undone within this [`watch_unless`], for nobody was there?
+pub fn has_given_up() -> bool {
+    TASK.with_borrow(|task| task.is_given_up(|| false))
+}
+
 /// Is the client gone that is being watched, and nobody else there?
 ///
 /// One that has only shut down its sending half counts, too: nothing tells it from one that has
@@ -112,7 +138,7 @@ pub fn is_gone() -> bool {
             .upgrade()
             .is_some_and(|client| has_hung_up(&client))
     };
-    task.is_watched && !task.is_awaited() && has_gone()
+    task.is_watched && task.is_given_up(has_gone)
 }
 
 fn has_hung_up(client: &TcpStream) -> bool {
@@ -152,7 +178,7 @@ pub fn wait(socket: &TcpStream, until: Until, time: Option<Duration>) -> io::Res
     let mut there = client.as_ref();
     loop {
         let has_left = client.is_some() && there.is_none();
-        if has_left && !task.is_awaited() {
+        if client.is_some() && task.is_given_up(|| has_left) {
             return Err(error());
         }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -241,6 +267,21 @@ mod tests {
             });
         }
         assert!(is_gone());
+        others.store(1, Ordering::SeqCst);
+        assert!(is_gone(), "who comes now has no use for half of it");
+        assert!(has_given_up());
+    }
+
+    #[test]
+    fn what_came_to_its_end_before_the_client_left_was_not_given_up() {
+        let (client, ours) = connection();
+        work_for(&ours);
+        let watch = watch_unless(&Arc::default());
+        assert!(!is_gone());
+        drop(client);
+        assert!(!has_given_up());
+        drop(watch);
+        assert!(!has_given_up());
     }
 
     #[test]

@@ -249,11 +249,11 @@ impl Snapshots {
         let begun = Instant::now();
         let watch = hangup::watch_unless(&slot.awaited);
         let result = self.take(directory, &located, begun).map(Arc::new);
-        drop(watch);
-        // That is no answer for anybody else.
-        if matches!(result, Err(Error::ClientGone)) {
-            return result;
+        // That is no answer for anybody else, nor is what was made of parts of which some were given up.
+        if hangup::has_given_up() || matches!(result, Err(Error::ClientGone)) {
+            return Err(Error::ClientGone);
         }
+        drop(watch);
         let taken = Taken {
             begun,
             done: Instant::now(),

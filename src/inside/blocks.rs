@@ -16,6 +16,7 @@ use log::info;
 use super::unpack::{self, Packing};
 use crate::deadline;
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::source::Part;
 
 /// Fetched by ranges for one image, at most.
@@ -355,6 +356,9 @@ impl<'a> Blocks<'a> {
         if let Way::Stream(stream) = &self.way
             && let Some(cause) = stream.tap.borrow_mut().failure.take()
         {
+            if hangup::is_gone() {
+                return Failure::Fetch(Error::ClientGone);
+            }
             return Failure::Fetch(Error::Broken {
                 url: self.origin.name(),
                 cause: Arc::new(cause),

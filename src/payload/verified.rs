@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::hangup;
 
 /// How long a buffer may fill before what there is goes on: a client of a slow registry has patience
 /// for a minute without a byte, and the source as much.
@@ -101,6 +102,7 @@ impl<R: Read> Verified<R> {
     fn broken(&self, filled: usize, cause: Option<io::Error>) -> Error {
         let found = self.taken + filled as u64;
         match cause {
+            Some(_) if hangup::is_gone() => Error::ClientGone,
             Some(cause) => Error::Broken {
                 url: format!("{} after {found} of {} bytes", self.what, self.size),
                 cause: std::sync::Arc::new(cause),

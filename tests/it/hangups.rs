@@ -2,13 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::client::Connection;
-use crate::content::noise;
+use crate::content::{OCI_TAR, Repository, digest, noise};
+use crate::images::layer;
 use crate::registry::{Fault, Registry, count, one_image};
 use crate::service::{Service, Setup, eventually};
 use crate::tls::Authority;
 
 const LIMIT: Duration = Duration::from_secs(1);
+/// What says of an extension for which systems it is.
+const RELEASE: &str = "usr/lib/extension-release.d/extension-release.hello";
 
 /// Closes a client's connection and says how long the registry was still being asked.
 fn hang_up(client: Connection, registry: &Registry, others: usize) -> Duration {
@@ -170,4 +175,90 @@ fn a_listing_that_nobody_waits_for_any_more_is_not_made() {
         "{trouble:?}"
     );
     assert_eq!(service.listing(), listing);
+}
+
+/// A client leaves while a blob that its listing needs has stalled in its body: the next one gets all of it.
+#[track_caller]
+fn what_was_half_listed_is_listed_whole(hello: Repository, stalled: &[u8], settings: &str) {
+    let registry = Registry::with_hello(hello);
+    let service = Setup::of(&registry).settings(settings).start();
+    let listing = service.listing();
+    let service = Setup::of(&registry).settings(settings).start();
+    registry.take_requests();
+    let slow: &str = digest(stalled).leak();
+    registry.fault(slow, Fault::NoRange);
+    registry.fault(slow, Fault::StallAfter(stalled.len() / 2));
+    let mut client = Connection::open(service.address);
+    client.ask("/hello/SHA256SUMS");
+    eventually("the blob is asked for", || {
+        count(&registry.take_requests(), slow) > 0
+    });
+    // Its head is there at once.
+    std::thread::sleep(Duration::from_millis(300));
+    let took = hang_up(client, &registry, registry.open_connections() - 1);
+    assert!(took < LIMIT, "{took:?}");
+    registry.behave();
+    assert_eq!(listing.lines().count(), 3);
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.log.with(&["left out"]), [""; 0]);
+    assert_eq!(service.log.trouble_so_far(), [""; 0]);
+}
+
+#[test]
+fn a_listing_without_the_config_that_a_client_did_not_wait_for_is_nobodys() {
+    let mut hello = Repository::default();
+    let config = |tag: &str| json!({"architecture": "amd64", "os": "linux", "of": tag}).to_string();
+    for tag in ["v1", "v2", "v3"] {
+        let file = hello.file(OCI_TAR, "hello.raw", tag.as_bytes());
+        let media_type = "application/vnd.oci.image.config.v1+json";
+        let config = hello.blob(media_type, config(tag).as_bytes());
+        let artifact = hello.artifact(&[file], json!({"config": config}));
+        hello.point(tag, &artifact);
+    }
+    let names = "[repository.hello]\nnames = \"{name}-{version}.{arch}\"\n";
+    what_was_half_listed_is_listed_whole(hello, config("v2").as_bytes(), names);
+}
+
+#[test]
+fn a_listing_without_the_image_that_a_client_did_not_wait_for_is_nobodys() {
+    let mut hello = Repository::default();
+    let image = |tag: &str| {
+        let noise = noise(300_000);
+        layer(&[
+            ("noise", &noise),
+            ("tag", tag.as_bytes()),
+            (RELEASE, b"ID=_any\n"),
+        ])
+    };
+    for tag in ["v1", "v2", "v3"] {
+        let file = hello.file(OCI_TAR, "hello.tar.gz", &image(tag));
+        let artifact = hello.artifact(&[file], json!({}));
+        hello.point(tag, &artifact);
+    }
+    what_was_half_listed_is_listed_whole(hello, &image("v2"), "compatible-only = true\n");
+}
+
+#[test]
+fn a_client_that_leaves_a_side_file_is_no_error() {
+    let image = layer(&[("noise", &noise(300_000)), (RELEASE, b"ID=_any\n")]);
+    let mut hello = Repository::default();
+    let file = hello.file(OCI_TAR, "hello.raw", &image);
+    let artifact = hello.artifact(&[file], json!({}));
+    hello.point("v1", &artifact);
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    service.listing();
+    registry.fault("/blobs/", Fault::NoRange);
+    registry.fault("/blobs/", Fault::StallAfter(image.len() / 2));
+    let mut client = Connection::open(service.address);
+    client.ask("/hello/hello-v1.manifest.gz");
+    eventually("the image is asked for", || {
+        count(&registry.take_requests(), "/blobs/") > 0
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    drop(client);
+    let lines = service.log.with(&["client went away"]);
+    assert_eq!(lines.len(), 1, "{:?}", service.log.lines());
+    assert!(lines[0].starts_with("GET /hello/hello-v1.manifest.gz: "));
+    assert_eq!(service.log.trouble_so_far(), [""; 0]);
 }
