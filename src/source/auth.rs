@@ -103,10 +103,17 @@ impl Session {
                 (state, Ok(authorization))
             }
             Err(error) => {
-                // That a client left, or had no more time, is its own affair.
-                let is_of_all = !matches!(error, Error::ClientGone) && deadline::passed().is_none();
+                // That a client left, or had no more time, is its own affair, and all is as it was before.
+                if matches!(error, Error::ClientGone) || deadline::passed().is_some() {
+                    return Err(error);
+                }
+                let place = match &error {
+                    Error::LoginRefused { place, .. } => Some(place.clone()),
+                    _ => None,
+                };
                 let state = State {
-                    failed: is_of_all.then(|| (Instant::now(), error.clone())),
+                    place,
+                    failed: Some((Instant::now(), error.clone())),
                     ..State::default()
                 };
                 (state, Err(error))
@@ -122,7 +129,7 @@ struct State {
     authorization: Option<Authorization>,
     /// Where a token came from, so that the next one can be got before this one has died.
     bearer: Option<(Challenge, Instant)>,
-    /// Where the login was found that is used.
+    /// Where the login was found that is used, or that was refused.
     place: Option<String>,
     /// Why and when there came none of it.
     failed: Option<(Instant, Error)>,
@@ -212,7 +219,9 @@ impl Auth {
             if let Some(error) = state.failure_since(asked) {
                 return Err(error);
             }
-            if state.authorization.as_ref() != used {
+            // Of one that failed and was not refused nothing is left that could be sent.
+            let is_met = state.authorization.is_some() || state.place.is_some();
+            if is_met && state.authorization.as_ref() != used {
                 return Ok(state.authorization.clone());
             }
         }

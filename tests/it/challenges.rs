@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::content::versions;
+use crate::client::Connection;
+use crate::content::{digest, versions};
 use crate::registry::{
     Fault, Guard, LOGIN, Registry, asked_once_then_as, basic, count, guarded, logins_seen,
     requests_of_a_listing,
 };
-use crate::service::{ANEW, NO_LOGINS, Service, Setup, later};
+use crate::service::{ANEW, NO_LOGINS, Service, Setup, eventually, later};
 use crate::tokens::TokenServer;
 
 /// What is said after the places where a login was looked for.
@@ -694,4 +695,58 @@ fn who_waits_for_a_login_that_fails_need_not_try_it_too() {
     let asked = tokens.take_asked().len();
     assert!((1..=3).contains(&asked), "{asked} times");
     assert!(begin.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn a_login_that_a_client_did_not_wait_for_is_made_for_the_next_one() {
+    let tokens = TokenServer::for_login(LOGIN);
+    let (registry, _) = Registry::with_versions(2);
+    registry.guard(tokens.guard());
+    let service = Service::with_login(&registry, LOGIN);
+    service.listing();
+    tokens.revoke();
+    tokens.take_asked();
+    tokens.set(|rules| rules.delay = Duration::from_secs(1));
+    let [mut first, mut second] = [(); 2].map(|()| Connection::open(service.address));
+    first.ask("/hello/hello-v0.raw");
+    eventually("the token server is asked", || {
+        !tokens.take_asked().is_empty()
+    });
+    second.ask("/hello/hello-v1.raw");
+    // It is refused, and waits for the login of the first one.
+    thread::sleep(Duration::from_millis(300));
+    drop(first);
+    let response = second.receive("GET").unwrap();
+    assert_eq!((response.status, response.text()), (200, "image 1"));
+    assert_eq!(service.log.trouble_so_far(), [""; 0]);
+}
+
+#[test]
+fn a_login_that_failed_is_tried_by_who_is_refused_after_that() {
+    let tokens = TokenServer::for_login(LOGIN);
+    let (registry, _) = Registry::with_versions(2);
+    let (knows, late) = (tokens.clone(), digest(b"image 1"));
+    let guard = Guard::new(move |request| {
+        let sent = request.header("authorization").unwrap_or_default();
+        let is_good = knows.tokens().iter().any(|token| sent.ends_with(token));
+        if !is_good && request.target.contains(&late) {
+            thread::sleep(Duration::from_secs(2));
+        }
+        is_good
+    });
+    registry.guard(guard.challenge(tokens.challenge()));
+    let service = Service::with_login(&registry, LOGIN);
+    service.listing();
+    registry.take_requests();
+    tokens.revoke();
+    tokens.set(|rules| rules.get = Some(500));
+    let mut second = Connection::open(service.address);
+    second.ask("/hello/hello-v1.raw");
+    eventually("it is on its way", || {
+        count(&registry.take_requests(), "/blobs/") > 0
+    });
+    assert_eq!(service.get("/hello/hello-v0.raw").status, 502);
+    tokens.set(|rules| rules.get = None);
+    let response = second.receive("GET").unwrap();
+    assert_eq!((response.status, response.text()), (200, "image 1"));
 }
