@@ -60,9 +60,10 @@ impl<O: Origin> Resumed<O> {
             "{}: broke off after {} of {} bytes, going on from there: {why}",
             self.what, self.taken, self.size
         );
+        let mut why = why.to_owned();
         loop {
             if wait.begun.elapsed() + wait.pause >= self.patience || deadline::passed().is_some() {
-                return Err(wait.given_up(why));
+                return Err(wait.given_up(&why));
             }
             if !hangup::pause(wait.pause) {
                 return Err(hangup::error());
@@ -73,7 +74,7 @@ impl<O: Origin> Resumed<O> {
                     self.body = body;
                     return Ok(());
                 }
-                Err(error) if may_pass(&error) => {}
+                Err(error) if may_pass(&error) => why = error.line(),
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
@@ -276,8 +277,12 @@ mod tests {
         resumed.patience = Duration::from_secs(1);
         let started = Instant::now();
         let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
+        let (error, last) = (
+            error.to_string(),
+            "is its address right?: connection refused",
+        );
         assert!(
-            error.to_string().starts_with("nothing more came"),
+            error.starts_with("nothing more came for ") && error.ends_with(last),
             "{error}"
         );
         assert!(started.elapsed() < Duration::from_secs(2));

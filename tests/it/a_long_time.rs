@@ -24,6 +24,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(a_registry_that_sends_byte_by_byte_holds_nobody),
             scope.spawn(a_download_that_stops_is_gone_on_with_by_range),
             scope.spawn(a_download_that_stops_for_good_is_given_up),
+            scope.spawn(a_download_that_is_given_up_says_what_the_registry_said_last),
             scope.spawn(an_image_that_takes_too_long_is_listed_when_it_is_done),
             scope.spawn(a_list_that_stalls_is_a_gateway_timeout),
             scope.spawn(a_list_that_trickles_is_a_gateway_timeout),
@@ -155,6 +156,24 @@ fn a_download_that_stops_for_good_is_given_up() {
         (55.0..70.0).contains(&seconds),
         "given up after {seconds} s"
     );
+    let line = &service.log.with(&["download cut short"])[0];
+    let expected = "after 200000 of 500000 bytes: nothing more came for";
+    assert!(line.contains(expected), "{line}");
+    assert!(line.ends_with("timeout: per read"), "{line}");
+}
+
+fn a_download_that_is_given_up_says_what_the_registry_said_last() {
+    let (registry, service, _) = one_image(500_000);
+    registry.fault_times(1, "/blobs/", Fault::CutAfter(200_000));
+    registry.fault("/blobs/", Fault::StatusOfARange(502));
+    let mut connection = Connection::open_for(service.address, Duration::from_secs(100));
+    connection.ask("/hello/hello-v1.raw");
+    assert!(!connection.receive("GET").unwrap().whole);
+    let line = &service.log.with(&["download cut short"])[0];
+    let expected = "nothing more came for";
+    assert!(line.contains(expected), "{line}");
+    let expected = "registry fails (status 502) at ";
+    assert!(line.contains(expected), "{line}");
 }
 
 fn an_image_that_takes_too_long_is_listed_when_it_is_done() {
