@@ -229,6 +229,18 @@ impl Error {
         )
     }
 
+    /// Is it worth another try? A registry that answers no will say no again.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Error::Unreachable { .. }
+                | Error::Broken { .. }
+                | Error::TooSlow { .. }
+                | Error::Busy { .. }
+                | Error::Failing { .. }
+        )
+    }
+
     /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, else 1.
     pub fn exit_status(&self) -> u8 {
         match self {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use crate::deadline;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hangup;
 
 /// How long nothing may come before it is given up. systemd-pull waits about as long.
@@ -74,7 +74,7 @@ impl<O: Origin> Resumed<O> {
                     self.body = body;
                     return Ok(());
                 }
-                Err(error) if may_pass(&error) => why = error.line(),
+                Err(error) if error.may_pass() => why = error.line(),
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
@@ -133,24 +133,13 @@ impl Wait {
     }
 }
 
-/// Is it worth another try? A registry that answers no will say no again.
-fn may_pass(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unreachable { .. }
-            | Error::Broken { .. }
-            | Error::TooSlow { .. }
-            | Error::Busy { .. }
-            | Error::Failing { .. }
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::error::Error;
 
     /// Gives `bytes`, but each connection only `piece` of them, with an error at its end or without.
     struct Breaking {

@@ -140,7 +140,12 @@ impl Mirrored {
 
     /// Asks for something that a digest names: mirrors in their order, then the registry itself.
     fn by_digest<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
-        let mut resting = Vec::new();
+        self.anywhere(ask).map_err(|nowhere| nowhere.error)
+    }
+
+    fn anywhere<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T, Nowhere> {
+        let gone = || Nowhere::from(Error::ClientGone);
+        let (mut resting, mut mirrors) = (Vec::new(), Vec::new());
         for (mirror, role) in &self.mirrors {
             if !matches!(role, Role::Mirror { digests: true, .. }) {
                 continue;
@@ -152,24 +157,30 @@ impl Mirrored {
             match ask(mirror) {
                 Ok(found) => return Ok(found),
                 // Nobody's fault, and nobody waits for the next one.
-                Err(Error::ClientGone) => return Err(Error::ClientGone),
-                Err(error) => self.note_failure(mirror, &error),
+                Err(Error::ClientGone) => return Err(gone()),
+                Err(error) => {
+                    self.note_failure(mirror, &error);
+                    mirrors.push(error);
+                }
             }
         }
         let error = match ask(&self.primary) {
             Ok(found) => return Ok(found),
-            Err(Error::ClientGone) => return Err(Error::ClientGone),
+            Err(Error::ClientGone) => return Err(gone()),
             Err(error) => error,
         };
         // Where nobody else has it, one that has failed is better than none.
         for mirror in resting {
             match ask(mirror) {
                 Ok(found) => return Ok(found),
-                Err(Error::ClientGone) => return Err(Error::ClientGone),
-                Err(other) => debug!("mirror {} fails again: {}", mirror.host(), other.line()),
+                Err(Error::ClientGone) => return Err(gone()),
+                Err(other) => {
+                    debug!("mirror {} fails again: {}", mirror.host(), other.line());
+                    mirrors.push(other);
+                }
             }
         }
-        Err(error)
+        Err(Nowhere { error, mirrors })
     }
 
     /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.
@@ -244,9 +255,16 @@ impl Source for Mirrored {
     }
 
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        self.by_digest(|registry| {
+        let found = self.anywhere(|registry| {
             let body = registry.blob(digest, size, from)?;
             Ok(self.watch(registry, body, size - from))
+        });
+        found.map_err(|nowhere| {
+            if from > 0 {
+                nowhere.while_waiting()
+            } else {
+                nowhere.error
+            }
         })
     }
 
@@ -273,6 +291,35 @@ impl Source for Mirrored {
 
     fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
         self.primary.blob_request(digest)
+    }
+}
+
+/// Why something is nowhere to be had.
+struct Nowhere {
+    /// The registry's own word.
+    error: Error,
+    /// What the mirrors said.
+    mirrors: Vec<Error>,
+}
+
+impl From<Error> for Nowhere {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            mirrors: Vec::new(),
+        }
+    }
+}
+
+impl Nowhere {
+    /// For somebody who has a part of it already: a mirror that is being restarted may have been where that
+    /// came from, whatever the registry itself says of it.
+    fn while_waiting(self) -> Error {
+        if self.error.may_pass() {
+            return self.error;
+        }
+        let may_pass = self.mirrors.into_iter().find(Error::may_pass);
+        may_pass.unwrap_or(self.error)
     }
 }
 

@@ -574,6 +574,23 @@ fn a_mirror_that_breaks_off_goes_on_where_the_registry_answers_no() {
 }
 
 #[test]
+fn a_mirror_that_is_restarted_is_waited_for_where_the_registry_answers_no() {
+    let image = noise(300 * KIB);
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    mirror.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+    service.listing();
+    registry.fault("/blobs/", Fault::Status(403));
+    mirror.fault_times(13, "/blobs/", Fault::StatusOfARange(502));
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(ranges(&mirror).len(), 1 + 12 + 1);
+    // Where nothing came yet the registry has the last word.
+    mirror.fault("/blobs/", Fault::Status(502));
+    let response = download(&service);
+    assert_eq!((response.status, response.body.len()), (403, 0));
+}
+
+#[test]
 fn row_b10_a_blob_that_is_shorter_elsewhere_ends_the_download_at_once() {
     let image = noise(300 * KIB);
     let (registry, first, second) = (one_image(&image), one_image(&image), one_image(&image));
