@@ -73,7 +73,12 @@ pub enum Error {
         message: String,
     },
     /// The token server answered with a status or a form that makes no sense here.
-    NoToken { url: String, why: String },
+    NoToken {
+        url: String,
+        why: String,
+        /// It is in trouble itself, and a form is not posted twice in a row for that.
+        may_pass: bool,
+    },
     /// What is kept as a login is none.
     BadLogin { place: String, why: String },
     /// The registry names a token server that must not have our login.
@@ -238,6 +243,7 @@ impl Error {
                 | Error::TooSlow { .. }
                 | Error::Busy { .. }
                 | Error::Failing { .. }
+                | Error::NoToken { may_pass: true, .. }
         )
     }
 
@@ -398,7 +404,7 @@ impl fmt::Display for Error {
                 write!(f, "{}; and of its mirrors {mirrors}", error.line())
             }
             Error::Missing { url } => write!(f, "registry has no {url}"),
-            Error::NoToken { url, why } | Error::Nonsense { url, why } => {
+            Error::NoToken { url, why, .. } | Error::Nonsense { url, why } => {
                 write!(f, "unexpected answer from {url}: {why}")
             }
             Error::WrongBytes {

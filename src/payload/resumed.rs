@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use crate::deadline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hangup;
 
 /// How long nothing may come before it is given up. systemd-pull waits about as long.
@@ -74,7 +74,10 @@ impl<O: Origin> Resumed<O> {
                     self.body = body;
                     return Ok(());
                 }
-                Err(error) if error.may_pass() => why = error.line(),
+                // It was there: fronts say the same while they have nobody behind them.
+                Err(error) if error.may_pass() || matches!(error, Error::Missing { .. }) => {
+                    why = error.line()
+                }
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
@@ -139,7 +142,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::error::Error;
 
     /// Gives `bytes`, but each connection only `piece` of them, with an error at its end or without.
     struct Breaking {

@@ -351,6 +351,7 @@ impl Auth {
         let no_token = |why: String| Error::NoToken {
             url: door.origin.to_owned(),
             why,
+            may_pass: false,
         };
         let realm = url::resolve(&format!("{}/v2/", door.origin), realm).ok_or_else(|| {
             let realm = url::without_query(realm);
@@ -502,7 +503,11 @@ fn fetch_token(
     match (status, found) {
         (200, _) => {
             let bytes = reply.read(MAX_ANSWER)?;
-            let (token, life) = parse_token(&bytes).map_err(|why| Error::NoToken { url, why })?;
+            let (token, life) = parse_token(&bytes).map_err(|why| Error::NoToken {
+                url,
+                why,
+                may_pass: false,
+            })?;
             // Renewed a little early: it has to live for a request yet.
             Ok(Token {
                 authorization: Authorization::bearer(&token),
@@ -569,6 +574,7 @@ fn post(door: &Door<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<Reply
     Err(Error::NoToken {
         url: url::without_query(&key.realm).to_owned(),
         why: format!("status {} for a login", reply.status),
+        may_pass: matches!(reply.status, 408 | 429 | 500..=599),
     })
 }
 

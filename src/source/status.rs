@@ -28,8 +28,8 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
                 retry_after: reply.wait().unwrap_or_default(),
             }
         }
-        // 499 and 522 are nginx's and Cloudflare's ways to say that something broke behind them.
-        status @ (408 | 499 | 500 | 502 | 504 | 522) => {
+        // nginx's and Cloudflare's own: ways to say that something broke behind them.
+        status @ (408 | 499 | 500 | 502 | 504 | 520..=524 | 530) => {
             drop(reply.take_message());
             Error::Failing { url, status }
         }

@@ -1,5 +1,6 @@
 //! Blobs: redirects, ranges, broken bodies, waits.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, ToSpan};
@@ -9,10 +10,10 @@ use crate::client::Response;
 use crate::content::{OCI_TAR, digest, line, noise, versions};
 use crate::registry::{
     Fault, Guard, IS_IT_SIGNED, LOGIN, Registry, basic, count, logins_seen, one_image, ranges,
-    with_tls,
+    requests_of_a_listing, with_tls,
 };
 use crate::request::Request;
-use crate::service::{ANEW, Service, Setup, later};
+use crate::service::{ANEW, Service, Setup, eventually, later};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
 
@@ -419,12 +420,16 @@ fn row_b15_what_may_pass_is_tried_three_times_and_the_rest_once() {
         (502, 3),
         (503, 3),
         (504, 3),
+        (520, 3),
         (522, 3),
+        (524, 3),
+        (530, 3),
         (400, 1),
         (403, 1),
         (404, 1),
         (410, 1),
         (501, 1),
+        (525, 1),
     ] {
         let registry = one_image(b"image");
         registry.fault("/blobs/", Fault::Status(status));
@@ -539,6 +544,48 @@ fn a_registry_that_is_restarted_in_the_middle_is_waited_for() {
     }
     registry.fault("/blobs/", Fault::NoRange);
     assert_whole(&download(&service), &image, "");
+}
+
+#[test]
+fn a_front_without_a_registry_behind_it_is_waited_for() {
+    let image = noise(300 * KIB);
+    let registry = one_image(&image);
+    registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+    registry.fault_times(4, "/blobs/", Fault::StatusOfARange(404));
+    let service = Service::of(&registry);
+    assert_whole(&download(&service), &image, "");
+    // The first one was for all.
+    assert_eq!(ranges(&registry).len(), 1 + 3 + 1);
+}
+
+#[test]
+fn a_token_server_that_is_restarted_with_its_registry_is_waited_for() {
+    let image = noise(300 * KIB);
+    let tokens = TokenServer::start();
+    tokens.set(|rules| (rules.anonymous, rules.refresh) = (false, Some("r3fresh")));
+    // For a listing and the first part.
+    tokens.set(|rules| rules.uses = 1 + requests_of_a_listing().len());
+    let registry = one_image(&image);
+    let host = registry.address.to_string();
+    let auth = json!({"auths": {host: {"identitytoken": "r3fresh"}}}).to_string();
+    for status in [408, 429, 503] {
+        registry.behave();
+        registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+        registry.guard(tokens.guard());
+        let service = Setup::of(&registry).auth(&auth).start();
+        service.listing();
+        tokens.set(|rules| rules.post = Some(status));
+        tokens.take_asked();
+        thread::scope(|scope| {
+            scope.spawn(|| assert_whole(&download(&service), &image, &status.to_string()));
+            let mut asked = 0;
+            eventually("the token server is asked again", || {
+                asked += tokens.take_asked().len();
+                asked > 2
+            });
+            tokens.set(|rules| rules.post = None);
+        });
+    }
 }
 
 #[test]
