@@ -5,6 +5,7 @@
 //! a number of tries but by time without progress.
 
 use std::io::{self, Read};
+use std::mem;
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -12,10 +13,11 @@ use log::warn;
 use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hangup;
+use crate::source::Skipped;
 
 /// How long nothing may come before it is given up. systemd-pull waits about as long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a body may end, as one that is whole does, where it was taken up again: that is no accident.
+/// How often a body may end, as one that is whole does, at the same place: that is no accident.
 const BARREN_ENDS: u32 = 3;
 /// Between two tries; doubled up to the longest while nothing comes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -95,12 +97,17 @@ impl<O: Origin> Read for Resumed<O> {
             begun: Instant::now(),
             pause: FIRST_PAUSE,
         };
-        let mut barren_ends = 0;
+        // How far the body was skipped forward, and how far the one before, which ended there.
+        let (mut skipped, mut end, mut barren_ends) = (0, 0, 0);
         loop {
             let failure = match self.body.read(&mut buffer[..want]) {
-                Ok(0) if barren_ends == BARREN_ENDS => return Ok(0),
                 Ok(0) => {
+                    barren_ends = if skipped == end { barren_ends } else { 0 };
+                    if barren_ends == BARREN_ENDS {
+                        return Ok(0);
+                    }
                     barren_ends += 1;
+                    end = mem::take(&mut skipped);
                     io::ErrorKind::UnexpectedEof.into()
                 }
                 Ok(n) => {
@@ -109,12 +116,17 @@ impl<O: Origin> Read for Resumed<O> {
                 }
                 // One that is being skipped forward says so after each piece.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    let piece = error.get_ref().and_then(|inner| inner.downcast_ref());
+                    skipped += piece.map_or(0, |Skipped(bytes)| *bytes);
                     if wait.begun.elapsed() >= self.patience {
                         return Err(wait.given_up("what is known already comes too slowly"));
                     }
                     continue;
                 }
-                Err(error) => error,
+                Err(error) => {
+                    skipped = 0;
+                    error
+                }
             };
             self.reopen(&failure.to_string(), &mut wait)?;
         }

@@ -25,6 +25,8 @@ mod transport;
 mod upstream;
 mod url;
 
+use std::error;
+use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 
@@ -68,6 +70,18 @@ pub trait Source: Send + Sync {
     /// What a client asks to fetch the blob itself, as we would.
     fn blob_request(&self, digest: Digest) -> Result<BlobRequest>;
 }
+
+/// In the `Interrupted` of a body that is being skipped forward: so many bytes more were known already.
+#[derive(Debug)]
+pub struct Skipped(pub u64);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes were known already", self.0)
+    }
+}
+
+impl error::Error for Skipped {}
 
 /// What comes of asking for a range.
 pub enum Part {

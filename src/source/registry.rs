@@ -24,7 +24,7 @@ use super::registries_conf::Endpoint;
 use super::status::status_error;
 use super::upstream::Upstream;
 use super::url::next_page;
-use super::{BlobRequest, Part, Reference, StoredManifest};
+use super::{BlobRequest, Part, Reference, Skipped, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
@@ -38,6 +38,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// No attempt begins later than this: systemd gives up on us after 60 s of silence, and one may take
 /// most of that.
 const LAST_ATTEMPT: Duration = Duration::from_secs(15);
+
+/// Of a body whose beginning is known.
+const SKIPPED_AT_ONCE: usize = 16 << 10;
 
 /// Tags asked for at once. ECR refuses more than 1000.
 const PAGE: usize = 1000;
@@ -506,8 +509,8 @@ fn check_length(reply: &Reply, expected: u64) -> Result<()> {
 
 /// A body whose beginning is known already.
 ///
-/// After each piece of that it says `Interrupted`: readers who have a limit to their patience can look
-/// at their clock, and those who have none try again as they always do.
+/// After each piece of that it says `Interrupted`, with [`Skipped`]: readers who have a limit to their
+/// patience can look at their clock, and those who have none try again as they always do.
 struct Skipping<R> {
     inner: R,
     /// How much is still known.
@@ -519,12 +522,18 @@ impl<R: Read> Read for Skipping<R> {
         if self.left == 0 {
             return self.inner.read(buffer);
         }
-        let want = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        match self.inner.read(&mut buffer[..want])? {
+        // A reader's own may have room for a few bytes, each time.
+        let mut skipped = [0; SKIPPED_AT_ONCE];
+        let want =
+            usize::try_from(self.left).map_or(SKIPPED_AT_ONCE, |left| left.min(SKIPPED_AT_ONCE));
+        match self.inner.read(&mut skipped[..want])? {
             0 => Ok(0),
             n => {
                 self.left -= n as u64;
-                Err(io::ErrorKind::Interrupted.into())
+                Err(io::Error::new(
+                    io::ErrorKind::Interrupted,
+                    Skipped(n as u64),
+                ))
             }
         }
     }
@@ -665,17 +674,20 @@ mod tests {
     #[test]
     fn what_is_skipped_is_interrupted_after_each_piece() {
         let mut body = Skipping {
-            inner: &b"0123456789"[..],
+            inner: b"0123".chain(&b"456789"[..]),
             left: 7,
         };
-        let mut buffer = [0; 4];
-        for _ in 0..2 {
+        // The pieces are those that come, whatever room there is for them.
+        let mut buffer = [0; 2];
+        for expected in [4, 3] {
             let error = body.read(&mut buffer).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+            let skipped = error.get_ref().unwrap().downcast_ref::<Skipped>();
+            assert_eq!(skipped.unwrap().0, expected);
         }
-        assert_eq!(body.read(&mut buffer).unwrap(), 3);
-        assert_eq!(buffer[..3], *b"789");
-        assert_eq!(body.read(&mut buffer).unwrap(), 0);
+        let mut rest = Vec::new();
+        body.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"789");
 
         let mut short = Skipping {
             inner: &b"0123"[..],

@@ -546,6 +546,24 @@ fn a_registry_that_is_restarted_in_the_middle_is_waited_for() {
     assert_whole(&download(&service), &image, "");
 }
 
+/// What has no length ends where it is cut as if it were whole.
+#[test]
+fn a_registry_that_ignores_ranges_may_be_cut_anywhere() {
+    let image = noise(300 * KIB);
+    let registry = one_image(&image);
+    let service = Service::of(&registry);
+    service.listing();
+    registry.take_requests();
+    registry.fault("/blobs/", Fault::NoLength);
+    registry.fault("/blobs/", Fault::NoRange);
+    // The last of those that are left counts, so each of them once.
+    for (times, cut) in [(6, 90), (5, 70), (4, 10), (3, 50), (2, 30), (1, 100)] {
+        registry.fault_times(times, "/blobs/", Fault::CutAfter(cut * KIB));
+    }
+    assert_whole(&download(&service), &image, "");
+    assert_eq!(ranges(&registry).len(), 7);
+}
+
 #[test]
 fn a_front_without_a_registry_behind_it_is_waited_for() {
     let image = noise(300 * KIB);
