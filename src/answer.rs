@@ -231,7 +231,8 @@ impl Service {
             Content::Made(recipe) => {
                 let size = file.size.unwrap_or_default();
                 let made = self.snapshots.made(snapshot, file, recipe)?;
-                Ok(Answer::new(OCTETS, checked(made, what, file.digest, size)?))
+                let made = checked(made, what, file.digest, size)?;
+                Ok(Answer::new(OCTETS, Body::Blob(made, size)))
             }
             Content::Blob => blob(request, snapshot, file, what),
         }
@@ -280,7 +281,8 @@ fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Re
         size,
     };
     let blob = Resumed::open(origin, what.clone(), size)?;
-    Ok(Answer::new(OCTETS, checked(blob, what, digest, size)?))
+    let blob = checked(blob, what, digest, size)?.of(source);
+    Ok(Answer::new(OCTETS, Body::Blob(blob, size)))
 }
 
 /// Bytes to come, which are held to size and digest on the way.
@@ -289,9 +291,8 @@ fn checked(
     what: String,
     digest: Digest,
     size: u64,
-) -> Result<Body> {
-    let bytes: Box<dyn Read + Send> = Box::new(bytes);
-    Ok(Body::Blob(Verified::new(bytes, what, digest, size)?, size))
+) -> Result<Verified<Box<dyn Read + Send>>> {
+    Verified::new(Box::new(bytes), what, digest, size)
 }
 
 /// In which form a file beside an image says what the image is.

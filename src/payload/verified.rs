@@ -4,11 +4,13 @@
 //! digest is right, so a client that got them all got the right ones.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::hangup;
+use crate::source::Source;
 
 /// How long a buffer may fill before what there is goes on: a client of a slow registry has patience
 /// for a minute without a byte, and the source as much.
@@ -23,6 +25,7 @@ pub struct Verified<R> {
     size: u64,
     taken: u64,
     hasher: Hasher,
+    source: Option<Arc<dyn Source>>,
 }
 
 impl<R: Read> Verified<R> {
@@ -44,7 +47,16 @@ impl<R: Read> Verified<R> {
             size,
             taken: 0,
             hasher: Hasher::default(),
+            source: None,
         })
+    }
+
+    /// The same, of a source that is told when the bytes are wrong.
+    pub fn of(self, source: &Arc<dyn Source>) -> Self {
+        Self {
+            source: Some(source.clone()),
+            ..self
+        }
     }
 
     /// All of it, of a blob that fits into memory.
@@ -88,6 +100,9 @@ impl<R: Read> Verified<R> {
             let found = std::mem::take(&mut self.hasher).finish();
             // The last bytes stay untaken, so the next call fails as well.
             if found != self.digest {
+                if let Some(source) = &self.source {
+                    source.note_wrong_bytes(self.digest);
+                }
                 return Err(Error::WrongBytes {
                     what: self.what.clone(),
                     expected: self.digest,
@@ -105,7 +120,7 @@ impl<R: Read> Verified<R> {
             Some(_) if hangup::is_gone() => Error::ClientGone,
             Some(cause) => Error::Broken {
                 url: format!("{} after {found} of {} bytes", self.what, self.size),
-                cause: std::sync::Arc::new(cause),
+                cause: Arc::new(cause),
             },
             None => Error::WrongSize {
                 what: self.what.clone(),

@@ -218,7 +218,8 @@ impl Resolver<'_> {
         };
         let what = format!("{what} {digest}");
         let inner = Resumed::open(stored, what.clone(), size)?;
-        let bytes = Verified::new(inner, what, digest, size)?.into_bytes()?;
+        let verified = Verified::new(inner, what, digest, size)?.of(self.source);
+        let bytes = verified.into_bytes()?;
         if let Some(cache) = self.cache {
             cache.keep_document(blob.digest, &bytes);
         }

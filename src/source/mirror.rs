@@ -13,7 +13,7 @@ use log::{debug, warn};
 
 use super::registries_conf::{Endpoint, Role};
 use super::registry::Registry;
-use super::upstream::Upstream;
+use super::upstream::{Origins, Upstream};
 use super::{BlobRequest, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -44,6 +44,8 @@ struct Mirrored {
     lister: AtomicUsize,
     /// Why the registry itself cannot be reached, where no mirror has answered in its place yet.
     down: Mutex<Option<Error>>,
+    /// Who is to blame when a blob turns out to be wrong.
+    origins: Origins,
 }
 
 /// In the place of whoever answered first, before anybody has.
@@ -75,6 +77,7 @@ impl Mirrored {
             primary: Registry::new(upstream, own, None),
             lister: AtomicUsize::new(NOBODY),
             down: Mutex::default(),
+            origins: Origins::default(),
         }
     }
 
@@ -139,15 +142,21 @@ impl Mirrored {
     }
 
     /// Asks for something that a digest names: mirrors in their order, then the registry itself.
-    fn by_digest<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
-        self.anywhere(ask).map_err(|nowhere| nowhere.error)
+    fn by_digest<T>(&self, digest: Digest, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
+        self.anywhere(digest, ask).map_err(|nowhere| nowhere.error)
     }
 
-    fn anywhere<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T, Nowhere> {
+    fn anywhere<T>(
+        &self,
+        digest: Digest,
+        ask: impl Fn(&Registry) -> Result<T>,
+    ) -> Result<T, Nowhere> {
         let gone = || Nowhere::from(Error::ClientGone);
         let (mut resting, mut mirrors) = (Vec::new(), Vec::new());
         for (mirror, role) in &self.mirrors {
-            if !matches!(role, Role::Mirror { digests: true, .. }) {
+            if !matches!(role, Role::Mirror { digests: true, .. })
+                || self.upstream.wrong.has(digest, mirror.host())
+            {
                 continue;
             }
             if self.upstream.is_resting(mirror.host()) {
@@ -183,6 +192,11 @@ impl Mirrored {
         Err(Nowhere { error, mirrors })
     }
 
+    fn is_mirror(&self, registry: &Registry) -> bool {
+        let is_it = |mirror: &Registry| std::ptr::eq(mirror, registry);
+        self.mirrors.iter().any(|(mirror, _)| is_it(mirror))
+    }
+
     /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.
     fn watch(
         &self,
@@ -190,11 +204,10 @@ impl Mirrored {
         inner: Box<dyn Read + Send>,
         left: u64,
     ) -> Box<dyn Read + Send> {
-        let is_mirror = self
-            .mirrors
-            .iter()
-            .any(|(mirror, _)| std::ptr::eq(mirror, registry));
-        let mirror = is_mirror.then(|| (self.upstream.clone(), registry.host().clone()));
+        let host = registry.host().clone();
+        let mirror = self
+            .is_mirror(registry)
+            .then(|| (self.upstream.clone(), host));
         Box::new(Watched {
             inner,
             left,
@@ -238,7 +251,7 @@ impl Source for Mirrored {
         let ask = |registry: &Registry| registry.manifest(reference);
         match reference {
             Reference::Tag(_) => self.by_tag(true, ask),
-            Reference::Digest(digest) => self.by_digest(|registry| {
+            Reference::Digest(digest) => self.by_digest(digest, |registry| {
                 let stored = registry.manifest(reference)?;
                 let found = Digest::of(&stored.bytes);
                 if found != digest {
@@ -255,8 +268,11 @@ impl Source for Mirrored {
     }
 
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        let found = self.anywhere(|registry| {
+        let found = self.anywhere(digest, |registry| {
             let body = registry.blob(digest, size, from)?;
+            if self.is_mirror(registry) {
+                self.origins.note(digest, registry.host());
+            }
             Ok(self.watch(registry, body, size - from))
         });
         found.map_err(|nowhere| {
@@ -269,20 +285,32 @@ impl Source for Mirrored {
     }
 
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
-        self.by_digest(
-            |registry| match registry.blob_range(digest, size, range.clone())? {
+        self.by_digest(digest, |registry| {
+            match registry.blob_range(digest, size, range.clone())? {
                 Part::Whole(body) => Ok(Part::Whole(self.watch(registry, body, size))),
                 part => Ok(part),
-            },
-        )
+            }
+        })
     }
 
     fn blob_size(&self, digest: Digest) -> Result<u64> {
-        self.by_digest(|registry| registry.blob_size(digest))
+        self.by_digest(digest, |registry| registry.blob_size(digest))
     }
 
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         self.by_tag(true, |registry| registry.referrers(subject))
+    }
+
+    /// Which part of it was wrong nobody knows: all mirrors that it came from are suspected.
+    fn note_wrong_bytes(&self, digest: Digest) {
+        let mirrors = self.origins.take(digest);
+        for mirror in &mirrors {
+            self.upstream.wrong.note(digest, mirror);
+            warn!(
+                "{}: mirror {mirror} gave wrong bytes of {digest}, going on without it for that",
+                self.name
+            );
+        }
     }
 
     fn blob_url(&self, digest: Digest) -> Result<Option<String>> {

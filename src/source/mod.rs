@@ -64,6 +64,9 @@ pub trait Source: Send + Sync {
     /// The manifests that are attached to one. What they say of themselves is unchecked.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>>;
 
+    /// A blob that came from here had other bytes than it should.
+    fn note_wrong_bytes(&self, _digest: Digest) {}
+
     /// Where a client can fetch the blob without us and without a login, if it can.
     fn blob_url(&self, digest: Digest) -> Result<Option<String>>;
 

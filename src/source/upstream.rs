@@ -1,6 +1,6 @@
 //! What all registries share: connections, logins, mirrors, and what was learnt of each host.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use super::auth::Auth;
 use super::client::Client;
 use super::credentials::Keyring;
 use super::registries_conf::Registries;
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::name::Host;
@@ -16,6 +17,40 @@ use crate::settings::Settings;
 
 /// How long a mirror that failed is left alone.
 const REST: Duration = Duration::from_secs(30);
+
+/// Blobs of which it is remembered where they came from.
+const MAX_ORIGINS: usize = 256;
+
+/// Which mirrors blobs came from, the last ones.
+#[derive(Default)]
+pub(super) struct Origins(Mutex<VecDeque<(Digest, Host)>>);
+
+impl Origins {
+    pub(super) fn note(&self, blob: Digest, mirror: &Host) {
+        if self.has(blob, mirror) {
+            return;
+        }
+        let mut known = lock(&self.0);
+        if known.len() >= MAX_ORIGINS {
+            known.pop_front();
+        }
+        known.push_back((blob, mirror.clone()));
+    }
+
+    pub(super) fn has(&self, blob: Digest, mirror: &Host) -> bool {
+        let known = lock(&self.0);
+        known.iter().any(|one| (one.0, &one.1) == (blob, mirror))
+    }
+
+    /// The mirrors that one blob came from, which are forgotten.
+    pub(super) fn take(&self, blob: Digest) -> Vec<Host> {
+        let mut known = lock(&self.0);
+        let mirrors = known.iter().filter(|one| one.0 == blob);
+        let mirrors = mirrors.map(|one| one.1.clone()).collect();
+        known.retain(|one| one.0 != blob);
+        mirrors
+    }
+}
 
 /// The way to all registries.
 pub struct Upstream {
@@ -27,6 +62,8 @@ pub struct Upstream {
     speaks_tls: Mutex<HashMap<(Host, Option<bool>), bool>>,
     /// Mirrors that failed, and when.
     resting: Mutex<HashMap<Host, Instant>>,
+    /// Mirrors with wrong bytes. They keep them, for all that is known, as long as this process lives.
+    pub(super) wrong: Origins,
 }
 
 impl Upstream {
@@ -43,6 +80,7 @@ impl Upstream {
             mirrors_with_ns: settings.mirrors_with_ns.clone(),
             speaks_tls: Mutex::default(),
             resting: Mutex::default(),
+            wrong: Origins::default(),
         }))
     }
 

@@ -440,6 +440,42 @@ fn a_mirror_that_breaks_off_is_taken_over_from_by_range() {
 }
 
 #[test]
+fn a_mirror_with_wrong_bytes_is_named_and_not_asked_for_them_again() {
+    let (image, other) = (noise(300 * KIB), noise(1000));
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    for place in [&registry, &mirror] {
+        place.change(|hello| hello.oras_push("v2", "hello.raw", &other));
+    }
+    let wrong: &str = digest(&image).leak();
+    mirror.fault(wrong, Fault::WrongByte);
+    let service = Setup::with_mirrors(&registry, &[&mirror])
+        .settings(ANEW)
+        .start();
+    service.listing();
+    let response = service.get("/hello/hello-v1.raw");
+    assert_eq!((response.status, response.whole), (200, false));
+    let start = format!(
+        "warning: {}/hello: mirror {} gave wrong bytes of {wrong}, ",
+        registry.address, mirror.address
+    );
+    let lines = service.log.with(&["download cut short"]);
+    assert_eq!(lines.len(), 1);
+    let trouble = service.log.trouble_so_far();
+    assert!(
+        trouble.len() == 2 && trouble[0].starts_with(&start),
+        "{trouble:?}"
+    );
+    // Also after a new listing; what else it has still comes from there.
+    later();
+    service.listing();
+    mirror.take_requests();
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+    assert!(service.whole("/hello/hello-v2.raw") == other);
+    assert_eq!(count(&mirror.take_requests(), wrong), 0);
+    assert_eq!(count(&registry.take_requests(), &digest(&other)), 0);
+}
+
+#[test]
 fn a_mirror_with_another_manifest_is_not_believed() {
     let (hello, listing) = versions(1);
     let registry = Registry::with_hello(hello.clone());

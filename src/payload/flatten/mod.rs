@@ -185,7 +185,7 @@ impl Layer {
             size,
         };
         let steady = Steady::new(Resumed::open(blob, what.clone(), size)?, size);
-        let mut verified = Verified::new(steady, what, digest, size)?;
+        let mut verified = Verified::new(steady, what, digest, size)?.of(source);
         let read = Self::unpack(&mut verified, budget, limit, cache);
         if let Err(Failure::Read(error)) = &read
             && let Some(error) = own(error)
