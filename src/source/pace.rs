@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::deadline;
@@ -27,7 +27,7 @@ const SHRINKS_TO: f64 = 0.98;
 const SMALLEST_SPACE: Duration = Duration::from_millis(2);
 
 /// Longest that a request waits for those before it.
-const MAX_QUEUE: Duration = Duration::from_secs(30);
+pub(super) const MAX_QUEUE: Duration = Duration::from_secs(30);
 /// A look at how far the queue is takes place at least as often.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -35,7 +35,8 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Default)]
 pub(super) struct Pace {
     hosts: Mutex<HashMap<Host, Complaints>>,
-    answers: AtomicUsize,
+    /// How many answers were no complaints.
+    answers: Mutex<HashMap<Host, u64>>,
     tickets: AtomicU64,
 }
 
@@ -111,7 +112,7 @@ impl Pace {
                 }
             }
             None => {
-                self.answers.fetch_add(1, Ordering::Relaxed);
+                *lock(&self.answers).entry(host.clone()).or_default() += 1;
                 if let Some(known) = hosts.get_mut(host)
                     && sent >= known.last
                 {
@@ -124,10 +125,10 @@ impl Pace {
         }
     }
 
-    /// How many answers were no complaints. Who is refused while there are more of them is not
-    /// refused for good.
-    pub(super) fn answers(&self) -> usize {
-        self.answers.load(Ordering::Relaxed)
+    /// How many answers of this host were no complaints. Who is refused while there are more of them is
+    /// not refused for good.
+    pub(super) fn answers(&self, host: &Host) -> u64 {
+        lock(&self.answers).get(host).copied().unwrap_or_default()
     }
 }
 

@@ -17,9 +17,9 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::auth::{Door, Session};
-use super::client::{Method, Reply, Request, is_redirect};
+use super::client::{Method, Reply, Request, host_of, is_redirect};
 use super::failure::nonsense;
-use super::pace::MAX_WAIT;
+use super::pace::{MAX_QUEUE, MAX_WAIT};
 use super::registries_conf::Endpoint;
 use super::status::status_error;
 use super::upstream::Upstream;
@@ -226,9 +226,8 @@ impl Registry {
     fn with_retries<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let pace = &self.upstream.client.pace;
         let (begun, mut pause, mut failed) = (Instant::now(), FIRST_PAUSE, 0);
-        let mut waited = Duration::ZERO;
+        let (mut waited, mut answers_before) = (Duration::ZERO, None);
         loop {
-            let answers = pace.answers();
             let error = match attempt() {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
@@ -238,13 +237,20 @@ impl Registry {
                     failed += 1;
                     (jitter(pause), begun.elapsed() >= LAST_ATTEMPT)
                 }
-                // The wait itself is part of the next attempt, as of all other requests to the host. How
-                // long it takes until it is our turn there does not count.
-                Error::Busy { retry_after, .. } => {
+                // The wait itself is part of the next attempt, as of all other requests to the host.
+                Error::Busy {
+                    url, retry_after, ..
+                } => {
                     waited = waited.saturating_add(*retry_after);
-                    // Others got through, so it is only us who ask too fast.
-                    failed += u32::from(pace.answers() == answers);
-                    (Duration::ZERO, waited > MAX_WAIT)
+                    // Who complains may be another one, where a redirect leads.
+                    let host = host_of(url)?;
+                    let answers = pace.answers(&host);
+                    let now = Some((host, answers));
+                    // Others got through since the last time, so it is only us who ask too fast.
+                    failed += u32::from(answers_before.is_none() || answers_before == now);
+                    answers_before = now;
+                    let is_late = waited > MAX_WAIT || begun.elapsed() >= MAX_QUEUE;
+                    (Duration::ZERO, is_late)
                 }
                 _ => return Err(error),
             };

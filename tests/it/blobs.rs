@@ -607,6 +607,19 @@ fn a_token_server_that_is_restarted_with_its_registry_is_waited_for() {
 }
 
 #[test]
+fn row_b14_a_store_that_stays_busy_is_left_though_its_registry_is_not() {
+    let image = noise(1000);
+    let (registry, store) = (one_image(&image), one_image(&image));
+    registry.fault("/blobs/", Fault::Redirect(store.origin()));
+    store.fault("/blobs/", Fault::Status(429));
+    store.fault("/blobs/", Fault::header("Retry-After", "0"));
+    let service = Service::of(&registry);
+    service.listing();
+    assert_eq!(download(&service).status, 503);
+    assert_eq!(ranges(&store).len(), 3);
+}
+
+#[test]
 fn row_b14_a_wait_of_ages_is_passed_on_as_a_day() {
     let registry = Registry::with_hello(versions(1).0);
     registry.fault("/tags/list", Fault::Status(503));
