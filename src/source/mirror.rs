@@ -15,6 +15,7 @@ use super::registries_conf::{Endpoint, Role};
 use super::registry::Registry;
 use super::upstream::{Origins, Upstream};
 use super::{BlobRequest, Part, Reference, Source, StoredManifest};
+use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
@@ -121,7 +122,7 @@ impl Mirrored {
                 Err(Error::ClientGone) => return Err(Error::ClientGone),
                 Err(error @ Error::Missing { .. }) if may_miss => missing = Some(error),
                 Err(error) => {
-                    if !matches!(error, Error::Missing { .. }) {
+                    if !matches!(error, Error::Missing { .. }) && !is_given_up() {
                         self.upstream.rest(mirror.host());
                     }
                     failed.push(format!("{}: {}", mirror.host(), error.line()));
@@ -219,6 +220,9 @@ impl Mirrored {
     fn note_failure(&self, mirror: &Registry, error: &Error) {
         if matches!(error, Error::Missing { .. }) {
             return debug!("mirror {} has it not: {}", mirror.host(), error.line());
+        }
+        if is_given_up() {
+            return debug!("mirror {} had no time: {}", mirror.host(), error.line());
         }
         let line = format!(
             "{}: mirror {} fails, going on without it: {}",
@@ -363,6 +367,11 @@ fn is_down(error: &Error) -> bool {
     )
 }
 
+/// Is it us who break off? Then it is nobody's fault.
+fn is_given_up() -> bool {
+    hangup::is_gone() || deadline::passed().is_some()
+}
+
 /// A body from a mirror. If it breaks off the mirror rests, so that the rest comes from elsewhere.
 struct Watched<R> {
     inner: R,
@@ -381,11 +390,43 @@ impl<R: Read> Read for Watched<R> {
         let has_broken =
             result.is_err() || (matches!(result, Ok(0)) && self.left > 0 && !buffer.is_empty());
         if has_broken
-            && !hangup::is_gone()
+            && !is_given_up()
             && let Some((upstream, host)) = &self.mirror
         {
             upstream.rest(host);
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn a_mirror_is_not_blamed_for_what_we_had_no_time_for() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host: Host = silent.local_addr().unwrap().to_string().parse().unwrap();
+        let upstream = Upstream::new(&Settings::default(), "/nonexistent".as_ref()).unwrap();
+        let repository: Repository = "hello".parse().unwrap();
+        let endpoint = |role| Endpoint {
+            host: host.clone(),
+            repository: repository.clone(),
+            insecure: None,
+            role,
+        };
+        let (digests, tags) = (true, true);
+        let mirror = endpoint(Role::Mirror { digests, tags });
+        let endpoints = vec![mirror, endpoint(Role::Primary)];
+        let source = Mirrored::new(&upstream, &host, &repository, endpoints);
+        let _limit = deadline::within(Duration::from_millis(50));
+        let digest = Digest::of(b"blob");
+        assert!(source.blob(digest, 4, 0).is_err());
+        assert!(source.tags().is_err());
+        assert!(!upstream.is_resting(&host));
     }
 }
