@@ -23,10 +23,11 @@ pub struct Within {
     before: Option<Deadline>,
 }
 
-/// From now on this thread's work has so much time.
+/// From now on this thread's work has so much time, or what is left of the deadline before if that is less.
 pub fn within(time: Duration) -> Within {
     let end = Instant::now() + time;
-    adopt(Some(Deadline { end, time }))
+    let before = current().filter(|before| before.end < end);
+    adopt(before.or(Some(Deadline { end, time })))
 }
 
 /// From now on this thread works for one that has this deadline.
@@ -76,6 +77,10 @@ mod tests {
             );
         }
         assert_eq!(passed(), None);
+        {
+            let _longer = within(Duration::from_secs(5000));
+            assert!(left() <= Some(Duration::from_secs(1000)));
+        }
         let deadline = current();
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -71,7 +71,11 @@ impl<O: Origin> Resumed<O> {
                 return Err(hangup::error());
             }
             wait.pause = (wait.pause * 2).min(LONGEST_PAUSE);
-            match self.origin.open(self.taken) {
+            // Each of several mirrors may be silent.
+            let limit = deadline::within(self.patience.saturating_sub(wait.begun.elapsed()));
+            let opened = self.origin.open(self.taken);
+            drop(limit);
+            match opened {
                 Ok(body) => {
                     self.body = body;
                     return Ok(());
@@ -265,6 +269,34 @@ mod tests {
         let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(started.elapsed() < Duration::from_secs(2));
+    }
+
+    /// Gives a little, then breaks; from then on it is silent for as long as somebody waits.
+    struct Silent;
+
+    impl Origin for Silent {
+        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
+            if from > 0 {
+                let limit = deadline::left().unwrap_or(Duration::from_secs(20));
+                std::thread::sleep(limit);
+                return Err(Error::TooSlow {
+                    url: "u".into(),
+                    limit,
+                });
+            }
+            Ok(Box::new((&[7; 5][..]).chain(Broken)))
+        }
+    }
+
+    #[test]
+    fn a_silent_origin_is_waited_for_only_so_long() {
+        let mut resumed = Resumed::open(Silent, "blob".into(), 10).unwrap();
+        resumed.patience = Duration::from_secs(1);
+        let started = Instant::now();
+        let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() < Duration::from_secs(2));
+        assert!(deadline::left().is_none(), "what comes then has its own");
     }
 
     #[test]
