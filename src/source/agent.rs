@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// To connect, TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the request to the whole head of the answer. systemd gives up on us after 60 s of silence.
+/// From the request to the whole head of the answer; and for each piece of a request to be taken. systemd gives up on us after 60 s of silence.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two pieces of a body.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -154,6 +154,7 @@ pub(super) fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Age
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(HEAD_TIMEOUT))
         .timeout_per_read(Some(READ_TIMEOUT))
+        .timeout_per_write(Some(HEAD_TIMEOUT))
         .max_idle_connections(2 * parallel)
         .max_idle_connections_per_host(parallel);
     // By default ureq honours HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
