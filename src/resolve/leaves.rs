@@ -207,16 +207,23 @@ impl Resolver<'_> {
 
     /// A blob that fits into memory: its size was looked at. `what` it is called in errors.
     pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
-        if let Some(bytes) = self.cache.and_then(|cache| cache.document(blob.digest)) {
-            return Ok(bytes);
-        }
         let Descriptor { digest, size, .. } = *blob;
+        let what = format!("{what} {digest}");
+        if let Some(bytes) = self.cache.and_then(|cache| cache.document(digest)) {
+            return match bytes.len() as u64 {
+                found if found == size => Ok(bytes),
+                found => Err(Error::WrongSize {
+                    what,
+                    expected: size,
+                    found,
+                }),
+            };
+        }
         let stored = StoredBlob {
             source: self.source.clone(),
             digest,
             size,
         };
-        let what = format!("{what} {digest}");
         let inner = Resumed::open(stored, what.clone(), size)?;
         let verified = Verified::new(inner, what, digest, size)?.of(self.source);
         let bytes = verified.into_bytes()?;

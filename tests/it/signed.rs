@@ -553,6 +553,24 @@ fn a_signed_list_that_is_too_large_to_be_one_is_refused_without_being_read() {
 }
 
 #[test]
+fn a_list_is_as_long_as_its_manifest_says_though_it_is_at_hand() {
+    let (hello, list) = signed();
+    let registry = Registry::with_hello(hello);
+    let service = Setup::new(registry.settings() + ANEW).own_cache().start();
+    assert_eq!(service.listing(), list);
+    registry.change(|hello| {
+        let mut short = hello.file(OCI_TAR, "SHA256SUMS", list.as_bytes());
+        short["size"] = json!(1);
+        let artifact = hello.artifact(&[short], json!({}));
+        hello.point("SHA256SUMS", &artifact);
+    });
+    later();
+    let reason = service.why_no_listing(502);
+    let expected = format!("expected 1 bytes, found {}", list.len());
+    assert!(reason.ends_with(&expected), "{reason}");
+}
+
+#[test]
 fn fifteen_thousand_names_cost_three_requests_fifty_milliseconds_and_little_memory() {
     let mut list = String::new();
     for n in 0..15_000 {
