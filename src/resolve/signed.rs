@@ -14,10 +14,17 @@ use crate::name::Tag;
 const MAX_SIGNED_LIST: u64 = 64 << 20;
 /// Largest signature of one.
 const MAX_SIGNATURE: u64 = 1 << 20;
+/// What is taken of its artifact beside the list: all that any systemd asks for.
+const SIGNATURES: [&str; 4] = [
+    "SHA256SUMS.sha256.asc",
+    "SHA256SUMS.sha256.gpg",
+    "SHA256SUMS.asc",
+    "SHA256SUMS.gpg",
+];
 
 /// A publisher's list with its signatures, byte for byte. All are from one artifact. They are shared by
 /// all who get them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Signed {
     /// `SHA256SUMS`
     pub list: Arc<[u8]>,
@@ -34,44 +41,35 @@ impl Resolver<'_> {
             Ok(_) | Err(Error::Missing { .. } | Error::NotOffered { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut signed = Signed::default();
-        for layer in &image.layers {
-            let Some(title) = layer.title().filter(|title| title.starts_with(LISTING)) else {
-                continue;
-            };
-            let limit = if title == LISTING {
-                MAX_SIGNED_LIST
-            } else {
-                MAX_SIGNATURE
-            };
-            if layer.size > limit {
-                let why = format!(
+        let titled: BTreeMap<_, _> = image
+            .layers
+            .iter()
+            .filter_map(|layer| Some((layer.title()?, layer)))
+            .collect();
+        let fetch = |title: &str, what, limit| match titled.get(title) {
+            Some(layer) if layer.size > limit => Err(Error::BadManifest {
+                what: format!("tag {LISTING}"),
+                why: format!(
                     "{title} has {} bytes, at most {limit} are taken",
                     layer.size
-                );
-                return Err(Error::BadManifest {
-                    what: format!("tag {LISTING}"),
-                    why,
-                });
-            }
-            let what = if title == LISTING {
-                "signed list"
-            } else {
-                "signature"
-            };
-            let bytes = self.small_blob(what, layer)?.into();
-            if title == LISTING {
-                signed.list = bytes
-            } else {
-                drop(signed.signatures.insert(title.to_owned(), bytes))
-            }
-        }
-        if signed.list.is_empty() {
+                ),
+            }),
+            Some(layer) => self.small_blob(what, layer).map(|bytes| Some(bytes.into())),
+            None => Ok(None),
+        };
+        let list: Arc<[u8]> = fetch(LISTING, "signed list", MAX_SIGNED_LIST)?.unwrap_or_default();
+        if list.is_empty() {
             return Ok(None);
+        }
+        let mut signatures = BTreeMap::new();
+        for title in SIGNATURES {
+            if let Some(bytes) = fetch(title, "signature", MAX_SIGNATURE)? {
+                signatures.insert(title.to_owned(), bytes);
+            }
         }
         if let Some(cache) = self.cache.filter(|_| before != Some(digest)) {
             cache.keep_tags(&self.source.name(), &BTreeMap::from([(tag, digest)]));
         }
-        Ok(Some(signed))
+        Ok(Some(Signed { list, signatures }))
     }
 }

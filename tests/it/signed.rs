@@ -553,6 +553,29 @@ fn a_signed_list_that_is_too_large_to_be_one_is_refused_without_being_read() {
 }
 
 #[test]
+fn of_the_artifact_of_a_list_nothing_is_fetched_that_no_systemd_asks_for() {
+    let (mut hello, list) = signed();
+    let mut layers = vec![hello.file(OCI_TAR, "SHA256SUMS", list.as_bytes())];
+    let names = (0..100)
+        .map(|n| format!("SHA256SUMS.{n}"))
+        .chain(SIGNATURES.map(str::to_owned));
+    for name in names {
+        layers.push(hello.file(OCI_TAR, &name, name.as_bytes()));
+    }
+    let artifact = hello.artifact(&layers, json!({}));
+    hello.point("SHA256SUMS", &artifact);
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    assert_eq!(service.listing(), list);
+    let requests = registry.take_requests();
+    assert_eq!(count(&requests, "/blobs/"), 5, "{requests:?}");
+    for name in SIGNATURES {
+        assert_eq!(service.get(&format!("/hello/{name}")).text(), name);
+    }
+    assert_eq!(service.get("/hello/SHA256SUMS.7").status, 404);
+}
+
+#[test]
 fn a_list_is_as_long_as_its_manifest_says_though_it_is_at_hand() {
     let (hello, list) = signed();
     let registry = Registry::with_hello(hello);
