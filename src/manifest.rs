@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -34,6 +34,9 @@ pub const MAX_SIZE: u64 = 8 << 20;
 /// version, its signature and its SBOM, a directory a layer for each file: ten thousand are no mistake. But
 /// two bytes of JSON can be an entry, so the size alone is no limit.
 const MAX_ITEMS: usize = 16 << 10;
+/// Annotations that are read of one manifest, all its descriptors' together: so many for each layer there can
+/// be. Nine bytes of JSON can be one, and in memory it takes ten times as much.
+const MAX_ANNOTATIONS: usize = 8 * MAX_ITEMS;
 /// Entries without a name that are told of one by one when they cannot be used. A listing tells of one
 /// more for each tag, which is how many the rest are.
 const MAX_TOLD: usize = 19;
@@ -175,19 +178,18 @@ impl Manifest {
                 "its type, its mediaType and its content disagree whether it is an index".into(),
             );
         }
+        let mut room = Room(MAX_ANNOTATIONS);
+        let annotations = room.read(raw.annotations)?;
         match kind {
             Kind::Index => {
                 let entries = raw.manifests.map(|list| list.0).unwrap_or_default();
-                Ok(Self::Index(Index::of(
-                    &entries,
-                    raw.annotations.unwrap_or_default(),
-                )))
+                Ok(Self::Index(Index::of(&entries, annotations, &mut room)))
             }
             Kind::Image => Ok(Self::Image(Image {
                 artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
                 config: raw
                     .config
-                    .map(Descriptor::check)
+                    .map(|config| Descriptor::check(config, &mut room))
                     .transpose()
                     .map_err(|why| format!("config: {why}"))?,
                 layers: raw
@@ -197,10 +199,11 @@ impl Manifest {
                     .into_iter()
                     .enumerate()
                     .map(|(n, layer)| {
-                        Descriptor::check(layer).map_err(|why| format!("layer {}: {why}", n + 1))
+                        Descriptor::check(layer, &mut room)
+                            .map_err(|why| format!("layer {}: {why}", n + 1))
                     })
                     .collect::<Result<_, _>>()?,
-                annotations: raw.annotations.unwrap_or_default(),
+                annotations,
                 // An attachment by sha512 is one to something that we never offer.
                 subject: raw.subject.and_then(|subject| subject.digest.parse().ok()),
             })),
@@ -209,11 +212,11 @@ impl Manifest {
 }
 
 impl Index {
-    fn of(list: &[&RawValue], annotations: Annotations) -> Self {
+    fn of(list: &[&RawValue], annotations: Annotations, room: &mut Room) -> Self {
         let (mut entries, mut unusable) = (Vec::new(), Vec::new());
         let (mut nameless, mut untold) = (0, 0);
         for (n, raw) in list.iter().enumerate() {
-            let why = match Entry::parse(raw.get()) {
+            let why = match Entry::parse(raw.get(), room) {
                 Ok(entry) => {
                     entries.push(entry);
                     continue;
@@ -270,23 +273,29 @@ struct Raw<'a> {
     schema_version: Option<u64>,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    config: Option<RawDescriptor>,
-    layers: Option<Items<RawDescriptor>>,
+    #[serde(borrow)]
+    config: Option<RawDescriptor<'a>>,
+    #[serde(borrow)]
+    layers: Option<Items<RawDescriptor<'a>>>,
     /// Read one by one, so that a bad one spoils no other.
     #[serde(borrow)]
     manifests: Option<Items<&'a RawValue>>,
-    annotations: Option<Annotations>,
-    subject: Option<RawDescriptor>,
+    #[serde(borrow)]
+    annotations: Option<&'a RawValue>,
+    #[serde(borrow)]
+    subject: Option<RawDescriptor<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawDescriptor {
+struct RawDescriptor<'a> {
     #[serde(default)]
     media_type: String,
     digest: String,
     size: u64,
-    annotations: Option<Annotations>,
+    /// Read later, with an eye on how many there are in all.
+    #[serde(borrow)]
+    annotations: Option<&'a RawValue>,
     /// Whether there are any is all that counts, and what is ignored takes no memory.
     urls: Option<Vec<IgnoredAny>>,
     platform: Option<Platform>,
@@ -325,24 +334,67 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsOf<T> {
     }
 }
 
+/// How many more annotations are read of a manifest.
+struct Room(usize);
+
+impl Room {
+    fn read(&mut self, raw: Option<&RawValue>) -> Result<Annotations, String> {
+        let Some(raw) = raw else {
+            return Ok(Annotations::new());
+        };
+        let mut json = serde_json::Deserializer::from_str(raw.get());
+        self.deserialize(&mut json).map_err(|why| why.to_string())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Room {
+    type Value = Annotations;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Annotations, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Room {
+    type Value = Annotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+        let mut annotations = Annotations::new();
+        while let Some((name, value)) = map.next_entry()? {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| {
+                A::Error::custom(format!(
+                    "more than {MAX_ANNOTATIONS} annotations, which is the limit"
+                ))
+            })?;
+            annotations.insert(name, value);
+        }
+        Ok(annotations)
+    }
+}
+
 impl Descriptor {
-    fn check(raw: RawDescriptor) -> Result<Self, String> {
+    fn check(raw: RawDescriptor<'_>, room: &mut Room) -> Result<Self, String> {
         Ok(Self {
             media_type: bare_type(&raw.media_type).to_owned(),
             digest: raw.digest.parse()?,
             size: raw.size,
-            annotations: raw.annotations.unwrap_or_default(),
+            annotations: room.read(raw.annotations)?,
             is_foreign: raw.urls.is_some_and(|urls| !urls.is_empty()),
         })
     }
 }
 
 impl Entry {
-    fn parse(json: &str) -> Result<Self, String> {
-        let mut raw: RawDescriptor = serde_json::from_str(json).map_err(|why| why.to_string())?;
+    fn parse(json: &str, room: &mut Room) -> Result<Self, String> {
+        let mut raw: RawDescriptor<'_> =
+            serde_json::from_str(json).map_err(|why| why.to_string())?;
         let platform = raw.platform.take();
         Ok(Self {
-            descriptor: Descriptor::check(raw)?,
+            descriptor: Descriptor::check(raw, room)?,
             platform,
         })
     }
@@ -498,6 +550,38 @@ mod tests {
     }
 
     #[test]
+    fn annotations_are_read_up_to_a_limit_wherever_they_are() {
+        let annotations = |n: usize| {
+            let all: Vec<_> = (0..n).map(|n| format!(r#""{n}":"""#)).collect();
+            format!(r#""annotations":{{{}}}"#, all.join(","))
+        };
+        let image = |own: usize, of_layers: usize| {
+            let layer = layer(&format!(",{}", annotations(of_layers)));
+            let layers = vec![layer; 16].join(",");
+            format!(r#"{{{},"layers":[{layers}]}}"#, annotations(own))
+        };
+        let each = MAX_ANNOTATIONS / 16;
+        for (own, of_layers, expected) in [
+            (MAX_ANNOTATIONS, 0, None),
+            (MAX_ANNOTATIONS + 1, 0, Some("")),
+            (0, each, None),
+            (1, each, Some("layer 16: ")),
+        ] {
+            let found = Manifest::parse(None, image(own, of_layers).as_bytes());
+            let limit = "more than 131072 annotations, which is the limit";
+            let expected = expected.map(|place| format!("{place}{limit}"));
+            let found = found.err();
+            assert!(
+                match (&found, &expected) {
+                    (Some(found), Some(expected)) => found.starts_with(expected.as_str()),
+                    (found, expected) => found == expected,
+                },
+                "{found:?}, expected {expected:?}"
+            );
+        }
+    }
+
+    #[test]
     fn of_many_unusable_entries_some_are_told_and_the_rest_counted() {
         let named = r#"{"annotations":{"org.opencontainers.image.ref.name":"v1"}}"#;
         let json = format!(r#"{{"manifests":[{}{named}]}}"#, "0,".repeat(10_000));
@@ -532,7 +616,7 @@ mod tests {
                     r#"{{"digest":"{}","size":1,"annotations":{{"a":1}}}}"#,
                     digest('a')
                 ),
-                "invalid type",
+                "layer 1: invalid type",
             ),
         ] {
             let json = format!(r#"{{"layers":[{layer}]}}"#);
