@@ -26,7 +26,7 @@ use crate::parallel::in_parallel;
 use crate::payload::Workshop;
 use crate::source::{Reference, Source};
 
-use leaves::{Leaf, Leaves, Setback};
+use leaves::{Leaf, Setback};
 pub use signed::Signed;
 
 /// Attached artifacts read for one.
@@ -282,45 +282,51 @@ impl Resolver<'_> {
             Err(Setback::NotOffered(reason)) => listing.leave_out(label, reason),
             Err(Setback::Failed(error)) => return Err(error),
         }
-        let attached = subjects.into_iter().map(|subject| self.attached(subject));
-        for (manifest, attached) in attached.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-            let recognised = Recognised {
-                offers: artifact::titled(&attached),
-                ..Recognised::default()
-            };
-            let artifact = Artifact {
-                manifest,
-                entry: None,
-                flavour: None,
-                plain: None,
-                version: None,
-                recognised,
-            };
-            listing.add(&self.naming, label, vec![artifact]);
+        for subject in subjects {
+            self.attached(subject, |manifest, attached| {
+                let recognised = Recognised {
+                    offers: artifact::titled(&attached),
+                    ..Recognised::default()
+                };
+                let artifact = Artifact {
+                    manifest,
+                    entry: None,
+                    flavour: None,
+                    plain: None,
+                    version: None,
+                    recognised,
+                };
+                listing.add(&self.naming, label, vec![artifact]);
+                Ok(())
+            })?;
         }
         Ok((listing, release))
     }
 
-    /// The manifests attached to one. That there are none is the rule.
-    pub fn attached(&self, subject: Digest) -> Result<Vec<(Digest, Image)>> {
-        let mut attached = Vec::new();
-        for descriptor in self.source.referrers(subject)?.iter().take(MAX_ATTACHED) {
+    /// Does something with each manifest that is attached to one. That there are none is the rule.
+    pub fn attached(
+        &self,
+        subject: Digest,
+        mut visit: impl FnMut(Digest, Image) -> Result<()>,
+    ) -> Result<()> {
+        let name = self.source.name();
+        let descriptors = self.source.referrers(subject)?;
+        for descriptor in descriptors.iter().take(MAX_ATTACHED) {
             match self.by_digest(descriptor.digest) {
                 // A list of them is anybody's word; the manifest's own is checked by its digest.
                 Ok(Manifest::Image(image)) if image.subject == Some(subject) => {
-                    attached.push((descriptor.digest, image));
+                    visit(descriptor.digest, image)?;
                 }
                 Ok(_) => debug!("{} is not attached to {subject}", descriptor.digest),
                 Err(error) if error.is_of_the_whole_registry() => return Err(error),
                 Err(error) => info!(
-                    "{}: attached {} left out: {}",
-                    self.source.name(),
+                    "{name}: attached {} left out: {}",
                     descriptor.digest,
                     error.line()
                 ),
             }
         }
-        Ok(attached)
+        Ok(())
     }
 
     fn resolve(&self, tag: &Tag, before: Option<Digest>) -> Result<Resolved> {
@@ -339,9 +345,8 @@ impl Resolver<'_> {
     }
 
     fn artifacts(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Artifact>, Setback> {
-        let Leaves { leaves, left_out } = self.leaves(digest, manifest)?;
-        let artifacts = leaves.iter().map(|leaf| self.artifact(leaf));
-        let mut artifacts = artifacts.collect::<Result<Vec<_>, Setback>>()?;
+        let found = self.leaves(digest, manifest, |leaf| self.artifact(&leaf))?;
+        let (mut artifacts, left_out) = (found.found, found.left_out);
         // They belong to no artifact: the first one is as good as any to tell of them.
         if let Some(first) = artifacts.first_mut() {
             first.recognised.left_out.extend(left_out);
@@ -352,12 +357,8 @@ impl Resolver<'_> {
     /// The manifests that a reference leads to, for the machines that files are offered for.
     pub fn images(&self, reference: Reference<'_>) -> Result<Vec<(Digest, Image)>> {
         let (digest, manifest) = self.by_reference(reference)?;
-        match self.leaves(digest, manifest) {
-            Ok(found) => Ok(found
-                .leaves
-                .into_iter()
-                .map(|leaf| (leaf.digest, leaf.image))
-                .collect()),
+        match self.leaves(digest, manifest, |leaf| Ok((leaf.digest, leaf.image))) {
+            Ok(found) => Ok(found.found),
             Err(Setback::NotOffered(why)) => Err(Error::NotOffered {
                 what: match reference {
                     Reference::Tag(tag) => format!("tag {tag}"),

@@ -31,8 +31,9 @@ pub(super) struct Leaf {
 }
 
 /// Where a reference leads to.
-pub(super) struct Leaves {
-    pub(super) leaves: Vec<Leaf>,
+pub(super) struct Leaves<T> {
+    /// What was made of each manifest.
+    pub(super) found: Vec<T>,
     /// A reason for each entry of an index that cannot be used.
     pub(super) left_out: Vec<String>,
 }
@@ -59,7 +60,14 @@ impl Resolver<'_> {
         }
     }
 
-    pub(super) fn leaves(&self, digest: Digest, manifest: Manifest) -> Result<Leaves, Setback> {
+    /// Does something with each manifest that a reference leads to: one after the other, for together they
+    /// may be large.
+    pub(super) fn leaves<T>(
+        &self,
+        digest: Digest,
+        manifest: Manifest,
+        mut visit: impl FnMut(Leaf) -> Result<T, Setback>,
+    ) -> Result<Leaves<T>, Setback> {
         match manifest {
             Manifest::Image(image) => {
                 let leaf = Leaf {
@@ -70,11 +78,11 @@ impl Resolver<'_> {
                     version: None,
                 };
                 Ok(Leaves {
-                    leaves: vec![leaf],
+                    found: vec![visit(leaf)?],
                     left_out: Vec::new(),
                 })
             }
-            Manifest::Index(index) => self.in_index(digest, &index),
+            Manifest::Index(index) => self.in_index(digest, index, visit),
         }
     }
 
@@ -132,11 +140,16 @@ impl Resolver<'_> {
     }
 
     /// The manifests that an index leads to, by indexes inside it too.
-    fn in_index(&self, digest: Digest, index: &Index) -> Result<Leaves, Setback> {
+    fn in_index<T>(
+        &self,
+        digest: Digest,
+        index: Index,
+        mut visit: impl FnMut(Leaf) -> Result<T, Setback>,
+    ) -> Result<Leaves<T>, Setback> {
         let mut seen = HashSet::from([digest]);
         let (mut artifacts, mut left_out) = (Vec::new(), Vec::new());
         let version = artifact::version(&index.annotations).map(str::to_owned);
-        let mut indexes = VecDeque::from([index.clone()]);
+        let mut indexes = VecDeque::from([index]);
         while let Some(index) = indexes.pop_front() {
             left_out.extend(index.unusable.iter().map(|one| one.why.clone()));
             let sorted = index::sort(index);
@@ -160,16 +173,16 @@ impl Resolver<'_> {
             let all: Vec<_> = std::iter::once(why).chain(left_out.clone()).collect();
             Setback::NotOffered(all.join("; "))
         })?;
-        let leaves = match choice {
+        let found = match choice {
             Choice::Single(descriptor, known) => {
                 let image = self.image(&descriptor)?;
-                vec![Leaf {
+                vec![visit(Leaf {
                     digest: descriptor.digest,
                     image,
                     chosen: None,
                     known,
                     version,
-                }]
+                })?]
             }
             Choice::Several(several) if several.len() > MAX_ENTRIES => {
                 let reason = format!(
@@ -183,7 +196,7 @@ impl Resolver<'_> {
                     let digest = chosen.descriptor.digest;
                     let image = self.image(&chosen.descriptor)?;
                     let known = Some(chosen.architecture);
-                    Ok(Leaf {
+                    visit(Leaf {
                         digest,
                         image,
                         chosen: Some(chosen),
@@ -191,11 +204,11 @@ impl Resolver<'_> {
                         version: version.clone(),
                     })
                 };
-                let leaves: Result<_, Setback> = several.into_iter().map(leaf).collect();
-                leaves?
+                let found: Result<_, Setback> = several.into_iter().map(leaf).collect();
+                found?
             }
         };
-        Ok(Leaves { leaves, left_out })
+        Ok(Leaves { found, left_out })
     }
 
     fn image(&self, descriptor: &Descriptor) -> Result<Image, Setback> {

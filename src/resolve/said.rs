@@ -60,15 +60,14 @@ impl Resolver<'_> {
     /// What a publisher says of a file: in documents, then in annotations.
     fn published(&self, file: &File, manifest: Digest, image: &Image) -> Result<Metadata> {
         let mut found = Metadata::default();
-        let attached = self.attached(manifest)?;
-        for layer in std::iter::once(image)
-            .chain(attached.iter().map(|(_, image)| image))
-            .flat_map(|image| &image.layers)
-        {
-            if is_document(layer) {
+        let mut read = |image: &Image| {
+            for layer in image.layers.iter().filter(|layer| is_document(layer)) {
                 found.merge(Metadata::of_document(&self.small_blob("document", layer)?));
             }
-        }
+            Ok(())
+        };
+        read(image)?;
+        self.attached(manifest, |_, attached| read(&attached))?;
         let own = image
             .layers
             .iter()
