@@ -311,6 +311,12 @@ impl Resolver<'_> {
     ) -> Result<()> {
         let name = self.source.name();
         let descriptors = self.source.referrers(subject)?;
+        if descriptors.len() > MAX_ATTACHED {
+            info!(
+                "{name}: {} artifacts are attached to {subject}, at most {MAX_ATTACHED} are read",
+                descriptors.len()
+            );
+        }
         for descriptor in descriptors.iter().take(MAX_ATTACHED) {
             match self.by_digest(descriptor.digest) {
                 // A list of them is anybody's word; the manifest's own is checked by its digest.

@@ -254,3 +254,24 @@ fn what_is_attached_never_takes_the_name_of_a_file() {
         lines(&[(b"image", "hello.raw"), (b"good", "good.txt")])
     );
 }
+
+#[test]
+fn of_very_many_attached_artifacts_some_are_read_and_the_log_says_so() {
+    let (mut hello, pages) = with_pages(65);
+    let attached = pages.iter().map(|page| {
+        let page: Value = serde_json::from_str(page).unwrap();
+        page["manifests"][0].clone()
+    });
+    let attached: Vec<_> = attached.collect();
+    let index = hello.index_of(&attached, json!({}));
+    let stand_in = hello.tags["v1"].replace(':', "-");
+    hello.point(&stand_in, &index);
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    assert_eq!(service.listing_of("hello:v1").lines().count(), 1 + 64);
+    let said = [
+        "65 artifacts are attached to sha256:",
+        "at most 64 are read",
+    ];
+    assert_eq!(service.log.with(&said).len(), 1);
+}
