@@ -1,11 +1,12 @@
 //! Files → the text of `SHA256SUMS`. No I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
 use jiff::civil::Date;
 
 use crate::architecture::Architecture;
+use crate::artifact::kubesolo::Release;
 use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
@@ -14,7 +15,7 @@ use crate::template::Template;
 /// The digest of nothing, which stands beside names that are no files.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// Reasons given for the layers of one artifact.
+/// Reasons given for the parts of one tag.
 const MAX_REASONS: usize = 20;
 /// Longest reason, in characters: what strangers wrote is quoted in it.
 const MAX_REASON: usize = 1000;
@@ -88,16 +89,104 @@ pub struct Artifact {
     pub recognised: Recognised,
 }
 
+impl Artifact {
+    /// Drops what no listing needs: layers that make the same file, and what is only told in the directory of
+    /// one artifact.
+    pub fn condense(&mut self, naming: &Naming<'_>) {
+        let Recognised {
+            offers, kubesolo, ..
+        } = &mut self.recognised;
+        if !naming.keeps_titles {
+            *kubesolo = None;
+            offers.iter_mut().for_each(|offer| offer.title = None);
+        }
+        let mut seen = HashSet::new();
+        offers.retain(|offer| {
+            let Offer {
+                title,
+                suffix,
+                long_suffix,
+                digest,
+                ..
+            } = offer;
+            seen.insert((title.clone(), suffix.clone(), long_suffix.clone(), *digest))
+        });
+        offers.shrink_to_fit();
+        // Either is still too long for a name.
+        self.version = self.version.take().map(shortened);
+        self.flavour = self.flavour.take().map(shortened);
+    }
+
+    /// The memory that it takes in a listing, in bytes and roughly.
+    pub fn weight(&self) -> usize {
+        let of_offer = |offer: &Offer| {
+            let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+            let content = match &offer.content {
+                Content::Blob => 0,
+                Content::Text(text) => text.len(),
+                Content::Made(recipe) => size_of_val(&recipe.layers[..]),
+            };
+            let names = offer.suffix.len() + length(&offer.long_suffix) + length(&offer.title);
+            size_of::<Offer>() + size_of::<(FileName, File)>() + names + content
+        };
+        let Recognised {
+            offers,
+            left_out,
+            kubesolo,
+            ..
+        } = &self.recognised;
+        size_of::<Self>()
+            + offers.iter().map(of_offer).sum::<usize>()
+            + left_out.iter().map(String::len).sum::<usize>()
+            + kubesolo.as_ref().map_or(0, Release::weight)
+    }
+}
+
+/// Why parts of a tag are left out: the first reasons, and how many more there are.
+#[derive(Default)]
+pub struct Reasons {
+    told: Vec<String>,
+    untold: usize,
+}
+
+impl Reasons {
+    /// Adds some.
+    pub fn add(&mut self, reasons: Vec<String>) {
+        for reason in reasons {
+            if self.told.len() < MAX_REASONS {
+                self.told.push(shortened(reason));
+            } else {
+                self.untold += 1;
+            }
+        }
+    }
+
+    /// All that is told.
+    pub fn told(mut self) -> Vec<String> {
+        if self.untold > 0 {
+            self.told
+                .push(format!("and {} more of its parts", self.untold));
+        }
+        self.told
+    }
+}
+
+/// As much of a reason as is told.
+pub fn shortened(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+        reason.truncate(end);
+        reason.push('…');
+        reason.shrink_to_fit();
+    }
+    reason
+}
+
 impl Listing {
     /// Adds what a tag leads to, under its names. Tags come in sorted order.
     pub fn add(&mut self, naming: &Naming<'_>, tag: &Tag, artifacts: Vec<Artifact>) {
         for artifact in artifacts {
-            let reasons = &artifact.recognised.left_out;
-            for reason in reasons.iter().take(MAX_REASONS) {
+            for reason in &artifact.recognised.left_out {
                 self.leave_out(tag, reason.clone());
-            }
-            if let Some(more) = reasons.len().checked_sub(MAX_REASONS).filter(|n| *n > 0) {
-                self.leave_out(tag, format!("and {more} more of its parts"));
             }
             let named = match name_offers(naming, tag, &artifact) {
                 Ok(named) => named,
@@ -157,14 +246,10 @@ impl Listing {
     }
 
     /// Notes that a tag or a part of it is not listed.
-    pub fn leave_out(&mut self, tag: &Tag, mut reason: String) {
-        if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
-            reason.truncate(end);
-            reason.push('…');
-        }
+    pub fn leave_out(&mut self, tag: &Tag, reason: String) {
         self.left_out.push(LeftOut {
             tag: tag.clone(),
-            reason,
+            reason: shortened(reason),
         });
     }
 

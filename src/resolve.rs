@@ -5,8 +5,9 @@ mod said;
 mod signed;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use log::{debug, info};
@@ -19,7 +20,7 @@ use crate::artifact::{self, Recognised};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::listing::{Artifact, Listing, Naming};
+use crate::listing::{self, Artifact, Listing, Naming, Reasons};
 use crate::manifest::{Image, Manifest};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
@@ -35,6 +36,11 @@ const MAX_ATTACHED: usize = 64;
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Largest config that is read for its architecture.
 const MAX_CONFIG: u64 = 1 << 20;
+
+/// Memory that one tag may take in a listing, in bytes: some twenty thousand files.
+const MAX_OF_TAG: usize = 8 << 20;
+/// Memory that all tags of a listing may take together.
+const MAX_OF_LISTING: usize = 64 << 20;
 
 /// One repository to be listed.
 pub struct Resolver<'a> {
@@ -158,11 +164,15 @@ impl Resolver<'_> {
             .map(|cache| cache.tags(&name))
             .unwrap_or_default();
         let started = Instant::now();
+        let room = AtomicUsize::new(MAX_OF_LISTING);
         let results = in_parallel(tags, self.parallel, |tag, stop| {
-            let result = self.resolve(tag, before.get(tag).copied());
+            let mut result = self.resolve(tag, before.get(tag).copied());
+            if let Ok(resolved) = &mut result {
+                fit(&mut resolved.outcome, &room);
+            }
             let is_of_all = result.as_ref().is_err_and(Error::is_of_the_whole_registry);
             if is_of_all || Instant::now() > self.until {
-                stop.store(true, Ordering::Relaxed);
+                stop.store(true, Relaxed);
             }
             result
         });
@@ -184,7 +194,7 @@ impl Resolver<'_> {
                 }
                 Err(error) if error.is_of_the_whole_registry() => return Err(error),
                 Err(error) => {
-                    outcomes.push((tag, Err(error.line())));
+                    outcomes.push((tag, Err(listing::shortened(error.line()))));
                     if !is_of_the_content(&error) {
                         may_pass = Some(error);
                     }
@@ -282,13 +292,14 @@ impl Resolver<'_> {
             Err(Setback::NotOffered(reason)) => listing.leave_out(label, reason),
             Err(Setback::Failed(error)) => return Err(error),
         }
+        let mut room = MAX_OF_LISTING;
         for subject in subjects {
             self.attached(subject, |manifest, attached| {
                 let recognised = Recognised {
                     offers: artifact::titled(&attached),
                     ..Recognised::default()
                 };
-                let artifact = Artifact {
+                let mut artifact = Artifact {
                     manifest,
                     entry: None,
                     flavour: None,
@@ -296,7 +307,14 @@ impl Resolver<'_> {
                     version: None,
                     recognised,
                 };
-                listing.add(&self.naming, label, vec![artifact]);
+                artifact.condense(&self.naming);
+                match room.checked_sub(artifact.weight()) {
+                    Some(left) => {
+                        room = left;
+                        listing.add(&self.naming, label, vec![artifact]);
+                    }
+                    None => listing.leave_out(label, format!("attached {manifest}: {}", no_room())),
+                }
                 Ok(())
             })?;
         }
@@ -344,18 +362,32 @@ impl Resolver<'_> {
             }),
             Err(Setback::NotOffered(reason)) => Ok(Resolved {
                 digest,
-                outcome: Err(reason),
+                outcome: Err(listing::shortened(reason)),
             }),
             Err(Setback::Failed(error)) => Err(error),
         }
     }
 
     fn artifacts(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Artifact>, Setback> {
-        let found = self.leaves(digest, manifest, |leaf| self.artifact(&leaf))?;
-        let (mut artifacts, left_out) = (found.found, found.left_out);
-        // They belong to no artifact: the first one is as good as any to tell of them.
+        let (mut room, mut reasons) = (MAX_OF_TAG, Reasons::default());
+        let found = self.leaves(digest, manifest, |leaf| {
+            let mut artifact = self.artifact(&leaf)?;
+            reasons.add(mem::take(&mut artifact.recognised.left_out));
+            artifact.condense(&self.naming);
+            let left = room.checked_sub(artifact.weight()).ok_or_else(|| {
+                let limit = MAX_OF_TAG >> 20;
+                Setback::NotOffered(format!(
+                    "it offers so many files that they take more than {limit} MiB of memory"
+                ))
+            })?;
+            room = left;
+            Ok(artifact)
+        })?;
+        reasons.add(found.left_out);
+        let mut artifacts = found.found;
+        // Some belong to no artifact: the first one is as good as any to tell of all.
         if let Some(first) = artifacts.first_mut() {
-            first.recognised.left_out.extend(left_out);
+            first.recognised.left_out = reasons.told();
         }
         Ok(artifacts)
     }
@@ -455,6 +487,23 @@ impl Resolver<'_> {
             _ => Ok(None),
         }
     }
+}
+
+/// Takes room for what a tag leads to, or leaves it out where there is none.
+fn fit(outcome: &mut Outcome, room: &AtomicUsize) {
+    let weight = match outcome {
+        Ok(artifacts) => artifacts.iter().map(Artifact::weight).sum(),
+        Err(reason) => reason.len(),
+    };
+    let take = |left: usize| left.checked_sub(weight);
+    if room.fetch_update(Relaxed, Relaxed, take).is_err() {
+        *outcome = Err(no_room());
+    }
+}
+
+fn no_room() -> String {
+    let limit = MAX_OF_LISTING >> 20;
+    format!("the listing is full: its files and reasons take {limit} MiB of memory")
 }
 
 /// The little of an image config that is of interest.

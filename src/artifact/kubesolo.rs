@@ -33,6 +33,12 @@ pub struct Release {
 }
 
 impl Release {
+    /// The memory that it takes, in bytes and roughly.
+    pub fn weight(&self) -> usize {
+        let note = |(key, value): (&String, &String)| key.len() + value.len();
+        size_of::<Self>() + self.notes.iter().map(note).sum::<usize>()
+    }
+
     /// `latest.json`, with the URLs that `url_of` has for the two files.
     ///
     /// `label` is the version where the annotations name none. `None` if one of the files has no URL.
@@ -103,7 +109,9 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
         .enumerate()
         .filter(|(_, layer)| layer.media_type != KERNEL && layer.media_type != INITRAMFS);
     let note = |(key, value): (&String, &String)| {
-        Some((key.strip_prefix(ANNOTATION)?.to_owned(), value.clone()))
+        let key = key.strip_prefix(ANNOTATION)?;
+        let is_told = key == "version" || NOTES.contains(&key);
+        is_told.then(|| (key.to_owned(), value.clone()))
     };
     let notes: BTreeMap<_, _> = image.annotations.iter().filter_map(note).collect();
     Some(Recognised {

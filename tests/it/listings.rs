@@ -5,7 +5,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, empty_listing, line, sha256, versions};
 use crate::registry::{Fault, Registry, count};
@@ -426,6 +426,66 @@ fn very_many_entries_that_cannot_be_used_do_not_flood_the_log() {
     );
     let rest = "tag v1 left out: 9981 more entries of the index cannot be used";
     assert_eq!(service.log.with(&[rest]).len(), 1);
+}
+
+/// An artifact of as many layers as are read, each with a digest of its own or all with the same.
+fn of_very_many_layers(hello: &mut Repository, are_alike: bool) -> Value {
+    let layers: Vec<_> = (0..16_384)
+        .map(|n| {
+            let digest = format!("sha256:{:064x}", if are_alike { 0 } else { n });
+            json!({
+                "mediaType": OCI_TAR,
+                "digest": digest,
+                "size": 1,
+                "annotations": {"org.opencontainers.image.title": format!("{n}.raw")},
+            })
+        })
+        .collect();
+    hello.artifact(&layers, json!({}))
+}
+
+#[test]
+fn however_much_tags_offer_a_listing_of_them_takes_little_memory() {
+    for (are_alike, megabytes) in [(true, 48), (false, 100)] {
+        let mut hello = Repository::default();
+        let artifact = of_very_many_layers(&mut hello, are_alike);
+        for n in 0..16 {
+            hello.point(&format!("v{n}"), &artifact);
+        }
+        let registry = Registry::with_hello(hello);
+        // One at a time, for what is being read takes memory, too.
+        let service = Service::start(registry.settings() + "parallel = 1\n");
+        let files = if are_alike { 16 } else { 0 };
+        let listing = service.listing();
+        let found = listing.matches(".raw\n").count();
+        assert_eq!(found, files, "{listing}");
+        let peak = service.peak_memory();
+        assert!(peak <= megabytes, "{peak} MiB, alike: {are_alike}");
+        service.log.with(&["files listed in"]);
+        let is_full = |line: &String| line.contains("the listing is full");
+        assert_eq!(service.log.lines().iter().any(is_full), !are_alike);
+    }
+}
+
+#[test]
+fn a_tag_of_too_many_files_is_left_out_and_spoils_no_other() {
+    let mut hello = versions(1).0;
+    let artifact = of_very_many_layers(&mut hello, false);
+    let entries: Vec<_> = ["amd64", "arm64", "riscv64"]
+        .map(|architecture| {
+            let mut entry = artifact.clone();
+            entry["platform"] = json!({"os": "linux", "architecture": architecture});
+            entry
+        })
+        .into();
+    let index = hello.index_of(&entries, json!({}));
+    hello.point("v1", &index);
+    let registry = Registry::with_hello(hello);
+    let all = "[repository.hello]\narchitectures = [\"x86-64\", \"arm64\", \"riscv64\"]\n";
+    let service = Service::start(registry.settings() + all);
+    assert_eq!(service.listing(), versions(1).1);
+    let why = "tag v1 left out: it offers so many files that they take more than 8 MiB of memory";
+    assert_eq!(service.log.with(&[why]).len(), 1);
 }
 
 #[test]
