@@ -58,7 +58,7 @@ impl Service {
         }
         let (directory, asked) = match Address::parse(&request.target)? {
             Address::Start => {
-                return Ok(Answer::page(page::start(&self.settings)));
+                return Ok(Answer::page(page::start(&self.settings).into_bytes()));
             }
             Address::In {
                 repository,
@@ -69,8 +69,8 @@ impl Service {
         match asked {
             Asked::Page => {
                 let snapshot = self.snapshots.listing(&directory)?;
-                let page = page::directory(&directory.to_string(), &snapshot.listing);
-                Ok(Answer::page(page))
+                let write = || page::directory(&directory.to_string(), &snapshot.listing);
+                Ok(Answer::page(snapshot.page(write)))
             }
             Asked::Listing => {
                 let snapshot = self.snapshots.listing(&directory)?;

@@ -120,8 +120,8 @@ impl Answer {
     }
 
     /// A page for people.
-    pub fn page(html: String) -> Self {
-        let mut answer = Self::bytes("text/html; charset=utf-8", html);
+    pub fn page(html: impl Into<Arc<[u8]>>) -> Self {
+        let mut answer = Self::shared("text/html; charset=utf-8", html);
         answer
             .headers
             .push(("Content-Security-Policy", PAGE_POLICY.to_owned()));

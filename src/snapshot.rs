@@ -60,6 +60,8 @@ pub struct Snapshot {
     begun: Instant,
     /// The listing's text, once somebody has asked for it.
     text: OnceLock<Arc<[u8]>>,
+    /// Its page, in the same way.
+    page: OnceLock<Arc<[u8]>>,
 }
 
 impl Snapshot {
@@ -72,6 +74,12 @@ impl Snapshot {
             None if self.listing.files.is_empty() => write(),
             None => self.text.get_or_init(write).clone(),
         }
+    }
+
+    /// Its page for people, in memory once for all who ask. `write` is for the first of them.
+    pub fn page(&self, write: impl FnOnce() -> String) -> Arc<[u8]> {
+        let page = self.page.get_or_init(|| write().into_bytes().into());
+        page.clone()
     }
 
     /// Where a file's bytes come from.
@@ -323,6 +331,7 @@ impl Snapshots {
             blobs: settings.blobs,
             begun,
             text: OnceLock::new(),
+            page: OnceLock::new(),
         })
     }
 

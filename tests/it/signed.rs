@@ -669,40 +669,63 @@ fn a_list_that_comes_slowly_or_in_pieces_is_served_whole() {
     }
 }
 
-/// A client that reads the head of the answer for a list and then nothing.
-fn slow_client(address: SocketAddr) -> TcpStream {
+/// A client that reads the head of the answer and then nothing.
+fn slow_client(address: SocketAddr, target: &str) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     // So that the kernel takes little for it, and the service feels how slow it is.
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&address.into()).unwrap();
     let mut client = TcpStream::from(socket);
-    client
-        .write_all(b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.write_all(head.as_bytes()).unwrap();
     client.read_exact(&mut [0; 100]).unwrap();
     client
+}
+
+/// Something that was sent once is in memory once, however many slow clients take it.
+#[track_caller]
+fn in_memory_once(service: &Service, target: &str) {
+    let size = service.whole(target).len();
+    assert!(size > 16 << 20, "{size} bytes");
+    let before = service.own_memory();
+    let clients: Vec<_> = (0..10)
+        .map(|_| slow_client(service.address, target))
+        .collect();
+    for _ in 0..10 {
+        let response = service.request("HEAD", target, &[]);
+        let length = response.header("content-length").unwrap().to_owned();
+        assert_eq!(length, size.to_string());
+    }
+    let more = service.own_memory().saturating_sub(before) / 1024;
+    assert!(
+        more <= 8,
+        "10 clients of {size} bytes of {target} take {more} MiB"
+    );
+    drop(clients);
+    assert_eq!(service.whole(target).len(), size);
 }
 
 #[test]
 fn a_large_list_is_in_memory_once_however_many_take_it() {
     let mut list = line(b"image 1", "hello-v1.raw");
-    list.extend(std::iter::repeat_n("# nothing\n", (16 << 20) / 10));
+    list.extend(std::iter::repeat_n("# nothing\n", (17 << 20) / 10));
     let mut hello = versions(2).0;
     sign(&mut hello, list.as_bytes(), &[], &[]);
     let registry = Registry::with_hello(hello);
     let service = Service::of(&registry);
     assert!(service.listing() == list);
-    let before = service.own_memory();
-    let clients: Vec<_> = (0..10).map(|_| slow_client(service.address)).collect();
-    for _ in 0..10 {
-        let response = service.request("HEAD", "/hello/SHA256SUMS", &[]);
-        let length = response.header("content-length").unwrap().to_owned();
-        assert_eq!(length, list.len().to_string());
-    }
-    let more = service.own_memory().saturating_sub(before) / 1024;
-    assert!(more <= 8, "10 clients of a list of 16 MiB take {more} MiB");
-    drop(clients);
-    assert!(service.listing() == list);
+    in_memory_once(&service, "/hello/SHA256SUMS");
+}
+
+#[test]
+fn a_large_page_is_in_memory_once_however_many_take_it() {
+    let long = "x".repeat(200);
+    let names = (0..30_000).map(|n| line(b"image", &format!("hello-{n}-{long}.raw")));
+    let mut hello = Repository::default();
+    sign(&mut hello, names.collect::<String>().as_bytes(), &[], &[]);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
+    in_memory_once(&service, "/hello/");
 }
 
 #[test]
