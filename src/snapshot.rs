@@ -42,7 +42,7 @@ use crate::source::{Reference, Source, Upstream, mirror};
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// How long a listing binds. An update of several large files may take so long between the two.
 const PROMISE: Duration = Duration::from_secs(60 * 60);
-/// Directories remembered at once; beyond that those that nobody waits for are forgotten.
+/// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
 
 /// A directory at one moment.
@@ -148,6 +148,15 @@ impl Default for Slot {
     }
 }
 
+impl Slot {
+    /// What was promised, as long as that holds.
+    fn live_promise(&self) -> Option<Arc<Snapshot>> {
+        lock(&self.promised)
+            .clone()
+            .filter(|snapshot| snapshot.begun.elapsed() < PROMISE)
+    }
+}
+
 /// Somebody who waits.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -200,7 +209,7 @@ impl Snapshots {
 
     /// The directory's listing, which from then on is promised.
     pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
-        let slot = self.slot(directory);
+        let slot = self.slot(directory)?;
         let snapshot = self.refresh(&slot, directory, |_| true)?;
         *lock(&slot.promised) = Some(snapshot.clone());
         Ok(snapshot)
@@ -212,22 +221,28 @@ impl Snapshots {
         directory: &Directory,
         has_it: impl Fn(&Snapshot) -> bool,
     ) -> Result<Arc<Snapshot>> {
-        let slot = self.slot(directory);
-        let promised = lock(&slot.promised)
-            .clone()
-            .filter(|snapshot| snapshot.begun.elapsed() < PROMISE);
-        match promised {
+        let slot = self.slot(directory)?;
+        match slot.live_promise() {
             Some(promised) if has_it(&promised) => Ok(promised),
             _ => self.refresh(&slot, directory, has_it),
         }
     }
 
-    fn slot(&self, directory: &Directory) -> Arc<Slot> {
+    /// Where a directory is remembered: one that the settings allow, for others cost nothing to think up.
+    fn slot(&self, directory: &Directory) -> Result<Arc<Slot>> {
+        self.settings.locate(&directory.repository)?;
         let mut directories = lock(&self.directories);
-        if directories.len() >= MAX_DIRECTORIES {
-            directories.retain(|_, slot| Arc::strong_count(slot) > 1);
+        if directories.len() >= MAX_DIRECTORIES && !directories.contains_key(directory) {
+            let idle = directories
+                .iter()
+                .filter(|(_, slot)| Arc::strong_count(slot) == 1);
+            let oldest = idle.min_by_key(|(_, slot)| slot.live_promise().map(|one| one.begun));
+            if let Some((oldest, _)) = oldest {
+                let oldest = oldest.clone();
+                directories.remove(&oldest);
+            }
         }
-        directories.entry(directory.clone()).or_default().clone()
+        Ok(directories.entry(directory.clone()).or_default().clone())
     }
 
     /// The newest result if it will do, else a new one.

@@ -328,6 +328,44 @@ fn what_was_listed_is_delivered_though_the_listing_is_too_old_to_be_given_out_ag
 }
 
 #[test]
+fn a_promise_is_kept_whatever_else_is_asked_for() {
+    let registry = Registry::with_hello(versions(2).0);
+    let service = Service::of(&registry);
+    service.listing();
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
+    for n in 0..300 {
+        let forbidden = service.get(&format!("/evil.example/a{n}/SHA256SUMS"));
+        assert_eq!(forbidden.status, 403);
+        let missing = service.get(&format!("/missing{n}/SHA256SUMS"));
+        assert_eq!(missing.status, 404);
+    }
+    assert_eq!(service.get("/hello/hello-v1.raw").body, b"image 1");
+}
+
+#[test]
+fn of_very_many_promises_the_oldest_is_forgotten_first() {
+    let registry = Registry::with_hello(versions(1).0);
+    let moved = || {
+        let mut moved = versions(1).0;
+        moved.oras_push("v0", "hello.raw", b"moved");
+        moved
+    };
+    let service = Service::of(&registry);
+    service.listing();
+    for n in 0..255 {
+        registry.put(&format!("r{n}"), versions(1).0);
+        service.listing_of(&format!("r{n}"));
+    }
+    registry.put("hello", moved());
+    registry.put("r0", moved());
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    registry.put("one-more", versions(1).0);
+    service.listing_of("one-more");
+    assert_eq!(service.get("/r0/r0-v0.raw").body, b"image 0");
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"moved");
+}
+
+#[test]
 fn a_name_that_the_listing_lacks_causes_one_refresh() {
     let registry = Registry::with_hello(versions(1).0);
     let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
