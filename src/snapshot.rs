@@ -149,6 +149,16 @@ impl Default for Slot {
 }
 
 impl Slot {
+    /// Promises what a snapshot lists, unless a newer one is promised: of two who ask at once the first may
+    /// come last.
+    fn promise(&self, snapshot: &Arc<Snapshot>) {
+        let mut promised = lock(&self.promised);
+        let is_older = |other: &Arc<Snapshot>| snapshot.begun < other.begun;
+        if !promised.as_ref().is_some_and(is_older) {
+            *promised = Some(snapshot.clone());
+        }
+    }
+
     /// What was promised, as long as that holds.
     fn live_promise(&self) -> Option<Arc<Snapshot>> {
         lock(&self.promised)
@@ -211,7 +221,7 @@ impl Snapshots {
     pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
         let slot = self.slot(directory)?;
         let snapshot = self.refresh(&slot, directory, |_| true)?;
-        *lock(&slot.promised) = Some(snapshot.clone());
+        slot.promise(&snapshot);
         Ok(snapshot)
     }
 
@@ -510,4 +520,33 @@ fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[Left
         ""
     };
     info!("{directory}: {n} files listed in {took} ms from {sources}{signed}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_listing_takes_no_newer_promise_back() {
+        let now = Instant::now();
+        let begun = |begun| {
+            Arc::new(Snapshot {
+                listing: Listing::default(),
+                sources: Vec::new(),
+                signed: None,
+                kubesolo: None,
+                blobs: Blobs::Stream,
+                begun,
+                text: OnceLock::new(),
+                page: OnceLock::new(),
+            })
+        };
+        let (older, newer) = (begun(now), begun(now + Duration::from_secs(1)));
+        let slot = Slot::default();
+        for promised in [&older, &newer, &older] {
+            slot.promise(promised);
+        }
+        let promised = slot.live_promise().map(|snapshot| snapshot.begun);
+        assert_eq!(promised, Some(newer.begun));
+    }
 }
