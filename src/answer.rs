@@ -11,16 +11,16 @@ use jiff::tz::TimeZone;
 use crate::address::{self, Address, Asked, LISTING, View};
 use crate::architecture::Architecture;
 use crate::artifact::Content;
-use crate::digest::Digest;
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hangup;
-use crate::http::{Answer, Body, Request};
+use crate::http::{Answer, Blob, Body, Request};
 use crate::listing::File;
 use crate::name::FileName;
 use crate::page;
 use crate::payload::{Resumed, StoredBlob, Verified};
 use crate::settings::{Blobs, Settings};
-use crate::snapshot::{Directory, Snapshot, Snapshots};
+use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
 use crate::source::Upstream;
 use crate::visitor;
 
@@ -231,8 +231,8 @@ impl Service {
             Content::Made(recipe) => {
                 let size = file.size.unwrap_or_default();
                 let made = self.snapshots.made(snapshot, file, recipe)?;
-                let made = checked(made, what, file.digest, size)?;
-                Ok(Answer::new(OCTETS, Body::Blob(made, size)))
+                let made: Box<dyn Read + Send> = Box::new(made);
+                begun(Verified::new(made, what, file.digest, size)?, size)
             }
             Content::Blob => blob(request, snapshot, file, what),
         }
@@ -259,7 +259,7 @@ fn offered<'a>(directory: &Directory, snapshot: &'a Snapshot, name: &FileName) -
 /// A file that is a blob, or where the registry has it. `what` it is called in errors.
 fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Result<Answer> {
     // What comes now is for this client alone.
-    let _watch = hangup::watch();
+    let (_watch, _limit) = (hangup::watch(), deadline::within(TIME_LIMIT));
     let (digest, source) = (file.digest, snapshot.source_of(file));
     if snapshot.blobs == Blobs::Redirect
         && let Some(url) = source.blob_url(digest)?
@@ -280,19 +280,14 @@ fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Re
         digest,
         size,
     };
-    let blob = Resumed::open(origin, what.clone(), size)?;
-    let blob = checked(blob, what, digest, size)?.of(source);
-    Ok(Answer::new(OCTETS, Body::Blob(blob, size)))
+    let blob: Box<dyn Read + Send> = Box::new(Resumed::open(origin, what.clone(), size)?);
+    begun(Verified::new(blob, what, digest, size)?.of(source), size)
 }
 
-/// Bytes to come, which are held to size and digest on the way.
-fn checked(
-    bytes: impl Read + Send + 'static,
-    what: String,
-    digest: Digest,
-    size: u64,
-) -> Result<Verified<Box<dyn Read + Send>>> {
-    Verified::new(Box::new(bytes), what, digest, size)
+/// Bytes to come, which are held to size and digest on the way, once the first are there.
+fn begun(blob: Verified<Box<dyn Read + Send>>, size: u64) -> Result<Answer> {
+    let blob = Blob::begin(blob, size)?;
+    Ok(Answer::new(OCTETS, Body::Blob(Box::new(blob))))
 }
 
 /// In which form a file beside an image says what the image is.

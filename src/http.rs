@@ -77,10 +77,46 @@ pub enum Body {
     Bytes(Vec<u8>),
     /// All of it, which others get, too.
     Shared(Arc<[u8]>),
-    /// A blob to come, and its size.
-    Blob(Verified<Box<dyn Read + Send>>, u64),
+    /// A blob to come.
+    Blob(Box<Blob>),
     /// The size alone, for HEAD.
     SizeOnly(u64),
+}
+
+/// A blob of which the first piece is there: what fails until then has a status and a reason, and the client
+/// has no part of a file that it would have to get rid of.
+pub struct Blob {
+    rest: Verified<Box<dyn Read + Send>>,
+    size: u64,
+    buffer: Vec<u8>,
+    /// How much of the buffer is to be sent next.
+    filled: usize,
+}
+
+impl Blob {
+    /// Waits for the first piece of a blob of this size.
+    pub fn begin(mut rest: Verified<Box<dyn Read + Send>>, size: u64) -> Result<Self> {
+        let mut buffer = vec![0; BUFFER.min(usize::try_from(size).unwrap_or(BUFFER))];
+        let filled = rest.fill(&mut buffer)?;
+        Ok(Self {
+            rest,
+            size,
+            buffer,
+            filled,
+        })
+    }
+
+    /// Sends all of it.
+    fn send(mut self, stream: &mut impl Write) -> Result<(), Interrupted> {
+        let _watch = hangup::watch();
+        while self.filled > 0 {
+            stream
+                .write_all(&self.buffer[..self.filled])
+                .map_err(Interrupted::Client)?;
+            self.filled = self.rest.fill(&mut self.buffer).map_err(interrupted)?;
+        }
+        Ok(())
+    }
 }
 
 /// Why an answer was not sent whole.
@@ -158,7 +194,8 @@ impl Answer {
         match &self.body {
             Body::Bytes(bytes) => bytes.len() as u64,
             Body::Shared(bytes) => bytes.len() as u64,
-            Body::Blob(_, size) | Body::SizeOnly(size) => *size,
+            Body::Blob(blob) => blob.size,
+            Body::SizeOnly(size) => *size,
         }
     }
 }
@@ -386,18 +423,9 @@ fn write_answer(
         Body::Bytes(body) if !request.is_head() => write_whole(stream, head, &body),
         Body::Shared(body) if !request.is_head() => write_whole(stream, head, &body),
         Body::Bytes(_) | Body::Shared(_) | Body::SizeOnly(_) => write_whole(stream, head, &[]),
-        Body::Blob(mut blob, size) => {
+        Body::Blob(blob) => {
             write_whole(stream, head, &[])?;
-            let _watch = hangup::watch();
-            let mut buffer = vec![0; BUFFER.min(usize::try_from(size).unwrap_or(BUFFER))];
-            loop {
-                match blob.fill(&mut buffer).map_err(interrupted)? {
-                    0 => return Ok(()),
-                    n => stream
-                        .write_all(&buffer[..n])
-                        .map_err(Interrupted::Client)?,
-                }
-            }
+            blob.send(stream)
         }
     }
 }

@@ -37,9 +37,9 @@ use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
 
-/// Longest time that a listing may take, or a file to be made. systemd-pull gives up after 60 s without
-/// a byte.
-const TIME_LIMIT: Duration = Duration::from_secs(40);
+/// Longest time that a listing may take, or a file to be made, or its first bytes to come. systemd-pull gives
+/// up after 60 s without a byte.
+pub const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// How long a listing binds. An update of several large files may take so long between the two.
 const PROMISE: Duration = Duration::from_secs(60 * 60);
 /// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.

@@ -25,6 +25,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(a_download_that_stops_is_gone_on_with_by_range),
             scope.spawn(a_download_that_stops_for_good_is_given_up),
             scope.spawn(a_download_that_is_given_up_says_what_the_registry_said_last),
+            scope.spawn(a_download_that_never_begins_is_an_error_in_time),
             scope.spawn(an_image_that_takes_too_long_is_listed_when_it_is_done),
             scope.spawn(a_list_that_stalls_is_a_gateway_timeout),
             scope.spawn(a_list_that_trickles_is_a_gateway_timeout),
@@ -174,6 +175,27 @@ fn a_download_that_is_given_up_says_what_the_registry_said_last() {
     assert!(line.contains(expected), "{line}");
     let expected = "registry fails (status 502) at ";
     assert!(line.contains(expected), "{line}");
+}
+
+fn a_download_that_never_begins_is_an_error_in_time() {
+    let (registry, service, _) = one_image(500_000);
+    registry.fault("/blobs/", Fault::StallAfter(0));
+    let begin = Instant::now();
+    let mut connection = Connection::open_for(service.address, Duration::from_secs(100));
+    connection.ask("/hello/hello-v1.raw");
+    let response = connection.receive("GET").unwrap();
+    let reason = response.header("x-reason").unwrap();
+    assert_eq!((response.status, response.body.len()), (502, 0), "{reason}");
+    assert!(
+        reason.contains("after 0 of 500000 bytes: nothing more came for "),
+        "{reason}"
+    );
+    // systemd-pull would give up after 60 s.
+    let seconds = begin.elapsed().as_secs_f32();
+    assert!(
+        (39.0..45.0).contains(&seconds),
+        "answered after {seconds} s"
+    );
 }
 
 fn an_image_that_takes_too_long_is_listed_when_it_is_done() {

@@ -106,13 +106,14 @@ fn a_wrong_file_never_arrives_complete() {
         let service = Service::of(&registry);
         assert_eq!(service.listing(), line(&image, "hello-v1.raw"));
         let response = service.get("/hello/hello-v1.raw");
-        // A small one may be found out before the head has gone.
-        match response.status {
-            200 => assert!(
-                !response.whole && response.body.len() < length,
-                "{length} bytes came whole"
-            ),
-            status => assert_eq!((status, response.body.len()), (502, 0)),
+        // A small one is found out before the head has gone.
+        if length <= 65_536 {
+            let reason = response.header("x-reason").unwrap();
+            assert_eq!((response.status, response.body.len()), (502, 0));
+            assert!(reason.contains("has the wrong bytes"), "{reason}");
+        } else {
+            assert_eq!((response.status, response.whole), (200, false));
+            assert!(response.body.len() < length);
         }
         assert_eq!(
             service.log.with(&["hello-v1.raw"]).len(),
@@ -141,6 +142,23 @@ fn a_file_that_stays_short_ends_short_and_at_once() {
         begin.elapsed()
     );
     assert!(image.starts_with(&response.body));
+}
+
+#[test]
+fn a_file_of_which_nothing_can_be_had_is_an_error_with_a_reason() {
+    let registry = one_image(&noise(MIB));
+    registry.fault("/blobs/", Fault::NoLength);
+    registry.fault("/blobs/", Fault::CutAfter(100));
+    registry.fault("/blobs/", Fault::NoRange);
+    let service = Service::of(&registry);
+    let response = service.get("/hello/hello-v1.raw");
+    assert_eq!((response.status, response.body.len()), (502, 0));
+    let reason = response.header("x-reason").unwrap();
+    let expected = "has the wrong size: expected 1048576 bytes, found 100";
+    assert!(reason.ends_with(expected), "{reason}");
+    // HEAD is answered by the manifest.
+    let head = service.request("HEAD", "/hello/hello-v1.raw", &[]);
+    assert_eq!(head.status, 200);
 }
 
 #[test]
