@@ -25,6 +25,7 @@ use crate::manifest::{Image, Manifest};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::payload::Workshop;
+use crate::places::Places;
 use crate::source::{Reference, Source};
 
 use leaves::{Leaf, Setback};
@@ -64,6 +65,8 @@ pub struct Resolver<'a> {
     pub immutable_tags: bool,
     /// Requests at once.
     pub parallel: usize,
+    /// The places for them and for those of all other listings.
+    pub requests: &'a Places,
 }
 
 /// What a repository has to list.
@@ -166,7 +169,8 @@ impl Resolver<'_> {
         let started = Instant::now();
         let room = AtomicUsize::new(MAX_OF_LISTING);
         let results = in_parallel(tags, self.parallel, |tag, stop| {
-            let mut result = self.resolve(tag, before.get(tag).copied());
+            let place = self.requests.take(|| format!("tag {tag} of {name}"));
+            let mut result = place.and_then(|_place| self.resolve(tag, before.get(tag).copied()));
             if let Ok(resolved) = &mut result {
                 fit(&mut resolved.outcome, &room);
             }

@@ -45,6 +45,11 @@ const PROMISE: Duration = Duration::from_secs(60 * 60);
 /// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
 
+/// Requests to registries at once, for all listings together. Each has a connection, and a process may have
+/// 1024 descriptors as a rule: the clients, downloads and connections that are kept need the others. Many, for
+/// registries that are silent shall leave some to those that are not.
+const MAX_REQUESTS: usize = 256;
+
 /// A directory at one moment.
 pub struct Snapshot {
     /// Its files.
@@ -123,6 +128,7 @@ pub struct Snapshots {
     cache: Arc<Cache>,
     workshop: Workshop,
     upstream: Arc<Upstream>,
+    requests: Places,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
 }
 
@@ -213,6 +219,7 @@ impl Snapshots {
             workshop: Workshop::new(cache.clone(), settings.cache_size),
             cache,
             settings,
+            requests: Places::new(MAX_REQUESTS),
             directories: Mutex::default(),
         }
     }
@@ -440,6 +447,7 @@ impl Snapshots {
             suffix: settings.suffix.as_ref().map(Suffix::as_str),
             immutable_tags: settings.immutable_tags,
             parallel: self.settings.parallel.get(),
+            requests: &self.requests,
         }
     }
 

@@ -275,6 +275,26 @@ fn tags_are_resolved_in_parallel_over_connections_that_are_kept() {
 }
 
 #[test]
+fn many_listings_at_once_ask_no_more_at_once_than_a_process_has_connections_for() {
+    let (hello, _) = versions(16);
+    let registry = Registry::start();
+    let names: Vec<_> = (0..24).map(|n| format!("r{n}")).collect();
+    for name in &names {
+        registry.put(name, hello.clone());
+    }
+    registry.fault("/manifests/v", Fault::Delay(Duration::from_secs(1)));
+    let service = Service::of(&registry);
+    thread::scope(|scope| {
+        for name in &names {
+            let service = &service;
+            scope.spawn(move || assert_eq!(service.listing_of(name).lines().count(), 16));
+        }
+    });
+    let peak = registry.peak_in_flight();
+    assert!((16..=256).contains(&peak), "{peak}");
+}
+
+#[test]
 fn a_listing_is_asked_for_once_within_its_time() {
     let (registry, listing) = Registry::with_versions(5);
     let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
