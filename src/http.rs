@@ -382,6 +382,9 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
         return Err(bad(400, "more than one Host"));
     }
     let (authority, target) = origin_form(target);
+    if authority.is_some_and(str::is_empty) {
+        return Err(bad(400, "the target has a scheme and no host"));
+    }
     let host = authority.map(str::to_owned).or(host);
     let host = host.filter(|host| !host.is_empty());
     let request = Request {
@@ -606,6 +609,8 @@ mod tests {
             ("GET / HTTP/2.0\r\n\r\n", 400),
             ("\x16\x03\x01\x02\x00", 400),
             ("GET\r\n\r\n", 400),
+            ("GET http:///a HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+            ("GET http:// HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
             (&format!("GET / HTTP/1.1\r\n{many}\r\n"), 431),
         ] {
             assert_eq!(parse(head).unwrap_err().status(), status, "{head:?}");
