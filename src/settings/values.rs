@@ -84,10 +84,14 @@ impl TryFrom<String> for Size {
             "T" => Some(40),
             _ => None,
         };
-        let number = digits.parse::<u32>().ok().map(u64::from);
-        match number.zip(unit) {
-            Some((number, unit)) => Ok(Self(number << unit)),
-            None => Err(format!("{text:?} is not a size such as \"500M\" or \"2G\"")),
+        match (digits.parse::<u64>(), unit) {
+            (Ok(number), Some(unit)) => {
+                let size = number.checked_mul(1 << unit);
+                size.map(Self).ok_or_else(|| {
+                    format!("{text:?} is larger than any size can be; \"2G\" is the default")
+                })
+            }
+            _ => Err(format!("{text:?} is not a size such as \"500M\" or \"2G\"")),
         }
     }
 }
@@ -134,5 +138,36 @@ impl TryFrom<Vec<Architecture>> for Architectures {
             );
         }
         Ok(Self(list))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_what_it_says_or_refused() {
+        for (text, expected) in [
+            ("0", Ok(0)),
+            ("5000000000", Ok(5_000_000_000)),
+            ("2K", Ok(2 << 10)),
+            ("500M", Ok(500 << 20)),
+            ("2G", Ok(2 << 30)),
+            ("16777215T", Ok(16_777_215 << 40)),
+            ("16777216T", Err("is larger than any size can be")),
+            ("18446744073709551616", Err("is not a size")),
+            ("2GB", Err("is not a size")),
+            ("-1", Err("is not a size")),
+            ("G", Err("is not a size")),
+            ("2GG", Err("is not a size")),
+            ("", Err("is not a size")),
+        ] {
+            let found = Size::try_from(text.to_owned()).map(|size| size.0);
+            match (found, expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
+                (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
+                (found, expected) => panic!("{text}: {found:?}, expected {expected:?}"),
+            }
+        }
     }
 }
