@@ -34,6 +34,8 @@ pub enum Error {
     BadRequest { status: u16, why: String },
     /// As many clients as we serve at once are being served.
     Full { limit: usize },
+    /// The system gives no thread for a client.
+    NoThread { cause: Arc<io::Error> },
     /// Nobody waits for the answer any more.
     ClientGone,
 
@@ -197,7 +199,10 @@ impl Error {
             | Error::CannotFlatten { .. }
             | Error::BadLayout { .. } => 502,
             Error::MirrorsToo { error, .. } => error.status(),
-            Error::Full { .. } | Error::Busy { .. } | Error::NotReady { .. } => 503,
+            Error::Full { .. }
+            | Error::NoThread { .. }
+            | Error::Busy { .. }
+            | Error::NotReady { .. } => 503,
             Error::TooSlow { .. } => 504,
         }
     }
@@ -208,7 +213,7 @@ impl Error {
             Error::Busy { retry_after, .. } | Error::NotReady { retry_after, .. } => {
                 Some(*retry_after)
             }
-            Error::Full { .. } => Some(Duration::from_secs(1)),
+            Error::Full { .. } | Error::NoThread { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
@@ -297,6 +302,9 @@ impl fmt::Display for Error {
             Error::Full { limit } => {
                 write!(f, "{limit} clients are being served, which is the limit")
             }
+            Error::NoThread { .. } => f.write_str(
+                "no thread could be started for a client; TasksMax= of the service may be too low",
+            ),
             Error::ClientGone => f.write_str("the client went away"),
             Error::Unreachable { url, .. } => {
                 write!(
@@ -483,7 +491,9 @@ impl StdError for Error {
             | Error::Untrusted { cause, .. }
             | Error::WantsCertificate { cause, .. }
             | Error::NotTls { cause, .. } => Some(cause.as_ref()),
-            Error::File { cause, .. } | Error::Service { cause, .. } => Some(cause.as_ref()),
+            Error::NoThread { cause }
+            | Error::File { cause, .. }
+            | Error::Service { cause, .. } => Some(cause.as_ref()),
             Error::NoSocket { cause, .. } => cause.as_ref().map(|cause| cause.as_ref() as _),
             Error::BadAddress { .. }
             | Error::MirrorsToo { .. }

@@ -201,6 +201,7 @@ impl Answer {
 }
 
 /// A client's connection.
+#[derive(Clone)]
 pub struct Connection {
     stream: Arc<TcpStream>,
     /// What came and is not used yet; the beginning of the next request, when a client is in a hurry.

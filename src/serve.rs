@@ -216,7 +216,8 @@ impl Clients {
             return self.turn_away(connection);
         }
         let (service, counted) = (self.service.clone(), Open::new(&self.open));
-        aside("connection", move || {
+        let thread = thread::Builder::new().name("connection".into());
+        aside(thread, connection, move |connection| {
             let _counted = counted;
             converse(connection, &service);
         });
@@ -230,10 +231,14 @@ impl Clients {
         // Whoever is in the middle of a request would not read the answer after a reset.
         if Arc::strong_count(&self.leaving) <= MAX_LEAVING {
             let counted = self.leaving.clone();
-            aside("leaving", move || {
+            let thread = thread::Builder::new().name("leaving".into());
+            let listen = move || {
                 let _counted = counted;
                 connection.linger();
-            });
+            };
+            if let Err(error) = thread.spawn(listen) {
+                debug!("no thread for a client that was told to come again: {error}");
+            }
         }
     }
 }
@@ -259,11 +264,19 @@ impl Refused {
     }
 }
 
-/// Does something for a connection on a thread of its own.
-fn aside(name: &str, work: impl FnOnce() + Send + 'static) {
-    let thread = thread::Builder::new().name(name.into()).spawn(work);
-    if let Err(error) = thread {
-        warn!("no thread for a connection, it is closed: {error}");
+/// Serves a client on a thread of its own, or tells it that there is none.
+fn aside(
+    thread: thread::Builder,
+    connection: Connection,
+    serve: impl FnOnce(Connection) + Send + 'static,
+) {
+    let mut unserved = connection.clone();
+    if let Err(cause) = thread.spawn(move || serve(connection)) {
+        let error = Error::NoThread {
+            cause: Arc::new(cause),
+        };
+        warn!("{}", error.line());
+        unserved.turn_away(&error);
     }
 }
 
@@ -336,4 +349,31 @@ fn refusal(request: &Request, error: &Error) -> Answer {
         answer = Answer { status, ..page };
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_there_is_no_thread_for_is_told_to_come_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client
+            .write_all(b"GET /k8s/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        let connection = Connection::new(listener.accept().unwrap().0).unwrap();
+        // No machine has memory for such a stack.
+        let too_large = thread::Builder::new().stack_size(1 << 60);
+        aside(too_large, connection, |_| panic!("there was a thread"));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        for line in ["X-Reason: no thread could be started", "Retry-After: 1\r\n"] {
+            assert!(answer.contains(line), "{answer}");
+        }
+        assert!(answer.ends_with("\r\n\r\n"), "no body: {answer}");
+    }
 }
