@@ -645,6 +645,26 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_has_so_much_of_releases_and_no_more() {
+        let text = vec![b'#'; MAX_FILE];
+        let names: Vec<_> = (0..100)
+            .map(|n| format!("usr/lib/extension-release.d/extension-release.{n:02}"))
+            .collect();
+        let files: Vec<_> = names.iter().map(|name| (&**name, &*text)).collect();
+        let image = |files: &[_]| Memory::new(gzipped(&tar_of(files)));
+        let several = image(&files[..15]).release("a.raw");
+        assert_eq!(several, Ok(Some("#".repeat(MAX_FILE))));
+        let why = "its extension-releases have more than 1048576 bytes, which is the limit";
+        assert_eq!(image(&files).release("a.raw"), Err(why.to_owned()));
+        // Names alone take memory, too.
+        let empty: Vec<_> = (0..5000)
+            .map(|n| format!("usr/lib/extension-release.d/extension-release.{n:0230}"))
+            .collect();
+        let files: Vec<_> = empty.iter().map(|name| (&**name, &b""[..])).collect();
+        assert_eq!(image(&files).release("a.raw"), Err(why.to_owned()));
+    }
+
+    #[test]
     fn of_several_releases_the_one_by_the_images_name_is_meant() {
         let names = ["b", "hello", "hello-world", "z"];
         for (file, expected) in [

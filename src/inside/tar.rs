@@ -22,11 +22,14 @@ const SPARSE_GOES_ON: usize = 482;
 const MAP_GOES_ON: usize = 504;
 /// Longest header that tells a name or a size.
 const MAX_LONG: u64 = 64 << 10;
+/// Bytes in all releases of one archive, with their names: all are kept until it is known which one is meant.
+const MAX_RELEASES: usize = 1 << 20;
 
 /// The extension-releases of the first of these folders that has any. What comes after the folder is
 /// not read: archives are made folder by folder.
 pub fn releases(image: &mut Image<'_, '_>, folders: &[&str]) -> Result<Vec<NamedText>, Failure> {
     let mut found = Vec::new();
+    let mut left = MAX_RELEASES;
     let mut at = 0;
     for _ in 0..MAX_HEADERS {
         let Some(member) = next(image, at)? else {
@@ -43,10 +46,20 @@ pub fn releases(image: &mut Image<'_, '_>, folders: &[&str]) -> Result<Vec<Named
                     member.size
                 ));
             }
-            Some(name) => found.push(NamedText {
-                name: name.to_owned(),
-                text: image.read(member.data, member.size as usize)?,
-            }),
+            Some(name) => {
+                left = match left.checked_sub(name.len() + member.size as usize) {
+                    Some(left) => left,
+                    None => {
+                        return bad(format!(
+                            "its extension-releases have more than {MAX_RELEASES} bytes, which is the limit"
+                        ));
+                    }
+                };
+                found.push(NamedText {
+                    name: name.to_owned(),
+                    text: image.read(member.data, member.size as usize)?,
+                });
+            }
             None if !found.is_empty() => return Ok(found),
             None => {}
         }
