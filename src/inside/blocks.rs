@@ -229,7 +229,7 @@ impl<'a> Blocks<'a> {
                     _ => PIECE,
                 };
                 let first = start - start % ALIGNMENT;
-                let range = first..end.max(first + *ahead).min(size);
+                let range = first..end.max(first.saturating_add(*ahead)).min(size);
                 self.fetch(range)?;
                 match self.way {
                     // The source knows no ranges: on to the same place in the stream.

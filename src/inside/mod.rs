@@ -595,6 +595,23 @@ mod tests {
     }
 
     #[test]
+    fn no_number_is_too_large_for_an_images_size() {
+        let path = "usr/lib/extension-release.d/extension-release.hello";
+        let rest = tar_of(&[(path, HELLO.as_bytes())]);
+        // All but its end is one file.
+        let size = u64::MAX / 512 * 512 - 512 - rest.len() as u64;
+        let mut header = tar::header_of("large", b'0', 0);
+        header[124..128].copy_from_slice(&[0x80, 0, 0, 0]);
+        header[128..136].copy_from_slice(&size.to_be_bytes());
+        tar::seal(&mut header);
+        let image = Memory {
+            hole: (512, size),
+            ..Memory::new([header, rest].concat())
+        };
+        assert_eq!(image.release("hello.raw"), found());
+    }
+
+    #[test]
     fn small_images_cost_two_round_trips_at_most() {
         for (what, bytes) in images() {
             let image = Memory::new(bytes);
