@@ -500,6 +500,35 @@ fn a_layer_with_wrong_bytes_is_not_used_and_not_held_against_it() {
 }
 
 #[test]
+fn wrong_bytes_of_one_layer_are_not_held_against_another() {
+    let mut hello = Repository::default();
+    let (lower, upper) = (
+        layer(&[("a", &noise(100_000))]),
+        layer(&[("b", &noise(300_000))]),
+    );
+    push(&mut hello, "v1", &[&lower, &upper]);
+    let registry = Registry::with_hello(hello);
+    // What takes nearly all that the files of the image may have, and is known to be wrong at its end.
+    let mut wrong = header(tar::EntryType::Regular, b"large", (1 << 20) - 1000);
+    wrong.resize(upper.len(), 0);
+    registry.fault(digest(&upper).leak(), Fault::Body(wrong));
+    registry.fault(
+        digest(&lower).leak(),
+        Fault::Delay(Duration::from_millis(300)),
+    );
+    let cache = Folder::new();
+    let settings = settings(&registry, &format!("cache-size = \"1M\"\n{ANEW}"));
+    let service = Setup::new(settings).cache(&cache).start();
+    assert_eq!(names(&service.listing()), [""; 0]);
+    let left_out = service.log.with(&["v1 left out: ", &digest(&upper)]);
+    assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
+    assert_eq!(cached(&cache, "sums"), [""; 0]);
+    registry.behave();
+    later();
+    assert_eq!(names(&service.listing()), ["hello-v1.tar.gz"]);
+}
+
+#[test]
 fn a_layer_whose_connection_breaks_is_gone_on_with() {
     let registry = Registry::with_hello(images(1));
     let start = || Setup::new(settings(&registry, "")).own_cache().start();

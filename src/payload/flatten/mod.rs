@@ -110,7 +110,7 @@ pub fn flatten(
         windows: Windows::default(),
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let layers = in_parallel(&recipe.layers, threads.min(MAX_THREADS), |layer, stop| {
+    let read = in_parallel(&recipe.layers, threads.min(MAX_THREADS), |layer, stop| {
         let (digest, size) = *layer;
         let read = Layer::read(source, digest, size, &budget, limit, cache);
         if read.is_err() {
@@ -118,8 +118,19 @@ pub fn flatten(
         }
         read
     });
+    let (mut layers, mut refused) = (Vec::with_capacity(read.len()), None);
     // Where one is missing, another has the error.
-    let layers = layers.into_iter().flatten().collect::<Result<Vec<_>>>()?;
+    for layer in read.into_iter().flatten() {
+        match layer {
+            Ok(layer) => layers.push(layer),
+            Err(error @ Error::CannotFlatten { .. }) => refused = refused.or(Some(error)),
+            // What came instead of this layer may have taken what another was refused for.
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(error) = refused {
+        return Err(error);
+    }
 
     let mut tree = Tree::default();
     let mut spools = Vec::with_capacity(layers.len());
