@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::flatten::{READER, flatten};
+use super::flatten::{READER, flatten, too_large};
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made, Sum};
 use crate::digest::Digest;
@@ -103,8 +103,12 @@ impl Workshop {
         self.bench.busy.load(Ordering::SeqCst) > 0
     }
 
-    /// What came out when this was made before, here or in an earlier run.
+    /// What came out when this was made before, here or in an earlier run, or what is known without a try.
     pub fn known(&self, recipe: &Recipe) -> Option<Result<Made>> {
+        // Only this manifest says so: the same layers in another may be smaller, so it is not kept.
+        if let Some(error) = too_large(recipe, self.limit) {
+            return Some(Err(error));
+        }
         match self.cache.sum(recipe.key())? {
             Sum::Made(made) => Some(Ok(made)),
             // With more room it may go better, or with another program.

@@ -13,8 +13,10 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 
 use crate::client::Connection;
-use crate::content::{Repository, digest, noise, sha256, versions};
-use crate::images::{header, layer, names, push, sums, unpacked, with_record, zstd_of};
+use crate::content::{OCI_TAR, Repository, digest, noise, sha256, versions};
+use crate::images::{
+    header, layer, names, push, push_described, sums, unpacked, with_record, zstd_of,
+};
 use crate::registry::{Fault, Registry, count};
 use crate::service::{ANEW, Folder, Service, Setup, X86, eventually, later};
 
@@ -442,6 +444,31 @@ fn with_more_room_it_is_tried_again() {
         let service = Setup::new(settings).cache(&cache).start();
         assert_eq!(names(&service.listing()).len(), expected, "{size}");
     }
+}
+
+#[test]
+fn a_layer_that_is_said_to_be_without_end_is_not_fetched() {
+    let mut hello = Repository::default();
+    let mut layers = ["a", "b"].map(|name| {
+        let bytes = layer(&[(name, b"in it")]);
+        hello.blob(&format!("{OCI_TAR}+gzip"), &bytes)
+    });
+    let honest = layers.clone();
+    layers[1]["size"] = json!(1_u64 << 62);
+    push_described(&mut hello, "v2", &layers);
+    let registry = Registry::with_hello(hello);
+    let settings = settings(&registry, &format!("cache-size = \"1M\"\n{ANEW}"));
+    let service = Setup::new(settings).own_cache().start();
+    assert_eq!(names(&service.listing()), [""; 0]);
+    let layer = layers[1]["digest"].as_str().unwrap();
+    let why = "it has 4611686018427387904 bytes, at most 1074790400 are read";
+    let left_out = service.log.with(&["v2 left out: ", layer, why]);
+    assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    // It is one manifest's word, and says nothing of the same layers in another.
+    registry.change(|hello| push_described(hello, "v1", &honest));
+    later();
+    assert_eq!(names(&service.listing()), ["hello-v1.tar.gz"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Read;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository};
 
@@ -58,6 +58,11 @@ pub fn push(hello: &mut Repository, tag: &str, layers: &[&[u8]]) {
         .iter()
         .map(|layer| hello.blob(&format!("{OCI_TAR}+gzip"), layer))
         .collect();
+    push_described(hello, tag, &layers);
+}
+
+/// The same, with layers as their descriptors tell of them.
+pub fn push_described(hello: &mut Repository, tag: &str, layers: &[Value]) {
     let config = hello.blob("application/vnd.oci.image.config.v1+json", b"{}");
     let manifest = json!({
         "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers,

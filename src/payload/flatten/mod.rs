@@ -95,6 +95,18 @@ impl Budget {
     }
 }
 
+/// Why nothing of a recipe has to be read: a layer is said to be larger than all that is unpacked of one.
+pub fn too_large(recipe: &Recipe, limit: u64) -> Option<Error> {
+    let most = limit.saturating_add(MAX_REST);
+    let (layer, size) = *recipe.layers.iter().find(|(_, size)| *size > most)?;
+    Some(Error::CannotFlatten {
+        layer,
+        why: format!(
+            "it has {size} bytes, at most {most} are read, {limit} of files as 'cache-size' allows"
+        ),
+    })
+}
+
 /// Makes the file. `limit` is how many bytes the image's files may have in all.
 pub fn flatten(
     source: &Arc<dyn Source>,
