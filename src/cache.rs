@@ -59,6 +59,8 @@ pub struct Cache {
     size: u64,
     /// Why images could not be read, by the same key as what was read.
     unreadable: Mutex<HashMap<Digest, String>>,
+    /// What came of making files, where it could not be written.
+    unwritten: Mutex<HashMap<Digest, Sum>>,
     /// Files that were made, and how they were when this process found them to be right.
     checked: Mutex<HashMap<Digest, made::Stamp>>,
 }
@@ -105,6 +107,7 @@ impl Cache {
             untrimmed: AtomicU64::new(TRIMMED_AFTER),
             size,
             unreadable: Mutex::default(),
+            unwritten: Mutex::default(),
             checked: Mutex::default(),
         };
         // A process may have been killed before it did so.
@@ -212,14 +215,17 @@ impl Cache {
         })
     }
 
-    /// Writes JSON, behind a line with its checksum: what damaged bytes say would be believed.
-    fn write_summed(&self, folder: &str, key: Digest, file: &impl Serialize) {
+    /// Writes JSON, behind a line with its checksum: what damaged bytes say would be believed. Is it there?
+    fn write_summed(&self, folder: &str, key: Digest, file: &impl Serialize) -> bool {
         match serde_json::to_string(file) {
             Ok(json) => {
                 let text = checksum(folder, key, &json) + "\n" + &json;
-                self.write(folder, key, text.as_bytes());
+                self.write(folder, key, text.as_bytes())
             }
-            Err(error) => debug!("{folder}/{} is not kept: {error}", key.hex()),
+            Err(error) => {
+                debug!("{folder}/{} is not kept: {error}", key.hex());
+                false
+            }
         }
     }
 
@@ -234,17 +240,18 @@ impl Cache {
         }
     }
 
-    /// Writes a file whole or not at all. Without a cache the service goes on, so one warning is all.
-    fn write(&self, folder: &str, key: Digest, bytes: &[u8]) {
+    /// Writes a file whole or not at all. Is it there? Without a cache the service goes on, so one warning is all.
+    fn write(&self, folder: &str, key: Digest, bytes: &[u8]) -> bool {
         let (Some(root), Some(path)) = (&self.root, self.path(folder, key)) else {
-            return;
+            return false;
         };
         let write = || {
             let unfinished = self.begin(root)?;
             unfinished.write_all(bytes)?;
             unfinished.keep_as(&path)
         };
-        if let Err(error) = write()
+        let written = write();
+        if let Err(error) = &written
             && !self.has_warned.swap(true, Ordering::Relaxed)
         {
             warn!(
@@ -259,6 +266,7 @@ impl Cache {
                 .iter()
                 .for_each(|shelf| room::trim(root, shelf));
         }
+        written.is_ok()
     }
 
     /// Removes what killed processes left.

@@ -17,6 +17,9 @@ use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
+/// Sums remembered that could not be written. After so many all are forgotten.
+const MAX_UNWRITTEN: usize = 1024;
+
 /// A file that was made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Made {
@@ -77,6 +80,12 @@ impl Stamp {
 impl Cache {
     /// What came of a recipe, if it was tried.
     pub fn sum(&self, key: Digest) -> Option<Sum> {
+        // What is written may be older.
+        let unwritten = lock(&self.unwritten).get(&key).cloned();
+        unwritten.or_else(|| self.written_sum(key))
+    }
+
+    fn written_sum(&self, key: Digest) -> Option<Sum> {
         Some(match self.read_summed(SUMS, key)? {
             SumFile::Made { digest, size } => Sum::Made(Made {
                 digest: digest.parse().ok()?,
@@ -96,7 +105,7 @@ impl Cache {
         })
     }
 
-    /// Remembers what came of a recipe.
+    /// Remembers what came of a recipe: until the process ends at least, for it takes all layers to know it.
     pub fn keep_sum(&self, key: Digest, sum: &Sum) {
         let file = match sum.clone() {
             Sum::Made(Made { digest, size }) => SumFile::Made {
@@ -115,7 +124,15 @@ impl Cache {
                 reader,
             },
         };
-        self.write_summed(SUMS, key, &file);
+        let is_written = self.write_summed(SUMS, key, &file);
+        let mut unwritten = lock(&self.unwritten);
+        unwritten.remove(&key);
+        if !is_written {
+            if unwritten.len() >= MAX_UNWRITTEN {
+                unwritten.clear();
+            }
+            unwritten.insert(key, sum.clone());
+        }
     }
 
     /// A file that was made, if it is still there and undamaged. Using it makes it the last one to go.
@@ -311,6 +328,34 @@ mod tests {
         let other = cache.path(SUMS, layer).unwrap();
         fs::write(&other, good).unwrap();
         assert_eq!(cache.sum(layer), None, "it is another recipe's");
+    }
+
+    #[test]
+    fn what_could_not_be_written_counts_more_than_what_was() {
+        let scratch = Scratch::new("unwritten");
+        let (cache, key) = (scratch.cache(0), Digest::of(b"recipe"));
+        let made = |size| {
+            Sum::Made(Made {
+                digest: Digest::of(b"made"),
+                size,
+            })
+        };
+        cache.keep_sum(key, &made(1));
+        let path = cache.path(SUMS, key).unwrap();
+        let tmp = scratch.0.join("tmp");
+        fs::remove_dir(&tmp).unwrap();
+        fs::write(&tmp, "no directory").unwrap();
+        cache.keep_sum(key, &made(2));
+        assert_eq!(cache.sum(key), Some(made(2)));
+        assert_eq!(scratch.cache(0).sum(key), Some(made(1)), "it was forgotten");
+        for n in 0..MAX_UNWRITTEN {
+            cache.keep_sum(Digest::of(&n.to_le_bytes()), &made(3));
+        }
+        assert_eq!(lock(&cache.unwritten).len(), 1, "there were too many");
+        fs::remove_file(&tmp).unwrap();
+        cache.keep_sum(key, &made(4));
+        fs::remove_file(path).unwrap();
+        assert_eq!(cache.sum(key), None, "it was written, and is gone");
     }
 
     #[test]

@@ -654,6 +654,26 @@ fn a_failure_of_the_disk_is_not_repeated_with_every_listing() {
 }
 
 #[test]
+fn what_was_made_stays_known_where_that_cannot_be_written() {
+    let registry = Registry::with_hello(images(1));
+    let cache = Folder::new();
+    cache.file("sums", "no directory");
+    let service = Setup::new(settings(&registry, ANEW)).cache(&cache).start();
+    let first = service.listing();
+    for expected in [2, 0, 0] {
+        assert_eq!(service.listing(), first);
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, "/blobs/"), expected, "{requests:?}");
+        later();
+    }
+    let (name, sum) = sums(&first).pop_first().unwrap();
+    assert_eq!(sha256(&service.whole(&format!("/hello/{name}"))), sum);
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    let warning = service.log.one_trouble();
+    assert!(warning.contains("cannot be written"), "{warning}");
+}
+
+#[test]
 fn other_repositories_are_listed_while_one_is_flattened() {
     let registry = Registry::with_hello(images(1));
     let (other, listing) = versions(1);
