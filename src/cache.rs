@@ -29,7 +29,8 @@ use log::{debug, warn};
 pub use made::{Made, Sum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use unfinished::{Unfinished, sweep};
+pub use unfinished::Unfinished;
+use unfinished::sweep;
 
 use crate::digest::Digest;
 use crate::lock::lock;
@@ -267,6 +268,11 @@ impl Cache {
                 .for_each(|shelf| room::trim(root, shelf));
         }
         written.is_ok()
+    }
+
+    /// How many bytes are free where the cache is.
+    pub fn free(&self) -> Option<u64> {
+        self.root.as_deref().and_then(room::free)
     }
 
     /// Removes what killed processes left.

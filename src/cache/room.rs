@@ -40,6 +40,12 @@ pub(super) const BLOCK: u64 = 4 << 10;
 /// Use is noted to the day: a listing reads all it needs each time, and would write as much.
 const NOTED: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How many bytes are free for us on the disk of a directory.
+pub(super) fn free(directory: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(directory).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// A file that is kept.
 pub(super) struct Kept {
     pub path: PathBuf,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -14,7 +15,7 @@ use log::{info, warn};
 
 use super::flatten::{READER, flatten, too_large};
 use crate::artifact::Recipe;
-use crate::cache::{Cache, Made, Sum};
+use crate::cache::{Cache, Made, Sum, Unfinished};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -24,6 +25,8 @@ use crate::source::Source;
 const MAX_WAITING: usize = 16;
 /// How long a failure of our own disk stands: all layers are fetched for each try.
 const SETTLED: Duration = Duration::from_secs(600);
+/// One for want of room stands no longer than until so many more bytes are free.
+const MORE_ROOM: u64 = 1 << 20;
 /// What a client is told to wait for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -44,10 +47,43 @@ pub struct Job {
     is_done: Condvar,
 }
 
-/// How it ended, and when.
+/// How it ended.
 struct Finished {
     result: Result<Made>,
-    at: Instant,
+    /// Why it is of no use to begin anew.
+    standing: Option<Standing>,
+}
+
+/// A failure of our own disk, which cost all that was fetched.
+struct Standing {
+    since: Instant,
+    /// So many bytes were free, and too few.
+    free: Option<u64>,
+}
+
+impl Standing {
+    fn of(error: &Error, cache: &Cache) -> Option<Self> {
+        let Error::File { cause, .. } = error else {
+            return None;
+        };
+        let is_full = matches!(
+            cause.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+        );
+        Some(Self {
+            since: Instant::now(),
+            free: cache.free().filter(|_| is_full),
+        })
+    }
+
+    /// `free`: how many bytes are now.
+    fn is_over(&self, free: Option<u64>) -> bool {
+        let has_more_room = match (self.free, free) {
+            (Some(then), Some(now)) => now >= then.saturating_add(MORE_ROOM),
+            _ => false,
+        };
+        has_more_room || self.since.elapsed() >= SETTLED
+    }
 }
 
 impl Job {
@@ -62,18 +98,17 @@ impl Job {
         result.as_ref().map(|finished| finished.result.clone())
     }
 
-    fn finish(&self, result: Result<Made>) {
-        let at = Instant::now();
-        *lock(&self.result) = Some(Finished { result, at });
+    fn finish(&self, result: Result<Made>, standing: Option<Standing>) {
+        *lock(&self.result) = Some(Finished { result, standing });
         self.is_done.notify_all();
     }
 
-    /// Is it of no use to begin anew?
-    fn stands(&self) -> bool {
+    /// Is it of no use to begin anew? `free`: how many bytes are on our disk.
+    fn stands(&self, free: Option<u64>) -> bool {
         match &*lock(&self.result) {
             None => true,
-            Some(Finished { result, at }) => {
-                matches!(result, Err(Error::File { .. })) && at.elapsed() < SETTLED
+            Some(Finished { standing, .. }) => {
+                standing.as_ref().is_some_and(|one| !one.is_over(free))
             }
         }
     }
@@ -121,13 +156,14 @@ impl Workshop {
     pub fn begin(&self, what: &str, source: &Arc<dyn Source>, recipe: &Recipe) -> Arc<Job> {
         let key = recipe.key();
         let mut jobs = lock(&self.jobs);
-        jobs.retain(|_, job| job.stands());
+        let free = self.cache.free();
+        jobs.retain(|_, job| job.stands(free));
         if let Some(job) = jobs.get(&key) {
             return job.clone();
         }
         let job = Arc::new(Job::default());
         if self.bench.busy.load(Ordering::SeqCst) > MAX_WAITING {
-            job.finish(Err(not_ready(what)));
+            job.finish(Err(not_ready(what)), None);
             return job;
         }
         jobs.insert(key, job.clone());
@@ -193,16 +229,44 @@ struct Work {
     bench: Arc<Bench>,
 }
 
+/// What there is to begin with.
+enum Begun {
+    /// It was made before.
+    Before(Made),
+    /// A file for it.
+    Now(Unfinished),
+}
+
 impl Work {
     fn run(self) {
-        let result = {
+        let (result, standing) = {
             let _place = lock(&self.bench.place);
-            self.make()
+            match self.begin() {
+                Ok(Begun::Before(made)) => (Ok(made), None),
+                Ok(Begun::Now(unfinished)) => {
+                    let result = self.make(unfinished);
+                    let error = result.as_ref().err();
+                    let standing = error.and_then(|error| Standing::of(error, &self.cache));
+                    (result, standing)
+                }
+                // Nothing was fetched, so each listing may try.
+                Err(error) => (Err(error), None),
+            }
         };
-        self.job.finish(result);
+        self.job.finish(result, standing);
     }
 
-    fn make(&self) -> Result<Made> {
+    fn begin(&self) -> Result<Begun> {
+        // Another process may have been faster.
+        if let Some(Sum::Made(made)) = self.cache.sum(self.recipe.key())
+            && self.cache.made(made).is_some()
+        {
+            return Ok(Begun::Before(made));
+        }
+        self.cache.begin_made().map(Begun::Now)
+    }
+
+    fn make(&self, unfinished: Unfinished) -> Result<Made> {
         let Self {
             what,
             source,
@@ -211,16 +275,9 @@ impl Work {
             limit,
             ..
         } = self;
-        // Another process may have been faster.
-        if let Some(Sum::Made(made)) = cache.sum(recipe.key())
-            && cache.made(made).is_some()
-        {
-            return Ok(made);
-        }
         let (layers, mib) = (recipe.layers.len(), recipe.size() >> 20);
         info!("{what}: flattening {layers} layers of {mib} MiB into one .tar.gz");
         let started = Instant::now();
-        let unfinished = cache.begin_made()?;
         match flatten(source, recipe, cache, *limit, unfinished.file()?) {
             Ok(made) => {
                 cache.keep_made(unfinished, made)?;
@@ -249,8 +306,37 @@ impl Drop for Work {
     /// Whatever ended the work, nobody waits for it in vain.
     fn drop(&mut self) {
         if lock(&self.job.result).is_none() {
-            self.job.finish(Err(not_ready(&self.what)));
+            self.job.finish(Err(not_ready(&self.what)), None);
         }
         self.bench.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_stands_until_there_is_more_room() {
+        let of = |kind: ErrorKind| {
+            let cache = Cache::new(Some(std::env::temp_dir()), 1 << 20);
+            Standing::of(&cache.cannot_write(kind.into()), &cache).unwrap()
+        };
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let standing = of(kind);
+            let then = standing.free.unwrap();
+            for (now, is_over) in [
+                (None, false),
+                (Some(0), false),
+                (Some(then), false),
+                (Some(then + MORE_ROOM - 1), false),
+                (Some(then + MORE_ROOM), true),
+            ] {
+                assert_eq!(standing.is_over(now), is_over, "{then}, {now:?}");
+            }
+        }
+        assert!(!of(ErrorKind::PermissionDenied).is_over(Some(u64::MAX)));
+        let error = not_ready("any");
+        assert!(Standing::of(&error, &Cache::new(None, 0)).is_none());
     }
 }

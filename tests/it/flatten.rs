@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::client::Connection;
 use crate::content::{OCI_TAR, Repository, digest, noise, sha256, versions};
+use crate::disk::Disk;
 use crate::images::{
     header, layer, names, push, push_described, sums, unpacked, with_record, zstd_of,
 };
@@ -651,6 +652,40 @@ fn a_failure_of_the_disk_is_not_repeated_with_every_listing() {
     drop(service);
     fs::remove_file(cache.path().join("made")).unwrap();
     assert_eq!(names(&start().listing()), ["hello-v0.tar.gz"]);
+}
+
+#[test]
+fn a_full_disk_is_tried_again_once_it_has_room() {
+    let Some(disk) = Disk::new(64) else { return };
+    let registry = Registry::with_hello(images(1));
+    let service = Setup::new(settings(&registry, ANEW))
+        .cache_in(disk.path())
+        .start();
+    for expected in [2, 0] {
+        assert_eq!(names(&service.listing()), [""; 0]);
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, "/blobs/"), expected, "{requests:?}");
+        later();
+    }
+    let left_out = service
+        .log
+        .with(&["v0 left out: ", "No space left on device"]);
+    assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
+    disk.resize(16 << 10);
+    assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]);
+}
+
+#[test]
+fn a_cache_where_nothing_can_be_begun_is_tried_again_each_time() {
+    let registry = Registry::with_hello(images(1));
+    let cache = Folder::new();
+    let tmp = cache.file("tmp", "no directory");
+    let service = Setup::new(settings(&registry, ANEW)).cache(&cache).start();
+    assert_eq!(names(&service.listing()), [""; 0]);
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    fs::remove_file(tmp).unwrap();
+    later();
+    assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The built program from outside: on a handed-over socket, before a fake registry or an OCI
-//! layout. Nothing here needs root, a network or other programs than `sh`, `curl` and `mkfifo`.
+//! layout. Nothing here needs a network or other programs than `sh`, `curl` and `mkfifo`. What only root
+//! may do, to mount a disk with `mount`, is left out for others.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,7 @@
 mod activator;
 mod client;
 mod content;
+mod disk;
 mod images;
 mod registry;
 mod request;

@@ -230,7 +230,11 @@ impl Setup {
     }
 
     pub fn cache(self, folder: &Folder) -> Self {
-        self.env("CACHE_DIRECTORY", folder.path())
+        self.cache_in(folder.path())
+    }
+
+    pub fn cache_in(self, path: &Path) -> Self {
+        self.env("CACHE_DIRECTORY", path)
     }
 
     /// With a cache directory of its own.

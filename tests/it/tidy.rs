@@ -12,7 +12,14 @@ const USERS: [(&str, &[&str]); 8] = [
     ("sd_notify", &["src/serve.rs"]),
     ("httparse", &["src/http.rs"]),
     ("tiny_http", &["src/http.rs"]),
-    ("rustix", &["src/hangup.rs", "src/source/transport.rs"]),
+    (
+        "rustix",
+        &[
+            "src/cache/room.rs",
+            "src/hangup.rs",
+            "src/source/transport.rs",
+        ],
+    ),
     (
         "ureq",
         &[
