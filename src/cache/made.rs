@@ -161,11 +161,17 @@ impl Cache {
 
     /// An empty file that is gone when it is closed, whatever ends the process.
     pub fn scratch(&self) -> Result<File> {
-        self.begin_made()?.file()
+        self.begin_large()?.file()
     }
 
     /// Begins a file.
     pub fn begin_made(&self) -> Result<Unfinished> {
+        // What another process left when it was killed may have filled the disk.
+        self.sweep();
+        self.begin_large()
+    }
+
+    fn begin_large(&self) -> Result<Unfinished> {
         let root = self.root.as_ref().ok_or(Error::NoCache)?;
         self.begin(root).map_err(|cause| self.cannot_write(cause))
     }
@@ -181,7 +187,7 @@ impl Cache {
             .ok()
             .and_then(|file| Stamp::of(&file).ok());
         lock(&self.checked).extend(stamp.map(|stamp| (made.digest, stamp)));
-        // What another process left when it was killed may be as large.
+        // What was left since this one was begun may be as large.
         self.sweep();
         self.make_room(Some(&path));
         Ok(())
@@ -433,16 +439,23 @@ mod tests {
             }
             names.into()
         };
-        let is_swept = |left: &[PathBuf]| {
+        let is_swept = |left: &[PathBuf], at_work: usize| {
             assert!(left.iter().all(|path| !path.exists()));
-            assert_eq!(fs::read_dir(&tmp).unwrap().count(), 1, "that is at work");
+            assert_eq!(fs::read_dir(&tmp).unwrap().count(), at_work);
         };
         let before = left();
         drop(scratch.cache(0));
-        is_swept(&before);
+        is_swept(&before, 1);
         let meanwhile = left();
-        make(&cache, b"anything");
-        is_swept(&meanwhile);
+        let another = cache.begin_made().unwrap();
+        is_swept(&meanwhile, 2);
+        let meanwhile = left();
+        let made = Made {
+            digest: Digest::of(b""),
+            size: 0,
+        };
+        cache.keep_made(another, made).unwrap();
+        is_swept(&meanwhile, 1);
         drop(at_work);
     }
 
