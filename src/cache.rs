@@ -531,6 +531,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_larger_than_its_shelf_leaves_the_others_there() {
+        let directory = Directory::new("larger");
+        let path = |name: &str| directory.0.join(TAGS).join(name);
+        lay(&path("large"), 17 << 20, 1);
+        lay(&path("old"), 10, 2);
+        let cache = Cache::new(Some(directory.0.clone()), 0);
+        cache.write(TAGS, Digest::of(b"new"), b"new");
+        assert!(!path("large").exists() && path("old").exists());
+        assert!(cache.path(TAGS, Digest::of(b"new")).unwrap().exists());
+    }
+
+    #[test]
     fn a_use_is_noted_once_a_day() {
         let directory = Directory::new("used");
         let (cache, digest) = (Cache::new(Some(directory.0.clone()), 0), Digest::of(b"{}"));

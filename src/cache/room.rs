@@ -80,6 +80,7 @@ pub(super) fn trim(root: &Path, Shelf { folders, room }: &Shelf) {
         sum += size;
         if sum > *room && fs::remove_file(&path).is_ok() {
             debug!("{} makes room", path.display());
+            sum -= size;
         }
     }
 }
