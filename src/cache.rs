@@ -312,6 +312,7 @@ fn checksum(folder: &str, key: Digest, json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, chown};
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -391,6 +392,25 @@ mod tests {
                 "{what}"
             );
             fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_root_does_takes_the_cache_from_nobody() {
+        let directory = Directory::new("root");
+        if directory.0.metadata().unwrap().uid() != 0 {
+            eprintln!("left out: needs root");
+            return;
+        }
+        let (nobody, nogroup) = (65_534, 65_533);
+        chown(&directory.0, Some(nobody), Some(nogroup)).unwrap();
+        let cache = Cache::new(Some(directory.0.clone()), 0);
+        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS, MADE] {
+            cache.write(folder, Digest::of(b"{}"), b"{}");
+            for name in [folder, "tmp"] {
+                let found = directory.0.join(name).metadata().unwrap();
+                assert_eq!((found.uid(), found.gid()), (nobody, nogroup), "{name}");
+            }
         }
     }
 

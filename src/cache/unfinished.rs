@@ -2,10 +2,13 @@
 //! is known by nobody holding it.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use log::debug;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 
@@ -18,7 +21,7 @@ pub struct Unfinished {
 impl Unfinished {
     /// Creates it; `None` if another process took it for abandoned before it was locked.
     pub(super) fn create(path: PathBuf) -> io::Result<Option<Self>> {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        path.parent().map_or(Ok(()), create_folder)?;
         let file = File::options()
             .read(true)
             .write(true)
@@ -45,7 +48,7 @@ impl Unfinished {
 
     /// Gives it its name. From then on it is whole, for whoever finds it.
     pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        path.parent().map_or(Ok(()), create_folder)?;
         fs::rename(&self.path, path)
     }
 }
@@ -54,6 +57,39 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path); // it may have been kept under another name
     }
+}
+
+/// Creates a folder of the cache, where there is none. It belongs to whom the cache belongs: in one of root's, who
+/// may have listed something, the service could never write.
+fn create_folder(path: &Path) -> io::Result<()> {
+    let root = path.parent().unwrap_or(path);
+    let mut created = fs::create_dir(path);
+    if matches!(&created, Err(error) if error.kind() == ErrorKind::NotFound) {
+        fs::create_dir_all(root)?;
+        created = fs::create_dir(path);
+    }
+    match created {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            if let Err(error) = give_to_owner(path, root) {
+                debug!("{} stays ours: {error}", path.display());
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Gives a folder to whom the one around it belongs. They may have put something else in its place meanwhile,
+/// which is given to nobody unless it is a folder, too.
+fn give_to_owner(path: &Path, root: &Path) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let (ours, owner) = (folder.metadata()?, fs::metadata(root)?);
+    if ours.uid() == owner.uid() {
+        return Ok(());
+    }
+    fchown(&folder, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Removes what killed processes left.

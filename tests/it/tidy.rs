@@ -16,6 +16,7 @@ const USERS: [(&str, &[&str]); 8] = [
         "rustix",
         &[
             "src/cache/room.rs",
+            "src/cache/unfinished.rs",
             "src/hangup.rs",
             "src/source/transport.rs",
         ],
