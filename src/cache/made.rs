@@ -1,7 +1,7 @@
 //! Files that were made, and what is known of them: see [`Cache`] for where they lie.
 
 use std::cmp::Reverse;
-use std::fs::{self, File, FileTimes};
+use std::fs::{self, File, FileTimes, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -143,7 +143,7 @@ impl Cache {
         let file = open(&path, made.size)?;
         let found = Stamp::of(&file).ok()?;
         if lock(&self.checked).get(&made.digest) != Some(&found) && !is_right(&file, made) {
-            discard(&path);
+            discard_same(&path, &file);
             return None;
         }
         // Noting its use changes it, so of two at once the second has to find what the first one left.
@@ -231,6 +231,18 @@ impl Cache {
                 sum -= size;
             }
         }
+    }
+}
+
+/// Removes what was read there. That takes a while, in which another process may have put a right one there.
+fn discard_same(path: &Path, read: &File) {
+    let place = |found: &Metadata| (found.dev(), found.ino());
+    let is_same = match (fs::symlink_metadata(path), read.metadata()) {
+        (Ok(there), Ok(read)) => place(&there) == place(&read),
+        _ => false,
+    };
+    if is_same {
+        discard(path);
     }
 }
 
@@ -378,6 +390,21 @@ mod tests {
         let next_start = scratch.cache(1 << 20);
         assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
         assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
+    }
+
+    #[test]
+    fn what_another_process_put_in_the_place_of_a_damaged_file_stays() {
+        let scratch = Scratch::new("replaced");
+        let cache = scratch.cache(1 << 20);
+        let made = make(&cache, b"right");
+        let path = cache.path(MADE, made.digest).unwrap();
+        fs::write(&path, b"wrong").unwrap();
+        let damaged = File::open(&path).unwrap();
+        make(&scratch.cache(1 << 20), b"right");
+        discard_same(&path, &damaged);
+        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+        discard_same(&path, &File::open(&path).unwrap());
+        assert!(!path.exists());
     }
 
     #[test]
