@@ -296,9 +296,18 @@ fn open(path: &Path, largest: u64) -> Option<File> {
 
 /// Removes what is not what we kept there, whatever it is.
 fn discard(path: &Path) {
-    warn!("cache file {} is damaged, it is made again", path.display());
-    // What cannot be removed is replaced, if it can.
-    let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
+    let removed = match fs::remove_file(path) {
+        Err(_) if path.is_dir() => fs::remove_dir_all(path),
+        removed => removed,
+    };
+    match removed {
+        Ok(()) => warn!("cache file {} is damaged, it is made again", path.display()),
+        // It is found each time, unless it is replaced.
+        Err(error) => debug!(
+            "cache file {} is damaged, and stays: {error}",
+            path.display()
+        ),
+    }
 }
 
 fn release_key(source: &str, digest: Digest) -> Digest {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::content::versions;
+use crate::disk::Disk;
 use crate::registry::{IS_IT_SIGNED, Registry, count};
 use crate::service::{ANEW, Folder, Setup, later};
 
@@ -165,6 +166,25 @@ fn a_cache_that_cannot_be_written_is_one_warning() {
             assert_eq!(warnings.len(), 1, "{:?}", service.log.lines());
         }
     }
+}
+
+#[test]
+fn a_damaged_cache_that_is_read_only_is_one_warning() {
+    let Some(disk) = Disk::new(1024) else { return };
+    let (registry, listing) = Registry::with_versions(5);
+    let setup = || Setup::new(registry.settings() + ANEW).cache_in(disk.path());
+    assert_eq!(setup().start().listing(), listing);
+    for path in files(disk.path()) {
+        fs::write(path, "damaged").unwrap();
+    }
+    disk.make_read_only();
+    let service = setup().start();
+    for _ in 0..3 {
+        assert_eq!(service.listing(), listing);
+        later();
+    }
+    let warning = service.log.one_trouble();
+    assert!(warning.contains("Read-only file system"), "{warning}");
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -28,6 +28,11 @@ impl Disk {
         assert!(self.mount(&["-o", &format!("remount,size={kib}k")]));
     }
 
+    /// Lets nobody write there from now on.
+    pub fn make_read_only(&self) {
+        assert!(self.mount(&["-o", "remount,ro"]));
+    }
+
     fn mount(&self, arguments: &[&str]) -> bool {
         let mut mount = Command::new("mount");
         let output = mount.args(arguments).arg(self.path()).output();
