@@ -169,6 +169,29 @@ fn a_cache_that_cannot_be_written_is_one_warning() {
 }
 
 #[test]
+fn a_full_disk_is_one_warning() {
+    let Some(disk) = Disk::new(64) else { return };
+    let left = vec![0; 64 << 10];
+    fs::write(disk.path().join("filling"), left).unwrap();
+    let (registry, listing) = Registry::with_versions(5);
+    let service = Setup::new(registry.settings() + ANEW)
+        .cache_in(disk.path())
+        .start();
+    for _ in 0..3 {
+        assert_eq!(service.listing(), listing);
+        assert_eq!(service.whole("/hello/hello-v1.raw"), b"image 1");
+        later();
+    }
+    let warning = service.log.one_trouble();
+    let path = disk.path().to_str().unwrap();
+    for text in [path, "going on without it", "No space left on device"] {
+        assert!(warning.contains(text), "{warning}");
+    }
+    drop(service);
+    assert_eq!(files(&disk.path().join("tmp")), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_damaged_cache_that_is_read_only_is_one_warning() {
     let Some(disk) = Disk::new(1024) else { return };
     let (registry, listing) = Registry::with_versions(5);
