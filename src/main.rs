@@ -74,8 +74,9 @@ fn run(command_line: CommandLine) -> Result<()> {
     match command_line.command() {
         Command::Serve(Serve { listen }) => {
             let idle = settings.idle_timeout;
+            let has_cache = cache.is_some();
             let service = Service::new(settings, upstream, cache);
-            serve::run(service, listen, idle)
+            serve::run(service, listen, idle, has_cache)
         }
         Command::List(List {
             directory,

@@ -31,8 +31,13 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Before accepting again when the system is short of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until nobody has asked for the idle timeout.
-pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Result<()> {
+/// Serves until nobody has asked for the idle timeout. `has_cache`: is there a directory for what is kept?
+pub fn run(
+    service: Service,
+    listen: Option<SocketAddr>,
+    idle: Duration,
+    has_cache: bool,
+) -> Result<()> {
     let listener = listener(listen)?;
     let cannot = |what| {
         move |cause| Error::Service {
@@ -52,6 +57,12 @@ pub fn run(service: Service, listen: Option<SocketAddr>, idle: Duration) -> Resu
         .local_addr()
         .map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
     info!("serving on {address}");
+    if !has_cache {
+        warn!(
+            "there is no cache directory, so nothing is kept on disk, and images that have to be flattened are \
+             not offered; CacheDirectory= of the service, or $CACHE_DIRECTORY, names one"
+        );
+    }
     let mut clients = Clients::new(service);
     if let Err(error) = sd_notify::notify(&[
         NotifyState::Ready,

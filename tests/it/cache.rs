@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::content::versions;
 use crate::disk::Disk;
 use crate::registry::{IS_IT_SIGNED, Registry, count};
-use crate::service::{ANEW, Folder, Setup, later};
+use crate::service::{ANEW, Folder, NO_CACHE, Setup, later};
 
 #[test]
 fn a_manifest_is_fetched_once_and_then_only_its_tag_is_asked() {
@@ -74,6 +74,33 @@ fn without_a_cache_directory_nothing_is_written() {
         .start();
     assert_eq!(service.listing(), versions(2).1);
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_service_without_a_cache_directory_says_so_once() {
+    let (registry, listing) = Registry::with_versions(2);
+    let cache = Folder::new();
+    let setup = || Setup::new(registry.settings() + ANEW);
+    for (setup, expected, why) in [
+        (setup(), 1, "none"),
+        (setup().env("CACHE_DIRECTORY", ""), 1, "an empty name"),
+        (setup().cache(&cache), 0, "one"),
+    ] {
+        let service = setup.start();
+        for _ in 0..3 {
+            assert_eq!(service.listing(), listing, "{why}");
+            later();
+        }
+        let mut said = service.log.lines();
+        said.retain(|line| line.contains("cache directory"));
+        assert_eq!(said.len(), expected, "{why}: {said:?}");
+        for line in said {
+            assert!(line.starts_with(NO_CACHE), "{line}");
+            for text in ["flattened are not offered", "$CACHE_DIRECTORY"] {
+                assert!(line.contains(text), "{line}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -464,7 +464,7 @@ fn a_reason_is_one_line_whatever_the_registry_says() {
     let envelope = "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"a\\r\\nX-Evil: 1\\r\\n\\r\\nb\\u0000\\u00e9\"}]}";
     registry.fault("/tags/list", Fault::Status(403));
     registry.fault("/tags/list", Fault::Body(envelope.as_bytes().to_vec()));
-    let service = Service::of(&registry);
+    let service = Setup::of(&registry).own_cache().start();
     let response = service.get("/hello/SHA256SUMS");
     assert_error(&response, 403, "denied");
     assert_eq!(response.header("x-evil"), None);

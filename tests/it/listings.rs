@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, empty_listing, line, sha256, versions};
 use crate::registry::{Fault, Registry, count};
-use crate::service::{ANEW, Folder, Service, X86, eventually, later};
+use crate::service::{ANEW, Folder, Service, Setup, X86, eventually, later};
 
 #[test]
 fn a_listing_names_every_version_of_a_registry() {
@@ -561,7 +561,7 @@ fn what_a_publisher_writes_begins_no_line_of_the_log_and_steers_no_terminal() {
     let artifact = hello.artifact(&[layer], json!({"config": config}));
     hello.point("v2", &artifact);
     let registry = Registry::with_hello(hello);
-    let service = Service::start(registry.settings() + X86);
+    let service = Setup::new(registry.settings() + X86).own_cache().start();
     assert_eq!(service.listing(), empty_listing());
     service.log.with(&["files listed in"]);
     let log = service.log.lines();

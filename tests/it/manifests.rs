@@ -377,7 +377,7 @@ fn row_m13_what_a_registry_says_of_an_error_stays_one_line_and_its_status_decide
         let registry = Registry::with_hello(versions(1).0);
         registry.fault("/tags/list", Fault::Status(status));
         registry.fault("/tags/list", Fault::Body(body));
-        let service = Service::of(&registry);
+        let service = Setup::of(&registry).own_cache().start();
         assert_eq!(service.get("/hello/SHA256SUMS").status, expected);
         let lines = service.log.with(&["GET /hello/SHA256SUMS"]);
         assert_eq!(lines.len(), 1, "{lines:?}");

@@ -29,7 +29,8 @@ fn copies<const N: usize>(count: usize) -> ([Registry; N], String) {
 #[test]
 fn rows_x1_and_x3_a_digest_is_asked_for_at_mirrors_in_their_order_and_then_at_the_registry() {
     let ([registry, first, second], listing) = copies(1);
-    let service = Setup::with_mirrors(&registry, &[&first, &second]).start();
+    let setup = Setup::with_mirrors(&registry, &[&first, &second]);
+    let service = setup.own_cache().start();
     assert_eq!(service.listing(), listing);
     let blob = format!("/v2/hello/blobs/{}", digest(b"image 0"));
     let at_mirror = format!("GET {blob}?ns={}", registry.address);
