@@ -19,7 +19,7 @@ use crate::images::{
     header, layer, names, push, push_described, sums, unpacked, with_record, zstd_of,
 };
 use crate::registry::{Fault, Registry, count};
-use crate::service::{ANEW, Folder, Service, Setup, X86, eventually, later};
+use crate::service::{ANEW, Folder, Service, Setup, X86, command, eventually, later, output};
 
 /// Images `v0`, `v1`, … of two layers each, the lower one the same in all.
 fn images(count: usize) -> Repository {
@@ -612,6 +612,74 @@ fn a_kill_while_it_is_made_leaves_nothing_wrong() {
             for part in ["made", "sums"] {
                 fs::remove_dir_all(cache.path().join(part)).unwrap();
             }
+        }
+    }
+}
+
+/// Two services, as when one leaves and the next one starts, and a command that lists the same.
+#[test]
+fn processes_that_share_a_cache_do_each_other_no_harm() {
+    let mut hello = Repository::default();
+    let lower = layer(&[("etc/lower", &noise(100_000))]);
+    for n in 0..3 {
+        let upper = layer(&[("upper", &noise(300_000 + n))]);
+        push(&mut hello, &format!("v{n}"), &[&lower, &upper]);
+    }
+    let registry = Registry::with_hello(hello);
+    let settings = settings(&registry, &format!("cache-size = \"1M\"\n{ANEW}"));
+    let expected = Setup::new(settings.clone()).own_cache().start().listing();
+    assert_eq!(names(&expected).len(), 3);
+    registry.fault("/blobs/", Fault::Drip(50_000, Duration::from_millis(10)));
+    let (cache, folder) = (Folder::new(), Folder::new());
+    let config = folder.file("config.toml", &settings);
+    let list = || {
+        let arguments = [
+            "list",
+            "--json",
+            "--config",
+            config.to_str().unwrap(),
+            "hello",
+        ];
+        let mut command = command(&arguments);
+        command.env("CACHE_DIRECTORY", cache.path());
+        let output = output(command);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Before anything is there, and when there is not room for all.
+    for round in 0..3 {
+        let services = [0, 1].map(|_| Setup::new(settings.clone()).cache(&cache).start());
+        thread::scope(|scope| {
+            for service in &services {
+                scope.spawn(|| {
+                    assert_eq!(service.listing(), expected, "round {round}");
+                    for (name, sum) in sums(&expected) {
+                        let packed = service.whole(&format!("/hello/{name}"));
+                        assert_eq!(sha256(&packed), sum, "round {round}: {name}");
+                    }
+                });
+            }
+            scope.spawn(|| {
+                let listed = list();
+                for (name, sum) in sums(&expected) {
+                    let is_there = listed.contains(&name) && listed.contains(&sum);
+                    assert!(is_there, "round {round}: {name}: {listed}");
+                }
+            });
+        });
+        assert_eq!(cached(&cache, "tmp"), [""; 0], "round {round}");
+        check_made(&cache);
+        let made = cached(&cache, "made");
+        let size = |name: &String| {
+            let path = cache.path().join("made").join(name);
+            path.metadata().unwrap().len()
+        };
+        let size: u64 = made.iter().map(size).sum();
+        assert!(size <= 1 << 20, "round {round}: {size} bytes in {made:?}");
+        for service in services {
+            assert_eq!(service.log.trouble_so_far(), [""; 0], "round {round}");
+        }
+        if round == 0 {
+            fs::remove_dir_all(cache.path().join("sums")).unwrap();
         }
     }
 }
