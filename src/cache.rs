@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::{debug, warn};
 pub use made::{Made, Sum};
@@ -83,8 +84,22 @@ pub enum Release {
 #[derive(Deserialize, Serialize)]
 struct ReleaseFile {
     reader: u32,
+    /// When its image was looked into, in seconds since 1970. Older programs did not say.
+    #[serde(default)]
+    since: u64,
     release: Release,
 }
+
+impl ReleaseFile {
+    /// Is it still believed? Not if it is of a time to come: then a clock was wrong.
+    fn is_of_use(&self, now: u64) -> bool {
+        let age = now.checked_sub(self.since);
+        self.reader == READER && age.is_some_and(|age| age < BELIEVED.as_secs())
+    }
+}
+
+/// How long what was read of an image is believed: nothing checked it, so a mirror may have made it up.
+const BELIEVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Images remembered that cannot be read. After so many all are forgotten.
 const MAX_UNREADABLE: usize = 1024;
@@ -143,7 +158,7 @@ impl Cache {
             return Some(Release::Unreadable(why.clone()));
         }
         self.read_summed(RELEASES, key)
-            .filter(|file: &ReleaseFile| file.reader == READER)
+            .filter(|file: &ReleaseFile| file.is_of_use(now()))
             .map(|file| file.release)
     }
 
@@ -160,6 +175,7 @@ impl Cache {
         }
         let file = ReleaseFile {
             reader: READER,
+            since: now(),
             release: release.clone(),
         };
         self.write_summed(RELEASES, key, &file);
@@ -310,6 +326,12 @@ fn discard(path: &Path) {
     }
 }
 
+/// In seconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
 fn release_key(source: &str, digest: Digest) -> Digest {
     Digest::of(format!("{source} {digest}").as_bytes())
 }
@@ -322,7 +344,6 @@ fn checksum(folder: &str, key: Digest, json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, chown};
-    use std::time::{Duration, SystemTime};
 
     use super::*;
 
@@ -473,16 +494,31 @@ mod tests {
     }
 
     #[test]
-    fn releases_of_another_reader_are_read_again() {
+    fn releases_of_another_reader_or_of_long_ago_are_read_again() {
         let directory = Directory::new("readers");
         let digest = Digest::of(b"image");
         let cache = Cache::new(Some(directory.0.clone()), 0);
-        let file = ReleaseFile {
-            reader: READER - 1,
-            release: Release::None,
-        };
-        cache.write_summed(RELEASES, release_key("a", digest), &file);
-        assert_eq!(cache.release("a", digest), None);
+        let day = 24 * 60 * 60;
+        for (reader, since, is_known, why) in [
+            (READER, now(), true, "just now"),
+            (READER, now() - 6 * day, true, "some days ago"),
+            (READER, now() - 7 * day, false, "long ago"),
+            (READER, now() + day, false, "at a time to come"),
+            (READER - 1, now(), false, "by another reader"),
+        ] {
+            let release = Release::None;
+            let file = ReleaseFile {
+                reader,
+                since,
+                release,
+            };
+            cache.write_summed(RELEASES, release_key("a", digest), &file);
+            let expected = is_known.then_some(Release::None);
+            assert_eq!(cache.release("a", digest), expected, "{why}");
+        }
+        let older = serde_json::json!({"reader": READER, "release": "none"});
+        cache.write_summed(RELEASES, release_key("a", digest), &older);
+        assert_eq!(cache.release("a", digest), None, "nobody knows when");
     }
 
     #[test]

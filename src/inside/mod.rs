@@ -109,7 +109,7 @@ impl<F: Fn() -> Result<File>> Origin for Made<F> {
 }
 
 /// What an image says of itself; nothing if there is no release in it. Each image of a source is read
-/// once.
+/// once in a while.
 ///
 /// `file`: its name. Where there are several releases it says which one is meant.
 pub fn metadata(
