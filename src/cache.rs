@@ -43,8 +43,8 @@ const TAGS: &str = "tags";
 const SUMS: &str = "sums";
 const MADE: &str = "made";
 
-/// No file that is read into memory has more bytes: documents have 8 MiB at most, tags as much as their shelf.
-const LARGEST: u64 = 16 << 20;
+/// No file that is read into memory has more bytes: the largest are lists that publishers signed.
+const LARGEST: u64 = 64 << 20;
 /// So much may be written before files are counted again, which takes a look at each.
 const TRIMMED_AFTER: u64 = 16 << 20;
 
