@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// To connect, TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the request to the whole head of the answer; and for each piece of a request to be taken. systemd gives up on us after 60 s of silence.
+/// From the request to the whole head of the answer; and for each piece of a request to be taken. systemd
+/// gives up on us after 60 s of silence.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two pieces of a body.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
