@@ -18,6 +18,7 @@ use crate::artifact::Recipe;
 use crate::cache::{Cache, Made, Sum, Unfinished};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::hangup;
 use crate::lock::lock;
 use crate::source::Source;
 
@@ -87,15 +88,24 @@ impl Standing {
 }
 
 impl Job {
-    /// The result, once it is there; `None` if it is not by then.
+    /// The result, once it is there; `None` if it is not by then. A client that leaves is waited for no longer.
     pub fn wait(&self, until: Instant) -> Option<Result<Made>> {
-        let result = lock(&self.result);
-        let left = until.saturating_duration_since(Instant::now());
-        let (result, _) = self
-            .is_done
-            .wait_timeout_while(result, left, |result| result.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        result.as_ref().map(|finished| finished.result.clone())
+        let _watch = hangup::watch();
+        let mut result = lock(&self.result);
+        loop {
+            if let Some(finished) = &*result {
+                return Some(finished.result.clone());
+            }
+            if hangup::is_gone() {
+                return Some(Err(Error::ClientGone));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let waited = self.is_done.wait_timeout(result, left.min(hangup::LOOK));
+            result = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     fn finish(&self, result: Result<Made>, standing: Option<Standing>) {

@@ -592,6 +592,27 @@ fn it_is_finished_when_nobody_waits_any_more_and_the_service_stays_for_it() {
 }
 
 #[test]
+fn who_leaves_while_a_file_is_made_again_holds_no_place() {
+    let registry = Registry::with_hello(images(1));
+    let cache = Folder::new();
+    let settings = settings(&registry, "");
+    let service = Setup::new(settings).cache(&cache).start();
+    let name = names(&service.listing()).remove(0);
+    fs::remove_dir_all(cache.path().join("made")).unwrap();
+    registry.fault("/blobs/", Fault::Drip(10_000, Duration::from_millis(300)));
+    let mut client = Connection::open(service.address);
+    client.ask(&format!("/hello/{name}"));
+    eventually("it is begun", || !cached(&cache, "tmp").is_empty());
+    drop(client);
+    let left = Instant::now();
+    let lines = service.log.with(&["client went away"]);
+    assert_eq!(lines.len(), 1, "{:?}", service.log.lines());
+    let took = left.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(cached(&cache, "made").is_empty(), "it was made before");
+}
+
+#[test]
 fn a_kill_while_it_is_made_leaves_nothing_wrong() {
     let registry = Registry::with_hello(images(2));
     let setup = || Setup::new(settings(&registry, ""));
