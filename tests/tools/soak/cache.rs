@@ -11,6 +11,10 @@ use crate::dice::Dice;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Takes all the room there is.
 const FILLER: &str = "filler";
+/// What the service keeps, each kind in a folder of its own.
+const KEPT: [&str; 5] = ["made", "sums", "documents", "releases", "tags"];
+/// Files being written.
+const TEMPORARY: &str = "tmp";
 
 pub struct CacheDirectory {
     pub path: PathBuf,
@@ -43,14 +47,14 @@ impl CacheDirectory {
 
     /// As an administrator may do at any time.
     pub fn wipe(&self) {
-        for name in ["made", "sums", "documents", "tags", "tmp"] {
+        for name in KEPT.iter().chain([&TEMPORARY]) {
             let _ = fs::remove_dir_all(self.path.join(name));
         }
     }
 
     /// Changes a byte, or the length, of some files; how many.
     pub fn damage(&self, dice: &mut Dice) -> u64 {
-        let files = self.files(&["made", "made", "sums", "documents", "tags"]);
+        let files = self.files(&KEPT);
         let mut damaged = 0;
         for path in files {
             if dice.percent(30) {
@@ -64,7 +68,7 @@ impl CacheDirectory {
     /// As if a file had been written or used at another time; how many.
     pub fn move_times(&self, dice: &mut Dice) -> u64 {
         let mut moved = 0;
-        for path in self.files(&["made", "sums", "documents", "tags", "tmp"]) {
+        for path in self.files(&[&KEPT[..], &[TEMPORARY]].concat()) {
             let Ok(file) = File::open(path) else {
                 continue; // gone meanwhile
             };
@@ -103,7 +107,7 @@ impl CacheDirectory {
     }
 
     fn set_mode(&self, mode: u32) {
-        for name in ["", "made", "sums", "documents", "tags", "tmp"] {
+        for name in KEPT.iter().chain(&["", TEMPORARY]) {
             // Some may not be there yet.
             let _ = fs::set_permissions(self.path.join(name), fs::Permissions::from_mode(mode));
         }
@@ -117,18 +121,15 @@ impl CacheDirectory {
     }
 
     pub fn temporary(&self) -> Vec<String> {
-        let files = self.files(&["tmp"]);
+        let files = self.files(&[TEMPORARY]);
         let names = files.iter().filter_map(|path| path.file_name());
         names.map(|name| name.to_string_lossy().into()).collect()
     }
 
-    /// Makes what lies in `tmp/` older than anything that may stay there.
-    pub fn age_temporary(&self) {
-        for path in self.files(&["tmp"]) {
-            let time = SystemTime::now() - DAY - Duration::from_secs(60);
-            let file = File::open(path).unwrap();
-            file.set_times(FileTimes::new().set_modified(time)).unwrap();
-        }
+    /// As a process does that is killed while it writes.
+    pub fn leave_temporary(&self) {
+        let path = self.path.join("tmp/1-0123456789abcdef-0");
+        fs::write(path, "half of a fi").unwrap();
     }
 }
 

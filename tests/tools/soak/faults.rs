@@ -4,18 +4,8 @@ use std::thread;
 
 use crate::dice::Dice;
 use crate::registry::Registry;
-use crate::report::{Counter, row};
+use crate::report::{Counter, Fault, row};
 use crate::world::World;
-
-#[derive(Clone, Copy)]
-enum Fault {
-    RegistryRestarts,
-    ConnectionsAreCut,
-    Kill,
-    KillAndDamage,
-    DiskFills,
-    ClockJumps,
-}
 
 const ALL: [Fault; 8] = [
     Fault::RegistryRestarts,
@@ -50,7 +40,6 @@ impl Faults {
     /// One fault, or two at once, from begin to end.
     pub fn happen(&self, world: &World, registry: &mut Registry, dice: &mut Dice, may_kill: bool) {
         let kinds: &[Fault] = if may_kill { &ALL } else { &WITHOUT_KILLS };
-        let _window = world.windows.begin();
         // Each once, and then as the dice have it.
         let lasting = match kinds.get(self.happened.get() as usize) {
             Some(next) => *next,
@@ -59,6 +48,7 @@ impl Faults {
         self.happened.up();
         if dice.percent(30) {
             // The second one comes in the middle of the first.
+            let _window = world.windows.begin(&[lasting, Fault::ConnectionsAreCut]);
             let cutting = world.relay.cuts();
             world.relay.set_cutting(true);
             self.one(world, registry, dice, lasting);
@@ -67,6 +57,7 @@ impl Faults {
                 self.phases_of_cuts.up();
             }
         } else {
+            let _window = world.windows.begin(&[lasting]);
             self.one(world, registry, dice, lasting);
         }
     }
@@ -143,7 +134,14 @@ impl Faults {
 
     /// What the dice left out was not tested.
     pub fn judge(&self, world: &World) {
+        let log = world.log();
+        let full = ["cannot be written", "cannot be read or written"];
+        let noticed = full.iter().map(|line| log.matches(line).count() as u64);
         for (count, what) in [
+            (
+                noticed.sum(),
+                "the service never noticed that the disk is full",
+            ),
             (self.restarts.get(), "the registry was never restarted"),
             (world.relay.cuts(), "no connection was ever cut"),
             (world.systemd.kills(), "the service was never killed"),

@@ -45,10 +45,10 @@ use client::{End, Http};
 use content::Repository;
 use dice::Dice;
 use faults::Faults;
-use report::{Counter, row};
+use report::{Counter, Fault, row};
 use systemd::{Start, Systemd};
 use watch::Sample;
-use world::{Options, PARALLEL, World};
+use world::{CACHE_SIZE_MIB, Options, PARALLEL, World};
 
 const CLIENTS: u64 = 10;
 /// Of a hundred downloads, how many are of files that have to be made.
@@ -267,9 +267,9 @@ fn soak_kills(options: Options) -> usize {
     let (world, _registry) = World::new(options);
     let is_over = AtomicBool::new(false);
     let (wipes, damaged) = (Counter::default(), Counter::default());
-    let mut most_made = 0;
+    let (mut most_made, at_work) = (0, Counter::default());
     thread::scope(|scope| {
-        let window = world.windows.begin();
+        let window = world.windows.begin(&[Fault::Kill]);
         for client in 0..CLIENTS / 2 {
             let (world, is_over) = (&world, &is_over);
             scope.spawn(move || {
@@ -287,6 +287,7 @@ fn soak_kills(options: Options) -> usize {
             let cache = &world.options.cache;
             world.systemd.kill_and(|| {
                 most_made = cache.made().max(most_made);
+                at_work.add(u64::from(!cache.temporary().is_empty()));
                 match dice.from(0..4) {
                     0 => {
                         cache.wipe();
@@ -300,15 +301,32 @@ fn soak_kills(options: Options) -> usize {
         is_over.store(true, SeqCst);
         drop(window);
     });
+    let whole_bodies = world.report.whole_bodies.get();
     world.get_all_in_quiet();
     world.report.print();
     row("kills", world.systemd.kills());
+    row(
+        "… in the middle of writing a file of the cache",
+        at_work.get(),
+    );
     row("… after which the cache was wiped", wipes.get());
     row("… cache files damaged after others", damaged.get());
     row("starts of the service", world.systemd.starts());
     row("made files after a kill, at most, MiB", most_made >> 20);
-    if world.systemd.kills() < kills {
-        world.report.defect("it was not killed that often".into());
+    // A file is kept before others make room for it.
+    let limit = (CACHE_SIZE_MIB << 20) + world.largest_made + (1 << 20);
+    for (is_wrong, what) in [
+        (
+            world.systemd.kills() < kills,
+            "it was not killed that often",
+        ),
+        (at_work.get() == 0, "no kill met it while it wrote"),
+        (whole_bodies == 0, "nothing arrived whole between the kills"),
+        (most_made > limit, "a kill left far more than 'cache-size'"),
+    ] {
+        if is_wrong {
+            world.report.defect(what.to_owned());
+        }
     }
     world.end()
 }
@@ -341,11 +359,12 @@ fn soak_idle(options: Options) -> usize {
         layout.display()
     );
     fs::write(&config, text).unwrap();
+    let log = options.directory.join("service.log");
     let start = Start {
         program: options.program,
         config,
         cache: None,
-        log: options.directory.join("service.log"),
+        log: log.clone(),
         environment: Vec::new(),
     };
     let (answered, starts, exits) = (Counter::default(), Counter::default(), Counter::default());
@@ -400,6 +419,10 @@ fn soak_idle(options: Options) -> usize {
     }
     if exits.get() > 0 {
         println!("DEFECT {} starts ended without success", exits.get());
+        defects += 1;
+    }
+    for line in world::panics(&fs::read_to_string(log).unwrap()) {
+        println!("DEFECT {line}");
         defects += 1;
     }
     // Neither always before the deadline nor always after it, or it was not aimed at.

@@ -33,6 +33,7 @@ pub struct Report {
     pub listings: Counter,
     pub short_listings: Counter,
     pub whole_bodies: Counter,
+    pub side_files: Counter,
     pub bytes: Counter,
     pub left_by_client: Counter,
     pub failed_in_faults: Counter,
@@ -73,12 +74,16 @@ impl Report {
         );
         row("… MiB", self.bytes.get() >> 20);
         row(
+            "answers to what an image says, all right",
+            self.side_files.get(),
+        );
+        row(
             "downloads that the client left halfway",
             self.left_by_client.get(),
         );
-        row("failures during faults", self.failed_in_faults.get());
+        row("failures that a fault excuses", self.failed_in_faults.get());
         row(
-            "failures without one (must be 0)",
+            "failures that none does (must be 0)",
             self.failed_without.get(),
         );
         let longest = self.longest.lock().unwrap().as_secs_f64();
@@ -90,11 +95,52 @@ pub fn row(what: &str, value: impl std::fmt::Display) {
     println!("{what:<66} {value:>12}");
 }
 
-/// When something was made to go wrong: requests that met such a time may fail.
+/// What is made to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    RegistryRestarts,
+    ConnectionsAreCut,
+    Kill,
+    KillAndDamage,
+    DiskFills,
+    ClockJumps,
+}
+
+/// How a request fails.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure {
+    /// Without an answer, or in the middle of one.
+    Cut,
+    /// With an answer that says why, or a listing that lacks something. `made`: of files that have to be made.
+    Refused { made: bool },
+}
+
+impl Fault {
+    /// May whoever meets it fail like that? Everything else is a defect: the network may break, and the registry
+    /// be away for seconds, without any client seeing it that has begun to receive something.
+    fn excuses(self, failure: Failure) -> bool {
+        match self {
+            Fault::RegistryRestarts | Fault::ConnectionsAreCut => {
+                matches!(failure, Failure::Refused { .. })
+            }
+            Fault::Kill | Fault::KillAndDamage => matches!(failure, Failure::Cut),
+            Fault::DiskFills => matches!(failure, Failure::Refused { made: true }),
+            Fault::ClockJumps => false,
+        }
+    }
+}
+
+/// When something was made to go wrong, and what.
 pub struct Windows {
-    /// Begin and end of each; one that goes on has no end.
-    all: Mutex<Vec<(Instant, Option<Instant>)>>,
+    all: Mutex<Vec<Interval>>,
     grace: Duration,
+}
+
+struct Interval {
+    faults: Vec<Fault>,
+    begin: Instant,
+    /// One that goes on has none.
+    end: Option<Instant>,
 }
 
 /// A fault that goes on until this is dropped.
@@ -112,25 +158,33 @@ impl Windows {
         }
     }
 
-    /// To be called before the fault.
-    pub fn begin(&self) -> Window<'_> {
+    /// To be called before the faults.
+    pub fn begin(&self, faults: &[Fault]) -> Window<'_> {
         let mut all = self.all.lock().unwrap();
-        all.push((Instant::now(), None));
+        all.push(Interval {
+            faults: faults.to_vec(),
+            begin: Instant::now(),
+            end: None,
+        });
         Window {
             windows: self,
             number: all.len() - 1,
         }
     }
 
-    pub fn met(&self, begun: Instant, ended: Instant) -> bool {
+    /// Did a request meet a fault that excuses its failure?
+    pub fn excuse(&self, begun: Instant, ended: Instant, failure: Failure) -> bool {
         let all = self.all.lock().unwrap();
-        all.iter()
-            .any(|(from, to)| *from <= ended && to.is_none_or(|to| begun <= to + self.grace))
+        all.iter().any(|interval| {
+            interval.begin <= ended
+                && interval.end.is_none_or(|end| begun <= end + self.grace)
+                && interval.faults.iter().any(|fault| fault.excuses(failure))
+        })
     }
 }
 
 impl Drop for Window<'_> {
     fn drop(&mut self) {
-        self.windows.all.lock().unwrap()[self.number].1 = Some(Instant::now());
+        self.windows.all.lock().unwrap()[self.number].end = Some(Instant::now());
     }
 }

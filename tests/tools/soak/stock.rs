@@ -27,6 +27,14 @@ pub struct Stock {
     pub files: BTreeMap<String, Offer>,
 }
 
+impl Stock {
+    /// Are its files made, not stored?
+    pub fn is_made(&self) -> bool {
+        let mut offers = self.files.values();
+        offers.any(|offer| matches!(offer, Offer::Flattened { .. }))
+    }
+}
+
 /// A file that the service has to offer.
 pub enum Offer {
     /// These bytes, by their SHA-256.
@@ -48,7 +56,12 @@ impl Offer {
     }
 }
 
-/// Files of 1 to 32 MiB, each a version.
+/// An extension image, which says what it is in a file inside it.
+const IMAGE: &[u8] = include_bytes!("../../images/xz.squashfs");
+/// What is said of that image, beside it.
+pub const SIDE_FILE: &str = "files-image.manifest.gz";
+
+/// Files of 1 to 32 MiB, each a version, and a small image.
 pub fn plain(name: &'static str, dice: &mut Dice) -> Stock {
     let (mut content, mut files) = (Repository::default(), BTreeMap::new());
     for (n, mib) in SIZES.into_iter().enumerate() {
@@ -57,6 +70,8 @@ pub fn plain(name: &'static str, dice: &mut Dice) -> Stock {
         content.oras_push(&format!("v{n}"), &format!("{name}.raw"), &bytes);
         files.insert(format!("{name}-v{n}.raw"), Offer::Plain(sha256(&bytes)));
     }
+    content.oras_push("image", "image.raw", IMAGE);
+    files.insert(format!("{name}-image.raw"), Offer::Plain(sha256(IMAGE)));
     Stock {
         name,
         content,
@@ -167,4 +182,9 @@ pub fn unpack(archive: &[u8]) -> std::io::Result<BTreeMap<String, String>> {
         }
     }
     Ok(files)
+}
+
+/// The text in a gzip file.
+pub fn gunzip(bytes: &[u8]) -> std::io::Result<String> {
+    std::io::read_to_string(GzDecoder::new(bytes))
 }

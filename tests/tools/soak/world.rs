@@ -11,7 +11,7 @@ use crate::client::{Answer, End, Http};
 use crate::dice::Dice;
 use crate::registry::Registry;
 use crate::relay::Relay;
-use crate::report::{Report, Windows, row};
+use crate::report::{Failure, Report, Windows, row};
 use crate::stock::{self, Offer, Stock};
 use crate::systemd::{Start, Systemd};
 
@@ -47,6 +47,10 @@ pub struct World {
     pub windows: Windows,
     /// Images were unpacked and compared so often.
     pub unpacked: u64,
+    /// In bytes, of what was made.
+    pub largest_made: u64,
+    /// SHA-256 of what is said of an image, once it was seen to be right.
+    side_file: Option<String>,
 }
 
 impl World {
@@ -86,6 +90,8 @@ impl World {
             report: Report::default(),
             windows: Windows::new(GRACE),
             unpacked: 0,
+            largest_made: 0,
+            side_file: None,
         };
         world.learn();
         world.try_clock();
@@ -94,8 +100,9 @@ impl World {
         (world, registry)
     }
 
-    /// Archives that are made have no checksum beforehand. Theirs is taken for right if what is in them is.
+    /// What is made has no checksum beforehand. Its own is taken for right if what is in it is.
     fn learn(&mut self) {
+        let http = Http::new(self.systemd.address);
         for n in 0..self.stocks.len() {
             let names = self.listing(&self.stocks[n]);
             let name = self.stocks[n].name;
@@ -104,7 +111,6 @@ impl World {
                 let Offer::Flattened { files, hex } = offer else {
                     continue;
                 };
-                let http = Http::new(self.systemd.address);
                 let End::Whole(answer) = http.get(&format!("/{name}/{file}")) else {
                     panic!("{file} did not arrive");
                 };
@@ -112,9 +118,16 @@ impl World {
                 let found = stock::unpack(&answer.body).unwrap();
                 assert!(found == *files, "{file} has other files in it");
                 self.unpacked += 1;
+                self.largest_made = self.largest_made.max(answer.size);
                 *hex = Some(answer.hex);
             }
         }
+        let End::Whole(answer) = http.get(&format!("/files/{}", stock::SIDE_FILE)) else {
+            panic!("{} did not arrive", stock::SIDE_FILE);
+        };
+        let said = stock::gunzip(&answer.body).unwrap();
+        assert!(said.contains("\"ID\":\"fedora\""), "{said}");
+        self.side_file = Some(answer.hex);
     }
 
     /// A library that the service does not heed would be no clock at all.
@@ -148,6 +161,9 @@ impl World {
         if names.is_empty() {
             return;
         }
+        if dice.percent(5) {
+            self.ask_what_an_image_says();
+        }
         let name = *dice.pick(&names);
         let leaves_after = dice.percent(5).then(|| dice.from(0..1 << 20));
         self.download(stock, name, leaves_after);
@@ -158,7 +174,7 @@ impl World {
         let path = format!("/{}/SHA256SUMS", stock.name);
         let http = Http::new(self.systemd.address);
         let begun = Instant::now();
-        let Some(answer) = self.answer(&http, &path) else {
+        let Some(answer) = self.answer(&http, stock, &path) else {
             return Vec::new();
         };
         let text = String::from_utf8_lossy(&answer.body);
@@ -186,7 +202,10 @@ impl World {
         self.report.listings.up();
         if found.len() < stock.files.len() {
             self.report.short_listings.up();
-            if !self.windows.met(begun, Instant::now()) {
+            let failure = Failure::Refused {
+                made: stock.is_made(),
+            };
+            if !self.windows.excuse(begun, Instant::now(), failure) {
                 let (some, all) = (found.len(), stock.files.len());
                 self.report.failed_without.up();
                 self.report
@@ -196,13 +215,26 @@ impl World {
         found.into_iter().collect()
     }
 
+    fn ask_what_an_image_says(&self) {
+        let path = format!("/files/{}", stock::SIDE_FILE);
+        let http = Http::new(self.systemd.address);
+        let Some(answer) = self.answer(&http, &self.stocks[0], &path) else {
+            return;
+        };
+        self.report.side_files.up();
+        if self.side_file.as_ref() != Some(&answer.hex) {
+            let said = stock::gunzip(&answer.body);
+            self.report.defect(format!("{path}: wrong: {said:?}"));
+        }
+    }
+
     fn download(&self, stock: &Stock, name: &str, leaves_after: Option<u64>) {
         let path = format!("/{}/{name}", stock.name);
         let mut http = Http::new(self.systemd.address);
         http.keeps = false;
         http.leaves_after = leaves_after;
         http.flips_bytes = self.options.breaks.as_deref() == Some("body");
-        let Some(answer) = self.answer(&http, &path) else {
+        let Some(answer) = self.answer(&http, stock, &path) else {
             return;
         };
         self.report.bytes.add(answer.size);
@@ -218,19 +250,23 @@ impl World {
     }
 
     /// The answer, if it is a good one that came whole. Everything else is counted, and judged.
-    fn answer(&self, http: &Http, path: &str) -> Option<Answer> {
+    fn answer(&self, http: &Http, stock: &Stock, path: &str) -> Option<Answer> {
         let begun = Instant::now();
         let end = http.get(path);
         let ended = Instant::now();
         self.report.requests.up();
         self.report.took(ended - begun);
-        let why = match end {
+        let (failure, why) = match end {
             End::Whole(answer) if answer.status == 200 => return Some(answer),
             End::Whole(answer) => {
                 let reason = answer.header("x-reason").unwrap_or_default();
-                format!("{} {reason}", answer.status)
+                let made = stock.is_made();
+                (
+                    Failure::Refused { made },
+                    format!("{} {reason}", answer.status),
+                )
             }
-            End::Broken(why) => why,
+            End::Broken(why) => (Failure::Cut, why),
             End::Hang => {
                 self.report.defect(format!("{path}: it hangs"));
                 return None;
@@ -240,13 +276,13 @@ impl World {
                 return None;
             }
         };
-        if self.windows.met(begun, ended) {
+        if self.windows.excuse(begun, ended, failure) {
             self.report.failed_in_faults.up();
         } else {
             self.report.failed_without.up();
             let took = (ended - begun).as_secs_f64();
             self.report.defect(format!(
-                "{path}: failed without a fault after {took:.1} s: {why}"
+                "{path}: failed without a fault that excuses it after {took:.1} s: {why}"
             ));
         }
         None
@@ -273,32 +309,36 @@ impl World {
         self.judge_cache_size();
         self.judge_leftovers();
         self.judge_exits();
+        for line in panics(&self.log()) {
+            self.report.defect(line);
+        }
         let defects = self.report.defects();
         self.systemd.stop();
         defects
     }
 
-    /// What a killed service left must be gone with the next start, or with the first one after a day.
+    /// What the service has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.options.directory.join("service.log")).unwrap()
+    }
+
+    /// What a killed service left must be gone with the next start.
     fn judge_leftovers(&self) {
-        let unfinished = |names: Vec<String>| -> Vec<String> {
-            names
-                .into_iter()
-                .filter(|name| name.ends_with(".unfinished"))
-                .collect()
-        };
-        let before = self.options.cache.temporary().len();
-        for name in unfinished(self.options.cache.temporary()) {
+        for name in self.options.cache.temporary() {
             self.report
                 .defect(format!("tmp/{name} is left, and nobody works on it"));
         }
-        self.systemd.kill_and(|| self.options.cache.age_temporary());
+        self.systemd
+            .kill_and(|| self.options.cache.leave_temporary());
         self.listing(&self.stocks[0]);
         let after = self.options.cache.temporary();
-        row("small files left in tmp/ by kills", before);
-        row("… after a day and a start (must be 0)", after.len());
+        row(
+            "files left in tmp/ after a kill and a start (must be 0)",
+            after.len(),
+        );
         for name in after {
             self.report
-                .defect(format!("tmp/{name} is older than a day"));
+                .defect(format!("tmp/{name} of a killed process is still there"));
         }
     }
 
@@ -339,6 +379,12 @@ fn parse_line(line: &str) -> Option<(&str, &str)> {
     let is_hex = hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_name = !name.is_empty() && !name.contains(['/', ' ', '\\']);
     (hex.len() == 64 && is_hex && is_name).then_some((hex, name))
+}
+
+/// Lines of a log that tell of panics: they end a connection, which may have had an excuse.
+pub fn panics(log: &str) -> impl Iterator<Item = String> {
+    let lines = log.lines().filter(|line| line.contains("panicked"));
+    lines.map(|line| format!("the service panicked: {line}"))
 }
 
 /// The environment in which the service sees a clock of its own. Only the time of day is: the kernel's
