@@ -2,15 +2,19 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use socket2::SockRef;
 
 use crate::report::HANG;
 
 /// Bodies up to this size are kept, others only hashed.
 const MAX_KEPT: u64 = 64 << 20;
 const MAX_HEAD: usize = 64 << 10;
+/// Of a socket that is to hold little.
+pub const SMALL_BUFFER: usize = 64 << 10;
 
 #[derive(Clone, Copy)]
 pub enum Method {
@@ -58,6 +62,8 @@ pub struct Http {
     pub keeps: bool,
     /// Go away after so many bytes of the body.
     pub leaves_after: Option<u64>,
+    /// Take no more bytes than so many a second.
+    pub pace: Option<u64>,
     /// Damage what was received, for who wants to see the soak test fail.
     pub flips_bytes: bool,
 }
@@ -68,6 +74,7 @@ impl Http {
             address,
             keeps: true,
             leaves_after: None,
+            pace: None,
             flips_bytes: false,
         }
     }
@@ -108,6 +115,10 @@ impl Http {
             Method::Put => "PUT",
         };
         let mut stream = TcpStream::connect_timeout(&self.address, HANG)?;
+        if self.pace.is_some() {
+            // Else the system takes it all for us.
+            SockRef::from(&stream).set_recv_buffer_size(SMALL_BUFFER)?;
+        }
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(HANG))?;
         let length = body.len();
@@ -153,6 +164,7 @@ impl Http {
             .and_then(|length| length.parse().ok())
             .ok_or_else(|| io::Error::other("an answer without a length"))?;
 
+        let begun = Instant::now();
         let mut hasher = Sha256::new();
         let mut bytes = &mut received[end_of_head + 4..];
         loop {
@@ -169,6 +181,10 @@ impl Http {
             }
             if self.leaves_after.is_some_and(|limit| answer.size >= limit) {
                 return Ok(End::Left);
+            }
+            if let Some(pace) = self.pace {
+                let due = Duration::from_secs_f64(answer.size as f64 / pace as f64);
+                thread::sleep(due.saturating_sub(begun.elapsed()));
             }
             let count = read(&mut stream, &mut buffer, until)?;
             if count == 0 {

@@ -66,7 +66,8 @@ impl Faults {
         match fault {
             Fault::RegistryRestarts => {
                 registry.stop();
-                thread::sleep(dice.milliseconds(0..2000));
+                // Mostly longer than the tries of a single request.
+                thread::sleep(dice.milliseconds(0..5000));
                 registry.resume();
                 self.restarts.up();
             }

@@ -8,6 +8,7 @@ use std::thread;
 
 use socket2::SockRef;
 
+use crate::client::SMALL_BUFFER;
 use crate::dice::Dice;
 use crate::report::Counter;
 
@@ -102,6 +103,9 @@ impl Shared {
         };
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
+        // What the system holds arrives whatever becomes of the registry.
+        let _ = SockRef::from(&client).set_send_buffer_size(SMALL_BUFFER);
+        let _ = SockRef::from(&server).set_recv_buffer_size(SMALL_BUFFER);
         let (limit, rudely) = {
             let mut dice = self.dice.lock().unwrap();
             // Anything from within the head to the middle of the largest file.

@@ -36,6 +36,7 @@ pub struct Report {
     pub side_files: Counter,
     pub bytes: Counter,
     pub left_by_client: Counter,
+    pub slow: Counter,
     pub failed_in_faults: Counter,
     pub failed_without: Counter,
     longest: Mutex<Duration>,
@@ -81,6 +82,7 @@ impl Report {
             "downloads that the client left halfway",
             self.left_by_client.get(),
         );
+        row("downloads by a slow client", self.slow.get());
         row("failures that a fault excuses", self.failed_in_faults.get());
         row(
             "failures that none does (must be 0)",

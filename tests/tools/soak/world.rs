@@ -165,8 +165,12 @@ impl World {
             self.ask_what_an_image_says();
         }
         let name = *dice.pick(&names);
-        let leaves_after = dice.percent(5).then(|| dice.from(0..1 << 20));
-        self.download(stock, name, leaves_after);
+        let mut http = Http::new(self.systemd.address);
+        http.leaves_after = dice.percent(5).then(|| dice.from(0..1 << 20));
+        // So slowly that most faults meet such a download in the middle.
+        http.pace = dice.percent(10).then(|| dice.from(1..6) << 20);
+        self.report.slow.add(u64::from(http.pace.is_some()));
+        self.download(http, stock, name);
     }
 
     /// The names in a listing, each line of which was judged.
@@ -228,11 +232,9 @@ impl World {
         }
     }
 
-    fn download(&self, stock: &Stock, name: &str, leaves_after: Option<u64>) {
+    fn download(&self, mut http: Http, stock: &Stock, name: &str) {
         let path = format!("/{}/{name}", stock.name);
-        let mut http = Http::new(self.systemd.address);
         http.keeps = false;
-        http.leaves_after = leaves_after;
         http.flips_bytes = self.options.breaks.as_deref() == Some("body");
         let Some(answer) = self.answer(&http, stock, &path) else {
             return;
@@ -294,7 +296,7 @@ impl World {
         for stock in &self.stocks {
             let names = self.listing(stock);
             for name in &names {
-                self.download(stock, name, None);
+                self.download(Http::new(self.systemd.address), stock, name);
             }
             let missing = stock.files.keys().filter(|name| !names.contains(name));
             for name in missing {
