@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use log::{debug, warn};
 
@@ -49,6 +50,8 @@ struct Mirrored {
     origins: Origins,
 }
 
+/// A mirror that had so much time to answer had enough.
+const FAIR_SHARE: Duration = Duration::from_secs(5);
 /// In the place of whoever answered first, before anybody has.
 const NOBODY: usize = usize::MAX;
 
@@ -164,12 +167,18 @@ impl Mirrored {
                 resting.push(mirror);
                 continue;
             }
-            match ask(mirror) {
+            // One that is silent leaves time for those after it.
+            let share = deadline::left().map(|left| left / 2);
+            let limit = share.map(deadline::within);
+            let answer = ask(mirror);
+            drop(limit);
+            match answer {
                 Ok(found) => return Ok(found),
                 // Nobody's fault, and nobody waits for the next one.
                 Err(Error::ClientGone) => return Err(gone()),
                 Err(error) => {
-                    self.note_failure(mirror, &error);
+                    let had_time = share.is_none_or(|share| share >= FAIR_SHARE);
+                    self.note_failure(mirror, &error, had_time);
                     mirrors.push(error);
                 }
             }
@@ -217,11 +226,12 @@ impl Mirrored {
     }
 
     /// A mirror without something is no news; one in trouble is, and is left alone for a while.
-    fn note_failure(&self, mirror: &Registry, error: &Error) {
+    fn note_failure(&self, mirror: &Registry, error: &Error, had_time: bool) {
         if matches!(error, Error::Missing { .. }) {
             return debug!("mirror {} has it not: {}", mirror.host(), error.line());
         }
-        if is_given_up() {
+        let had_no_time = !had_time && matches!(error, Error::TooSlow { .. });
+        if had_no_time || is_given_up() {
             return debug!("mirror {} had no time: {}", mirror.host(), error.line());
         }
         let line = format!(
@@ -272,6 +282,10 @@ impl Source for Mirrored {
     }
 
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
+        if from == 0 {
+            // What came of it before came whole, or is not gone on with.
+            self.origins.take(digest);
+        }
         let found = self.anywhere(digest, |registry| {
             let body = registry.blob(digest, size, from)?;
             if self.is_mirror(registry) {

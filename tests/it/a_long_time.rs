@@ -10,7 +10,7 @@ use crate::client::Connection;
 use crate::content::{Repository, digest, noise, versions};
 use crate::flatten::{self};
 use crate::images::{layer, names, push};
-use crate::registry::{Fault, Registry, count, ranges};
+use crate::registry::{self, Fault, Registry, count, ranges};
 use crate::service::{Service, Setup, eventually};
 
 #[test]
@@ -26,6 +26,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(a_download_that_stops_for_good_is_given_up),
             scope.spawn(a_download_that_is_given_up_says_what_the_registry_said_last),
             scope.spawn(a_download_that_never_begins_is_an_error_in_time),
+            scope.spawn(silent_mirrors_leave_time_for_the_registry),
             scope.spawn(an_image_that_takes_too_long_is_listed_when_it_is_done),
             scope.spawn(a_list_that_stalls_is_a_gateway_timeout),
             scope.spawn(a_list_that_trickles_is_a_gateway_timeout),
@@ -196,6 +197,25 @@ fn a_download_that_never_begins_is_an_error_in_time() {
         (39.0..45.0).contains(&seconds),
         "answered after {seconds} s"
     );
+}
+
+fn silent_mirrors_leave_time_for_the_registry() {
+    let image = noise(1000);
+    let places: [Registry; 3] = std::array::from_fn(|_| registry::one_image(&image));
+    let [registry, first, second] = &places;
+    for mirror in [first, second] {
+        mirror.fault("/blobs/", Fault::Delay(Duration::from_secs(100)));
+    }
+    let service = Setup::with_mirrors(registry, &[first, second]).start();
+    service.listing();
+    let begin = Instant::now();
+    let mut connection = Connection::open_for(service.address, Duration::from_secs(100));
+    connection.ask("/hello/hello-v1.raw");
+    let response = connection.receive("GET").unwrap();
+    assert_eq!((response.status, response.body == image), (200, true));
+    let seconds = begin.elapsed().as_secs_f32();
+    assert!(seconds < 39.0, "answered after {seconds} s");
+    assert_eq!(service.log.with(&["fails, going on without it"]).len(), 2);
 }
 
 fn an_image_that_takes_too_long_is_listed_when_it_is_done() {

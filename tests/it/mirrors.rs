@@ -441,6 +441,23 @@ fn a_mirror_that_breaks_off_is_taken_over_from_by_range() {
 }
 
 #[test]
+fn a_mirror_is_not_blamed_for_what_the_registry_gives_wrong() {
+    let image = noise(1000);
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    registry.fault("/blobs/", Fault::WrongByte);
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+    service.listing();
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+    mirror.fault("/blobs/", Fault::Status(404));
+    assert_eq!(service.get("/hello/hello-v1.raw").status, 502);
+    mirror.behave();
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+    let lines = service.log.lines();
+    let is_blamed = |line: &String| line.contains("gave wrong bytes");
+    assert!(!lines.iter().any(is_blamed), "{lines:?}");
+}
+
+#[test]
 fn a_mirror_with_wrong_bytes_is_named_and_not_asked_for_them_again() {
     let (image, other) = (noise(300 * KIB), noise(1000));
     let (registry, mirror) = (one_image(&image), one_image(&image));
