@@ -26,7 +26,7 @@ const SHRINKS_TO: f64 = 0.98;
 /// No space any more.
 const SMALLEST_SPACE: Duration = Duration::from_millis(2);
 
-/// Longest that a request waits for those before it.
+/// Longest that a request waits for those before it, and that one is made again which a busy host puts off.
 pub(super) const MAX_QUEUE: Duration = Duration::from_secs(30);
 /// A look at how far the queue is takes place at least as often.
 const LOOK: Duration = Duration::from_millis(200);
@@ -35,8 +35,6 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Default)]
 pub(super) struct Pace {
     hosts: Mutex<HashMap<Host, Complaints>>,
-    /// How many answers were no complaints.
-    answers: Mutex<HashMap<Host, u64>>,
     tickets: AtomicU64,
 }
 
@@ -50,6 +48,8 @@ struct Complaints {
     sent: Instant,
     /// The tickets of those who wait: the first come is the first served, also after one more complaint.
     waiting: BTreeSet<u64>,
+    /// How many answers were none, since it complains.
+    answers: u64,
 }
 
 impl Complaints {
@@ -100,6 +100,7 @@ impl Pace {
                     space: FIRST_SPACE / 2,
                     sent: now,
                     waiting: BTreeSet::new(),
+                    answers: 0,
                 });
                 // Those that were under way together are one complaint.
                 if sent >= known.last {
@@ -112,10 +113,11 @@ impl Pace {
                 }
             }
             None => {
-                *lock(&self.answers).entry(host.clone()).or_default() += 1;
-                if let Some(known) = hosts.get_mut(host)
-                    && sent >= known.last
-                {
+                let Some(known) = hosts.get_mut(host) else {
+                    return;
+                };
+                known.answers += 1;
+                if sent >= known.last {
                     known.space = known.space.mul_f64(SHRINKS_TO);
                     if known.space < SMALLEST_SPACE {
                         hosts.remove(host);
@@ -125,10 +127,10 @@ impl Pace {
         }
     }
 
-    /// How many answers of this host were no complaints. Who is refused while there are more of them is
-    /// not refused for good.
+    /// How many answers of a host that complains were no complaints. Who is refused while there are more of
+    /// them is not refused for good.
     pub(super) fn answers(&self, host: &Host) -> u64 {
-        lock(&self.answers).get(host).copied().unwrap_or_default()
+        lock(&self.hosts).get(host).map_or(0, |known| known.answers)
     }
 }
 
