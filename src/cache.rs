@@ -132,9 +132,9 @@ impl Cache {
         cache
     }
 
-    /// A document, if it is there and undamaged.
-    pub fn document(&self, digest: Digest) -> Option<Vec<u8>> {
-        self.read(DOCUMENTS, digest, |bytes| {
+    /// A document of at most so many bytes, if it is there and undamaged.
+    pub fn document(&self, digest: Digest, most: u64) -> Option<Vec<u8>> {
+        self.read(DOCUMENTS, digest, most, |bytes| {
             (Digest::of(&bytes) == digest).then_some(bytes)
         })
     }
@@ -203,15 +203,20 @@ impl Cache {
         Some(self.root.as_ref()?.join(folder).join(key.hex()))
     }
 
-    /// What `parse` makes of a file. One that it makes nothing of goes.
+    /// What `parse` makes of a file of at most so many bytes. One that it makes nothing of goes.
     fn read<T>(
         &self,
         folder: &str,
         key: Digest,
+        most: u64,
         parse: impl FnOnce(Vec<u8>) -> Option<T>,
     ) -> Option<T> {
         let path = self.path(folder, key)?;
-        let (mut file, mut bytes) = (open(&path, LARGEST)?, Vec::new());
+        let mut file = open(&path, LARGEST)?;
+        if file.metadata().ok()?.len() > most {
+            return None;
+        }
+        let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
         let found = parse(bytes);
         if found.is_some() {
@@ -224,7 +229,7 @@ impl Cache {
 
     /// JSON as [`Cache::write_summed`] wrote it there.
     fn read_summed<T: DeserializeOwned>(&self, folder: &str, key: Digest) -> Option<T> {
-        self.read(folder, key, |bytes| {
+        self.read(folder, key, LARGEST, |bytes| {
             let text = String::from_utf8(bytes).ok()?;
             let (sum, json) = text.split_once('\n')?;
             let is_right = sum == checksum(folder, key, json);
@@ -370,15 +375,16 @@ mod tests {
         let directory = Directory::new("documents");
         let digest = Digest::of(b"{}");
         let cache = Cache::new(Some(directory.0.clone()), 0);
-        assert_eq!(cache.document(digest), None);
+        assert_eq!(cache.document(digest, LARGEST), None);
         cache.keep_document(digest, b"{}");
         assert!(cache.has_document(digest));
-        assert_eq!(cache.document(digest).as_deref(), Some(&b"{}"[..]));
+        assert_eq!(cache.document(digest, 1), None, "it is larger");
+        assert_eq!(cache.document(digest, LARGEST).as_deref(), Some(&b"{}"[..]));
 
         let path = directory.0.join("documents").join(digest.hex());
         for damage in [&b""[..], b"{", b"{ }"] {
             fs::write(&path, damage).unwrap();
-            assert_eq!(cache.document(digest), None, "{damage:?}");
+            assert_eq!(cache.document(digest, LARGEST), None, "{damage:?}");
             assert!(!path.exists(), "{damage:?} is still there");
         }
         assert_eq!(fs::read_dir(directory.0.join("tmp")).unwrap().count(), 0);
@@ -410,14 +416,14 @@ mod tests {
         ];
         for (what, lay) in foreign {
             lay();
-            assert_eq!(cache.document(digest), None, "{what}");
+            assert_eq!(cache.document(digest, LARGEST), None, "{what}");
             assert!(
                 fs::symlink_metadata(&path).is_err(),
                 "{what} is still there"
             );
             cache.keep_document(digest, b"{}");
             assert_eq!(
-                cache.document(digest).as_deref(),
+                cache.document(digest, LARGEST).as_deref(),
                 Some(&b"{}"[..]),
                 "{what}"
             );
@@ -576,7 +582,7 @@ mod tests {
             lay(&older, room / 2, 3);
             lay(&old, room / 2, 2);
             let cache = Cache::new(Some(directory.0.clone()), 0);
-            cache.document(Digest::of(b"nothing"));
+            cache.document(Digest::of(b"nothing"), LARGEST);
             assert!(older.exists(), "nothing was written");
             cache.write(folder, Digest::of(b"new"), b"new");
             assert!(!older.exists() && old.exists(), "{folder}");
@@ -622,7 +628,7 @@ mod tests {
             (now + hour, true),
         ] {
             File::open(&path).unwrap().set_modified(then).unwrap();
-            assert!(cache.document(digest).is_some());
+            assert!(cache.document(digest, LARGEST).is_some());
             assert_eq!(used() != then, is_noted, "{then:?}");
         }
     }
@@ -631,6 +637,6 @@ mod tests {
     fn without_a_directory_nothing_is_kept() {
         let cache = Cache::new(None, 0);
         cache.keep_document(Digest::of(b"{}"), b"{}");
-        assert_eq!(cache.document(Digest::of(b"{}")), None);
+        assert_eq!(cache.document(Digest::of(b"{}"), LARGEST), None);
     }
 }

@@ -6,9 +6,11 @@ use super::Resolver;
 use crate::architecture::Architecture;
 use crate::artifact;
 use crate::artifact::index::{self, Choice};
+use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::manifest::{Descriptor, Image, Index, Manifest};
+use crate::listing;
+use crate::manifest::{self, Descriptor, Image, Index, Manifest};
 use crate::name::Tag;
 use crate::payload::{Resumed, StoredBlob, Verified};
 use crate::source::Reference;
@@ -120,7 +122,8 @@ impl Resolver<'_> {
 
     pub(super) fn by_digest(&self, digest: Digest) -> Result<Manifest> {
         let what = format!("manifest {digest}");
-        if let Some(bytes) = self.cache.and_then(|cache| cache.document(digest)) {
+        let known = |cache: &Cache| cache.document(digest, manifest::MAX_SIZE);
+        if let Some(bytes) = self.cache.and_then(known) {
             return parse(&what, None, &bytes);
         }
         let stored = self.source.manifest(Reference::Digest(digest))?;
@@ -222,15 +225,10 @@ impl Resolver<'_> {
     pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
         let Descriptor { digest, size, .. } = *blob;
         let what = format!("{what} {digest}");
-        if let Some(bytes) = self.cache.and_then(|cache| cache.document(digest)) {
-            return match bytes.len() as u64 {
-                found if found == size => Ok(bytes),
-                found => Err(Error::WrongSize {
-                    what,
-                    expected: size,
-                    found,
-                }),
-            };
+        let known = self.cache.and_then(|cache| cache.document(digest, size));
+        // One of another size cannot be meant: who has it will say so.
+        if let Some(bytes) = known.filter(|bytes| bytes.len() as u64 == size) {
+            return Ok(bytes);
         }
         let stored = StoredBlob {
             source: self.source.clone(),
@@ -257,8 +255,9 @@ fn mislabelled(descriptor: &Descriptor) -> Setback {
 }
 
 fn parse(what: &str, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest> {
+    // It may quote what a stranger wrote, all of it.
     Manifest::parse(media_type, bytes).map_err(|why| Error::BadManifest {
         what: what.to_owned(),
-        why,
+        why: listing::shortened(why),
     })
 }

@@ -120,6 +120,21 @@ fn rows_m3_and_m7_what_is_not_what_its_digest_says_is_left_out() {
 }
 
 #[test]
+fn what_is_wrong_with_a_manifest_is_told_in_a_line_that_can_be_read() {
+    let mut hello = versions(1).0;
+    let version = "x".repeat(1 << 20);
+    let manifest = json!({"mediaType": OCI_MANIFEST, "schemaVersion": version});
+    hello.tag("v1", manifest.to_string().as_bytes());
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    let response = service.get("/hello:v1/SHA256SUMS");
+    assert_eq!(response.status, 502, "{:?}", response.header("x-reason"));
+    let line = service.log.one_trouble();
+    assert!(line.contains("xxx"), "{line}");
+    assert!(line.len() < 1500, "{} characters", line.len());
+}
+
+#[test]
 fn row_m4_a_manifest_that_is_two_things_at_once_is_left_out() {
     let both = json!({"schemaVersion": 2, "manifests": [], "layers": []}).to_string();
     for (fault, reason) in [
