@@ -7,7 +7,7 @@ use jiff::civil::Date;
 
 use crate::architecture::Architecture;
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{Content, Offer, Recognised};
+use crate::artifact::{Content, Offer, Recipe, Recognised};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::template::Template;
@@ -119,6 +119,7 @@ impl Artifact {
 
     /// The memory that it takes in a listing, in bytes and roughly.
     pub fn weight(&self) -> usize {
+        const FILE: usize = size_of::<Offer>() + size_of::<(FileName, File)>();
         let of_offer = |offer: &Offer| {
             let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
             let content = match &offer.content {
@@ -127,16 +128,19 @@ impl Artifact {
                 Content::Made(recipe) => size_of_val(&recipe.layers[..]),
             };
             let names = offer.suffix.len() + length(&offer.long_suffix) + length(&offer.title);
-            size_of::<Offer>() + size_of::<(FileName, File)>() + names + content
+            FILE + names + content
         };
+        let of_recipe = |recipe: &Recipe| FILE + size_of_val(&recipe.layers[..]);
         let Recognised {
             offers,
+            to_make,
             left_out,
             kubesolo,
             ..
         } = &self.recognised;
         size_of::<Self>()
             + offers.iter().map(of_offer).sum::<usize>()
+            + to_make.as_ref().map_or(0, of_recipe)
             + left_out.iter().map(String::len).sum::<usize>()
             + kubesolo.as_ref().map_or(0, Release::weight)
     }
@@ -565,6 +569,17 @@ mod tests {
             reasons(&listing),
             ["v1: two of its layers would both be called k8s-v1.raw"]
         );
+    }
+
+    #[test]
+    fn an_image_that_has_to_be_made_weighs_what_its_layers_do() {
+        let mut image = artifact(None, &[]);
+        let empty = image.weight();
+        let layers = vec![(Digest::of(b"layer"), 1); 128];
+        image.recognised.to_make = Some(Recipe {
+            layers: layers.clone(),
+        });
+        assert!(image.weight() > empty + size_of_val(&layers[..]));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::manifest::{Image, Manifest};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::payload::Workshop;
-use crate::places::Places;
+use crate::places::{Place, Places};
 use crate::source::{Reference, Source};
 
 use leaves::{Leaf, Setback};
@@ -159,6 +159,12 @@ impl Resolver<'_> {
         Ok(listing)
     }
 
+    /// A place among the requests of all listings. What lies on this machine needs none.
+    fn place(&self, what: impl FnOnce() -> String) -> Result<Option<Place<'_>>> {
+        let is_remote = self.cache.is_some();
+        is_remote.then(|| self.requests.take(what)).transpose()
+    }
+
     /// What each tag leads to, or why to nothing. All are there, or the reason why the listing fails.
     fn outcomes<'t>(&self, tags: &'t [Tag]) -> Result<Vec<(&'t Tag, Outcome)>> {
         let name = self.source.name();
@@ -169,12 +175,15 @@ impl Resolver<'_> {
         let started = Instant::now();
         let room = AtomicUsize::new(MAX_OF_LISTING);
         let results = in_parallel(tags, self.parallel, |tag, stop| {
-            let place = self.requests.take(|| format!("tag {tag} of {name}"));
-            let mut result = place.and_then(|_place| self.resolve(tag, before.get(tag).copied()));
-            if let Ok(resolved) = &mut result {
+            let place = self.place(|| format!("tag {tag} of {name}"));
+            let mut result = place.map(|_place| self.resolve(tag, before.get(tag).copied()));
+            if let Ok(Ok(resolved)) = &mut result {
                 fit(&mut resolved.outcome, &room);
             }
-            let is_of_all = result.as_ref().is_err_and(Error::is_of_the_whole_registry);
+            let is_of_all = match &result {
+                Ok(result) => result.as_ref().is_err_and(Error::is_of_the_whole_registry),
+                Err(_) => true,
+            };
             if is_of_all || Instant::now() > self.until {
                 stop.store(true, Relaxed);
             }
@@ -191,7 +200,8 @@ impl Resolver<'_> {
             .zip(results)
             .filter_map(|(tag, result)| Some((tag, result?)))
         {
-            match result {
+            // That there was no place for it says nothing of a tag.
+            match result? {
                 Ok(Resolved { digest, outcome }) => {
                     now.insert(tag.clone(), digest);
                     outcomes.push((tag, outcome));

@@ -45,9 +45,9 @@ const PROMISE: Duration = Duration::from_secs(60 * 60);
 /// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
 
-/// Requests to registries at once, for all listings together. Each has a connection, and a process may have
-/// 1024 descriptors as a rule: the clients, downloads and connections that are kept need the others. Many, for
-/// registries that are silent shall leave some to those that are not.
+/// Tags that are looked up at registries at once, for all listings together. Each has a connection, and a process
+/// may have 1024 descriptors as a rule: the clients, downloads and connections that are kept need the others.
+/// Many, for registries that are silent shall leave some to those that are not.
 const MAX_REQUESTS: usize = 256;
 
 /// A directory at one moment.

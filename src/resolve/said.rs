@@ -59,9 +59,7 @@ impl Resolver<'_> {
 
     /// What a publisher says of a file: in documents, then in annotations.
     fn published(&self, file: &File, manifest: Digest, image: &Image) -> Result<Metadata> {
-        let _place = self
-            .requests
-            .take(|| format!("what is said of {manifest}"))?;
+        let _place = self.place(|| format!("what is said of {manifest}"))?;
         let mut found = Metadata::default();
         let mut read = |image: &Image| {
             for layer in image.layers.iter().filter(|layer| is_document(layer)) {

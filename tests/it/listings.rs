@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::client::Connection;
 use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, empty_listing, line, sha256, versions};
 use crate::registry::{Fault, Registry, count};
 use crate::service::{ANEW, Folder, Service, Setup, X86, eventually, later};
@@ -292,6 +293,37 @@ fn many_listings_at_once_ask_no_more_at_once_than_a_process_has_connections_for(
     });
     let peak = registry.peak_in_flight();
     assert!((16..=256).contains(&peak), "{peak}");
+}
+
+#[test]
+fn silent_registries_hold_up_nothing_that_lies_on_this_machine() {
+    let (hello, listing) = versions(16);
+    let registry = Registry::start();
+    let names: Vec<_> = (0..20).map(|n| format!("r{n}")).collect();
+    for name in &names {
+        registry.put(name, hello.clone());
+    }
+    registry.fault("/manifests/v", Fault::Delay(Duration::from_secs(100)));
+    let layout = Folder::new();
+    hello.write_layout(layout.path());
+    let local = format!(
+        "[repository.hello]\nsource = \"oci:{}\"\n",
+        layout.path().display()
+    );
+    let service = Service::start(registry.settings() + &local);
+    let waiting: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let mut client = Connection::open(service.address);
+            client.ask(&format!("/{name}/SHA256SUMS"));
+            client
+        })
+        .collect();
+    eventually("no place is left", || registry.peak_in_flight() >= 256);
+    let begin = Instant::now();
+    assert_eq!(service.listing(), listing);
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    drop(waiting);
 }
 
 #[test]
