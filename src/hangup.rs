@@ -98,7 +98,8 @@ pub fn watch() -> Watch {
     })
 }
 
-/// The same, but as long as others wait for what comes of it, so many of them, the client does not matter.
+/// The same, but as long as others wait for what comes of it, so many of them, the client does not matter. Once
+/// it was given up they come too late.
 pub fn watch_unless(awaited: &Arc<AtomicUsize>) -> Watch {
     let others = Others {
         number: awaited.clone(),
@@ -127,7 +128,7 @@ pub fn has_given_up() -> bool {
     TASK.with_borrow(|task| task.is_given_up(|| false))
 }
 
-/// Is the client gone that is being watched, and nobody else there?
+/// Is the client gone that is being watched, and nobody else there? Then whoever comes later finds it given up.
 ///
 /// One that has only shut down its sending half counts, too: nothing tells it from one that has
 /// closed. nginx does the same (`ngx_http_upstream_check_broken_connection`).

@@ -563,7 +563,7 @@ fn post(door: &Door<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<Reply
     fields.extend(grant);
     let any_certificate = door.takes_any_certificate_at(&key.realm);
     let posted = door.client.post(&key.realm, &fields, any_certificate);
-    // Whatever becomes of it, a form is posted once: none of these errors leads to another try.
+    // Whatever becomes of it, a form is posted once for a request: none of these errors is tried again there.
     let reply = posted.map_err(|error| match error {
         Error::Broken { url, cause } => Error::Unreachable { url, cause },
         error => error,

@@ -52,7 +52,7 @@ const MAX_PAGE_SIZE: u64 = 8 << 20;
 const MAX_LIST_SIZE: usize = 64 << 20;
 /// Tags of a repository: as many as such a listing has lines, of a digest, two spaces and one letter.
 const MAX_TAGS: usize = MAX_LIST_SIZE / 67;
-/// The same for what is attached to one manifest, of which few are read.
+/// Pages, and all of them together, of what is attached to one manifest: few of it are read.
 const MAX_REFERRER_PAGES: usize = 64;
 const MAX_REFERRERS_SIZE: usize = 16 << 20;
 
