@@ -177,7 +177,7 @@ impl Cache {
     }
 
     /// Keeps a finished file, at the cost of those that were not used for longest.
-    pub fn keep_made(&self, unfinished: Unfinished, made: Made) -> Result<()> {
+    pub fn keep_made(&self, unfinished: &Unfinished, made: Made) -> Result<()> {
         let path = self.path(MADE, made.digest).ok_or(Error::NoCache)?;
         unfinished
             .keep_as(&path)
@@ -305,7 +305,7 @@ mod tests {
             digest: Digest::of(bytes),
             size: bytes.len() as u64,
         };
-        cache.keep_made(unfinished, made).unwrap();
+        cache.keep_made(&unfinished, made).unwrap();
         made
     }
 
@@ -481,7 +481,7 @@ mod tests {
             digest: Digest::of(b""),
             size: 0,
         };
-        cache.keep_made(another, made).unwrap();
+        cache.keep_made(&another, made).unwrap();
         is_swept(&meanwhile, 1);
         drop(at_work);
     }

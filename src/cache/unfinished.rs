@@ -41,6 +41,11 @@ impl Unfinished {
         })
     }
 
+    /// In bytes, so far.
+    pub fn size(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
     /// Writes all of a small one.
     pub(super) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         (&self.file).write_all(bytes)

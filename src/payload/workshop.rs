@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::flatten::{READER, flatten, too_large};
+use super::flatten::{Budget, READER, flatten, too_large};
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made, Sum, Unfinished};
 use crate::digest::Digest;
@@ -26,7 +26,7 @@ use crate::source::Source;
 const MAX_WAITING: usize = 16;
 /// How long a failure of our own disk stands: all layers are fetched for each try.
 const SETTLED: Duration = Duration::from_secs(600);
-/// One for want of room stands no longer than until so many more bytes are free.
+/// One for want of room stands no longer than until there is room for all that was written, and for so much more.
 const MORE_ROOM: u64 = 1 << 20;
 /// What a client is told to wait for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
@@ -58,32 +58,36 @@ struct Finished {
 /// A failure of our own disk, which cost all that was fetched.
 struct Standing {
     since: Instant,
-    /// So many bytes were free, and too few.
-    free: Option<u64>,
+    /// Where it was for want of room: so many bytes it would do with.
+    needed: Option<u64>,
 }
 
 impl Standing {
-    fn of(error: &Error, cache: &Cache) -> Option<Self> {
+    /// `written`: how many bytes there were of it. How many are free says less: they are freed with the failure,
+    /// or by somebody else meanwhile.
+    fn of(error: &Error, written: u64) -> Option<Self> {
         let Error::File { cause, .. } = error else {
             return None;
         };
-        let is_full = matches!(
-            cause.kind(),
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-        );
+        let is_full = match cause.kind() {
+            // Somebody removed it, as may be done with a cache at any time.
+            ErrorKind::NotFound => return None,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
+            _ => false,
+        };
         Some(Self {
             since: Instant::now(),
-            free: cache.free().filter(|_| is_full),
+            needed: is_full.then(|| written.saturating_add(MORE_ROOM)),
         })
     }
 
-    /// `free`: how many bytes are now.
+    /// `free`: how many bytes are on our disk.
     fn is_over(&self, free: Option<u64>) -> bool {
-        let has_more_room = match (self.free, free) {
-            (Some(then), Some(now)) => now >= then.saturating_add(MORE_ROOM),
+        let has_room = match (self.needed, free) {
+            (Some(needed), Some(free)) => free >= needed,
             _ => false,
         };
-        has_more_room || self.since.elapsed() >= SETTLED
+        has_room || self.since.elapsed() >= SETTLED
     }
 }
 
@@ -254,9 +258,11 @@ impl Work {
             match self.begin() {
                 Ok(Begun::Before(made)) => (Ok(made), None),
                 Ok(Begun::Now(unfinished)) => {
-                    let result = self.make(unfinished);
+                    let budget = Budget::new(self.limit);
+                    let result = self.make(&unfinished, &budget);
+                    let written = budget.taken().saturating_add(unfinished.size());
                     let error = result.as_ref().err();
-                    let standing = error.and_then(|error| Standing::of(error, &self.cache));
+                    let standing = error.and_then(|error| Standing::of(error, written));
                     (result, standing)
                 }
                 // Nothing was fetched, so each listing may try.
@@ -276,7 +282,7 @@ impl Work {
         self.cache.begin_made().map(Begun::Now)
     }
 
-    fn make(&self, unfinished: Unfinished) -> Result<Made> {
+    fn make(&self, unfinished: &Unfinished, budget: &Budget) -> Result<Made> {
         let Self {
             what,
             source,
@@ -288,7 +294,7 @@ impl Work {
         let (layers, mib) = (recipe.layers.len(), recipe.size() >> 20);
         info!("{what}: flattening {layers} layers of {mib} MiB into one .tar.gz");
         let started = Instant::now();
-        match flatten(source, recipe, cache, *limit, unfinished.file()?) {
+        match flatten(source, recipe, cache, budget, unfinished.file()?) {
             Ok(made) => {
                 cache.keep_made(unfinished, made)?;
                 cache.keep_sum(recipe.key(), &Sum::Made(made));
@@ -327,26 +333,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_stands_until_there_is_more_room() {
-        let of = |kind: ErrorKind| {
-            let cache = Cache::new(Some(std::env::temp_dir()), 1 << 20);
-            Standing::of(&cache.cannot_write(kind.into()), &cache).unwrap()
+    fn a_full_disk_stands_until_there_is_room_for_all() {
+        let of = |kind: ErrorKind, written| {
+            let error = Cache::new(None, 0).cannot_write(kind.into());
+            Standing::of(&error, written)
         };
         for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
-            let standing = of(kind);
-            let then = standing.free.unwrap();
-            for (now, is_over) in [
+            let standing = of(kind, 5 << 20).unwrap();
+            for (free, is_over) in [
                 (None, false),
                 (Some(0), false),
-                (Some(then), false),
-                (Some(then + MORE_ROOM - 1), false),
-                (Some(then + MORE_ROOM), true),
+                (Some((6 << 20) - 1), false),
+                (Some(6 << 20), true),
             ] {
-                assert_eq!(standing.is_over(now), is_over, "{then}, {now:?}");
+                assert_eq!(standing.is_over(free), is_over, "{free:?}");
             }
         }
-        assert!(!of(ErrorKind::PermissionDenied).is_over(Some(u64::MAX)));
-        let error = not_ready("any");
-        assert!(Standing::of(&error, &Cache::new(None, 0)).is_none());
+        let standing = of(ErrorKind::NotADirectory, 0).unwrap();
+        assert!(!standing.is_over(Some(u64::MAX)));
+        assert!(of(ErrorKind::NotFound, 0).is_none(), "it was removed");
+        assert!(Standing::of(&not_ready("any"), 0).is_none());
     }
 }

@@ -765,6 +765,27 @@ fn a_full_disk_is_tried_again_once_it_has_room() {
 }
 
 #[test]
+fn a_cache_that_is_emptied_while_a_file_is_made_is_no_failure_for_long() {
+    let registry = Registry::with_hello(images(1));
+    let cache = Folder::new();
+    registry.fault("/blobs/", Fault::Drip(10_000, Duration::from_millis(50)));
+    let service = Setup::new(settings(&registry, ANEW)).cache(&cache).start();
+    let mut client = Connection::open(service.address);
+    client.ask("/hello/SHA256SUMS");
+    eventually("it is begun", || !cached(&cache, "tmp").is_empty());
+    for folder in fs::read_dir(cache.path()).unwrap() {
+        fs::remove_dir_all(folder.unwrap().path()).unwrap();
+    }
+    let response = client.receive("GET").unwrap();
+    assert_eq!(names(response.text()), [""; 0]);
+    assert_eq!(service.log.with(&["v0 left out: "]).len(), 1);
+    registry.behave();
+    later();
+    assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]);
+    check_made(&cache);
+}
+
+#[test]
 fn a_cache_where_nothing_can_be_begun_is_tried_again_each_time() {
     let registry = Registry::with_hello(images(1));
     let cache = Folder::new();

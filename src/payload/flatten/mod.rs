@@ -57,7 +57,9 @@ const MAX_THREADS: usize = 4;
 const BUFFER: usize = 256 << 10;
 
 /// What one image may still take, of all its layers together.
-struct Budget {
+pub struct Budget {
+    /// How many bytes its files may have in all.
+    limit: u64,
     entries: AtomicU64,
     names: AtomicU64,
     bytes: AtomicU64,
@@ -65,6 +67,22 @@ struct Budget {
 }
 
 impl Budget {
+    /// For an image whose files may have so many bytes in all.
+    pub fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            entries: AtomicU64::new(MAX_ENTRIES),
+            names: AtomicU64::new(MAX_NAMES),
+            bytes: AtomicU64::new(limit),
+            windows: Windows::default(),
+        }
+    }
+
+    /// How many bytes its files have, as far as they were read.
+    pub fn taken(&self) -> u64 {
+        self.limit - self.bytes.load(Ordering::Relaxed)
+    }
+
     fn take(what: &AtomicU64, n: u64) -> bool {
         what.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
             left.checked_sub(n)
@@ -107,24 +125,18 @@ pub fn too_large(recipe: &Recipe, limit: u64) -> Option<Error> {
     })
 }
 
-/// Makes the file. `limit` is how many bytes the image's files may have in all.
+/// Makes the file.
 pub fn flatten(
     source: &Arc<dyn Source>,
     recipe: &Recipe,
     cache: &Cache,
-    limit: u64,
+    budget: &Budget,
     out: File,
 ) -> Result<Made> {
-    let budget = Budget {
-        entries: AtomicU64::new(MAX_ENTRIES),
-        names: AtomicU64::new(MAX_NAMES),
-        bytes: AtomicU64::new(limit),
-        windows: Windows::default(),
-    };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let read = in_parallel(&recipe.layers, threads.min(MAX_THREADS), |layer, stop| {
         let (digest, size) = *layer;
-        let read = Layer::read(source, digest, size, &budget, limit, cache);
+        let read = Layer::read(source, digest, size, budget, cache);
         if read.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
@@ -158,7 +170,7 @@ pub fn flatten(
         spools.push(layer.spool);
     }
 
-    let most = limit.saturating_add(MAX_REST);
+    let most = budget.limit.saturating_add(MAX_REST);
     let mut out = Hashed {
         out: BufWriter::with_capacity(BUFFER, out),
         hasher: Hasher::default(),
@@ -198,7 +210,6 @@ impl Layer {
         digest: Digest,
         size: u64,
         budget: &Budget,
-        limit: u64,
         cache: &Cache,
     ) -> Result<Self> {
         let what = format!("layer {digest} of {}", source.name());
@@ -209,7 +220,7 @@ impl Layer {
         };
         let steady = Steady::new(Resumed::open(blob, what.clone(), size)?, size);
         let mut verified = Verified::new(steady, what, digest, size)?.of(source);
-        let read = Self::unpack(&mut verified, budget, limit, cache);
+        let read = Self::unpack(&mut verified, budget, cache);
         if let Err(Failure::Read(error)) = &read
             && let Some(error) = own(error)
         {
@@ -228,12 +239,8 @@ impl Layer {
         })
     }
 
-    fn unpack(
-        blob: &mut impl Read,
-        budget: &Budget,
-        limit: u64,
-        cache: &Cache,
-    ) -> Result<Self, Failure> {
+    fn unpack(blob: &mut impl Read, budget: &Budget, cache: &Cache) -> Result<Self, Failure> {
+        let limit = budget.limit;
         let most = limit.saturating_add(MAX_REST);
         let unpacked = Bounded {
             inner: unpack::unpack(blob, &budget.windows)?,

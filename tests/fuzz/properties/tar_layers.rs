@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use flate2::read::GzDecoder;
 
 use super::entries::{Entries, Kind};
-use super::{flatten, unpack};
+use super::{Budget, flatten, unpack};
 use crate::artifact::Recipe;
 use crate::cache::Cache;
 use crate::digest::Digest;
@@ -99,7 +99,7 @@ fn flattened(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
     let source: Arc<dyn Source> = Arc::new(Layers(blobs.zip(layers.to_vec()).collect()));
     let out = cache.scratch()?;
     let mut written = out.try_clone().unwrap();
-    let made = flatten(&source, &recipe, cache, LIMIT, out)?;
+    let made = flatten(&source, &recipe, cache, &Budget::new(LIMIT), out)?;
     let packed = read_all(&mut written);
     assert_eq!(
         (made.digest, made.size),
