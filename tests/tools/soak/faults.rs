@@ -136,13 +136,13 @@ impl Faults {
     /// What the dice left out was not tested.
     pub fn judge(&self, world: &World) {
         let log = world.log();
-        let full = ["cannot be written", "cannot be read or written"];
-        let noticed = full.iter().map(|line| log.matches(line).count() as u64);
+        let said = |line: &str| log.matches(line).count() as u64;
+        let noticed = said("cannot be written") + said("cannot be read or written");
+        let resumed = said("going on from there");
+        row("bodies that broke off and were gone on with", resumed);
         for (count, what) in [
-            (
-                noticed.sum(),
-                "the service never noticed that the disk is full",
-            ),
+            (noticed, "the service never noticed that the disk is full"),
+            (resumed, "nothing ever broke off in the middle"),
             (self.restarts.get(), "the registry was never restarted"),
             (world.relay.cuts(), "no connection was ever cut"),
             (world.systemd.kills(), "the service was never killed"),
