@@ -5,7 +5,8 @@
 //! when it is read, for it is checked each time: a document against its digest, JSON against a checksum
 //! before it, which is of the file's place too. Of all there is only so much: the last used stays.
 //!
-//!     documents/<hex>     a manifest, index or config, as the registry has it
+//!     documents/<hex>     a manifest, index or config as a source delivered it, <hex> is the SHA-256 of
+//!                         the source's name and the digest
 //!     releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
 //!     tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
 //!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
@@ -132,28 +133,31 @@ impl Cache {
         cache
     }
 
-    /// A document of at most so many bytes, if it is there and undamaged.
-    pub fn document(&self, digest: Digest, most: u64) -> Option<Vec<u8>> {
-        self.read(DOCUMENTS, digest, most, |bytes| {
+    /// A document of at most so many bytes that this source delivered, if it is there and undamaged.
+    ///
+    /// A repository serves only what it has shown to hold. What another one delivered may be private there,
+    /// and a digest is no secret: so each source has only what came from itself.
+    pub fn document(&self, source: &str, digest: Digest, most: u64) -> Option<Vec<u8>> {
+        self.read(DOCUMENTS, key_of(source, digest), most, |bytes| {
             (Digest::of(&bytes) == digest).then_some(bytes)
         })
     }
 
-    /// Is there a document by that digest, damaged perhaps?
-    pub fn has_document(&self, digest: Digest) -> bool {
-        self.path(DOCUMENTS, digest)
+    /// Is there a document of this source by that digest, damaged perhaps?
+    pub fn has_document(&self, source: &str, digest: Digest) -> bool {
+        self.path(DOCUMENTS, key_of(source, digest))
             .is_some_and(|path| path.is_file())
     }
 
-    /// Keeps a document whose digest was checked.
-    pub fn keep_document(&self, digest: Digest, bytes: &[u8]) {
-        self.write(DOCUMENTS, digest, bytes);
+    /// Keeps a document that this source delivered and whose digest was checked.
+    pub fn keep_document(&self, source: &str, digest: Digest, bytes: &[u8]) {
+        self.write(DOCUMENTS, key_of(source, digest), bytes);
     }
 
     /// What an image of this source was found to say of itself. It was not checked against its digest, so
     /// what one source has under that says nothing of another's.
     pub fn release(&self, source: &str, digest: Digest) -> Option<Release> {
-        let key = release_key(source, digest);
+        let key = key_of(source, digest);
         if let Some(why) = lock(&self.unreadable).get(&key) {
             return Some(Release::Unreadable(why.clone()));
         }
@@ -164,7 +168,7 @@ impl Cache {
 
     /// Keeps what an image says of itself.
     pub fn keep_release(&self, source: &str, digest: Digest, release: &Release) {
-        let key = release_key(source, digest);
+        let key = key_of(source, digest);
         if let Release::Unreadable(why) = release {
             let mut unreadable = lock(&self.unreadable);
             if unreadable.len() >= MAX_UNREADABLE {
@@ -337,7 +341,8 @@ fn now() -> u64 {
     now.map_or(0, |now| now.as_secs())
 }
 
-fn release_key(source: &str, digest: Digest) -> Digest {
+/// The name of what is kept of one source alone.
+fn key_of(source: &str, digest: Digest) -> Digest {
     Digest::of(format!("{source} {digest}").as_bytes())
 }
 
@@ -351,6 +356,8 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, chown};
 
     use super::*;
+
+    const SOURCE: &str = "localhost:5000/hello";
 
     /// A directory that goes when the test ends.
     struct Directory(PathBuf);
@@ -375,16 +382,25 @@ mod tests {
         let directory = Directory::new("documents");
         let digest = Digest::of(b"{}");
         let cache = Cache::new(Some(directory.0.clone()), 0);
-        assert_eq!(cache.document(digest, LARGEST), None);
-        cache.keep_document(digest, b"{}");
-        assert!(cache.has_document(digest));
-        assert_eq!(cache.document(digest, 1), None, "it is larger");
-        assert_eq!(cache.document(digest, LARGEST).as_deref(), Some(&b"{}"[..]));
+        assert_eq!(cache.document(SOURCE, digest, LARGEST), None);
+        cache.keep_document(SOURCE, digest, b"{}");
+        assert!(cache.has_document(SOURCE, digest));
+        assert_eq!(cache.document(SOURCE, digest, 1), None, "it is larger");
+        assert_eq!(
+            cache.document(SOURCE, digest, LARGEST).as_deref(),
+            Some(&b"{}"[..])
+        );
+        let other = "localhost:5000/other";
+        assert!(!cache.has_document(other, digest));
+        assert_eq!(cache.document(other, digest, LARGEST), None, "another's");
 
-        let path = directory.0.join("documents").join(digest.hex());
+        let path = directory
+            .0
+            .join("documents")
+            .join(key_of(SOURCE, digest).hex());
         for damage in [&b""[..], b"{", b"{ }"] {
             fs::write(&path, damage).unwrap();
-            assert_eq!(cache.document(digest, LARGEST), None, "{damage:?}");
+            assert_eq!(cache.document(SOURCE, digest, LARGEST), None, "{damage:?}");
             assert!(!path.exists(), "{damage:?} is still there");
         }
         assert_eq!(fs::read_dir(directory.0.join("tmp")).unwrap().count(), 0);
@@ -395,7 +411,10 @@ mod tests {
         let directory = Directory::new("foreign");
         let digest = Digest::of(b"{}");
         let cache = Cache::new(Some(directory.0.clone()), 0);
-        let path = directory.0.join("documents").join(digest.hex());
+        let path = directory
+            .0
+            .join("documents")
+            .join(key_of(SOURCE, digest).hex());
         fs::create_dir(directory.0.join("documents")).unwrap();
         type Lay<'a> = (&'a str, &'a dyn Fn());
         let foreign: [Lay<'_>; 4] = [
@@ -416,14 +435,14 @@ mod tests {
         ];
         for (what, lay) in foreign {
             lay();
-            assert_eq!(cache.document(digest, LARGEST), None, "{what}");
+            assert_eq!(cache.document(SOURCE, digest, LARGEST), None, "{what}");
             assert!(
                 fs::symlink_metadata(&path).is_err(),
                 "{what} is still there"
             );
-            cache.keep_document(digest, b"{}");
+            cache.keep_document(SOURCE, digest, b"{}");
             assert_eq!(
-                cache.document(digest, LARGEST).as_deref(),
+                cache.document(SOURCE, digest, LARGEST).as_deref(),
                 Some(&b"{}"[..]),
                 "{what}"
             );
@@ -462,7 +481,7 @@ mod tests {
             assert_eq!(cache.release("b", digest), None, "another's word");
         }
 
-        let path = cache.path(RELEASES, release_key("a", digest)).unwrap();
+        let path = cache.path(RELEASES, key_of("a", digest)).unwrap();
         let whole = fs::read(&path).unwrap();
         for n in 0..whole.len() {
             let mut flipped = whole.clone();
@@ -518,12 +537,12 @@ mod tests {
                 since,
                 release,
             };
-            cache.write_summed(RELEASES, release_key("a", digest), &file);
+            cache.write_summed(RELEASES, key_of("a", digest), &file);
             let expected = is_known.then_some(Release::None);
             assert_eq!(cache.release("a", digest), expected, "{why}");
         }
         let older = serde_json::json!({"reader": READER, "release": "none"});
-        cache.write_summed(RELEASES, release_key("a", digest), &older);
+        cache.write_summed(RELEASES, key_of("a", digest), &older);
         assert_eq!(cache.release("a", digest), None, "nobody knows when");
     }
 
@@ -582,7 +601,7 @@ mod tests {
             lay(&older, room / 2, 3);
             lay(&old, room / 2, 2);
             let cache = Cache::new(Some(directory.0.clone()), 0);
-            cache.document(Digest::of(b"nothing"), LARGEST);
+            cache.document(SOURCE, Digest::of(b"nothing"), LARGEST);
             assert!(older.exists(), "nothing was written");
             cache.write(folder, Digest::of(b"new"), b"new");
             assert!(!older.exists() && old.exists(), "{folder}");
@@ -617,8 +636,8 @@ mod tests {
     fn a_use_is_noted_once_a_day() {
         let directory = Directory::new("used");
         let (cache, digest) = (Cache::new(Some(directory.0.clone()), 0), Digest::of(b"{}"));
-        cache.keep_document(digest, b"{}");
-        let path = cache.path(DOCUMENTS, digest).unwrap();
+        cache.keep_document(SOURCE, digest, b"{}");
+        let path = cache.path(DOCUMENTS, key_of(SOURCE, digest)).unwrap();
         let used = || path.metadata().unwrap().modified().unwrap();
         let hour = Duration::from_secs(60 * 60);
         let now = SystemTime::now();
@@ -628,7 +647,7 @@ mod tests {
             (now + hour, true),
         ] {
             File::open(&path).unwrap().set_modified(then).unwrap();
-            assert!(cache.document(digest, LARGEST).is_some());
+            assert!(cache.document(SOURCE, digest, LARGEST).is_some());
             assert_eq!(used() != then, is_noted, "{then:?}");
         }
     }
@@ -636,7 +655,7 @@ mod tests {
     #[test]
     fn without_a_directory_nothing_is_kept() {
         let cache = Cache::new(None, 0);
-        cache.keep_document(Digest::of(b"{}"), b"{}");
-        assert_eq!(cache.document(Digest::of(b"{}"), LARGEST), None);
+        cache.keep_document(SOURCE, Digest::of(b"{}"), b"{}");
+        assert_eq!(cache.document(SOURCE, Digest::of(b"{}"), LARGEST), None);
     }
 }

@@ -350,7 +350,7 @@ impl Resolver<'_> {
             );
         }
         for descriptor in descriptors.iter().take(MAX_ATTACHED) {
-            match self.by_digest(descriptor.digest) {
+            match self.named(descriptor.digest) {
                 // A list of them is anybody's word; the manifest's own is checked by its digest.
                 Ok(Manifest::Image(image)) if image.subject == Some(subject) => {
                     visit(descriptor.digest, image)?;

@@ -6,7 +6,6 @@ use super::Resolver;
 use crate::architecture::Architecture;
 use crate::artifact;
 use crate::artifact::index::{self, Choice};
-use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing;
@@ -95,13 +94,13 @@ impl Resolver<'_> {
             (_, None) => self.source.digest_of(tag)?,
             // A publisher's list moves with every version, whatever other tags do.
             (Some(before), _) if self.immutable_tags && *tag != Tag::of_listing() => Some(before),
-            (Some(before), Some(cache)) if cache.has_document(before) => {
+            (Some(before), Some(cache)) if cache.has_document(&self.source.name(), before) => {
                 self.source.digest_of(tag)?
             }
             _ => None,
         };
         if let Some(digest) = now {
-            match self.by_digest(digest) {
+            match self.named(digest) {
                 // Some registries name a digest they then don't know (docker-registry 2.8 for sha512).
                 Err(Error::Missing { .. }) => {}
                 found => return Ok((digest, found?)),
@@ -114,16 +113,27 @@ impl Resolver<'_> {
             stored.media_type.as_deref(),
             &stored.bytes,
         )?;
-        if let Some(cache) = self.cache {
-            cache.keep_document(digest, &stored.bytes);
-        }
+        self.keep(digest, &stored.bytes);
         Ok((digest, manifest))
     }
 
+    /// A manifest that a client names, or a listing of an earlier run. One that is at hand is not served
+    /// unless the repository still holds it.
     pub(super) fn by_digest(&self, digest: Digest) -> Result<Manifest> {
+        if let Some(cache) = self.cache
+            && cache.has_document(&self.source.name(), digest)
+            && !self.source.holds_manifest(digest)?
+        {
+            return Err(self.missing("manifest", digest));
+        }
+        self.named(digest)
+    }
+
+    /// A manifest that the repository itself names in this snapshot: by a tag, by an index or by its list of
+    /// referrers. Where it also delivered it before, that is proof enough, and it is not asked again.
+    pub(super) fn named(&self, digest: Digest) -> Result<Manifest> {
         let what = format!("manifest {digest}");
-        let known = |cache: &Cache| cache.document(digest, manifest::MAX_SIZE);
-        if let Some(bytes) = self.cache.and_then(known) {
+        if let Some(bytes) = self.kept(digest, manifest::MAX_SIZE) {
             return parse(&what, None, &bytes);
         }
         let stored = self.source.manifest(Reference::Digest(digest))?;
@@ -136,10 +146,24 @@ impl Resolver<'_> {
             });
         }
         let manifest = parse(&what, stored.media_type.as_deref(), &stored.bytes)?;
-        if let Some(cache) = self.cache {
-            cache.keep_document(digest, &stored.bytes);
-        }
+        self.keep(digest, &stored.bytes);
         Ok(manifest)
+    }
+
+    /// What this source delivered before.
+    fn kept(&self, digest: Digest, most: u64) -> Option<Vec<u8>> {
+        self.cache?.document(&self.source.name(), digest, most)
+    }
+
+    fn keep(&self, digest: Digest, bytes: &[u8]) {
+        if let Some(cache) = self.cache {
+            cache.keep_document(&self.source.name(), digest, bytes);
+        }
+    }
+
+    fn missing(&self, what: &str, digest: Digest) -> Error {
+        let url = format!("{what} {digest} in {}", self.source.name());
+        Error::Missing { url }
     }
 
     /// The manifests that an index leads to, by indexes inside it too.
@@ -165,7 +189,7 @@ impl Resolver<'_> {
                     let reason = format!("index with {MAX_INDEXES} indexes in it or more");
                     return Err(Setback::NotOffered(reason));
                 }
-                match self.by_digest(nested.digest)? {
+                match self.named(nested.digest)? {
                     Manifest::Index(index) => indexes.push_back(index),
                     Manifest::Image(_) => return Err(mislabelled(&nested)),
                 }
@@ -215,17 +239,17 @@ impl Resolver<'_> {
     }
 
     fn image(&self, descriptor: &Descriptor) -> Result<Image, Setback> {
-        match self.by_digest(descriptor.digest)? {
+        match self.named(descriptor.digest)? {
             Manifest::Image(image) => Ok(image),
             Manifest::Index(_) => Err(mislabelled(descriptor)),
         }
     }
 
-    /// A blob that fits into memory: its size was looked at. `what` it is called in errors.
+    /// A blob that fits into memory: its size was looked at. A manifest of this snapshot names it. `what` it is called in errors.
     pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
         let Descriptor { digest, size, .. } = *blob;
         let what = format!("{what} {digest}");
-        let known = self.cache.and_then(|cache| cache.document(digest, size));
+        let known = self.kept(digest, size);
         // One of another size cannot be meant: who has it will say so.
         if let Some(bytes) = known.filter(|bytes| bytes.len() as u64 == size) {
             return Ok(bytes);
@@ -238,9 +262,7 @@ impl Resolver<'_> {
         let inner = Resumed::open(stored, what.clone(), size)?;
         let verified = Verified::new(inner, what, digest, size)?.of(self.source);
         let bytes = verified.into_bytes()?;
-        if let Some(cache) = self.cache {
-            cache.keep_document(blob.digest, &bytes);
-        }
+        self.keep(digest, &bytes);
         Ok(bytes)
     }
 }

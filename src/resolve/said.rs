@@ -19,7 +19,7 @@ impl Resolver<'_> {
     /// that leaves open what it is for, by what is inside it.
     pub fn metadata(&self, name: &FileName, file: &File) -> Result<Metadata> {
         let image = match file.manifest {
-            Some(manifest) => match self.by_digest(manifest)? {
+            Some(manifest) => match self.named(manifest)? {
                 Manifest::Image(image) => Some((manifest, image)),
                 Manifest::Index(_) => None,
             },

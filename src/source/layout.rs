@@ -266,6 +266,18 @@ impl Source for Layout {
         Ok(metadata.len())
     }
 
+    fn holds(&self, blob: Digest) -> Result<bool> {
+        match open(&self.blob_path(blob)) {
+            Ok(_) => Ok(true),
+            Err(Error::BadLayout { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn holds_manifest(&self, manifest: Digest) -> Result<bool> {
+        self.holds(manifest)
+    }
+
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         // What is attached stands in the index without a name, or in one by the fallback tag.
         let fallback = self

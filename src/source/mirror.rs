@@ -4,6 +4,7 @@
 //! are the registry's own word: mirrors that may be asked for them are asked when it cannot be reached
 //! (a pull-through cache knows only what was pulled through it).
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,6 +49,31 @@ struct Mirrored {
     down: Mutex<Option<Error>>,
     /// Who is to blame when a blob turns out to be wrong.
     origins: Origins,
+    shown: Shown,
+}
+
+/// What was shown to be held, since the source was opened for a snapshot.
+#[derive(Default)]
+struct Shown(Mutex<HashSet<Digest>>);
+
+/// What is beyond that is asked for each time.
+const MAX_SHOWN: usize = 1024;
+
+impl Shown {
+    fn note(&self, digest: Digest) {
+        let mut shown = lock(&self.0);
+        if shown.len() < MAX_SHOWN {
+            shown.insert(digest);
+        }
+    }
+
+    fn has(&self, digest: Digest) -> bool {
+        lock(&self.0).contains(&digest)
+    }
+
+    fn forget(&self, digest: Digest) {
+        lock(&self.0).remove(&digest);
+    }
 }
 
 /// A mirror that had so much time to answer had enough.
@@ -82,6 +108,22 @@ impl Mirrored {
             lister: AtomicUsize::new(NOBODY),
             down: Mutex::default(),
             origins: Origins::default(),
+            shown: Shown::default(),
+        }
+    }
+
+    /// Is it held, where its bytes would come from? `show`: fails with [`Error::Missing`] where it is not.
+    fn is_shown(&self, digest: Digest, show: impl Fn(&Registry) -> Result<()>) -> Result<bool> {
+        if self.shown.has(digest) {
+            return Ok(true);
+        }
+        match self.by_digest(digest, show) {
+            Ok(()) => {
+                self.shown.note(digest);
+                Ok(true)
+            }
+            Err(Error::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -293,13 +335,14 @@ impl Source for Mirrored {
             }
             Ok(self.watch(registry, body, size - from))
         });
-        found.map_err(|nowhere| {
-            if from > 0 {
-                nowhere.while_waiting()
-            } else {
-                nowhere.error
+        match found {
+            Ok(body) => {
+                self.shown.note(digest);
+                Ok(body)
             }
-        })
+            Err(nowhere) if from > 0 => Err(nowhere.while_waiting()),
+            Err(nowhere) => Err(nowhere.error),
+        }
     }
 
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
@@ -315,12 +358,21 @@ impl Source for Mirrored {
         self.by_digest(digest, |registry| registry.blob_size(digest))
     }
 
+    fn holds(&self, blob: Digest) -> Result<bool> {
+        self.is_shown(blob, |registry| registry.show_blob(blob))
+    }
+
+    fn holds_manifest(&self, manifest: Digest) -> Result<bool> {
+        self.is_shown(manifest, |registry| registry.show_manifest(manifest))
+    }
+
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         self.by_tag(true, |registry| registry.referrers(subject))
     }
 
     /// Which part of it was wrong nobody knows: all mirrors that it came from are suspected.
     fn note_wrong_bytes(&self, digest: Digest) {
+        self.shown.forget(digest);
         let mirrors = self.origins.take(digest);
         for mirror in &mirrors {
             self.upstream.wrong.note(digest, mirror);

@@ -61,6 +61,16 @@ pub trait Source: Send + Sync {
     /// How many bytes a blob has of which only the digest is known.
     fn blob_size(&self, digest: Digest) -> Result<u64>;
 
+    /// Does this repository hold the blob now? Asked once as long as this source is open, which is for one
+    /// snapshot; a blob that it delivered meanwhile needs no request.
+    ///
+    /// A repository serves only what it has shown to hold. So this is asked before bytes that did not come
+    /// from it in this snapshot are served for it: from the cache, or made of another repository's layers.
+    fn holds(&self, blob: Digest) -> Result<bool>;
+
+    /// The same of a manifest or index.
+    fn holds_manifest(&self, manifest: Digest) -> Result<bool>;
+
     /// The manifests that are attached to one. What they say of themselves is unchecked.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>>;
 

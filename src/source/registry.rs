@@ -421,6 +421,52 @@ impl Registry {
         total.ok_or_else(|| nonsense(&url, "it does not tell how long the blob is".into()))
     }
 
+    /// Shows that the blob is here; [`Error::Missing`] if it is not.
+    ///
+    /// Not every registry knows HEAD for blobs, and a signed URL that it redirects to may be good for GET
+    /// alone: then one byte is asked for.
+    pub(super) fn show_blob(&self, digest: Digest) -> Result<()> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let head = self.request(Method::Head, &url, "*/*");
+        match self.with_retries(|| self.fetch(head)) {
+            Err(error) if is_of_the_method(&error) => {}
+            shown => return shown.map(drop),
+        }
+        let first = Request {
+            range: Some((0, 0)),
+            is_blob: true,
+            ..self.request(Method::Get, &url, "*/*")
+        };
+        self.with_retries(|| {
+            let reply = self.fetch(first)?;
+            // One that ignores ranges sends all of it, which is not waited for.
+            if reply.status == 206 {
+                reply.read(1)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Shows that the manifest is here; [`Error::Missing`] if it is not.
+    pub(super) fn show_manifest(&self, digest: Digest) -> Result<()> {
+        let url = self.manifest_url(Reference::Digest(digest))?;
+        let accept = manifest::ACCEPT.join(", ");
+        let head = self.request(Method::Head, &url, &accept);
+        match self.with_retries(|| self.fetch(head)) {
+            Err(error) if is_of_the_method(&error) => {}
+            shown => return shown.map(drop),
+        }
+        let stored = self.manifest(Reference::Digest(digest))?;
+        match Digest::of(&stored.bytes) {
+            found if found == digest => Ok(()),
+            found => Err(Error::WrongBytes {
+                what: format!("manifest {digest} at {}", self.host),
+                expected: digest,
+                found,
+            }),
+        }
+    }
+
     /// What is attached to a manifest: by the referrers API, else by the tag that stands in for it.
     pub(super) fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         let first = self.url(&format!("referrers/{subject}"))?;
@@ -485,6 +531,18 @@ impl Registry {
         }
         Ok((!self.session.is_logged_in()).then_some(url))
     }
+}
+
+/// May GET go better where HEAD failed so? Not where the answer is that there is nothing, and not where
+/// there was none.
+fn is_of_the_method(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Denied { .. }
+            | Error::Nonsense { .. }
+            | Error::Failing { .. }
+            | Error::Broken { .. }
+    )
 }
 
 /// Is this the range that was asked for? `*` stands for a size that is not told.

@@ -38,6 +38,7 @@ mod downloads;
 mod edges;
 mod flatten;
 mod hangups;
+mod held;
 mod hostile;
 mod hosts;
 mod idle;

@@ -148,6 +148,14 @@ impl Source for Layers {
         unreachable!()
     }
 
+    fn holds(&self, blob: Digest) -> Result<bool> {
+        Ok(self.0.contains_key(&blob))
+    }
+
+    fn holds_manifest(&self, _manifest: Digest) -> Result<bool> {
+        unreachable!()
+    }
+
     fn referrers(&self, _subject: Digest) -> Result<Vec<Descriptor>> {
         unreachable!()
     }
