@@ -22,6 +22,7 @@ use crate::payload::{Resumed, StoredBlob, Verified};
 use crate::settings::{Blobs, Settings};
 use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
 use crate::source::Upstream;
+use crate::state::State;
 use crate::visitor;
 
 /// The type of listings and checksums.
@@ -40,10 +41,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service by these settings, with this way to registries and this directory for its cache.
-    pub fn new(settings: Settings, upstream: Arc<Upstream>, cache: Option<PathBuf>) -> Self {
+    /// A service by these settings, with this way to registries, this directory for its cache, and this state.
+    pub fn new(
+        settings: Settings,
+        upstream: Arc<Upstream>,
+        cache: Option<PathBuf>,
+        state: Arc<State>,
+    ) -> Self {
         Self {
-            snapshots: Snapshots::new(settings.clone(), upstream, cache),
+            snapshots: Snapshots::new(settings.clone(), upstream, cache, state),
             settings,
         }
     }

@@ -13,6 +13,7 @@ mod cli;
 mod compatible;
 mod deadline;
 mod digest;
+mod dir;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/properties/mod.rs"]
@@ -36,11 +37,12 @@ mod serve;
 mod settings;
 mod snapshot;
 mod source;
+mod state;
 mod template;
 mod visitor;
 
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -48,10 +50,12 @@ use log::{Level, LevelFilter, error, warn};
 
 use answer::Service;
 use cli::{Command, CommandLine, Inspect, List, Serve, Url};
+use dir::Dir;
 use error::{Error, Result};
 use settings::Settings;
 use snapshot::Snapshots;
 use source::Upstream;
+use state::State;
 
 fn main() -> ExitCode {
     let command_line = CommandLine::read();
@@ -69,13 +73,20 @@ fn main() -> ExitCode {
 fn run(command_line: CommandLine) -> Result<()> {
     let root = Path::new("/");
     let settings = Settings::load(command_line.config.as_deref(), root)?;
-    let upstream = Upstream::new(&settings, root)?;
-    let cache = settings::cache_directory();
+    let state = Arc::new(State::new(open_state()));
+    let upstream = Upstream::new(&settings, root, state.clone())?;
+    let cache = cache_directory();
     match command_line.command() {
         Command::Serve(Serve { listen }) => {
             let idle = settings.idle_timeout;
             let has_cache = cache.is_some();
-            let service = Service::new(settings, upstream, cache);
+            if !state.is_there() {
+                warn!(
+                    "there is no state directory, so nothing is remembered but what the cache has, and repositories \
+                     with 'immutable-tags' are not listed; StateDirectory= of the service, or $STATE_DIRECTORY, names one"
+                );
+            }
+            let service = Service::new(settings, upstream, cache, state);
             serve::run(service, listen, idle, has_cache)
         }
         Command::List(List {
@@ -83,7 +94,7 @@ fn run(command_line: CommandLine) -> Result<()> {
             all,
             json,
         }) => {
-            let snapshot = Snapshots::new(settings, upstream, cache).listing(&directory)?;
+            let snapshot = Snapshots::new(settings, upstream, cache, state).listing(&directory)?;
             let listing = &snapshot.listing;
             let left_out = listing.left_out.len();
             if listing.files.is_empty() && left_out > 0 && !all {
@@ -96,14 +107,29 @@ fn run(command_line: CommandLine) -> Result<()> {
             })
         }
         Command::Inspect(Inspect { directory }) => {
-            let snapshots = Snapshots::new(settings, upstream, cache);
+            let snapshots = Snapshots::new(settings, upstream, cache, state);
             print(&inspect::inspect(&snapshots, &directory)?)
         }
         Command::Url(Url { directory, layer }) => {
-            let snapshots = Snapshots::new(settings, upstream, cache);
+            let snapshots = Snapshots::new(settings, upstream, cache, state);
             print(&inspect::url(&snapshots, &directory, layer.as_deref())?)
         }
     }
+}
+
+/// The cache's directory: one that systemd names, whatever it is, or one below the user's home, where that can be.
+fn cache_directory() -> Option<PathBuf> {
+    let path = settings::cache_directory()?;
+    let is_named = std::env::var_os("CACHE_DIRECTORY").is_some_and(|named| *named == *path);
+    (is_named || Dir::create(&path).is_ok()).then_some(path)
+}
+
+/// The state's directory, where there is one.
+fn open_state() -> Option<Dir> {
+    let path = settings::state_directory()?;
+    Dir::create(&path)
+        .inspect_err(|error| warn!("state directory {}: {error}", path.display()))
+        .ok()
 }
 
 /// To standard output. A reader that has seen enough is no error.

@@ -27,6 +27,7 @@ use crate::parallel::in_parallel;
 use crate::payload::Workshop;
 use crate::places::{Place, Places};
 use crate::source::{Reference, Source};
+use crate::state::State;
 
 use leaves::{Leaf, Setback};
 pub use signed::Signed;
@@ -49,6 +50,9 @@ pub struct Resolver<'a> {
     pub source: &'a Arc<dyn Source>,
     /// Where documents are kept; `None` for a source that is on disk itself.
     pub cache: Option<&'a Cache>,
+    /// What is remembered of it beyond the cache.
+    #[allow(dead_code, reason = "for what is to be noted")]
+    pub state: &'a State,
     /// How its files are called.
     pub naming: Naming<'a>,
     /// The architectures that an index offers.

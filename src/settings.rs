@@ -13,6 +13,7 @@ mod values;
 pub use files::parse_toml;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -294,11 +295,41 @@ impl TryFrom<String> for Suffix {
     }
 }
 
-/// Where the cache is kept, as systemd tells a service with `CacheDirectory=`.
+/// Where the cache is: `$CACHE_DIRECTORY`, which systemd sets for `CacheDirectory=`, else below the user's home.
 pub fn cache_directory() -> Option<PathBuf> {
-    // Several directories are joined by colons; ours is the only one the unit asks for.
-    let value = std::env::var_os("CACHE_DIRECTORY")?;
-    (!value.is_empty()).then(|| value.into())
+    let value = std::env::var_os;
+    let named = value("CACHE_DIRECTORY");
+    directory(named, value("XDG_CACHE_HOME"), value("HOME"), ".cache")
+}
+
+/// Where the state is: `$STATE_DIRECTORY`, which systemd sets for `StateDirectory=`, else below the user's home.
+pub fn state_directory() -> Option<PathBuf> {
+    let value = std::env::var_os;
+    let named = value("STATE_DIRECTORY");
+    directory(
+        named,
+        value("XDG_STATE_HOME"),
+        value("HOME"),
+        ".local/state",
+    )
+}
+
+/// The directory that systemd names, else one of this program in one of the user's. Names that are not absolute
+/// count for nothing there (XDG Base Directory Specification).
+fn directory(
+    named: Option<OsString>,
+    xdg: Option<OsString>,
+    home: Option<OsString>,
+    below_home: &str,
+) -> Option<PathBuf> {
+    // Several directories would be joined by colons; the unit asks for one.
+    if let Some(named) = named.filter(|named| !named.is_empty()) {
+        return Some(named.into());
+    }
+    let absolute =
+        |path: Option<OsString>| path.map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || Some(absolute(home)?.join(below_home));
+    Some(absolute(xdg).or_else(home)?.join("sysext-oci-proxy"))
 }
 
 #[cfg(test)]
@@ -343,5 +374,32 @@ mod tests {
             let found = found.map(|mut located| located.places.remove(0).1);
             assert_eq!(found, place, "{name}");
         }
+    }
+
+    #[test]
+    fn a_directory_is_the_one_systemd_names_else_one_below_home() {
+        for (named, xdg, home, expected) in [
+            ("/var/cache/p", "/x", "/home/u", "/var/cache/p"),
+            ("", "/x", "/home/u", "/x/sysext-oci-proxy"),
+            ("", "", "/home/u", "/home/u/.cache/sysext-oci-proxy"),
+            ("", "x", "/home/u", "/home/u/.cache/sysext-oci-proxy"),
+            ("", "/x", "", "/x/sysext-oci-proxy"),
+            ("", "", "home", ""),
+            ("", "", "", ""),
+        ] {
+            let found = directory(
+                Some(named.into()),
+                Some(xdg.into()),
+                Some(home.into()),
+                ".cache",
+            );
+            let expected = Some(expected).filter(|path| !path.is_empty());
+            assert_eq!(
+                found,
+                expected.map(PathBuf::from),
+                "{named:?} {xdg:?} {home:?}"
+            );
+        }
+        assert_eq!(directory(None, None, None, ".cache"), None);
     }
 }

@@ -36,6 +36,7 @@ use crate::resolve::{Contents, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
+use crate::state::State;
 
 /// Longest time that a listing may take, or a file to be made, or its first bytes to come. systemd-pull gives
 /// up after 60 s without a byte.
@@ -126,6 +127,7 @@ pub struct Snapshots {
     settings: Settings,
     architectures: Vec<Architecture>,
     cache: Arc<Cache>,
+    state: Arc<State>,
     workshop: Workshop,
     upstream: Arc<Upstream>,
     requests: Places,
@@ -211,13 +213,19 @@ impl Taken {
 
 impl Snapshots {
     /// Nothing is asked or read yet.
-    pub fn new(settings: Settings, upstream: Arc<Upstream>, cache: Option<PathBuf>) -> Self {
+    pub fn new(
+        settings: Settings,
+        upstream: Arc<Upstream>,
+        cache: Option<PathBuf>,
+        state: Arc<State>,
+    ) -> Self {
         let cache = Arc::new(Cache::new(cache, settings.cache_size));
         Self {
             upstream,
             architectures: Architecture::of_this_machine().into_iter().collect(),
             workshop: Workshop::new(cache.clone(), settings.cache_size),
             cache,
+            state,
             settings,
             requests: Places::new(MAX_REQUESTS),
             directories: Mutex::default(),
@@ -431,6 +439,7 @@ impl Snapshots {
         Resolver {
             source,
             cache: matches!(places[n].1, Place::Registry { .. }).then_some(&*self.cache),
+            state: &self.state,
             workshop: &self.workshop,
             flatten: settings.flatten,
             until,

@@ -472,12 +472,18 @@ mod tests {
 
     use super::*;
     use crate::settings::Settings;
+    use crate::state::State;
 
     #[test]
     fn a_mirror_is_not_blamed_for_what_we_had_no_time_for() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let host: Host = silent.local_addr().unwrap().to_string().parse().unwrap();
-        let upstream = Upstream::new(&Settings::default(), "/nonexistent".as_ref()).unwrap();
+        let upstream = Upstream::new(
+            &Settings::default(),
+            "/nonexistent".as_ref(),
+            Arc::new(State::new(None)),
+        )
+        .unwrap();
         let repository: Repository = "hello".parse().unwrap();
         let endpoint = |role| Endpoint {
             host: host.clone(),

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::lock::lock;
 use crate::name::Host;
 use crate::settings::Settings;
+use crate::state::State;
 
 /// How long a mirror that failed is left alone.
 const REST: Duration = Duration::from_secs(30);
@@ -57,6 +58,9 @@ pub struct Upstream {
     pub(super) client: Client,
     pub(super) auth: Auth,
     pub(super) registries: Registries,
+    /// What is remembered of each source.
+    #[allow(dead_code, reason = "for what is to be noted")]
+    pub(super) state: Arc<State>,
     mirrors_with_ns: Vec<Host>,
     /// Whether a host speaks TLS, as `insecure` said and perhaps a try showed.
     speaks_tls: Mutex<HashMap<(Host, Option<bool>), bool>>,
@@ -68,7 +72,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// By these settings and those of container tools below `root`.
-    pub fn new(settings: &Settings, root: &Path) -> Result<Arc<Self>> {
+    pub fn new(settings: &Settings, root: &Path, state: Arc<State>) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             client: Client::new(
                 root,
@@ -77,6 +81,7 @@ impl Upstream {
             ),
             auth: Auth::new(Keyring::from_environment(), settings.trusted_hosts.clone()),
             registries: Registries::load(root)?,
+            state,
             mirrors_with_ns: settings.mirrors_with_ns.clone(),
             speaks_tls: Mutex::default(),
             resting: Mutex::default(),

@@ -64,16 +64,34 @@ fn an_immutable_tag_is_never_asked_for_again() {
 }
 
 #[test]
-fn without_a_cache_directory_nothing_is_written() {
+fn without_directories_from_systemd_those_of_the_user_are_used() {
     let registry = Registry::with_hello(versions(2).0);
+    let run = |variables: &[(&str, &Path)]| {
+        let mut setup = Setup::of(&registry).env("STATE_DIRECTORY", "");
+        for (name, path) in variables {
+            setup = setup.env(name, path);
+        }
+        assert_eq!(setup.start().listing(), versions(2).1);
+    };
     let folder = Folder::new();
-    let service = Setup::of(&registry)
-        .env("HOME", folder.path())
-        .env("TMPDIR", folder.path())
-        .env("XDG_CACHE_HOME", folder.path())
-        .start();
-    assert_eq!(service.listing(), versions(2).1);
+    let home = folder.path().join("home");
+    let (cache, state) = (folder.path().join("cache"), folder.path().join("state"));
+    run(&[("TMPDIR", folder.path())]);
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+    run(&[("HOME", &home)]);
+    assert!(!files(&home.join(".cache/sysext-oci-proxy")).is_empty());
+    assert!(home.join(".local/state/sysext-oci-proxy").is_dir());
+    fs::remove_dir_all(&home).unwrap();
+    run(&[
+        ("HOME", &home),
+        ("XDG_CACHE_HOME", &cache),
+        ("XDG_STATE_HOME", &state),
+    ]);
+    assert!(!files(&cache.join("sysext-oci-proxy")).is_empty());
+    assert!(state.join("sysext-oci-proxy").is_dir() && !home.exists());
+    // Where nothing can be, there is none.
+    let file = folder.file("a-file", "");
+    run(&[("HOME", &file)]);
 }
 
 #[test]

@@ -304,6 +304,7 @@ impl Setup {
         let config = self.folder.file("config.toml", &self.settings);
         let mut command = serve_on(listener, &config);
         command
+            .env("STATE_DIRECTORY", self.folder.path().join("state"))
             .envs(self.environment.clone())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());

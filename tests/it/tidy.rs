@@ -17,6 +17,7 @@ const USERS: [(&str, &[&str]); 8] = [
         &[
             "src/cache/room.rs",
             "src/cache/unfinished.rs",
+            "src/dir.rs",
             "src/hangup.rs",
             "src/source/transport.rs",
         ],

@@ -1,0 +1,386 @@
+//! A directory held open, for the cache and for the state: everything in it is found relative to it, and no
+//! symbolic link in it is followed.
+//!
+//! The directory itself is opened as it is named: with `DynamicUser=` that name is a link, which root made.
+//! Root neither writes nor deletes in a directory that another user owns. What that user puts there must not
+//! direct what root does, and files of root in it would be in the way of their service.
+
+#![allow(dead_code, reason = "the cache does not use it yet")]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File, FileTimes};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use log::debug;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::process::geteuid;
+
+/// Last use is noted to the day: whatever is read often would be written as often.
+const NOTED: Duration = Duration::from_secs(24 * 60 * 60);
+/// How deep a directory is removed that lies where a file belongs.
+const MAX_DEPTH: usize = 32;
+/// `TMPFS_MAGIC` of statfs(2).
+const TMPFS: i128 = 0x0102_1994;
+/// `RAMFS_MAGIC` of statfs(2).
+const RAMFS: i128 = 0x8584_58f6;
+
+/// A directory held open.
+#[derive(Debug)]
+pub struct Dir {
+    handle: OwnedFd,
+    /// Its name, for messages alone.
+    path: PathBuf,
+    /// Its owner, if this process is root and they are not.
+    stranger: Option<u32>,
+}
+
+/// What is in a directory under one name.
+#[derive(Debug)]
+pub struct Entry {
+    pub name: OsString,
+    /// Is it a regular file?
+    pub is_file: bool,
+    /// Its length in bytes.
+    pub len: u64,
+    /// What it takes on disk, in bytes.
+    pub on_disk: u64,
+    pub modified: SystemTime,
+}
+
+impl Dir {
+    /// Opens a directory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(path, flags, Mode::empty())?;
+        Self::of(handle, path.to_owned())
+    }
+
+    /// Opens a directory, and creates it with those above it where there is none.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        match Self::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+                Self::open(path)
+            }
+            opened => opened,
+        }
+    }
+
+    fn of(handle: OwnedFd, path: PathBuf) -> io::Result<Self> {
+        let owner = rustix::fs::fstat(&handle)?.st_uid;
+        Ok(Self {
+            handle,
+            path,
+            stranger: (geteuid().is_root() && owner != 0).then_some(owner),
+        })
+    }
+
+    /// Its name, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The name of something in it, for messages.
+    pub fn path_of(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// An error if this process must not write here. Whether it can, only a try shows.
+    pub fn check_writable(&self) -> io::Result<()> {
+        match self.stranger {
+            None => Ok(()),
+            Some(owner) => Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                format!("it belongs to user {owner}, and root does not write there"),
+            )),
+        }
+    }
+
+    /// A directory in it.
+    pub fn sub(&self, name: impl AsRef<Path>) -> io::Result<Self> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(&self.handle, name, flags, Mode::empty())?;
+        Self::of(handle, self.path_of(name))
+    }
+
+    /// A directory in it, created where there is none.
+    pub fn create_sub(&self, name: impl AsRef<Path>) -> io::Result<Self> {
+        let name = name.as_ref();
+        match self.sub(name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        self.check_writable()?;
+        match rustix::fs::mkdirat(&self.handle, name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.sub(name)
+    }
+
+    /// Opens a file for reading. What is no regular file is an error: the opening of a named pipe would wait.
+    pub fn file(&self, name: impl AsRef<Path>) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.handle, name.as_ref(), flags, Mode::empty())?;
+        let file = File::from(file);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(
+                ErrorKind::InvalidData,
+                "this is no regular file",
+            ))
+        }
+    }
+
+    /// Creates a file, which must not be there.
+    pub fn create_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
+        self.open_to_write(name.as_ref(), OFlags::EXCL)
+    }
+
+    /// Opens a file to lock it, and creates it where there is none.
+    pub fn lock_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
+        self.open_to_write(name.as_ref(), OFlags::empty())
+    }
+
+    fn open_to_write(&self, name: &Path, more: OFlags) -> io::Result<File> {
+        self.check_writable()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(&self.handle, name, flags | OFlags::NONBLOCK | more, mode)?;
+        Ok(file.into())
+    }
+
+    /// Gives a file another name, in another directory perhaps. What has that name already is replaced.
+    pub fn rename(
+        &self,
+        name: impl AsRef<Path>,
+        to: &Self,
+        new: impl AsRef<Path>,
+    ) -> io::Result<()> {
+        self.check_writable()?;
+        to.check_writable()?;
+        let new = new.as_ref();
+        rustix::fs::renameat(&self.handle, name.as_ref(), &to.handle, new)?;
+        Ok(())
+    }
+
+    /// Removes what is no directory: of a link the link itself.
+    pub fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
+        self.check_writable()?;
+        rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::empty())?;
+        Ok(())
+    }
+
+    /// Removes whatever has that name, with all that is in it.
+    pub fn remove_all(&self, name: impl AsRef<Path>) -> io::Result<()> {
+        self.remove_below(name.as_ref(), MAX_DEPTH)
+    }
+
+    fn remove_below(&self, name: &Path, depth: usize) -> io::Result<()> {
+        let removed = self.remove(name);
+        if removed.is_ok() || depth == 0 {
+            return removed;
+        }
+        // Whether it is a directory, its opening tells for certain.
+        let Ok(inside) = self.sub(name) else {
+            return removed;
+        };
+        for entry in inside.entries()? {
+            inside.remove_below(Path::new(&entry.name), depth - 1)?;
+        }
+        rustix::fs::unlinkat(&self.handle, name, AtFlags::REMOVEDIR)?;
+        Ok(())
+    }
+
+    /// What is in it, in no order. What vanishes meanwhile is left out.
+    pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.handle)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            found.extend(self.entry(name));
+        }
+        Ok(found)
+    }
+
+    /// What has this name in it.
+    pub fn entry(&self, name: impl AsRef<Path>) -> Option<Entry> {
+        let name = name.as_ref();
+        let found = rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let since = u64::try_from(found.st_mtime).unwrap_or_default();
+        Some(Entry {
+            name: name.as_os_str().to_owned(),
+            is_file: FileType::from_raw_mode(found.st_mode) == FileType::RegularFile,
+            len: u64::try_from(found.st_size).unwrap_or_default(),
+            on_disk: u64::try_from(found.st_blocks).unwrap_or_default() * 512,
+            modified: SystemTime::UNIX_EPOCH
+                + Duration::new(
+                    since,
+                    u32::try_from(found.st_mtime_nsec).unwrap_or_default(),
+                ),
+        })
+    }
+
+    /// Makes a file the last used, once a day. One whose time lies ahead was used before a clock was set.
+    pub fn note_use(&self, file: &File) {
+        let now = SystemTime::now();
+        let used = file.metadata().and_then(|metadata| metadata.modified());
+        let is_noted = used.is_ok_and(|used| now.duration_since(used).is_ok_and(|ago| ago < NOTED));
+        if !is_noted {
+            self.set_used(file, now);
+        }
+    }
+
+    /// Notes when a file was last used.
+    pub fn set_used(&self, file: &File, when: SystemTime) {
+        let set = || {
+            self.check_writable()?;
+            file.set_times(FileTimes::new().set_modified(when))
+        };
+        if let Err(error) = set() {
+            debug!("{}: a last use is not noted: {error}", self.path.display());
+        }
+    }
+
+    /// Has the names in it written to disk.
+    pub fn sync(&self) -> io::Result<()> {
+        rustix::fs::fsync(&self.handle)?;
+        Ok(())
+    }
+
+    /// How many bytes are free where it is.
+    pub fn free(&self) -> Option<u64> {
+        let found = rustix::fs::fstatvfs(&self.handle).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Does it lie in memory?
+    pub fn is_in_memory(&self) -> bool {
+        let kind = rustix::fs::fstatfs(self.handle.as_fd()).map(|found| i128::from(found.f_type));
+        kind.is_ok_and(|kind| kind == TMPFS || kind == RAMFS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    /// A directory that goes when the test ends.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("sysext-oci-proxy-dir-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_is_opened_as_it_is_named_and_no_link_in_it_is_followed() {
+        let scratch = Scratch::new("links");
+        let elsewhere = scratch.0.join("elsewhere");
+        fs::create_dir_all(elsewhere.join("sub")).unwrap();
+        fs::write(elsewhere.join("file"), "precious").unwrap();
+        let inside = scratch.0.join("private");
+        fs::create_dir(&inside).unwrap();
+        symlink(&inside, scratch.0.join("public")).unwrap();
+        let dir = Dir::open(&scratch.0.join("public")).unwrap();
+        for (name, target) in [
+            ("sub", elsewhere.join("sub")),
+            ("file", elsewhere.join("file")),
+            ("nothing", elsewhere.join("nothing")),
+        ] {
+            symlink(target, inside.join(name)).unwrap();
+            assert!(
+                dir.sub(name).is_err() && dir.create_sub(name).is_err(),
+                "{name}"
+            );
+            assert!(
+                dir.file(name).is_err() && dir.lock_file(name).is_err(),
+                "{name}"
+            );
+            assert!(dir.create_file(name).is_err(), "{name}");
+            assert!(!dir.entry(name).unwrap().is_file, "{name}");
+        }
+        symlink(&elsewhere, inside.join("all")).unwrap();
+        assert_eq!(dir.entries().unwrap().len(), 4);
+        for entry in dir.entries().unwrap() {
+            dir.remove_all(&entry.name).unwrap();
+        }
+        assert_eq!(dir.entries().unwrap().len(), 0);
+        assert!(elsewhere.join("sub").is_dir() && !elsewhere.join("nothing").exists());
+        assert_eq!(fs::read(elsewhere.join("file")).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_directory_with_all_that_is_in_it_is_removed_but_not_what_it_links_to() {
+        let scratch = Scratch::new("removed");
+        let dir = Dir::create(&scratch.0.join("a/b")).unwrap();
+        let deep = scratch.0.join("a/b/c/d/e");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(scratch.0.join("precious"), "").unwrap();
+        symlink(&scratch.0, deep.join("link")).unwrap();
+        fs::write(deep.join("file"), "").unwrap();
+        dir.remove_all("c").unwrap();
+        assert!(scratch.0.join("precious").exists() && !scratch.0.join("a/b/c").exists());
+        assert_eq!(dir.remove_all("c").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn root_writes_in_no_directory_of_another_user() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let scratch = Scratch::new("owned");
+        fs::write(scratch.0.join("file"), "kept").unwrap();
+        chown(&scratch.0, Some(1), Some(1)).unwrap();
+        let dir = Dir::open(&scratch.0).unwrap();
+        let denied = |result: io::Result<()>| {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains("belongs to user 1"), "{error}");
+        };
+        denied(dir.create_file("new").map(drop));
+        denied(dir.lock_file("new").map(drop));
+        denied(dir.create_sub("new").map(drop));
+        denied(dir.rename("file", &dir, "new"));
+        denied(dir.remove("file"));
+        denied(dir.remove_all("file"));
+        assert_eq!(
+            io::read_to_string(dir.file("file").unwrap()).unwrap(),
+            "kept"
+        );
+        let before = fs::metadata(scratch.0.join("file"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        dir.set_used(&dir.file("file").unwrap(), SystemTime::UNIX_EPOCH);
+        let now = fs::metadata(scratch.0.join("file"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        assert_eq!(before, now);
+    }
+}

@@ -1,0 +1,313 @@
+//! What is remembered in `$STATE_DIRECTORY`, which unlike the cache cannot be had again.
+//!
+//!     promises/<hex>    what must stay true of a source: see [`Promises`]
+//!     notes/<hex>       what is worth knowing of it: see [`Notes`]
+//!     lock              held by whoever writes
+//!
+//! Each is a file of one source, see [`record`] for its form; `<hex>` is the SHA-256 of the source's name (`ghcr.io/acme/app`, `oci:/srv/updates`). Promises are never evicted:
+//! where there is no room for one, that is an error. Notes make room for each other by last use. Each change is
+//! made to what the file has at that moment, under the lock, so two processes lose nothing of each other's.
+
+mod notes;
+mod record;
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+
+use log::debug;
+use serde::{Deserialize, Serialize};
+
+pub use notes::Notes;
+
+use crate::digest::Digest;
+use crate::dir::Dir;
+
+const NOTES: &str = "notes";
+const LOCK: &str = "lock";
+/// A file being written, beside the one that it replaces.
+const NEW: &str = "new";
+
+/// Largest file of notes, in bytes. There is one for each source that was asked for.
+const MAX_NOTES: u64 = 256 << 10;
+/// All notes together, in bytes.
+const MAX_ALL_NOTES: u64 = 16 << 20;
+
+/// The state, or nothing where there is no directory for it.
+#[derive(Debug)]
+pub struct State {
+    root: Option<Dir>,
+}
+
+/// A file: the name of its source, and what is kept of it.
+#[derive(Deserialize)]
+struct Named<T> {
+    source: String,
+    kept: T,
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+struct NamedRef<'a, T> {
+    source: &'a str,
+    kept: &'a T,
+}
+
+impl State {
+    /// The state in this directory; with `None` nothing is remembered.
+    pub fn new(root: Option<Dir>) -> Self {
+        Self { root }
+    }
+
+    /// Is there a directory for it?
+    pub fn is_there(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// What is noted of a source: nothing, where that cannot be read.
+    #[allow(dead_code, reason = "for what is to be noted")]
+    pub fn notes(&self, source: &str) -> Notes {
+        let read = |root: &Dir| {
+            let folder = root.sub(NOTES).ok()?;
+            read_notes(&folder, source)
+        };
+        self.root.as_ref().and_then(read).unwrap_or_default()
+    }
+
+    /// Changes what is noted of a source. Where it cannot be written it is forgotten.
+    #[allow(dead_code, reason = "for what is to be noted")]
+    pub fn update_notes(&self, source: &str, change: impl FnOnce(&mut Notes)) {
+        let Some(root) = &self.root else { return };
+        if let Err(error) = write_notes(root, source, change) {
+            debug!("{source}: notes are not kept: {error}");
+        }
+    }
+}
+
+fn key(source: &str) -> String {
+    Digest::of(source.as_bytes()).hex()
+}
+
+fn read_notes(folder: &Dir, source: &str) -> Option<Notes> {
+    let file = folder.file(key(source)).ok()?;
+    let bytes = read_all(&file, MAX_NOTES).ok()?;
+    let found: Named<Notes> = record::read(NOTES, &bytes).ok()?;
+    folder.note_use(&file);
+    (found.source == source).then_some(found.kept)
+}
+
+fn write_notes(root: &Dir, source: &str, change: impl FnOnce(&mut Notes)) -> io::Result<()> {
+    let _lock = lock(root)?;
+    let folder = root.create_sub(NOTES)?;
+    let before = read_notes(&folder, source);
+    let mut notes = before.clone().unwrap_or_default();
+    change(&mut notes);
+    if notes == before.unwrap_or_default() {
+        return Ok(());
+    }
+    let mut text = to_text(NOTES, source, &notes)?;
+    while text.len() as u64 > MAX_NOTES && notes != Notes::default() {
+        notes.forget_some();
+        text = to_text(NOTES, source, &notes)?;
+    }
+    replace(&folder, &key(source), text.as_bytes(), false)?;
+    make_room(&folder, MAX_ALL_NOTES)
+}
+
+/// Removes the files not used for longest, until the others have room.
+fn make_room(folder: &Dir, room: u64) -> io::Result<()> {
+    let mut entries = folder.entries()?;
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
+    let mut sum = 0;
+    for entry in entries {
+        let size = entry.len.max(entry.on_disk);
+        if sum + size <= room {
+            sum += size;
+        } else {
+            folder.remove_all(&entry.name)?;
+        }
+    }
+    Ok(())
+}
+
+fn to_text<T: Serialize>(kind: &str, source: &str, kept: &T) -> io::Result<String> {
+    Ok(record::write(kind, &NamedRef { source, kept })?)
+}
+
+/// Keeps other processes and threads from writing until it is dropped.
+fn lock(root: &Dir) -> io::Result<File> {
+    let file = root.lock_file(LOCK)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// All bytes of a file of at most so many.
+fn read_all(file: &File, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(
+            ErrorKind::FileTooLarge,
+            format!("it has more than {most} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Writes a file whole or not at all. One that is `lasting` is on disk before its name is.
+fn replace(folder: &Dir, name: &str, bytes: &[u8], lasting: bool) -> io::Result<()> {
+    // Whoever left it failed or was killed, for the lock is ours.
+    match folder.remove_all(NEW) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = folder.create_file(NEW)?;
+    file.write_all(bytes)?;
+    if lasting {
+        file.sync_all()?;
+    }
+    folder.rename(NEW, folder, name)?;
+    if lasting {
+        folder.sync()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::thread;
+    use std::time::{Duration, SystemTime};
+
+    use super::notes::Unanswered;
+    use super::*;
+    use crate::name::Tag;
+
+    /// A directory that goes when the test ends.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("sysext-oci-proxy-state-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn state(&self) -> State {
+            State::new(Some(Dir::create(&self.0).unwrap()))
+        }
+
+        fn path(&self, folder: &str, source: &str) -> PathBuf {
+            self.0.join(folder).join(key(source))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn tag(text: &str) -> Tag {
+        text.parse().unwrap()
+    }
+
+    /// Notes that one tag had no answer.
+    fn unanswered(name: &str) -> impl FnOnce(&mut Notes) {
+        let noted = (tag(name), Unanswered::default());
+        |notes| notes.unanswered.extend([noted])
+    }
+
+    #[test]
+    fn notes_are_kept_for_each_source() {
+        let scratch = Scratch::new("notes");
+        scratch.state().update_notes("a", unanswered("v1"));
+        scratch.state().update_notes("a", unanswered("v2"));
+        let noted = |source| Vec::from_iter(scratch.state().notes(source).unanswered.into_keys());
+        assert_eq!(noted("a"), [tag("v1"), tag("v2")]);
+        assert_eq!(noted("b"), []);
+        let text = fs::read(scratch.path(NOTES, "a")).unwrap();
+        fs::write(scratch.path(NOTES, "b"), &text).unwrap();
+        assert_eq!(noted("b"), [], "they are of another source");
+        for damage in [&text[..text.len() - 1], b""] {
+            fs::write(scratch.path(NOTES, "a"), damage).unwrap();
+            assert_eq!(noted("a"), [], "{damage:?}");
+        }
+        scratch.state().update_notes("a", unanswered("v3"));
+        assert_eq!(noted("a"), [tag("v3")], "damage does not last");
+        let nowhere = State::new(None);
+        nowhere.update_notes("a", unanswered("v1"));
+        assert_eq!(nowhere.notes("a"), Notes::default());
+    }
+
+    #[test]
+    fn fields_of_notes_that_are_missing_or_unknown_are_no_damage() {
+        let scratch = Scratch::new("fields");
+        scratch.state().update_notes("a", unanswered("v1"));
+        let before = scratch.state().notes("a");
+        let kept = serde_json::json!({"unanswered": {"v1": {"tries": 0}}, "of later": 1});
+        let text = to_text(NOTES, "a", &kept).unwrap();
+        fs::write(scratch.path(NOTES, "a"), text).unwrap();
+        assert_eq!(scratch.state().notes("a"), before);
+    }
+
+    #[test]
+    fn two_that_write_at_once_lose_nothing() {
+        let scratch = Scratch::new("merge");
+        scratch.state();
+        thread::scope(|scope| {
+            for writer in 0..4 {
+                let state = scratch.state();
+                scope.spawn(move || {
+                    for n in 0..10 {
+                        state.update_notes("a", unanswered(&format!("v{writer}.{n}")));
+                    }
+                });
+            }
+        });
+        assert_eq!(scratch.state().notes("a").unanswered.len(), 40);
+    }
+
+    #[test]
+    fn notes_that_are_too_large_are_forgotten_in_part() {
+        let scratch = Scratch::new("large");
+        let state = scratch.state();
+        let digest = Digest::of(b"1");
+        state.update_notes("a", |notes| {
+            let tags = (0..3000).map(|n| (tag(&format!("v{n}")), digest));
+            notes.warned.extend(tags);
+        });
+        state.update_notes("a", unanswered("v1"));
+        assert_eq!(state.notes("a").warned.len(), 3000);
+        state.update_notes("a", |notes| {
+            let tags = (3000..4000).map(|n| (tag(&format!("v{n}")), digest));
+            notes.warned.extend(tags);
+        });
+        let found = state.notes("a");
+        assert_eq!((found.warned.len(), found.unanswered.len()), (0, 1));
+        state.update_notes("a", |notes| {
+            let tags = (0..10_000).map(|n| (tag(&format!("v{n}")), Unanswered::default()));
+            notes.unanswered.extend(tags);
+        });
+        assert!(state.notes("a") == Notes::default());
+    }
+
+    #[test]
+    fn notes_that_were_not_used_for_longest_make_room() {
+        let scratch = Scratch::new("room");
+        let state = scratch.state();
+        for source in ["old", "older", "new"] {
+            state.update_notes(source, unanswered("v1"));
+        }
+        let path = |source| scratch.path(NOTES, source);
+        for (source, days) in [("old", 2), ("older", 3)] {
+            let file = File::options().write(true).open(path(source)).unwrap();
+            file.set_len(MAX_ALL_NOTES / 2).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+            file.set_modified(then).unwrap();
+        }
+        assert!(path("older").exists());
+        state.update_notes("new", unanswered("v2"));
+        assert!(path("old").exists() && !path("older").exists());
+        assert_eq!(state.notes("new").unanswered.len(), 2);
+    }
+}

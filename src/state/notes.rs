@@ -1,0 +1,46 @@
+//! Notes: what is worth knowing in the next run, and can be forgotten without harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::{Host, Tag};
+
+/// What is noted of one source. A field that a file lacks is empty, and one that this program does not know is
+/// dropped: so fields can be added without a new format. Whoever adds one adds it to [`Notes::forget_some`].
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Notes {
+    /// Tags whose manifests were not had.
+    pub unanswered: BTreeMap<Tag, Unanswered>,
+    /// Mirrors that gave wrong bytes for a blob or manifest.
+    pub wrong_mirrors: BTreeMap<Digest, BTreeSet<Host>>,
+    /// Of which tags a warning was logged, and what the tag was then.
+    pub warned: BTreeMap<Tag, Digest>,
+}
+
+/// A tag whose manifest was asked for in vain.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Unanswered {
+    /// How often it was asked for.
+    pub tries: u32,
+    /// How many seconds lie between the first try and the last, without long pauses.
+    pub spread: u64,
+    /// When the last try was, in seconds since 1970.
+    pub last: u64,
+}
+
+impl Notes {
+    /// Forgets what is missed least, of what there is. Nothing is left after some calls.
+    pub(super) fn forget_some(&mut self) {
+        if !self.warned.is_empty() {
+            self.warned.clear();
+        } else if !self.wrong_mirrors.is_empty() {
+            self.wrong_mirrors.clear();
+        } else {
+            self.unanswered.clear();
+        }
+    }
+}
