@@ -79,10 +79,10 @@ impl Service {
                 Ok(Answer::page(snapshot.page(write)))
             }
             Asked::Listing => {
-                let snapshot = self.snapshots.listing(&directory)?;
+                let snapshot = self.snapshots.list(&directory, !request.is_head())?;
                 Ok(Answer::shared(TEXT, snapshot.text(tomorrow())))
             }
-            Asked::Signature(name) => self.signature(&directory, &name),
+            Asked::Signature(name) => self.signature(request, &directory, &name),
             Asked::ChecksumOf(name) => self.checksum_of(request, &directory, &name),
             Asked::File(name) if name.as_str() == LATEST => self.latest(request, &directory),
             Asked::File(name) => match side_file_of(&name) {
@@ -159,8 +159,13 @@ impl Service {
     }
 
     /// The signature of the list that was given out, from the same artifact.
-    fn signature(&self, directory: &Directory, name: &str) -> Result<Answer> {
-        let snapshot = self.snapshots.having(directory, |_| true)?;
+    fn signature(&self, request: &Request, directory: &Directory, name: &str) -> Result<Answer> {
+        let is_in = |snapshot: &Snapshot| {
+            let signed = snapshot.signed.as_ref();
+            signed.is_some_and(|signed| signed.signatures.contains_key(name))
+        };
+        let is_sent = !request.is_head();
+        let snapshot = self.snapshots.of_signature(directory, is_in, is_sent)?;
         let found = snapshot
             .signed
             .as_ref()

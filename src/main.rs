@@ -29,6 +29,7 @@ mod manifest;
 mod metadata;
 mod name;
 mod page;
+mod pairs;
 mod parallel;
 mod payload;
 mod places;

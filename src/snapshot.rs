@@ -3,13 +3,15 @@
 //! A name in a listing that was given out delivers what that listing promised, though the tag may
 //! have moved since. So a file is looked up in the newest listing given out, whatever its age (up to
 //! [`PROMISE`]), and a listing is made anew when it is older than `listing-ttl-sec`. A name that is
-//! not in it causes one new listing.
+//! not in it causes one new listing, at most once in `listing-ttl-sec`.
+//!
+//! A publisher's list and its signature come from one snapshot: see [`Pairs`].
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fmt, fs};
 
@@ -29,6 +31,7 @@ use crate::listing::{File, LeftOut, Listing, Naming};
 use crate::lock::lock;
 use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
+use crate::pairs::{Half, Pairs, Step};
 use crate::parallel::in_parallel;
 use crate::payload::Workshop;
 use crate::places::Places;
@@ -43,6 +46,8 @@ use crate::state::State;
 pub const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// How long a listing binds. An update of several large files may take so long between the two.
 const PROMISE: Duration = Duration::from_secs(60 * 60);
+/// Names that a snapshot lacks cause one listing in this time, where `listing-ttl-sec` is shorter: it may be 0.
+const UNKNOWN_NAME: Duration = Duration::from_secs(1);
 /// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
 
@@ -140,9 +145,47 @@ struct Slot {
     turn: Places,
     /// How many wait for their turn, and will be content with what is being made.
     awaited: Arc<AtomicUsize>,
-    newest: Mutex<Option<Taken>>,
+    newest: Mutex<Newest>,
     /// The newest one that was given out as a listing.
     promised: Mutex<Option<Arc<Snapshot>>>,
+    pairs: Mutex<Pairs<Shared>>,
+    /// A half was answered.
+    answered: Condvar,
+}
+
+/// The newest result.
+#[derive(Default)]
+struct Newest {
+    taken: Option<Taken>,
+    /// When it was last taken for a name that the one before lacked.
+    looked: Option<Instant>,
+    is_being_taken: bool,
+}
+
+/// As long as it lives, a new result is being taken.
+struct Taking<'a>(&'a Mutex<Newest>);
+
+impl<'a> Taking<'a> {
+    fn new(newest: &'a Mutex<Newest>) -> Self {
+        lock(newest).is_being_taken = true;
+        Self(newest)
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        lock(self.0).is_being_taken = false;
+    }
+}
+
+/// A snapshot, which is the same as another one only if it is that one.
+#[derive(Clone)]
+struct Shared(Arc<Snapshot>);
+
+impl PartialEq for Shared {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Default for Slot {
@@ -152,6 +195,8 @@ impl Default for Slot {
             awaited: Arc::default(),
             newest: Mutex::default(),
             promised: Mutex::default(),
+            pairs: Mutex::default(),
+            answered: Condvar::new(),
         }
     }
 }
@@ -165,6 +210,20 @@ impl Slot {
         if !promised.as_ref().is_some_and(is_older) {
             *promised = Some(snapshot.clone());
         }
+    }
+
+    /// The newest result, if it is what somebody needs who asked then.
+    fn newest_for(
+        &self,
+        need: &Need<'_>,
+        asked: Instant,
+        ttl: Duration,
+    ) -> Option<Result<Arc<Snapshot>>> {
+        let newest = lock(&self.newest);
+        let taken = newest.taken.as_ref()?;
+        newest
+            .will_do(need, asked, ttl)
+            .then(|| taken.result.clone())
     }
 
     /// What was promised, as long as that holds.
@@ -199,14 +258,48 @@ struct Taken {
     result: Result<Arc<Snapshot>>,
 }
 
-impl Taken {
-    /// Is it what somebody needs who asked then?
-    fn will_do(&self, asked: Instant, ttl: Duration, has_it: impl Fn(&Snapshot) -> bool) -> bool {
-        self.begun >= asked
-            || match &self.result {
-                Ok(snapshot) => self.done.elapsed() < ttl && has_it(snapshot),
-                // Whoever waited while it failed need not try the same.
-                Err(_) => self.done >= asked,
+/// What somebody asks a snapshot for.
+enum Need<'a> {
+    /// Its list.
+    List,
+    /// A signature of its list.
+    Signature(&'a dyn Fn(&Snapshot) -> bool),
+    /// A name.
+    Name(&'a dyn Fn(&Snapshot) -> bool),
+}
+
+impl Newest {
+    /// Is this what somebody needs who asked then?
+    fn will_do(&self, need: &Need<'_>, asked: Instant, ttl: Duration) -> bool {
+        let Some(taken) = &self.taken else {
+            return false;
+        };
+        // Long enough for a listing that failed, or that lacks something.
+        let patience = match &taken.result {
+            Err(error) if !matches!(error.status(), 403 | 404) => UNKNOWN_NAME,
+            _ => ttl.max(UNKNOWN_NAME),
+        };
+        let age = taken.done.elapsed();
+        // Whoever waited while it failed need not try the same.
+        let has_waited = taken.done >= asked;
+        taken.begun >= asked
+            || match (need, &taken.result) {
+                // Whoever waited for a signed list gets the same one as others who wait for its signature.
+                (Need::List, Ok(snapshot)) => age < ttl || snapshot.signed.is_some() && has_waited,
+                (Need::List, Err(_)) => has_waited,
+                // A signature that is not there is no reason to look for a newer list.
+                (Need::Signature(has_it), Ok(snapshot)) if !has_it(snapshot) => {
+                    age < PROMISE && !self.is_being_taken
+                }
+                (Need::Signature(_), Ok(_)) => age < ttl || has_waited,
+                (Need::Signature(_), Err(_)) => has_waited || age < patience,
+                (Need::Name(has_it), Ok(snapshot)) if age < ttl && has_it(snapshot) => true,
+                (Need::Name(_), result) => {
+                    result.is_err() && has_waited
+                        || self
+                            .looked
+                            .is_some_and(|looked| looked.elapsed() < patience)
+                }
             }
     }
 }
@@ -235,9 +328,77 @@ impl Snapshots {
     /// The directory's listing, which from then on is promised.
     pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
         let slot = self.slot(directory)?;
-        let snapshot = self.refresh(&slot, directory, |_| true)?;
+        let snapshot = self.refresh(&slot, directory, &Need::List)?;
         slot.promise(&snapshot);
         Ok(snapshot)
+    }
+
+    /// The same for `SHA256SUMS`. `is_sent`: the client gets the list itself, rather than only its head.
+    pub fn list(&self, directory: &Directory, is_sent: bool) -> Result<Arc<Snapshot>> {
+        let slot = self.slot(directory)?;
+        let snapshot = self.half(&slot, directory, &Need::List, |_| is_sent)?;
+        slot.promise(&snapshot);
+        Ok(snapshot)
+    }
+
+    /// The snapshot whose list a signature belongs to. `has_it`: it has the signature in this form. `is_sent`: the
+    /// client gets that itself, rather than only its head.
+    pub fn of_signature(
+        &self,
+        directory: &Directory,
+        has_it: impl Fn(&Snapshot) -> bool,
+        is_sent: bool,
+    ) -> Result<Arc<Snapshot>> {
+        let slot = self.slot(directory)?;
+        let need = Need::Signature(&has_it);
+        self.half(&slot, directory, &need, |snapshot| {
+            is_sent && has_it(snapshot)
+        })
+    }
+
+    /// The snapshot for a list or a signature: that of the other half if a client may be waiting for this one.
+    fn half(
+        &self,
+        slot: &Slot,
+        directory: &Directory,
+        need: &Need<'_>,
+        is_sent: impl Fn(&Snapshot) -> bool,
+    ) -> Result<Arc<Snapshot>> {
+        let half = match need {
+            Need::Signature(_) => Half::Signature,
+            Need::List | Need::Name(_) => Half::List,
+        };
+        let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
+        let _watch = hangup::watch();
+        let (mut taken, mut pairs) = (None, lock(&slot.pairs));
+        loop {
+            let current = match taken.clone() {
+                None => slot.newest_for(need, asked, ttl).transpose()?,
+                taken => taken,
+            };
+            let now = Instant::now();
+            match pairs.step(half, current.map(Shared).as_ref(), asked, now) {
+                Step::Answer(found) => {
+                    if found.0.signed.is_some() && is_sent(&found.0) {
+                        pairs.answered(half, &found, now);
+                        slot.answered.notify_all();
+                    }
+                    return Ok(found.0);
+                }
+                Step::Wait(time) => {
+                    let waited = slot.answered.wait_timeout(pairs, time.min(hangup::LOOK));
+                    pairs = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    if hangup::is_gone() {
+                        return Err(Error::ClientGone);
+                    }
+                }
+                Step::Renew => {
+                    drop(pairs);
+                    taken = Some(self.refresh(slot, directory, need)?);
+                    pairs = lock(&slot.pairs);
+                }
+            }
+        }
     }
 
     /// The snapshot that was promised if it has something, else a new one, whatever that has.
@@ -249,7 +410,7 @@ impl Snapshots {
         let slot = self.slot(directory)?;
         match slot.live_promise() {
             Some(promised) if has_it(&promised) => Ok(promised),
-            _ => self.refresh(&slot, directory, has_it),
+            _ => self.refresh(&slot, directory, &Need::Name(&has_it)),
         }
     }
 
@@ -275,16 +436,11 @@ impl Snapshots {
         &self,
         slot: &Slot,
         directory: &Directory,
-        has_it: impl Fn(&Snapshot) -> bool,
+        need: &Need<'_>,
     ) -> Result<Arc<Snapshot>> {
         let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
         let located = self.settings.locate(&directory.repository)?;
-        let known = || {
-            let newest = lock(&slot.newest);
-            let newest = newest.as_ref()?;
-            let will_do = newest.will_do(asked, ttl, &has_it);
-            will_do.then(|| newest.result.clone())
-        };
+        let known = || slot.newest_for(need, asked, ttl);
         if let Some(result) = known() {
             return result;
         }
@@ -294,6 +450,7 @@ impl Snapshots {
         if let Some(result) = known() {
             return result;
         }
+        let _taking = Taking::new(&slot.newest);
         let begun = Instant::now();
         let watch = hangup::watch_unless(&slot.awaited);
         let result = self.take(directory, &located, begun).map(Arc::new);
@@ -307,7 +464,12 @@ impl Snapshots {
             done: Instant::now(),
             result: result.clone(),
         };
-        let before = lock(&slot.newest).replace(taken);
+        let mut newest = lock(&slot.newest);
+        if matches!(need, Need::Name(_)) {
+            newest.looked = Some(taken.done);
+        }
+        let before = newest.taken.replace(taken);
+        drop(newest);
         let before = before.and_then(|before| before.result.ok());
         if let Ok(snapshot) = &result {
             let left_out = before.as_ref().map(|before| &before.listing.left_out[..]);

@@ -610,8 +610,6 @@ fn what_a_publisher_writes_begins_no_line_of_the_log_and_steers_no_terminal() {
 #[test]
 fn a_name_beside_a_file_causes_one_refresh_too() {
     let registry = Registry::with_hello(versions(2).0);
-    let service = Service::of(&registry);
-    service.listing();
     for name in [
         "nothing.raw",
         "nothing.raw.sha256",
@@ -620,10 +618,61 @@ fn a_name_beside_a_file_causes_one_refresh_too() {
         // Too long to have one beside it.
         &format!("{}.sha256", "n".repeat(250)),
     ] {
+        let service = Service::of(&registry);
+        service.listing();
         registry.take_requests();
         let response = service.get(&format!("/hello/{name}"));
         assert_eq!(response.status, 404, "{name}");
         let requests = registry.take_requests();
         assert_eq!(count(&requests, "/tags/list"), 1, "{name}: {requests:?}");
     }
+}
+
+/// The registry is not asked once for each name that somebody thinks up, however old a listing may be.
+#[test]
+fn any_number_of_names_that_are_not_offered_cause_one_refresh() {
+    let registry = Registry::with_hello(versions(2).0);
+    for (settings, is_cold) in [("", false), ("listing-ttl-sec = 0\n", false), ("", true)] {
+        let service = Service::start(registry.settings() + settings);
+        if !is_cold {
+            service.listing();
+        }
+        registry.take_requests();
+        let begin = Instant::now();
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let service = &service;
+                scope.spawn(move || {
+                    for n in 0..25 {
+                        let name = format!("/hello/nothing-{thread}.{n}.raw");
+                        assert_eq!(service.get(&name).status, 404);
+                    }
+                });
+            }
+        });
+        let requests = registry.take_requests();
+        let most = 1 + begin.elapsed().as_secs() as usize;
+        let found = count(&requests, "/tags/list");
+        assert!(
+            (1..=most).contains(&found),
+            "{settings}: {found}, {requests:?}"
+        );
+    }
+}
+
+#[test]
+fn any_number_of_names_in_a_repository_that_is_not_there_ask_for_it_once() {
+    let registry = Registry::start();
+    let service = Service::of(&registry);
+    for n in 0..20 {
+        assert_eq!(service.get(&format!("/hello/{n}.raw")).status, 404);
+    }
+    let requests = registry.take_requests();
+    assert_eq!(count(&requests, "/tags/list"), 1, "{requests:?}");
+    registry.put("hello", versions(2).0);
+    assert_eq!(
+        service.listing(),
+        versions(2).1,
+        "a listing is asked for anew"
+    );
 }

@@ -1,7 +1,9 @@
 //! Listings that their publisher signed: the artifact with the tag `SHA256SUMS`, byte for byte.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -300,6 +302,106 @@ fn list_and_signature_are_of_one_artifact_though_the_tag_moves_in_between() {
         assert_eq!(service.listing(), newer);
         assert_eq!(service.get("/hello/SHA256SUMS.gpg").status, 404);
         assert_eq!(service.get("/hello/SHA256SUMS.asc").body, b"text");
+    }
+}
+
+/// Publishes list number `n`, with a signature that belongs to no other list.
+fn publish(registry: &Registry, n: usize) {
+    let list = line(format!("image {n}").as_bytes(), "hello-9.raw");
+    registry.change(|hello| {
+        let signature = sha256(list.as_bytes());
+        sign(
+            hello,
+            list.as_bytes(),
+            &[("SHA256SUMS.gpg", signature.as_bytes())],
+            &[],
+        );
+    });
+}
+
+/// systemd 257 asks for both at once; which request comes first is a matter of luck.
+#[test]
+fn list_and_signature_that_are_asked_for_at_once_are_of_one_artifact() {
+    let registry = Registry::start();
+    registry.fault("/v2/", Fault::Delay(Duration::from_millis(20)));
+    for settings in ["listing-ttl-sec = 0\n", "listing-ttl-sec = 0.2\n"] {
+        let service = Service::start(registry.settings() + settings);
+        let mut lists = BTreeSet::new();
+        for n in 0..12 {
+            publish(&registry, n);
+            thread::sleep(Duration::from_millis(250));
+            let (list, signature) = thread::scope(|scope| {
+                let ask = |target, after: u64| {
+                    let service = &service;
+                    scope.spawn(move || {
+                        thread::sleep(Duration::from_millis(after));
+                        service.whole(target)
+                    })
+                };
+                let (first, second) = if n % 2 == 0 { (0, 3) } else { (3, 0) };
+                let list = ask("/hello/SHA256SUMS", first);
+                let signature = ask("/hello/SHA256SUMS.gpg", second);
+                // The list is signed anew while they are on their way.
+                thread::sleep(Duration::from_millis(30));
+                publish(&registry, 1000 + n);
+                (list.join().unwrap(), signature.join().unwrap())
+            });
+            assert_eq!(sha256(&list).as_bytes(), signature, "{settings}, pair {n}");
+            lists.insert(list);
+        }
+        assert_eq!(lists.len(), 12, "each pair is of a new list");
+    }
+}
+
+#[test]
+fn a_newer_list_waits_for_the_signature_of_the_one_that_was_given_out() {
+    let registry = Registry::start();
+    publish(&registry, 1);
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 0\n");
+    let first = service.listing();
+    publish(&registry, 2);
+    let (newer, signature) = thread::scope(|scope| {
+        let newer = scope.spawn(|| service.listing());
+        thread::sleep(Duration::from_millis(300));
+        // It has no such signature, and that is no answer to wait for.
+        assert_eq!(service.get("/hello/SHA256SUMS.asc").status, 404);
+        assert_eq!(
+            service.request("HEAD", "/hello/SHA256SUMS.gpg", &[]).status,
+            200
+        );
+        thread::sleep(Duration::from_millis(100));
+        assert!(!newer.is_finished());
+        let signature = service.whole("/hello/SHA256SUMS.gpg");
+        (newer.join().unwrap(), signature)
+    });
+    assert_eq!(sha256(first.as_bytes()).as_bytes(), signature);
+    assert_eq!(newer, line(b"image 2", "hello-9.raw"));
+    // Nobody comes for the signature of that one.
+    publish(&registry, 3);
+    let begun = Instant::now();
+    assert_eq!(service.listing(), line(b"image 3", "hello-9.raw"));
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn names_of_signatures_that_are_not_there_ask_the_registry_nothing() {
+    let (hello, _) = signed();
+    let registry = Registry::with_hello(hello);
+    registry.put("unsigned", versions(1).0);
+    let service = Service::start(registry.settings() + ANEW);
+    for repository in ["hello", "unsigned"] {
+        service.listing_of(repository);
+        registry.take_requests();
+        for name in SIGNATURES.iter().filter(|name| **name != "SHA256SUMS.gpg") {
+            later();
+            let response = service.get(&format!("/{repository}/{name}"));
+            assert_eq!(response.status, 404, "{name}");
+        }
+        assert_eq!(registry.take_requests(), [""; 0], "{repository}");
     }
 }
 
