@@ -11,7 +11,9 @@ use jiff::tz::TimeZone;
 use crate::address::{self, Address, Asked, LISTING, View};
 use crate::architecture::Architecture;
 use crate::artifact::Content;
+use crate::artifact::kubesolo::Release;
 use crate::deadline;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::http::{Answer, Blob, Body, Request};
@@ -193,27 +195,7 @@ impl Service {
         {
             return self.file(request, directory, &snapshot, &own);
         }
-        let host = request.host.as_deref().unwrap_or("localhost:5001");
-        let url_of = |digest| {
-            let (name, _) = snapshot
-                .listing
-                .files
-                .iter()
-                .find(|(_, file)| file.digest == digest)?;
-            Some(format!(
-                "http://{host}/{directory}/{}",
-                address::in_url(name)
-            ))
-        };
-        let label = match &directory.view {
-            View::Tag(tag) => tag.to_string(),
-            View::Tags | View::Digest(_) => String::new(),
-        };
-        match snapshot
-            .kubesolo
-            .as_ref()
-            .and_then(|release| release.latest_json(&label, url_of))
-        {
+        match self.latest_json(request, directory, &snapshot)? {
             Some(json) => Ok(Answer::bytes("application/json", json)),
             None => Err(Error::NotOffered {
                 what: format!("{directory}/{LATEST}"),
@@ -221,6 +203,39 @@ impl Service {
                     .into(),
             }),
         }
+    }
+
+    /// `latest.json` of a release, if it is one. Its URLs are pinned by the digest of the manifest: the tag may
+    /// move before the client fetches the files.
+    fn latest_json(
+        &self,
+        request: &Request,
+        directory: &Directory,
+        snapshot: &Snapshot,
+    ) -> Result<Option<String>> {
+        let Some(release) = &snapshot.kubesolo else {
+            return Ok(None);
+        };
+        let files = &snapshot.listing.files;
+        let Some(manifest) = manifest_of(release, files.values()) else {
+            return Ok(None);
+        };
+        let pinned = Directory {
+            repository: directory.repository.clone(),
+            view: View::Digest(manifest),
+        };
+        // A file without a title has another name there.
+        let files = &self.snapshots.listing(&pinned)?.listing.files;
+        let host = request.host.as_deref().unwrap_or("localhost:5001");
+        let url_of = |digest| {
+            let (name, _) = files.iter().find(|(_, file)| file.digest == digest)?;
+            Some(format!("http://{host}/{pinned}/{}", address::in_url(name)))
+        };
+        let label = match &directory.view {
+            View::Tag(tag) => tag.to_string(),
+            View::Tags | View::Digest(_) => String::new(),
+        };
+        Ok(release.latest_json(&label, url_of))
     }
 
     /// One of the files of a snapshot.
@@ -253,6 +268,19 @@ impl Service {
     pub fn is_busy(&self) -> bool {
         self.snapshots.is_busy()
     }
+}
+
+/// The manifest that offers both files of a release.
+fn manifest_of<'a>(
+    release: &Release,
+    files: impl Iterator<Item = &'a File> + Clone,
+) -> Option<Digest> {
+    let [kernel, initramfs] = release.files();
+    let of = |digest| {
+        let files = files.clone().filter(move |file| file.digest == digest);
+        files.filter_map(|file| file.manifest)
+    };
+    of(kernel).find(|manifest| of(initramfs).any(|other| other == *manifest))
 }
 
 /// A file of a snapshot.

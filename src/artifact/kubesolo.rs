@@ -39,6 +39,11 @@ impl Release {
         size_of::<Self>() + self.notes.iter().map(note).sum::<usize>()
     }
 
+    /// Its kernel and its initramfs.
+    pub fn files(&self) -> [Digest; 2] {
+        [self.kernel, self.initramfs]
+    }
+
     /// `latest.json`, with the URLs that `url_of` has for the two files.
     ///
     /// `label` is the version where the annotations name none. `None` if one of the files has no URL.

@@ -80,9 +80,11 @@ fn a_release_of_kubesolo_has_a_latest_json_that_leads_back_here() {
         assert_eq!(response.status, 200, "{directory}: {response:?}");
         assert_eq!(response.header("content-type"), Some("application/json"));
         let found: Value = serde_json::from_slice(&response.body).unwrap();
+        let (repository, _) = directory.rsplit_once([':', '@']).unwrap();
+        let repository = repository.trim_end_matches("@sha256");
+        let place = format!("{}/{repository}@{digest}", service.address);
         if !directory.contains("/acme/os") {
-            let place = format!("{}/{directory}", service.address);
-            assert_eq!(found, latest_json(&place));
+            assert_eq!(found, latest_json(&place), "{directory}");
         }
         for (key, bytes) in [
             ("vmlinuz_url", "kernel amd64"),
@@ -113,6 +115,7 @@ fn latest_json_names_the_host_it_was_asked_for_by() {
     let mut hello = Repository::default();
     let amd64 = release(&mut hello, "v0.3.0", "amd64");
     hello.point("stable", &amd64);
+    let digest = amd64["digest"].as_str().unwrap();
     let registry = Registry::with_hello(hello);
     let service =
         Service::start(registry.settings() + &format!("hosts = [\"updates.example\"]\n{X86}"));
@@ -126,42 +129,45 @@ fn latest_json_names_the_host_it_was_asked_for_by() {
         let found: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(
             found,
-            latest_json(&format!("{host}/hello:stable")),
+            latest_json(&format!("{host}/hello@{digest}")),
             "{host}"
         );
     }
 }
 
 #[test]
-fn latest_json_of_a_channel_that_moves_names_files_of_one_release() {
+fn latest_json_leads_to_the_files_it_describes_though_the_tag_moves() {
     let mut hello = Repository::default();
     let first = release(&mut hello, "v0.3.0", "amd64");
     hello.point("stable", &first);
     let registry = Registry::with_hello(hello);
     let service = Service::start(registry.settings() + ANEW);
-    let found: Value =
-        serde_json::from_slice(&service.get("/hello:stable/latest.json").body).unwrap();
+    let latest = || -> Value {
+        serde_json::from_slice(&service.whole("/hello:stable/latest.json")).unwrap()
+    };
+    let found = latest();
     registry.change(|hello| {
+        // These have no titles: their names are made of the version, which is the tag or the digest.
         let layers = [
-            hello.file(KERNEL, "vmlinuz", b"newer kernel"),
-            hello.file(INITRAMFS, "kubesolo-os.gz", b"newer initramfs"),
+            hello.blob(KERNEL, b"newer kernel"),
+            hello.blob(INITRAMFS, b"newer initramfs"),
         ];
         let newer = hello.artifact(&layers, json!({}));
         hello.point("stable", &newer);
     });
     later();
-    for (name, key) in [
-        ("vmlinuz", "vmlinuz_sha256"),
-        ("kubesolo-os.gz", "initramfs_sha256"),
-    ] {
-        let body = service.get(&format!("/hello:stable/{name}")).body;
-        assert_eq!(found[key], sha256(&body), "{name}");
-    }
-    let found: Value =
-        serde_json::from_slice(&service.get("/hello:stable/latest.json").body).unwrap();
+    let newer = latest();
     assert_eq!(
-        (&found["version"], &found["vmlinuz_sha256"]),
+        (&newer["version"], &newer["vmlinuz_sha256"]),
         (&json!("stable"), &json!(sha256(b"newer kernel"))),
         "without annotations the tag is the version"
     );
+    for latest in [found, newer] {
+        for file in ["vmlinuz", "initramfs"] {
+            let url = latest[format!("{file}_url")].as_str().unwrap();
+            let (_, path) = url.rsplit_once(&service.address.to_string()).unwrap();
+            let body = service.whole(path);
+            assert_eq!(latest[format!("{file}_sha256")], sha256(&body), "{url}");
+        }
+    }
 }
