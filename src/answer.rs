@@ -264,6 +264,11 @@ impl Service {
         }
     }
 
+    /// Leaves nothing unfinished behind in the cache, whatever is still being done: the process ends.
+    pub fn close(&self) {
+        self.snapshots.close();
+    }
+
     /// Is something being done that nobody may wait for any more?
     pub fn is_busy(&self) -> bool {
         self.snapshots.is_busy()

@@ -32,7 +32,7 @@ pub use made::{Made, Sum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 pub use unfinished::Unfinished;
-use unfinished::sweep;
+use unfinished::{AtWork, sweep};
 
 use crate::digest::Digest;
 use crate::lock::lock;
@@ -56,6 +56,8 @@ pub struct Cache {
     /// What no other process has that writes there: each container counts its processes from 1.
     own: u64,
     begun: AtomicU64,
+    /// The files that are being written.
+    at_work: AtWork,
     /// In bytes, of small files since they were trimmed.
     untrimmed: AtomicU64,
     /// In bytes, of all files that were made.
@@ -120,6 +122,7 @@ impl Cache {
             has_warned: AtomicBool::new(false),
             own: RandomState::new().hash_one(process::id()),
             begun: AtomicU64::new(0),
+            at_work: AtWork::default(),
             // What other processes wrote is not known, so the first write trims.
             untrimmed: AtomicU64::new(TRIMMED_AFTER),
             size,
@@ -260,7 +263,7 @@ impl Cache {
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{:016x}-{number}", process::id(), self.own);
-            if let Some(unfinished) = Unfinished::create(root.join("tmp").join(name))? {
+            if let Some(unfinished) = self.at_work.create(root.join("tmp").join(name))? {
                 return Ok(unfinished);
             }
         }
@@ -298,6 +301,11 @@ impl Cache {
     /// How many bytes are free where the cache is.
     pub fn free(&self) -> Option<u64> {
         self.root.as_deref().and_then(room::free)
+    }
+
+    /// Removes what this process has not finished. From now on it begins nothing.
+    pub fn close(&self) {
+        self.at_work.close();
     }
 
     /// Removes what killed processes left.

@@ -73,6 +73,11 @@ pub fn work_for(client: &Arc<TcpStream>) {
     });
 }
 
+/// From now on this thread's client counts as present, whatever its connection looks like.
+pub fn work_regardless() {
+    TASK.set(Task::NOBODYS);
+}
+
 /// What this thread works for, so that others can help.
 pub fn current() -> Task {
     TASK.with_borrow(Task::clone)

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Header, Response};
 
+use crate::connections::{Further, Seat};
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::payload::Verified;
@@ -58,7 +59,8 @@ pub struct Request {
     minor: u8,
     /// Another request may follow on the connection.
     keeps_alive: bool,
-    has_body: bool,
+    /// A body follows, which nobody reads.
+    pub has_body: bool,
 }
 
 /// What it gets.
@@ -220,16 +222,30 @@ impl Connection {
         })
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> &Arc<TcpStream> {
+        &self.stream
+    }
+
     /// What the calling thread does from now on is for this client.
     pub fn take_over(&self) {
         hangup::work_for(&self.stream);
     }
 
-    /// The next request; `None` when the client closed the connection or said nothing for too long.
-    pub fn request(&mut self) -> Result<Option<Request>> {
+    /// The next request; `None` when the client closed the connection, said nothing for too long, or was sent
+    /// away. The seat is told when it is there.
+    pub fn request(&mut self, seat: &Seat) -> Result<Option<Request>> {
         let deadline = Instant::now() + HEAD_TIMEOUT;
         loop {
             if let Some((mut request, length)) = parse_head(&self.received)? {
+                match seat.answer(format!("{} {}", request.method, request.target)) {
+                    Further::Possible => {}
+                    Further::None => request.keeps_alive = false,
+                    Further::Deaf => {
+                        request.keeps_alive = false;
+                        hangup::work_regardless();
+                    }
+                }
                 request.local = self.stream.local_addr().ok().map(|address| address.ip());
                 self.received.drain(..length);
                 // Nobody who asks us has anything to tell.
@@ -280,16 +296,12 @@ impl Connection {
     pub fn answer(&mut self, request: &Request, answer: Answer) -> Result<bool, Interrupted> {
         let keeps_alive = request.keeps_alive && !request.has_body;
         write_answer(&mut &*self.stream, request, answer, keeps_alive)?;
-        if request.has_body {
-            self.linger();
-        }
         Ok(keeps_alive)
     }
 
     /// Tells a client why it is not served.
-    pub fn refuse(mut self, error: &Error) {
+    pub fn refuse(&mut self, error: &Error) {
         self.tell(error);
-        self.linger();
     }
 
     /// The same without waiting for anything: for a client that there is no thread for.

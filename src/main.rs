@@ -11,6 +11,7 @@ mod artifact;
 mod cache;
 mod cli;
 mod compatible;
+mod connections;
 mod deadline;
 mod digest;
 mod dir;

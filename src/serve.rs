@@ -1,29 +1,42 @@
-//! The listener, its connections, and the idle exit.
+//! The listener, signals, and the end of the process.
 //!
-//! The listener's accept timeout is the idle timeout. When accept has given up without having taken
-//! a connection and none is open, the process leaves; a connection that comes later waits in the
-//! backlog and systemd starts us again. So no request is ever lost (measured; every way that waits
-//! first and accepts then loses some).
+//! The listener is waited for together with a pipe that signals write to. Only `accept` decides that nobody
+//! came: the process exits when `accept` has given up without having taken a connection and none is open. A
+//! connection that comes later waits in the backlog, and systemd starts the service again. So no request is
+//! ever lost (measured in `tests/it/idle.rs`).
+//!
+//! The listener is systemd's, too: it is closed, but never shut down.
 
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use log::{debug, error, info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 use socket2::SockRef;
 
 use crate::answer::Service;
+use crate::connections::{Connections, Seat};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Connection, Interrupted, Request};
 use crate::page;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
+/// How long `accept` itself waits, once the listener was waited for.
+const ACCEPT_TIMEOUT: Duration = Duration::from_millis(1);
+/// How long answers under way may take after SIGTERM. `TimeoutStopSec=` of the unit is longer.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Before the next look whether the last client has left, or another signal come.
+const LOOK: Duration = Duration::from_millis(100);
 /// Clients at once that were told to come again and may go on speaking for a moment.
 const MAX_LEAVING: usize = 64;
 /// After a line about clients that were turned away, so long they are only counted.
@@ -45,13 +58,14 @@ pub fn run(
             cause: Arc::new(cause),
         }
     };
+    let signals = Signals::catch().map_err(cannot("handle signals"))?;
     // systemd's sockets may come non-blocking; the timeout needs a blocking accept.
     listener
         .set_nonblocking(false)
         .map_err(cannot("make the socket blocking"))?;
     SockRef::from(&listener)
-        .set_read_timeout(Some(idle))
-        .map_err(cannot("set the idle timeout"))?;
+        .set_read_timeout(Some(ACCEPT_TIMEOUT))
+        .map_err(cannot("set the accept timeout"))?;
 
     let address = listener
         .local_addr()
@@ -71,11 +85,20 @@ pub fn run(
         // After TimeoutStartSec= it ends us, and has only that to say.
         warn!("systemd cannot be told that the service is ready, and will stop it: {error}");
     }
-    loop {
+    while !signals.is_to_stop() {
+        let timeout = match signals.is_to_leave() {
+            true if clients.connections.is_empty() => Duration::ZERO,
+            true => LOOK,
+            false => idle,
+        };
+        let has_come = wait(&listener, &signals, timeout).map_err(cannot("wait for clients"))?;
+        if signals.is_to_stop() {
+            break;
+        }
         match listener.accept() {
             Ok((stream, _)) => clients.welcome(stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !clients.need_us() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !has_come && !clients.need_us(&signals) {
                     break;
                 }
             }
@@ -84,8 +107,80 @@ pub fn run(
         clients.refused.tell();
     }
     notify(&[NotifyState::Stopping]);
-    info!("no client for {} s, leaving", idle.as_secs_f64());
+    // Whoever comes now waits in the backlog of systemd's own, or is refused.
+    drop(listener);
+    if signals.is_to_stop() {
+        clients.stop(&signals);
+    } else if signals.is_to_leave() {
+        info!("no client, leaving as SIGHUP asked for");
+    } else {
+        info!("no client for {} s, leaving", idle.as_secs_f64());
+    }
+    clients.service.close();
     Ok(())
+}
+
+/// Waits for a connection, a signal, or that time. Is it less than that time?
+fn wait(listener: &TcpListener, signals: &Signals, time: Duration) -> io::Result<bool> {
+    let time = Timespec::try_from(time).map_err(|_| ErrorKind::InvalidInput)?;
+    let mut sources = [
+        PollFd::new(listener, PollFlags::IN),
+        PollFd::new(&signals.pipe, PollFlags::IN),
+    ];
+    match poll(&mut sources, Some(&time)) {
+        Ok(ready) => {
+            signals.drain();
+            Ok(ready > 0)
+        }
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Signals that have come.
+struct Signals {
+    /// SIGTERM or SIGINT.
+    stop: Arc<AtomicBool>,
+    /// SIGHUP.
+    leave: Arc<AtomicBool>,
+    /// Has something to read after a signal, so that none is missed between a look and a wait.
+    pipe: UnixStream,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let (pipe, writer) = UnixStream::pair()?;
+        pipe.set_nonblocking(true)?;
+        let signals = Self {
+            stop: Arc::default(),
+            leave: Arc::default(),
+            pipe,
+        };
+        for (signal, told) in [
+            (SIGTERM, &signals.stop),
+            (SIGINT, &signals.stop),
+            (SIGHUP, &signals.leave),
+        ] {
+            // In this order: who finds something in the pipe finds out what it is.
+            flag::register(signal, told.clone())?;
+            low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(signals)
+    }
+
+    /// Is the process to end, whoever is being served?
+    fn is_to_stop(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Is it to end as soon as nobody is served?
+    fn is_to_leave(&self) -> bool {
+        self.leave.load(Ordering::SeqCst)
+    }
+
+    fn drain(&self) {
+        while let Ok(1..) = (&self.pipe).read(&mut [0; 64]) {}
+    }
 }
 
 /// Answers whoever waits on the socket from systemd with the error that keeps us from serving.
@@ -114,7 +209,7 @@ fn listener(listen: Option<SocketAddr>) -> Result<TcpListener> {
     match (handed_over.len(), listen) {
         (0, Some(address)) => TcpListener::bind(address).map_err(|cause| Error::NoSocket {
             why: match cause.kind() {
-                io::ErrorKind::AddrInUse => format!(
+                ErrorKind::AddrInUse => format!(
                     "{address} is taken; stop what holds it (`ss -ltnp` shows it, perhaps it is \
                      sysext-oci-proxy.socket) or choose another port"
                 ),
@@ -148,8 +243,8 @@ fn listener(listen: Option<SocketAddr>) -> Result<TcpListener> {
 /// A shortage passes; a socket that is no listener never will be one.
 fn after_failed_accept(error: io::Error) -> Result<()> {
     match error.kind() {
-        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => Ok(()),
-        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Err(Error::Service {
+        ErrorKind::Interrupted | ErrorKind::ConnectionAborted => Ok(()),
+        ErrorKind::InvalidInput | ErrorKind::Unsupported => Err(Error::Service {
             what: "accept connections; the socket unit must not have Accept=yes",
             cause: Arc::new(error),
         }),
@@ -158,23 +253,6 @@ fn after_failed_accept(error: io::Error) -> Result<()> {
             thread::sleep(SHORTAGE_PAUSE);
             Ok(())
         }
-    }
-}
-
-/// Counts an open connection for as long as it lives, whatever ends its thread.
-struct Open(Arc<AtomicUsize>);
-
-impl Open {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
-        report(now);
-        Self(count.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        report(self.0.fetch_sub(1, Ordering::SeqCst) - 1);
     }
 }
 
@@ -196,7 +274,7 @@ fn notify(state: &[NotifyState<'_>]) {
 /// Those who come, those who are served, and those who find no place.
 struct Clients {
     service: Arc<Service>,
-    open: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
     /// Each of those who were told to come again and are listened to has one more reference.
     leaving: Arc<()>,
     refused: Refused,
@@ -206,31 +284,32 @@ impl Clients {
     fn new(service: Service) -> Self {
         Self {
             service: Arc::new(service),
-            open: Arc::default(),
+            connections: Arc::new(Connections::new(MAX_CONNECTIONS, report)),
             leaving: Arc::default(),
             refused: Refused::default(),
         }
     }
 
-    /// Is somebody being served, or something done that somebody will ask for?
-    fn need_us(&self) -> bool {
-        self.open.load(Ordering::SeqCst) > 0 || self.service.is_busy()
+    /// Is somebody being served, or something done that somebody will ask for? The latter does not matter
+    /// after SIGHUP.
+    fn need_us(&self, signals: &Signals) -> bool {
+        !self.connections.is_empty() || (!signals.is_to_leave() && self.service.is_busy())
     }
 
     fn welcome(&mut self, stream: TcpStream) {
-        let is_full = self.open.load(Ordering::SeqCst) >= MAX_CONNECTIONS;
         let connection = match Connection::new(stream) {
             Ok(connection) => connection,
             Err(error) => return debug!("a connection was gone at once: {error}"),
         };
-        if is_full {
+        let (seat, gone) = self.connections.admit(connection.socket());
+        self.refused.untold += gone;
+        let Some(seat) = seat else {
             return self.turn_away(connection);
-        }
-        let (service, counted) = (self.service.clone(), Open::new(&self.open));
+        };
+        let service = self.service.clone();
         let thread = thread::Builder::new().name("connection".into());
         aside(thread, connection, move |connection| {
-            let _counted = counted;
-            converse(connection, &service);
+            converse(connection, &seat, &service);
         });
     }
 
@@ -252,6 +331,26 @@ impl Clients {
             }
         }
     }
+
+    /// Closes the connections that wait for a request, and finishes the answers under way, as long as there is
+    /// time and no second signal comes.
+    fn stop(&self, signals: &Signals) {
+        let answering = self.connections.stop();
+        info!(
+            "told to stop; answers under way: {answering}, which may take {} s",
+            STOP_TIMEOUT.as_secs()
+        );
+        signals.stop.store(false, Ordering::SeqCst);
+        let end = Instant::now() + STOP_TIMEOUT;
+        while !self.connections.wait_until_empty(LOOK) {
+            if signals.is_to_stop() || Instant::now() > end {
+                for request in self.connections.being_answered() {
+                    warn!("{request}: answer cut short, for the service was told to stop");
+                }
+                return;
+            }
+        }
+    }
 }
 
 /// Clients that were turned away: a line for the first, then one for all those of a while.
@@ -266,9 +365,7 @@ impl Refused {
         let is_quiet = self.told.is_some_and(|told| told.elapsed() < QUIET);
         if self.untold > 0 && !is_quiet {
             let n = self.untold;
-            warn!(
-                "clients turned away: {n}, for {MAX_CONNECTIONS} were being served, which is the limit"
-            );
+            warn!("clients turned away: {n}; at most {MAX_CONNECTIONS} are connected at once");
             self.untold = 0;
             self.told = Some(Instant::now());
         }
@@ -292,15 +389,23 @@ fn aside(
 }
 
 /// Answers one request after the other, until either side has enough.
-fn converse(mut connection: Connection, service: &Service) {
+fn converse(mut connection: Connection, seat: &Seat, service: &Service) {
     connection.take_over();
+    // Closing with bytes unread would take back the answer.
+    let finish = |mut connection: Connection| {
+        seat.wait();
+        connection.linger();
+    };
     loop {
-        let request = match connection.request() {
+        seat.wait();
+        let request = match connection.request(seat) {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(error) => {
                 info!("{}", error.line());
-                return connection.refuse(&error);
+                seat.answer("a bad request".into());
+                connection.refuse(&error);
+                return finish(connection);
             }
         };
         let started = Instant::now();
@@ -319,6 +424,9 @@ fn converse(mut connection: Connection, service: &Service) {
                     "{method} {target}: {status} in {} ms",
                     started.elapsed().as_millis()
                 );
+                if !keeps_alive && request.has_body {
+                    return finish(connection);
+                }
                 if !keeps_alive {
                     return;
                 }

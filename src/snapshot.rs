@@ -584,6 +584,11 @@ impl Snapshots {
         self.workshop.open(&what, source, recipe, made, until)
     }
 
+    /// Leaves nothing unfinished behind in the cache: the process ends.
+    pub fn close(&self) {
+        self.cache.close();
+    }
+
     /// Is something being done that nobody may wait for any more?
     pub fn is_busy(&self) -> bool {
         self.workshop.is_busy()

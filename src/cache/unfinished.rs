@@ -1,38 +1,74 @@
 //! Files being written, in `tmp/`. Whoever writes one holds a lock on it, so what a killed process left
 //! is known by nobody holding it.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use log::debug;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
-/// A file being written. What was not kept goes with it.
-pub struct Unfinished {
-    file: File,
-    path: PathBuf,
+/// The files that this process is writing. They go when it ends, though threads may be at work on them.
+#[derive(Clone, Default)]
+pub(super) struct AtWork(Arc<Mutex<Paths>>);
+
+#[derive(Default)]
+struct Paths {
+    unfinished: HashSet<PathBuf>,
+    is_closed: bool,
 }
 
-impl Unfinished {
-    /// Creates it; `None` if another process took it for abandoned before it was locked.
-    pub(super) fn create(path: PathBuf) -> io::Result<Option<Self>> {
+impl AtWork {
+    /// Creates a file; `None` if another process took it for abandoned before it was locked.
+    pub(super) fn create(&self, path: PathBuf) -> io::Result<Option<Unfinished>> {
         path.parent().map_or(Ok(()), create_folder)?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        let unfinished = Self { file, path };
+        let file = {
+            let mut paths = lock(&self.0);
+            if paths.is_closed {
+                return Err(io::Error::other("the service is ending"));
+            }
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)?;
+            paths.unfinished.insert(path.clone());
+            file
+        };
+        let unfinished = Unfinished {
+            file,
+            path,
+            at_work: self.clone(),
+        };
         unfinished.file.lock()?;
         let is_there = unfinished.file.metadata()?.nlink() > 0;
         Ok(Some(unfinished).filter(|_| is_there))
     }
 
+    /// Removes all of them. No other can be created from now on.
+    pub(super) fn close(&self) {
+        let mut paths = lock(&self.0);
+        paths.is_closed = true;
+        for path in paths.unfinished.drain() {
+            let _ = fs::remove_file(path); // the next start sweeps
+        }
+    }
+}
+
+/// A file being written. What was not kept goes with it.
+pub struct Unfinished {
+    file: File,
+    path: PathBuf,
+    at_work: AtWork,
+}
+
+impl Unfinished {
     /// To write into.
     pub fn file(&self) -> Result<File> {
         self.file.try_clone().map_err(|cause| Error::File {
@@ -61,6 +97,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path); // it may have been kept under another name
+        lock(&self.at_work.0).unfinished.remove(&self.path);
     }
 }
 
@@ -128,7 +165,8 @@ mod tests {
     fn who_creates_a_file_and_who_sweeps_it_away_wait_for_each_other() {
         let name = format!("sysext-oci-proxy-unfinished-{}", std::process::id());
         let path = std::env::temp_dir().join(name).join("1");
-        let unfinished = Unfinished::create(path.clone()).unwrap().unwrap();
+        let at_work = AtWork::default();
+        let unfinished = at_work.create(path.clone()).unwrap().unwrap();
         assert!(take_over(&path).is_none(), "it is at work");
         drop(unfinished);
 

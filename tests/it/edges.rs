@@ -1,6 +1,6 @@
 //! The contract of DESIGN's edges: which status, an empty body, the reason in a header.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -371,14 +371,21 @@ fn a_connection_ends_when_the_client_or_its_version_says_so() {
     }
 }
 
-#[test]
-fn the_sixty_fifth_connection_is_told_at_once_to_come_again() {
-    let (_registry, service) = hello();
-    let mut full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
-    for connection in &mut full {
-        connection.ask("/hello/hello-v0.raw");
-        assert_eq!(connection.receive("GET").unwrap().status, 200);
+/// A service whose places are all taken by requests that wait for the registry.
+fn full() -> (Registry, Service, Vec<Connection>) {
+    let (registry, service) = hello();
+    registry.fault("/tags/list", Fault::Delay(Duration::from_secs(3)));
+    let mut all: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
+    for connection in &mut all {
+        connection.ask("/hello/SHA256SUMS");
     }
+    thread::sleep(Duration::from_millis(300));
+    (registry, service, all)
+}
+
+#[test]
+fn the_sixty_fifth_connection_is_told_at_once_to_come_again_while_all_others_are_answered() {
+    let (_registry, service, all) = full();
     let begin = Instant::now();
     let response = service.get("/hello/SHA256SUMS");
     assert!(
@@ -393,10 +400,65 @@ fn the_sixty_fifth_connection_is_told_at_once_to_come_again() {
         .parse()
         .unwrap();
     assert!((1..=10).contains(&seconds), "Retry-After: {seconds}");
-    full.pop();
+    for mut connection in all {
+        let response = connection.receive("GET").unwrap();
+        assert_eq!((response.status, response.whole), (200, true));
+    }
     eventually("there is room again", || {
         service.get("/hello/SHA256SUMS").status == 200
     });
+}
+
+/// Is the connection still open? Nothing is to come on it.
+fn is_open(connection: &Connection) -> bool {
+    let socket = connection.socket();
+    socket.set_nonblocking(true).unwrap();
+    let found = (&*socket).read(&mut [0]);
+    socket.set_nonblocking(false).unwrap();
+    matches!(found, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn silent_connections_turn_nobody_away() {
+    let (_registry, service) = hello();
+    let listing = service.listing();
+    let head = b"GET /hello/hello-v0.raw HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    // Some have sent nothing, some one byte, some all but the last byte, …
+    let sent = [0, 1, head.len() - 1];
+    let silent = |n: usize| {
+        let mut connection = Connection::open(service.address);
+        connection.send(&head[..sent[n % 3]]).unwrap();
+        connection
+    };
+    let mut all: Vec<_> = (0..62).map(silent).collect();
+    // … and two came last, had an answer, and have not asked for more.
+    for _ in 0..2 {
+        let mut connection = Connection::open(service.address);
+        connection.ask("/hello/hello-v0.raw");
+        assert_eq!(connection.receive("GET").unwrap().status, 200);
+        all.push(connection);
+    }
+    eventually("all are taken in", || service.threads() == 65);
+    // Each that comes takes the place of one: of those that had their answer, then of the oldest.
+    let mut come = Vec::new();
+    for gone in [62, 63, 0, 1, 2] {
+        assert!(is_open(&all[gone]), "{gone} went too early");
+        come.push(Connection::open(service.address));
+        eventually("there is a place", || !is_open(&all[gone]));
+    }
+    assert!(is_open(&all[3]), "more went than had to");
+    assert_eq!(service.listing(), listing);
+    assert!(!is_open(&all[3]));
+    for (n, connection) in all.iter_mut().enumerate().take(62).skip(4) {
+        connection.send(&head[sent[n % 3]..]).unwrap();
+        let response = connection.receive("GET").unwrap();
+        assert_eq!((response.status, response.text()), (200, "image 0"), "{n}");
+    }
+    let line = service.log.one_trouble();
+    assert!(
+        line.starts_with("warning: clients turned away: 1; "),
+        "{line}"
+    );
 }
 
 /// A client that reads the head of an answer and then nothing for a long time.
@@ -537,32 +599,31 @@ fn a_client_that_is_refused_may_finish_what_it_is_saying() {
 
 #[test]
 fn a_client_that_finds_no_place_may_ask_late() {
-    let (_registry, service) = hello();
-    let full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
+    let (registry, service, all) = full();
     let mut late = Connection::open(service.address);
     thread::sleep(Duration::from_millis(100));
     let head = b"GET /hello/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n";
     late.send(head).unwrap();
     assert_error(&late.receive("GET").unwrap(), 503, "full");
     talk_on(late);
-    drop(full);
+    registry.behave();
+    drop(all);
     eventually("nobody is left", || service.threads() == 1);
 }
 
 #[test]
 fn many_refused_clients_are_one_line_in_the_log() {
-    let (_registry, service) = hello();
-    let full: Vec<_> = (0..64).map(|_| Connection::open(service.address)).collect();
+    let (_registry, service, all) = full();
     for _ in 0..30 {
         assert_eq!(service.get("/hello/SHA256SUMS").status, 503);
     }
-    drop(full);
+    drop(all);
     eventually("there is room again", || {
         service.get("/hello/SHA256SUMS").status == 200
     });
     let told = service.log.trouble();
     assert_eq!(
         told,
-        ["warning: clients turned away: 1, for 64 were being served, which is the limit"]
+        ["warning: clients turned away: 1; at most 64 are connected at once"]
     );
 }

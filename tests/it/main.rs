@@ -53,6 +53,7 @@ mod mirrors;
 mod proxies;
 mod secrets;
 mod settings;
+mod signals;
 mod signed;
 mod tags;
 mod tidy;

@@ -1,0 +1,329 @@
+//! The table of open connections: how many there are, which of them wait for their client, and which of
+//! those has to go when there is no place for the next one, or when the service stops.
+//!
+//! A connection that is sent away is only shut down for reading. Its own thread then reads what had arrived
+//! before, answers if that is a whole request, and closes. So a request that arrives just as its connection
+//! is chosen is not lost.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::lock::lock;
+
+/// How long the listener waits for the thread of a connection that it sent away. It has only to read what is
+/// there, so it takes longer only where the machine is too busy to serve another client anyway.
+const SENDING_AWAY: Duration = Duration::from_secs(1);
+
+/// What a connection does.
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    /// It waits for its client to send a whole request, since then. A client that had an answer may have
+    /// nothing more to ask.
+    Waiting { since: Instant, was_answered: bool },
+    /// It answers this request.
+    Answering(String),
+    /// It was shut down for reading, and its thread has not yet noticed.
+    SentAway,
+}
+
+struct Entry {
+    number: u64,
+    stream: Arc<TcpStream>,
+    state: State,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: Vec<Entry>,
+    /// The number of the next connection.
+    next: u64,
+    /// No connection may wait for another request.
+    is_stopping: bool,
+}
+
+impl Table {
+    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.number == number)
+    }
+}
+
+impl Entry {
+    fn send_away(&mut self) {
+        self.state = State::SentAway;
+        // It fails if the client is gone, which its thread will notice, too.
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+}
+
+/// The open connections.
+pub struct Connections {
+    limit: usize,
+    table: Mutex<Table>,
+    /// A connection was closed, or has begun to answer.
+    changed: Condvar,
+    /// Is told how many there are, whenever that changes.
+    report: fn(usize),
+}
+
+/// One of them, as long as it lives, whatever ends its thread.
+pub struct Seat {
+    connections: Arc<Connections>,
+    number: u64,
+}
+
+impl Connections {
+    /// None yet, and at most `limit`.
+    pub fn new(limit: usize, report: fn(usize)) -> Self {
+        Self {
+            limit,
+            table: Mutex::default(),
+            changed: Condvar::new(),
+            report,
+        }
+    }
+
+    /// Is there no connection?
+    pub fn is_empty(&self) -> bool {
+        lock(&self.table).entries.is_empty()
+    }
+
+    /// Takes in another connection, and says how many had to go for it: those that wait for their client go
+    /// first. `None` if all are being answered.
+    pub fn admit(self: &Arc<Self>, stream: &Arc<TcpStream>) -> (Option<Seat>, usize) {
+        let mut gone = 0;
+        let mut table = lock(&self.table);
+        while table.entries.len() >= self.limit {
+            let Some(chosen) = first_to_go(table.entries.iter().map(|entry| &entry.state)) else {
+                return (None, gone);
+            };
+            let number = table.entries[chosen].number;
+            table.entries[chosen].send_away();
+            let is_undecided = |table: &mut Table| {
+                let entry = table.entry(number);
+                entry.is_some_and(|entry| entry.state == State::SentAway)
+            };
+            let waited = self
+                .changed
+                .wait_timeout_while(table, SENDING_AWAY, is_undecided);
+            table = waited.unwrap_or_else(PoisonError::into_inner).0;
+            gone += usize::from(table.entry(number).is_none());
+        }
+        let number = table.next;
+        table.next += 1;
+        table.entries.push(Entry {
+            number,
+            stream: stream.clone(),
+            state: State::Waiting {
+                since: Instant::now(),
+                was_answered: false,
+            },
+        });
+        let count = table.entries.len();
+        drop(table);
+        (self.report)(count);
+        let seat = Seat {
+            connections: self.clone(),
+            number,
+        };
+        (Some(seat), gone)
+    }
+
+    /// From now on no connection waits for a request. Those that are being answered are closed after that.
+    /// Says how many these are.
+    pub fn stop(&self) -> usize {
+        let mut table = lock(&self.table);
+        table.is_stopping = true;
+        let mut answering = 0;
+        for entry in &mut table.entries {
+            match entry.state {
+                State::Waiting { .. } => entry.send_away(),
+                State::Answering(_) => answering += 1,
+                State::SentAway => {}
+            }
+        }
+        answering
+    }
+
+    /// Waits until there is no connection, but no longer than that. Is there none?
+    pub fn wait_until_empty(&self, time: Duration) -> bool {
+        let table = lock(&self.table);
+        let is_open = |table: &mut Table| !table.entries.is_empty();
+        let waited = self.changed.wait_timeout_while(table, time, is_open);
+        waited
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .entries
+            .is_empty()
+    }
+
+    /// The requests that are being answered.
+    pub fn being_answered(&self) -> Vec<String> {
+        let table = lock(&self.table);
+        let requests = table.entries.iter().filter_map(|entry| match &entry.state {
+            State::Answering(request) => Some(request.clone()),
+            State::Waiting { .. } | State::SentAway => None,
+        });
+        requests.collect()
+    }
+}
+
+impl Seat {
+    /// Its client has an answer, and may send another request, or must go if the service stops.
+    pub fn wait(&self) {
+        let mut table = lock(&self.connections.table);
+        let is_stopping = table.is_stopping;
+        if let Some(entry) = table.entry(self.number)
+            && let State::Answering(_) = entry.state
+        {
+            entry.state = State::Waiting {
+                since: Instant::now(),
+                was_answered: true,
+            };
+            if is_stopping {
+                entry.send_away();
+            }
+        }
+    }
+
+    /// Its client has sent a whole request, which is now being answered.
+    pub fn answer(&self, request: String) -> Further {
+        let mut table = lock(&self.connections.table);
+        let is_stopping = table.is_stopping;
+        let Some(entry) = table.entry(self.number) else {
+            return Further::None;
+        };
+        let was_sent_away = entry.state == State::SentAway;
+        entry.state = State::Answering(request);
+        if was_sent_away {
+            self.connections.changed.notify_all();
+            return Further::Deaf;
+        }
+        if is_stopping {
+            Further::None
+        } else {
+            Further::Possible
+        }
+    }
+}
+
+/// May another request come on a connection?
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Further {
+    /// Yes.
+    Possible,
+    /// No, for the service stops.
+    None,
+    /// No, for it was shut down for reading, which from here looks as if its client had gone.
+    Deaf,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut table = lock(&self.connections.table);
+        table.entries.retain(|entry| entry.number != self.number);
+        let count = table.entries.len();
+        self.connections.changed.notify_all();
+        drop(table);
+        (self.connections.report)(count);
+    }
+}
+
+/// Which connection goes first: of those whose client has had an answer the one that has waited longest, then
+/// of the others. None while it is being answered.
+fn first_to_go<'a>(states: impl Iterator<Item = &'a State>) -> Option<usize> {
+    let waiting = states.enumerate().filter_map(|(n, state)| match state {
+        State::Waiting {
+            since,
+            was_answered,
+        } => Some((!was_answered, *since, n)),
+        State::Answering(_) | State::SentAway => None,
+    });
+    waiting.min().map(|(_, _, n)| n)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn who_had_an_answer_goes_first_then_who_is_silent_for_longest() {
+        let now = Instant::now();
+        let silent = |age| State::Waiting {
+            since: now - Duration::from_secs(age),
+            was_answered: false,
+        };
+        let answered = |age| State::Waiting {
+            since: now - Duration::from_secs(age),
+            was_answered: true,
+        };
+        let busy = || State::Answering(String::new());
+        for (states, first, why) in [
+            (vec![], None, "nobody"),
+            (vec![busy(), State::SentAway], None, "nobody waits"),
+            (vec![busy(), silent(1)], Some(1), "the only one that waits"),
+            (vec![silent(1), silent(3), silent(2)], Some(1), "the oldest"),
+            (
+                vec![silent(9), answered(1), answered(2)],
+                Some(2),
+                "had an answer",
+            ),
+        ] {
+            assert_eq!(first_to_go(states.iter()), first, "{why}");
+        }
+    }
+
+    fn connection(listener: &TcpListener) -> (TcpStream, Arc<TcpStream>) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, Arc::new(listener.accept().unwrap().0))
+    }
+
+    #[test]
+    fn a_request_that_is_there_when_its_connection_is_chosen_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connections = Arc::new(Connections::new(1, |_| {}));
+        let (mut client, ours) = connection(&listener);
+        let seat = connections.admit(&ours).0.unwrap();
+        client.write_all(b"a request").unwrap();
+        let thread = thread::spawn(move || {
+            // Its thread has not come to read it before the next client is there.
+            thread::sleep(Duration::from_millis(100));
+            let mut bytes = [0; 99];
+            let n = (&*ours).read(&mut bytes).unwrap();
+            assert_eq!(&bytes[..n], b"a request");
+            assert_eq!(seat.answer("it".into()), Further::Deaf);
+            seat
+        });
+        let (_next, next) = connection(&listener);
+        let (admitted, gone) = connections.admit(&next);
+        assert!(admitted.is_none(), "the only place is taken");
+        assert_eq!(gone, 0);
+        assert_eq!(connections.being_answered(), ["it"]);
+        drop(thread.join().unwrap());
+        assert!(connections.admit(&next).0.is_some());
+        assert!(connections.is_empty(), "its seat is gone at once");
+    }
+
+    #[test]
+    fn when_it_stops_nobody_waits_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connections = Arc::new(Connections::new(2, |_| {}));
+        let (_silent, silent) = connection(&listener);
+        let silent_seat = connections.admit(&silent).0.unwrap();
+        let (_busy, busy) = connection(&listener);
+        let busy_seat = connections.admit(&busy).0.unwrap();
+        assert_eq!(busy_seat.answer("it".into()), Further::Possible);
+        assert_eq!(connections.stop(), 1);
+        assert_eq!((&*silent).read(&mut [0]).unwrap(), 0, "it is woken");
+        drop(silent_seat);
+        assert!(!connections.wait_until_empty(Duration::from_millis(20)));
+        busy_seat.wait();
+        assert_eq!((&*busy).read(&mut [0]).unwrap(), 0, "after its answer");
+        drop(busy_seat);
+        assert!(connections.wait_until_empty(Duration::from_secs(5)));
+    }
+}
