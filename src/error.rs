@@ -131,6 +131,19 @@ pub enum Error {
     /// A file is still being made.
     NotReady { what: String, retry_after: Duration },
 
+    /// A setting needs a state directory, and there is none.
+    NoState { setting: &'static str },
+    /// A file of the state cannot be believed.
+    BadState { path: PathBuf, why: String },
+    /// There is no room in the state for what is to be remembered of a source. `limit` is in bytes.
+    StateFull {
+        source: String,
+        directory: PathBuf,
+        limit: u64,
+    },
+    /// A source whose publisher signed its list has no such list any more.
+    NoSignedList { source: String, why: String },
+
     /// An OCI layout directory lacks something or holds something else.
     BadLayout { path: PathBuf, why: String },
     /// Reading or writing `path` failed.
@@ -170,6 +183,7 @@ impl Error {
             | Error::LoginRefused { .. }
             | Error::BadLogin { .. }
             | Error::UntrustedRealm { .. }
+            | Error::NoSignedList { .. }
             | Error::Blocked { .. } => 403,
             // What an image does not say is like a file that is not there.
             Error::NotOffered { .. } | Error::Missing { .. } | Error::BadImage { .. } => 404,
@@ -178,6 +192,9 @@ impl Error {
             // nginx's number for it, which nobody is there to get.
             Error::ClientGone => 499,
             Error::File { .. }
+            | Error::NoState { .. }
+            | Error::BadState { .. }
+            | Error::StateFull { .. }
             | Error::NoCache
             | Error::BadSettings { .. }
             | Error::BadCertificate { .. }
@@ -255,7 +272,7 @@ impl Error {
     /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, else 1.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Error::BadSettings { .. } => 78,
+            Error::BadSettings { .. } | Error::NoState { .. } => 78,
             _ => 1,
         }
     }
@@ -445,6 +462,34 @@ impl fmt::Display for Error {
                 "the image has to be flattened, and there is no directory to do it in; \
                  CacheDirectory= of the service, or $CACHE_DIRECTORY, names one"
             ),
+            Error::NoState { setting } => write!(
+                f,
+                "setting {setting} needs a state directory, and there is none; \
+                 StateDirectory= of the service, or $STATE_DIRECTORY, names one"
+            ),
+            Error::BadState { path, why } => write!(
+                f,
+                "state file {} {why}; restore it, or `systemctl clean --what=state \
+                 sysext-oci-proxy.service` forgets all that is remembered",
+                path.display()
+            ),
+            Error::StateFull {
+                source,
+                directory,
+                limit,
+            } => write!(
+                f,
+                "state directory {} has no room for what is to be remembered of {source}: \
+                 the limit is {} MiB",
+                directory.display(),
+                limit >> 20
+            ),
+            Error::NoSignedList { source, why } => write!(
+                f,
+                "{source} had a list by its publisher, and now {why}; no list is made from its tags instead. \
+                 If that is right, set signed-list = \"\" for the repository, or run \
+                 `sysext-oci-proxy key --forget-signed REPOSITORY` as root"
+            ),
             Error::NotReady { what, .. } => {
                 write!(
                     f,
@@ -525,6 +570,10 @@ impl StdError for Error {
             | Error::BadImage { .. }
             | Error::CannotFlatten { .. }
             | Error::NoCache
+            | Error::NoState { .. }
+            | Error::BadState { .. }
+            | Error::StateFull { .. }
+            | Error::NoSignedList { .. }
             | Error::NotReady { .. }
             | Error::BadLayout { .. }
             | Error::BadSettings { .. } => None,

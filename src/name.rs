@@ -123,6 +123,11 @@ impl Tag {
         Self("SHA256SUMS".to_owned())
     }
 
+    /// The tag of an artifact that lists others, where a publisher has it: `index`.
+    pub fn of_index() -> Self {
+        Self("index".to_owned())
+    }
+
     /// What stands for the version of an artifact that is known by nothing but its digest.
     pub fn of_digest(digest: &Digest) -> Self {
         Self(digest.hex()[..12].to_owned())

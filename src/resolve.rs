@@ -1,6 +1,7 @@
 //! A repository's tags → their manifests → the files on offer, many at once.
 
 mod leaves;
+mod promised;
 mod said;
 mod signed;
 
@@ -26,10 +27,12 @@ use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::payload::Workshop;
 use crate::places::{Place, Places};
+use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
 
 use leaves::{Leaf, Setback};
+pub use promised::ImmutableTags;
 pub use signed::Signed;
 
 /// Attached artifacts read for one.
@@ -51,7 +54,6 @@ pub struct Resolver<'a> {
     /// Where documents are kept; `None` for a source that is on disk itself.
     pub cache: Option<&'a Cache>,
     /// What is remembered of it beyond the cache.
-    #[allow(dead_code, reason = "for what is to be noted")]
     pub state: &'a State,
     /// How its files are called.
     pub naming: Naming<'a>,
@@ -65,8 +67,10 @@ pub struct Resolver<'a> {
     pub flatten: usize,
     /// When an answer must be there.
     pub until: Instant,
-    /// A tag that is known is not asked for again.
-    pub immutable_tags: bool,
+    /// Where a tag stays what it was when it was first seen.
+    pub immutable_tags: Option<ImmutableTags<'a>>,
+    /// Where its publisher's own list is.
+    pub signed_list: &'a SignedListTag,
     /// Requests at once.
     pub parallel: usize,
     /// The places for them and for those of all other listings.
@@ -91,42 +95,6 @@ struct Resolved {
 type Outcome = Result<Vec<Artifact>, String>;
 
 impl Resolver<'_> {
-    /// What the repository has to list: its publisher's own list if there is one, else its files.
-    ///
-    /// A list that is signed has any number of versions for three requests, so it is asked for before the
-    /// tags, which take a request for every thousand. Not so where the tags are known from before and it
-    /// was not among them.
-    pub fn contents(&self) -> Result<Contents> {
-        let listing = Tag::of_listing();
-        let name = self.source.name();
-        let known = self
-            .cache
-            .map(|cache| cache.tags(&name))
-            .unwrap_or_default();
-        let before = known.get(&listing).copied();
-        if known.is_empty() || before.is_some() {
-            match self.signed(before) {
-                Ok(Some(signed)) => return Ok(Contents::Signed(signed)),
-                Ok(None) => {}
-                // Some say no, or something odd, for what they have not: the tags will tell.
-                Err(error)
-                    if is_of_the_content(&error) || matches!(error, Error::Denied { .. }) =>
-                {
-                    debug!("{name}: no signed list: {}", error.line());
-                }
-                // The tags would fail for the same reason, after the same wait.
-                Err(error) => return Err(error),
-            }
-        }
-        let tags = self.tags()?;
-        if tags.contains(&listing)
-            && let Some(signed) = self.signed(None)?
-        {
-            return Ok(Contents::Signed(signed));
-        }
-        self.list(tags).map(Contents::Files)
-    }
-
     /// Its tags, sorted.
     pub fn tags(&self) -> Result<Vec<Tag>> {
         let mut tags = self.source.tags()?;
@@ -140,7 +108,11 @@ impl Resolver<'_> {
     /// A tag that fails is left out with its reason. But when the registry as a whole is in trouble,
     /// or not one tag could be read for a reason that may pass, the listing fails: an empty one would
     /// say that there are no versions.
-    pub fn list(&self, mut tags: Vec<Tag>) -> Result<Listing> {
+    pub fn list(&self, tags: Vec<Tag>) -> Result<Listing> {
+        self.promising(|| self.list_now(tags))
+    }
+
+    fn list_now(&self, mut tags: Vec<Tag>) -> Result<Listing> {
         let mut listing = Listing::default();
         tags.retain(|tag| match not_a_version(tag) {
             Some(reason) => {
@@ -290,7 +262,7 @@ impl Resolver<'_> {
         reference: Reference<'_>,
         label: &Tag,
     ) -> Result<(Listing, Option<Release>)> {
-        let (digest, manifest) = self.by_reference(reference)?;
+        let (digest, manifest) = self.promising(|| self.by_reference(reference))?;
         let (mut listing, mut release) = (Listing::default(), None);
         let mut subjects = vec![digest];
         match self.artifacts(digest, manifest) {
@@ -412,7 +384,7 @@ impl Resolver<'_> {
 
     /// The manifests that a reference leads to, for the machines that files are offered for.
     pub fn images(&self, reference: Reference<'_>) -> Result<Vec<(Digest, Image)>> {
-        let (digest, manifest) = self.by_reference(reference)?;
+        let (digest, manifest) = self.promising(|| self.by_reference(reference))?;
         match self.leaves(digest, manifest, |leaf| Ok((leaf.digest, leaf.image))) {
             Ok(found) => Ok(found.found),
             Err(Setback::NotOffered(why)) => Err(Error::NotOffered {

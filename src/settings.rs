@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
-use crate::name::{Host, Registry, Repository, RepositoryAddress};
+use crate::name::{Host, Registry, Repository, RepositoryAddress, Tag};
 use crate::template::Template;
 
 /// The settings, whole and checked.
@@ -66,6 +66,8 @@ pub struct RepositorySettings {
     pub architectures: Option<Vec<Architecture>>,
     /// A tag that was seen once is never asked for again.
     pub immutable_tags: bool,
+    /// The tag that has the publisher's own list.
+    pub signed_list: SignedListTag,
     /// Lists only extensions that this machine's systemd would merge; `None`: as is said for all.
     pub compatible_only: Option<bool>,
     /// Of images that have to be flattened, how many of the newest versions are so before anybody asks.
@@ -82,6 +84,7 @@ impl Default for RepositorySettings {
             names: None,
             architectures: None,
             immutable_tags: false,
+            signed_list: SignedListTag::Usual,
             compatible_only: None,
             flatten: 3,
             blobs: Blobs::Stream,
@@ -98,6 +101,31 @@ pub enum Blobs {
     Stream,
     /// By a 307 to the registry. The client checks them, as it does anyway.
     Redirect,
+}
+
+/// Where a publisher's own list is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SignedListTag {
+    /// In the tag `SHA256SUMS`, else in the tag `index`, if there is one.
+    #[default]
+    Usual,
+    /// In this tag.
+    Tag(Tag),
+    /// In none: a list is made from the tags.
+    Nowhere,
+}
+
+impl TryFrom<String> for SignedListTag {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::Nowhere);
+        }
+        let bad = |why| format!("signed-list: {why}");
+        text.parse().map(Self::Tag).map_err(bad)
+    }
 }
 
 /// The value of `source`: one, or several that are merged into one directory.

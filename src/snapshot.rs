@@ -35,7 +35,7 @@ use crate::pairs::{Half, Pairs, Step};
 use crate::parallel::in_parallel;
 use crate::payload::Workshop;
 use crate::places::Places;
-use crate::resolve::{Contents, Resolver, Signed};
+use crate::resolve::{Contents, ImmutableTags, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
@@ -621,7 +621,10 @@ impl Snapshots {
                 .as_deref()
                 .unwrap_or(&self.architectures),
             suffix: settings.suffix.as_ref().map(Suffix::as_str),
-            immutable_tags: settings.immutable_tags,
+            immutable_tags: settings
+                .immutable_tags
+                .then(|| ImmutableTags::new(&self.state, source.name())),
+            signed_list: &settings.signed_list,
             parallel: self.settings.parallel.get(),
             requests: &self.requests,
         }

@@ -87,13 +87,31 @@ impl Resolver<'_> {
         }
     }
 
-    /// What a tag is. A tag that is known costs a HEAD, for its manifest is at hand.
+    /// What a tag is, which under `immutable-tags` is what it was when it was first seen.
     pub(super) fn by_tag(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
+        let immutable = match &self.immutable_tags {
+            // A publisher's list moves with every version, whatever other tags do.
+            Some(immutable) if *tag != Tag::of_listing() => immutable,
+            _ => return self.by_tag_now(tag, before),
+        };
+        if let Some(digest) = immutable.get(tag)? {
+            // Where the registry no longer has that manifest, what the tag is now is no substitute.
+            return Ok((digest, self.named(digest)?));
+        }
+        let found = self.by_tag_now(tag, before)?;
+        immutable.note(tag, found.0);
+        Ok(found)
+    }
+
+    /// What a tag is now. A tag that is known costs a HEAD, for its manifest is at hand.
+    pub(super) fn by_tag_now(
+        &self,
+        tag: &Tag,
+        before: Option<Digest>,
+    ) -> Result<(Digest, Manifest)> {
         let now = match (before, self.cache) {
             // A source on disk tells digests for nothing.
             (_, None) => self.source.digest_of(tag)?,
-            // A publisher's list moves with every version, whatever other tags do.
-            (Some(before), _) if self.immutable_tags && *tag != Tag::of_listing() => Some(before),
             (Some(before), Some(cache)) if cache.has_document(&self.source.name(), before) => {
                 self.source.digest_of(tag)?
             }

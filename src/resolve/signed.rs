@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Resolver;
+use log::debug;
+
+use super::{Contents, Resolver, is_of_the_content};
 use crate::address::LISTING;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::name::Tag;
+use crate::settings::SignedListTag;
+use crate::state::SignedList;
 
 /// Largest list that a publisher signed; sysupdate takes no larger one.
 const MAX_SIGNED_LIST: u64 = 64 << 20;
@@ -33,10 +37,95 @@ pub struct Signed {
 }
 
 impl Resolver<'_> {
-    /// The publisher's own list, if there is one in the artifact with the tag `SHA256SUMS`.
-    pub(super) fn signed(&self, before: Option<Digest>) -> Result<Option<Signed>> {
-        let tag = Tag::of_listing();
-        let (digest, image) = match self.by_tag(&tag, before) {
+    /// What the repository has to list: its publisher's own list if there is one, else its files.
+    ///
+    /// A list that is signed has any number of versions for three requests, so it is asked for before the
+    /// tags, which take a request for every thousand. Not so where the tags are known from before and it
+    /// was not among them.
+    ///
+    /// A repository that is known to have one is never listed by its tags instead.
+    pub fn contents(&self) -> Result<Contents> {
+        let name = self.source.name();
+        let promised = match self.signed_list {
+            SignedListTag::Nowhere => return self.list(self.tags()?).map(Contents::Files),
+            _ => self.state.promises(&name)?.signed,
+        };
+        let tag = match (self.signed_list, &promised) {
+            (SignedListTag::Tag(tag), _) => tag.clone(),
+            (_, Some(promised)) => promised.tag.clone(),
+            _ => Tag::of_listing(),
+        };
+        let is_certain = promised.is_some() || matches!(self.signed_list, SignedListTag::Tag(_));
+        let known = self.cache.map(|cache| cache.tags(&name));
+        let known = known.unwrap_or_default();
+        let before = known.get(&tag).copied();
+        if is_certain || known.is_empty() || before.is_some() {
+            match self.signed(&tag, before) {
+                Ok(Some(signed)) => return self.contents_of(tag, signed, promised),
+                Ok(None) => {}
+                Err(error) if is_certain => return Err(error),
+                // Some say no, or something odd, for what they have not: the tags will tell.
+                Err(error)
+                    if is_of_the_content(&error) || matches!(error, Error::Denied { .. }) =>
+                {
+                    debug!("{name}: no signed list: {}", error.line());
+                }
+                // The tags would fail for the same reason, after the same wait.
+                Err(error) => return Err(error),
+            }
+        }
+        if let SignedListTag::Tag(tag) = self.signed_list {
+            let why = format!("has no {LISTING} in tag {tag}, which the setting signed-list names");
+            return Err(Error::NoSignedList { source: name, why });
+        }
+        let tags = self.tags()?;
+        for (tag, may_be_a_version) in [(Tag::of_listing(), false), (Tag::of_index(), true)] {
+            if !tags.contains(&tag) {
+                continue;
+            }
+            match self.signed(&tag, known.get(&tag).copied()) {
+                Ok(Some(signed)) => return self.contents_of(tag, signed, promised),
+                Ok(None) => {}
+                Err(error) if may_be_a_version && is_of_the_content(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match promised {
+            None => self.list(tags).map(Contents::Files),
+            Some(SignedList { tag, .. }) => Err(Error::NoSignedList {
+                source: name,
+                why: format!("had a list by its publisher, and now has none in tag {tag}"),
+            }),
+        }
+    }
+
+    /// A publisher's list, which from now on the source is known to have.
+    fn contents_of(
+        &self,
+        tag: Tag,
+        signed: Signed,
+        promised: Option<SignedList>,
+    ) -> Result<Contents> {
+        let source = self.source.name();
+        let has_signature = !signed.signatures.is_empty();
+        let had_signature = promised.as_ref().is_some_and(|list| list.has_signature);
+        if had_signature && !has_signature {
+            let why =
+                format!("had a signed list, and now has one without a signature in tag {tag}");
+            return Err(Error::NoSignedList { source, why });
+        }
+        let list = SignedList { tag, has_signature };
+        if promised.as_ref() != Some(&list) {
+            self.state.promise(&source, |promises| {
+                promises.signed = Some(list);
+            })?;
+        }
+        Ok(Contents::Signed(signed))
+    }
+
+    /// The publisher's own list, if there is one in the artifact with this tag.
+    fn signed(&self, tag: &Tag, before: Option<Digest>) -> Result<Option<Signed>> {
+        let (digest, image) = match self.by_tag_now(tag, before) {
             Ok((digest, Manifest::Image(image))) => (digest, image),
             Ok(_) | Err(Error::Missing { .. } | Error::NotOffered { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -48,7 +137,7 @@ impl Resolver<'_> {
             .collect();
         let fetch = |title: &str, what, limit| match titled.get(title) {
             Some(layer) if layer.size > limit => Err(Error::BadManifest {
-                what: format!("tag {LISTING}"),
+                what: format!("tag {tag}"),
                 why: format!(
                     "{title} has {} bytes, at most {limit} are taken",
                     layer.size
@@ -68,7 +157,10 @@ impl Resolver<'_> {
             }
         }
         if let Some(cache) = self.cache.filter(|_| before != Some(digest)) {
-            cache.keep_tags(&self.source.name(), &BTreeMap::from([(tag, digest)]));
+            cache.keep_tags(
+                &self.source.name(),
+                &BTreeMap::from([(tag.clone(), digest)]),
+            );
         }
         Ok(Some(Signed { list, signatures }))
     }

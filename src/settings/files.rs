@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::values::{Architectures, IdleSeconds, OneOrMore, Parallel, Seconds, Size};
-use super::{Blobs, RepositorySettings, Settings, Suffix};
+use super::{Blobs, RepositorySettings, Settings, SignedListTag, Suffix};
 use crate::error::{Error, Result};
 use crate::name::{Host, Registry, RepositoryAddress};
 use crate::template::Template;
@@ -49,6 +49,7 @@ struct PartialRepository {
     names: Option<Template>,
     architectures: Option<Architectures>,
     immutable_tags: Option<bool>,
+    signed_list: Option<SignedListTag>,
     compatible_only: Option<bool>,
     flatten: Option<u16>,
     blobs: Option<Blobs>,
@@ -73,6 +74,7 @@ impl Partial {
             replace(&mut repository.names, later.names);
             replace(&mut repository.architectures, later.architectures);
             replace(&mut repository.immutable_tags, later.immutable_tags);
+            replace(&mut repository.signed_list, later.signed_list);
             replace(&mut repository.compatible_only, later.compatible_only);
             replace(&mut repository.flatten, later.flatten);
             replace(&mut repository.blobs, later.blobs);
@@ -110,6 +112,7 @@ impl PartialRepository {
             names: self.names,
             architectures: self.architectures.map(|list| list.0),
             immutable_tags: self.immutable_tags.unwrap_or(default.immutable_tags),
+            signed_list: self.signed_list.unwrap_or_default(),
             compatible_only: self.compatible_only,
             flatten: self.flatten.map_or(default.flatten, usize::from),
             blobs: self.blobs.unwrap_or(default.blobs),
@@ -255,11 +258,13 @@ mod tests {
             names = "{name}-{version}-{arch}"
             architectures = ["x86-64"]
             immutable-tags = true
+            signed-list = "list"
             compatible-only = false
             flatten = 5
             blobs = "redirect"
             [repository."acme/local"]
             source = "oci:/srv/updates"
+            signed-list = ""
             "#,
         );
         assert_eq!(
@@ -284,6 +289,7 @@ mod tests {
                             names: Some("{name}-{version}-{arch}".parse().unwrap()),
                             architectures: Some(vec!["x86-64".parse().unwrap()]),
                             immutable_tags: true,
+                            signed_list: SignedListTag::Tag("list".parse().unwrap()),
                             compatible_only: Some(false),
                             flatten: 5,
                             blobs: Blobs::Redirect,
@@ -295,6 +301,7 @@ mod tests {
                             source: Some(Sources::One(SourceSetting::Layout(
                                 "/srv/updates".into()
                             ))),
+                            signed_list: SignedListTag::Nowhere,
                             ..RepositorySettings::default()
                         }
                     ),
@@ -351,6 +358,7 @@ mod tests {
                 "architectures must name at least one",
             ),
             ("[repository.A]\n", 1, "\"A\" in repository \"A\""),
+            ("[repository.a]\nsigned-list = \"a/b\"", 2, "signed-list: "),
             (
                 "[repository.a]\nblobs = \"proxy\"",
                 2,

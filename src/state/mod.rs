@@ -9,24 +9,34 @@
 //! made to what the file has at that moment, under the lock, so two processes lose nothing of each other's.
 
 mod notes;
+mod promises;
 mod record;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use log::debug;
 use serde::{Deserialize, Serialize};
 
 pub use notes::Notes;
+pub use promises::{Promises, SignedList};
 
 use crate::digest::Digest;
 use crate::dir::Dir;
+use crate::error::{Error, Result};
 
+const PROMISES: &str = "promises";
 const NOTES: &str = "notes";
 const LOCK: &str = "lock";
 /// A file being written, beside the one that it replaces.
 const NEW: &str = "new";
 
+/// Largest file of promises, in bytes: some 150,000 tags of one source.
+const MAX_PROMISES: u64 = 16 << 20;
+/// All promises together, in bytes.
+const MAX_ALL_PROMISES: u64 = 64 << 20;
 /// Largest file of notes, in bytes. There is one for each source that was asked for.
 const MAX_NOTES: u64 = 256 << 10;
 /// All notes together, in bytes.
@@ -40,6 +50,7 @@ pub struct State {
 
 /// A file: the name of its source, and what is kept of it.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Named<T> {
     source: String,
     kept: T,
@@ -61,6 +72,34 @@ impl State {
     /// Is there a directory for it?
     pub fn is_there(&self) -> bool {
         self.root.is_some()
+    }
+
+    /// What was promised of a source. A file of it that cannot be read is an error.
+    pub fn promises(&self, source: &str) -> Result<Promises> {
+        match &self.root {
+            Some(root) => read_promises(root, source),
+            None => Ok(Promises::default()),
+        }
+    }
+
+    /// Changes what is promised of a source, and returns what `change` does. It is on disk then. Without a directory
+    /// for the state nothing is promised.
+    pub fn promise<T>(&self, source: &str, change: impl FnOnce(&mut Promises) -> T) -> Result<T> {
+        let Some(root) = &self.root else {
+            return Ok(change(&mut Promises::default()));
+        };
+        let cannot = |cause: io::Error| Error::File {
+            path: root.path().to_owned(),
+            cause: Arc::new(cause),
+        };
+        let _lock = lock(root).map_err(cannot)?;
+        let before = read_promises(root, source)?;
+        let mut promises = before.clone();
+        let done = change(&mut promises);
+        if promises != before {
+            write_promises(root, source, &promises).map_err(cannot)??;
+        }
+        Ok(done)
     }
 
     /// What is noted of a source: nothing, where that cannot be read.
@@ -85,6 +124,59 @@ impl State {
 
 fn key(source: &str) -> String {
     Digest::of(source.as_bytes()).hex()
+}
+
+/// The error of a file that cannot be believed.
+fn bad(path: PathBuf, why: impl Into<String>) -> Error {
+    let why = why.into();
+    Error::BadState { path, why }
+}
+
+fn read_promises(root: &Dir, source: &str) -> Result<Promises> {
+    let name = key(source);
+    let path = || root.path_of(PROMISES).join(&name);
+    let found = root
+        .sub(PROMISES)
+        .and_then(|folder| read_all(&folder.file(&name)?, MAX_PROMISES));
+    let bytes = match found {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Promises::default()),
+        Err(error) => return Err(bad(path(), format!("cannot be read: {error}"))),
+    };
+    let found: Named<Promises> = record::read(PROMISES, &bytes).map_err(|why| bad(path(), why))?;
+    if found.source == source {
+        Ok(found.kept)
+    } else {
+        Err(bad(
+            path(),
+            format!("is of {}, not of {source}", found.source),
+        ))
+    }
+}
+
+/// Writes promises, if there is room for them.
+fn write_promises(root: &Dir, source: &str, promises: &Promises) -> io::Result<Result<()>> {
+    let folder = root.create_sub(PROMISES)?;
+    let (name, text) = (key(source), to_text(PROMISES, source, promises)?);
+    let others = folder.entries()?.into_iter();
+    let others: u64 = others
+        .filter(|entry| *entry.name != *name && entry.name != NEW)
+        .map(|entry| entry.len)
+        .sum();
+    let size = text.len() as u64;
+    let is_larger = folder.entry(&name).is_none_or(|before| before.len < size);
+    let full = |limit: u64| Error::StateFull {
+        source: source.to_owned(),
+        directory: root.path().to_owned(),
+        limit,
+    };
+    if is_larger && size > MAX_PROMISES {
+        return Ok(Err(full(MAX_PROMISES)));
+    }
+    if is_larger && others + size > MAX_ALL_PROMISES {
+        return Ok(Err(full(MAX_ALL_PROMISES)));
+    }
+    replace(&folder, &name, text.as_bytes(), true).map(Ok)
 }
 
 fn read_notes(folder: &Dir, source: &str) -> Option<Notes> {

@@ -38,32 +38,6 @@ fn a_tag_that_moved_is_seen_with_a_warm_cache() {
 }
 
 #[test]
-fn an_immutable_tag_is_never_asked_for_again() {
-    let registry = Registry::with_hello(versions(3).0);
-    let cache = Folder::new();
-    let more = "[repository.hello]\nimmutable-tags = true\n";
-    let listing = || {
-        Setup::new(registry.settings() + more)
-            .cache(&cache)
-            .start()
-            .listing()
-    };
-    assert_eq!(listing(), versions(3).1);
-    registry.take_requests();
-    // One that is new is asked for.
-    registry.change(|hello| hello.oras_push("v3", "hello.raw", b"image 3"));
-    assert_eq!(listing(), versions(4).1);
-    let requests = registry.take_requests();
-    assert_eq!(
-        count(&requests, "/manifests/"),
-        count(&requests, "/manifests/v3"),
-        "{requests:?}"
-    );
-    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"moved"));
-    assert_eq!(listing(), versions(4).1);
-}
-
-#[test]
 fn without_directories_from_systemd_those_of_the_user_are_used() {
     let registry = Registry::with_hello(versions(2).0);
     let run = |variables: &[(&str, &Path)]| {

@@ -55,6 +55,7 @@ mod secrets;
 mod settings;
 mod signals;
 mod signed;
+mod state;
 mod tags;
 mod tidy;
 mod upstream;

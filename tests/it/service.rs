@@ -247,6 +247,11 @@ impl Setup {
         self.env("CACHE_DIRECTORY", folder)
     }
 
+    /// With a state directory that outlives it. Without that it has one of its own.
+    pub fn state(self, folder: &Folder) -> Self {
+        self.env("STATE_DIRECTORY", folder.path())
+    }
+
     /// With an auth.json that has one login, `user:password`, for one place.
     pub fn login(self, place: impl ToString, login: &str) -> Self {
         self.logins(&[(&place.to_string(), login)])

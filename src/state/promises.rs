@@ -1,0 +1,31 @@
+//! Promises: what must stay true of a source, whatever becomes of the cache.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::Tag;
+
+/// What must stay true of one source. A field that a file lacks is empty. One that this program does not know makes
+/// the file one of a newer program: a promise that is not understood must not be dropped.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Promises {
+    /// What each tag was when it was first seen under `immutable-tags`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<Tag, Digest>,
+    /// The list of its publisher, if it ever had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedList>,
+}
+
+/// A list that a publisher wrote.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignedList {
+    /// The tag of the artifact that it is in.
+    pub tag: Tag,
+    /// Was there a signature beside it?
+    pub has_signature: bool,
+}
