@@ -19,8 +19,6 @@ build_and_push() {
 
 layers_of() { oras manifest fetch --plain-http "$REGISTRY/built:$1" | jq '.layers | length'; }
 
-is_newest() { [ "$(sysupdate "$1" check-new)" = "$2" ]; }
-
 # built_installed TAG VERSION - is the newest, gets installed and merged
 built_installed() {
     eventually 15 is_newest built "$1"

@@ -170,6 +170,8 @@ versions() {
     same "the versions of $name" "$(printf '%s\n' "$@")" "$found"
 }
 
+# is_newest NAME VERSION - without a word, to be waited for
+is_newest() { [ "$(sysupdate "$1" check-new)" = "$2" ]; }
 newest() { same "the newer version of $1" "$2" "$(sysupdate "$1" check-new)"; }
 
 # merged NAME VERSION - the extension is in /usr

@@ -1,0 +1,77 @@
+# shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
+# importctl as people call it: with its default, --verify=signature, and with --verify=checksum beside verity files.
+
+IMPORTS=$SCRATCH/imports
+
+# A key of its own, which both systemds find: /etc/systemd/import-pubring.gpg, from 258 on import-pubring.pgp.
+trust_key() {
+    local keyring=/etc/systemd/import-pubring.gpg
+    [ "$(systemctl --version | awk 'NR == 1 { print int($2) }')" -lt 258 ] || keyring=/etc/systemd/import-pubring.pgp
+    mkdir -p "$IMPORTS"
+    export GNUPGHOME=$IMPORTS/gnupg
+    mkdir -m 700 "$GNUPGHOME"
+    gpg --batch --passphrase '' --quick-gen-key importer@example.org default default never
+    gpg --export importer@example.org >>$keyring
+}
+
+# signed_import REPOSITORY FILE… - pushes the files as one version and signs a list of them
+signed_import() {
+    local repository=$1
+    shift
+    sha256sum "$@" >SHA256SUMS
+    gpg --batch --yes --detach-sign --output SHA256SUMS.gpg SHA256SUMS
+    oras push --plain-http --no-tty "$REGISTRY/$repository:v1" "$@"
+    oras push --plain-http --no-tty "$REGISTRY/$repository:SHA256SUMS" SHA256SUMS SHA256SUMS.gpg
+    eventually 15 is_given_out "$repository"
+}
+# is_given_out REPOSITORY - the list in this directory is
+is_given_out() { cmp SHA256SUMS <(listing "$1"); }
+
+# The checksum's side file is asked for first: where it is there, its signature is SHA256SUMS.gpg to systemd-pull.
+default_verification() {
+    trust_key
+    mkdir "$IMPORTS/plain"
+    cd "$IMPORTS/plain"
+    image imported-v1.raw squashfs imported 1
+    signed_import imported imported-v1.raw
+    same "the side file beside a signature" 404 "$(status "$URL/imported/imported-v1.raw.sha256")"
+    importctl --class=sysext pull-raw "$URL/imported/imported-v1.raw" imported
+    cmp imported-v1.raw /var/lib/extensions/imported.raw
+    rm --force /var/lib/extensions/imported.raw
+}
+check importctl-verifies-the-signature default_verification
+
+with_verity_files() {
+    local suffix
+    mkdir "$IMPORTS/verity"
+    cd "$IMPORTS/verity"
+    image verity-v1.raw squashfs verity 1
+    for suffix in verity roothash roothash.p7s; do echo "the $suffix" >verity-v1.$suffix; done
+    # Before the list is signed, it is made from the tags.
+    oras push --plain-http --no-tty "$REGISTRY/verity:v1" verity-v1.*
+    eventually 15 offers verity "$(line verity-v1.raw verity-v1.raw)"
+    for suffix in raw verity roothash roothash.p7s; do
+        fetch "$URL/verity/verity-v1.raw.sha256" | grep --line-regexp --fixed-strings "$(line verity-v1.$suffix verity-v1.$suffix)"
+    done
+    imports_with_verity --verify=checksum
+    export GNUPGHOME=$IMPORTS/gnupg
+    signed_import verity verity-v1.*
+    imports_with_verity
+}
+# imports_with_verity [OPTION…]
+imports_with_verity() {
+    local suffix
+    importctl --class=sysext "$@" pull-raw "$URL/verity/verity-v1.raw" verity
+    for suffix in raw verity roothash roothash.p7s; do cmp verity-v1.$suffix /var/lib/extensions/verity.$suffix; done
+    rm --force /var/lib/extensions/verity.*
+}
+check importctl-takes-verity-files with_verity_files
+
+tampered() {
+    cd "$IMPORTS/plain"
+    sha256sum /etc/hostname >>SHA256SUMS
+    oras push --plain-http --no-tty "$REGISTRY/imported:SHA256SUMS" SHA256SUMS SHA256SUMS.gpg
+    eventually 15 is_given_out imported
+    ! importctl --class=sysext pull-raw "$URL/imported/imported-v1.raw" imported || fail "a list that was tampered with is accepted"
+}
+check importctl-refuses-a-tampered-list tampered
