@@ -12,6 +12,7 @@ use crate::address::{self, Address, Asked, LISTING, View};
 use crate::architecture::Architecture;
 use crate::artifact::Content;
 use crate::artifact::kubesolo::Release;
+use crate::companions::companions;
 use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -105,7 +106,10 @@ impl Service {
         })
     }
 
-    /// A file's line. A file of that name that a publisher offers comes first.
+    /// The line of a file, and those of its companions. A file of that name that a publisher offers comes first.
+    ///
+    /// Beside a signature of the list there is none: systemd-pull takes it before the list, and would check the
+    /// signature against it (systemd:src/import/pull-common.c).
     fn checksum_of(
         &self,
         request: &Request,
@@ -116,11 +120,23 @@ impl Service {
         let own: Option<FileName> = format!("{name}.sha256").parse().ok();
         let names: Vec<_> = own.iter().chain([name]).collect();
         let snapshot = self.having(directory, &names)?;
-        if let Some(own) = own.filter(|own| snapshot.listing.files.contains_key(own)) {
+        let signed = snapshot.signed.as_ref();
+        if signed.is_some_and(|signed| !signed.signatures.is_empty()) {
+            return Err(Error::NotOffered {
+                what: format!("{directory}/{name}.sha256"),
+                why: format!("the checksums of a signed directory are in {LISTING}"),
+            });
+        }
+        let files = &snapshot.listing.files;
+        if let Some(own) = own.filter(|own| files.contains_key(own)) {
             return self.file(request, directory, &snapshot, &own);
         }
-        let File { digest, .. } = offered(directory, &snapshot, name)?;
-        Ok(Answer::bytes(TEXT, format!("{}  {name}\n", digest.hex())))
+        let line = |name: &FileName, file: &File| format!("{}  {name}\n", file.digest.hex());
+        let mut text = line(name, offered(directory, &snapshot, name)?);
+        for companion in companions(name) {
+            text.extend(files.get(&companion).map(|file| line(&companion, file)));
+        }
+        Ok(Answer::bytes(TEXT, text))
     }
 
     /// What an image says of itself. A file of that name that a publisher offers comes first.

@@ -10,6 +10,7 @@ mod architecture;
 mod artifact;
 mod cache;
 mod cli;
+mod companions;
 mod compatible;
 mod connections;
 mod deadline;

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::client::Connection;
 use crate::content::{Repository, line, noise, sha256};
 use crate::registry::{Fault, Registry, count, one_image};
@@ -270,6 +272,47 @@ fn a_blob_that_the_registry_refuses_is_an_error_before_the_first_byte() {
             "for {upstream}"
         );
     }
+}
+
+#[test]
+fn a_checksum_file_has_the_companions_of_its_image() {
+    let mut hello = Repository::default();
+    let files: Vec<_> = [
+        "raw",
+        "verity",
+        "roothash",
+        "roothash.p7s",
+        "usrhash",
+        "cmdline",
+    ]
+    .iter()
+    .map(|suffix| {
+        (
+            format!("the {suffix}").into_bytes(),
+            format!("hello.{suffix}"),
+        )
+    })
+    .collect();
+    let layers: Vec<_> = files
+        .iter()
+        .map(|(bytes, title)| hello.file("application/octet-stream", title, bytes))
+        .collect();
+    let manifest = hello.artifact(&layers, json!({}));
+    hello.point("v1", &manifest);
+    hello.oras_push("v10", "hello.verity", b"of another version");
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    let sum = service.get("/hello/hello-v1.raw.sha256");
+    let line = |n: usize| {
+        let (bytes, title) = &files[n];
+        line(bytes, &title.replace("hello", "hello-v1"))
+    };
+    // The image first, then what systemd-pull fetches beside it.
+    assert_eq!(sum.text(), [0, 2, 3, 4, 1].map(line).concat());
+    assert_eq!(
+        service.get("/hello/hello-v1.cmdline.sha256").text(),
+        line(5)
+    );
 }
 
 #[test]

@@ -114,10 +114,24 @@ fn a_name_in_a_signed_list_is_fetched_by_its_digest_with_no_manifest_looked_up()
         assert!((1..=2).contains(&requests.len()), "{requests:?}");
         assert_eq!(count(&requests, &blob), requests.len(), "{requests:?}");
     }
-    assert_eq!(
-        service.get("/hello/hello-9.raw.sha256").text(),
-        line(b"image 9", "hello-9.raw")
-    );
+}
+
+/// systemd-pull takes a checksum file before the list, and checks the list's signature against it.
+#[test]
+fn beside_a_signature_there_is_no_checksum_file() {
+    let (mut hello, _) = signed();
+    let own = line(b"image 1", "hello-v1.raw");
+    let list = own.clone() + &line(own.as_bytes(), "hello-v1.raw.sha256");
+    for (signatures, status) in [(&[("SHA256SUMS.asc", &b"text"[..])][..], 404), (&[], 200)] {
+        sign(&mut hello, list.as_bytes(), signatures, &[own.as_bytes()]);
+        let registry = Registry::with_hello(hello.clone());
+        let service = Service::of(&registry);
+        assert_eq!(service.listing(), list);
+        assert_eq!(service.get("/hello/hello-v1.raw.sha256").status, status);
+        assert_eq!(service.get("/hello/hello-v1.raw").text(), "image 1");
+        let reason = service.get("/hello/hello-v9.raw.sha256");
+        assert_eq!(reason.status, 404, "it is none of the files");
+    }
 }
 
 #[test]
