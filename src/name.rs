@@ -4,7 +4,7 @@
 //! Files: what systemd-sysupdate takes as a name in `SHA256SUMS`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -15,6 +15,9 @@ use crate::digest::Digest;
 const MAX_REPOSITORY: usize = 255;
 /// Longest tag (distribution-spec).
 const MAX_TAG: usize = 128;
+/// Longest host name, and longest label in one (RFC 1035 §2.3.4).
+const MAX_HOST_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
 /// Longest file name: NAME_MAX, which systemd holds names in `SHA256SUMS` to.
 const MAX_FILE_NAME: usize = 255;
 
@@ -73,9 +76,34 @@ checked_string! {
     FileName, check_file_name
 }
 
-checked_string! {
-    /// A registry host with its port, where it has one: `ghcr.io`, `localhost:5000`, `[::1]:5000`.
-    Host, check_host
+/// A registry host with its port, where it has one: `ghcr.io`, `localhost:5000`, `[::1]:5000`.
+///
+/// Names are in lower case and IPv6 addresses in their shortest form, so that one host has one spelling
+/// wherever hosts are compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Host(String);
+
+impl FromStr for Host {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_host(text).map(Self)
+    }
+}
+
+impl TryFrom<String> for Host {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Repository {
@@ -184,6 +212,13 @@ impl Host {
         }
     }
 
+    /// The port, where one is written.
+    pub fn port(&self) -> Option<u16> {
+        let (_, port) = self.0.rsplit_once(':')?;
+        // In brackets the last colon may be one of the address.
+        port.parse().ok()
+    }
+
     /// Is it on this machine? Then plain HTTP is meant.
     ///
     /// `x.localhost` is not, for where it leads depends on the resolver.
@@ -268,11 +303,33 @@ pub struct Registry {
 impl Registry {
     /// Is the repository at this host part of it?
     pub fn holds(&self, host: &Host, repository: &Repository) -> bool {
-        self.host == *host
+        let (host, repository) = normalized(host, repository);
+        docker_hub(&self.host) == host
             && self
                 .path
                 .as_ref()
                 .is_none_or(|path| repository.is_within(path))
+    }
+}
+
+/// A repository by its one name: Docker Hub has three hosts, and a repository there whose name is a single
+/// component is in `library/`. (containers/image, docker/reference, `splitDockerDomain`.)
+pub fn normalized(host: &Host, repository: &Repository) -> (Host, Repository) {
+    let host = docker_hub(host);
+    let is_short = host.0 == DOCKER_HUB && !repository.0.contains('/');
+    let full = is_short.then(|| format!("library/{repository}").parse().ok());
+    let repository = full.flatten().unwrap_or_else(|| repository.clone());
+    (host, repository)
+}
+
+/// The name of Docker Hub, whose API is elsewhere.
+pub const DOCKER_HUB: &str = "docker.io";
+
+/// `docker.io` for each of the hosts of Docker Hub; any other host as it is.
+pub fn docker_hub(host: &Host) -> Host {
+    match host.0.as_str() {
+        "index.docker.io" | "registry-1.docker.io" => Host(DOCKER_HUB.to_owned()),
+        _ => host.clone(),
     }
 }
 
@@ -423,43 +480,48 @@ fn check_file_name(text: &str) -> Result<(), String> {
     Err(format!("{text:?} cannot be listed: {why}"))
 }
 
-fn check_host(text: &str) -> Result<(), String> {
+fn parse_host(text: &str) -> Result<String, String> {
     let bad =
         || format!("{text:?} is not a registry host, expected name or address and perhaps :port");
-    let (name, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (address, after) = rest.split_once(']').ok_or_else(bad)?;
-        address.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
-        (
-            "",
-            if after.is_empty() {
-                None
-            } else {
-                Some(after.strip_prefix(':').ok_or_else(bad)?)
-            },
-        )
-    } else {
-        match text.split_once(':') {
-            Some((name, port)) => (name, Some(port)),
-            None => (text, None),
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']').ok_or_else(bad)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| bad())?;
+            let port = match after {
+                "" => None,
+                after => Some(after.strip_prefix(':').ok_or_else(bad)?),
+            };
+            (format!("[{address}]"), port)
+        }
+        None => {
+            let (name, port) = match text.split_once(':') {
+                Some((name, port)) => (name, Some(port)),
+                None => (text, None),
+            };
+            let is_label = |label: &str| {
+                (1..=MAX_LABEL).contains(&label.len())
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            };
+            if name.len() > MAX_HOST_NAME || !name.split('.').all(is_label) {
+                return Err(bad());
+            }
+            (name.to_ascii_lowercase(), port)
         }
     };
-    let name_is_good = text.starts_with('[')
-        || (name.split('.').all(|label| {
-            !label.is_empty()
-                && label.len() <= 63
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        }) && name.len() <= 253);
-    let port_is_good = port.is_none_or(|port| {
-        port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    if name_is_good && port_is_good {
-        Ok(())
-    } else {
-        Err(bad())
+    let Some(port) = port else {
+        return Ok(name);
+    };
+    let number: u16 = match port.bytes().all(|b| b.is_ascii_digit()) {
+        true => port.parse().map_err(|_| bad())?,
+        false => return Err(bad()),
+    };
+    match number {
+        0 => Err(bad()),
+        number => Ok(format!("{name}:{number}")),
     }
 }
 
@@ -723,21 +785,75 @@ mod tests {
 
     #[test]
     fn registries_hold_what_is_below_their_path() {
-        let host: Host = "ghcr.io".parse().unwrap();
-        for (registry, repository, holds) in [
-            ("ghcr.io", "acme/k8s", true),
-            ("ghcr.io/acme", "acme/k8s", true),
-            ("ghcr.io/acme", "acme", true),
-            ("ghcr.io/acme", "acmecorp/k8s", false),
-            ("ghcr.io/acme/k", "acme/k8s", false),
-            ("quay.io", "acme/k8s", false),
+        for (registry, name, holds) in [
+            ("ghcr.io", "ghcr.io/acme/k8s", true),
+            ("ghcr.io/acme", "ghcr.io/acme/k8s", true),
+            ("ghcr.io/acme", "ghcr.io/acme", true),
+            ("ghcr.io/acme", "GHCR.io/acme/k8s", true),
+            ("GHCR.io/acme", "ghcr.io/acme/k8s", true),
+            ("ghcr.io/acme", "ghcr.io/acmecorp/k8s", false),
+            ("ghcr.io/acme", "ghcr.io/acme-evil/k8s", false),
+            ("ghcr.io/acme", "ghcr.io:444/acme/k8s", false),
+            ("ghcr.io/acme/k", "ghcr.io/acme/k8s", false),
+            ("quay.io", "ghcr.io/acme/k8s", false),
+            ("quay.io", "quay.io.evil.example/k8s", false),
+            ("docker.io/library", "docker.io/alpine", true),
+            ("docker.io/acme", "index.docker.io/acme/k8s", true),
+            ("docker.io/acme", "docker.io/acme", false), // library/acme
         ] {
             let registry: Registry = registry.parse().unwrap();
-            assert_eq!(
-                registry.holds(&host, &repository.parse().unwrap()),
-                holds,
-                "{registry} {repository}"
-            );
+            let RepositoryAddress { host, repository } = name.parse().unwrap();
+            let found = registry.holds(&host.unwrap(), &repository);
+            assert_eq!(found, holds, "{registry} {name}");
+        }
+        for bad in [
+            "ghcr.io/acme/../evil/k8s",
+            "ghcr.io/acme/./k8s",
+            "ghcr.io/acme/%2e%2e/evil",
+            "ghcr.io/acme//k8s",
+            "ghcr.io/acme/..",
+            "ghcr.io./acme/k8s",
+        ] {
+            assert!(bad.parse::<RepositoryAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_one_spelling() {
+        for (written, expected, port) in [
+            ("GHCR.io", "ghcr.io", None),
+            (
+                "Registry.Example.COM:0443",
+                "registry.example.com:443",
+                Some(443),
+            ),
+            ("[0:0::1]:5000", "[::1]:5000", Some(5000)),
+            ("[2001:DB8::5000]", "[2001:db8::5000]", None),
+            ("127.1:80", "127.1:80", Some(80)),
+        ] {
+            let host: Host = written.parse().unwrap();
+            assert_eq!((host.as_str(), host.port()), (expected, port), "{written}");
+        }
+        assert!("ghcr.io.".parse::<Host>().is_err(), "a dot at the end");
+    }
+
+    #[test]
+    fn row_g2_a_repository_of_docker_hub_has_one_name() {
+        for (host, repository, expected) in [
+            ("docker.io", "alpine", "docker.io/library/alpine"),
+            ("docker.io", "library/alpine", "docker.io/library/alpine"),
+            ("index.docker.io", "alpine", "docker.io/library/alpine"),
+            (
+                "Registry-1.docker.io",
+                "acme/alpine",
+                "docker.io/acme/alpine",
+            ),
+            ("auth.docker.io", "alpine", "auth.docker.io/alpine"),
+            ("ghcr.io", "alpine", "ghcr.io/alpine"),
+        ] {
+            let (host, repository) =
+                normalized(&host.parse().unwrap(), &repository.parse().unwrap());
+            assert_eq!(format!("{host}/{repository}"), expected);
         }
     }
 

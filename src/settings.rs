@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::architecture::Architecture;
 use crate::error::{Error, Result};
-use crate::name::{Host, Registry, Repository, RepositoryAddress, Tag};
+use crate::name::{Host, Registry, Repository, RepositoryAddress, Tag, normalized};
 use crate::template::Template;
 
 /// The settings, whole and checked.
@@ -169,6 +169,14 @@ pub enum Place {
     Registry { host: Host, repository: Repository },
 }
 
+impl Place {
+    /// A repository of a registry, by its one name.
+    fn registry(host: &Host, repository: &Repository) -> Self {
+        let (host, repository) = normalized(host, repository);
+        Self::Registry { host, repository }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -225,10 +233,7 @@ impl Settings {
             SourceSetting::Registry(RepositoryAddress {
                 host: Some(host),
                 repository,
-            }) => Ok(Place::Registry {
-                host: host.clone(),
-                repository: repository.clone(),
-            }),
+            }) => Ok(Place::registry(host, repository)),
         }
     }
 
@@ -246,10 +251,7 @@ impl Settings {
                 host: host.to_string(),
             });
         }
-        Ok(Place::Registry {
-            host: host.clone(),
-            repository: address.repository.clone(),
-        })
+        Ok(Place::registry(host, &address.repository))
     }
 
     fn below_default(&self, repository: &Repository) -> Result<Place> {
@@ -259,10 +261,7 @@ impl Settings {
                 path: repository.to_string(),
                 why,
             })?;
-        Ok(Place::Registry {
-            host: self.registry.host.clone(),
-            repository,
-        })
+        Ok(Place::registry(&self.registry.host, &repository))
     }
 }
 
@@ -369,7 +368,7 @@ mod tests {
         let settings = files::parse(
             r#"
             registry = "ghcr.io/acme"
-            allow = ["quay.io/flatcar"]
+            allow = ["quay.io/flatcar", "docker.io/library"]
             [repository.layout]
             source = "oci:/srv/a"
             [repository.elsewhere]
@@ -396,6 +395,14 @@ mod tests {
             ("ghcr.io/acme/k8s", registry("ghcr.io", "acme/k8s")),
             ("ghcr.io/other/k8s", None),
             ("quay.io/flat/k8s", None),
+            ("quay.io/flatcar-evil/k8s", None),
+            ("Quay.IO/flatcar/k8s", registry("quay.io", "flatcar/k8s")),
+            ("docker.io/alpine", registry("docker.io", "library/alpine")),
+            (
+                "index.docker.io/library/x",
+                registry("docker.io", "library/x"),
+            ),
+            ("docker.io/acme/x", None),
             ("example.org/x/y", None),
         ] {
             let found = settings.locate(&name.parse().unwrap()).ok();

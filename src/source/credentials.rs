@@ -19,7 +19,7 @@ use log::{debug, warn};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::name::{Host, Repository};
+use crate::name::{Host, Repository, docker_hub};
 
 /// The systemd credential with an auth.json in it, as `ImportCredential=` brings it.
 const SYSTEMD_CREDENTIAL: &str = "sysext-oci-proxy.auth";
@@ -269,7 +269,7 @@ fn unreadable(error: &io::Error) -> String {
 /// The keys a repository may have, the longest first: whole components, as containers does. (crane
 /// and oras cut every key to its host, and so send one owner's password for another's repository.)
 fn keys(host: &Host, repository: &Repository) -> Vec<String> {
-    let host = fold_docker_hub(host.as_str());
+    let host = docker_hub(host);
     let mut keys = vec![format!("{host}/{repository}")];
     while let Some(slash) = keys[keys.len() - 1].rfind('/') {
         let shorter = keys[keys.len() - 1][..slash].to_owned();
@@ -289,17 +289,13 @@ fn normalize(key: &str) -> String {
         .strip_suffix("/v1")
         .or_else(|| key.strip_suffix("/v2"))
         .unwrap_or(key);
+    let one_spelling = |host: &str| match host.parse() {
+        Ok(host) => docker_hub(&host).to_string(),
+        Err(_) => host.to_owned(),
+    };
     match key.split_once('/') {
-        Some((host, path)) => format!("{}/{path}", fold_docker_hub(host)),
-        None => fold_docker_hub(key).to_owned(),
-    }
-}
-
-/// Docker Hub has four names.
-fn fold_docker_hub(host: &str) -> &str {
-    match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        host => host,
+        Some((host, path)) => format!("{}/{path}", one_spelling(host)),
+        None => one_spelling(key),
     }
 }
 

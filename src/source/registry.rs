@@ -29,7 +29,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::manifest::{self, Descriptor, Manifest};
-use crate::name::{Host, Repository, Tag};
+use crate::name::{DOCKER_HUB, Host, Repository, Tag};
 
 /// How often a request is made before its error counts.
 const ATTEMPTS: u32 = 3;
@@ -80,7 +80,6 @@ impl Registry {
             insecure,
             ..
         } = endpoint;
-        let repository = in_docker_hub(&host, repository);
         let session = upstream.auth.session(&host, &repository);
         Self {
             upstream: upstream.clone(),
@@ -98,7 +97,7 @@ impl Registry {
 
     fn origin(&self) -> Result<String> {
         // The one registry whose API is not where its name says.
-        if self.host.as_str() == "docker.io" {
+        if self.host.as_str() == DOCKER_HUB {
             return Ok("https://registry-1.docker.io".to_owned());
         }
         self.upstream.origin(&self.host, self.insecure)
@@ -655,16 +654,6 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Docker Hub's own images are in `library/`, which nobody writes.
-fn in_docker_hub(host: &Host, repository: Repository) -> Repository {
-    if host.as_str() != "docker.io" || repository.as_str().contains('/') {
-        return repository;
-    }
-    format!("library/{repository}")
-        .parse()
-        .unwrap_or(repository)
-}
-
 /// Between half and the whole of it, so that clients that failed together don't return together.
 fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
@@ -786,15 +775,5 @@ mod tests {
                 "{pause:?}"
             );
         }
-    }
-
-    #[test]
-    fn row_g2_docker_hubs_own_images_are_in_library() {
-        let name = |host: &str, repository: &str| {
-            in_docker_hub(&host.parse().unwrap(), repository.parse().unwrap()).to_string()
-        };
-        assert_eq!(name("docker.io", "alpine"), "library/alpine");
-        assert_eq!(name("docker.io", "acme/alpine"), "acme/alpine");
-        assert_eq!(name("ghcr.io", "alpine"), "alpine");
     }
 }
