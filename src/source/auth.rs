@@ -384,6 +384,8 @@ impl Auth {
     /// nothing at all to an address of this machine or its network that the registry is not at.
     fn check_realm(&self, door: &Door<'_>, realm: &str, found: Option<&Found>) -> Result<()> {
         let host = host_of(realm)?;
+        door.client
+            .refuse_blocked((door.host, door.origin), (&host, realm))?;
         if self.trusted_hosts.contains(&host) {
             return door.refuse_plain(realm, found.is_some());
         }
@@ -657,7 +659,7 @@ mod tests {
             Keyring::from_environment(),
             vec!["auth.elsewhere.example".parse().unwrap()],
         );
-        let client = Client::new("/nonexistent".as_ref(), 1, Vec::new());
+        let client = Client::new("/nonexistent".as_ref(), 1, Vec::new(), Arc::default());
         let found = Found {
             login: Login::IdentityToken("t".into()),
             place: "here".into(),

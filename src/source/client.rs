@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use super::agent::{DOCUMENT_TIMEOUT, ParsedCertificates, agent, tls};
 use super::certs::CertificateDirectories;
 use super::failure::{error_message, failure, nonsense, read_failure};
 use super::pace::Pace;
+use super::registries_conf::Registries;
 use super::url;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -194,6 +195,7 @@ pub(super) struct Client {
     /// One for each way of speaking: most hosts share one, those with certificates have their own.
     agents: Mutex<HashMap<AgentKey, Agent>>,
     trusted_hosts: Vec<Host>,
+    registries: Arc<Registries>,
     pub(super) pace: Pace,
     /// What registries warned of so far.
     warnings: Mutex<HashSet<String>>,
@@ -209,13 +211,19 @@ enum AgentKey {
 }
 
 impl Client {
-    pub(super) fn new(root: &Path, parallel: usize, trusted_hosts: Vec<Host>) -> Self {
+    pub(super) fn new(
+        root: &Path,
+        parallel: usize,
+        trusted_hosts: Vec<Host>,
+        registries: Arc<Registries>,
+    ) -> Self {
         let certificates = CertificateDirectories::usual(root);
         Self {
             certificates,
             parallel,
             agents: Mutex::default(),
             trusted_hosts,
+            registries,
             pace: Pace::default(),
             warnings: Mutex::default(),
         }
@@ -407,7 +415,35 @@ impl Client {
                 "a redirect to {to}, an address of this machine; trusted-hosts may allow it"
             )));
         }
+        self.refuse_blocked((&from, &reply.url), (&to, &target))?;
         Ok(target)
+    }
+
+    /// Refuses what leads into a part of a registry that registries.conf blocks, from outside of that part. A place
+    /// that registries.conf itself gives for another name may be blocked by its own.
+    pub(super) fn refuse_blocked(
+        &self,
+        (from, from_url): (&Host, &str),
+        (to, to_url): (&Host, &str),
+    ) -> Result<()> {
+        let blocked = |host, url| {
+            let repository = url::repository(url);
+            let prefix = self.registries.blocked(host, repository.as_ref())?;
+            Some((prefix, repository))
+        };
+        let Some((prefix, repository)) = blocked(to, to_url) else {
+            return Ok(());
+        };
+        if blocked(from, from_url).is_some_and(|(own, _)| own == prefix) {
+            return Ok(());
+        }
+        Err(Error::Blocked {
+            registry: match repository {
+                Some(repository) => format!("{to}/{repository}"),
+                None => to.to_string(),
+            },
+            prefix: prefix.to_owned(),
+        })
     }
 }
 

@@ -1,17 +1,22 @@
 //! `registries.conf`: which registries are mirrored, insecure or blocked.
 //!
-//! Format: containers-registries.conf(5), version 2, with its drop-ins. What it cannot say here, it
-//! must not say: a setting that we don't follow is an error, for a mirror or a block that is silently
-//! ignored is worse than none.
+//! Format: containers-registries.conf(5), version 2, with its drop-ins. The rules are those of containers/image
+//! (pkg/sysregistriesv2): the table with the longest prefix counts, length as written; of two tables with one
+//! prefix the first in a file counts, and a later file replaces it; `blocked` and `insecure` are those of the
+//! table found, whatever tables there are for its location. There is one addition: a host has one spelling, so
+//! that no other one leads around a block.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use log::warn;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::error::{Error, Result};
-use crate::name::{Host, Repository};
+use crate::name::{Host, Repository, docker_hub, normalized};
 
 /// Below the root directory; drop-ins are `registries.conf.d/*.conf` beside it.
 const CONFIG: &str = "etc/containers/registries.conf";
@@ -19,10 +24,12 @@ const CONFIG: &str = "etc/containers/registries.conf";
 const VENDOR_CONFIG: &str = "usr/share/containers/registries.conf";
 /// Names another file, which then stands alone, as podman has it.
 const VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
+/// The port of a registry that is written without one.
+const HTTPS: u16 = 443;
 
 /// The registries of `registries.conf`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Registries(Vec<RegistryTable>);
+pub struct Registries(Vec<Table>);
 
 /// A place that may have a repository.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,10 +51,49 @@ pub(super) enum Role {
 }
 
 /// `[[registry]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RegistryTable {
-    prefix: Option<String>,
+#[derive(Clone, Debug, PartialEq)]
+struct Table {
+    prefix: Prefix,
+    /// Empty where the prefix is a wildcard and names stay as they are.
+    location: String,
+    insecure: Option<bool>,
+    blocked: bool,
+    mirrors: Vec<Mirror>,
+}
+
+/// `[[registry.mirror]]`
+#[derive(Clone, Debug, PartialEq)]
+struct Mirror {
+    location: String,
+    insecure: Option<bool>,
+    pulls: PullFromMirror,
+}
+
+/// Which names a table is for.
+#[derive(Clone, Debug, PartialEq)]
+struct Prefix {
+    /// As it is written, without slashes at the end. Its length decides between several.
+    written: String,
+    hosts: Hosts,
+    /// Of the repository, whole components; empty for all of a host.
+    path: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Hosts {
+    /// This host. Without a port it stands for every port, as in containers/image.
+    One(Host),
+    /// `*.example.com`: every host below, on every port. Kept with the dot.
+    Below(String),
+}
+
+/// A `[[registry]]` as TOML has it. Keys that are not known are told of and not used, as podman does: a file for
+/// a newer podman serves an older one.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawTable {
+    #[serde(default)]
+    prefix: String,
     #[serde(default)]
     location: String,
     insecure: Option<bool>,
@@ -55,17 +101,23 @@ struct RegistryTable {
     blocked: bool,
     #[serde(default)]
     mirror_by_digest_only: bool,
+    /// Only a mirror may have it.
+    pull_from_mirror: Option<PullFromMirror>,
     #[serde(default)]
-    mirror: Vec<MirrorTable>,
+    mirror: Vec<RawMirror>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
-/// `[[registry.mirror]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct MirrorTable {
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawMirror {
+    #[serde(default)]
     location: String,
     insecure: Option<bool>,
     pull_from_mirror: Option<PullFromMirror>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -76,13 +128,15 @@ enum PullFromMirror {
     TagOnly,
 }
 
-/// One file. Keys that are about short names, which we have none of, are accepted and not used.
+/// One file. Keys that are about short names, of which there are none here, are accepted and not used.
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 struct File {
     #[serde(default)]
-    registry: Vec<RegistryTable>,
+    registry: Vec<RawTable>,
     credential_helpers: Option<Vec<String>>,
+    /// Version 1.
+    registries: Option<IgnoredAny>,
     #[serde(rename = "unqualified-search-registries")]
     _search: Option<Vec<String>>,
     #[serde(rename = "short-name-mode")]
@@ -91,6 +145,8 @@ struct File {
     _aliases: Option<toml::Table>,
     #[serde(rename = "additional-layer-store-auth-helper")]
     _layer_store: Option<String>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
 impl Registries {
@@ -112,9 +168,8 @@ impl Registries {
         }
     }
 
-    /// A table in a later file replaces one for the same prefix.
     fn read(files: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
-        let mut tables: Vec<RegistryTable> = Vec::new();
+        let mut registries = Self::default();
         for path in files {
             let bad = |line, why| Error::BadSettings {
                 path: path.clone(),
@@ -123,40 +178,79 @@ impl Registries {
             };
             let text = fs::read_to_string(&path)
                 .map_err(|cause| bad(None, format!("cannot be read: {cause}")))?;
-            for table in parse(&text).map_err(|(line, why)| bad(line, why))? {
-                tables.retain(|other| other.prefix() != table.prefix());
-                tables.push(table);
+            let parsed = parse(&text).map_err(|(line, why)| bad(line, why))?;
+            if !parsed.unknown.is_empty() {
+                let unknown = parsed.unknown.join(", ");
+                warn!("{}: not known, so not used: {unknown}", path.display());
+            }
+            registries.merge(parsed.tables);
+        }
+        Ok(registries)
+    }
+
+    /// Adds the tables of a later file, which replace those for the same prefixes. In the order of their prefixes,
+    /// which decides between two of one length.
+    fn merge(&mut self, tables: Vec<Table>) {
+        for table in tables {
+            self.0.retain(|other| !other.prefix.is_same(&table.prefix));
+            self.0.push(table);
+        }
+        self.0
+            .sort_by(|one, other| one.prefix.written.cmp(&other.prefix.written));
+    }
+
+    /// The table for this name, and what its prefix leaves of it.
+    fn find(&self, host: &Host, repository: &str) -> Option<(&Table, String)> {
+        let mut longest: Option<(&Table, String)> = None;
+        for table in &self.0 {
+            let Some(rest) = table.prefix.rest_of(host, repository) else {
+                continue;
+            };
+            let length = |table: &Table| table.prefix.written.len();
+            if longest
+                .as_ref()
+                .is_none_or(|(other, _)| length(table) > length(other))
+            {
+                longest = Some((table, rest));
             }
         }
-        Ok(Self(tables))
+        longest
+    }
+
+    /// The prefix that blocks this repository, or this host where no repository is meant.
+    pub(super) fn blocked(&self, host: &Host, repository: Option<&Repository>) -> Option<&str> {
+        let (host, path) = match repository {
+            Some(repository) => normalized(host, repository),
+            None => return self.blocked_name(&docker_hub(host), ""),
+        };
+        self.blocked_name(&host, path.as_str())
+    }
+
+    fn blocked_name(&self, host: &Host, path: &str) -> Option<&str> {
+        let (table, _) = self.find(host, path)?;
+        table.blocked.then_some(table.prefix.written.as_str())
     }
 
     /// Where to look for this repository: mirrors in their order, then the registry itself.
     pub(super) fn endpoints(&self, host: &Host, repository: &Repository) -> Result<Vec<Endpoint>> {
-        let name = format!("{host}/{repository}");
-        let table = self
-            .0
-            .iter()
-            .filter_map(|table| Some((table.match_length(&name)?, table)))
-            .max_by_key(|(n, _)| *n);
-        let Some((length, table)) = table else {
+        let (host, repository) = normalized(host, repository);
+        let Some((table, rest)) = self.find(&host, repository.as_str()) else {
             return Ok(vec![Endpoint {
-                host: host.clone(),
-                repository: repository.clone(),
+                host,
+                repository,
                 insecure: None,
                 role: Role::Primary,
             }]);
         };
         if table.blocked {
             return Err(Error::Blocked {
-                registry: name,
-                prefix: table.prefix().to_owned(),
+                registry: format!("{host}/{repository}"),
+                prefix: table.prefix.written.clone(),
             });
         }
-        let rest = &name[length..];
         let place = |location: &str, insecure, role| {
             let full = if location.is_empty() {
-                name.clone()
+                format!("{host}/{repository}")
             } else {
                 format!("{location}{rest}")
             };
@@ -167,25 +261,22 @@ impl Registries {
             let (host, repository) = full
                 .split_once('/')
                 .ok_or_else(|| bad("registries.conf leads to no repository".into()))?;
+            let (host, repository) = normalized(
+                &host.parse().map_err(bad)?,
+                &repository.parse().map_err(bad)?,
+            );
             Ok(Endpoint {
-                host: host.parse().map_err(bad)?,
-                repository: repository.parse().map_err(bad)?,
+                host,
+                repository,
                 insecure,
                 role,
             })
         };
         let mut endpoints = Vec::new();
-        for mirror in &table.mirror {
-            let pulls = mirror
-                .pull_from_mirror
-                .unwrap_or(if table.mirror_by_digest_only {
-                    PullFromMirror::DigestOnly
-                } else {
-                    PullFromMirror::All
-                });
+        for mirror in &table.mirrors {
             let role = Role::Mirror {
-                tags: pulls != PullFromMirror::DigestOnly,
-                digests: pulls != PullFromMirror::TagOnly,
+                tags: mirror.pulls != PullFromMirror::DigestOnly,
+                digests: mirror.pulls != PullFromMirror::TagOnly,
             };
             endpoints.push(place(&mirror.location, mirror.insecure, role)?);
         }
@@ -194,77 +285,132 @@ impl Registries {
     }
 }
 
-impl RegistryTable {
-    fn prefix(&self) -> &str {
-        self.prefix.as_deref().unwrap_or(&self.location)
+impl Prefix {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (host, path) = text.split_once('/').unwrap_or((text, ""));
+        let hosts = match text.strip_prefix("*.") {
+            Some(_) if text.contains(['/', '@', ':']) => {
+                return Err(format!("prefix {text:?} must have the form *.example.com"));
+            }
+            Some(domain) => Hosts::Below(format!(".{}", domain.to_ascii_lowercase())),
+            None => Hosts::One(docker_hub(&host.parse().map_err(|_| {
+                format!("prefix {text:?} must be host[:port][/path] or *.example.com")
+            })?)),
+        };
+        Ok(Self {
+            written: text.to_owned(),
+            hosts,
+            path: path.to_owned(),
+        })
     }
 
-    /// How many bytes of the name its prefix covers, if it matches: whole components, or with `*.` any
-    /// host below a domain.
-    fn match_length(&self, name: &str) -> Option<usize> {
-        let prefix = self.prefix();
-        let length = match prefix.strip_prefix('*') {
-            Some(domain) => {
-                let host_end = name.find('/')?;
-                let bare_end = name[..host_end].find(':').unwrap_or(host_end);
-                // The port may stand in the pattern.
-                let end = if name[..host_end].ends_with(domain) {
-                    host_end
-                } else {
-                    bare_end
-                };
-                name[..end]
-                    .strip_suffix(domain)
-                    .filter(|below| !below.is_empty())?;
-                end
+    /// Are they for the same names, however they are written?
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.hosts, &self.path) == (&other.hosts, &other.path)
+    }
+
+    /// What the prefix leaves of a name that it matches, which begins with ':', with '/' or not at all.
+    fn rest_of(&self, host: &Host, repository: &str) -> Option<String> {
+        let rest = match repository.strip_prefix(&self.path)? {
+            rest if self.path.is_empty() || rest.is_empty() || rest.starts_with('/') => rest,
+            _ => return None,
+        };
+        let port = match &self.hosts {
+            Hosts::One(own) => {
+                let is_own = own.bare() == host.bare()
+                    || (own.is_address() && own.address() == host.address());
+                match own.port() {
+                    _ if !is_own => return None,
+                    None if self.path.is_empty() => host.port(),
+                    None if host.port().is_some_and(|port| port != HTTPS) => return None,
+                    None => None,
+                    // A registry without a port is at the port of https.
+                    Some(port) if port == host.port().unwrap_or(HTTPS) => None,
+                    Some(_) => return None,
+                }
             }
-            None => {
-                name.strip_prefix(prefix)?;
-                prefix.len()
+            Hosts::Below(domain) => {
+                let below = host.bare().strip_suffix(domain.as_str())?;
+                if below.is_empty() {
+                    return None;
+                }
+                host.port()
             }
         };
-        let is_whole = name[length..].is_empty() || name[length..].starts_with(['/', ':']);
-        is_whole.then_some(length)
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let slash = if self.path.is_empty() && !rest.is_empty() {
+            "/"
+        } else {
+            ""
+        };
+        Some(format!("{port}{slash}{rest}"))
     }
+}
 
-    fn check(&self) -> Result<(), String> {
-        let prefix = self.prefix();
-        if prefix.is_empty() {
+impl RawTable {
+    /// Checks it as `postProcessRegistries` of containers/image does.
+    fn check(self) -> Result<Table, String> {
+        let location = parse_location("location", &self.location)?;
+        let written = match parse_location("prefix", &self.prefix)? {
+            prefix if prefix.is_empty() => location.clone(),
+            prefix => prefix,
+        };
+        if written.is_empty() {
             return Err("a [[registry]] needs a prefix or a location".into());
         }
-        if let Some(domain) = prefix.strip_prefix('*') {
-            if !domain.starts_with('.') || domain.contains('/') {
-                return Err(format!(
-                    "prefix {prefix:?} must have the form *.example.com"
-                ));
-            }
-        } else if self.location.is_empty() {
-            return Err(format!("the [[registry]] for {prefix:?} needs a location"));
+        let prefix = Prefix::parse(&written)?;
+        if location.is_empty() && matches!(prefix.hosts, Hosts::One(_)) {
+            return Err(format!("the [[registry]] for {written:?} needs a location"));
         }
-        for (what, value) in [("location", &self.location), ("prefix", &prefix.to_owned())] {
-            if value.contains("://") || value.ends_with('/') {
-                return Err(format!("{what} {value:?} must be host[:port][/path]"));
-            }
+        if self.pull_from_mirror.is_some() {
+            return Err(format!(
+                "the [[registry]] for {written:?} has pull-from-mirror, which only a [[registry.mirror]] may have"
+            ));
         }
-        for mirror in &self.mirror {
-            if mirror.location.is_empty()
-                || mirror.location.contains("://")
-                || mirror.location.ends_with('/')
-            {
-                return Err(format!(
-                    "mirror location {:?} of {prefix:?} must be host[:port][/path]",
-                    mirror.location
-                ));
+        let mut mirrors = Vec::new();
+        for mirror in self.mirror {
+            let location = parse_location("mirror location", &mirror.location)?;
+            if location.is_empty() {
+                return Err(format!("a mirror of {written:?} needs a location"));
             }
             if self.mirror_by_digest_only && mirror.pull_from_mirror.is_some() {
                 return Err(format!(
-                    "{prefix:?} has mirror-by-digest-only, and its mirror {:?} has pull-from-mirror; only one may be set",
-                    mirror.location
+                    "{written:?} has mirror-by-digest-only, and its mirror {location:?} has pull-from-mirror; only one may be set"
                 ));
             }
+            let usual = match self.mirror_by_digest_only {
+                true => PullFromMirror::DigestOnly,
+                false => PullFromMirror::All,
+            };
+            mirrors.push(Mirror {
+                location,
+                insecure: mirror.insecure,
+                pulls: mirror.pull_from_mirror.unwrap_or(usual),
+            });
         }
-        Ok(())
+        Ok(Table {
+            prefix,
+            location,
+            insecure: self.insecure,
+            blocked: self.blocked,
+            mirrors,
+        })
     }
+
+    /// The keys of it and its mirrors that are not known.
+    fn unknown(&self) -> impl Iterator<Item = String> {
+        let own = self.unknown.keys().map(|key| format!("registry.{key}"));
+        let of_mirrors = self.mirror.iter().flat_map(|mirror| mirror.unknown.keys());
+        own.chain(of_mirrors.map(|key| format!("registry.mirror.{key}")))
+    }
+}
+
+/// `host[:port][/path]` without slashes at its end (`parseLocation` of containers/image).
+fn parse_location(what: &str, text: &str) -> Result<String, String> {
+    if text.contains("://") {
+        return Err(format!("{what} {text:?} must be host[:port][/path]"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -292,9 +438,20 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What is in one file.
+#[derive(Debug)]
+struct Parsed {
+    tables: Vec<Table>,
+    unknown: Vec<String>,
+}
+
 /// Reads one file's text. An error has its line, counted from 1, where it is at one.
-fn parse(text: &str) -> Result<Vec<RegistryTable>, (Option<usize>, String)> {
+fn parse(text: &str) -> Result<Parsed, (Option<usize>, String)> {
     let file: File = crate::settings::parse_toml(text)?;
+    if file.registries.is_some() {
+        let why = "[registries] is version 1 of the format, which is not followed here; write [[registry]] tables";
+        return Err((None, why.into()));
+    }
     let helpers = file.credential_helpers.unwrap_or_default();
     if let Some(helper) = helpers
         .iter()
@@ -305,10 +462,48 @@ fn parse(text: &str) -> Result<Vec<RegistryTable>, (Option<usize>, String)> {
         );
         return Err((None, why));
     }
-    for table in &file.registry {
-        table.check().map_err(|why| (None, why))?;
+    let mut unknown: Vec<_> = file.unknown.into_keys().collect();
+    let mut all: Vec<Table> = Vec::new();
+    for raw in file.registry {
+        unknown.extend(raw.unknown());
+        let table = raw.check().map_err(|why| (None, why))?;
+        conflict(&all, &table).map_err(|why| (None, why))?;
+        all.push(table);
     }
-    Ok(file.registry)
+    let mut tables: Vec<Table> = Vec::new();
+    for table in all {
+        if !tables
+            .iter()
+            .any(|first| first.prefix.is_same(&table.prefix))
+        {
+            tables.push(table);
+        }
+    }
+    Ok(Parsed { tables, unknown })
+}
+
+/// Two tables for one location must agree whether it is blocked, and whether it is insecure.
+fn conflict(before: &[Table], table: &Table) -> Result<(), String> {
+    // The name that containers/image groups tables by.
+    let place = |table: &Table| match table.location.as_str() {
+        "" => table.prefix.written.clone(),
+        location => location.to_owned(),
+    };
+    for other in before.iter().filter(|other| place(other) == place(table)) {
+        let is_insecure = |table: &Table| table.insecure == Some(true);
+        let key = if other.blocked != table.blocked {
+            "blocked"
+        } else if is_insecure(other) != is_insecure(table) {
+            "insecure"
+        } else {
+            continue;
+        };
+        return Err(format!(
+            "{:?} is the location of two [[registry]] tables that disagree whether it is {key}",
+            place(table)
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -316,7 +511,9 @@ mod tests {
     use super::*;
 
     fn registries(text: &str) -> Registries {
-        Registries(parse(text).unwrap_or_else(|why| panic!("{why:?}")))
+        let mut found = Registries::default();
+        found.merge(parse(text).unwrap_or_else(|why| panic!("{why:?}")).tables);
+        found
     }
 
     /// `host/repository` of each endpoint, with what it is for.
@@ -392,7 +589,7 @@ mod tests {
             location = "two.example/all"
             [[registry]]
             prefix = "*.wild.example"
-            location = "three.example/wild"
+            location = "three.example"
             [[registry]]
             prefix = "*.as-it-is.example"
             insecure = true
@@ -405,8 +602,12 @@ mod tests {
         for (name, expected) in [
             ("a.example/x/y", "one.example/y"),
             ("a.example/xx/y", "two.example/all/xx/y"),
-            ("b.wild.example/y", "three.example/wild/y"),
-            ("b.c.wild.example:5000/y", "three.example/wild:5000/y"),
+            ("b.wild.example/y", "three.example/y"),
+            ("b.c.wild.example:5000/y", "three.example:5000/y"),
+            (
+                "a.example:5000/x",
+                "bad address \"two.example/all:5000/x\": \"all:5000\" in repository",
+            ),
             ("wild.example/y", "wild.example/y"),
             ("b.as-it-is.example/y", "b.as-it-is.example/y insecure"),
             (
@@ -414,10 +615,11 @@ mod tests {
                 "bad.example/y is blocked by registries.conf, in the [[registry]] for bad.example",
             ),
         ] {
-            if name.contains(":5000") {
-                continue; // a port after a wildcard becomes part of the path there, and no name
-            }
-            assert_eq!(endpoints(&found, name), [expected], "{name}");
+            let [found] = &endpoints(&found, name)[..] else {
+                panic!("{name} is at one place");
+            };
+            let found = found.split(" \"all:5000/x\" is not").next().unwrap();
+            assert_eq!(found, expected, "{name}");
         }
     }
 
@@ -426,11 +628,33 @@ mod tests {
         for (text, reason) in [
             (
                 "[registries.search]\nregistries = [\"docker.io\"]",
-                "unknown field `registries`",
+                "is version 1 of the format",
             ),
             (
-                "[[registry]]\nlocation = \"a.example\"\nsigstore = true",
-                "unknown field `sigstore`",
+                "[[registry]]\nlocation = \"a.example\"\npull-from-mirror = \"all\"",
+                "which only a [[registry.mirror]] may have",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"/\"",
+                "needs a location",
+            ),
+            (
+                "[[registry]]\nprefix = \"*.a.example:5000\"",
+                "must have the form *.example.com",
+            ),
+            (
+                "[[registry]]\nprefix = \"a_b.example\"\nlocation = \"a.example\"",
+                "must be host[:port][/path]",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\nblocked = true\n\
+                 [[registry]]\nprefix = \"b.example\"\nlocation = \"a.example/\"",
+                "disagree whether it is blocked",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\ninsecure = true\n\
+                 [[registry]]\nprefix = \"b.example\"\nlocation = \"a.example\"",
+                "disagree whether it is insecure",
             ),
             ("[[registry]]\nprefix = \"a.example\"", "needs a location"),
             (
@@ -443,7 +667,7 @@ mod tests {
             ),
             (
                 "[[registry]]\nprefix = \"*a.example\"",
-                "must have the form *.example.com",
+                "must be host[:port][/path] or *.example.com",
             ),
             (
                 "[[registry]]\nlocation = \"a.example\"\nmirror-by-digest-only = true\n\
@@ -469,6 +693,240 @@ mod tests {
         );
     }
 
+    /// The tables for which each row of a test has its own prefixes.
+    fn table(prefix: &str, more: &str) -> String {
+        format!("[[registry]]\nprefix = \"{prefix}\"\n{more}\n")
+    }
+
+    const BLOCKED: &str = "location = \"x.example\"\nblocked = true";
+    const OPEN: &str = "location = \"y.example\"";
+
+    #[test]
+    fn row_x1_the_longest_prefix_counts_as_it_is_written() {
+        let blocked = |prefix: &str| table(prefix, BLOCKED);
+        let open = |prefix: &str| table(prefix, OPEN);
+        for (tables, name, is_blocked, why) in [
+            (
+                [open("reg.example.com"), blocked("*.example.com")],
+                "reg.example.com/x",
+                false,
+                "one host before all below",
+            ),
+            (
+                [blocked("reg.example.com"), open("*.example.com")],
+                "reg.example.com/x",
+                true,
+                "the same, blocked",
+            ),
+            (
+                [blocked("*.b.example.com"), open("*.example.com")],
+                "a.b.example.com/x",
+                true,
+                "of two wildcards the longer",
+            ),
+            (
+                [open("*.b.example.com"), blocked("*.example.com")],
+                "a.b.example.com/x",
+                false,
+                "the same, open",
+            ),
+            (
+                [blocked("*.b.example"), open("a.b.example")],
+                "a.b.example/x",
+                true,
+                "of one length: by the alphabet",
+            ),
+            (
+                [blocked("a.example/x"), open("a.example")],
+                "a.example/x",
+                true,
+                "a path",
+            ),
+            (
+                [blocked("a.example/x/"), open("a.example//")],
+                "a.example/x/y",
+                true,
+                "slashes do not count",
+            ),
+            (
+                [blocked("a.example/x"), open("a.example")],
+                "a.example/xy",
+                false,
+                "whole components",
+            ),
+            (
+                [blocked("a.example"), open("a.example")],
+                "a.example/x",
+                true,
+                "of two the first",
+            ),
+            (
+                [open("a.example"), blocked("a.example")],
+                "a.example/x",
+                false,
+                "of two the first, open",
+            ),
+            (
+                [blocked("a.example"), open("b.example")],
+                "a.example:5000/x",
+                true,
+                "every port",
+            ),
+            (
+                [blocked("a.example:5000"), open("a.example")],
+                "a.example:5000/x",
+                true,
+                "that port",
+            ),
+            (
+                [blocked("a.example:5000"), open("a.example")],
+                "a.example:5001/x",
+                false,
+                "another port",
+            ),
+            (
+                [blocked("*.example"), open("b.example")],
+                "a.example:5000/x",
+                true,
+                "every port below a domain",
+            ),
+            (
+                [blocked("*.example.com"), open("b.example")],
+                "example.com/x",
+                false,
+                "below, not the domain itself",
+            ),
+            (
+                [blocked("*.example.com"), open("b.example")],
+                "a.example.community/x",
+                false,
+                "whole labels",
+            ),
+        ] {
+            for tables in [
+                tables.concat(),
+                tables.iter().rev().map(String::as_str).collect(),
+            ] {
+                if why.starts_with("of two the first")
+                    && !tables
+                        .starts_with(&table("a.example", if is_blocked { BLOCKED } else { OPEN }))
+                {
+                    continue;
+                }
+                let found = endpoints(&registries(&tables), name);
+                assert_eq!(
+                    found[0].contains("is blocked"),
+                    is_blocked,
+                    "{why}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_host_leads_around_a_block() {
+        for (prefix, names) in [
+            (
+                "ghcr.io",
+                &["ghcr.io/x", "GHCR.io/x", "ghcr.io:443/x", "ghcr.io:5000/x"][..],
+            ),
+            ("GHCR.io", &["ghcr.io/x"]),
+            ("ghcr.io:443", &["ghcr.io/x", "GHCR.IO:443/x"]),
+            (
+                "*.Example.com",
+                &["a.example.com/x", "A.EXAMPLE.COM:5000/x"],
+            ),
+            (
+                "docker.io",
+                &["docker.io/x", "index.docker.io/x", "registry-1.docker.io/x"],
+            ),
+            ("index.docker.io/acme", &["docker.io/acme/x"]),
+            ("registry-1.docker.io", &["docker.io/acme/x"]),
+            (
+                "docker.io/library",
+                &["docker.io/x", "index.docker.io/library/x"],
+            ),
+            (
+                "[2001:db8:0:0::1]",
+                &["[2001:db8::1]/x", "[2001:DB8::1]:5000/x"],
+            ),
+            (
+                "192.0.2.7",
+                &[
+                    "192.0.2.7:5000/x",
+                    "192.0.519/x",
+                    "0xc0.0.2.7/x",
+                    "[::ffff:192.0.2.7]/x",
+                ],
+            ),
+        ] {
+            let found = registries(&table(prefix, BLOCKED));
+            for name in names {
+                let line = endpoints(&found, name).concat();
+                let expected =
+                    format!("blocked by registries.conf, in the [[registry]] for {prefix}");
+                assert!(line.ends_with(&expected), "{prefix} {name}: {line}");
+            }
+        }
+        let found = registries(&table("ghcr.io:443", BLOCKED));
+        assert_eq!(endpoints(&found, "ghcr.io:444/x"), ["ghcr.io:444/x"]);
+    }
+
+    /// As containers/image has it: the table found for a name decides, not those for where it leads.
+    #[test]
+    fn what_is_blocked_by_its_own_name_may_be_a_place_of_another() {
+        let found = registries(
+            r#"
+            [[registry]]
+            prefix = "a.example"
+            location = "blocked.example/a"
+            [[registry.mirror]]
+            location = "blocked.example/mirror"
+            [[registry]]
+            location = "blocked.example"
+            blocked = true
+            "#,
+        );
+        assert_eq!(
+            endpoints(&found, "a.example/x"),
+            ["blocked.example/mirror/x mirror", "blocked.example/a/x"]
+        );
+        let host = |text: &str| text.parse::<Host>().unwrap();
+        for (name, repository, is_blocked) in [
+            ("blocked.example", None, true),
+            ("blocked.example:443", Some("x"), true),
+            ("a.example", None, false),
+            ("other.example", Some("x"), false),
+        ] {
+            let repository = repository.map(|text| text.parse().unwrap());
+            let found = found.blocked(&host(name), repository.as_ref());
+            assert_eq!(found, is_blocked.then_some("blocked.example"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_told_and_not_used() {
+        let parsed = parse(
+            "newer = 1\n[[registry]]\nlocation = \"a.example\"\nsigstore = true\n\
+             [[registry.mirror]]\nlocation = \"b.example\"\nweight = {x = 1}",
+        )
+        .unwrap();
+        assert_eq!(
+            parsed.unknown,
+            ["newer", "registry.sigstore", "registry.mirror.weight"]
+        );
+        for (text, line) in [
+            ("\n[[registry]]\nblocked = \"yes\"", 3),
+            (
+                "[[registry]]\nlocation = \"a.b\"\n[[registry.mirror]]\nlocation = 1",
+                4,
+            ),
+        ] {
+            let (found, why) = parse(text).unwrap_err();
+            assert_eq!(found, Some(line), "{why}");
+        }
+    }
+
     #[test]
     fn row_x1_a_drop_in_replaces_the_table_of_its_prefix() {
         let root = std::env::temp_dir().join(format!(
@@ -487,7 +945,7 @@ mod tests {
         );
         write(
             "etc/containers/registries.conf.d/50-a.conf",
-            "[[registry]]\nprefix = \"a.example\"\nlocation = \"c.example\"",
+            "[[registry]]\nprefix = \"A.example/\"\nlocation = \"c.example\"",
         );
         let found = Registries::load(&root);
         fs::remove_dir_all(&root).unwrap();

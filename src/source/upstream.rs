@@ -57,7 +57,7 @@ impl Origins {
 pub struct Upstream {
     pub(super) client: Client,
     pub(super) auth: Auth,
-    pub(super) registries: Registries,
+    pub(super) registries: Arc<Registries>,
     /// What is remembered of each source.
     #[allow(dead_code, reason = "for what is to be noted")]
     pub(super) state: Arc<State>,
@@ -73,14 +73,16 @@ pub struct Upstream {
 impl Upstream {
     /// By these settings and those of container tools below `root`.
     pub fn new(settings: &Settings, root: &Path, state: Arc<State>) -> Result<Arc<Self>> {
+        let registries = Arc::new(Registries::load(root)?);
         Ok(Arc::new(Self {
             client: Client::new(
                 root,
                 settings.parallel.get(),
                 settings.trusted_hosts.clone(),
+                registries.clone(),
             ),
             auth: Auth::new(Keyring::from_environment(), settings.trusted_hosts.clone()),
-            registries: Registries::load(root)?,
+            registries,
             state,
             mirrors_with_ns: settings.mirrors_with_ns.clone(),
             speaks_tls: Mutex::default(),

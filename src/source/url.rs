@@ -1,5 +1,7 @@
 //! The little of URLs that talking to a registry takes.
 
+use crate::name::Repository;
+
 /// Where a redirect leads (RFC 3986 §5.2, without dot segments, which no registry sends).
 ///
 /// `None` if it is neither http nor https, or not for a host.
@@ -44,6 +46,17 @@ pub(super) fn authority(url: &str) -> Option<&str> {
         .0
         .split_once("://")
         .map(|(_, authority)| authority)
+}
+
+/// The repository that a request of the distribution API is about.
+pub(super) fn repository(url: &str) -> Option<Repository> {
+    let (_, path) = split_origin(without_query(url))?;
+    let path = path.strip_prefix("/v2/")?;
+    let end = ["/manifests/", "/blobs/", "/tags/", "/referrers/"]
+        .iter()
+        .filter_map(|of| path.rfind(of))
+        .max()?;
+    path[..end].parse().ok()
 }
 
 /// A URL for a log: the query may hold a signature that is as good as a password.
@@ -154,6 +167,25 @@ mod tests {
             ("/a\r\nX: y", None),
         ] {
             assert_eq!(resolve(BASE, location).as_deref(), target, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_request_tells_which_repository_it_is_about() {
+        for (url, expected) in [
+            ("https://r.example/v2/a/b/manifests/v1", Some("a/b")),
+            ("https://r.example:5000/v2/a/tags/list?n=1", Some("a")),
+            (
+                "https://r.example/v2/manifests/manifests/v1",
+                Some("manifests"),
+            ),
+            ("https://r.example/v2/a/referrers/sha256:00", Some("a")),
+            ("https://r.example/v2/", None),
+            ("https://r.example/store/a/blobs/x", None),
+            ("https://r.example/v2/A/../b/blobs/x", None),
+        ] {
+            let found = repository(url);
+            assert_eq!(found.as_ref().map(Repository::as_str), expected, "{url}");
         }
     }
 

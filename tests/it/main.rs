@@ -28,6 +28,7 @@ mod tokens;
 mod a_long_time;
 mod attached;
 mod blobs;
+mod blocked;
 mod cache;
 mod cases;
 mod challenges;

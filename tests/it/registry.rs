@@ -61,6 +61,8 @@ pub enum Fault {
     Raw(Vec<u8>),
     /// 307 to the same path at this origin (`http://host:port`, or nothing for the same one).
     Redirect(String),
+    /// 307 to exactly this `Location`.
+    Location(String),
     /// The tag list comes in pages of so many tags.
     Pages(usize, Link),
     /// `Range` is ignored.
@@ -639,10 +641,14 @@ fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr
         Fault::Endless(text) => draft.endless = Some(text),
         Fault::Raw(bytes) => draft.raw = Some(bytes),
         Fault::Redirect(origin) => {
+            let location = format!("{origin}{}", request.target);
+            apply(draft, Fault::Location(location), request, address);
+        }
+        Fault::Location(location) => {
             draft.status = 307;
             draft.body = Arc::new([]);
             draft.set("Docker-Content-Digest", None);
-            draft.set("Location", Some(format!("{origin}{}", request.target)));
+            draft.set("Location", Some(location));
         }
         Fault::Pages(size, link) => page(draft, size, link, request, address),
         Fault::NoRange => draft.part = None,
