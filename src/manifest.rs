@@ -104,14 +104,28 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Platform {
     /// `linux`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub os: String,
     /// `amd64`, `arm64`, …
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub architecture: String,
     /// `v6`, `v7`, `v8`, …
     #[serde(default)]
     pub variant: Option<String>,
+}
+
+impl Platform {
+    /// Does it name no machine? Tools for artifacts write such a platform where they have none.
+    fn is_empty(&self) -> bool {
+        self.architecture.is_empty() && matches!(self.os.as_str(), "" | "linux")
+    }
+}
+
+/// `null` is the zero value of Go.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A pointer to content: what it is, its digest and its size.
@@ -163,8 +177,8 @@ impl Manifest {
         };
         let header = content_type.map(bare_type).and_then(Kind::of);
         let body = match raw.media_type.as_deref().map(bare_type) {
+            None | Some("") => None,
             Some(name) => Some(Kind::of(name).ok_or_else(|| format!("its mediaType is {name:?}"))?),
-            None => None,
         };
         let Some(kind) = header.or(body).or(shape) else {
             return Err("it has neither 'manifests' nor 'layers'".into());
@@ -265,8 +279,8 @@ fn bare_type(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or(media_type).trim()
 }
 
-/// Both forms as they stand in JSON. Unknown fields are ignored, as the spec demands; `null` counts
-/// as absent, for Go programs write it for an empty list.
+/// Both forms as they stand in JSON. Unknown fields are ignored, as the spec demands; `null` and, of a type, the
+/// empty string count as absent, for Go programs write and read them so.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Raw<'a> {
@@ -289,8 +303,7 @@ struct Raw<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawDescriptor<'a> {
-    #[serde(default)]
-    media_type: String,
+    media_type: Option<String>,
     digest: String,
     size: u64,
     /// Read later, with an eye on how many there are in all.
@@ -364,13 +377,13 @@ impl<'de> Visitor<'de> for &mut Room {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
         let mut annotations = Annotations::new();
-        while let Some((name, value)) = map.next_entry()? {
+        while let Some((name, value)) = map.next_entry::<_, Option<String>>()? {
             self.0 = self.0.checked_sub(1).ok_or_else(|| {
                 A::Error::custom(format!(
                     "more than {MAX_ANNOTATIONS} annotations, which is the limit"
                 ))
             })?;
-            annotations.insert(name, value);
+            annotations.extend(value.map(|value| (name, value)));
         }
         Ok(annotations)
     }
@@ -379,7 +392,7 @@ impl<'de> Visitor<'de> for &mut Room {
 impl Descriptor {
     fn check(raw: RawDescriptor<'_>, room: &mut Room) -> Result<Self, String> {
         Ok(Self {
-            media_type: bare_type(&raw.media_type).to_owned(),
+            media_type: bare_type(raw.media_type.as_deref().unwrap_or_default()).to_owned(),
             digest: raw.digest.parse()?,
             size: raw.size,
             annotations: room.read(raw.annotations)?,
@@ -393,6 +406,7 @@ impl Entry {
         let mut raw: RawDescriptor<'_> =
             serde_json::from_str(json).map_err(|why| why.to_string())?;
         let platform = raw.platform.take();
+        let platform = platform.filter(|platform| !platform.is_empty());
         Ok(Self {
             descriptor: Descriptor::check(raw, room)?,
             platform,
@@ -536,6 +550,62 @@ mod tests {
                 subject: None,
             })
         );
+    }
+
+    #[test]
+    fn null_counts_as_absent_as_in_go() {
+        let plain = format!(r#"{{"layers":[{}]}}"#, layer(""));
+        let expected = Manifest::parse(None, plain.as_bytes());
+        assert!(expected.is_ok());
+        let with = |more: &str| plain.replacen('{', &format!("{{{more},"), 1);
+        for json in [
+            with(r#""annotations":{"x":null}"#),
+            with(r#""annotations":null"#),
+            with(r#""mediaType":"""#),
+            with(r#""mediaType":null"#),
+            with(r#""artifactType":null"#),
+            with(r#""config":null,"subject":null,"manifests":null"#),
+            plain.replace(
+                r#""size":3"#,
+                r#""size":3,"annotations":{"x":null},"urls":null"#,
+            ),
+        ] {
+            assert_eq!(Manifest::parse(None, json.as_bytes()), expected, "{json}");
+        }
+        let untyped = plain.replace(r#""mediaType":"a/b; x=y""#, r#""mediaType":null"#);
+        let Ok(Manifest::Image(image)) = Manifest::parse(None, untyped.as_bytes()) else {
+            panic!("{untyped}");
+        };
+        assert_eq!(image.layers[0].media_type, "");
+    }
+
+    #[test]
+    fn a_platform_without_a_machine_is_none() {
+        let linux = |architecture: &str| {
+            Some(Platform {
+                os: "linux".into(),
+                architecture: architecture.into(),
+                variant: None,
+            })
+        };
+        for (platform, expected) in [
+            ("null", None),
+            ("{}", None),
+            (r#"{"os":"","architecture":""}"#, None),
+            (r#"{"os":null,"architecture":null,"variant":null}"#, None),
+            (r#"{"os":"linux","architecture":""}"#, None),
+            (
+                r#"{"os":"linux","architecture":"arm64","variant":null}"#,
+                linux("arm64"),
+            ),
+        ] {
+            let entry = layer(&format!(r#","platform":{platform}"#));
+            let json = format!(r#"{{"manifests":[{entry}]}}"#);
+            let Ok(Manifest::Index(index)) = Manifest::parse(None, json.as_bytes()) else {
+                panic!("{json}");
+            };
+            assert_eq!(index.entries[0].platform, expected, "{platform}");
+        }
     }
 
     #[test]
