@@ -6,7 +6,6 @@
 //!
 //! <https://distribution.github.io/distribution/spec/auth/token/> and `.../oauth/`.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use super::agent::MAX_TOKEN;
 use super::challenge::{self, Challenge};
 use super::client::{Authorization, Client, Method, Reply, Request, host_of};
 use super::credentials::{Found, Keyring, Login};
+use super::recent::Recent;
 use super::status::status_error;
 use super::url;
 use crate::deadline;
@@ -33,8 +33,12 @@ use crate::places::{Place, Places};
 const MIN_LIFE: Duration = Duration::from_secs(60);
 /// And at most, so that the sum of two times always exists.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Repositories that we remember who we are to; beyond that only those in use.
+/// Repositories whose login is remembered.
 const MAX_SESSIONS: usize = 256;
+/// Tokens that are remembered, with what they are for. A token may have 16 kB: more of them than sessions need are
+/// of no use, and whoever reaches the socket can think up names of repositories.
+const MAX_TOKENS: usize = 256;
+const MAX_TOKEN_BYTES: usize = 4 << 20;
 /// Largest answer of a token server, which may say its token twice and more besides.
 const MAX_ANSWER: u64 = 64 << 10;
 
@@ -42,8 +46,8 @@ const MAX_ANSWER: u64 = 64 << 10;
 pub(super) struct Auth {
     keyring: Keyring,
     trusted_hosts: Vec<Host>,
-    sessions: Mutex<HashMap<(Host, Repository), Arc<Session>>>,
-    tokens: Mutex<HashMap<TokenKey, Token>>,
+    sessions: Mutex<Recent<(Host, Repository), Arc<Session>>>,
+    tokens: Mutex<Recent<TokenKey, Token>>,
 }
 
 /// What a token is good for. Tokens for several scopes are never asked for together: some servers
@@ -54,6 +58,15 @@ struct TokenKey {
     service: Option<String>,
     scope: String,
     login: Option<Login>,
+}
+
+impl TokenKey {
+    /// In bytes, about.
+    fn size(&self) -> usize {
+        let login = self.login.as_ref().map_or(0, Login::size);
+        let service = self.service.as_ref().map_or(0, String::len);
+        size_of::<Self>() + self.realm.len() + service + self.scope.len() + login
+    }
 }
 
 #[derive(Clone)]
@@ -83,7 +96,7 @@ impl Session {
         lock(&self.state)
             .authorization
             .as_ref()
-            .map(Authorization::reveal)
+            .map(|authorization| authorization.reveal().to_owned())
     }
 
     /// Does anything have to be sent with requests?
@@ -159,20 +172,20 @@ impl Auth {
         Self {
             keyring,
             trusted_hosts,
-            sessions: Mutex::default(),
-            tokens: Mutex::default(),
+            sessions: Mutex::new(Recent::entries(MAX_SESSIONS)),
+            tokens: Mutex::new(Recent::entries_and_bytes(MAX_TOKENS, MAX_TOKEN_BYTES)),
         }
     }
 
     pub(super) fn session(&self, host: &Host, repository: &Repository) -> Arc<Session> {
         let mut sessions = lock(&self.sessions);
-        if sessions.len() >= MAX_SESSIONS {
-            sessions.retain(|_, session| Arc::strong_count(session) > 1);
+        let key = (host.clone(), repository.clone());
+        if let Some(session) = sessions.get(&key) {
+            return session.clone();
         }
-        sessions
-            .entry((host.clone(), repository.clone()))
-            .or_default()
-            .clone()
+        let session = Arc::<Session>::default();
+        sessions.insert(key, session.clone());
+        session
     }
 
     /// What to send with a request: nothing until the registry has asked.
@@ -252,7 +265,7 @@ impl Auth {
 
     /// A token that was refused is good for nothing, however new it is.
     fn forget(&self, used: Option<&Authorization>) {
-        lock(&self.tokens).retain(|_, token| Some(&token.authorization) != used);
+        lock(&self.tokens).retain(|token| Some(&token.authorization) != used);
     }
 
     /// The error for a login that was sent and refused. It is not sent again unasked.
@@ -375,8 +388,9 @@ impl Auth {
         }
         let token = fetch_token(door, &key, found, &self.keyring)?;
         let mut tokens = lock(&self.tokens);
-        tokens.retain(|_, other| other.renew_at > Instant::now());
-        tokens.insert(key, token.clone());
+        tokens.retain(|other| other.renew_at > Instant::now());
+        let bytes = key.size() + token.authorization.reveal().len();
+        tokens.insert_sized(key, token.clone(), bytes);
         Ok(token)
     }
 

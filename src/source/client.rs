@@ -2,7 +2,7 @@
 //!
 //! What an answer means is for the callers to say.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
@@ -19,6 +19,7 @@ use super::agent::{DOCUMENT_TIMEOUT, ParsedCertificates, agent, tls};
 use super::certs::CertificateDirectories;
 use super::failure::{error_message, failure, nonsense, read_failure};
 use super::pace::Pace;
+use super::recent::Recent;
 use super::registries_conf::Registries;
 use super::url;
 use crate::error::{Error, Result};
@@ -31,8 +32,11 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
-/// Warnings of registries that are logged; the next ones say hardly more.
+/// Warnings of registries that are logged, and how much of each; more of them say hardly more.
 const MAX_WARNINGS: usize = 100;
+const MAX_WARNING: usize = 500;
+/// Ways of speaking that are remembered: one for each host with certificates of its own, and two for all others.
+const MAX_AGENTS: usize = 64;
 /// How much of an error's body is read: for its message, and to use the connection again.
 const MAX_ERROR_BODY: u64 = 64 << 10;
 
@@ -59,21 +63,21 @@ pub(super) enum Method {
 
 /// The value of an `Authorization` header. It never shows in `Debug`.
 #[derive(Clone, PartialEq)]
-pub(super) struct Authorization(String);
+pub(super) struct Authorization(Arc<str>);
 
 impl Authorization {
     pub(super) fn bearer(token: &str) -> Self {
-        Self(format!("Bearer {token}"))
+        Self(format!("Bearer {token}").into())
     }
 
     /// The secret itself.
-    pub(super) fn reveal(&self) -> String {
-        self.0.clone()
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
     }
 
     /// `encoded` is base64 of `user:password`.
     pub(super) fn basic(encoded: &str) -> Self {
-        Self(format!("Basic {encoded}"))
+        Self(format!("Basic {encoded}").into())
     }
 }
 
@@ -193,7 +197,7 @@ pub(super) struct Client {
     certificates: CertificateDirectories,
     parallel: usize,
     /// One for each way of speaking: most hosts share one, those with certificates have their own.
-    agents: Mutex<HashMap<AgentKey, Agent>>,
+    agents: Mutex<Recent<AgentKey, Agent>>,
     trusted_hosts: Vec<Host>,
     registries: Arc<Registries>,
     pub(super) pace: Pace,
@@ -221,7 +225,7 @@ impl Client {
         Self {
             certificates,
             parallel,
-            agents: Mutex::default(),
+            agents: Mutex::new(Recent::entries(MAX_AGENTS)),
             trusted_hosts,
             registries,
             pace: Pace::default(),
@@ -288,7 +292,7 @@ impl Client {
         };
         builder = builder.header(header::ACCEPT, request.accept);
         if let Some(Authorization(value)) = request.authorization {
-            builder = builder.header(header::AUTHORIZATION, value);
+            builder = builder.header(header::AUTHORIZATION, &**value);
         }
         if let Some((first, last)) = request.range {
             builder = builder.header(header::RANGE, format!("bytes={first}-{last}"));
@@ -304,7 +308,8 @@ impl Client {
     }
 
     /// Registries repeat their warnings with every answer.
-    fn warn_once(&self, warning: String) {
+    fn warn_once(&self, warning: &str) {
+        let warning: String = warning.chars().take(MAX_WARNING).collect();
         let mut warnings = lock(&self.warnings);
         if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
             warn!("{warning}");
@@ -350,10 +355,8 @@ impl Client {
         let (head, body) = answer.into_parts();
         debug!("{method} {}: {}", url::without_query(url), head.status);
         for warning in head.headers.get_all(header::WARNING) {
-            self.warn_once(format!(
-                "{} warns: {warning:?}",
-                url::authority(url).unwrap_or(url)
-            ));
+            let host = url::authority(url).unwrap_or(url);
+            self.warn_once(&format!("{host} warns: {warning:?}"));
         }
         Reply {
             status: head.status.as_u16(),

@@ -44,6 +44,16 @@ pub(super) enum Login {
     RegistryToken(String),
 }
 
+impl Login {
+    /// How many bytes its texts have.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Password { user, password } => user.len() + password.len(),
+            Self::IdentityToken(token) | Self::RegistryToken(token) => token.len(),
+        }
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod layout;
 pub mod mirror;
 mod pace;
+mod recent;
 mod registries_conf;
 mod registry;
 mod status;

@@ -5,11 +5,12 @@
 //! space between their requests: twice as much with each complaint, a little less with each answer
 //! that is none. So it settles where the host lets us.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::recent::Recent;
 use crate::deadline;
 use crate::hangup;
 use crate::lock::lock;
@@ -31,11 +32,22 @@ pub(super) const MAX_QUEUE: Duration = Duration::from_secs(30);
 /// A look at how far the queue is takes place at least as often.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What is known of all hosts that have complained.
-#[derive(Default)]
+/// Hosts whose complaints are remembered. A registry can redirect to any number of them.
+const MAX_HOSTS: usize = 256;
+
+/// What is known of the hosts that complained last.
 pub(super) struct Pace {
-    hosts: Mutex<HashMap<Host, Complaints>>,
+    hosts: Mutex<Recent<Host, Complaints>>,
     tickets: AtomicU64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            hosts: Mutex::new(Recent::entries(MAX_HOSTS)),
+            tickets: AtomicU64::default(),
+        }
+    }
 }
 
 struct Complaints {
@@ -68,7 +80,7 @@ impl Pace {
         let (begun, ticket) = (Instant::now(), self.tickets.fetch_add(1, Ordering::Relaxed));
         loop {
             let mut hosts = lock(&self.hosts);
-            let Some(complaints) = hosts.get_mut(host) else {
+            let Some(complaints) = hosts.get(host) else {
                 return true;
             };
             let now = Instant::now();
@@ -80,7 +92,7 @@ impl Pace {
             }
             drop(hosts);
             if !hangup::pause(wait.min(LOOK)) {
-                if let Some(complaints) = lock(&self.hosts).get_mut(host) {
+                if let Some(complaints) = lock(&self.hosts).get(host) {
                     complaints.waiting.remove(&ticket);
                 }
                 return false;
@@ -94,14 +106,20 @@ impl Pace {
         let mut hosts = lock(&self.hosts);
         match wait {
             Some(wait) => {
-                let known = hosts.entry(host.clone()).or_insert_with(|| Complaints {
-                    last: sent,
-                    not_before: now,
-                    space: FIRST_SPACE / 2,
-                    sent: now,
-                    waiting: BTreeSet::new(),
-                    answers: 0,
-                });
+                if hosts.get(host).is_none() {
+                    let complaints = Complaints {
+                        last: sent,
+                        not_before: now,
+                        space: FIRST_SPACE / 2,
+                        sent: now,
+                        waiting: BTreeSet::new(),
+                        answers: 0,
+                    };
+                    hosts.insert(host.clone(), complaints);
+                }
+                let Some(known) = hosts.get(host) else {
+                    return;
+                };
                 // Those that were under way together are one complaint.
                 if sent >= known.last {
                     known.last = now;
@@ -113,7 +131,7 @@ impl Pace {
                 }
             }
             None => {
-                let Some(known) = hosts.get_mut(host) else {
+                let Some(known) = hosts.get(host) else {
                     return;
                 };
                 known.answers += 1;
@@ -180,7 +198,7 @@ mod tests {
         for _ in 0..200 {
             pace.note(&host(), Instant::now(), None);
         }
-        assert!(lock(&pace.hosts).is_empty());
+        assert!(lock(&pace.hosts).get(&host()).is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What all registries share: connections, logins, mirrors, and what was learnt of each host.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::auth::Auth;
 use super::client::Client;
 use super::credentials::Keyring;
+use super::recent::Recent;
 use super::registries_conf::Registries;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -18,6 +19,9 @@ use crate::state::State;
 
 /// How long a mirror that failed is left alone.
 const REST: Duration = Duration::from_secs(30);
+
+/// Hosts of which it is remembered whether they speak TLS, and mirrors of which it is remembered that they failed.
+const MAX_HOSTS: usize = 256;
 
 /// Blobs of which it is remembered where they came from.
 const MAX_ORIGINS: usize = 256;
@@ -63,9 +67,9 @@ pub struct Upstream {
     pub(super) state: Arc<State>,
     mirrors_with_ns: Vec<Host>,
     /// Whether a host speaks TLS, as `insecure` said and perhaps a try showed.
-    speaks_tls: Mutex<HashMap<(Host, Option<bool>), bool>>,
+    speaks_tls: Mutex<Recent<(Host, Option<bool>), bool>>,
     /// Mirrors that failed, and when.
-    resting: Mutex<HashMap<Host, Instant>>,
+    resting: Mutex<Recent<Host, Instant>>,
     /// Mirrors with wrong bytes. They keep them, for all that is known, as long as this process lives.
     pub(super) wrong: Origins,
 }
@@ -85,8 +89,8 @@ impl Upstream {
             registries,
             state,
             mirrors_with_ns: settings.mirrors_with_ns.clone(),
-            speaks_tls: Mutex::default(),
-            resting: Mutex::default(),
+            speaks_tls: Mutex::new(Recent::entries(MAX_HOSTS)),
+            resting: Mutex::new(Recent::entries(MAX_HOSTS)),
             wrong: Origins::default(),
         }))
     }

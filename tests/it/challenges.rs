@@ -750,3 +750,25 @@ fn a_login_that_failed_is_tried_by_who_is_refused_after_that() {
     let response = second.receive("GET").unwrap();
     assert_eq!((response.status, response.text()), (200, "image 1"));
 }
+
+#[test]
+fn tokens_for_any_number_of_repositories_take_little_memory() {
+    let tokens = TokenServer::start();
+    let body = json!({"token": "t".repeat(15_000), "expires_in": 86_400}).to_string();
+    tokens.set(|rules| rules.body = Some(body));
+    let registry = Registry::start();
+    let guard = Guard::new(|request| request.header("authorization").is_some());
+    registry.guard(guard.challenge(tokens.challenge()));
+    let service = Service::of(&registry);
+    let ask = |names: std::ops::Range<usize>| {
+        for n in names {
+            let response = service.get(&format!("/made-up-{n}/SHA256SUMS"));
+            assert_eq!(response.status, 404, "{:?}", response.headers);
+        }
+        service.own_memory()
+    };
+    let before = ask(0..300);
+    let after = ask(300..1300);
+    // A thousand tokens are 15 MB.
+    assert!(after < before + (6 << 10), "{before} KiB, then {after} KiB");
+}
