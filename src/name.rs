@@ -80,7 +80,7 @@ checked_string! {
 ///
 /// Names are in lower case and IPv6 addresses in their shortest form, so that one host has one spelling
 /// wherever hosts are compared.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct Host(String);
 
