@@ -25,7 +25,7 @@ use crate::listing::{self, Artifact, Listing, Naming, Reasons};
 use crate::manifest::{Image, Manifest};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
-use crate::payload::Workshop;
+use crate::payload::{Product, Workshop};
 use crate::places::{Place, Places};
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
@@ -229,7 +229,7 @@ impl Resolver<'_> {
                 let Some(recipe) = to_make.take() else {
                     continue;
                 };
-                match self.workshop.known(&recipe) {
+                match self.workshop.known(self.source, &recipe) {
                     Some(Ok(made)) => offers.push(recipe.offer(made.digest, made.size)),
                     Some(Err(error)) => left_out.push(error.line()),
                     None if is_new => {
@@ -246,7 +246,7 @@ impl Resolver<'_> {
         }
         for (offers, left_out, recipe, job) in begun {
             match job.wait(self.until) {
-                Some(Ok(made)) => offers.push(recipe.offer(made.digest, made.size)),
+                Some(Ok(Product { made, .. })) => offers.push(recipe.offer(made.digest, made.size)),
                 Some(Err(error)) => left_out.push(error.line()),
                 None => left_out
                     .push("it is still being flattened; it is listed once that is done".to_owned()),

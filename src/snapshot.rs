@@ -8,12 +8,12 @@
 //! A publisher's list and its signature come from one snapshot: see [`Pairs`].
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fmt, fs};
 
 use jiff::civil::Date;
 use log::info;
@@ -33,7 +33,7 @@ use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
 use crate::pairs::{Half, Pairs, Step};
 use crate::parallel::in_parallel;
-use crate::payload::Workshop;
+use crate::payload::{MadeFile, Workshop};
 use crate::places::Places;
 use crate::resolve::{Contents, ImmutableTags, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
@@ -573,7 +573,7 @@ impl Snapshots {
     }
 
     /// A file that was made from a snapshot's image, made again if need be.
-    pub fn made(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> Result<fs::File> {
+    pub fn made(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> Result<MadeFile> {
         let source = snapshot.source_of(file);
         let made = Made {
             digest: file.digest,

@@ -15,10 +15,8 @@ mod squashfs;
 mod tar;
 mod unpack;
 
-use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,6 +32,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::metadata::Metadata;
 use crate::name::FileName;
+use crate::payload::MadeFile;
 use crate::places::Places;
 use crate::source::{Part, Source};
 
@@ -84,7 +83,7 @@ pub struct Made<F> {
     pub open: F,
 }
 
-impl<F: Fn() -> Result<File>> Origin for Made<F> {
+impl<F: Fn() -> Result<MadeFile>> Origin for Made<F> {
     fn name(&self) -> String {
         self.name.clone()
     }

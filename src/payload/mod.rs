@@ -1,6 +1,8 @@
 //! How bytes come to be: source → resumed → verified → socket, or into a file that is made of them.
 
 mod flatten;
+mod positioned;
+mod queue;
 mod resumed;
 mod verified;
 mod workshop;
@@ -10,9 +12,10 @@ use std::sync::Arc;
 
 #[cfg(any(test, fuzzing))]
 pub use flatten::fuzz;
+pub use positioned::Positioned;
 pub use resumed::{Origin, Resumed};
 pub use verified::Verified;
-pub use workshop::Workshop;
+pub use workshop::{MadeFile, Product, Workshop};
 
 use crate::digest::Digest;
 use crate::error::Result;

@@ -1,29 +1,35 @@
-//! Files that have to be made before they can be sent, each by one thread at a time.
+//! Files that have to be made before they can be sent.
 //!
 //! What a file is once made is remembered, so it can be listed when it is long gone; then it is made
 //! again when somebody asks for it. Work goes on when nobody waits any more, and the service stays for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::flatten::{Budget, READER, flatten, too_large};
+use super::Positioned;
+use super::flatten::{Budget, LARGE, Layers, READER, SMALL, Windows, flatten, too_large};
+use super::queue::{self, Claim};
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made, Sum, Unfinished};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::lock::lock;
+use crate::places::Places;
 use crate::source::Source;
 
-/// Images that wait for their turn. Each has a thread, and whoever may ask could ask for any number.
-const MAX_WAITING: usize = 16;
+/// Images at once whose layers are applied, in little memory.
+const SMALL_AT_ONCE: usize = 2;
+/// The same of images that need more of it.
+const LARGE_AT_ONCE: usize = 1;
+/// An image whose layers have more bytes is taken for a large one without a try.
+const SMALL_LAYERS: u64 = 64 << 20;
 /// How long a failure of our own disk stands: all layers are fetched for each try.
 const SETTLED: Duration = Duration::from_secs(600);
 /// One for want of room stands no longer than until there is room for all that was written, and for so much more.
@@ -31,14 +37,34 @@ const MORE_ROOM: u64 = 1 << 20;
 /// What a client is told to wait for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
+/// A file that was made. It stays readable when the cache has removed it.
+pub type MadeFile = Positioned<Arc<File>>;
+
 /// Where files are made.
 pub struct Workshop {
+    /// Shared with every thread that works, so that they outlive nothing they use.
+    shared: Arc<Shared>,
+}
+
+/// What a job is known by. A failure of one source is none of another's, so each source has a job of its own.
+type Key = (Digest, String);
+
+struct Shared {
     cache: Arc<Cache>,
     /// How many bytes the files of one image may have in all.
     limit: u64,
-    jobs: Mutex<HashMap<Digest, Arc<Job>>>,
-    /// Shared with every thread that works, so that they outlive nothing they use.
-    bench: Arc<Bench>,
+    jobs: Mutex<HashMap<Key, Arc<Job>>>,
+    queue: Mutex<Queue>,
+    small: Places,
+    large: Places,
+    windows: Windows,
+}
+
+/// What waits, and what is in work.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Work>,
+    active: Vec<Claim>,
 }
 
 /// A file in the making.
@@ -50,9 +76,17 @@ pub struct Job {
 
 /// How it ended.
 struct Finished {
-    result: Result<Made>,
+    result: Result<Product>,
     /// Why it is of no use to begin anew.
     standing: Option<Standing>,
+}
+
+/// A file that was made just now. Whoever waited for it has it open, so nothing can remove it before it is read.
+#[derive(Clone)]
+pub struct Product {
+    /// What it is.
+    pub made: Made,
+    file: Arc<File>,
 }
 
 /// A failure of our own disk, which cost all that was fetched.
@@ -93,7 +127,7 @@ impl Standing {
 
 impl Job {
     /// The result, once it is there; `None` if it is not by then. A client that leaves is waited for no longer.
-    pub fn wait(&self, until: Instant) -> Option<Result<Made>> {
+    pub fn wait(&self, until: Instant) -> Option<Result<Product>> {
         let _watch = hangup::watch();
         let mut result = lock(&self.result);
         loop {
@@ -112,7 +146,7 @@ impl Job {
         }
     }
 
-    fn finish(&self, result: Result<Made>, standing: Option<Standing>) {
+    fn finish(&self, result: Result<Product>, standing: Option<Standing>) {
         *lock(&self.result) = Some(Finished { result, standing });
         self.is_done.notify_all();
     }
@@ -128,74 +162,84 @@ impl Job {
     }
 }
 
-/// Room for work: one image at once, for each takes memory for all its entries and several threads.
-#[derive(Default)]
-struct Bench {
-    place: Mutex<()>,
-    /// Threads that work or wait for the place.
-    busy: AtomicUsize,
-}
-
 impl Workshop {
     /// A workshop that keeps what it makes there.
     pub fn new(cache: Arc<Cache>, limit: u64) -> Self {
-        Self {
+        let shared = Shared {
             cache,
             limit,
             jobs: Mutex::default(),
-            bench: Arc::default(),
+            queue: Mutex::default(),
+            small: Places::new(SMALL_AT_ONCE),
+            large: Places::new(LARGE_AT_ONCE),
+            windows: Windows::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
         }
     }
 
     /// Is something being made?
     pub fn is_busy(&self) -> bool {
-        self.bench.busy.load(Ordering::SeqCst) > 0
+        let queue = lock(&self.shared.queue);
+        !queue.waiting.is_empty() || !queue.active.is_empty()
     }
 
     /// What came out when this was made before, here or in an earlier run, or what is known without a try.
-    pub fn known(&self, recipe: &Recipe) -> Option<Result<Made>> {
+    ///
+    /// It may have been made from another source that has the same layers.
+    pub fn known(&self, _source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Made>> {
+        let limit = self.shared.limit;
         // Only this manifest says so: the same layers in another may be smaller, so it is not kept.
-        if let Some(error) = too_large(recipe, self.limit) {
+        if let Some(error) = too_large(recipe, limit) {
             return Some(Err(error));
         }
-        match self.cache.sum(recipe.key())? {
+        match self.shared.cache.sum(recipe.key())? {
             Sum::Made(made) => Some(Ok(made)),
             // With more room it may go better, or with another program.
-            Sum::Refused { limit, reader, .. } if (limit, reader) != (self.limit, READER) => None,
+            Sum::Refused {
+                limit: then,
+                reader,
+                ..
+            } if (then, reader) != (limit, READER) => None,
             Sum::Refused { layer, why, .. } => Some(Err(Error::CannotFlatten { layer, why })),
         }
     }
 
     /// Begins to make a file, unless that is going on already or has just failed here. `what`: how messages call it.
     pub fn begin(&self, what: &str, source: &Arc<dyn Source>, recipe: &Recipe) -> Arc<Job> {
-        let key = recipe.key();
-        let mut jobs = lock(&self.jobs);
-        let free = self.cache.free();
+        let shared = &self.shared;
+        let name = source.name();
+        let claim = Claim {
+            from: registry(&name).to_owned(),
+            size: recipe.size(),
+        };
+        let key = (recipe.key(), name);
+        let mut jobs = lock(&shared.jobs);
+        let free = shared.cache.free();
         jobs.retain(|_, job| job.stands(free));
         if let Some(job) = jobs.get(&key) {
             return job.clone();
         }
         let job = Arc::new(Job::default());
-        if self.bench.busy.load(Ordering::SeqCst) > MAX_WAITING {
+        let mut queue = lock(&shared.queue);
+        let waiting = queue.waiting.iter().map(|work| &work.claim);
+        if !queue::has_room(&claim.from, waiting.chain(&queue.active)) {
             job.finish(Err(not_ready(what)), None);
             return job;
         }
-        jobs.insert(key, job.clone());
-        let work = Work {
+        jobs.insert(key.clone(), job.clone());
+        queue.waiting.push_back(Work {
             what: what.to_owned(),
             source: source.clone(),
             recipe: recipe.clone(),
-            cache: self.cache.clone(),
-            limit: self.limit,
+            key,
+            claim,
             job: job.clone(),
-            bench: self.bench.clone(),
-        };
-        self.bench.busy.fetch_add(1, Ordering::SeqCst);
-        let thread = thread::Builder::new().name("flatten".into());
-        // Where there is no thread for it, `work` is dropped, which ends the job.
-        if let Err(error) = thread.spawn(move || work.run()) {
-            warn!("{what}: no thread to flatten it: {error}");
-        }
+            shared: shared.clone(),
+        });
+        drop((jobs, queue));
+        begin_waiting(shared);
         job
     }
 
@@ -207,21 +251,50 @@ impl Workshop {
         recipe: &Recipe,
         made: Made,
         until: Instant,
-    ) -> Result<File> {
-        if let Some(file) = self.cache.made(made) {
-            return Ok(file);
+    ) -> Result<MadeFile> {
+        if let Some(file) = self.shared.cache.made(made) {
+            return Ok(Positioned::new(Arc::new(file)));
         }
-        let not_ready = || not_ready(what);
         let again = self.begin(what, source, recipe).wait(until);
-        let again = again.ok_or_else(not_ready)??;
-        if again != made {
+        let again = again.ok_or_else(|| not_ready(what))??;
+        if again.made != made {
             return Err(Error::WrongBytes {
                 what: format!("{what}, flattened again"),
                 expected: made.digest,
-                found: again.digest,
+                found: again.made.digest,
             });
         }
-        self.cache.made(made).ok_or_else(not_ready)
+        Ok(Positioned::new(again.file))
+    }
+}
+
+/// The registry that a source is in. A layout is one of its own.
+fn registry(source: &str) -> &str {
+    match source.split_once('/') {
+        Some((registry, _)) if !registry.starts_with("oci:") => registry,
+        _ => source,
+    }
+}
+
+/// Begins what can be begun, each in a thread of its own.
+fn begin_waiting(shared: &Arc<Shared>) {
+    loop {
+        let work = {
+            let mut queue = lock(&shared.queue);
+            let waiting = queue.waiting.iter().map(|work| &work.claim);
+            let next = queue::next(waiting, &queue.active, shared.limit);
+            let Some(work) = next.and_then(|n| queue.waiting.remove(n)) else {
+                return;
+            };
+            queue.active.push(work.claim.clone());
+            Active(work)
+        };
+        let what = work.0.what.clone();
+        let thread = thread::Builder::new().name("flatten".into());
+        // Where there is no thread for it, `work` is dropped, which ends the job.
+        if let Err(error) = thread.spawn(move || work.0.run()) {
+            warn!("{what}: no thread to flatten it: {error}");
+        }
     }
 }
 
@@ -232,82 +305,80 @@ fn not_ready(what: &str) -> Error {
     }
 }
 
-/// What one thread does.
+/// A file to be made.
 struct Work {
     what: String,
     source: Arc<dyn Source>,
     recipe: Recipe,
-    cache: Arc<Cache>,
-    limit: u64,
+    key: Key,
+    claim: Claim,
     job: Arc<Job>,
-    bench: Arc<Bench>,
-}
-
-/// What there is to begin with.
-enum Begun {
-    /// It was made before.
-    Before(Made),
-    /// A file for it.
-    Now(Unfinished),
+    shared: Arc<Shared>,
 }
 
 impl Work {
-    fn run(self) {
-        let (result, standing) = {
-            let _place = lock(&self.bench.place);
-            match self.begin() {
-                Ok(Begun::Before(made)) => (Ok(made), None),
-                Ok(Begun::Now(unfinished)) => {
-                    let budget = Budget::new(self.limit);
-                    let result = self.make(&unfinished, &budget);
-                    let written = budget.taken().saturating_add(unfinished.size());
-                    let error = result.as_ref().err();
-                    let standing = error.and_then(|error| Standing::of(error, written));
-                    (result, standing)
-                }
-                // Nothing was fetched, so each listing may try.
-                Err(error) => (Err(error), None),
+    fn run(&self) {
+        let (result, standing) = match self.begin() {
+            Ok(Begun::Before(product)) => (Ok(product), None),
+            Ok(Begun::Now(unfinished)) => {
+                let mut written = self.recipe.size();
+                let result = self.make(&unfinished, &mut written);
+                written = written.saturating_add(unfinished.size());
+                let error = result.as_ref().err();
+                let standing = error.and_then(|error| Standing::of(error, written));
+                (result, standing)
             }
+            // Nothing was fetched, so each listing may try.
+            Err(error) => (Err(error), None),
         };
+        let is_over = standing.is_none();
         self.job.finish(result, standing);
+        if is_over {
+            let mut jobs = lock(&self.shared.jobs);
+            // Another may have been begun in its place meanwhile.
+            if jobs
+                .get(&self.key)
+                .is_some_and(|job| Arc::ptr_eq(job, &self.job))
+            {
+                jobs.remove(&self.key);
+            }
+        }
     }
 
     fn begin(&self) -> Result<Begun> {
+        let cache = &self.shared.cache;
         // Another process may have been faster.
-        if let Some(Sum::Made(made)) = self.cache.sum(self.recipe.key())
-            && self.cache.made(made).is_some()
+        if let Some(Sum::Made(made)) = cache.sum(self.recipe.key())
+            && let Some(file) = cache.made(made)
         {
-            return Ok(Begun::Before(made));
+            let file = Arc::new(file);
+            return Ok(Begun::Before(Product { made, file }));
         }
-        self.cache.begin_made().map(Begun::Now)
+        cache.begin_made().map(Begun::Now)
     }
 
-    fn make(&self, unfinished: &Unfinished, budget: &Budget) -> Result<Made> {
-        let Self {
-            what,
-            source,
-            recipe,
-            cache,
-            limit,
-            ..
-        } = self;
+    /// `written`: counts what it takes on disk.
+    fn make(&self, unfinished: &Unfinished, written: &mut u64) -> Result<Product> {
+        let (what, recipe) = (&self.what, &self.recipe);
+        let Shared { cache, limit, .. } = &*self.shared;
         let (layers, mib) = (recipe.layers.len(), recipe.size() >> 20);
         info!("{what}: flattening {layers} layers of {mib} MiB into one .tar.gz");
         let started = Instant::now();
-        match flatten(source, recipe, cache, budget, unfinished.file()?) {
+        let fetched = Layers::fetch(&self.source, recipe, cache)?;
+        match self.flatten(&fetched, unfinished, written) {
             Ok(made) => {
                 cache.keep_made(unfinished, made)?;
                 cache.keep_sum(recipe.key(), &Sum::Made(made));
                 let (mib, took) = (made.size >> 20, started.elapsed().as_secs_f64());
                 info!("{what}: flattened to {mib} MiB in {took:.1} s");
-                Ok(made)
+                let file = Arc::new(unfinished.file()?);
+                Ok(Product { made, file })
             }
             Err(Error::CannotFlatten { layer, why }) => {
-                let limit = *limit;
                 let refused = Sum::Refused {
                     layer,
                     why: why.clone(),
-                    limit,
+                    limit: *limit,
                     reader: READER,
                 };
                 cache.keep_sum(recipe.key(), &refused);
@@ -315,6 +386,26 @@ impl Work {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Applies the layers in little memory, or in more if that is not enough.
+    fn flatten(&self, fetched: &Layers<'_>, out: &Unfinished, written: &mut u64) -> Result<Made> {
+        let shared = &self.shared;
+        let before = *written;
+        if self.recipe.size() <= SMALL_LAYERS {
+            let _place = shared.small.take(|| self.what.clone())?;
+            let budget = Budget::new(shared.limit, SMALL, &shared.windows);
+            let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
+            *written = before.saturating_add(budget.taken());
+            if !budget.is_outgrown() {
+                return made;
+            }
+        }
+        let _place = shared.large.take(|| self.what.clone())?;
+        let budget = Budget::new(shared.limit, LARGE, &shared.windows);
+        let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
+        *written = before.saturating_add(budget.taken());
+        made
     }
 }
 
@@ -324,8 +415,31 @@ impl Drop for Work {
         if lock(&self.job.result).is_none() {
             self.job.finish(Err(not_ready(&self.what)), None);
         }
-        self.bench.busy.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// Work that has a place.
+struct Active(Work);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        {
+            let active = &mut lock(&shared.queue).active;
+            if let Some(n) = active.iter().position(|claim| *claim == self.0.claim) {
+                active.swap_remove(n);
+            }
+        }
+        begin_waiting(shared);
+    }
+}
+
+/// What there is to begin with.
+enum Begun {
+    /// It was made before.
+    Before(Product),
+    /// A file for it.
+    Now(Unfinished),
 }
 
 #[cfg(test)]

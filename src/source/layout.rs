@@ -220,6 +220,10 @@ impl Source for Layout {
         format!("oci:{}", self.root.display())
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn tags(&self) -> Result<Vec<Tag>> {
         Ok(self.entries.keys().cloned().collect())
     }

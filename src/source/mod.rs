@@ -44,6 +44,11 @@ pub trait Source: Send + Sync {
     /// `oci:/srv/updates`.
     fn name(&self) -> String;
 
+    /// Is it on this machine, so that nothing of it is fetched over a network?
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Its tags, in no order. What is no tag by the grammar is left out.
     fn tags(&self) -> Result<Vec<Tag>>;
 

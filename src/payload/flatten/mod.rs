@@ -1,14 +1,16 @@
 //! A container image's layers → one `.tar.gz`.
 //!
-//!     layers ─▶ steady ─▶ unpack ─▶ entries ─▶ tree ─▶ pack
-//!                                      └─▶ spool ──────▶┘
+//!     fetch ─▶ unpack ─▶ entries ─▶ tree ─▶ pack
+//!                           └─▶ spool ──────▶┘
 //!
-//! Each layer is read once, several at a time: its entries go into memory, the bytes of its files into a
-//! spool on disk. Then the entries are applied in order, and what is left of them is written with its bytes.
-//! So memory grows with the number of entries, whatever is in the files, and nothing that an image says
-//! decides where on this machine something is written.
+//! First all layers are fetched to disk and verified, which may take long and takes no memory. Then each is read
+//! once, several at a time: its entries go into memory, the bytes of its files into a spool on disk. Then the
+//! entries are applied in order, and the remaining files are written. So memory grows with the number of entries,
+//! no matter how large the files are, it is held only while nothing waits for the network, and nothing that an
+//! image says decides where on this machine something is written.
 
 mod entries;
+mod fetch;
 #[cfg(any(test, fuzzing))]
 #[path = "../../../tests/fuzz/properties/tar_layers.rs"]
 pub mod fuzz;
@@ -21,31 +23,42 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::mem;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use entries::{Entries, Entry, Failure, Kind, Piece, show};
-use steady::Steady;
+pub use fetch::Layers;
 use tree::{Content, Tree};
-use unpack::Windows;
+pub use unpack::Windows;
 
-use super::{Resumed, StoredBlob, Verified};
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::parallel::in_parallel;
-use crate::source::Source;
 
 /// Counts the changes of what is refused: what an older program refused is tried again. What changes the bytes
 /// that are made changes [`Recipe::key`] instead.
 pub const READER: u32 = 1;
-/// Entries in all layers of one image together.
-const MAX_ENTRIES: u64 = 400_000;
-/// Memory for what is of any length in entries, in all layers of one image together, in bytes: paths, targets of
-/// links, xattrs, maps of sparse files.
-const MAX_NAMES: u64 = 64 << 20;
+/// What one image may take in memory, in all its layers together.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    /// How many entries there may be.
+    entries: u64,
+    /// What is of any length in them, in bytes: paths, targets of links, xattrs, maps of sparse files.
+    names: u64,
+}
+
+/// Enough for most images, and so little that some may be flattened while a large one is.
+pub const SMALL: Memory = Memory {
+    entries: 20_000,
+    names: 2 << 20,
+};
+/// The most that any image may take.
+pub const LARGE: Memory = Memory {
+    entries: 400_000,
+    names: 64 << 20,
+};
 /// What an xattr takes in memory besides its name and value.
 const XATTR: usize = 96;
 /// Bytes of an archive that are no file's, a layer's or ours: headers and filling, for as many entries as there
@@ -57,25 +70,39 @@ const MAX_THREADS: usize = 4;
 const BUFFER: usize = 256 << 10;
 
 /// What one image may still take, of all its layers together.
-pub struct Budget {
+pub struct Budget<'a> {
     /// How many bytes its files may have in all.
     limit: u64,
+    memory: Memory,
     entries: AtomicU64,
     names: AtomicU64,
+    /// Bytes of files.
     bytes: AtomicU64,
-    windows: Windows,
+    /// Bytes of archives, files and all the rest.
+    unpacked: AtomicU64,
+    /// Did it need more memory than it may take?
+    is_outgrown: AtomicBool,
+    windows: &'a Windows,
 }
 
-impl Budget {
-    /// For an image whose files may have so many bytes in all.
-    pub fn new(limit: u64) -> Self {
+impl<'a> Budget<'a> {
+    /// For an image whose files may have `limit` bytes in all. `windows`: those of all images.
+    pub fn new(limit: u64, memory: Memory, windows: &'a Windows) -> Self {
         Self {
             limit,
-            entries: AtomicU64::new(MAX_ENTRIES),
-            names: AtomicU64::new(MAX_NAMES),
+            memory,
+            entries: AtomicU64::new(memory.entries),
+            names: AtomicU64::new(memory.names),
             bytes: AtomicU64::new(limit),
-            windows: Windows::default(),
+            unpacked: AtomicU64::new(limit.saturating_add(MAX_REST)),
+            is_outgrown: AtomicBool::new(false),
+            windows,
         }
+    }
+
+    /// Was it refused for want of memory that a larger budget may have?
+    pub fn is_outgrown(&self) -> bool {
+        self.is_outgrown.load(Ordering::Relaxed)
     }
 
     /// How many bytes its files have, as far as they were read.
@@ -100,16 +127,17 @@ impl Budget {
             Kind::File { pieces, .. } => size_of_val(pieces.as_slice()),
             _ => 0,
         };
-        if !Self::take(&self.entries, 1) {
-            return Err(format!("the image has more than {MAX_ENTRIES} entries"));
-        }
-        if !Self::take(&self.names, (entry.path.len() + link + xattrs) as u64) {
-            return Err(format!(
-                "the names and attributes in the image take more than {} MiB",
-                MAX_NAMES >> 20
-            ));
-        }
-        Ok(())
+        let Memory { entries, names } = self.memory;
+        let why = if !Self::take(&self.entries, 1) {
+            format!("the image has more than {entries} entries")
+        } else if !Self::take(&self.names, (entry.path.len() + link + xattrs) as u64) {
+            let mib = names >> 20;
+            format!("the names and attributes in the image take more than {mib} MiB")
+        } else {
+            return Ok(());
+        };
+        self.is_outgrown.store(true, Ordering::Relaxed);
+        Err(why)
     }
 }
 
@@ -127,16 +155,17 @@ pub fn too_large(recipe: &Recipe, limit: u64) -> Option<Error> {
 
 /// Makes the file.
 pub fn flatten(
-    source: &Arc<dyn Source>,
+    fetched: &Layers<'_>,
     recipe: &Recipe,
     cache: &Cache,
-    budget: &Budget,
+    budget: &Budget<'_>,
     out: File,
 ) -> Result<Made> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let read = in_parallel(&recipe.layers, threads.min(MAX_THREADS), |layer, stop| {
-        let (digest, size) = *layer;
-        let read = Layer::read(source, digest, size, budget, cache);
+    let numbers: Vec<_> = (0..recipe.layers.len()).collect();
+    let read = in_parallel(&numbers, threads.min(MAX_THREADS), |n, stop| {
+        let digest = recipe.layers[*n].0;
+        let read = (fetched.open(*n)).and_then(|bytes| Layer::read(bytes, digest, budget, cache));
         if read.is_err() {
             stop.store(true, Ordering::Relaxed);
         }
@@ -205,29 +234,21 @@ struct Layer {
 }
 
 impl Layer {
+    /// Reads a layer. Its bytes are known to be right when all of them were read without an error.
     fn read(
-        source: &Arc<dyn Source>,
+        mut bytes: impl Read,
         digest: Digest,
-        size: u64,
-        budget: &Budget,
+        budget: &Budget<'_>,
         cache: &Cache,
     ) -> Result<Self> {
-        let what = format!("layer {digest} of {}", source.name());
-        let blob = StoredBlob {
-            source: source.clone(),
-            digest,
-            size,
-        };
-        let steady = Steady::new(Resumed::open(blob, what.clone(), size)?, size);
-        let mut verified = Verified::new(steady, what, digest, size)?.of(source);
-        let read = Self::unpack(&mut verified, budget, cache);
+        let read = Self::unpack(&mut bytes, budget, cache);
         if let Err(Failure::Read(error)) = &read
             && let Some(error) = own(error)
         {
             return Err(error);
         }
         // Nothing that a layer says, and no fault of it, is believed before all of it was seen to be right.
-        if let Err(error) = io::copy(&mut verified, &mut io::sink()) {
+        if let Err(error) = io::copy(&mut bytes, &mut io::sink()) {
             return Err(own(&error).unwrap_or_else(|| cache.cannot_write(error)));
         }
         read.map_err(|failure| Error::CannotFlatten {
@@ -239,13 +260,11 @@ impl Layer {
         })
     }
 
-    fn unpack(blob: &mut impl Read, budget: &Budget, cache: &Cache) -> Result<Self, Failure> {
+    fn unpack(blob: &mut impl Read, budget: &Budget<'_>, cache: &Cache) -> Result<Self, Failure> {
         let limit = budget.limit;
-        let most = limit.saturating_add(MAX_REST);
         let unpacked = Bounded {
-            inner: unpack::unpack(blob, &budget.windows)?,
-            left: most,
-            most,
+            inner: unpack::unpack(blob, budget.windows)?,
+            budget,
         };
         let mut archive = Entries::new(unpacked);
         let mut spool = Spool::new(cache);
@@ -276,20 +295,20 @@ impl Layer {
     }
 }
 
-/// Fails where there is more than there should be: a few bytes can unpack to any number of them.
-struct Bounded<R> {
+/// Fails where there is more than there should be in all layers: a few bytes can unpack to any number of them.
+struct Bounded<'a, R> {
     inner: R,
-    left: u64,
-    most: u64,
+    budget: &'a Budget<'a>,
 }
 
-impl<R: Read> Read for Bounded<R> {
+impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(n as u64).ok_or_else(|| {
-            let why = format!("there are more than {} bytes in it", self.most);
-            io::Error::other(why)
-        })?;
+        if !Budget::take(&self.budget.unpacked, n as u64) {
+            let most = self.budget.limit.saturating_add(MAX_REST);
+            let why = format!("with it there are more than {most} bytes in the layers");
+            return Err(io::Error::other(why));
+        }
         Ok(n)
     }
 }

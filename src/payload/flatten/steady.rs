@@ -1,7 +1,7 @@
-//! Layers that come at some speed at least.
+//! Layers that come at some speed at least, and are complete at some time.
 //!
-//! Place in the chain: source → resumed → **steady** → verified → unpack. While a layer comes nothing else is
-//! flattened, so one byte now and then, which keeps a download going, is not enough here.
+//! Place in the chain: source → resumed → **steady** → verified → fetch. Only so many images are fetched at once, so
+//! one byte now and then, which keeps a download going, is not enough here.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ pub(super) struct Steady<R> {
     inner: R,
     /// Bytes of the layer still to come.
     left: u64,
+    /// When all of it must have come.
+    until: Instant,
     span: Duration,
     /// Waited for in this span; what is done with the bytes meanwhile does not count.
     waited: Duration,
@@ -23,10 +25,11 @@ pub(super) struct Steady<R> {
 }
 
 impl<R: Read> Steady<R> {
-    pub(super) fn new(inner: R, size: u64) -> Self {
+    pub(super) fn new(inner: R, size: u64, until: Instant) -> Self {
         Self {
             inner,
             left: size,
+            until,
             span: SPAN,
             waited: Duration::ZERO,
             came: 0,
@@ -41,6 +44,10 @@ impl<R: Read> Read for Steady<R> {
         self.waited += started.elapsed();
         self.came += n as u64;
         self.left = self.left.saturating_sub(n as u64);
+        if self.left > 0 && Instant::now() > self.until {
+            let message = "the time for all layers of the image is over";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
         if self.came >= LEAST {
             (self.waited, self.came) = (Duration::ZERO, 0);
         } else if self.waited >= self.span && self.left > 0 {
@@ -71,6 +78,21 @@ mod tests {
         }
     }
 
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[test]
+    fn a_layer_has_so_much_time_whatever_comes() {
+        let until = Instant::now() + Duration::from_millis(50);
+        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 100, until);
+        let error = layer.read_exact(&mut [0; 100]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // Its last byte is not too late.
+        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 1, Instant::now());
+        layer.read_exact(&mut [0]).unwrap();
+    }
+
     #[test]
     fn a_layer_that_trickles_is_given_up() {
         let least = usize::try_from(LEAST).unwrap();
@@ -89,7 +111,7 @@ mod tests {
                 "little at once, without a pause",
             ),
         ] {
-            let mut layer = Steady::new(Slow(piece, pause), size);
+            let mut layer = Steady::new(Slow(piece, pause), size, later());
             layer.span = 4 * short;
             let mut left = usize::try_from(size).unwrap();
             let mut buffer = vec![0; least];
@@ -107,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_is_done_between_reads_takes_no_time() {
-        let mut layer = Steady::new(Slow(1, Duration::ZERO), 100);
+        let mut layer = Steady::new(Slow(1, Duration::ZERO), 100, later());
         layer.span = Duration::from_millis(100);
         for _ in 0..3 {
             layer.read_exact(&mut [0]).unwrap();

@@ -23,7 +23,7 @@ const WINDOWS: usize = 2;
 
 /// Memory for looking back, which is all that unpacking takes much of.
 #[derive(Default)]
-pub(super) struct Windows {
+pub struct Windows {
     taken: Mutex<usize>,
     is_free: Condvar,
 }
