@@ -6,8 +6,9 @@ use std::collections::btree_map::Entry as Known;
 use crate::architecture::Architecture;
 use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
 
-/// What Garden Linux tells several entries of one architecture apart by.
-const FLAVOUR: &str = "cname";
+/// What tells several entries of one architecture apart: Garden Linux's annotation, and that of podman's
+/// machine images.
+const FLAVOURS: [&str; 2] = ["cname", "disktype"];
 /// What buildkit writes on an attestation's entry (its value differs).
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
@@ -43,7 +44,7 @@ pub enum Choice {
 pub struct Chosen {
     /// What it runs on.
     pub architecture: Architecture,
-    /// What tells it from others for that: Garden Linux's `cname`.
+    /// What tells it from others for that: `cname` or `disktype`.
     pub flavour: Option<String>,
     /// Its manifest.
     pub descriptor: Descriptor,
@@ -169,10 +170,10 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
 }
 
 fn flavour(artifact: &Artifact) -> Option<&str> {
-    artifact
-        .descriptor
-        .annotations
-        .get(FLAVOUR)
+    let annotations = &artifact.descriptor.annotations;
+    FLAVOURS
+        .iter()
+        .find_map(|name| annotations.get(*name))
         .map(String::as_str)
 }
 
@@ -359,7 +360,7 @@ mod tests {
             let mut one = artifact(n, platform);
             one.descriptor
                 .annotations
-                .insert(FLAVOUR.into(), name.into());
+                .insert("cname".into(), name.into());
             one
         };
         let artifacts = vec![
