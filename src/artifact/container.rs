@@ -31,6 +31,15 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
             ..Recognised::default()
         })
     };
+    if let [layer] = image.layers.as_slice()
+        && let Some(suffix) = suffix::of_file_system(&layer.media_type)
+        && refusal(layer).is_none()
+    {
+        return Some(Recognised {
+            offers: vec![Offer::layer(layer, suffix)],
+            ..Recognised::default()
+        });
+    }
     for (n, layer) in image.layers.iter().enumerate() {
         if let Some(why) = refusal(layer) {
             return left_out(format!("{}: {why}", call(n, layer)));
@@ -113,6 +122,7 @@ mod tests {
                 &[gzip],
                 "not a container image",
             ),
+            (oci, &["application/vnd.erofs.layer.v1"], ".erofs"),
             (oci, &[], "container image without layers"),
             (oci, &[gzip, gzip], "made of 2 layers"),
             (

@@ -15,8 +15,8 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
     for (n, layer) in image.layers.iter().enumerate() {
         match suffix_of(layer) {
             Ok(suffix) => recognised.offers.push(Offer {
-                long_suffix: layer.title().and_then(suffix::with_kind).map(str::to_owned),
-                ..Offer::layer(layer, suffix)
+                long_suffix: layer.title().and_then(suffix::with_kind),
+                ..Offer::layer(layer, &suffix)
             }),
             Err(why) => recognised
                 .left_out
@@ -29,27 +29,33 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
     Some(recognised)
 }
 
-pub(super) fn suffix_of(layer: &Descriptor) -> Result<&str, String> {
+pub(super) fn suffix_of(layer: &Descriptor) -> Result<String, String> {
     if let Some(why) = refusal(layer) {
         return Err(why);
     }
-    let by_type = suffix::of_tar(&layer.media_type);
-    match layer.title() {
-        Some(title) => suffix::of_name(title)
-            .or_else(|| by_type.filter(|_| layer.media_type != ORAS_DEFAULT))
-            .ok_or_else(|| {
-                format!(
-                    "neither its title nor its type {:?} says what image or archive it is",
-                    layer.media_type
-                )
-            }),
-        None => by_type.ok_or_else(|| {
-            format!(
-                "it has no title and its type {:?} is not a tar's",
-                layer.media_type
-            )
-        }),
+    let media_type = &layer.media_type;
+    let tar = || suffix::of_tar(media_type).map(str::to_owned);
+    let Some(title) = layer.title() else {
+        let typed =
+            suffix::of_type(media_type).map(|typed| suffix::packed(typed.into(), media_type));
+        return typed
+            .or_else(tar)
+            .ok_or_else(|| format!("it has no title and its type {media_type:?} is not a tar's"));
+    };
+    let titled = suffix::of_name(title);
+    let typed = suffix::of_type(media_type)
+        .filter(|_| !suffix::is_text(media_type, Some(title)))
+        .filter(|_| titled.as_deref().is_none_or(suffix::is_vague));
+    // `initrd.img` is an initramfs, and so is any `.img` whose type says so.
+    match (typed, titled) {
+        (Some(typed), _) => Some(format!("{typed}{}", suffix::packing(title))),
+        (None, titled) => titled,
     }
+    .map(|suffix| suffix::packed(suffix, media_type))
+    .or_else(|| tar().filter(|_| media_type != ORAS_DEFAULT))
+    .ok_or_else(|| {
+        format!("neither its title nor its type {media_type:?} says what image or archive it is")
+    })
 }
 
 #[cfg(test)]
@@ -122,8 +128,51 @@ mod tests {
                 None,
                 "not an image",
             ),
+            (
+                "application/vnd.acme.kernel",
+                None,
+                Some(".vmlinuz"),
+                "the type alone",
+            ),
+            (
+                "application/vnd.acme.initramfs.binary",
+                Some("rootfs.cpio.gz"),
+                Some(".initramfs.gz"),
+                "the type, and the title's packing",
+            ),
+            (
+                "application/vnd.acme.initrd",
+                Some("boot.img"),
+                Some(".initramfs"),
+                "the type says more than .img",
+            ),
+            (
+                "application/vnd.acme.initrd",
+                Some("os.initrd"),
+                Some(".initrd"),
+                "the title says as much",
+            ),
+            (
+                "application/vnd.acme.kernel",
+                Some("kernel.config"),
+                None,
+                "a text about one",
+            ),
+            (
+                "application/vnd.acme.image+erofs",
+                Some("root.cfs"),
+                Some(".erofs"),
+                "a file system",
+            ),
+            (
+                "application/x-netboot-file+zstd",
+                Some("initrd.img"),
+                Some(".initramfs.zst"),
+                "packed, as its type says",
+            ),
         ] {
-            assert_eq!(suffix_of(&layer(media_type, title)).ok(), expected, "{why}");
+            let found = suffix_of(&layer(media_type, title)).ok();
+            assert_eq!(found.as_deref(), expected, "{why}");
         }
     }
 

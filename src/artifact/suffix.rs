@@ -1,55 +1,99 @@
 //! File suffixes: what the bytes are, and so what a transfer file's pattern ends in.
 
-/// Disk images and archives, each also compressed.
-const COMPRESSIBLE: [&str; 6] = [".raw", ".img", ".efi", ".erofs", ".squashfs", ".tar"];
-/// What systemd-pull unpacks (257: gzip, xz, bzip2; 262 also zstd).
-const COMPRESSED: [&str; 4] = [".gz", ".xz", ".zst", ".bz2"];
-/// What stands beside an image or boots one. A longer one comes before a part of it.
-const OTHERS: [&str; 15] = [
+use crate::architecture::Architecture;
+
+/// Disk images, archives, kernels and their initial file systems, each also packed.
+const PACKABLE: [&str; 15] = [
+    ".raw",
+    ".img",
+    ".efi",
+    ".erofs",
+    ".squashfs",
+    ".tar",
+    ".iso",
+    ".qcow2",
+    ".vhd",
+    ".vhdx",
+    ".vmdk",
+    ".ova",
+    KERNEL,
+    INITRAMFS,
+    ".initrd",
+];
+/// What systemd-pull unpacks (257: gzip, xz, bzip2; 262 also zstd), and how types say it.
+const PACKINGS: [(&str, &[&str]); 4] = [
+    (".gz", &["gzip", "x-gzip"]),
+    (".xz", &["xz", "x-xz"]),
+    (".zst", &["zstd"]),
+    (".bz2", &["bzip2", "x-bzip2"]),
+];
+/// What stands beside an image. A longer one comes before a part of it.
+const OTHERS: [&str; 7] = [
     ".roothash.p7s",
     ".roothash",
     ".usrhash.p7s",
     ".usrhash",
     ".verity",
-    ".iso",
-    ".vmlinuz",
-    ".initramfs",
-    ".initrd",
     ".cmdline",
     ".rootfs",
-    ".qcow2",
-    ".vhd",
-    ".vmdk",
-    ".ova",
 ];
 /// What a raw image is for. Part of the suffix where two kinds would else share a name.
 const KINDS: [&str; 3] = [".sysext", ".confext", ".portable"];
+/// What ends a text about an image, if its title ends in none of the suffixes.
+const TEXTS: [&str; 14] = [
+    ".txt",
+    ".md",
+    ".json",
+    ".jsonl",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".env",
+    ".config",
+    ".asc",
+    ".sha256",
+    ".sha256sum",
+    ".sha512",
+    ".md5",
+];
 
-/// The suffix of a file name: `.raw` of `k8s-v1.sysext.raw`, `.tar.gz` of `k8s.tar.gz`.
-pub fn of_name(name: &str) -> Option<&str> {
-    let stem = COMPRESSED
-        .iter()
-        .find_map(|end| name.strip_suffix(end))
-        .unwrap_or(name);
-    let end = COMPRESSIBLE
-        .iter()
-        .find(|end| stem.ends_with(*end))
-        .map(|end| stem.len() - end.len())
-        .or_else(|| {
-            OTHERS
-                .iter()
-                .find(|end| name.ends_with(*end))
-                .map(|end| name.len() - end.len())
-        })?;
-    // A name that is nothing but a suffix names no file of a kind.
-    (end > 0).then(|| &name[end..])
+const KERNEL: &str = ".vmlinuz";
+const INITRAMFS: &str = ".initramfs";
+
+/// The words of media types that say what the bytes are.
+const WORDS: [(&str, &str); 6] = [
+    ("kernel", KERNEL),
+    ("vmlinuz", KERNEL),
+    ("initrd", INITRAMFS),
+    ("initramfs", INITRAMFS),
+    ("erofs", ".erofs"),
+    ("squashfs", ".squashfs"),
+];
+/// Words that may follow one of those. `kernel.config` is no kernel.
+const FILLERS: [&str; 16] = [
+    "binary", "bin", "blob", "octet", "stream", "file", "layer", "image", "img", "cpio", "gzip",
+    "gz", "zstd", "xz", "bzip2", "x",
+];
+
+/// The suffix of a file name, in lower case: `.raw` of `k8s-v1.sysext.raw`, `.tar.gz` of `K8S.TAR.GZ`,
+/// `.initramfs.zst` of `initrd.img.zst`.
+pub fn of_name(name: &str) -> Option<String> {
+    read(name).map(|(_, suffix)| suffix)
+}
+
+/// A file name without what its suffix was read from.
+pub fn stem(name: &str) -> &str {
+    match read(name) {
+        Some((stem, _)) => stem,
+        None => split_packing(name).0,
+    }
 }
 
 /// The suffix with the kind of extension before it: `.sysext.raw` of `k8s-v1.sysext.raw`.
-pub fn with_kind(name: &str) -> Option<&str> {
-    let stem = name.strip_suffix(of_name(name)?)?;
-    let kind = KINDS.iter().find(|kind| stem.ends_with(*kind))?;
-    Some(&name[stem.len() - kind.len()..])
+pub fn with_kind(name: &str) -> Option<String> {
+    let (stem, suffix) = read(name)?;
+    let kind = KINDS.iter().find(|kind| ends_with(stem, kind))?;
+    Some(format!("{kind}{suffix}"))
 }
 
 /// The suffix for a media type that says tar.
@@ -63,6 +107,149 @@ pub fn of_tar(media_type: &str) -> Option<&'static str> {
         | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(".tar.zst"),
         _ => None,
     }
+}
+
+/// The suffix for a media type that names a kernel, an initramfs or a file system.
+pub fn of_type(media_type: &str) -> Option<&'static str> {
+    let mut found = None;
+    for word in words(media_type) {
+        let is_filler = FILLERS.contains(&word)
+            || word.bytes().all(|byte| byte.is_ascii_digit())
+            || (word.strip_prefix('v'))
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            || Architecture::of_oci(word).is_some();
+        match WORDS.iter().find(|(known, _)| *known == word) {
+            Some((_, suffix)) => found = Some(*suffix),
+            None if !is_filler => found = None,
+            None => {}
+        }
+    }
+    found
+}
+
+/// The suffix for a media type that names a file system.
+pub fn of_file_system(media_type: &str) -> Option<&'static str> {
+    of_type(media_type).filter(|suffix| matches!(*suffix, ".erofs" | ".squashfs"))
+}
+
+/// A suffix as a title has it, for a type that says how the file is packed: `.raw.zst` for `.raw` and `…+zstd`.
+///
+/// Of an archive or a file system the type means what is inside.
+pub fn packed(mut suffix: String, media_type: &str) -> String {
+    let is_inside = words(media_type).any(|word| matches!(word, "tar" | "squashfs" | "erofs"));
+    let is_said = PACKINGS.iter().any(|(end, _)| suffix.ends_with(end));
+    if !is_inside && !is_said {
+        let subtype = media_type
+            .split_once('/')
+            .map_or("", |(_, subtype)| subtype);
+        let last = subtype.rsplit('+').next().unwrap_or_default();
+        let packing = PACKINGS.iter().find(|(_, names)| names.contains(&last));
+        suffix.push_str(packing.map_or("", |(end, _)| end));
+    }
+    suffix
+}
+
+/// How a file is packed, as far as its name says: `.gz` or nothing.
+pub fn packing(name: &str) -> &'static str {
+    split_packing(name).1
+}
+
+/// Does a suffix say no more than that it is an image of some kind?
+pub fn is_vague(suffix: &str) -> bool {
+    suffix.starts_with(".img")
+}
+
+/// Is this a text about an image rather than an image?
+pub fn is_text(media_type: &str, title: Option<&str>) -> bool {
+    let is_typed = media_type.starts_with("text/")
+        || words(media_type).any(|word| matches!(word, "json" | "yaml"));
+    let is_titled = |title: &str| TEXTS.iter().any(|end| ends_with(title, end));
+    is_typed || title.is_some_and(is_titled)
+}
+
+/// What is before the suffix, and the suffix.
+fn read(name: &str) -> Option<(&str, String)> {
+    let (unpacked, packing) = split_packing(name);
+    let before = |end: &str, name: &'_ str| name.len() - end.len();
+    let packable = PACKABLE.iter().find(|end| ends_with(unpacked, end));
+    let found = match packable {
+        Some(end) => Some((&name[..before(end, unpacked)], format!("{end}{packing}"))),
+        None => OTHERS
+            .iter()
+            .find(|end| ends_with(name, end))
+            .map(|end| (&name[..before(end, name)], (*end).to_owned())),
+    };
+    if found.as_ref().is_none_or(|(_, suffix)| is_vague(suffix))
+        && let Some((stem, suffix)) = boot_file(unpacked)
+    {
+        return Some((stem, format!("{suffix}{packing}")));
+    }
+    // A name that is nothing but a suffix names no file of a kind.
+    found.filter(|(stem, _)| !stem.is_empty())
+}
+
+/// A kernel or an initramfs, by the names that distributions give them: `vmlinuz-6.12.0-amd64`,
+/// `initrd.img-6.12.0-amd64`, `initramfs-linux.img`.
+fn boot_file(name: &str) -> Option<(&str, &'static str)> {
+    let base = name.rsplit('/').next().unwrap_or(name);
+    let after = |word: &str| {
+        let begin = base.get(..word.len())?;
+        begin
+            .eq_ignore_ascii_case(word)
+            .then(|| &base[word.len()..])
+    };
+    if base == "Image" {
+        return Some((name, KERNEL));
+    }
+    if let Some(rest) = after("vmlinuz").or_else(|| after("bzImage")) {
+        return is_release(rest).then_some((name, KERNEL));
+    }
+    let rest = after("initramfs").or_else(|| after("initrd"))?;
+    let end = [".img", ".cpio"]
+        .into_iter()
+        .find(|end| ends_with(rest, end))
+        .map_or(0, str::len);
+    let begin = [".img-", ".cpio-"]
+        .into_iter()
+        .find(|begin| rest.starts_with(begin))
+        .map_or(0, |begin| begin.len() - 1);
+    let release = rest.get(begin..rest.len() - end)?;
+    is_release(release).then(|| (&name[..name.len() - end], INITRAMFS))
+}
+
+/// May this follow the name of a kernel? It is a release and a machine, rather than another ending.
+fn is_release(rest: &str) -> bool {
+    let is_separate = |c: char| c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    let last = rest.rsplit_once('.').map(|(_, last)| last);
+    let is_no_ending = |last: &str| {
+        let machine = last.split('+').next().unwrap_or(last);
+        last.starts_with(|c: char| c.is_ascii_digit()) || Architecture::of_oci(machine).is_some()
+    };
+    rest.is_empty() || rest.starts_with(is_separate) && last.is_none_or(is_no_ending)
+}
+
+fn split_packing(name: &str) -> (&str, &'static str) {
+    let found = PACKINGS.iter().find(|(end, _)| ends_with(name, end));
+    found.map_or((name, ""), |(end, _)| {
+        (&name[..name.len() - end.len()], end)
+    })
+}
+
+/// In any case of letters.
+fn ends_with(name: &str, end: &str) -> bool {
+    let start = name.len().checked_sub(end.len());
+    let found = start.and_then(|start| name.get(start..));
+    found.is_some_and(|found| found.eq_ignore_ascii_case(end))
+}
+
+/// The words of a media type after its `/`.
+fn words(media_type: &str) -> impl Iterator<Item = &str> {
+    let subtype = media_type
+        .split_once('/')
+        .map_or("", |(_, subtype)| subtype);
+    subtype
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -80,21 +267,147 @@ mod tests {
                 Some(".raw.xz"),
                 Some(".confext.raw.xz"),
             ),
+            ("K8S.SysExt.RAW.XZ", Some(".raw.xz"), Some(".sysext.raw.xz")),
             ("rootfs.tar.gz", Some(".tar.gz"), None),
             ("a.verity", Some(".verity"), None),
             ("a.roothash", Some(".roothash"), None),
             ("a.roothash.p7s", Some(".roothash.p7s"), None),
             ("linux.efi", Some(".efi"), None),
+            ("BOOTX64.EFI", Some(".efi"), None),
             ("boot.vmlinuz", Some(".vmlinuz"), None),
+            ("os.qcow2.zst", Some(".qcow2.zst"), None),
+            ("os.iso.gz", Some(".iso.gz"), None),
             ("a.roothash.gz", None, None),
             ("README.md", None, None),
             ("a.gz", None, None),
             ("raw", None, None),
             (".raw", None, None),
+            ("ä.raw", Some(".raw"), None),
+            ("€", None, None),
             ("", None, None),
         ] {
-            assert_eq!(of_name(name), suffix, "{name}");
-            assert_eq!(with_kind(name), kind, "{name}");
+            assert_eq!(of_name(name).as_deref(), suffix, "{name}");
+            assert_eq!(with_kind(name).as_deref(), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn kernels_and_initramfs_are_known_by_the_names_that_distributions_give_them() {
+        for (name, stem_expected, suffix) in [
+            ("vmlinuz", "vmlinuz", Some(".vmlinuz")),
+            ("boot/vmlinuz-linux", "boot/vmlinuz-linux", Some(".vmlinuz")),
+            (
+                "vmlinuz-6.12.0-amd64",
+                "vmlinuz-6.12.0-amd64",
+                Some(".vmlinuz"),
+            ),
+            (
+                "vmlinuz-6.8.5-301.fc40.x86_64",
+                "vmlinuz-6.8.5-301.fc40.x86_64",
+                Some(".vmlinuz"),
+            ),
+            ("vmlinuz.gz", "vmlinuz", Some(".vmlinuz.gz")),
+            ("vmlinuz.efi", "vmlinuz", Some(".efi")),
+            ("bzImage", "bzImage", Some(".vmlinuz")),
+            ("Image", "Image", Some(".vmlinuz")),
+            ("image", "image", None),
+            ("initrd", "initrd", Some(".initramfs")),
+            ("initrd.img", "initrd", Some(".initramfs")),
+            ("initrd0.img", "initrd0", Some(".initramfs")),
+            (
+                "initrd.img-6.12.0-amd64",
+                "initrd.img-6.12.0-amd64",
+                Some(".initramfs"),
+            ),
+            ("initramfs-linux.img", "initramfs-linux", Some(".initramfs")),
+            (
+                "initramfs-6.8.5-301.fc40.x86_64.img.zst",
+                "initramfs-6.8.5-301.fc40.x86_64",
+                Some(".initramfs.zst"),
+            ),
+            ("initramfs.cpio.gz", "initramfs", Some(".initramfs.gz")),
+            ("os.initrd", "os", Some(".initrd")),
+            ("initrd.squashfs", "initrd", Some(".squashfs")),
+            ("kernel.config", "kernel.config", None),
+            ("vmlinuz.sha256", "vmlinuz.sha256", None),
+            ("vmlinuz-6.12.0-amd64.sig", "vmlinuz-6.12.0-amd64.sig", None),
+            ("initramfs.json", "initramfs.json", None),
+            ("initrds", "initrds", None),
+            ("installer.img", "installer", Some(".img")),
+        ] {
+            assert_eq!(of_name(name).as_deref(), suffix, "{name}");
+            assert_eq!(stem(name), stem_expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_type_says_so_by_its_last_word() {
+        for (media_type, expected) in [
+            ("application/vnd.kubeswift.kernel.binary", Some(".vmlinuz")),
+            ("application/vnd.lattice.node.v1+kernel", Some(".vmlinuz")),
+            (
+                "application/vnd.acme.initrd.amd64.v2+zstd",
+                Some(".initramfs"),
+            ),
+            ("application/vnd.acme.composefs.image+erofs", Some(".erofs")),
+            ("application/vnd.acme.squashfs.v1", Some(".squashfs")),
+            ("application/vnd.acme.kernel.config", None),
+            ("application/vnd.acme.kernel.modules.v1", None),
+            ("application/vnd.acme.kernel.v1+json", None),
+            ("application/vnd.acme.squashfs.verity", None),
+            ("application/octet-stream", None),
+            ("kernel", None),
+            ("", None),
+        ] {
+            assert_eq!(of_type(media_type), expected, "{media_type}");
+        }
+    }
+
+    #[test]
+    fn a_type_that_says_how_a_file_is_packed_adds_that() {
+        for (suffix, media_type, expected) in [
+            (".raw", "application/vnd.acme.disk+gzip", ".raw.gz"),
+            (".raw", "application/zstd", ".raw.zst"),
+            (".raw.xz", "application/vnd.acme.disk+xz", ".raw.xz"),
+            (".raw.xz", "application/vnd.acme.disk+zstd", ".raw.xz"),
+            (
+                ".initramfs",
+                "application/x-netboot-file+zstd",
+                ".initramfs.zst",
+            ),
+            (
+                ".raw",
+                "application/vnd.oci.image.layer.v1.tar+gzip",
+                ".raw",
+            ),
+            (
+                ".squashfs",
+                "application/vnd.acme.squashfs+zstd",
+                ".squashfs",
+            ),
+            (".erofs", "application/vnd.acme.erofs+zstd", ".erofs"),
+            (".raw", "application/octet-stream", ".raw"),
+        ] {
+            assert_eq!(packed(suffix.into(), media_type), expected, "{media_type}");
+        }
+    }
+
+    #[test]
+    fn texts_are_told_by_type_or_title() {
+        for (media_type, title, expected) in [
+            ("text/plain", None, true),
+            ("application/json", Some("a.raw"), true),
+            ("application/vnd.in-toto+json", None, true),
+            ("application/octet-stream", Some("README.MD"), true),
+            ("application/octet-stream", Some("a.raw.sha256"), true),
+            ("application/octet-stream", Some("a.raw"), false),
+            ("application/octet-stream", None, false),
+        ] {
+            assert_eq!(
+                is_text(media_type, title),
+                expected,
+                "{media_type} {title:?}"
+            );
         }
     }
 }

@@ -46,9 +46,9 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
             (Some(why), _) => Err(why),
             (None, Some(kind)) => Ok(Offer {
                 long_suffix: kind.map(str::to_owned),
-                ..Offer::layer(layer, raw(layer))
+                ..Offer::layer(layer, &raw(layer))
             }),
-            (None, None) => files::suffix_of(layer).map(|suffix| Offer::layer(layer, suffix)),
+            (None, None) => files::suffix_of(layer).map(|suffix| Offer::layer(layer, &suffix)),
         };
         match offer {
             Ok(offer) => recognised.offers.push(offer),
@@ -79,13 +79,14 @@ fn kind(media_type: &str) -> Option<Option<&'static str>> {
     Some(Some(suffix))
 }
 
-/// `.raw`, or what the title adds to it: `.raw.zst`.
-fn raw(layer: &Descriptor) -> &str {
-    layer
+/// `.raw`, or what the title or the type adds to it: `.raw.zst`.
+fn raw(layer: &Descriptor) -> String {
+    let titled = layer
         .title()
         .and_then(suffix::of_name)
-        .filter(|suffix| suffix.starts_with(".raw"))
-        .unwrap_or(".raw")
+        .filter(|suffix| suffix.starts_with(".raw"));
+    let suffix = titled.unwrap_or_else(|| ".raw".to_owned());
+    suffix::packed(suffix, &layer.media_type)
 }
 
 fn has_no_other_suffix(layer: &Descriptor) -> bool {
