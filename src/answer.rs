@@ -243,8 +243,13 @@ impl Service {
         // A file without a title has another name there.
         let files = &self.snapshots.listing(&pinned)?.listing.files;
         let host = request.host.as_deref().unwrap_or("localhost:5001");
+        let own = format!("{}-", directory.repository.repository.base());
         let url_of = |digest| {
-            let (name, _) = files.iter().find(|(_, file)| file.digest == digest)?;
+            // Its title, which older clients know, rather than the name with the version.
+            let (name, _) = files
+                .iter()
+                .filter(|(_, file)| file.digest == digest)
+                .min_by_key(|(name, _)| name.as_str().starts_with(&own))?;
             Some(format!("http://{host}/{pinned}/{}", address::in_url(name)))
         };
         let label = match &directory.view {

@@ -1,13 +1,13 @@
 //! Files → the text of `SHA256SUMS`. No I/O.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 
 use jiff::civil::Date;
 
 use crate::architecture::Architecture;
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{Content, Offer, Recipe, Recognised};
+use crate::artifact::{Content, Offer, Recipe, Recognised, apart};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::template::Template;
@@ -83,7 +83,7 @@ pub struct Artifact {
     pub flavour: Option<String>,
     /// The architecture that a plain manifest says it is for, if one was asked for.
     pub plain: Option<Architecture>,
-    /// The version that it says it is, where that counts more than its tag.
+    /// The version that it or its index notes. It names the files in the directory of one artifact.
     pub version: Option<String>,
     /// What it offers.
     pub recognised: Recognised,
@@ -98,7 +98,15 @@ impl Artifact {
         } = &mut self.recognised;
         if !naming.keeps_titles {
             *kubesolo = None;
-            offers.iter_mut().for_each(|offer| offer.title = None);
+            let mut rivals: HashMap<String, (Digest, bool)> = HashMap::new();
+            for Offer { suffix, digest, .. } in offers.iter() {
+                let first = rivals.entry(suffix.clone()).or_insert((*digest, false));
+                first.1 |= first.0 != *digest;
+            }
+            // A title counts where the suffix does not tell files apart.
+            for offer in offers.iter_mut().filter(|offer| !rivals[&offer.suffix].1) {
+                (offer.title, offer.long_suffix) = (None, None);
+            }
         }
         let mut seen = HashSet::new();
         offers.retain(|offer| {
@@ -192,13 +200,10 @@ impl Listing {
             for reason in &artifact.recognised.left_out {
                 self.leave_out(tag, reason.clone());
             }
-            let named = match name_offers(naming, tag, &artifact) {
-                Ok(named) => named,
-                Err(reason) => {
-                    self.leave_out(tag, reason);
-                    continue;
-                }
-            };
+            let (named, reasons) = name_offers(naming, tag, &artifact);
+            for reason in reasons {
+                self.leave_out(tag, reason);
+            }
             for (name, offer) in named {
                 let file = File {
                     digest: offer.digest,
@@ -309,58 +314,111 @@ fn parse_line(line: &[u8]) -> Option<(Digest, FileName)> {
     Some((digest, name.parse().ok()?))
 }
 
-/// Gives each offer of an artifact its name, unchecked.
+/// Gives the offers of an artifact their names, unchecked, and a reason for what gets none.
 fn name_offers<'a>(
     naming: &Naming<'_>,
     tag: &Tag,
     artifact: &'a Artifact,
-) -> Result<Vec<(String, &'a Offer)>, String> {
+) -> (Vec<(String, &'a Offer)>, Vec<String>) {
     let offers = &artifact.recognised.offers;
-    // By suffix, and by name: a directory may have very many files.
-    let mut rivals: HashMap<&str, (Digest, bool)> = HashMap::new();
-    for offer in offers {
-        let (first, has_rival) = rivals.entry(&offer.suffix).or_insert((offer.digest, false));
-        *has_rival |= *first != offer.digest;
-    }
-    let mut digests: HashMap<String, Digest> = HashMap::new();
-    let mut named = Vec::new();
-    for offer in offers {
-        let name = match (&offer.title, &offer.long_suffix) {
-            (Some(title), _) if naming.keeps_titles => title.clone(),
-            (_, Some(long)) if rivals[offer.suffix.as_str()].1 => {
-                format!("{}{long}", stem(naming, tag, artifact)?)
-            }
-            _ => format!("{}{}", stem(naming, tag, artifact)?, offer.suffix),
-        };
-        match digests.get(&name) {
-            Some(other) if *other == offer.digest => {}
-            Some(_) => return Err(format!("two of its layers would both be called {name}")),
-            None => {
-                digests.insert(name.clone(), offer.digest);
-                named.push((name, offer));
+    let noted = artifact.version.as_deref();
+    let (in_tag, _) = split_architecture(tag.as_str());
+    let versions: Vec<_> = noted.into_iter().chain([in_tag]).collect();
+    let stem = stem(naming, tag, artifact);
+    let (mut named, mut second, mut clashes) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut reasons = Reasons::default();
+    let mut needs_stem = false;
+    for (offer, ending) in offers.iter().zip(apart::endings(offers, &versions)) {
+        let title = offer.title.as_ref().filter(|_| naming.keeps_titles);
+        if let Some(title) = title {
+            named.push((title.clone(), offer));
+            // A pattern needs a version, and this one is not in the title.
+            let lacks = |noted: &str| !apart::has_version(title, noted);
+            if offer.suffix.is_empty() || !noted.is_some_and(lacks) {
+                continue;
             }
         }
+        match (&stem, ending, title) {
+            (Ok(stem), Some(ending), None) => named.push((format!("{stem}{ending}"), offer)),
+            (Ok(stem), Some(ending), Some(_)) => second.push((format!("{stem}{ending}"), offer)),
+            (Ok(stem), None, None) => drop(clashes.insert(format!("{stem}{}", offer.suffix))),
+            (Err(_), _, None) => needs_stem = true,
+            (_, _, Some(_)) => {}
+        }
     }
-    Ok(named)
+    if let (Err(reason), true) = (stem, needs_stem) {
+        reasons.add(vec![reason]);
+    }
+    // Titles may be equal, too.
+    let (mut named, equal) = unique(named);
+    clashes.extend(equal);
+    for name in clashes {
+        reasons.add(vec![format!(
+            "two of its layers would both be called {name}, and no title of its own tells one of them apart"
+        )]);
+    }
+    let taken: HashSet<_> = named.iter().map(|(name, _)| name.clone()).collect();
+    second.retain(|(name, _)| !taken.contains(name) && name.parse::<FileName>().is_ok());
+    named.extend(unique(second).0);
+    (named, reasons.told())
+}
+
+/// The names that stand for one content each, once; and those that stand for several.
+fn unique(named: Vec<(String, &Offer)>) -> (Vec<(String, &Offer)>, Vec<String>) {
+    let mut digests: HashMap<String, (Digest, bool)> = HashMap::new();
+    for (name, offer) in &named {
+        let (first, is_shared) = digests.entry(name.clone()).or_insert((offer.digest, false));
+        *is_shared |= *first != offer.digest;
+    }
+    let (mut unique, mut shared) = (Vec::new(), Vec::new());
+    for (name, offer) in named {
+        match digests.remove(&name) {
+            Some((_, false)) => unique.push((name, offer)),
+            Some((_, true)) => shared.push(name),
+            None => {}
+        }
+    }
+    (unique, shared)
 }
 
 /// The name without its suffix.
 fn stem(naming: &Naming<'_>, tag: &Tag, artifact: &Artifact) -> Result<String, String> {
-    let version = artifact.version.as_deref().unwrap_or(tag.as_str());
-    let version = match &artifact.flavour {
+    let noted = artifact.version.as_deref().filter(|_| naming.keeps_titles);
+    let version = noted.unwrap_or(tag.as_str());
+    let with_flavour = |version: &str| match &artifact.flavour {
         Some(flavour) => format!("{version}-{flavour}"),
         None => version.to_owned(),
     };
-    let (base, version) = (naming.base, version.as_str());
-    match (naming.template, artifact.entry) {
-        (Some(template), entry) => {
-            let arch = entry.or(artifact.plain).map(Architecture::as_str);
-            template.fill(base, version, arch).ok_or_else(|| {
-                "the names set for this repository have {arch}, and it names no architecture".into()
-            })
-        }
-        (None, Some(arch)) => Ok(format!("{base}-{version}-{arch}")),
-        (None, None) => Ok(format!("{base}-{version}")),
+    let base = naming.base;
+    let Some(template) = naming.template else {
+        let version = with_flavour(version);
+        return Ok(match artifact.entry {
+            Some(arch) => format!("{base}-{version}-{arch}"),
+            None => format!("{base}-{version}"),
+        });
+    };
+    let in_tag = || split_architecture(tag.as_str()).1;
+    let arch = artifact.entry.or(artifact.plain).or_else(in_tag);
+    // What the name says in its place is no part of the version then.
+    let version = match split_architecture(version) {
+        (rest, found) if template.wants_arch() && found.is_some() && found == arch => rest,
+        _ => version,
+    };
+    let arch = arch.map(Architecture::as_str);
+    template
+        .fill(base, &with_flavour(version), arch)
+        .ok_or_else(|| {
+            "the names set for this repository have {arch}, and neither its manifest nor its config nor its tag \
+             names an architecture"
+                .into()
+        })
+}
+
+/// A version without the architecture that it ends in, and that.
+fn split_architecture(version: &str) -> (&str, Option<Architecture>) {
+    match Architecture::at_end_of(version) {
+        Some((rest, found)) if !rest.is_empty() => (rest, Some(found)),
+        _ => (version, None),
     }
 }
 
@@ -437,7 +495,10 @@ mod tests {
                 &suse,
                 None,
                 None,
-                Err("the names set for this repository have {arch}, and it names no architecture"),
+                Err(
+                    "the names set for this repository have {arch}, and neither its manifest nor its config nor \
+                     its tag names an architecture",
+                ),
             ),
         ] {
             let plain = plain.map(|name: &str| name.parse().unwrap());
@@ -546,14 +607,18 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_share_a_name_are_an_error_of_their_tag_alone() {
+    fn layers_that_nothing_tells_apart_are_left_out_alone() {
         let mut listing = Listing::default();
         listing.add(
             &K8S,
             &tag("v1"),
             vec![artifact(
                 None,
-                &[offer("a", ".raw", None), offer("b", ".raw", None)],
+                &[
+                    offer("a", ".raw", None),
+                    offer("b", ".raw", None),
+                    offer("c", ".efi", None),
+                ],
             )],
         );
         listing.add(
@@ -564,10 +629,12 @@ mod tests {
                 &[offer("a", ".raw", None), offer("a", ".raw", None)],
             )],
         );
-        assert_eq!(names(&listing), ["k8s-v2.raw"]);
+        assert_eq!(names(&listing), ["k8s-v1.efi", "k8s-v2.raw"]);
         assert_eq!(
             reasons(&listing),
-            ["v1: two of its layers would both be called k8s-v1.raw"]
+            [
+                "v1: two of its layers would both be called k8s-v1.raw, and no title of its own tells one of them apart"
+            ]
         );
     }
 
@@ -597,7 +664,7 @@ mod tests {
         for (naming, offers, files) in [(&K8S, alike, 1), (&naming, titled.collect(), 16_384)] {
             let artifact = artifact(None, &offers);
             let begun = Instant::now();
-            let named = name_offers(naming, &tag("v1"), &artifact).unwrap();
+            let (named, _) = name_offers(naming, &tag("v1"), &artifact);
             let took = begun.elapsed();
             assert_eq!(named.len(), files);
             // To compare each with each takes many times as long.

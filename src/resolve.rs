@@ -437,11 +437,8 @@ impl Resolver<'_> {
             None if is_wanted => self.architecture_of(&leaf.image)?,
             known => known,
         };
-        // In its own directory an artifact has the version that it says it has, or else its index.
         let own = artifact::version(&leaf.image.annotations).map(str::to_owned);
-        let version = own
-            .or_else(|| leaf.version.clone())
-            .filter(|_| self.naming.keeps_titles);
+        let version = own.or_else(|| leaf.version.clone());
         Ok(Artifact {
             manifest: leaf.digest,
             entry: leaf.chosen.as_ref().map(|chosen| chosen.architecture),

@@ -3,6 +3,7 @@
 //! The dialects are tried in the order of [`DIALECTS`]. To add one: its file here, its line there,
 //! and a directory in `tests/cases/`.
 
+pub mod apart;
 mod container;
 mod files;
 mod gardenlinux;
@@ -13,6 +14,7 @@ mod typed;
 
 pub mod index;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::architecture::Architecture;
@@ -175,15 +177,22 @@ pub fn titled(image: &Image) -> Vec<Offer> {
         .collect()
 }
 
-/// The files of an artifact's own directory: what has a title keeps it, whatever it is.
+/// The files of an artifact's own directory: what has a title keeps it, whatever it is. What is no image has no
+/// suffix.
 pub fn as_directory(image: &Image, mut recognised: Recognised) -> Recognised {
-    recognised.offers.retain(|offer| offer.title.is_none());
     let is_file = |layer: &Descriptor| layer.title().is_some() && refusal(layer).is_none();
     recognised.left_out.retain(|why| {
         let layer = called(why).and_then(|n| image.layers.get(n));
         !layer.is_some_and(is_file)
     });
-    recognised.offers.extend(titled(image));
+    let known: HashSet<_> = recognised
+        .offers
+        .iter()
+        .map(|offer| (offer.title.clone(), offer.digest))
+        .collect();
+    let is_other = |offer: &Offer| !known.contains(&(offer.title.clone(), offer.digest));
+    let others = titled(image).into_iter().filter(is_other);
+    recognised.offers.extend(others);
     recognised
 }
 

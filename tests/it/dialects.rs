@@ -58,7 +58,7 @@ fn layers(count: usize, title: impl Fn(usize) -> String) -> Vec<Value> {
 #[test]
 fn ten_thousand_layers_of_one_name_are_one_bad_tag() {
     let mut hello = with_a_good_tag();
-    let artifact = hello.artifact(&layers(10_000, |n| format!("{n}.raw")), json!({}));
+    let artifact = hello.artifact(&layers(10_000, |_| "a.raw".to_owned()), json!({}));
     hello.point("many", &artifact);
     let (listing, log) = listed(hello, "hello");
     assert_eq!(listing, good());

@@ -128,6 +128,30 @@ fn the_version_is_what_the_artifact_says_it_is() {
 }
 
 #[test]
+fn a_channel_whose_titles_lack_the_version_can_be_followed() {
+    let mut hello = Repository::default();
+    let layers = [
+        hello.file("application/octet-stream", "os.img.xz", b"an image"),
+        hello.file("text/plain", "os.img.xz.sha256", b"a sum"),
+        hello.file("application/octet-stream", "os-1.2.0.efi", b"a kernel"),
+    ];
+    let annotations = json!({"annotations": {"org.opencontainers.image.version": "v1.2.0"}});
+    let artifact = hello.artifact(&layers, annotations);
+    hello.point("stable", &artifact);
+    let registry = Registry::with_hello(hello);
+    let service = Service::of(&registry);
+    let files: [(&[u8], &str); 4] = [
+        (b"an image", "os.img.xz"),
+        (b"a sum", "os.img.xz.sha256"),
+        (b"a kernel", "os-1.2.0.efi"),
+        (b"an image", "hello-v1.2.0.img.xz"),
+    ];
+    assert_eq!(service.listing_of("hello:stable"), lines(&files));
+    let response = service.get("/hello:stable/hello-v1.2.0.img.xz");
+    assert_eq!((response.status, response.text()), (200, "an image"));
+}
+
+#[test]
 fn a_version_that_makes_no_name_is_left_out() {
     for version in ["../../etc/passwd", "1\n2", "1%2f2"] {
         let mut hello = Repository::default();

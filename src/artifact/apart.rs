@@ -1,0 +1,216 @@
+//! What tells files of one suffix in one artifact apart.
+
+use std::collections::HashMap;
+
+use super::{Offer, suffix};
+use crate::digest::Digest;
+
+/// How the name of each offer ends, in their order. `None` for one that shares its name with another and has no
+/// title of its own.
+///
+/// That is the suffix; where several files have the same, with the kind of extension before it; where that is
+/// not enough, with a part of the title: what follows one of the `versions` in it, or else its stem.
+pub fn endings(offers: &[Offer], versions: &[&str]) -> Vec<Option<String>> {
+    let mut endings: Vec<_> = offers
+        .iter()
+        .map(|offer| Some(offer.suffix.clone()))
+        .collect();
+    for step in [by_kind, by_version, by_stem, by_nothing] {
+        for n in shared(&endings, offers) {
+            endings[n] = step(&offers[n], versions);
+        }
+    }
+    endings
+}
+
+fn by_kind(offer: &Offer, _: &[&str]) -> Option<String> {
+    let ending = offer.long_suffix.as_ref().unwrap_or(&offer.suffix);
+    Some(ending.clone())
+}
+
+fn by_version(offer: &Offer, versions: &[&str]) -> Option<String> {
+    let stem = suffix::stem(offer.title.as_deref()?);
+    match after_version(stem, versions) {
+        Some(rest) => Some(format!("{rest}{}", offer.suffix)),
+        None => by_stem(offer, versions),
+    }
+}
+
+fn by_stem(offer: &Offer, _: &[&str]) -> Option<String> {
+    let title = offer.title.as_deref()?.trim_start_matches("./");
+    let stem = suffix::stem(title).replace('/', "-");
+    Some(format!("-{stem}{}", offer.suffix))
+}
+
+fn by_nothing(_: &Offer, _: &[&str]) -> Option<String> {
+    None
+}
+
+/// Does a title have this version in it, with or without a `v` before it?
+pub fn has_version(title: &str, version: &str) -> bool {
+    after_version(title, &[version]).is_some()
+}
+
+/// What follows the version in a title.
+fn after_version<'a>(title: &'a str, versions: &[&str]) -> Option<&'a str> {
+    let find = |version: &&str| {
+        let is_digit = |c: char| c.is_ascii_digit();
+        let bare = version
+            .strip_prefix('v')
+            .filter(|rest| rest.starts_with(is_digit));
+        let version = bare.unwrap_or(version);
+        let is_whole = |start: usize| {
+            let (before, after) = (&title[..start], &title[start + version.len()..]);
+            let mut last = before.chars().rev();
+            let begins = match (last.next(), last.next()) {
+                // `1.2` is not in `11.2`, nor in `0.1.2`.
+                (Some('.'), Some(c)) => !c.is_ascii_digit(),
+                (Some(c), _) if version.starts_with(is_digit) => !c.is_ascii_digit(),
+                (Some(c), _) => !c.is_alphanumeric(),
+                (None, _) => true,
+            };
+            begins && !after.starts_with(char::is_alphanumeric)
+        };
+        let mut found = title.match_indices(version).map(|(start, _)| start);
+        let start = found.find(|start| !version.is_empty() && is_whole(*start))?;
+        Some(&title[start + version.len()..])
+    };
+    versions.iter().find_map(find)
+}
+
+/// The places of endings that stand for several contents.
+fn shared(endings: &[Option<String>], offers: &[Offer]) -> Vec<usize> {
+    let mut known: HashMap<&str, (Digest, bool)> = HashMap::new();
+    for (ending, offer) in endings.iter().zip(offers) {
+        let Some(ending) = ending else { continue };
+        let (first, is_shared) = known.entry(ending).or_insert((offer.digest, false));
+        *is_shared |= *first != offer.digest;
+    }
+    let is_shared = |ending: &Option<String>| {
+        let ending = ending.as_deref();
+        ending.is_some_and(|ending| known[ending].1)
+    };
+    (0..endings.len())
+        .filter(|n| is_shared(&endings[*n]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::Content;
+
+    /// `TITLE` or `TITLE=CONTENT`, with the suffix that the title has, or `.raw`.
+    fn offer(n: usize, text: &str) -> Offer {
+        let (title, content) = match text.split_once('=') {
+            Some((title, content)) => (title, content.to_owned()),
+            None => (text, n.to_string()),
+        };
+        Offer {
+            suffix: suffix::of_name(title).unwrap_or(".raw".into()),
+            long_suffix: suffix::with_kind(title),
+            title: (!title.is_empty()).then(|| title.to_owned()),
+            digest: Digest::of(content.as_bytes()),
+            size: 1,
+            content: Content::Blob,
+        }
+    }
+
+    #[test]
+    fn files_of_one_suffix_are_told_apart_by_their_titles() {
+        let uuid = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709";
+        for (titles, expected, why) in [
+            (
+                &["a.raw", "a.efi"][..],
+                &[".raw", ".efi"][..],
+                "nothing shared",
+            ),
+            (&["a.raw=x", "b.raw=x"], &[".raw", ".raw"], "one content"),
+            (
+                &["a.sysext.raw", "b.confext.raw", "c.raw"],
+                &[".sysext.raw", ".confext.raw", ".raw"],
+                "kinds",
+            ),
+            (
+                &["a.sysext.raw", "b.sysext.raw", "c.confext.raw"],
+                &["-a.sysext.raw", "-b.sysext.raw", ".confext.raw"],
+                "two of one kind",
+            ),
+            (
+                &[
+                    &format!("os_1.2.usr-x86-64.{uuid}.raw"),
+                    &format!("os_1.2.usr-x86-64-verity.{uuid}.raw"),
+                    "os_1.2.efi",
+                ],
+                &[
+                    &format!(".usr-x86-64.{uuid}.raw"),
+                    &format!(".usr-x86-64-verity.{uuid}.raw"),
+                    ".efi",
+                ],
+                "mkosi's partitions",
+            ),
+            (
+                &["os_v1.2.raw", "os_v1.2_debug.raw"],
+                &[".raw", "_debug.raw"],
+                "one is the image itself",
+            ),
+            (
+                &["shim.efi", "boot/GRUBX64.EFI"],
+                &["-shim.efi", "-boot-GRUBX64.efi"],
+                "no version",
+            ),
+            (
+                &["a-1.2.raw", "b-1.2.raw"],
+                &["-a-1.2.raw", "-b-1.2.raw"],
+                "the same after the version",
+            ),
+            (
+                &["a.raw", "", "b.raw"],
+                &["-a.raw", "left out", "-b.raw"],
+                "one without a title",
+            ),
+            (&["", ""], &["left out", "left out"], "none has a title"),
+            (
+                &["a.raw", "a.raw", "b.raw", "c.efi"],
+                &["left out", "left out", "-b.raw", ".efi"],
+                "two of one title",
+            ),
+        ] {
+            let offers: Vec<_> = titles
+                .iter()
+                .enumerate()
+                .map(|(n, one)| offer(n, one))
+                .collect();
+            let found = endings(&offers, &["v1.2"]);
+            let found: Vec<_> = found
+                .iter()
+                .map(|ending| ending.as_deref().unwrap_or("left out"))
+                .collect();
+            assert_eq!(found, expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_in_a_title_as_a_whole() {
+        for (title, version, expected) in [
+            ("os_1.2.usr", "1.2", Some(".usr")),
+            ("os_1.2.usr", "v1.2", Some(".usr")),
+            ("os-v1.2", "1.2", Some("")),
+            ("os1.2-usr", "1.2", Some("-usr")),
+            ("os_1.22.usr", "1.2", None),
+            ("os_11.2.usr", "1.2", None),
+            ("os_0.1.2.usr", "1.2", None),
+            ("os_1.2rc1.usr", "1.2", None),
+            ("os_11.2_1.2.usr", "1.2", Some(".usr")),
+            ("os-latest.usr", "latest", Some(".usr")),
+            ("voslatest", "latest", None),
+            ("os", "", None),
+        ] {
+            assert_eq!(
+                after_version(title, &[version]),
+                expected,
+                "{title} {version}"
+            );
+        }
+    }
+}
