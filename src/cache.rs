@@ -12,13 +12,15 @@
 //!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
 //!     made/<hex>          a file that was made; up to 'cache-size' of them
 //!     tmp/                files being written, each locked by its process
+//!     format              the format of all that, and what its folders are: another one is set aside
 
+mod format;
 mod made;
 mod room;
 mod unfinished;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 pub use made::{Made, Sum};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,7 @@ pub use unfinished::Unfinished;
 use unfinished::{AtWork, sweep};
 
 use crate::digest::Digest;
+use crate::dir::Dir;
 use crate::lock::lock;
 use crate::name::Tag;
 
@@ -43,15 +46,24 @@ const RELEASES: &str = "releases";
 const TAGS: &str = "tags";
 const SUMS: &str = "sums";
 const MADE: &str = "made";
+const TMP: &str = "tmp";
 
 /// No file that is read into memory has more bytes: the largest are lists that publishers signed.
 const LARGEST: u64 = 64 << 20;
 /// So much may be written before files are counted again, which takes a look at each.
 const TRIMMED_AFTER: u64 = 16 << 20;
 
+/// A cache on tmpfs takes at most 128 MiB: so much of it for made files that are kept …
+const MADE_IN_MEMORY: u64 = 40 << 20;
+/// … and for each kind of small files this part of what it has elsewhere, 24 MiB in all. The rest is for what is
+/// being written.
+const PART_IN_MEMORY: u64 = 14;
+
 /// The cache, or nothing where there is no directory for it.
 pub struct Cache {
     root: Option<PathBuf>,
+    /// It takes memory of the machine, so it is small.
+    is_in_memory: bool,
     has_warned: AtomicBool,
     /// What no other process has that writes there: each container counts its processes from 1.
     own: u64,
@@ -117,19 +129,27 @@ impl Cache {
     /// The cache in this directory, with at most so many bytes of files that were made; with `None`
     /// nothing is kept.
     pub fn new(root: Option<PathBuf>, size: u64) -> Self {
-        let cache = Self {
+        let opened = root.as_deref().and_then(|root| Dir::create(root).ok());
+        let is_in_memory = opened.is_some_and(|root| root.is_in_memory());
+        let mut cache = Self {
             root,
+            is_in_memory,
             has_warned: AtomicBool::new(false),
             own: RandomState::new().hash_one(process::id()),
             begun: AtomicU64::new(0),
             at_work: AtWork::default(),
             // What other processes wrote is not known, so the first write trims.
             untrimmed: AtomicU64::new(TRIMMED_AFTER),
-            size,
+            size: if is_in_memory {
+                size.min(MADE_IN_MEMORY)
+            } else {
+                size
+            },
             unreadable: Mutex::default(),
             unwritten: Mutex::default(),
             checked: Mutex::default(),
         };
+        cache.set_aside_others();
         // A process may have been killed before it did so.
         cache.sweep();
         cache.make_room(None);
@@ -148,8 +168,9 @@ impl Cache {
 
     /// Is there a document of this source by that digest, damaged perhaps?
     pub fn has_document(&self, source: &str, digest: Digest) -> bool {
-        self.path(DOCUMENTS, key_of(source, digest))
-            .is_some_and(|path| path.is_file())
+        let name = key_of(source, digest).hex();
+        let found = self.folder(DOCUMENTS).and_then(|folder| folder.entry(name));
+        found.is_some_and(|entry| entry.is_file)
     }
 
     /// Keeps a document that this source delivered and whose digest was checked.
@@ -206,8 +227,40 @@ impl Cache {
         self.write_summed(TAGS, Digest::of(source.as_bytes()), &tags);
     }
 
+    /// Its directory, which may have been removed and created since.
+    fn root(&self) -> Option<Dir> {
+        Dir::open(self.root.as_ref()?).ok()
+    }
+
+    /// One of its folders, if it is there.
+    fn folder(&self, folder: &str) -> Option<Dir> {
+        self.root()?.sub(folder).ok()
+    }
+
+    #[cfg(test)]
     fn path(&self, folder: &str, key: Digest) -> Option<PathBuf> {
         Some(self.root.as_ref()?.join(folder).join(key.hex()))
+    }
+
+    /// Empties a cache of another format, and one of a time before there were formats. One that cannot be emptied
+    /// is not used.
+    fn set_aside_others(&mut self) {
+        let Some(root) = self.root() else { return };
+        let Some(found) = format::other(&root) else {
+            return;
+        };
+        match format::empty(&root) {
+            Ok(0) => {}
+            Ok(_) => info!("cache {} is {found}; it is emptied", root.path().display()),
+            Err(error) => {
+                self.warn_once(&error);
+                self.root = None;
+                return;
+            }
+        }
+        if let Err(error) = format::write(&root) {
+            self.warn_once(&error);
+        }
     }
 
     /// What `parse` makes of a file of at most so many bytes. One that it makes nothing of goes.
@@ -218,8 +271,8 @@ impl Cache {
         most: u64,
         parse: impl FnOnce(Vec<u8>) -> Option<T>,
     ) -> Option<T> {
-        let path = self.path(folder, key)?;
-        let mut file = open(&path, LARGEST)?;
+        let (folder, name) = (self.folder(folder)?, key.hex());
+        let mut file = open(&folder, &name, LARGEST)?;
         if file.metadata().ok()?.len() > most {
             return None;
         }
@@ -227,9 +280,9 @@ impl Cache {
         file.read_to_end(&mut bytes).ok()?;
         let found = parse(bytes);
         if found.is_some() {
-            room::note_use(&file, &path);
+            folder.note_use(&file);
         } else {
-            discard(&path);
+            discard(&folder, &name);
         }
         found
     }
@@ -263,7 +316,7 @@ impl Cache {
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{:016x}-{number}", process::id(), self.own);
-            if let Some(unfinished) = self.at_work.create(root.join("tmp").join(name))? {
+            if let Some(unfinished) = self.at_work.create(name, root)? {
                 return Ok(unfinished);
             }
         }
@@ -271,16 +324,34 @@ impl Cache {
 
     /// Writes a file whole or not at all. Is it there? Without a cache the service goes on, so one warning is all.
     fn write(&self, folder: &str, key: Digest, bytes: &[u8]) -> bool {
-        let (Some(root), Some(path)) = (&self.root, self.path(folder, key)) else {
+        let Some(root) = &self.root else {
             return false;
         };
         let write = || {
             let unfinished = self.begin(root)?;
             unfinished.write_all(bytes)?;
-            unfinished.keep_as(&path)
+            let folder = Dir::create(root)?.create_sub(folder)?;
+            unfinished.keep_as(&folder, &key.hex())
         };
         let written = write();
-        if let Err(error) = &written
+        if let Err(error) = &written {
+            self.warn_once(error);
+        }
+        let size = room::BLOCK.max(bytes.len() as u64);
+        let part = if self.is_in_memory { PART_IN_MEMORY } else { 1 };
+        if self.untrimmed.fetch_add(size, Ordering::Relaxed) + size >= TRIMMED_AFTER / part {
+            self.untrimmed.store(0, Ordering::Relaxed);
+            if let Some(root) = self.root() {
+                for shelf in &room::SHELVES {
+                    room::trim(&root, shelf, part);
+                }
+            }
+        }
+        written.is_ok()
+    }
+
+    fn warn_once(&self, error: &io::Error) {
+        if let Some(root) = &self.root
             && !self.has_warned.swap(true, Ordering::Relaxed)
         {
             warn!(
@@ -288,19 +359,11 @@ impl Cache {
                 root.display()
             );
         }
-        let size = room::BLOCK.max(bytes.len() as u64);
-        if self.untrimmed.fetch_add(size, Ordering::Relaxed) + size >= TRIMMED_AFTER {
-            self.untrimmed.store(0, Ordering::Relaxed);
-            room::SHELVES
-                .iter()
-                .for_each(|shelf| room::trim(root, shelf));
-        }
-        written.is_ok()
     }
 
     /// How many bytes are free where the cache is.
     pub fn free(&self) -> Option<u64> {
-        self.root.as_deref().and_then(room::free)
+        self.root()?.free()
     }
 
     /// Removes what this process has not finished. From now on it begins nothing.
@@ -310,30 +373,27 @@ impl Cache {
 
     /// Removes what killed processes left.
     fn sweep(&self) {
-        if let Some(root) = &self.root {
-            sweep(&root.join("tmp"));
+        if let Some(tmp) = self.folder(TMP) {
+            sweep(&tmp);
         }
     }
 }
 
 /// Opens a file that is kept. What is not a regular file, or larger than ours are, goes: of a named pipe even
 /// the opening would wait.
-fn open(path: &Path, largest: u64) -> Option<File> {
-    let found = fs::symlink_metadata(path).ok()?;
-    if found.is_file() && found.len() <= largest {
-        return File::open(path).ok();
+fn open(folder: &Dir, name: &str, largest: u64) -> Option<File> {
+    let found = folder.entry(name)?;
+    if found.is_file && found.len <= largest {
+        return folder.file(name).ok();
     }
-    discard(path);
+    discard(folder, name);
     None
 }
 
 /// Removes what is not what we kept there, whatever it is.
-fn discard(path: &Path) {
-    let removed = match fs::remove_file(path) {
-        Err(_) if path.is_dir() => fs::remove_dir_all(path),
-        removed => removed,
-    };
-    match removed {
+fn discard(folder: &Dir, name: &str) {
+    let path = folder.path_of(name);
+    match folder.remove_all(name) {
         Ok(()) => warn!("cache file {} is damaged, it is made again", path.display()),
         // It is found each time, unless it is replaced.
         Err(error) => debug!(
@@ -361,6 +421,7 @@ fn checksum(folder: &str, key: Digest, json: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{MetadataExt, chown};
 
     use super::*;
@@ -375,6 +436,8 @@ mod tests {
             let path = std::env::temp_dir()
                 .join(format!("sysext-oci-proxy-cache-{name}-{}", process::id()));
             fs::create_dir_all(&path).unwrap();
+            // What is laid there has its format.
+            drop(Cache::new(Some(path.clone()), 0));
             Self(path)
         }
     }
@@ -458,23 +521,133 @@ mod tests {
         }
     }
 
+    /// All that lies below, with its bytes.
+    fn all(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(all(&path));
+                found.insert(path, Vec::new());
+            } else {
+                found.insert(path.clone(), fs::read(&path).unwrap());
+            }
+        }
+        found
+    }
+
+    /// Tries all that writes or removes.
+    fn use_all(cache: &Cache) {
+        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS] {
+            cache.write(folder, Digest::of(b"{}"), b"{}");
+            cache.read::<()>(folder, Digest::of(b"[]"), LARGEST, |_| None);
+        }
+        if let Ok(unfinished) = cache.begin_made() {
+            let made = Made {
+                digest: Digest::of(b""),
+                size: 0,
+            };
+            let _ = cache.keep_made(&unfinished, made);
+        }
+        cache.made(Made {
+            digest: Digest::of(b"[]"),
+            size: 9,
+        });
+        cache.sweep();
+        cache.make_room(None);
+        cache.close();
+    }
+
+    /// Lays a file into each folder, none of which is right.
+    fn lay_all(root: &Path) {
+        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS, MADE, TMP] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+            let name = Digest::of(b"[]").hex();
+            fs::write(root.join(folder).join(name), "precious").unwrap();
+        }
+    }
+
     #[test]
-    fn what_root_does_takes_the_cache_from_nobody() {
+    fn what_a_folder_of_the_cache_links_to_is_left_alone() {
+        let (directory, elsewhere) = (Directory::new("linked"), Directory::new("elsewhere"));
+        lay_all(&elsewhere.0);
+        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS, MADE, TMP] {
+            let link = directory.0.join(folder);
+            std::os::unix::fs::symlink(elsewhere.0.join(folder), link).unwrap();
+        }
+        let before = all(&elsewhere.0);
+        use_all(&Cache::new(Some(directory.0.clone()), 0));
+        assert_eq!(all(&elsewhere.0), before);
+        // Set aside, too, it is the link that goes.
+        fs::remove_file(directory.0.join("format")).unwrap();
+        use_all(&Cache::new(Some(directory.0.clone()), 0));
+        assert_eq!(all(&elsewhere.0), before);
+    }
+
+    #[test]
+    fn root_changes_nothing_in_the_cache_of_another_user() {
         let directory = Directory::new("root");
         if directory.0.metadata().unwrap().uid() != 0 {
             eprintln!("left out: needs root");
             return;
         }
-        let (nobody, nogroup) = (65_534, 65_533);
-        chown(&directory.0, Some(nobody), Some(nogroup)).unwrap();
-        let cache = Cache::new(Some(directory.0.clone()), 0);
-        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS, MADE] {
-            cache.write(folder, Digest::of(b"{}"), b"{}");
-            for name in [folder, "tmp"] {
-                let found = directory.0.join(name).metadata().unwrap();
-                assert_eq!((found.uid(), found.gid()), (nobody, nogroup), "{name}");
+        let digest = Digest::of(b"{}");
+        let of_user = || Cache::new(Some(directory.0.clone()), 0);
+        of_user().keep_document(SOURCE, digest, b"{}");
+        lay_all(&directory.0);
+        chown(&directory.0, Some(65_534), Some(65_533)).unwrap();
+        let before = all(&directory.0);
+        use_all(&of_user());
+        assert_eq!(all(&directory.0), before);
+        assert!(
+            of_user().document(SOURCE, digest, LARGEST).is_some(),
+            "read it can be"
+        );
+        fs::remove_file(directory.0.join("format")).unwrap();
+        let before = all(&directory.0);
+        use_all(&of_user());
+        assert_eq!(all(&directory.0), before);
+        assert_eq!(
+            of_user().document(SOURCE, digest, LARGEST),
+            None,
+            "of another format"
+        );
+    }
+
+    #[test]
+    fn a_cache_of_another_format_is_emptied() {
+        let directory = Directory::new("formats");
+        let digest = Digest::of(b"{}");
+        let cache = || Cache::new(Some(directory.0.clone()), 0);
+        cache().keep_document(SOURCE, digest, b"{}");
+        assert!(
+            cache().document(SOURCE, digest, LARGEST).is_some(),
+            "the same format"
+        );
+        let format = directory.0.join("format");
+        let ours = fs::read_to_string(&format).unwrap();
+        let kept = directory.0.join("not of ours");
+        fs::write(&kept, "").unwrap();
+        for (text, why) in [
+            (None, "of a time before there were formats"),
+            (Some("sysext-oci-proxy cache 0\ndocuments blobs\n"), "older"),
+            (Some("sysext-oci-proxy cache 2\ndocuments blobs\n"), "newer"),
+            (Some(""), "cut off"),
+        ] {
+            cache().keep_document(SOURCE, digest, b"{}");
+            fs::create_dir_all(directory.0.join("blobs/deep")).unwrap();
+            match text {
+                Some(text) => fs::write(&format, text).unwrap(),
+                None => fs::remove_file(&format).unwrap(),
             }
+            let found = cache().document(SOURCE, digest, LARGEST);
+            assert_eq!(found, None, "{why}");
+            assert_eq!(fs::read_to_string(&format).unwrap(), ours, "{why}");
+            let has_blobs = directory.0.join("blobs").exists();
+            let names_blobs = text.is_some_and(|text| text.contains("blobs"));
+            assert_eq!(has_blobs, !names_blobs, "{why}");
         }
+        assert!(kept.exists());
     }
 
     #[test]
@@ -605,6 +778,8 @@ mod tests {
             (TAGS, TAGS, 16 << 20),
         ] {
             let path = |folder: &str, name: &str| directory.0.join(folder).join(name);
+            let is_in_memory = Cache::new(Some(directory.0.clone()), 0).is_in_memory;
+            let room = room / if is_in_memory { PART_IN_MEMORY } else { 1 };
             let (old, older) = (path(folder, "old"), path(other, "older"));
             lay(&older, room / 2, 3);
             lay(&old, room / 2, 2);

@@ -5,8 +5,6 @@
 //! Root neither writes nor deletes in a directory that another user owns. What that user puts there must not
 //! direct what root does, and files of root in it would be in the way of their service.
 
-#![allow(dead_code, reason = "the cache does not use it yet")]
-
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, FileTimes};
 use std::io::{self, ErrorKind};
@@ -106,7 +104,10 @@ impl Dir {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(&self.handle, name, flags, Mode::empty())?;
-        Self::of(handle, self.path_of(name))
+        let mut found = Self::of(handle, self.path_of(name))?;
+        // Whose directory it is in may put another in its place.
+        found.stranger = self.stranger.or(found.stranger);
+        Ok(found)
     }
 
     /// A directory in it, created where there is none.
@@ -185,6 +186,7 @@ impl Dir {
     }
 
     fn remove_below(&self, name: &Path, depth: usize) -> io::Result<()> {
+        self.check_writable()?;
         let removed = self.remove(name);
         if removed.is_ok() || depth == 0 {
             return removed;
@@ -355,6 +357,7 @@ mod tests {
         }
         let scratch = Scratch::new("owned");
         fs::write(scratch.0.join("file"), "kept").unwrap();
+        fs::create_dir(scratch.0.join("of root")).unwrap();
         chown(&scratch.0, Some(1), Some(1)).unwrap();
         let dir = Dir::open(&scratch.0).unwrap();
         let denied = |result: io::Result<()>| {
@@ -368,6 +371,8 @@ mod tests {
         denied(dir.rename("file", &dir, "new"));
         denied(dir.remove("file"));
         denied(dir.remove_all("file"));
+        denied(dir.remove_all("of root"));
+        denied(dir.sub("of root").unwrap().create_file("new").map(drop));
         assert_eq!(
             io::read_to_string(dir.file("file").unwrap()).unwrap(),
             "kept"

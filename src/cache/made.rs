@@ -1,19 +1,20 @@
 //! Files that were made, and what is known of them: see [`Cache`] for where they lie.
 
 use std::cmp::Reverse;
-use std::fs::{self, File, FileTimes, Metadata};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use log::{debug, info, warn};
+use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
 use super::room::{self, Kept};
 use super::{Cache, MADE, SUMS, Unfinished, discard, open};
 use crate::digest::{Digest, Hasher};
+use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
@@ -139,21 +140,18 @@ impl Cache {
     ///
     /// It is read through once, and again when anybody has changed it since.
     pub fn made(&self, made: Made) -> Option<File> {
-        let path = self.path(MADE, made.digest)?;
-        let file = open(&path, made.size)?;
+        let (folder, name) = (self.folder(MADE)?, made.digest.hex());
+        let file = open(&folder, &name, made.size)?;
         let found = Stamp::of(&file).ok()?;
         if lock(&self.checked).get(&made.digest) != Some(&found) && !is_right(&file, made) {
-            discard_same(&path, &file);
+            discard_same(&folder, &name, &file);
             return None;
         }
         // Noting its use changes it, so of two at once the second has to find what the first one left.
         let mut checked = lock(&self.checked);
         if Stamp::of(&file).is_ok_and(|now| now == found || checked.get(&made.digest) == Some(&now))
         {
-            let now = FileTimes::new().set_modified(SystemTime::now());
-            if let Err(error) = file.set_times(now) {
-                debug!("{}: its last use is not noted: {error}", path.display());
-            }
+            folder.set_used(&file, SystemTime::now());
             checked.extend(Stamp::of(&file).ok().map(|stamp| (made.digest, stamp)));
         }
         Some(file)
@@ -178,10 +176,9 @@ impl Cache {
 
     /// Keeps a finished file, at the cost of those that were not used for longest.
     pub fn keep_made(&self, unfinished: &Unfinished, made: Made) -> Result<()> {
-        let path = self.path(MADE, made.digest).ok_or(Error::NoCache)?;
-        unfinished
-            .keep_as(&path)
-            .map_err(|cause| self.cannot_write(cause))?;
+        let (root, name) = (self.root.as_ref().ok_or(Error::NoCache)?, made.digest.hex());
+        let keep = || unfinished.keep_as(&Dir::create(root)?.create_sub(MADE)?, &name);
+        keep().map_err(|cause| self.cannot_write(cause))?;
         let stamp = unfinished
             .file()
             .ok()
@@ -189,7 +186,7 @@ impl Cache {
         lock(&self.checked).extend(stamp.map(|stamp| (made.digest, stamp)));
         // What was left since this one was begun may be as large.
         self.sweep();
-        self.make_room(Some(&path));
+        self.make_room(Some(&name));
         Ok(())
     }
 
@@ -206,27 +203,28 @@ impl Cache {
     }
 
     /// Removes what was not used for longest until all have room. The newest stays, whatever it takes.
-    pub(super) fn make_room(&self, newest: Option<&Path>) {
-        let Some(root) = &self.root else {
+    pub(super) fn make_room(&self, newest: Option<&str>) {
+        let Some(root) = self.root() else {
             return;
         };
-        let mut files = room::kept(root, &[MADE]);
-        let is_newest = |file: &Kept| Some(file.path.as_path()) == newest;
+        let mut files = room::kept(&root, &[MADE]);
+        let is_newest = |file: &Kept| newest.is_some_and(|newest| file.name == newest);
         files.sort_by_key(|file| Reverse((is_newest(file), file.used)));
         let mut sum = 0;
         for file in files {
-            let Kept { path, size, .. } = &file;
+            let Kept { name, size, .. } = &file;
             sum += size;
             if sum <= self.size {
                 continue;
             }
+            let path = root.path_of(MADE).join(name);
             if is_newest(&file) {
                 warn!(
                     "{} has {} MiB, more than 'cache-size' allows for all: it is made again after every other",
                     path.display(),
                     size >> 20
                 );
-            } else if fs::remove_file(path).is_ok() {
+            } else if room::remove(&root, &file) {
                 info!("cache: {} MiB make room: {}", size >> 20, path.display());
                 sum -= size;
             }
@@ -235,14 +233,13 @@ impl Cache {
 }
 
 /// Removes what was read there. That takes a while, in which another process may have put a right one there.
-fn discard_same(path: &Path, read: &File) {
-    let place = |found: &Metadata| (found.dev(), found.ino());
-    let is_same = match (fs::symlink_metadata(path), read.metadata()) {
-        (Ok(there), Ok(read)) => place(&there) == place(&read),
-        _ => false,
-    };
-    if is_same {
-        discard(path);
+fn discard_same(folder: &Dir, name: &str, read: &File) {
+    let place = |found: Metadata| (found.dev(), found.ino());
+    let there = folder.file(name).and_then(|there| there.metadata());
+    if let (Ok(there), Ok(read)) = (there, read.metadata())
+        && place(there) == place(read)
+    {
+        discard(folder, name);
     }
 }
 
@@ -272,6 +269,7 @@ impl io::Write for Hashing {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, FileTimes};
     use std::io::Write;
     use std::path::PathBuf;
     use std::time::Duration;
@@ -401,9 +399,10 @@ mod tests {
         fs::write(&path, b"wrong").unwrap();
         let damaged = File::open(&path).unwrap();
         make(&scratch.cache(1 << 20), b"right");
-        discard_same(&path, &damaged);
+        let (folder, name) = (cache.folder(MADE).unwrap(), made.digest.hex());
+        discard_same(&folder, &name, &damaged);
         assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
-        discard_same(&path, &File::open(&path).unwrap());
+        discard_same(&folder, &name, &File::open(&path).unwrap());
         assert!(!path.exists());
     }
 

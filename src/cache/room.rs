@@ -1,13 +1,12 @@
 //! Room: what was not used for longest goes.
 
-use std::fs::{self, File, FileTimes};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::ffi::OsString;
+use std::time::SystemTime;
 
 use log::debug;
 
 use super::{DOCUMENTS, RELEASES, SUMS, TAGS};
+use crate::dir::Dir;
 
 /// Folders that share so many bytes.
 pub(super) struct Shelf {
@@ -37,62 +36,47 @@ pub(super) const SHELVES: [Shelf; 3] = [
 
 /// What a file takes at least: a block, as most file systems have them.
 pub(super) const BLOCK: u64 = 4 << 10;
-/// Use is noted to the day: a listing reads all it needs each time, and would write as much.
-const NOTED: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How many bytes are free for us on the disk of a directory.
-pub(super) fn free(directory: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(directory).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
-}
 
 /// A file that is kept.
 pub(super) struct Kept {
-    pub path: PathBuf,
+    pub folder: &'static str,
+    pub name: OsString,
     pub used: SystemTime,
     pub size: u64,
 }
 
 /// What is kept in these folders, in no order.
-pub(super) fn kept(root: &Path, folders: &[&str]) -> Vec<Kept> {
-    let entries = folders
-        .iter()
-        .filter_map(|folder| fs::read_dir(root.join(folder)).ok())
-        .flatten()
-        .flatten();
-    let kept = entries.filter_map(|entry| {
-        let metadata = entry.metadata().ok().filter(|found| found.is_file())?;
-        Some(Kept {
-            path: entry.path(),
-            used: metadata.modified().ok()?,
-            size: metadata.len().max(metadata.blocks() * 512).max(BLOCK),
-        })
-    });
-    kept.collect()
+pub(super) fn kept(root: &Dir, folders: &[&'static str]) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    for folder in folders {
+        let entries = root.sub(folder).and_then(|folder| folder.entries());
+        let files = entries.into_iter().flatten().filter(|entry| entry.is_file);
+        kept.extend(files.map(|file| Kept {
+            folder,
+            name: file.name,
+            used: file.modified,
+            size: file.len.max(file.on_disk).max(BLOCK),
+        }));
+    }
+    kept
+}
+
+/// Removes a file that is kept. Is it gone?
+pub(super) fn remove(root: &Dir, Kept { folder, name, .. }: &Kept) -> bool {
+    let removed = root.sub(folder).and_then(|folder| folder.remove(name));
+    removed.is_ok()
 }
 
 /// Removes what was not used for longest until the rest has room on its shelf.
-pub(super) fn trim(root: &Path, Shelf { folders, room }: &Shelf) {
+pub(super) fn trim(root: &Dir, Shelf { folders, room }: &Shelf, part: u64) {
     let mut kept = kept(root, folders);
     kept.sort_by_key(|one| std::cmp::Reverse(one.used));
     let mut sum = 0;
-    for Kept { path, size, .. } in kept {
-        sum += size;
-        if sum > *room && fs::remove_file(&path).is_ok() {
-            debug!("{} makes room", path.display());
-            sum -= size;
+    for one in kept {
+        sum += one.size;
+        if sum > *room / part && remove(root, &one) {
+            debug!("{}/{} makes room", one.folder, one.name.display());
+            sum -= one.size;
         }
-    }
-}
-
-/// Makes it one of the last to go. One whose time lies ahead was used before a clock was set.
-pub(super) fn note_use(file: &File, path: &Path) {
-    let now = SystemTime::now();
-    let used = file.metadata().and_then(|metadata| metadata.modified());
-    if used.is_ok_and(|used| now.duration_since(used).is_ok_and(|ago| ago < NOTED)) {
-        return;
-    }
-    if let Err(error) = file.set_times(FileTimes::new().set_modified(now)) {
-        debug!("{}: its use is not noted: {error}", path.display());
     }
 }

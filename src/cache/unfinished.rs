@@ -1,49 +1,64 @@
 //! Files being written, in `tmp/`. Whoever writes one holds a lock on it, so what a killed process left
 //! is known by nobody holding it.
 
-use std::collections::HashSet;
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, fchown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use log::debug;
-use rustix::fs::{Mode, OFlags};
-
+use super::TMP;
+use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
 /// The files that this process is writing. They go when it ends, though threads may be at work on them.
 #[derive(Clone, Default)]
-pub(super) struct AtWork(Arc<Mutex<Paths>>);
+pub(super) struct AtWork(Arc<Mutex<Files>>);
 
 #[derive(Default)]
-struct Paths {
-    unfinished: HashSet<PathBuf>,
+struct Files {
+    /// `tmp/`, held open for all of them.
+    tmp: Option<Arc<Dir>>,
+    /// By name, where each is.
+    unfinished: HashMap<String, Arc<Dir>>,
     is_closed: bool,
+}
+
+impl Files {
+    /// Creates a file in `tmp/`, which somebody may have removed since the last one.
+    fn create(&mut self, name: &str, root: &Path) -> io::Result<(Arc<Dir>, File)> {
+        if let Some(tmp) = &self.tmp {
+            match tmp.create_file(name) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                created => return Ok((tmp.clone(), created?)),
+            }
+        }
+        let tmp = Arc::new(Dir::create(root)?.create_sub(TMP)?);
+        let file = tmp.create_file(name)?;
+        self.tmp = Some(tmp.clone());
+        Ok((tmp, file))
+    }
 }
 
 impl AtWork {
     /// Creates a file; `None` if another process took it for abandoned before it was locked.
-    pub(super) fn create(&self, path: PathBuf) -> io::Result<Option<Unfinished>> {
-        path.parent().map_or(Ok(()), create_folder)?;
-        let file = {
-            let mut paths = lock(&self.0);
-            if paths.is_closed {
+    pub(super) fn create(&self, name: String, root: &Path) -> io::Result<Option<Unfinished>> {
+        let (tmp, file) = {
+            let mut files = lock(&self.0);
+            if files.is_closed {
                 return Err(io::Error::other("the service is ending"));
             }
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path)?;
-            paths.unfinished.insert(path.clone());
-            file
+            let (tmp, file) = files.create(&name, root)?;
+            files.unfinished.insert(name.clone(), tmp.clone());
+            (tmp, file)
         };
         let unfinished = Unfinished {
             file,
-            path,
+            name,
+            tmp,
             at_work: self.clone(),
         };
         unfinished.file.lock()?;
@@ -53,10 +68,10 @@ impl AtWork {
 
     /// Removes all of them. No other can be created from now on.
     pub(super) fn close(&self) {
-        let mut paths = lock(&self.0);
-        paths.is_closed = true;
-        for path in paths.unfinished.drain() {
-            let _ = fs::remove_file(path); // the next start sweeps
+        let mut files = lock(&self.0);
+        files.is_closed = true;
+        for (name, tmp) in files.unfinished.drain() {
+            let _ = tmp.remove(name); // the next start sweeps
         }
     }
 }
@@ -64,7 +79,8 @@ impl AtWork {
 /// A file being written. What was not kept goes with it.
 pub struct Unfinished {
     file: File,
-    path: PathBuf,
+    name: String,
+    tmp: Arc<Dir>,
     at_work: AtWork,
 }
 
@@ -72,7 +88,7 @@ impl Unfinished {
     /// To write into.
     pub fn file(&self) -> Result<File> {
         self.file.try_clone().map_err(|cause| Error::File {
-            path: self.path.clone(),
+            path: self.tmp.path_of(&self.name),
             cause: Arc::new(cause),
         })
     }
@@ -87,75 +103,41 @@ impl Unfinished {
         (&self.file).write_all(bytes)
     }
 
-    /// Gives it its name. From then on it is whole, for whoever finds it.
-    pub(super) fn keep_as(&self, path: &Path) -> io::Result<()> {
-        path.parent().map_or(Ok(()), create_folder)?;
-        fs::rename(&self.path, path)
+    /// Gives it a name in another folder. From then on it is whole, for whoever finds it.
+    pub(super) fn keep_as(&self, folder: &Dir, name: &str) -> io::Result<()> {
+        self.tmp.rename(&self.name, folder, name)
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path); // it may have been kept under another name
-        lock(&self.at_work.0).unfinished.remove(&self.path);
+        let _ = self.tmp.remove(&self.name); // it may have been kept under another name
+        lock(&self.at_work.0).unfinished.remove(&self.name);
     }
-}
-
-/// Creates a folder of the cache, where there is none. It belongs to whom the cache belongs: in one of root's, who
-/// may have listed something, the service could never write.
-fn create_folder(path: &Path) -> io::Result<()> {
-    let root = path.parent().unwrap_or(path);
-    let mut created = fs::create_dir(path);
-    if matches!(&created, Err(error) if error.kind() == ErrorKind::NotFound) {
-        fs::create_dir_all(root)?;
-        created = fs::create_dir(path);
-    }
-    match created {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => {
-            if let Err(error) = give_to_owner(path, root) {
-                debug!("{} stays ours: {error}", path.display());
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Gives a folder to whom the one around it belongs. They may have put something else in its place meanwhile,
-/// which is given to nobody unless it is a folder, too.
-fn give_to_owner(path: &Path, root: &Path) -> io::Result<()> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let (ours, owner) = (folder.metadata()?, fs::metadata(root)?);
-    if ours.uid() == owner.uid() {
-        return Ok(());
-    }
-    fchown(&folder, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Removes what killed processes left.
-pub(super) fn sweep(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_file())
-            && let Some(_held) = take_over(&path)
+pub(super) fn sweep(tmp: &Dir) {
+    for entry in tmp.entries().unwrap_or_default() {
+        if entry.is_file
+            && let Some(_held) = take_over(tmp, &entry.name)
         {
-            let _ = fs::remove_file(&path); // the next sweep tries again
+            let _ = tmp.remove(&entry.name); // the next sweep tries again
         }
     }
 }
 
 /// A file that nobody held, held from now on: whoever created it just now, and has still to lock it, waits
 /// until it is gone and creates another.
-fn take_over(path: &Path) -> Option<File> {
-    let file = File::open(path).ok()?;
+fn take_over(tmp: &Dir, name: &OsStr) -> Option<File> {
+    let file = tmp.file(name).ok()?;
     file.try_lock().ok()?;
     Some(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::thread;
     use std::time::Duration;
 
@@ -164,14 +146,17 @@ mod tests {
     #[test]
     fn who_creates_a_file_and_who_sweeps_it_away_wait_for_each_other() {
         let name = format!("sysext-oci-proxy-unfinished-{}", std::process::id());
-        let path = std::env::temp_dir().join(name).join("1");
+        let root = std::env::temp_dir().join(name);
+        let path = root.join(TMP).join("1");
         let at_work = AtWork::default();
-        let unfinished = at_work.create(path.clone()).unwrap().unwrap();
-        assert!(take_over(&path).is_none(), "it is at work");
+        let create = || at_work.create("1".into(), &root).unwrap().unwrap();
+        let unfinished = create();
+        let tmp = unfinished.tmp.clone();
+        assert!(take_over(&tmp, "1".as_ref()).is_none(), "it is at work");
         drop(unfinished);
 
         fs::write(&path, "created, and not locked yet").unwrap();
-        let swept = take_over(&path).unwrap();
+        let swept = take_over(&tmp, "1".as_ref()).unwrap();
         thread::scope(|scope| {
             let file = File::open(&path).unwrap();
             let locked =
@@ -182,6 +167,14 @@ mod tests {
             drop(swept);
             assert_eq!(locked.join().unwrap().unwrap(), 0, "it is seen to be gone");
         });
-        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+
+        fs::remove_dir_all(&root).unwrap();
+        let (unfinished, another) = (create(), at_work.create("2".into(), &root));
+        assert!(path.exists(), "a cache that was removed is made again");
+        at_work.close();
+        assert!(!path.exists() && tmp.file("2").is_err());
+        assert!(at_work.create("3".into(), &root).is_err());
+        drop((unfinished, another));
+        fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -50,6 +50,14 @@ impl Folder {
         folder
     }
 
+    /// One that is an empty cache, for a test that lays something into it.
+    pub fn of_cache() -> Self {
+        let folder = Folder::new();
+        let folders = "documents releases tags sums made tmp";
+        folder.file("format", &format!("sysext-oci-proxy cache 1\n{folders}\n"));
+        folder
+    }
+
     /// The settings with which its layout is `hello`.
     pub fn settings(&self) -> String {
         format!(

@@ -16,8 +16,6 @@ const USERS: [(&str, &[&str]); 9] = [
     (
         "rustix",
         &[
-            "src/cache/room.rs",
-            "src/cache/unfinished.rs",
             "src/dir.rs",
             "src/hangup.rs",
             "src/serve.rs",

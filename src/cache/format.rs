@@ -1,0 +1,90 @@
+//! The format of a cache, in its file `format`: a line with a number, and one with its folders.
+//!
+//!     sysext-oci-proxy cache 1
+//!     documents releases tags sums made tmp
+//!
+//! A program of another format, older or newer, so knows which folders to empty.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+
+use super::{DOCUMENTS, MADE, RELEASES, SUMS, TAGS, TMP};
+use crate::dir::Dir;
+
+const FORMAT: &str = "format";
+const NEW: &str = "format.new";
+/// Counts the changes of what lies where, and of what it means.
+const HEAD: &str = "sysext-oci-proxy cache 1";
+/// The first words of that line, in every format.
+const MAGIC: &str = "sysext-oci-proxy cache ";
+const FOLDERS: [&str; 6] = [DOCUMENTS, RELEASES, TAGS, SUMS, MADE, TMP];
+/// Longest file that is read.
+const LARGEST: u64 = 4 << 10;
+
+/// What a cache is that is not of this format.
+pub(super) fn other(root: &Dir) -> Option<&'static str> {
+    match read(root) {
+        None => Some("of an older program"),
+        Some(text) => (text.lines().next() != Some(HEAD)).then_some("of another format"),
+    }
+}
+
+/// Empties a cache. How many folders were there?
+pub(super) fn empty(root: &Dir) -> io::Result<usize> {
+    let found = read(root).unwrap_or_default();
+    let mut removed = 0;
+    for folder in folders(&found).chain(FOLDERS) {
+        match root.remove_all(folder) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+/// Makes an empty cache one of this format.
+pub(super) fn write(root: &Dir) -> io::Result<()> {
+    let _ = root.remove_all(NEW); // it may be there
+    let text = format!("{HEAD}\n{}\n", FOLDERS.join(" "));
+    root.create_file(NEW)?.write_all(text.as_bytes())?;
+    root.rename(NEW, root, FORMAT)
+}
+
+fn read(root: &Dir) -> Option<String> {
+    let mut text = String::new();
+    let file = root.file(FORMAT).ok()?;
+    file.take(LARGEST).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// The folders of a cache, by its file. Whatever it says, they are in the cache.
+fn folders(text: &str) -> impl Iterator<Item = &str> {
+    let mut lines = text.lines();
+    let is_ours = lines.next().is_some_and(|head| head.starts_with(MAGIC));
+    let names = lines.next().filter(|_| is_ours).unwrap_or_default();
+    let is_plain = |name: &&str| {
+        let path = Path::new(name);
+        path.file_name() == Some(path.as_os_str()) && *name != FORMAT
+    };
+    names.split_whitespace().filter(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_in_the_cache_whatever_a_file_says() {
+        let of = |text: &str| Vec::from_iter(folders(text).map(str::to_owned));
+        let head = "sysext-oci-proxy cache 7";
+        assert_eq!(of(&format!("{head}\na b-c\nd")), ["a", "b-c"]);
+        assert_eq!(
+            of(&format!("{head}\n/etc ../x . .. a/b a/ format z")),
+            ["z"]
+        );
+        assert_eq!(of("something else\na b"), [""; 0]);
+        assert_eq!(of(head), [""; 0]);
+        assert_eq!(of(""), [""; 0]);
+    }
+}
