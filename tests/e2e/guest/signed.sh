@@ -1,0 +1,88 @@
+# shellcheck shell=bash
+# A list that is signed anew all the time, verified by systemd-pull as systemd-sysupdate calls it.
+
+LISTS=150 PAIRS=300
+
+# Puts LISTS lists, each with its signature, into the repository `signed`, and the key where systemd looks for it.
+publish_lists() {
+    local keyring=/etc/systemd/import-pubring.gpg n
+    [ "$(systemctl --version | awk 'NR == 1 { print int($2) }')" -lt 258 ] || keyring=/etc/systemd/import-pubring.pgp
+    mkdir -p "$SCRATCH/signed"
+    cd "$SCRATCH/signed"
+    export GNUPGHOME=$SCRATCH/signed/gnupg
+    mkdir -m 700 "$GNUPGHOME"
+    gpg --batch --passphrase '' --quick-gen-key signer@example.org default default never
+    gpg --export signer@example.org >$keyring
+    for ((n = 0; n < LISTS; n++)); do
+        echo "$(echo "$n" | sha256sum | cut -d ' ' -f 1)  signed-$n.raw" >SHA256SUMS
+        gpg --batch --yes --output SHA256SUMS.gpg --detach-sign SHA256SUMS
+        oras push --plain-http --no-tty --export-manifest "$n.json" "$REGISTRY/signed:list-$n" SHA256SUMS SHA256SUMS.gpg
+    done
+}
+check signed-publish publish_lists
+
+move_tag() {
+    fetch --request PUT --data-binary "@$SCRATCH/signed/$1.json" \
+        --header 'Content-Type: application/vnd.oci.image.manifest.v1+json' "http://$REGISTRY/v2/signed/manifests/SHA256SUMS"
+}
+
+# Signs the list anew five times a second, until it is killed.
+sign_anew() {
+    local n
+    for ((n = 0; ; n = (n + 1) % LISTS)); do
+        move_tag "$n"
+        sleep 0.2
+    done
+}
+
+# pull FILE - a list and its signature, at once, as systemd-sysupdate gets them
+pull() { /usr/lib/systemd/systemd-pull raw --direct --verify=signature "$URL/signed/SHA256SUMS" - >"$1" 2>"$1.log"; }
+
+# pull_pairs NAME NUMBER - prints how many of them did not fit, and keeps the lists
+pull_pairs() {
+    local n failed=0
+    for ((n = 0; n < $2; n++)); do
+        pull "$1.$n" || { failed=$((failed + 1)); cat "$1.$n.log" >&2; }
+        # so that there are enough lists for the pairs
+        sleep 0.2
+    done
+    echo "$failed"
+}
+
+# each_pair_fits TTL - 300 pairs of at least 100 lists
+each_pair_fits() {
+    local failed lists
+    configure 10-e2e <<<"listing-ttl-sec = $1"
+    cd "$(mktemp --directory)"
+    move_tag 0
+    sign_anew &>/dev/null &
+    signer=$!
+    trap 'kill "$signer"' EXIT
+    failed=$(pull_pairs pair "$PAIRS")
+    lists=$(cat pair.*[0-9] | sort --unique | wc --lines)
+    echo "$PAIRS pairs, $lists lists, $failed failed; $(cat pair.*.log | grep --count 'BAD signature') bad signatures"
+    same "pairs that do not fit" 0 "$failed"
+    [ "$lists" -ge 100 ] || fail "only $lists lists were seen"
+}
+check signed-pairs-fit-without-a-listing-time each_pair_fits 0
+check signed-pairs-fit each_pair_fits 0.5
+
+# Nothing in HTTP ties the two requests of one client together. How many pairs do not fit is only measured.
+side_by_side() {
+    local client clients=()
+    configure 10-e2e <<<"listing-ttl-sec = $1"
+    cd "$(mktemp --directory)"
+    move_tag 0
+    sign_anew &>/dev/null &
+    signer=$!
+    trap 'kill "$signer"' EXIT
+    for client in 1 2 3 4; do
+        pull_pairs "client$client" $((PAIRS / 4)) >"failed.$client" &
+        clients+=($!)
+    done
+    wait "${clients[@]}"
+    echo "four clients at once, listing-ttl-sec = $1: $(($(paste --serial --delimiters=+ failed.*[0-9] | paste --serial --delimiters=+))) of $PAIRS pairs failed"
+}
+check signed-four-clients-without-a-listing-time side_by_side 0
+
+configure 10-e2e <<<'listing-ttl-sec = 0.2'
