@@ -1,5 +1,6 @@
 //! Request → Answer: the whole story, top to bottom.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,7 +79,10 @@ impl Service {
         match asked {
             Asked::Page => {
                 let snapshot = self.snapshots.listing(&directory)?;
-                let write = || page::directory(&directory.to_string(), &snapshot.listing);
+                let write = || {
+                    let (files, left_out) = (snapshot.files(), &snapshot.listing.left_out);
+                    page::directory(&directory.to_string(), snapshot.len(), files, left_out)
+                };
                 Ok(Answer::page(snapshot.page(write)))
             }
             Asked::Listing => {
@@ -91,19 +95,11 @@ impl Service {
             Asked::File(name) => match side_file_of(&name) {
                 Some(side_file) => self.side_file(request, &directory, &name, &side_file),
                 None => {
-                    let snapshot = self.having(&directory, &[&name])?;
+                    let snapshot = self.snapshots.having(&directory, &[&name], &[])?;
                     self.file(request, &directory, &snapshot, &name)
                 }
             },
         }
-    }
-
-    /// The directory as it was promised if it has one of these files there, else as it is now.
-    fn having(&self, directory: &Directory, names: &[&FileName]) -> Result<Arc<Snapshot>> {
-        self.snapshots.having(directory, |snapshot| {
-            let files = &snapshot.listing.files;
-            names.iter().any(|name| files.contains_key(*name))
-        })
     }
 
     /// The line of a file, and those of its companions. A file of that name that a publisher offers comes first.
@@ -119,22 +115,31 @@ impl Service {
         // A name may be too long for another one beside it.
         let own: Option<FileName> = format!("{name}.sha256").parse().ok();
         let names: Vec<_> = own.iter().chain([name]).collect();
-        let snapshot = self.having(directory, &names)?;
+        let beside: Vec<_> = companions(name).collect();
+        let snapshot = self.snapshots.having(directory, &names, &beside)?;
         let signed = snapshot.signed.as_ref();
-        if signed.is_some_and(|signed| !signed.signatures.is_empty()) {
+        let is_of_signed = signed.is_some_and(|signed| !signed.signatures.is_empty());
+        // Of an older list by a publisher, only the files are known.
+        let is_of_older = |file: &File| signed.is_none() && file.manifest.is_none();
+        if is_of_signed || snapshot.file(name).is_some_and(|file| is_of_older(&file)) {
             return Err(Error::NotOffered {
                 what: format!("{directory}/{name}.sha256"),
                 why: format!("the checksums of a signed directory are in {LISTING}"),
             });
         }
-        let files = &snapshot.listing.files;
-        if let Some(own) = own.filter(|own| files.contains_key(own)) {
+        if let Some(own) = own.filter(|own| snapshot.has(own)) {
             return self.file(request, directory, &snapshot, &own);
         }
-        let line = |name: &FileName, file: &File| format!("{}  {name}\n", file.digest.hex());
-        let mut text = line(name, offered(directory, &snapshot, name)?);
-        for companion in companions(name) {
-            text.extend(files.get(&companion).map(|file| line(&companion, file)));
+        let line = |name: &FileName, file: &File| {
+            format!(
+                "{}  {name}
+",
+                file.digest.hex()
+            )
+        };
+        let mut text = line(name, &*offered(directory, &snapshot, name)?);
+        for companion in &beside {
+            text.extend(snapshot.file(companion).map(|file| line(companion, &file)));
         }
         Ok(Answer::bytes(TEXT, text))
     }
@@ -149,15 +154,16 @@ impl Service {
     ) -> Result<Answer> {
         let SideFile { stem, form, images } = side_file;
         let names: Vec<_> = images.iter().chain([name]).collect();
-        let snapshot = self.having(directory, &names)?;
-        let files = &snapshot.listing.files;
-        let image = images.iter().find_map(|image| files.get_key_value(image));
-        let (image, file) = match image {
-            Some(found) if !files.contains_key(name) => found,
+        let snapshot = self.snapshots.having(directory, &names, &[])?;
+        let found = |image| Some((image, snapshot.file(image)?));
+        let (image, file) = match images.iter().find_map(found) {
+            Some(found) if !snapshot.has(name) => found,
             _ => return self.file(request, directory, &snapshot, name),
         };
         let watch = hangup::watch();
-        let mut metadata = self.snapshots.metadata(directory, &snapshot, image, file)?;
+        let mut metadata = self
+            .snapshots
+            .metadata(directory, &snapshot, image, &file)?;
         drop(watch);
         if let Some((_, architecture)) = Architecture::at_end_of(stem) {
             metadata.add("ARCHITECTURE", architecture.as_str());
@@ -207,7 +213,7 @@ impl Service {
     fn latest(&self, request: &Request, directory: &Directory) -> Result<Answer> {
         let snapshot = self.snapshots.listing(directory)?;
         if let Ok(own) = LATEST.parse()
-            && snapshot.listing.files.contains_key(&own)
+            && snapshot.has(&own)
         {
             return self.file(request, directory, &snapshot, &own);
         }
@@ -267,7 +273,7 @@ impl Service {
         snapshot: &Snapshot,
         name: &FileName,
     ) -> Result<Answer> {
-        let file = offered(directory, snapshot, name)?;
+        let file = &*offered(directory, snapshot, name)?;
         let what = format!("{directory}/{name} ({})", file.digest);
         match &file.content {
             Content::Text(text) => Ok(Answer::shared(OCTETS, text.clone())),
@@ -310,11 +316,14 @@ fn manifest_of<'a>(
 }
 
 /// A file of a snapshot.
-fn offered<'a>(directory: &Directory, snapshot: &'a Snapshot, name: &FileName) -> Result<&'a File> {
-    let files = &snapshot.listing.files;
-    files.get(name).ok_or_else(|| Error::NotOffered {
+fn offered<'a>(
+    directory: &Directory,
+    snapshot: &'a Snapshot,
+    name: &FileName,
+) -> Result<Cow<'a, File>> {
+    snapshot.file(name).ok_or_else(|| Error::NotOffered {
         what: format!("{directory}/{name}"),
-        why: match files.len() {
+        why: match snapshot.len() {
             0 => "the repository offers no file at all".into(),
             n => format!("it is none of the {n} files in {directory}/{LISTING}"),
         },

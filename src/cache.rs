@@ -8,6 +8,7 @@
 //!     documents/<hex>     a manifest, index or config as a source delivered it, <hex> is the SHA-256 of
 //!                         the source's name and the digest
 //!     releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
+//!     listings/<hex>      what was given out of a directory, <hex> is the SHA-256 of its name and what made it
 //!     tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
 //!     sums/<hex>          what came of making a file, <hex> is the digest of its recipe
 //!     made/<hex>          a file that was made; up to 'cache-size' of them
@@ -44,6 +45,7 @@ use crate::name::Tag;
 const DOCUMENTS: &str = "documents";
 const RELEASES: &str = "releases";
 const TAGS: &str = "tags";
+const LISTINGS: &str = "listings";
 const SUMS: &str = "sums";
 const MADE: &str = "made";
 const TMP: &str = "tmp";
@@ -225,6 +227,16 @@ impl Cache {
             .map(|(tag, digest)| (tag.to_string(), digest.to_string()))
             .collect();
         self.write_summed(TAGS, Digest::of(source.as_bytes()), &tags);
+    }
+
+    /// What was given out of a directory, by the key that it was kept with.
+    pub fn listing<T: DeserializeOwned>(&self, key: Digest) -> Option<T> {
+        self.read_summed(LISTINGS, key)
+    }
+
+    /// Keeps what was given out of a directory.
+    pub fn keep_listing(&self, key: Digest, listing: &impl Serialize) {
+        self.write_summed(LISTINGS, key, listing);
     }
 
     /// Its directory, which may have been removed and created since.

@@ -1,7 +1,8 @@
 //! Files → the text of `SHA256SUMS`. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use jiff::civil::Date;
 
@@ -39,6 +40,18 @@ pub struct File {
     pub is_of_index: bool,
     /// Where its bytes come from.
     pub content: Content,
+}
+
+impl File {
+    /// The memory that it takes in a listing beside its name, in bytes and roughly.
+    pub fn weight(&self) -> usize {
+        let content = match &self.content {
+            Content::Blob => 0,
+            Content::Text(text) => text.len(),
+            Content::Made(recipe) => size_of_val(&recipe.layers[..]),
+        };
+        size_of::<(FileName, Self)>() + self.tag.as_str().len() + content
+    }
 }
 
 /// Something that is not listed, and why.
@@ -231,27 +244,17 @@ impl Listing {
         }
     }
 
-    /// The names in a publisher's own list. Lines that are none are left to systemd to refuse.
-    pub fn of_signed(list: &[u8]) -> Self {
-        let tag = Tag::of_listing();
-        let mut listing = Self::default();
-        for line in list.split(|byte| *byte == b'\n') {
-            let Some((digest, name)) = parse_line(line) else {
-                continue;
-            };
-            let file = File {
-                digest,
-                size: None,
-                source: 0,
-                tag: tag.clone(),
-                manifest: None,
-                architecture: None,
-                is_of_index: false,
-                content: Content::Blob,
-            };
-            listing.files.entry(name).or_insert(file);
-        }
-        listing
+    /// The memory that its files and reasons take, in bytes and roughly.
+    #[allow(dead_code, reason = "for a limit of all listings together")]
+    pub fn weight(&self) -> usize {
+        let files = self.files.iter();
+        let left_out = self.left_out.iter();
+        files
+            .map(|(name, file)| name.as_str().len() + file.weight())
+            .sum::<usize>()
+            + left_out
+                .map(|one| size_of::<LeftOut>() + one.tag.as_str().len() + one.reason.len())
+                .sum::<usize>()
     }
 
     /// Notes that a tag or a part of it is not listed.
@@ -299,6 +302,106 @@ impl Listing {
         }
         text
     }
+}
+
+/// A list as its publisher wrote and signed it, byte for byte, with the places of its lines by name. It takes
+/// little more memory than its bytes.
+pub struct PublisherList {
+    digest: Digest,
+    bytes: Arc<[u8]>,
+    /// Where the line of each name begins, in the order of the names. Of two lines with one name the first counts.
+    lines: Box<[u32]>,
+}
+
+impl PublisherList {
+    /// Finds the names. Lines that systemd would not take are left to it to refuse.
+    pub fn new(digest: Digest, bytes: Arc<[u8]>) -> Self {
+        let mut lines = Vec::new();
+        let mut start = 0;
+        for line in bytes.split(|byte| *byte == b'\n') {
+            if let (Ok(start), Some(_)) = (u32::try_from(start), parse_line(line)) {
+                lines.push(start);
+            }
+            start += line.len() + 1;
+        }
+        let name = |start: &u32| name_in(line_at(&bytes, *start));
+        lines.sort_unstable_by(|one, other| name(one).cmp(name(other)).then(one.cmp(other)));
+        lines.dedup_by(|one, other| name(one) == name(other));
+        Self {
+            digest,
+            lines: lines.into(),
+            bytes,
+        }
+    }
+
+    /// Of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The list itself.
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    /// How many names it has.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The file of this name. Its size is not known.
+    pub fn get(&self, name: &FileName) -> Option<File> {
+        let of = |start: &u32| name_in(line_at(&self.bytes, *start));
+        let found = self
+            .lines
+            .binary_search_by(|start| of(start).cmp(name.as_str().as_bytes()))
+            .ok()?;
+        self.line(self.lines[found]).map(|(_, file)| file)
+    }
+
+    /// All its files, sorted by name.
+    pub fn files(&self) -> impl Iterator<Item = (FileName, File)> + '_ {
+        self.lines.iter().filter_map(|start| self.line(*start))
+    }
+
+    /// The memory that it takes, in bytes.
+    #[allow(dead_code, reason = "for a limit of all listings together")]
+    pub fn weight(&self) -> usize {
+        self.bytes.len() + size_of_val(&self.lines[..])
+    }
+
+    fn line(&self, start: u32) -> Option<(FileName, File)> {
+        let (digest, name) = parse_line(line_at(&self.bytes, start))?;
+        let file = File {
+            digest,
+            size: None,
+            source: 0,
+            tag: Tag::of_listing(),
+            manifest: None,
+            architecture: None,
+            is_of_index: false,
+            content: Content::Blob,
+        };
+        Some((name, file))
+    }
+}
+
+impl fmt::Debug for PublisherList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublisherList({} names)", self.len())
+    }
+}
+
+/// The line that begins there, without its end.
+fn line_at(list: &[u8], start: u32) -> &[u8] {
+    let rest = list.get(start as usize..).unwrap_or_default();
+    let end = rest.iter().position(|byte| *byte == b'\n');
+    &rest[..end.unwrap_or(rest.len())]
+}
+
+/// The name in a line that [`parse_line`] takes: behind 64 digits and two characters.
+fn name_in(line: &[u8]) -> &[u8] {
+    line.get(66..).unwrap_or_default()
 }
 
 /// `<64 hex>  <name>`, or ` *` before the name, as sha256sum writes it.
@@ -543,14 +646,43 @@ mod tests {
             "{hex}  one.raw\n{} *two.raw\n{hex}  one.raw\n{hex} bad.raw\nnonsense\n{hex}  ../up\n\n{hex}  last.raw",
             hex.to_uppercase()
         );
-        let listing = Listing::of_signed(list.as_bytes());
-        assert_eq!(names(&listing), ["last.raw", "one.raw", "two.raw"]);
-        assert!(
-            listing
-                .files
-                .values()
-                .all(|file| file.digest == Digest::of(b"a"))
+        let list = PublisherList::new(Digest::of(b""), list.into_bytes().into());
+        let names: Vec<_> = list.files().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names, ["last.raw", "one.raw", "two.raw"]);
+        for (name, file) in list.files() {
+            assert_eq!(file.digest, Digest::of(b"a"), "{name}");
+            assert_eq!(list.get(&name), Some(file), "{name}");
+        }
+        for name in ["bad.raw", "one", "one.raw.xz", "z"] {
+            assert_eq!(list.get(&name.parse().unwrap()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_two_lines_with_one_name_the_first_counts() {
+        let (first, second) = (Digest::of(b"1"), Digest::of(b"2"));
+        let list = format!(
+            "{}  a\n{}  b\n{} *a\n",
+            first.hex(),
+            second.hex(),
+            second.hex()
         );
+        let list = PublisherList::new(Digest::of(b""), list.into_bytes().into());
+        let found: Vec<_> = list
+            .files()
+            .map(|(name, file)| (name.to_string(), file.digest))
+            .collect();
+        assert_eq!(found, [("a".to_owned(), first), ("b".to_owned(), second)]);
+    }
+
+    #[test]
+    fn a_signed_list_takes_little_more_memory_than_its_bytes() {
+        let lines = (0..10_000).map(|n| format!("{}  {n}\n", Digest::of(b"").hex()));
+        let bytes = lines.collect::<String>().into_bytes();
+        let size = bytes.len();
+        let list = PublisherList::new(Digest::of(b""), bytes.into());
+        assert_eq!(list.len(), 10_000);
+        assert!(list.weight() <= size + size / 16, "{}", list.weight());
     }
 
     #[test]

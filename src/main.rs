@@ -35,6 +35,7 @@ mod pairs;
 mod parallel;
 mod payload;
 mod places;
+mod promised;
 mod resolve;
 mod serve;
 mod settings;
@@ -98,7 +99,7 @@ fn run(command_line: CommandLine) -> Result<()> {
             json,
         }) => {
             let snapshot = Snapshots::new(settings, upstream, cache, state).listing(&directory)?;
-            let listing = &snapshot.listing;
+            let listing = &snapshot.whole_listing();
             let left_out = listing.left_out.len();
             if listing.files.is_empty() && left_out > 0 && !all {
                 warn!("{directory}: no file is offered, {left_out} left out; --all shows why");

@@ -1,11 +1,16 @@
 //! Pages for people who open our address in a browser. No I/O.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::address::{self, LISTING};
 use crate::error::Error;
-use crate::listing::Listing;
+use crate::listing::{File, LeftOut};
+use crate::name::FileName;
 use crate::settings::Settings;
+
+/// Bytes of a page's table, roughly: some hundred thousand files. The list has all of them.
+const MAX_ROWS: usize = 24 << 20;
 
 /// `/`: what this is and how to go on.
 pub fn start(settings: &Settings) -> String {
@@ -27,15 +32,25 @@ pub fn start(settings: &Settings) -> String {
 }
 
 /// `/<repository>/`: its files, and what of it is not on offer.
-pub fn directory(name: &str, listing: &Listing) -> String {
+pub fn directory<'a>(
+    name: &str,
+    number: usize,
+    files: impl Iterator<Item = (Cow<'a, FileName>, Cow<'a, File>)>,
+    left_out: &[LeftOut],
+) -> String {
     let mut body = format!(
         "<p><a href=\"{LISTING}\">{LISTING}</a> · {} files</p>\n\
          <table>\n<tr><th>file</th><th>bytes</th><th>tag</th><th>sha256</th></tr>\n",
-        listing.files.len()
+        number
     );
-    for (name, file) in &listing.files {
+    for (n, (name, file)) in files.enumerate() {
+        if body.len() > MAX_ROWS {
+            let rest = number - n;
+            let _ = writeln!(body, "<tr><td>… and {rest} more files</td></tr>");
+            break;
+        }
         // Without the dot a name with a colon would be a URL of its own, perhaps of a script.
-        let link = escape(&format!("./{}", address::in_url(name)));
+        let link = escape(&format!("./{}", address::in_url(&name)));
         let name = escape(name.as_str());
         let _ = writeln!(
             body,
@@ -46,9 +61,9 @@ pub fn directory(name: &str, listing: &Listing) -> String {
         );
     }
     body.push_str("</table>\n");
-    if !listing.left_out.is_empty() {
+    if !left_out.is_empty() {
         body.push_str("<p>Not on offer:</p>\n<ul>\n");
-        for left_out in &listing.left_out {
+        for left_out in left_out {
             let (tag, reason) = (escape(left_out.tag.as_str()), escape(&left_out.reason));
             let _ = writeln!(body, "<li><code>{tag}</code>: {reason}</li>");
         }

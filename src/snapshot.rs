@@ -1,19 +1,20 @@
 //! What was promised: a repository's listing and where its files come from, kept for a while.
 //!
 //! A name in a listing that was given out delivers what that listing promised, though the tag may
-//! have moved since. So a file is looked up in the newest listing given out, whatever its age (up to
-//! [`PROMISE`]), and a listing is made anew when it is older than `listing-ttl-sec`. A name that is
-//! not in it causes one new listing, at most once in `listing-ttl-sec`.
+//! have moved since. So a file is looked up in the newest listing given out, then in older ones (see [`Older`]), and a
+//! listing is made anew when it is older than `listing-ttl-sec`. A name that is in none of them causes one new
+//! listing, at most once in `listing-ttl-sec`.
 //!
 //! A publisher's list and its signature come from one snapshot: see [`Pairs`].
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
 use log::info;
@@ -25,6 +26,7 @@ use crate::artifact::kubesolo::Release;
 use crate::cache::{Cache, Made};
 use crate::compatible::{Host, Kind, mismatch};
 use crate::deadline;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::listing::{File, LeftOut, Listing, Naming};
@@ -35,6 +37,7 @@ use crate::pairs::{Half, Pairs, Step};
 use crate::parallel::in_parallel;
 use crate::payload::{MadeFile, Workshop};
 use crate::places::Places;
+use crate::promised::{Clock, Older, PROMISE, STAMPED, Stored};
 use crate::resolve::{Contents, ImmutableTags, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
@@ -44,12 +47,14 @@ use crate::state::State;
 /// Longest time that a listing may take, or a file to be made, or its first bytes to come. systemd-pull gives
 /// up after 60 s without a byte.
 pub const TIME_LIMIT: Duration = Duration::from_secs(40);
-/// How long a listing binds. An update of several large files may take so long between the two.
-const PROMISE: Duration = Duration::from_secs(60 * 60);
 /// Names that a snapshot lacks cause one listing in this time, where `listing-ttl-sec` is shorter: it may be 0.
 const UNKNOWN_NAME: Duration = Duration::from_secs(1);
 /// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
+
+/// Files of one directory that are promised beyond the end of the process. Writing so many down takes some 24 MiB of
+/// memory; only a publisher's list has more in practice, and its bytes are in the cache anyway.
+const MAX_STORED: usize = 20_000;
 
 /// Tags that are looked up at registries at once, for all listings together. Each has a connection, and a process
 /// may have 1024 descriptors as a rule: the clients, downloads and connections that are kept need the others.
@@ -58,7 +63,7 @@ const MAX_REQUESTS: usize = 256;
 
 /// A directory at one moment.
 pub struct Snapshot {
-    /// Its files.
+    /// Its files, unless a publisher signed a list of them, and what is left out.
     pub listing: Listing,
     /// Where their bytes come from; [`File::source`] counts into it.
     pub sources: Vec<Arc<dyn Source>>,
@@ -80,7 +85,7 @@ impl Snapshot {
     pub fn text(&self, tomorrow: Date) -> Arc<[u8]> {
         let write = || self.listing.text(tomorrow).into_bytes().into();
         match &self.signed {
-            Some(signed) => signed.list.clone(),
+            Some(signed) => signed.list.bytes().clone(),
             // An empty one has a date in it.
             None if self.listing.files.is_empty() => write(),
             None => self.text.get_or_init(write).clone(),
@@ -91,6 +96,77 @@ impl Snapshot {
     pub fn page(&self, write: impl FnOnce() -> String) -> Arc<[u8]> {
         let page = self.page.get_or_init(|| write().into_bytes().into());
         page.clone()
+    }
+
+    /// Does it have a file of this name?
+    pub fn has(&self, name: &FileName) -> bool {
+        self.file(name).is_some()
+    }
+
+    /// The file of this name.
+    pub fn file(&self, name: &FileName) -> Option<Cow<'_, File>> {
+        match &self.signed {
+            Some(signed) => signed.list.get(name).map(Cow::Owned),
+            None => self.listing.files.get(name).map(Cow::Borrowed),
+        }
+    }
+
+    /// How many files it has.
+    pub fn len(&self) -> usize {
+        match &self.signed {
+            Some(signed) => signed.list.len(),
+            None => self.listing.files.len(),
+        }
+    }
+
+    /// All its files, sorted by name.
+    pub fn files(&self) -> Box<dyn Iterator<Item = (Cow<'_, FileName>, Cow<'_, File>)> + '_> {
+        match &self.signed {
+            Some(signed) => {
+                let files = signed.list.files();
+                Box::new(files.map(|(name, file)| (Cow::Owned(name), Cow::Owned(file))))
+            }
+            None => {
+                let files = self.listing.files.iter();
+                Box::new(files.map(|(name, file)| (Cow::Borrowed(name), Cow::Borrowed(file))))
+            }
+        }
+    }
+
+    /// The listing with the files of a signed list in it.
+    pub fn whole_listing(&self) -> Cow<'_, Listing> {
+        let Some(signed) = &self.signed else {
+            return Cow::Borrowed(&self.listing);
+        };
+        Cow::Owned(Listing {
+            files: signed.list.files().collect(),
+            left_out: self.listing.left_out.clone(),
+        })
+    }
+
+    fn lists_the_same(&self, other: &Self) -> bool {
+        match (&self.signed, &other.signed) {
+            (Some(one), Some(other)) => one.list.digest() == other.list.digest(),
+            (None, None) => self.listing.files == other.listing.files,
+            _ => false,
+        }
+    }
+
+    /// Adds what a newer snapshot lacks.
+    fn add_to(&self, older: &mut Older, given: Instant, newer: &Self) {
+        let is_newer = |name: &FileName| newer.has(name);
+        match &self.signed {
+            Some(signed) => older.add_list(&signed.list, given, is_newer),
+            None => older.add_files(&self.listing.files, given, is_newer),
+        }
+    }
+
+    /// When all that it lists was given out before, if it was.
+    fn was_given(&self, older: &Older) -> Option<Instant> {
+        match &self.signed {
+            Some(signed) => older.has_list(&signed.list),
+            None => older.has_all(self.listing.files.iter()),
+        }
     }
 
     /// Where a file's bytes come from.
@@ -130,6 +206,8 @@ impl fmt::Display for Directory {
 /// The newest snapshot of each directory.
 pub struct Snapshots {
     settings: Settings,
+    /// Of what makes a listing: older ones bind only as long as this is the same.
+    made_by: Digest,
     architectures: Vec<Architecture>,
     cache: Arc<Cache>,
     state: Arc<State>,
@@ -137,6 +215,8 @@ pub struct Snapshots {
     upstream: Arc<Upstream>,
     requests: Places,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
+    /// Promises are read or written down one directory at a time, for the memory that takes.
+    storing: Mutex<()>,
 }
 
 /// A directory's newest result. One is made at a time, so that many who ask at once are answered by one
@@ -146,8 +226,7 @@ struct Slot {
     /// How many wait for their turn, and will be content with what is being made.
     awaited: Arc<AtomicUsize>,
     newest: Mutex<Newest>,
-    /// The newest one that was given out as a listing.
-    promised: Mutex<Option<Arc<Snapshot>>>,
+    promised: Mutex<Promised>,
     pairs: Mutex<Pairs<Shared>>,
     /// A half was answered.
     answered: Condvar,
@@ -178,6 +257,69 @@ impl Drop for Taking<'_> {
     }
 }
 
+/// What was given out of a directory.
+#[derive(Default)]
+struct Promised {
+    /// The newest listing, and when it was given out last.
+    newest: Option<(Arc<Snapshot>, Instant)>,
+    /// What older listings had.
+    older: Older,
+    /// What earlier processes gave out was read.
+    is_loaded: bool,
+    /// When all this was kept, if nothing changed since.
+    stored: Option<Instant>,
+}
+
+impl Promised {
+    /// Notes that this snapshot's listing is given out. Of two that are asked for at once the older one may come last.
+    fn give(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
+        match &mut self.newest {
+            Some((newest, given)) if Arc::ptr_eq(newest, snapshot) => {
+                *given = now;
+                return;
+            }
+            Some((newest, _)) if snapshot.begun < newest.begun => {
+                snapshot.add_to(&mut self.older, now, newest);
+                self.stored = None;
+                return;
+            }
+            Some((newest, given)) => {
+                if !newest.lists_the_same(snapshot) {
+                    newest.add_to(&mut self.older, *given, snapshot);
+                    self.stored = None;
+                }
+            }
+            None => self.stored = snapshot.was_given(&self.older),
+        }
+        self.newest = Some((snapshot.clone(), now));
+        let is_same = |name: &FileName, file: &File| snapshot.file(name).as_deref() == Some(file);
+        self.older.forget(now, is_same);
+        if let Some(signed) = &snapshot.signed {
+            self.older.forget_list(&signed.list);
+        }
+    }
+
+    /// The newest listing, as long as it binds.
+    fn newest(&self) -> Option<Arc<Snapshot>> {
+        let live = self.newest.as_ref();
+        let live = live.filter(|(_, given)| given.elapsed() < PROMISE);
+        live.map(|(snapshot, _)| snapshot.clone())
+    }
+
+    /// All that binds now, in the form that is written down.
+    fn to_store(&self, clock: Clock) -> Stored {
+        let mut stored = Stored::default();
+        if let Some((newest, given)) = &self.newest {
+            match &newest.signed {
+                Some(signed) => stored.add_list(&signed.list, *given, clock),
+                None => stored.add_files(newest.listing.files.iter(), *given, clock),
+            }
+        }
+        stored.add_older(&self.older, clock);
+        stored
+    }
+}
+
 /// A snapshot, which is the same as another one only if it is that one.
 #[derive(Clone)]
 struct Shared(Arc<Snapshot>);
@@ -202,16 +344,6 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// Promises what a snapshot lists, unless a newer one is promised: of two who ask at once the first may
-    /// come last.
-    fn promise(&self, snapshot: &Arc<Snapshot>) {
-        let mut promised = lock(&self.promised);
-        let is_older = |other: &Arc<Snapshot>| snapshot.begun < other.begun;
-        if !promised.as_ref().is_some_and(is_older) {
-            *promised = Some(snapshot.clone());
-        }
-    }
-
     /// The newest result, if it is what somebody needs who asked then.
     fn newest_for(
         &self,
@@ -224,13 +356,6 @@ impl Slot {
         newest
             .will_do(need, asked, ttl)
             .then(|| taken.result.clone())
-    }
-
-    /// What was promised, as long as that holds.
-    fn live_promise(&self) -> Option<Arc<Snapshot>> {
-        lock(&self.promised)
-            .clone()
-            .filter(|snapshot| snapshot.begun.elapsed() < PROMISE)
     }
 }
 
@@ -315,6 +440,7 @@ impl Snapshots {
         let cache = Arc::new(Cache::new(cache, settings.cache_size));
         Self {
             upstream,
+            made_by: Digest::of(format!("{settings:?}").as_bytes()),
             architectures: Architecture::of_this_machine().into_iter().collect(),
             workshop: Workshop::new(cache.clone(), settings.cache_size),
             cache,
@@ -322,6 +448,7 @@ impl Snapshots {
             settings,
             requests: Places::new(MAX_REQUESTS),
             directories: Mutex::default(),
+            storing: Mutex::default(),
         }
     }
 
@@ -329,7 +456,7 @@ impl Snapshots {
     pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
         let slot = self.slot(directory)?;
         let snapshot = self.refresh(&slot, directory, &Need::List)?;
-        slot.promise(&snapshot);
+        self.promise(&slot, directory, &snapshot)?;
         Ok(snapshot)
     }
 
@@ -337,7 +464,7 @@ impl Snapshots {
     pub fn list(&self, directory: &Directory, is_sent: bool) -> Result<Arc<Snapshot>> {
         let slot = self.slot(directory)?;
         let snapshot = self.half(&slot, directory, &Need::List, |_| is_sent)?;
-        slot.promise(&snapshot);
+        self.promise(&slot, directory, &snapshot)?;
         Ok(snapshot)
     }
 
@@ -401,17 +528,108 @@ impl Snapshots {
         }
     }
 
-    /// The snapshot that was promised if it has something, else a new one, whatever that has.
+    /// The newest snapshot that was promised and has one of these files. Where none has, a new one, whatever that has.
+    /// `beside`: what else is of interest in it.
     pub fn having(
         &self,
         directory: &Directory,
-        has_it: impl Fn(&Snapshot) -> bool,
+        names: &[&FileName],
+        beside: &[FileName],
     ) -> Result<Arc<Snapshot>> {
         let slot = self.slot(directory)?;
-        match slot.live_promise() {
-            Some(promised) if has_it(&promised) => Ok(promised),
+        let has_it = |snapshot: &Snapshot| names.iter().any(|name| snapshot.has(name));
+        if let Some(promised) = lock(&slot.promised).newest()
+            && has_it(&promised)
+        {
+            return Ok(promised);
+        }
+        let all: Vec<_> = names.iter().copied().chain(beside).collect();
+        match self.older(&slot, directory, &all)? {
+            Some(older) if has_it(&older) => Ok(Arc::new(older)),
             _ => self.refresh(&slot, directory, &Need::Name(&has_it)),
         }
+    }
+
+    /// Promises what a snapshot lists, and keeps that for the next process.
+    fn promise(&self, slot: &Slot, directory: &Directory, snapshot: &Arc<Snapshot>) -> Result<()> {
+        let mut promised = lock(&slot.promised);
+        self.load(&mut promised, directory)?;
+        let clock = clock();
+        promised.give(snapshot, clock.now);
+        let is_new = |stored| clock.now.saturating_duration_since(stored) < STAMPED;
+        if !promised.stored.is_some_and(is_new) {
+            let _one_at_a_time = lock(&self.storing);
+            let stored = promised.to_store(clock);
+            if stored.len() <= MAX_STORED {
+                self.cache.keep_listing(self.key(directory), &stored);
+            }
+            promised.stored = Some(clock.now);
+        }
+        Ok(())
+    }
+
+    /// Reads what earlier processes promised.
+    fn load(&self, promised: &mut Promised, directory: &Directory) -> Result<()> {
+        if promised.is_loaded {
+            return Ok(());
+        }
+        let _one_at_a_time = lock(&self.storing);
+        if let Some(stored) = self.cache.listing::<Stored>(self.key(directory)) {
+            let source = self.sources(directory)?.first().map(|source| source.name());
+            let list_of = |digest, size| self.cache.document(source.as_deref()?, digest, size);
+            promised.older = stored.restore(clock(), list_of);
+        }
+        promised.is_loaded = true;
+        Ok(())
+    }
+
+    /// What older listings promised under these names. The repository has to show again that it holds it, so the
+    /// sources are opened anew.
+    fn older(
+        &self,
+        slot: &Slot,
+        directory: &Directory,
+        names: &[&FileName],
+    ) -> Result<Option<Snapshot>> {
+        let mut promised = lock(&slot.promised);
+        self.load(&mut promised, directory)?;
+        let now = Instant::now();
+        let file = |name: &&FileName| Some(((*name).clone(), promised.older.get(name, now)?));
+        let files: BTreeMap<_, _> = names.iter().filter_map(file).collect();
+        drop(promised);
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let located = self.settings.locate(&directory.repository)?;
+        let sources = self.sources(directory)?;
+        if files.values().any(|file| file.source >= sources.len()) {
+            return Ok(None);
+        }
+        let listing = Listing {
+            files,
+            ..Listing::default()
+        };
+        Ok(Some(Snapshot {
+            listing,
+            sources,
+            signed: None,
+            kubesolo: None,
+            blobs: located.settings.blobs,
+            begun: now,
+            text: OnceLock::new(),
+            page: OnceLock::new(),
+        }))
+    }
+
+    /// Where the promises of a directory are kept. Those that other settings made are elsewhere.
+    fn key(&self, directory: &Directory) -> Digest {
+        Digest::of(format!("{directory}\n{}\n", self.made_by).as_bytes())
+    }
+
+    fn sources(&self, directory: &Directory) -> Result<Vec<Arc<dyn Source>>> {
+        let located = self.settings.locate(&directory.repository)?;
+        let places = located.places.iter();
+        places.map(|(_, place)| self.open(place)).collect()
     }
 
     /// Where a directory is remembered: one that the settings allow, for others cost nothing to think up.
@@ -422,7 +640,12 @@ impl Snapshots {
             let idle = directories
                 .iter()
                 .filter(|(_, slot)| Arc::strong_count(slot) == 1);
-            let oldest = idle.min_by_key(|(_, slot)| slot.live_promise().map(|one| one.begun));
+            let oldest = idle.min_by_key(|(_, slot)| {
+                lock(&slot.promised)
+                    .newest
+                    .as_ref()
+                    .map(|(_, given)| *given)
+            });
             if let Some((oldest, _)) = oldest {
                 let oldest = oldest.clone();
                 directories.remove(&oldest);
@@ -501,9 +724,8 @@ impl Snapshots {
             View::Tags => match resolver(0).contents()? {
                 Contents::Files(listing) => listing,
                 Contents::Signed(found) => {
-                    let listing = Listing::of_signed(&found.list);
                     signed = Some(found);
-                    listing
+                    Listing::default()
                 }
             },
             View::Tag(_) | View::Digest(_) if is_merged => return Err(merged(directory)),
@@ -680,6 +902,14 @@ fn leave_out_incompatible<'a>(
     Ok(())
 }
 
+fn clock() -> Clock {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Clock {
+        now: Instant::now(),
+        seconds: since.map_or(0, |since| since.as_secs()),
+    }
+}
+
 fn merged(directory: &Directory) -> Error {
     Error::NotOffered {
         what: directory.to_string(),
@@ -689,7 +919,7 @@ fn merged(directory: &Directory) -> Error {
 
 /// One line for the listing, and one for everything left out that was not so in the listing before.
 fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[LeftOut]>) {
-    let Listing { files, left_out } = &snapshot.listing;
+    let left_out = &snapshot.listing.left_out;
     let known: HashSet<_> = before.unwrap_or_default().iter().collect();
     for one in left_out.iter().filter(|one| !known.contains(one)) {
         info!("{directory}: tag {} left out: {}", one.tag, one.reason);
@@ -700,7 +930,7 @@ fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[Left
         .iter()
         .map(|source| source.name())
         .collect();
-    let (n, sources) = (files.len(), sources.join(", "));
+    let (n, sources) = (snapshot.len(), sources.join(", "));
     let signed = if snapshot.signed.is_some() {
         ", as their publisher lists them"
     } else {
@@ -729,11 +959,11 @@ mod tests {
             })
         };
         let (older, newer) = (begun(now), begun(now + Duration::from_secs(1)));
-        let slot = Slot::default();
-        for promised in [&older, &newer, &older] {
-            slot.promise(promised);
+        let mut promised = Promised::default();
+        for given in [&older, &newer, &older] {
+            promised.give(given, now);
         }
-        let promised = slot.live_promise().map(|snapshot| snapshot.begun);
-        assert_eq!(promised, Some(newer.begun));
+        let newest = promised.newest().map(|snapshot| snapshot.begun);
+        assert_eq!(newest, Some(newer.begun));
     }
 }

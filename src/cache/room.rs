@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use log::debug;
 
-use super::{DOCUMENTS, RELEASES, SUMS, TAGS};
+use super::{DOCUMENTS, LISTINGS, RELEASES, SUMS, TAGS};
 use crate::dir::Dir;
 
 /// Folders that share so many bytes.
@@ -16,7 +16,7 @@ pub(super) struct Shelf {
 
 /// Each kind by itself: what a stranger's repository brings can be had again, but to make a file
 /// again, only to know its sum, takes minutes.
-pub(super) const SHELVES: [Shelf; 3] = [
+pub(super) const SHELVES: [Shelf; 4] = [
     // A version takes some 4 KiB of manifests and configs: room for sixty thousand.
     Shelf {
         folders: &[DOCUMENTS, RELEASES],
@@ -25,6 +25,11 @@ pub(super) const SHELVES: [Shelf; 3] = [
     // One for each version of an image that is flattened: room for sixteen thousand.
     Shelf {
         folders: &[SUMS],
+        room: 64 << 20,
+    },
+    // One for each directory that a client had in the last hour, of some 300 bytes for each of its files.
+    Shelf {
+        folders: &[LISTINGS],
         room: 64 << 20,
     },
     // One for each repository, of some hundred bytes for each of its tags.

@@ -9,6 +9,7 @@ use super::{Contents, Resolver, is_of_the_content};
 use crate::address::LISTING;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::listing::PublisherList;
 use crate::manifest::Manifest;
 use crate::name::Tag;
 use crate::settings::SignedListTag;
@@ -31,7 +32,7 @@ const SIGNATURES: [&str; 4] = [
 #[derive(Debug)]
 pub struct Signed {
     /// `SHA256SUMS`
-    pub list: Arc<[u8]>,
+    pub list: Arc<PublisherList>,
     /// By name: `SHA256SUMS.gpg`, …
     pub signatures: BTreeMap<String, Arc<[u8]>>,
 }
@@ -162,6 +163,10 @@ impl Resolver<'_> {
                 &BTreeMap::from([(tag.clone(), digest)]),
             );
         }
+        let Some(layer) = titled.get(LISTING) else {
+            return Ok(None);
+        };
+        let list = Arc::new(PublisherList::new(layer.digest, list));
         Ok(Some(Signed { list, signatures }))
     }
 }

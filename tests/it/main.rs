@@ -51,6 +51,7 @@ mod logins;
 mod manifests;
 mod merged;
 mod mirrors;
+mod promises;
 mod proxies;
 mod secrets;
 mod settings;

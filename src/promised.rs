@@ -1,0 +1,479 @@
+//! What older listings promised: names that newer listings lack, for a while. No I/O.
+//!
+//! A client may come for a file after the tag is gone, or after the service has left and was started again. So what
+//! was given out is kept, in memory and in the form that the cache keeps: see [`Stored`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::{Content, Recipe};
+use crate::digest::Digest;
+use crate::listing::{File, PublisherList};
+use crate::name::FileName;
+
+/// How long a listing binds after it was given out last. An update of several large files may take so long between
+/// the two.
+pub const PROMISE: Duration = Duration::from_secs(60 * 60);
+/// A listing that did not change is kept anew after this time. One that is read back binds so much longer.
+pub const STAMPED: Duration = Duration::from_secs(5 * 60);
+/// Memory that the older files of one directory take, in bytes.
+const MAX_OLDER: usize = 8 << 20;
+/// Older signed lists of one directory that are kept whole, for they lack too many names of newer ones.
+const MAX_LISTS: usize = 2;
+/// So many names of an older signed list are kept as files.
+const MAX_AS_FILES: usize = 1000;
+
+/// Files of older listings of one directory.
+#[derive(Debug, Default)]
+pub struct Older {
+    files: BTreeMap<FileName, (File, Instant)>,
+    lists: Vec<(Arc<PublisherList>, Instant)>,
+}
+
+impl Older {
+    /// The file that was promised last under this name.
+    pub fn get(&self, name: &FileName, now: Instant) -> Option<File> {
+        let file = self.files.get(name).cloned();
+        let lists = self.lists.iter();
+        let listed = lists.filter_map(|(list, given)| Some((list.get(name)?, *given)));
+        let found = file.into_iter().chain(listed);
+        let found = found.filter(|(_, given)| is_live(*given, now));
+        found.max_by_key(|(_, given)| *given).map(|(file, _)| file)
+    }
+
+    /// Adds the files of a listing that was given out last at `given`, as far as a newer one lacks them.
+    pub fn add_files(
+        &mut self,
+        files: &BTreeMap<FileName, File>,
+        given: Instant,
+        is_newer: impl Fn(&FileName) -> bool,
+    ) {
+        for (name, file) in files.iter().filter(|(name, _)| !is_newer(name)) {
+            self.add(name.clone(), file.clone(), given);
+        }
+        self.shrink();
+    }
+
+    /// The same for a list that its publisher signed.
+    pub fn add_list(
+        &mut self,
+        list: &Arc<PublisherList>,
+        given: Instant,
+        is_newer: impl Fn(&FileName) -> bool,
+    ) {
+        let lacking = || list.files().filter(|(name, _)| !is_newer(name));
+        if lacking().nth(MAX_AS_FILES).is_some() {
+            self.lists.push((list.clone(), given));
+            self.lists.sort_by_key(|(_, given)| *given);
+            let surplus = self.lists.len().saturating_sub(MAX_LISTS);
+            self.lists.drain(..surplus);
+        } else {
+            for (name, file) in lacking() {
+                self.add(name, file, given);
+            }
+            self.shrink();
+        }
+    }
+
+    fn add(&mut self, name: FileName, file: File, given: Instant) {
+        let older = self.files.get(&name);
+        if older.is_none_or(|(_, older)| *older <= given) {
+            self.files.insert(name, (file, given));
+        }
+    }
+
+    /// Forgets what binds no more, and what the newest listing promises anyway.
+    pub fn forget(&mut self, now: Instant, is_in_newest: impl Fn(&FileName, &File) -> bool) {
+        self.files
+            .retain(|name, (file, given)| is_live(*given, now) && !is_in_newest(name, file));
+        self.lists.retain(|(_, given)| is_live(*given, now));
+    }
+
+    /// Forgets the lists that are this one.
+    pub fn forget_list(&mut self, newest: &PublisherList) {
+        self.lists
+            .retain(|(list, _)| list.digest() != newest.digest());
+    }
+
+    /// Was all of this promised already, and when last?
+    pub fn has_all<'a>(
+        &self,
+        mut files: impl Iterator<Item = (&'a FileName, &'a File)>,
+    ) -> Option<Instant> {
+        let same = |(name, file): (&FileName, &File)| {
+            self.files.get(name).is_some_and(|(older, _)| older == file)
+        };
+        let last = self.files.values().map(|(_, given)| *given).max();
+        files.all(same).then_some(last).flatten()
+    }
+
+    /// Was this list promised already, and when last?
+    pub fn has_list(&self, list: &PublisherList) -> Option<Instant> {
+        let same = |(older, _): &&(Arc<PublisherList>, _)| older.digest() == list.digest();
+        self.lists.iter().find(same).map(|(_, given)| *given)
+    }
+
+    /// The memory that it takes, in bytes and roughly.
+    #[allow(dead_code, reason = "for a limit of all listings together")]
+    pub fn weight(&self) -> usize {
+        let files = self.files.iter().map(weight);
+        let lists = self.lists.iter().map(|(list, _)| list.weight());
+        files.sum::<usize>() + lists.sum::<usize>()
+    }
+
+    /// Drops what was given out first until the rest has room.
+    fn shrink(&mut self) {
+        let mut weight: usize = self.files.iter().map(weight).sum();
+        while weight > MAX_OLDER {
+            let Some(first) = self.files.values().map(|(_, given)| *given).min() else {
+                break;
+            };
+            self.files.retain(|name, one| {
+                let goes = one.1 == first && weight > MAX_OLDER;
+                if goes {
+                    weight -= self::weight((name, one));
+                }
+                !goes
+            });
+        }
+    }
+}
+
+fn weight((name, (file, _)): (&FileName, &(File, Instant))) -> usize {
+    name.as_str().len() + file.weight() + size_of::<Instant>()
+}
+
+fn is_live(given: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(given) < PROMISE
+}
+
+/// All that a directory's listings promise, as the cache keeps it.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Stored {
+    /// By name.
+    files: BTreeMap<String, StoredFile>,
+    /// The lists that their publisher signed. Their bytes are among the documents.
+    pub lists: Vec<StoredList>,
+}
+
+/// A list that its publisher signed.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct StoredList {
+    /// In seconds since 1970.
+    given: u64,
+    digest: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct StoredFile {
+    /// When it was given out last, in seconds since 1970.
+    given: u64,
+    digest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    source: usize,
+    tag: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    architecture: Option<String>,
+    is_of_index: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    layers: Option<Vec<(String, u64)>>,
+}
+
+/// The two clocks at one moment: only the one counts across restarts, only the other is never set.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// This process's.
+    pub now: Instant,
+    /// In seconds since 1970.
+    pub seconds: u64,
+}
+
+impl Clock {
+    fn to_seconds(self, given: Instant) -> u64 {
+        let age = self.now.saturating_duration_since(given).as_secs();
+        self.seconds.saturating_sub(age)
+    }
+
+    /// `None` if it is too long ago, or lies ahead: then a clock was wrong.
+    fn to_instant(self, given: u64) -> Option<Instant> {
+        let age = Duration::from_secs(self.seconds.checked_sub(given)?);
+        // Whoever was given it between two stamps has its hour, too.
+        let age = age.saturating_sub(STAMPED);
+        self.now.checked_sub(age).filter(|_| age < PROMISE)
+    }
+}
+
+impl Stored {
+    /// How many files it has, those in signed lists aside.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// With these files, which were given out last at `given`.
+    pub fn add_files<'a>(
+        &mut self,
+        files: impl Iterator<Item = (&'a FileName, &'a File)>,
+        given: Instant,
+        clock: Clock,
+    ) {
+        let stored = files.map(|(name, file)| (name.to_string(), stored(file, given, clock)));
+        self.files.extend(stored);
+    }
+
+    /// With this list.
+    pub fn add_list(&mut self, list: &PublisherList, given: Instant, clock: Clock) {
+        self.lists.push(StoredList {
+            given: clock.to_seconds(given),
+            digest: list.digest().to_string(),
+            size: list.bytes().len() as u64,
+        });
+    }
+
+    /// With all older files.
+    pub fn add_older(&mut self, older: &Older, clock: Clock) {
+        for (name, (file, given)) in &older.files {
+            self.files
+                .entry(name.to_string())
+                .or_insert_with(|| stored(file, *given, clock));
+        }
+        for (list, given) in &older.lists {
+            self.add_list(list, *given, clock);
+        }
+    }
+
+    /// What of it binds now. `list_of` has the bytes of a list.
+    pub fn restore(self, clock: Clock, list_of: impl Fn(Digest, u64) -> Option<Vec<u8>>) -> Older {
+        let files = self.files.into_iter().filter_map(|(name, stored)| {
+            let given = clock.to_instant(stored.given)?;
+            Some((name.parse().ok()?, (stored.file()?, given)))
+        });
+        let lists = self.lists.into_iter().filter_map(|stored| {
+            let given = clock.to_instant(stored.given)?;
+            let digest = stored.digest.parse().ok()?;
+            let bytes = list_of(digest, stored.size)?;
+            Some((Arc::new(PublisherList::new(digest, bytes.into())), given))
+        });
+        Older {
+            files: files.collect(),
+            lists: lists.collect(),
+        }
+    }
+}
+
+fn stored(file: &File, given: Instant, clock: Clock) -> StoredFile {
+    let (text, layers) = match &file.content {
+        Content::Blob => (None, None),
+        Content::Text(text) => (Some(text.to_string()), None),
+        Content::Made(recipe) => {
+            let layers = recipe.layers.iter();
+            (
+                None,
+                Some(
+                    layers
+                        .map(|(digest, size)| (digest.to_string(), *size))
+                        .collect(),
+                ),
+            )
+        }
+    };
+    StoredFile {
+        given: clock.to_seconds(given),
+        digest: file.digest.to_string(),
+        size: file.size,
+        source: file.source,
+        tag: file.tag.to_string(),
+        manifest: file.manifest.map(|manifest| manifest.to_string()),
+        architecture: file.architecture.map(|found| found.to_string()),
+        is_of_index: file.is_of_index,
+        text,
+        layers,
+    }
+}
+
+impl StoredFile {
+    fn file(self) -> Option<File> {
+        let layer = |(digest, size): (String, u64)| Some((digest.parse().ok()?, size));
+        let content = match (self.text, self.layers) {
+            (None, None) => Content::Blob,
+            (Some(text), None) => Content::Text(text.into()),
+            (_, Some(layers)) => Content::Made(Recipe {
+                layers: layers.into_iter().map(layer).collect::<Option<_>>()?,
+            }),
+        };
+        let manifest = self.manifest.map(|digest| digest.parse());
+        let architecture = self.architecture.map(|name| name.parse());
+        Some(File {
+            digest: self.digest.parse().ok()?,
+            size: self.size,
+            source: self.source,
+            tag: self.tag.parse().ok()?,
+            manifest: manifest.transpose().ok()?,
+            architecture: architecture.transpose().ok()?,
+            is_of_index: self.is_of_index,
+            content,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Tag;
+
+    fn file(content: &str) -> File {
+        File {
+            digest: Digest::of(content.as_bytes()),
+            size: Some(content.len() as u64),
+            source: 0,
+            tag: "v1".parse::<Tag>().unwrap(),
+            manifest: Some(Digest::of(b"{}")),
+            architecture: Some("x86-64".parse().unwrap()),
+            is_of_index: true,
+            content: Content::Blob,
+        }
+    }
+
+    fn files(names: &[(&str, &str)]) -> BTreeMap<FileName, File> {
+        let one = |(name, content): &(&str, &str)| (name.parse().unwrap(), file(content));
+        names.iter().map(one).collect()
+    }
+
+    fn list(names: &[(&str, &str)]) -> Arc<PublisherList> {
+        let line = |(name, content): &(&str, &str)| {
+            format!("{}  {name}\n", Digest::of(content.as_bytes()).hex())
+        };
+        let bytes = names.iter().map(line).collect::<String>().into_bytes();
+        Arc::new(PublisherList::new(Digest::of(&bytes), bytes.into()))
+    }
+
+    fn digest(older: &Older, name: &str, now: Instant) -> Option<Digest> {
+        older
+            .get(&name.parse().unwrap(), now)
+            .map(|file| file.digest)
+    }
+
+    #[test]
+    fn what_was_given_out_last_under_a_name_counts_for_an_hour() {
+        let start = Instant::now();
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        let nothing = |_: &FileName| false;
+        let mut older = Older::default();
+        older.add_files(&files(&[("a", "a2"), ("b", "b2")]), at(20), nothing);
+        older.add_files(&files(&[("a", "a1"), ("c", "c1")]), at(10), nothing);
+        older.add_list(&list(&[("b", "b3"), ("a", "a0")]), at(30), |name| {
+            name.as_str() == "a"
+        });
+        for (name, minutes, expected) in [
+            ("a", 30, Some("a2")),
+            ("b", 30, Some("b3")),
+            ("c", 30, Some("c1")),
+            ("d", 30, None),
+            ("c", 69, Some("c1")),
+            ("c", 70, None),
+            ("a", 79, Some("a2")),
+            ("a", 80, None),
+        ] {
+            let expected = expected.map(|content| Digest::of(content.as_bytes()));
+            let found = digest(&older, name, at(minutes));
+            assert_eq!(found, expected, "{name} after {minutes} minutes");
+        }
+    }
+
+    #[test]
+    fn a_signed_list_of_very_many_names_is_kept_whole_and_few_of_them() {
+        let now = Instant::now();
+        let names: Vec<_> = (0..=MAX_AS_FILES).map(|n| format!("{n}")).collect();
+        let names: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        let mut older = Older::default();
+        for n in 0..5 {
+            let given = now + Duration::from_secs(n);
+            older.add_list(&list(&names), given, |_| false);
+        }
+        assert_eq!((older.files.len(), older.lists.len()), (0, MAX_LISTS));
+        assert_eq!(digest(&older, "7", now), Some(Digest::of(b"x")));
+    }
+
+    #[test]
+    fn older_files_take_a_bounded_memory_and_the_first_go_first() {
+        let now = Instant::now();
+        let mut older = Older::default();
+        for n in 0..300 {
+            let names = (0..200).map(|m| (format!("{n}-{m}").parse().unwrap(), file("x")));
+            let given = now + Duration::from_secs(n);
+            older.add_files(&names.collect(), given, |_| false);
+        }
+        assert!(older.weight() <= MAX_OLDER, "{}", older.weight());
+        assert_eq!(digest(&older, "0-0", now), None);
+        assert!(digest(&older, "299-199", now).is_some());
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_as_it_was() {
+        let clock = Clock {
+            now: Instant::now() + Duration::from_secs(100_000),
+            seconds: 1_000_000,
+        };
+        let ago = |seconds| clock.now - Duration::from_secs(seconds);
+        let mut all = files(&[("a", "a"), ("b", "b")]);
+        let text = File {
+            content: Content::Text("text".into()),
+            manifest: None,
+            architecture: None,
+            size: None,
+            ..file("t")
+        };
+        all.insert("t".parse().unwrap(), text);
+        let made = File {
+            content: Content::Made(Recipe {
+                layers: vec![(Digest::of(b"layer"), 7)],
+            }),
+            ..file("m")
+        };
+        all.insert("m".parse().unwrap(), made);
+        let signed = list(&[("s", "s")]);
+        let mut stored = Stored::default();
+        stored.add_files(all.iter(), ago(60), clock);
+        stored.add_list(&signed, ago(60), clock);
+        let mut older = Older::default();
+        older.add_files(
+            &files(&[("a", "older"), ("c", "c")]),
+            ago(2 * 60 * 60),
+            |_| false,
+        );
+        stored.add_older(&older, clock);
+        let json = serde_json::to_string(&stored).unwrap();
+        let restored = |clock| {
+            let stored: Stored = serde_json::from_str(&json).unwrap();
+            stored.restore(clock, |digest, _| {
+                assert_eq!(digest, signed.digest());
+                Some(signed.bytes().to_vec())
+            })
+        };
+        let found = restored(clock);
+        for (name, file) in &all {
+            assert_eq!(found.get(name, clock.now).as_ref(), Some(file), "{name}");
+        }
+        assert_eq!(digest(&found, "s", clock.now), Some(Digest::of(b"s")));
+        assert_eq!(
+            digest(&found, "c", clock.now),
+            None,
+            "it was given out too long ago"
+        );
+        // As of a clock that was set back.
+        let wrong = Clock {
+            seconds: 1000,
+            ..clock
+        };
+        assert_eq!(digest(&restored(wrong), "a", clock.now), None);
+    }
+}
