@@ -22,7 +22,7 @@ use crate::http::{Answer, Blob, Body, Request};
 use crate::listing::File;
 use crate::name::FileName;
 use crate::page;
-use crate::payload::{Resumed, StoredBlob, Verified};
+use crate::payload::{self, Verified};
 use crate::settings::{Blobs, Settings};
 use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
 use crate::source::Upstream;
@@ -342,20 +342,14 @@ fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Re
         answer.headers.push(("Location", url));
         return Ok(answer);
     }
-    let size = match file.size {
-        Some(size) => size,
-        None => source.blob_size(digest)?,
-    };
     if request.is_head() {
+        let size = file.size.map_or_else(|| source.blob_size(digest), Ok)?;
         return Ok(Answer::new(OCTETS, Body::SizeOnly(size)));
     }
-    let origin = StoredBlob {
-        source: source.clone(),
-        digest,
-        size,
-    };
-    let blob: Box<dyn Read + Send> = Box::new(Resumed::open(origin, what.clone(), size)?);
-    begun(Verified::new(blob, what, digest, size)?.of(source), size)
+    payload::elsewhere_if_wrong(&**source, digest, || {
+        let (size, blob) = payload::open(source, digest, file.size, what.clone())?;
+        begun(blob, size)
+    })
 }
 
 /// Bytes to come, which are held to size and digest on the way, once the first are there.

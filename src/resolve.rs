@@ -199,7 +199,10 @@ impl Resolver<'_> {
             let limit = self.until.saturating_duration_since(started);
             return Err(Error::TooSlow { url, limit });
         }
-        if let Some(cache) = self.cache.filter(|_| now != before) {
+        if let Some(cache) = self
+            .cache
+            .filter(|_| now != before && self.source.tags_are_its_own())
+        {
             cache.keep_tags(&name, &now);
         }
         Ok(outcomes)

@@ -43,14 +43,20 @@ pub struct Resumed<O> {
 impl<O: Origin> Resumed<O> {
     /// Opens it; what fails now fails before a client has been promised anything.
     pub fn open(origin: O, what: String, size: u64) -> Result<Self> {
-        Ok(Self {
-            body: origin.open(0)?,
+        let body = origin.open(0)?;
+        Ok(Self::begun(origin, body, what, size))
+    }
+
+    /// One that is open, with all of its bytes to come.
+    pub fn begun(origin: O, body: Box<dyn Read + Send>, what: String, size: u64) -> Self {
+        Self {
+            body,
             origin,
             what,
             size,
             taken: 0,
             patience: PATIENCE,
-        })
+        }
     }
 
     /// Opens it again where it broke off, as often as it takes.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::listing;
 use crate::manifest::{self, Descriptor, Image, Index, Manifest};
 use crate::name::Tag;
-use crate::payload::{Resumed, StoredBlob, Verified};
+use crate::payload;
 use crate::source::Reference;
 
 /// Indexes read for one tag. Publishers nest them once, if at all.
@@ -99,7 +99,10 @@ impl Resolver<'_> {
             return Ok((digest, self.named(digest)?));
         }
         let found = self.by_tag_now(tag, before)?;
-        immutable.note(tag, found.0);
+        // A mirror that stands in for the registry promises nothing for it.
+        if self.source.tags_are_its_own() {
+            immutable.note(tag, found.0);
+        }
         Ok(found)
     }
 
@@ -272,14 +275,10 @@ impl Resolver<'_> {
         if let Some(bytes) = known.filter(|bytes| bytes.len() as u64 == size) {
             return Ok(bytes);
         }
-        let stored = StoredBlob {
-            source: self.source.clone(),
-            digest,
-            size,
-        };
-        let inner = Resumed::open(stored, what.clone(), size)?;
-        let verified = Verified::new(inner, what, digest, size)?.of(self.source);
-        let bytes = verified.into_bytes()?;
+        let bytes = payload::elsewhere_if_wrong(&**self.source, digest, || {
+            let (_, blob) = payload::open(self.source, digest, Some(size), what.clone())?;
+            blob.into_bytes()
+        })?;
         self.keep(digest, &bytes);
         Ok(bytes)
     }

@@ -116,7 +116,7 @@ impl Resolver<'_> {
             return Err(Error::NoSignedList { source, why });
         }
         let list = SignedList { tag, has_signature };
-        if promised.as_ref() != Some(&list) {
+        if promised.as_ref() != Some(&list) && self.source.tags_are_its_own() {
             self.state.promise(&source, |promises| {
                 promises.signed = Some(list);
             })?;
@@ -157,7 +157,8 @@ impl Resolver<'_> {
                 signatures.insert(title.to_owned(), bytes);
             }
         }
-        if let Some(cache) = self.cache.filter(|_| before != Some(digest)) {
+        let is_news = before != Some(digest) && self.source.tags_are_its_own();
+        if let Some(cache) = self.cache.filter(|_| is_news) {
             cache.keep_tags(
                 &self.source.name(),
                 &BTreeMap::from([(tag.clone(), digest)]),

@@ -247,6 +247,11 @@ impl Source for Layout {
         Ok(Box::new(self.open_blob(digest, size, from)?))
     }
 
+    fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
+        let (file, size) = open(&self.blob_path(digest))?;
+        Ok((size, Box::new(file)))
+    }
+
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
         let mut bytes = Vec::new();
         let expected = range.end - range.start;

@@ -9,13 +9,14 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{Level, debug, log, warn};
 
+use super::faults::{self, Origins, REST};
 use super::registries_conf::{Endpoint, Role};
 use super::registry::Registry;
-use super::upstream::{Origins, Upstream};
+use super::upstream::Upstream;
 use super::{BlobRequest, Part, Reference, Source, StoredManifest};
 use crate::deadline;
 use crate::digest::Digest;
@@ -45,10 +46,10 @@ struct Mirrored {
     primary: Registry,
     /// Who answered for tags: 0 is the registry itself, then mirrors count from 1.
     lister: AtomicUsize,
-    /// Why the registry itself cannot be reached, where no mirror has answered in its place yet.
-    down: Mutex<Option<Error>>,
+    /// Why the registry itself could not be reached when mirrors were asked in its place, and when.
+    down: Mutex<Option<(Instant, Error)>>,
     /// Who is to blame when a blob turns out to be wrong.
-    origins: Origins,
+    origins: Arc<Origins>,
     shown: Shown,
 }
 
@@ -107,7 +108,7 @@ impl Mirrored {
             primary: Registry::new(upstream, own, None),
             lister: AtomicUsize::new(NOBODY),
             down: Mutex::default(),
-            origins: Origins::default(),
+            origins: Arc::default(),
             shown: Shown::default(),
         }
     }
@@ -134,11 +135,9 @@ impl Mirrored {
         match self.lister.load(Ordering::Relaxed) {
             NOBODY => {}
             0 => return ask(&self.primary),
-            n => return ask(&self.mirrors[n - 1].0),
+            n => return self.in_its_place(n - 1, ask),
         }
-        // It was waited for once.
-        let known = lock(&self.down).clone();
-        let error = match known.map_or_else(|| ask(&self.primary), Err) {
+        let error = match self.ask_primary(&ask) {
             Err(error) if is_down(&error) => error,
             answer => {
                 self.lister.store(0, Ordering::Relaxed);
@@ -146,13 +145,9 @@ impl Mirrored {
             }
         };
         let (mut failed, mut missing) = (Vec::new(), None);
-        for (n, (mirror, role)) in self.mirrors.iter().enumerate() {
-            if !matches!(role, Role::Mirror { tags: true, .. })
-                || self.upstream.is_resting(mirror.host())
-            {
-                continue;
-            }
-            match ask(mirror) {
+        for n in self.mirrors_for_tags() {
+            let mirror = &self.mirrors[n].0;
+            match self.within_its_share(mirror, Level::Debug, &ask) {
                 Ok(found) => {
                     let others: String = failed.iter().map(|one| format!("; {one}")).collect();
                     warn!(
@@ -161,30 +156,61 @@ impl Mirrored {
                         mirror.host(),
                         error.line()
                     );
+                    self.note_down(error);
                     self.lister.store(n + 1, Ordering::Relaxed);
                     return Ok(found);
                 }
                 Err(Error::ClientGone) => return Err(Error::ClientGone),
                 Err(error @ Error::Missing { .. }) if may_miss => missing = Some(error),
-                Err(error) => {
-                    if !matches!(error, Error::Missing { .. }) && !is_given_up() {
-                        self.upstream.rest(mirror.host());
-                    }
-                    failed.push(format!("{}: {}", mirror.host(), error.line()));
-                }
+                Err(error) => failed.push(format!("{}: {}", mirror.host(), error.line())),
             }
         }
         if let Some(missing) = missing {
-            *lock(&self.down) = Some(error);
+            self.note_down(error);
             return Err(missing);
         }
-        if failed.is_empty() {
-            return Err(error);
+        Err(mirrors_too(error, &failed))
+    }
+
+    /// Asks the mirror that stands in for the registry. What it lacks the registry may have.
+    fn in_its_place<T>(&self, n: usize, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
+        let mirror = &self.mirrors[n].0;
+        let down = || lock(&self.down).clone();
+        match (ask(mirror), down()) {
+            (Err(missing @ Error::Missing { .. }), Some((_, error))) => {
+                let said = format!("{}: {}", mirror.host(), missing.line());
+                Err(mirrors_too(error, &[said]))
+            }
+            (answer, _) => answer,
         }
-        Err(Error::MirrorsToo {
-            error: Box::new(error),
-            mirrors: failed.join("; "),
-        })
+    }
+
+    /// What the registry itself says. One that could not be reached a moment ago is not waited for again.
+    fn ask_primary<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
+        let down = lock(&self.down).clone();
+        match down.filter(|(since, _)| since.elapsed() < REST) {
+            Some((_, error)) => Err(error),
+            None => ask(&self.primary),
+        }
+    }
+
+    fn note_down(&self, error: Error) {
+        let mut down = lock(&self.down);
+        if down
+            .as_ref()
+            .is_none_or(|(since, _)| since.elapsed() >= REST)
+        {
+            *down = Some((Instant::now(), error));
+        }
+    }
+
+    /// Mirrors that may be asked for tags; those that have failed come last.
+    fn mirrors_for_tags(&self) -> Vec<usize> {
+        let may_be_asked =
+            |n: &usize| matches!(self.mirrors[*n].1, Role::Mirror { tags: true, .. });
+        let mut mirrors: Vec<_> = (0..self.mirrors.len()).filter(may_be_asked).collect();
+        mirrors.sort_by_key(|n| self.is_resting(&self.mirrors[*n].0));
+        mirrors
     }
 
     /// Asks for something that a digest names: mirrors in their order, then the registry itself.
@@ -200,29 +226,19 @@ impl Mirrored {
         let gone = || Nowhere::from(Error::ClientGone);
         let (mut resting, mut mirrors) = (Vec::new(), Vec::new());
         for (mirror, role) in &self.mirrors {
-            if !matches!(role, Role::Mirror { digests: true, .. })
-                || self.upstream.wrong.has(digest, mirror.host())
+            if !matches!(role, Role::Mirror { digests: true, .. }) || self.is_wrong(digest, mirror)
             {
                 continue;
             }
-            if self.upstream.is_resting(mirror.host()) {
+            if self.is_resting(mirror) {
                 resting.push(mirror);
                 continue;
             }
-            // One that is silent leaves time for those after it.
-            let share = deadline::left().map(|left| left / 2);
-            let limit = share.map(deadline::within);
-            let answer = ask(mirror);
-            drop(limit);
-            match answer {
+            match self.within_its_share(mirror, Level::Warn, &ask) {
                 Ok(found) => return Ok(found),
                 // Nobody's fault, and nobody waits for the next one.
                 Err(Error::ClientGone) => return Err(gone()),
-                Err(error) => {
-                    let had_time = share.is_none_or(|share| share >= FAIR_SHARE);
-                    self.note_failure(mirror, &error, had_time);
-                    mirrors.push(error);
-                }
+                Err(error) => mirrors.push(error),
             }
         }
         let error = match ask(&self.primary) {
@@ -244,9 +260,66 @@ impl Mirrored {
         Err(Nowhere { error, mirrors })
     }
 
-    fn is_mirror(&self, registry: &Registry) -> bool {
-        let is_it = |mirror: &Registry| std::ptr::eq(mirror, registry);
-        self.mirrors.iter().any(|(mirror, _)| is_it(mirror))
+    /// Asks a mirror. One that is silent leaves time for those after it; one that fails rests, and that is `told`.
+    fn within_its_share<T>(
+        &self,
+        mirror: &Registry,
+        told: Level,
+        ask: impl Fn(&Registry) -> Result<T>,
+    ) -> Result<T> {
+        let share = deadline::left().map(|left| left / 2);
+        let limit = share.map(deadline::within);
+        let answer = ask(mirror);
+        drop(limit);
+        if let Err(error) = &answer
+            && !matches!(error, Error::ClientGone)
+        {
+            let had_time = share.is_none_or(|share| share >= FAIR_SHARE);
+            self.note_failure(mirror, error, had_time, told);
+        }
+        answer
+    }
+
+    /// The number of a place: 0 is the registry itself, then mirrors count from 1.
+    fn number_of(&self, registry: &Registry) -> usize {
+        let is_it = |(mirror, _): &(Registry, Role)| std::ptr::eq(mirror, registry);
+        self.mirrors.iter().position(is_it).map_or(0, |n| n + 1)
+    }
+
+    fn is_resting(&self, mirror: &Registry) -> bool {
+        let resting = &self.upstream.resting;
+        resting.has(mirror.host().as_str()) || resting.has(mirror.place())
+    }
+
+    fn is_wrong(&self, digest: Digest, mirror: &Registry) -> bool {
+        let Upstream { wrong, state, .. } = &*self.upstream;
+        wrong.has(state, &self.name, digest, mirror.place())
+    }
+
+    fn note_wrong(&self, digest: Digest, mirror: &Registry) {
+        if self.is_wrong(digest, mirror) {
+            return;
+        }
+        let Upstream { wrong, state, .. } = &*self.upstream;
+        wrong.note(state, &self.name, digest, mirror.place());
+        warn!(
+            "{}: mirror {} gave wrong bytes of {digest}, going on without it for that",
+            self.name,
+            mirror.host()
+        );
+    }
+
+    /// The body of a blob of `size` bytes from the one numbered `from` on.
+    fn watch_blob(
+        &self,
+        registry: &Registry,
+        digest: Digest,
+        body: Box<dyn Read + Send>,
+        (size, from): (u64, u64),
+    ) -> Box<dyn Read + Send> {
+        let origin = (self.origins).begin(digest, self.number_of(registry), from == 0);
+        self.shown.note(digest);
+        self.watch(registry, body, size - from, Some(origin))
     }
 
     /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.
@@ -255,38 +328,42 @@ impl Mirrored {
         registry: &Registry,
         inner: Box<dyn Read + Send>,
         left: u64,
+        origin: Option<faults::Body>,
     ) -> Box<dyn Read + Send> {
-        let host = registry.host().clone();
-        let mirror = self
-            .is_mirror(registry)
-            .then(|| (self.upstream.clone(), host));
+        let is_mirror = self.number_of(registry) > 0;
+        let mirror = is_mirror.then(|| (self.upstream.clone(), registry.place().to_owned()));
         Box::new(Watched {
             inner,
             left,
             mirror,
+            _origin: origin,
         })
     }
 
-    /// A mirror without something is no news; one in trouble is, and is left alone for a while.
-    fn note_failure(&self, mirror: &Registry, error: &Error, had_time: bool) {
-        if matches!(error, Error::Missing { .. }) {
+    /// A mirror without something is no news; one in trouble is, and is asked after the others for a while. `told`:
+    /// how loud that is.
+    fn note_failure(&self, mirror: &Registry, error: &Error, had_time: bool, told: Level) {
+        if matches!(error, Error::Missing { .. } | Error::WrongBytes { .. }) {
             return debug!("mirror {} has it not: {}", mirror.host(), error.line());
         }
         let had_no_time = !had_time && matches!(error, Error::TooSlow { .. });
         if had_no_time || is_given_up() {
             return debug!("mirror {} had no time: {}", mirror.host(), error.line());
         }
-        let line = format!(
+        let host = mirror.host().as_str();
+        let name = if is_of_the_host(error) {
+            host
+        } else {
+            mirror.place()
+        };
+        let is_news = self.upstream.resting.note(name);
+        log!(
+            if is_news { told } else { Level::Debug },
             "{}: mirror {} fails, going on without it: {}",
             self.name,
             mirror.host(),
             error.line()
         );
-        if self.upstream.rest(mirror.host()) {
-            warn!("{line}");
-        } else {
-            debug!("{line}");
-        }
     }
 }
 
@@ -311,6 +388,9 @@ impl Source for Mirrored {
                 let stored = registry.manifest(reference)?;
                 let found = Digest::of(&stored.bytes);
                 if found != digest {
+                    if self.number_of(registry) > 0 {
+                        self.note_wrong(digest, registry);
+                    }
                     let what = format!("manifest {digest} at {}", registry.host());
                     return Err(Error::WrongBytes {
                         what,
@@ -324,38 +404,61 @@ impl Source for Mirrored {
     }
 
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        if from == 0 {
-            // What came of it before came whole, or is not gone on with.
-            self.origins.take(digest);
-        }
         let found = self.anywhere(digest, |registry| {
             let body = registry.blob(digest, size, from)?;
-            if self.is_mirror(registry) {
-                self.origins.note(digest, registry.host());
-            }
-            Ok(self.watch(registry, body, size - from))
+            Ok(self.watch_blob(registry, digest, body, (size, from)))
         });
-        match found {
-            Ok(body) => {
-                self.shown.note(digest);
-                Ok(body)
+        found.map_err(|nowhere| {
+            if from > 0 {
+                nowhere.while_waiting()
+            } else {
+                nowhere.error
             }
-            Err(nowhere) if from > 0 => Err(nowhere.while_waiting()),
-            Err(nowhere) => Err(nowhere.error),
-        }
+        })
+    }
+
+    fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
+        self.by_digest(digest, |registry| {
+            let is_mirror = self.number_of(registry) > 0;
+            let (size, body) = match registry.whole_blob(digest) {
+                // Of the registry itself the size can be had otherwise, too.
+                Err(Error::Nonsense { .. }) if !is_mirror => {
+                    let size = registry.blob_size(digest)?;
+                    (size, registry.blob(digest, size, 0)?)
+                }
+                found => found?,
+            };
+            let nothing = Digest::of(b"");
+            if is_mirror && size == 0 && digest != nothing {
+                self.note_wrong(digest, registry);
+                return Err(Error::WrongBytes {
+                    what: format!("blob {digest} at {}", registry.host()),
+                    expected: digest,
+                    found: nothing,
+                });
+            }
+            Ok((size, self.watch_blob(registry, digest, body, (size, 0))))
+        })
     }
 
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
         self.by_digest(digest, |registry| {
             match registry.blob_range(digest, size, range.clone())? {
-                Part::Whole(body) => Ok(Part::Whole(self.watch(registry, body, size))),
+                Part::Whole(body) => Ok(Part::Whole(self.watch(registry, body, size, None))),
                 part => Ok(part),
             }
         })
     }
 
+    /// The registry's own word. What a mirror says counts for what it delivers.
     fn blob_size(&self, digest: Digest) -> Result<u64> {
-        self.by_digest(digest, |registry| registry.blob_size(digest))
+        match self.ask_primary(|registry| registry.blob_size(digest)) {
+            Err(error) if !matches!(error, Error::ClientGone) && !self.mirrors.is_empty() => {
+                let found = self.by_digest(digest, |registry| registry.whole_blob(digest));
+                found.map(|(size, _)| size)
+            }
+            found => found,
+        }
     }
 
     fn holds(&self, blob: Digest) -> Result<bool> {
@@ -366,21 +469,45 @@ impl Source for Mirrored {
         self.is_shown(manifest, |registry| registry.show_manifest(manifest))
     }
 
+    /// The registry's own word, too. A mirror that has some stands in for a registry that cannot be reached; that
+    /// one has none says nothing, for it knows only what was pulled through it.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
-        self.by_tag(true, |registry| registry.referrers(subject))
+        let error = match self.ask_primary(|registry| registry.referrers(subject)) {
+            Err(error) if is_down(&error) => error,
+            answer => return answer,
+        };
+        let mut failed = Vec::new();
+        for n in self.mirrors_for_tags() {
+            let mirror = &self.mirrors[n].0;
+            let host = mirror.host();
+            let ask = |registry: &Registry| registry.referrers(subject);
+            match self.within_its_share(mirror, Level::Debug, ask) {
+                Ok(found) if found.is_empty() => failed.push(format!("{host}: it has none")),
+                Err(Error::ClientGone) => return Err(Error::ClientGone),
+                Err(error) => failed.push(format!("{host}: {}", error.line())),
+                found => return found,
+            }
+        }
+        Err(mirrors_too(error, &failed))
     }
 
-    /// Which part of it was wrong nobody knows: all mirrors that it came from are suspected.
     fn note_wrong_bytes(&self, digest: Digest) {
         self.shown.forget(digest);
-        let mirrors = self.origins.take(digest);
-        for mirror in &mirrors {
-            self.upstream.wrong.note(digest, mirror);
-            warn!(
-                "{}: mirror {mirror} gave wrong bytes of {digest}, going on without it for that",
-                self.name
-            );
+        for n in self.origins.suspects(digest) {
+            self.note_wrong(digest, &self.mirrors[n - 1].0);
         }
+    }
+
+    fn wrong_places(&self, digest: Digest) -> usize {
+        if self.mirrors.is_empty() {
+            return 0;
+        }
+        let Upstream { wrong, state, .. } = &*self.upstream;
+        wrong.count(state, &self.name, digest)
+    }
+
+    fn tags_are_its_own(&self) -> bool {
+        matches!(self.lister.load(Ordering::Relaxed), NOBODY | 0)
     }
 
     fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
@@ -433,6 +560,32 @@ fn is_down(error: &Error) -> bool {
     )
 }
 
+/// Does it say that nobody can speak to the host, whatever is asked for?
+fn is_of_the_host(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unreachable { .. }
+            | Error::NotPermitted { .. }
+            | Error::TooSlow { .. }
+            | Error::Untrusted { .. }
+            | Error::WantsCertificate { .. }
+            | Error::BadCertificate { .. }
+            | Error::NotTls { .. }
+            | Error::NeedsTls { .. }
+    )
+}
+
+/// The registry's own error, and what its mirrors said.
+fn mirrors_too(error: Error, mirrors: &[String]) -> Error {
+    if mirrors.is_empty() {
+        return error;
+    }
+    Error::MirrorsToo {
+        error: Box::new(error),
+        mirrors: mirrors.join("; "),
+    }
+}
+
 /// Is it us who break off? Then it is nobody's fault.
 fn is_given_up() -> bool {
     hangup::is_gone() || deadline::passed().is_some()
@@ -442,7 +595,9 @@ fn is_given_up() -> bool {
 struct Watched<R> {
     inner: R,
     left: u64,
-    mirror: Option<(Arc<Upstream>, Host)>,
+    /// Its place.
+    mirror: Option<(Arc<Upstream>, String)>,
+    _origin: Option<faults::Body>,
 }
 
 impl<R: Read> Read for Watched<R> {
@@ -457,9 +612,9 @@ impl<R: Read> Read for Watched<R> {
             result.is_err() || (matches!(result, Ok(0)) && self.left > 0 && !buffer.is_empty());
         if has_broken
             && !is_given_up()
-            && let Some((upstream, host)) = &self.mirror
+            && let Some((upstream, place)) = &self.mirror
         {
-            upstream.rest(host);
+            upstream.resting.note(place);
         }
         result
     }
@@ -499,6 +654,7 @@ mod tests {
         let digest = Digest::of(b"blob");
         assert!(source.blob(digest, 4, 0).is_err());
         assert!(source.tags().is_err());
-        assert!(!upstream.is_resting(&host));
+        let resting = &upstream.resting;
+        assert!(!resting.has(host.as_str()) && !source.is_resting(&source.mirrors[0].0));
     }
 }

@@ -12,6 +12,7 @@ mod challenge;
 mod client;
 mod credentials;
 mod failure;
+mod faults;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/headers.rs"]
 pub mod fuzz;
@@ -61,6 +62,10 @@ pub trait Source: Send + Sync {
     /// The bytes of a blob from the one numbered `from` on, unchecked, of which there are `size` in all.
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
 
+    /// The bytes of a blob of which only the digest is known, unchecked, and how many there are by the word of
+    /// whoever delivers them.
+    fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)>;
+
     /// Some of the bytes of a blob, unchecked: a range that is not empty, of a blob of `size` bytes.
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part>;
 
@@ -82,6 +87,18 @@ pub trait Source: Send + Sync {
 
     /// A blob that came from here had other bytes than it should.
     fn note_wrong_bytes(&self, _digest: Digest) {}
+
+    /// How many of the places that this source has, such as mirrors, are not asked for a blob any more, for they
+    /// gave wrong bytes of it. If that is one more than before, another try comes from elsewhere.
+    fn wrong_places(&self, _digest: Digest) -> usize {
+        0
+    }
+
+    /// Does what it says of tags come from the repository itself? If not, a mirror stands in for it, which may
+    /// know others, and nothing of that is to be remembered of the repository.
+    fn tags_are_its_own(&self) -> bool {
+        true
+    }
 
     /// Where a client can fetch the blob without us and without a login, if it can.
     fn blob_url(&self, digest: Digest) -> Result<Option<String>>;

@@ -42,6 +42,9 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(15);
 /// Of a body whose beginning is known.
 const SKIPPED_AT_ONCE: usize = 16 << 10;
 
+/// What is wrong with an answer that has neither a length nor a range in it.
+const NO_SIZE: &str = "it does not tell how long the blob is";
+
 /// Tags asked for at once. ECR refuses more than 1000.
 const PAGE: usize = 1000;
 /// Pages followed. A registry whose links lead in a circle must not hold us.
@@ -65,6 +68,8 @@ pub(super) struct Registry {
     insecure: Option<bool>,
     /// What a mirror is told that it is asked for.
     namespace: Option<Host>,
+    /// What is known against it is remembered by this: `HOST/REPOSITORY`, with the namespace behind it.
+    place: String,
     session: Arc<Session>,
 }
 
@@ -80,9 +85,14 @@ impl Registry {
             insecure,
             ..
         } = endpoint;
+        let mut place = format!("{host}/{repository}");
+        if let Some(namespace) = &namespace {
+            place += &format!("?ns={namespace}");
+        }
         let session = upstream.auth.session(&host, &repository);
         Self {
             upstream: upstream.clone(),
+            place,
             host,
             repository,
             insecure,
@@ -93,6 +103,10 @@ impl Registry {
 
     pub(super) fn host(&self) -> &Host {
         &self.host
+    }
+
+    pub(super) fn place(&self) -> &str {
+        &self.place
     }
 
     fn origin(&self) -> Result<String> {
@@ -358,6 +372,24 @@ impl Registry {
         Ok(Box::new(Skipping { inner, left }))
     }
 
+    /// The whole of a blob, and how long it is by the head of the same answer.
+    pub(super) fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let reply = self.with_retries(|| {
+            let request = Request {
+                is_blob: true,
+                ..self.request(Method::Get, &url, "*/*")
+            };
+            let reply = self.fetch(request)?;
+            refuse_encoding(&reply)?;
+            Ok(reply)
+        })?;
+        let length = reply.header("content-length");
+        let size = length.and_then(|length| length.parse().ok());
+        let size = size.ok_or_else(|| nonsense(&url, NO_SIZE.into()))?;
+        Ok((size, reply.into_reader()))
+    }
+
     /// Some of a blob. The body is read to its end, so that its connection serves the next range too.
     pub(super) fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
         let url = self.url(&format!("blobs/{digest}"))?;
@@ -417,7 +449,7 @@ impl Registry {
                 .and_then(|range| range.rsplit_once('/')?.1.parse().ok()),
             _ => length(&reply),
         };
-        total.ok_or_else(|| nonsense(&url, "it does not tell how long the blob is".into()))
+        total.ok_or_else(|| nonsense(&url, NO_SIZE.into()))
     }
 
     /// Shows that the blob is here; [`Error::Missing`] if it is not.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use log::debug;
 use serde::{Deserialize, Serialize};
 
-pub use notes::Notes;
+pub use notes::{Notes, WrongMirrors};
 pub use promises::{Promises, SignedList};
 
 use crate::digest::Digest;
@@ -103,7 +103,6 @@ impl State {
     }
 
     /// What is noted of a source: nothing, where that cannot be read.
-    #[allow(dead_code, reason = "for what is to be noted")]
     pub fn notes(&self, source: &str) -> Notes {
         let read = |root: &Dir| {
             let folder = root.sub(NOTES).ok()?;
@@ -113,7 +112,6 @@ impl State {
     }
 
     /// Changes what is noted of a source. Where it cannot be written it is forgotten.
-    #[allow(dead_code, reason = "for what is to be noted")]
     pub fn update_notes(&self, source: &str, change: impl FnOnce(&mut Notes)) {
         let Some(root) = &self.root else { return };
         if let Err(error) = write_notes(root, source, change) {

@@ -1,11 +1,11 @@
 //! Notes: what is worth knowing in the next run, and can be forgotten without harm.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::name::{Host, Tag};
+use crate::name::Tag;
 
 /// What is noted of one source. A field that a file lacks is empty, and one that this program does not know is
 /// dropped: so fields can be added without a new format. Whoever adds one adds it to [`Notes::forget_some`].
@@ -14,11 +14,15 @@ use crate::name::{Host, Tag};
 pub struct Notes {
     /// Tags whose manifests were not had.
     pub unanswered: BTreeMap<Tag, Unanswered>,
-    /// Mirrors that gave wrong bytes for a blob or manifest.
-    pub wrong_mirrors: BTreeMap<Digest, BTreeSet<Host>>,
+    /// Mirrors that gave wrong bytes of a blob or manifest.
+    pub wrong_mirrors: WrongMirrors,
     /// Of which tags a warning was logged, and what the tag was then.
     pub warned: BTreeMap<Tag, Digest>,
 }
+
+/// By what they gave wrong bytes of, the places of mirrors (`HOST/REPOSITORY`), and when that was, in seconds
+/// since 1970.
+pub type WrongMirrors = BTreeMap<Digest, BTreeMap<String, u64>>;
 
 /// A tag whose manifest was asked for in vain.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]

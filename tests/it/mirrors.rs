@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::content::{Repository, digest, line, noise, versions};
+use serde_json::json;
+
+use crate::content::{OCI_TAR, Repository, digest, line, lines, noise, sign, versions};
 use crate::registry::{
     Fault, Guard, IS_IT_SIGNED, Registry, TAGS, basic, count, logins_seen, nowhere, one_image,
     ranges, with_tls,
 };
-use crate::service::{ANEW, Setup, later, table};
+use crate::service::{ANEW, Folder, Setup, later, table};
 use crate::tls::Authority;
 use crate::tokens::TokenServer;
 
@@ -524,4 +526,277 @@ fn row_n3_a_mirror_is_as_insecure_as_its_own_entry_says() {
         .start();
     assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
     assert_eq!(count(&mirror.take_requests(), "/blobs/"), 1);
+}
+
+/// A registry and a mirror of it with a signed list of one image.
+fn signed_copies(image: &[u8]) -> [Registry; 2] {
+    let mut hello = Repository::default();
+    let list = line(image, "hello-v1.raw");
+    sign(&mut hello, list.as_bytes(), &[], &[image]);
+    std::array::from_fn(|_| Registry::with_hello(hello.clone()))
+}
+
+#[test]
+fn what_a_mirror_says_of_a_size_keeps_no_file_from_anybody() {
+    let image = noise(300 * KIB);
+    let blob: &str = format!("/blobs/{}", digest(&image)).leak();
+    let length = |value: &str| Fault::header("Content-Length", value);
+    let heads: [(&str, Fault); 4] = [
+        ("too short", length("5")),
+        ("too long", length("1000000000000")),
+        ("nothing", length("0")),
+        ("not there", Fault::Status(404)),
+    ];
+    let bodies: [(&str, Fault); 5] = [
+        ("not there", Fault::Status(404)),
+        ("another", Fault::Body(b"other".to_vec())),
+        ("empty", Fault::Body(Vec::new())),
+        ("of no length", Fault::NoLength),
+        ("right", Fault::Delay(Duration::ZERO)),
+    ];
+    for (said, head) in &heads {
+        for (given, body) in &bodies {
+            let [registry, mirror] = signed_copies(&image);
+            mirror.fault(format!("HEAD /v2/hello{blob}").leak(), head.clone());
+            mirror.fault(format!("GET /v2/hello{blob}").leak(), body.clone());
+            let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+            let name = "/hello/hello-v1.raw";
+            let (told, got) = (service.request("HEAD", name, &[]), service.get(name));
+            let length = told.header("content-length");
+            assert_eq!(length, Some("307200"), "HEAD: {said}, GET: {given}");
+            assert!(got.whole && got.body == image, "HEAD: {said}, GET: {given}");
+        }
+    }
+}
+
+#[test]
+fn a_size_that_only_mirrors_can_tell_is_that_of_what_they_deliver() {
+    let image = noise(300 * KIB);
+    let [registry, mirror] = signed_copies(&image);
+    registry.fault("/blobs/", Fault::Raw(Vec::new()));
+    mirror.fault(
+        "HEAD /v2/hello/blobs/",
+        Fault::header("Content-Length", "5"),
+    );
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+    let told = service.request("HEAD", "/hello/hello-v1.raw", &[]);
+    assert_eq!(told.header("content-length"), Some("307200"));
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+}
+
+#[test]
+fn a_mirror_that_broke_off_after_a_wrong_size_is_not_asked_again() {
+    let image = noise(300 * KIB);
+    let blob = digest(&image);
+    let [registry, mirror] = signed_copies(&image);
+    let at_mirror: &str = format!("GET /v2/hello/blobs/{blob}").leak();
+    mirror.fault(at_mirror, Fault::Body(noise(400 * KIB)));
+    mirror.fault(at_mirror, Fault::CutAfter(200 * KIB));
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+    assert!(!service.get("/hello/hello-v1.raw").whole);
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+}
+
+#[test]
+fn a_small_file_that_is_wrong_at_mirrors_comes_from_elsewhere_at_once() {
+    let image = noise(1000);
+    let copies: [_; 3] = std::array::from_fn(|_| one_image(&image));
+    let [registry, first, second] = &copies;
+    for mirror in [first, second] {
+        mirror.fault("/blobs/", Fault::WrongByte);
+    }
+    let service = Setup::with_mirrors(registry, &[first, second]).start();
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+    assert_eq!(service.log.with(&["gave wrong bytes"]).len(), 2);
+    for mirror in [first, second] {
+        assert_eq!(count(&mirror.take_requests(), "/blobs/"), 1);
+    }
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+    assert_eq!(count(&first.take_requests(), "/blobs/"), 0);
+}
+
+#[test]
+fn a_signed_list_that_is_wrong_at_a_mirror_comes_from_elsewhere_at_once() {
+    let [registry, mirror] = signed_copies(b"image");
+    mirror.fault("/blobs/", Fault::WrongByte);
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+    assert_eq!(service.listing(), line(b"image", "hello-v1.raw"));
+}
+
+#[test]
+fn wrong_bytes_of_a_mirror_are_remembered_in_the_next_run() {
+    let image = noise(300 * KIB);
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    mirror.fault("/blobs/", Fault::WrongByte);
+    let state = Folder::new();
+    let start = || {
+        let setup = Setup::with_mirrors(&registry, &[&mirror]);
+        setup.env("STATE_DIRECTORY", state.path()).start()
+    };
+    assert!(!start().get("/hello/hello-v1.raw").whole);
+    mirror.take_requests();
+    assert!(start().whole("/hello/hello-v1.raw") == image);
+    assert_eq!(count(&mirror.take_requests(), "/blobs/"), 0);
+}
+
+#[test]
+fn what_one_repository_has_at_a_mirror_says_nothing_of_another_there() {
+    let image = noise(300 * KIB);
+    let mut other = Repository::default();
+    other.oras_push("v1", "other.raw", &image);
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    for place in [&registry, &mirror] {
+        place.put("other", other.clone());
+    }
+    for fault in [Fault::WrongByte, Fault::Status(500), Fault::Status(403)] {
+        mirror.fault("/v2/hello/blobs/", fault);
+        let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+        service.get("/hello/hello-v1.raw");
+        mirror.take_requests();
+        registry.take_requests();
+        assert!(service.whole("/other/other-v1.raw") == image);
+        assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+        assert_eq!(count(&mirror.take_requests(), "/v2/other/blobs/"), 1);
+        mirror.behave();
+    }
+}
+
+#[test]
+fn a_mirror_that_failed_a_moment_ago_still_has_tags_where_nobody_else_does() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello.clone());
+    let mirror = Registry::with_hello(hello.clone());
+    for place in [&registry, &mirror] {
+        place.put("other", hello.clone());
+    }
+    mirror.fault("/v2/other/blobs/", Fault::Raw(Vec::new()));
+    mirror.fault("/v2/hello/blobs/", Fault::Status(500));
+    let service = Setup::with_mirrors(&registry, &[&mirror])
+        .settings(ANEW)
+        .start();
+    for name in ["/other/other-v1.raw", "/hello/hello-v1.raw"] {
+        assert_eq!(service.get(name).body, b"image 1", "{name}");
+    }
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    later();
+    assert_eq!(service.listing(), listing);
+}
+
+#[test]
+fn two_mirrors_that_disagree_are_not_mixed() {
+    let [registry, first, second] = std::array::from_fn(|n| {
+        let mut hello = Repository::default();
+        for version in 0..20 {
+            let image = format!("image {version} at {n}");
+            hello.oras_push(&format!("v{version}"), "hello.raw", image.as_bytes());
+        }
+        Registry::with_hello(hello)
+    });
+    let listing = |n: usize| {
+        let mut lines: Vec<_> = (0..20)
+            .map(|version| {
+                let name = format!("hello-v{version}.raw");
+                (
+                    line(format!("image {version} at {n}").as_bytes(), &name),
+                    name,
+                )
+            })
+            .collect();
+        lines.sort_by(|one, other| one.1.cmp(&other.1));
+        lines.into_iter().map(|(line, _)| line).collect::<String>()
+    };
+    let service = Setup::with_mirrors(&registry, &[&first, &second])
+        .settings(ANEW)
+        .own_cache()
+        .start();
+    assert_eq!(service.listing(), listing(0));
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    later();
+    assert_eq!(service.listing(), listing(1));
+    registry.behave();
+    later();
+    assert_eq!(
+        service.listing(),
+        listing(0),
+        "the next one asks the registry again"
+    );
+}
+
+#[test]
+fn a_mirror_without_attached_files_is_no_answer_for_a_registry_that_is_down() {
+    let image = noise(1000);
+    let (registry, mirror) = (one_image(&image), one_image(&image));
+    let service = Setup::with_mirrors(&registry, &[&mirror])
+        .settings(ANEW)
+        .start();
+    assert_eq!(service.get("/hello:v1/SHA256SUMS").status, 200);
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    later();
+    assert_eq!(service.get("/hello:v1/SHA256SUMS").status, 502);
+    // What it has stands for what the registry has.
+    mirror.change(|hello| {
+        let subject = hello.tags["v1"].clone();
+        let manifest = hello.manifests[&subject].clone();
+        let size = manifest.bytes.len();
+        let media_type = manifest.media_type;
+        let layer = hello.file(OCI_TAR, "hello.roothash", b"hash");
+        let subject_of = json!({"mediaType": media_type, "digest": subject, "size": size});
+        let attached = hello.artifact(&[layer], json!({"subject": subject_of}));
+        let index = hello.index_of(&[attached], json!({}));
+        hello.point(&subject.replace(':', "-"), &index);
+    });
+    later();
+    let listing = service.get("/hello:v1/SHA256SUMS");
+    assert!(
+        listing.text().contains("hello.roothash"),
+        "{}",
+        listing.text()
+    );
+}
+
+#[test]
+fn what_a_mirror_says_of_tags_is_not_remembered_of_the_registry() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello);
+    let mirror = Registry::start();
+    mirror.change(|hello| {
+        for n in 0..2 {
+            hello.oras_push(&format!("v{n}"), "hello.raw", b"of the mirror");
+        }
+    });
+    let of_mirror = lines(&[
+        (b"of the mirror", "hello-v0.raw"),
+        (b"of the mirror", "hello-v1.raw"),
+    ]);
+    let immutable = "[repository.hello]\nimmutable-tags = true\n";
+    let service = Setup::with_mirrors(&registry, &[&mirror])
+        .settings(&format!("{ANEW}{immutable}"))
+        .own_cache()
+        .start();
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    assert_eq!(service.listing(), of_mirror);
+    registry.behave();
+    later();
+    assert_eq!(service.listing(), listing);
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    later();
+    assert_eq!(service.listing(), listing, "that was promised");
+}
+
+#[test]
+fn a_signed_list_of_a_mirror_says_nothing_of_the_registry() {
+    let (hello, listing) = versions(2);
+    let registry = Registry::with_hello(hello.clone());
+    let mirror = Registry::with_hello(hello);
+    let list = line(b"image", "hello-v7.raw");
+    mirror.change(|hello| sign(hello, list.as_bytes(), &[("SHA256SUMS.gpg", b"it")], &[]));
+    let service = Setup::with_mirrors(&registry, &[&mirror])
+        .settings(ANEW)
+        .own_cache()
+        .start();
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    assert_eq!(service.listing(), list);
+    registry.behave();
+    later();
+    assert_eq!(service.listing(), listing);
 }

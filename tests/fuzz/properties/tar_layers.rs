@@ -131,6 +131,10 @@ impl Source for Layers {
         Ok(Box::new(Cursor::new(rest.to_vec())))
     }
 
+    fn whole_blob(&self, _digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
+        unreachable!()
+    }
+
     fn blob_range(&self, _digest: Digest, _size: u64, _range: Range<u64>) -> Result<Part> {
         unreachable!()
     }

@@ -1,0 +1,273 @@
+//! What is known against mirrors. Each fault is remembered of what it was learnt of: a repository at a
+//! mirror, or a blob of that. What is wrong with one repository there says nothing of another's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::recent::Recent;
+use crate::digest::Digest;
+use crate::lock::lock;
+use crate::state::{State, WrongMirrors};
+
+/// How long a mirror that failed is asked after all others.
+pub(super) const REST: Duration = Duration::from_secs(30);
+/// Names of which a failure is remembered, the last ones.
+const MAX_RESTING: usize = 1024;
+
+/// In seconds: how long a mirror is not asked for what it gave wrong bytes of. A damaged file is not found by
+/// its mirror itself; somebody has to remove it.
+const BELIEVED: u64 = 7 * 24 * 60 * 60;
+/// Wrong files that are remembered of one source, the last ones.
+const MAX_WRONG: usize = 64;
+/// Sources of which they are in memory. Others are read again.
+const MAX_SOURCES: usize = 256;
+
+/// What failed a moment ago, by its name: a mirror's host, or one repository there.
+pub(super) struct Resting(Mutex<Recent<String, Instant>>);
+
+impl Default for Resting {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::entries(MAX_RESTING)))
+    }
+}
+
+impl Resting {
+    /// Notes a failure. Is that news?
+    pub(super) fn note(&self, name: &str) -> bool {
+        let before = lock(&self.0).insert(name.to_owned(), Instant::now());
+        before.is_none_or(|since| since.elapsed() >= REST)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        lock(&self.0)
+            .get(&name.to_owned())
+            .is_some_and(|since| since.elapsed() < REST)
+    }
+}
+
+/// Which mirrors gave wrong bytes of what, by source; in the state too, for the next run.
+pub(super) struct Wrong(Mutex<Recent<String, WrongMirrors>>);
+
+impl Default for Wrong {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::entries(MAX_SOURCES)))
+    }
+}
+
+impl Wrong {
+    /// Did this place give wrong bytes of it?
+    pub(super) fn has(&self, state: &State, source: &str, digest: Digest, place: &str) -> bool {
+        self.with(state, source, |wrong| {
+            let since = wrong.get(&digest).and_then(|places| places.get(place));
+            since.is_some_and(|since| is_believed(*since, now()))
+        })
+    }
+
+    /// How many places did?
+    pub(super) fn count(&self, state: &State, source: &str, digest: Digest) -> usize {
+        self.with(state, source, |wrong| {
+            let places = wrong.get(&digest).into_iter().flatten();
+            places
+                .filter(|(_, since)| is_believed(**since, now()))
+                .count()
+        })
+    }
+
+    pub(super) fn note(&self, state: &State, source: &str, digest: Digest, place: &str) {
+        let now = now();
+        self.with(state, source, |wrong| add(wrong, digest, place, now));
+        state.update_notes(source, |notes| {
+            add(&mut notes.wrong_mirrors, digest, place, now);
+        });
+    }
+
+    fn with<T>(&self, state: &State, source: &str, work: impl FnOnce(&mut WrongMirrors) -> T) -> T {
+        let (mut sources, name) = (lock(&self.0), source.to_owned());
+        if let Some(known) = sources.get(&name) {
+            return work(known);
+        }
+        let mut noted = state.notes(source).wrong_mirrors;
+        let done = work(&mut noted);
+        sources.insert(name, noted);
+        done
+    }
+}
+
+/// Where the bodies of blobs come from that are being read, by a source's own numbers for its places: 0 is the
+/// registry itself.
+#[derive(Default)]
+pub(super) struct Origins(Mutex<HashMap<Digest, Origin>>);
+
+#[derive(Default)]
+struct Origin {
+    places: BTreeSet<usize>,
+    /// How many bodies there are.
+    bodies: usize,
+    /// They are of several downloads: which of them comes from where is not known.
+    is_shared: bool,
+}
+
+/// As long as it lives, a body of a blob is being read.
+pub(super) struct Body {
+    origins: Arc<Origins>,
+    blob: Digest,
+}
+
+impl Origins {
+    /// A body from this place. `is_first`: no other body of the same download came before it.
+    pub(super) fn begin(self: &Arc<Self>, blob: Digest, place: usize, is_first: bool) -> Body {
+        let mut known = lock(&self.0);
+        let origin = known.entry(blob).or_default();
+        origin.is_shared |= is_first && origin.bodies > 0;
+        origin.bodies += 1;
+        origin.places.insert(place);
+        Body {
+            origins: self.clone(),
+            blob,
+        }
+    }
+
+    /// The mirrors to blame for wrong bytes of a blob. Which part was wrong nobody knows, so it is all that the
+    /// download came from, and none where it may be another download that did.
+    pub(super) fn suspects(&self, blob: Digest) -> BTreeSet<usize> {
+        let known = lock(&self.0);
+        let origin = known.get(&blob);
+        let origin = origin.filter(|origin| !origin.is_shared || origin.places.len() == 1);
+        let mut places = origin.map_or_else(BTreeSet::new, |origin| origin.places.clone());
+        places.remove(&0);
+        places
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let mut known = lock(&self.origins.0);
+        if let Some(origin) = known.get_mut(&self.blob) {
+            origin.bodies -= 1;
+            if origin.bodies == 0 {
+                known.remove(&self.blob);
+            }
+        }
+    }
+}
+
+/// Adds one, and removes what is not believed any more and what there is no room for.
+fn add(wrong: &mut WrongMirrors, digest: Digest, place: &str, now: u64) {
+    let places = wrong.entry(digest).or_default();
+    places.insert(place.to_owned(), now);
+    for places in wrong.values_mut() {
+        places.retain(|_, since| is_believed(*since, now));
+    }
+    while wrong.values().map(|places| places.len()).sum::<usize>() > MAX_WRONG {
+        let last = |places: &BTreeMap<String, u64>| places.values().max().copied();
+        let oldest = wrong.iter().min_by_key(|(_, places)| last(places));
+        let Some(oldest) = oldest.map(|(digest, _)| *digest) else {
+            break;
+        };
+        wrong.remove(&oldest);
+    }
+    wrong.retain(|_, places| !places.is_empty());
+}
+
+/// Not if it is of a time to come: then a clock was wrong.
+fn is_believed(since: u64, now: u64) -> bool {
+    now.checked_sub(since).is_some_and(|age| age < BELIEVED)
+}
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(n: u64) -> Digest {
+        Digest::of(&n.to_le_bytes())
+    }
+
+    #[test]
+    fn wrong_bytes_are_remembered_of_one_source_at_one_place() {
+        let (wrong, state) = (Wrong::default(), State::new(None));
+        wrong.note(&state, "a/x", number(1), "m/x");
+        for (source, digest, place, is_known) in [
+            ("a/x", number(1), "m/x", true),
+            ("a/y", number(1), "m/x", false),
+            ("a/x", number(2), "m/x", false),
+            ("a/x", number(1), "m/x?ns=a", false),
+        ] {
+            let found = wrong.has(&state, source, digest, place);
+            assert_eq!(found, is_known, "{source} {place}");
+        }
+        assert_eq!(wrong.count(&state, "a/x", number(1)), 1);
+        assert_eq!(wrong.count(&state, "a/y", number(1)), 0);
+    }
+
+    #[test]
+    fn wrong_bytes_are_believed_for_a_week_and_not_from_the_future() {
+        for (since, now, expected) in [
+            (100, 100, true),
+            (100, 99 + BELIEVED, true),
+            (100, 100 + BELIEVED, false),
+            (100, 99, false),
+        ] {
+            assert_eq!(is_believed(since, now), expected, "{since} at {now}");
+        }
+        let mut wrong = WrongMirrors::new();
+        add(&mut wrong, number(1), "m", 100);
+        add(&mut wrong, number(2), "m", 100 + BELIEVED);
+        assert_eq!(Vec::from_iter(wrong.into_keys()), [number(2)]);
+    }
+
+    #[test]
+    fn the_last_wrong_files_are_remembered() {
+        let mut wrong = WrongMirrors::new();
+        let count = 2 * MAX_WRONG as u64;
+        for n in 0..count {
+            add(&mut wrong, number(n), "m", 100 + n);
+        }
+        assert_eq!(wrong.len(), MAX_WRONG);
+        for n in 0..count {
+            let is_new = n >= count / 2;
+            assert_eq!(wrong.contains_key(&number(n)), is_new, "{n}");
+        }
+    }
+
+    #[test]
+    fn mirrors_are_blamed_for_what_came_from_them() {
+        let (origins, blob) = (Arc::new(Origins::default()), number(1));
+        let suspects = || Vec::from_iter(origins.suspects(blob));
+        let first = origins.begin(blob, 1, true);
+        assert_eq!(suspects(), [1]);
+        let rest = origins.begin(blob, 0, false);
+        assert_eq!(
+            suspects(),
+            [1],
+            "the registry is not, but may have been right"
+        );
+        drop((first, rest));
+        assert_eq!(suspects(), [0; 0]);
+
+        let own = origins.begin(blob, 0, true);
+        let other = origins.begin(blob, 1, true);
+        assert_eq!(suspects(), [0; 0], "it is another download's");
+        drop(own);
+        assert_eq!(suspects(), [0; 0]);
+        drop(other);
+        let both = [origins.begin(blob, 2, true), origins.begin(blob, 2, true)];
+        assert_eq!(suspects(), [2]);
+        drop(both);
+        assert!(lock(&origins.0).is_empty());
+    }
+
+    #[test]
+    fn one_repository_at_a_mirror_rests_alone() {
+        let resting = Resting::default();
+        assert!(resting.note("m/a") && !resting.note("m/a"));
+        assert!(resting.has("m/a"));
+        assert!(!resting.has("m/b") && !resting.has("m"));
+    }
+}
