@@ -163,11 +163,6 @@ fn row_x1_a_blocked_registry_is_one_line_and_no_request() {
 fn row_x1_what_is_not_followed_is_refused_at_the_start() {
     for (text, line, word) in [
         (
-            "[[registry]]\nlocation = \"a.example\"\ncolour = 1\n",
-            ":3",
-            "colour",
-        ),
-        (
             "[[registry]]\nlocation = \"a.example\"\nmirror-by-digest-only = true\n\
              [[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"tag-only\"\n",
             "",
