@@ -89,7 +89,7 @@ pub struct Unusable {
 }
 
 /// The annotation that names an entry of a layout's `index.json`.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// An entry of an index.
 #[derive(Clone, Debug, PartialEq)]

@@ -132,6 +132,9 @@ impl Resolver<'_> {
                 Err(reason) => listing.leave_out(tag, reason),
             }
         }
+        for (digest, reason) in self.source.untagged() {
+            listing.leave_out(&Tag::of_digest(&digest), reason);
+        }
         Ok(listing)
     }
 

@@ -11,29 +11,37 @@ use std::sync::{Arc, OnceLock};
 
 use log::info;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{BlobRequest, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
-    DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX, Unusable,
+    DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX, REF_NAME, Unusable,
 };
-use crate::name::Tag;
+use crate::name::{RepositoryAddress, Tag};
 
 /// How deep indexes without a name may lie in each other.
 const MAX_DEPTH: usize = 4;
 /// How many of them are read.
 const MAX_INDEXES: usize = 256;
-/// How many manifests without a name are read for what they are attached to.
+/// How many manifests without a name are read for what they are attached to, and indexes with one for what is in
+/// them.
 const MAX_NAMELESS: usize = 4096;
+/// How many entries without a usable name are reported one by one.
+const MAX_UNTAGGED: usize = 20;
 
 /// An OCI layout directory, as it was when its index was read.
 pub struct Layout {
     root: PathBuf,
     /// Where a name leads to, or why it leads nowhere.
     entries: BTreeMap<Tag, Result<Digest, String>>,
+    /// Indexes that a tag names.
+    named_indexes: Vec<Digest>,
     /// Manifests in the index that no tag names.
     nameless: Vec<Descriptor>,
+    /// Those of them that are on offer nowhere unless they belong to another, and why.
+    untagged: Vec<(Digest, String)>,
     /// Those of them that are attached to another, by its digest. Read when they are asked for first.
     attached: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
 }
@@ -58,7 +66,10 @@ impl Layout {
                 version.image_layout_version
             )));
         }
-        let index = Manifest::parse(None, &read(&root.join("index.json"))?)
+        let bytes = read(&root.join("index.json"))?;
+        // zot writes no type, and null where there are no entries yet.
+        let is_list = serde_json::from_slice::<List>(&bytes).is_ok();
+        let index = Manifest::parse(is_list.then_some(OCI_INDEX), &bytes)
             .map_err(|why| bad(format!("its index.json cannot be understood: {why}")))?;
         let Manifest::Index(index) = index else {
             return Err(bad("its index.json is not an index".into()));
@@ -66,7 +77,9 @@ impl Layout {
         let mut layout = Self {
             root: root.to_owned(),
             entries: BTreeMap::new(),
+            named_indexes: Vec::new(),
             nameless: Vec::new(),
+            untagged: Vec::new(),
             attached: OnceLock::new(),
         };
         layout.take(index, 0, &mut HashSet::new());
@@ -76,30 +89,38 @@ impl Layout {
     /// Notes the entries of an index, and those of indexes in it that have no name of their own.
     fn take(&mut self, index: Index, depth: usize, seen: &mut HashSet<Digest>) {
         for Unusable { name, why } in index.unusable {
-            match name.and_then(|name| name.parse().ok()) {
+            match name.and_then(|name| tag_of(&name).ok()) {
                 Some(tag) => self.note(tag, Err(why)),
                 None => info!("{}: {why}", self.name()),
             }
         }
         for Entry { descriptor, .. } in index.entries {
-            match descriptor.ref_name().map(|name| (name, name.parse())) {
-                Some((_, Ok(tag))) => {
-                    self.note(tag, Ok(descriptor.digest));
+            let digest = descriptor.digest;
+            let is_index = is_index(&descriptor);
+            let names_before = self.entries.len();
+            let why = match descriptor.ref_name().map(tag_of) {
+                Some(Ok(tag)) => {
+                    if is_index {
+                        self.named_indexes.push(digest);
+                    }
+                    self.note(tag, Ok(digest));
                     continue;
                 }
-                Some((_, Err(why))) => {
-                    info!("{}: {} left out: {why}", self.name(), descriptor.digest);
-                }
-                None => {}
-            }
-            if matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_LIST)
-                && seen.len() <= MAX_INDEXES
-                && seen.insert(descriptor.digest)
-            {
-                match self.nested(descriptor.digest, depth, seen.len()) {
+                Some(Err(why)) => Some(why),
+                // What is in an index without a name belongs to that.
+                None if depth > 0 => None,
+                None => Some(format!(
+                    "the layout's index gives it no name; the annotation {REF_NAME} is missing"
+                )),
+            };
+            if is_index && seen.len() <= MAX_INDEXES && seen.insert(digest) {
+                match self.nested(digest, depth, seen.len()) {
                     Ok(nested) => self.take(nested, depth + 1, seen),
                     Err(error) => info!("{}: {}", self.name(), error.line()),
                 }
+            }
+            if let Some(why) = why.filter(|_| self.entries.len() == names_before) {
+                self.untagged.push((digest, why));
             }
             self.nameless.push(descriptor);
         }
@@ -115,6 +136,27 @@ impl Layout {
                 self.name()
             ),
         }
+    }
+
+    /// What the indexes that tags name have in them.
+    fn children(&self) -> HashSet<Digest> {
+        let mut found = HashSet::new();
+        let mut indexes = self.named_indexes.clone();
+        let mut left = MAX_NAMELESS;
+        while let (Some(index), Some(less)) = (indexes.pop(), left.checked_sub(1)) {
+            left = less;
+            let Ok(bytes) = read(&self.blob_path(index)) else {
+                continue;
+            };
+            if let Ok(Manifest::Index(index)) = Manifest::parse(None, &bytes) {
+                for Entry { descriptor, .. } in index.entries {
+                    if found.insert(descriptor.digest) && is_index(&descriptor) {
+                        indexes.push(descriptor.digest);
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// An index in the index, the `count`th, so deep in it.
@@ -162,6 +204,8 @@ impl Layout {
         for descriptor in self.nameless.iter().take(MAX_NAMELESS) {
             let bytes = match read(&self.blob_path(descriptor.digest)) {
                 Ok(bytes) => bytes,
+                // Those were told of when their entries were looked for.
+                Err(_) if is_index(descriptor) => continue,
                 Err(error) => {
                     info!("{}: {}", self.name(), error.line());
                     continue;
@@ -226,6 +270,33 @@ impl Source for Layout {
 
     fn tags(&self) -> Result<Vec<Tag>> {
         Ok(self.entries.keys().cloned().collect())
+    }
+
+    fn untagged(&self) -> Vec<(Digest, String)> {
+        if self.untagged.is_empty() {
+            return Vec::new();
+        }
+        // What a tag leads to by another entry, what is in an index, and what is attached to something.
+        let mut seen = self.children();
+        seen.extend(self.entries.values().flatten());
+        let attached = self.attached.get_or_init(|| self.read_attached());
+        seen.extend(attached.values().flatten().map(|one| one.digest));
+        let (mut told, mut untold) = (Vec::new(), None);
+        for (digest, why) in &self.untagged {
+            if !seen.insert(*digest) {
+                continue;
+            }
+            if told.len() < MAX_UNTAGGED {
+                told.push((*digest, format!("manifest {digest}: {why}")));
+            } else {
+                untold.get_or_insert((*digest, 0)).1 += 1;
+            }
+        }
+        told.extend(untold.map(|(digest, n)| {
+            let why = format!("{n} more entries of the layout's index have no usable name");
+            (digest, why)
+        }));
+        told
     }
 
     fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
@@ -316,6 +387,34 @@ impl Source for Layout {
             authorization: None,
         })
     }
+}
+
+fn is_index(descriptor: &Descriptor) -> bool {
+    matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_LIST)
+}
+
+/// The tag that an entry's name gives it. It may be a whole reference, as podman, skopeo and crane write:
+/// `ghcr.io/acme/tools:v1`.
+fn tag_of(name: &str) -> Result<Tag, String> {
+    let wrong = match name.parse() {
+        Ok(tag) => return Ok(tag),
+        Err(wrong) => wrong,
+    };
+    let name = match name.split_once('@') {
+        Some((name, digest)) if digest.parse::<Digest>().is_ok() => name,
+        _ => name,
+    };
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if repository.parse::<RepositoryAddress>().is_ok() => tag.parse(),
+        _ => Err(wrong),
+    }
+}
+
+/// `index.json`, as far as it tells that it is one.
+#[derive(Deserialize)]
+struct List {
+    #[serde(rename = "manifests")]
+    _manifests: IgnoredAny,
 }
 
 /// `oci-layout`

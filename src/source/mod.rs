@@ -53,6 +53,11 @@ pub trait Source: Send + Sync {
     /// Its tags, in no order. What is no tag by the grammar is left out.
     fn tags(&self) -> Result<Vec<Tag>>;
 
+    /// What it has besides, which no tag leads to, and why it is not on offer.
+    fn untagged(&self) -> Vec<(Digest, String)> {
+        Vec::new()
+    }
+
     /// The digest a tag has now, if that can be had for less than the manifest.
     fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>>;
 

@@ -263,15 +263,73 @@ fn an_entry_of_the_wrong_form_is_left_out_with_its_reason_and_the_rest_is_served
 fn a_name_that_is_no_tag_is_told_and_the_rest_is_served() {
     let mut layout = Layout::new();
     layout.version("good", b"good");
-    for name in ["../up", "ghcr.io/acme/hello:v1", "", "two\nlines"] {
+    let bad = [
+        "../up",
+        "ghcr.io/acme/hello",
+        "Hello:v1",
+        "1.31.5+k3s1",
+        "",
+        "two\nlines",
+    ];
+    for name in bad {
         layout.version(name, name.as_bytes());
     }
     let service = layout.serve();
     assert_eq!(service.listing(), line(b"good", "hello-good.raw"));
-    for name in ["../up", "ghcr.io/acme/hello:v1", "", "two\nlines"] {
+    for name in bad {
         let quoted = format!("{name:?}");
         let reasons = told(&service, &["left out", &quoted]);
         assert_eq!(reasons.len(), 1, "{quoted}: {:?}", service.log.lines());
+    }
+}
+
+#[test]
+fn a_name_that_is_a_whole_reference_gives_its_tag() {
+    // As podman save, skopeo and crane pull --annotate-ref write them.
+    let digest = "a".repeat(64);
+    let names = [
+        ("localhost/tools:v1.0", "v1.0"),
+        ("tools:v1.1", "v1.1"),
+        ("registry.example.com:5000/acme/tools:v1.2", "v1.2"),
+        (&format!("ghcr.io/acme/tools:v1.3@sha256:{digest}"), "v1.3"),
+    ];
+    let mut layout = Layout::new();
+    for (name, tag) in names {
+        layout.version(name, tag.as_bytes());
+    }
+    let service = layout.serve();
+    let expected = names.map(|(_, tag)| line(tag.as_bytes(), &format!("hello-{tag}.raw")));
+    assert_eq!(service.listing(), expected.concat());
+    let channel = service.get("/hello:v1.0/SHA256SUMS");
+    assert_eq!(channel.status, 200, "{channel:?}");
+    assert!(told(&service, &["left out"]).is_empty());
+}
+
+#[test]
+fn entries_without_a_name_are_reported_unless_they_belong_to_another() {
+    let mut layout = Layout::new();
+    layout.version("v1", b"first");
+    let subject = layout.entries[0].clone();
+    // What zot writes: each child of an index has an entry of its own, without a name.
+    let mut child = layout.file(b"a child");
+    child["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let index = layout.content.index_of(&[child.clone()], json!({}));
+    layout.entries.extend([named("v2", &index), child]);
+    let note = layout.content.file("text/plain", "note", b"a note");
+    let attached = json!({"subject": {"mediaType": subject["mediaType"], "digest": subject["digest"], "size": subject["size"]}});
+    let attached = layout.content.artifact(&[note], attached);
+    let alone = layout.file(b"alone");
+    layout.entries.extend([attached, alone.clone()]);
+    let service = layout.serve();
+    let expected = line(b"first", "hello-v1.raw") + &line(b"a child", "hello-v2.raw");
+    assert_eq!(service.listing(), expected);
+    let reasons = told(&service, &["left out"]);
+    let [reason] = &reasons[..] else {
+        panic!("{reasons:?}")
+    };
+    let digest = alone["digest"].as_str().unwrap();
+    for part in [digest, "gives it no name"] {
+        assert!(reason.contains(part), "{reason}");
     }
 }
 
@@ -507,13 +565,17 @@ fn links_are_followed_and_what_they_lead_to_is_checked() {
 
 #[test]
 fn an_index_without_entries_is_an_empty_listing() {
-    for manifests in [json!([]), Value::Null] {
+    for index in [
+        json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}),
+        json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": null}),
+        // As zot writes it.
+        json!({"schemaVersion": 2, "manifests": null}),
+    ] {
         let layout = Layout::new();
         layout.write();
-        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
         fs::write(layout.path().join("index.json"), index.to_string()).unwrap();
         let service = Service::start(layout.settings());
-        assert_eq!(service.listing(), empty_listing(), "{manifests}");
+        assert_eq!(service.listing(), empty_listing(), "{index}");
     }
 }
 
