@@ -152,11 +152,16 @@ pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
         .unwrap_or_default()
 }
 
-/// Every layer, as what the settings say it is.
+/// Every layer, as what the settings say it is. Of several those that are texts about the others stay out.
 pub fn recognise_as(image: &Image, suffix: &str) -> Recognised {
     let mut recognised = Recognised::default();
+    let is_alone = image.layers.len() == 1;
     for (n, layer) in image.layers.iter().enumerate() {
-        match refusal(layer) {
+        let why = refusal(layer).or_else(|| {
+            let is_text = !is_alone && suffix::is_text(&layer.media_type, layer.title());
+            is_text.then(|| "it is text or JSON, and there are other layers beside it".into())
+        });
+        match why {
             None => recognised.offers.push(Offer::layer(layer, suffix)),
             Some(why) => recognised
                 .left_out

@@ -338,6 +338,11 @@ mod tests {
                 "source \"oci:a\" needs an absolute path",
             ),
             (
+                "[repository.a]\nsource = [\"one/k8s\", \"oci:/srv/k8s\"]",
+                2,
+                "sources \"one/k8s\" and \"oci:/srv/k8s\" cannot be merged",
+            ),
+            (
                 "[repository.a]\nnames = \"{nam}-{version}\"",
                 2,
                 "names \"{nam}-{version}\" may have only",

@@ -1,12 +1,13 @@
 //! Values as they are written in a settings file, and what each may be.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::Error as _;
 
-use super::Sources;
+use super::{SourceSetting, Sources};
 use crate::architecture::Architecture;
 
 /// Most connections to a registry at once that `parallel` may ask for.
@@ -112,9 +113,22 @@ impl<'de> Deserialize<'de> for OneOrMore {
                         value.type_str()
                     ))),
                 };
-                Ok(Self(Sources::Merged(
-                    list.iter().map(one).collect::<Result<_, _>>()?,
-                )))
+                let sources = list
+                    .iter()
+                    .map(one)
+                    .collect::<Result<Vec<SourceSetting>, _>>()?;
+                let mut named = BTreeMap::new();
+                for (source, value) in sources.iter().zip(&list) {
+                    let value = value.as_str().unwrap_or_default();
+                    if let Some(first) = named.insert(source.base(), value) {
+                        return Err(D::Error::custom(format!(
+                            "sources {first:?} and {value:?} cannot be merged: the names of all their files \
+                             would begin with {:?}; leave one of them out",
+                            source.base()
+                        )));
+                    }
+                }
+                Ok(Self(Sources::Merged(sources)))
             }
             other => Err(D::Error::custom(format!(
                 "source is a {}, expected a string or a list of them",

@@ -358,12 +358,13 @@ fn list_takes_what_a_url_takes_and_shows_what_it_serves() {
     let folder = Folder::with_layout(&hello);
     let registry = Registry::with_hello(hello.clone());
     registry.put("acme/tools/hello", hello);
+    registry.put("other", Repository::default());
     let address = registry.address;
     let settings = format!(
         "registry = \"{address}\"\n\
          [repository.called]\nsource = \"{address}/acme/tools/hello\"\n\
          [repository.on-disk]\nsource = \"oci:{}\"\n\
-         [repository.both]\nsource = [\"{address}/hello\", \"{address}/acme/tools/hello\"]\n",
+         [repository.both]\nsource = [\"{address}/other\", \"{address}/acme/tools/hello\"]\n",
         folder.path().display()
     );
     let service = Service::start(&settings);

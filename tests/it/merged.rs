@@ -284,27 +284,30 @@ fn a_registry_and_a_layout_are_merged() {
 #[test]
 fn files_of_one_name_come_from_the_source_that_the_line_is_of() {
     let (mut first, mut second) = (Repository::default(), Repository::default());
-    first.oras_push("v1", "a.raw", b"the first's");
+    first.oras_push("x-v1", "a.raw", b"the first's");
     second.oras_push("v1", "a.raw", b"the second's");
     second.oras_push("v2", "a.raw", b"the second's alone");
     let registry = Registry::start();
     registry.put("one/hello", first);
-    registry.put("two/hello", second);
+    registry.put("two/hello-x", second);
     let service = Service::start(
-        registry.settings() + "[repository.all]\nsource = [\"one/hello\", \"two/hello\"]\n",
+        registry.settings() + "[repository.all]\nsource = [\"one/hello\", \"two/hello-x\"]\n",
     );
     let expected =
-        line(b"the first's", "hello-v1.raw") + &line(b"the second's alone", "hello-v2.raw");
+        line(b"the first's", "hello-x-v1.raw") + &line(b"the second's alone", "hello-x-v2.raw");
     assert_eq!(service.get("/all/SHA256SUMS").text(), expected);
     registry.take_requests();
-    assert_eq!(service.get("/all/hello-v1.raw").body, b"the first's");
-    assert_eq!(service.get("/all/hello-v2.raw").body, b"the second's alone");
+    assert_eq!(service.get("/all/hello-x-v1.raw").body, b"the first's");
+    assert_eq!(
+        service.get("/all/hello-x-v2.raw").body,
+        b"the second's alone"
+    );
     assert_eq!(
         registry.take_requests(),
         [
             format!("GET /v2/one/hello/blobs/sha256:{}", sha256(b"the first's")),
             format!(
-                "GET /v2/two/hello/blobs/sha256:{}",
+                "GET /v2/two/hello-x/blobs/sha256:{}",
                 sha256(b"the second's alone")
             ),
         ]
@@ -348,9 +351,10 @@ fn a_merged_directory_has_no_artifacts_of_its_own_and_no_signed_list() {
     hello.point("SHA256SUMS", &list);
     let registry = Registry::with_hello(hello);
     registry.put("empty", Repository::default());
+    registry.put("nothing", Repository::default());
     let service = Service::start(
         registry.settings()
-            + "[repository.all]\nsource = [\"hello\", \"empty\"]\n[repository.none]\nsource = [\"empty\", \"empty\"]\n",
+            + "[repository.all]\nsource = [\"hello\", \"empty\"]\n[repository.none]\nsource = [\"empty\", \"nothing\"]\n",
     );
     assert_eq!(
         service.get("/all/SHA256SUMS").text(),
