@@ -89,6 +89,13 @@ pub enum Error {
         realm: String,
         why: String,
     },
+    /// The environment names a proxy that cannot be used.
+    BadProxy {
+        variable: &'static str,
+        /// Without user name and password.
+        value: String,
+        why: String,
+    },
     /// registries.conf forbids it.
     Blocked { registry: String, prefix: String },
     /// The registry's certificate is not one we trust, or ours not one it trusts.
@@ -197,6 +204,7 @@ impl Error {
             | Error::StateFull { .. }
             | Error::NoCache
             | Error::BadSettings { .. }
+            | Error::BadProxy { .. }
             | Error::BadCertificate { .. }
             | Error::NoSocket { .. }
             | Error::Service { .. } => 500,
@@ -252,6 +260,7 @@ impl Error {
                 | Error::LoginRefused { .. }
                 | Error::NoToken { .. }
                 | Error::BadLogin { .. }
+                | Error::BadProxy { .. }
                 | Error::BadCertificate { .. }
         )
     }
@@ -403,6 +412,15 @@ impl fmt::Display for Error {
                     "{registry} is blocked by registries.conf, in the [[registry]] for {prefix}"
                 )
             }
+            Error::BadProxy {
+                variable,
+                value,
+                why,
+            } => write!(
+                f,
+                "the proxy in ${variable} cannot be used, {value:?}: {why}; expected http://HOST:PORT, \
+                 or the host in $NO_PROXY (Environment= in a drop-in for the service)"
+            ),
             Error::Untrusted { host, .. } => write!(
                 f,
                 "certificate of {host} is not trusted; a private CA belongs into \
@@ -560,6 +578,7 @@ impl StdError for Error {
             | Error::BadLogin { .. }
             | Error::UntrustedRealm { .. }
             | Error::Blocked { .. }
+            | Error::BadProxy { .. }
             | Error::NeedsTls { .. }
             | Error::BadCertificate { .. }
             | Error::Missing { .. }

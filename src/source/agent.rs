@@ -7,10 +7,11 @@ use log::warn;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+use ureq::{Agent, Proxy};
 
 use super::certs::{HostCertificates, Pem};
+use super::proxy::ProxyUrl;
 use super::transport;
 use crate::error::{Error, Result};
 
@@ -139,8 +140,8 @@ pub(super) fn tls(certificates: Option<ParsedCertificates>, is_unchecked: bool) 
         .build()
 }
 
-pub(super) fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Agent {
-    let builder = Agent::config_builder()
+pub(super) fn agent(parallel: usize, tls: TlsConfig) -> Agent {
+    let config = Agent::config_builder()
         .tls_config(tls)
         .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
         // Digests are of the bytes as stored: nobody may compress them on the way.
@@ -157,16 +158,15 @@ pub(super) fn agent(parallel: usize, tls: TlsConfig, may_use_proxy: bool) -> Age
         .timeout_per_read(Some(READ_TIMEOUT))
         .timeout_per_write(Some(HEAD_TIMEOUT))
         .max_idle_connections(2 * parallel)
-        .max_idle_connections_per_host(parallel);
-    // By default ureq honours HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
-    let builder = if may_use_proxy {
-        builder
-    } else {
-        builder.proxy(None)
-    };
-    Agent::with_parts(
-        builder.build(),
-        transport::connector(),
-        transport::SystemResolver,
-    )
+        .max_idle_connections_per_host(parallel)
+        // Each request names its own, if it has one. By default ureq reads the environment, and goes around a
+        // proxy that it cannot use.
+        .proxy(None)
+        .build();
+    Agent::with_parts(config, transport::connector(), transport::SystemResolver)
+}
+
+/// A proxy as ureq wants it.
+pub(super) fn proxy(url: &ProxyUrl) -> Result<Proxy, ureq::Error> {
+    Proxy::new(url.reveal())
 }

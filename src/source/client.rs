@@ -13,12 +13,13 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use log::{debug, warn};
 use ureq::http::{HeaderMap, header};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
-use super::agent::{DOCUMENT_TIMEOUT, ParsedCertificates, agent, tls};
+use super::agent::{self, DOCUMENT_TIMEOUT, ParsedCertificates, agent, tls};
 use super::certs::CertificateDirectories;
 use super::failure::{error_message, failure, nonsense, read_failure};
 use super::pace::Pace;
+use super::proxy::Proxies;
 use super::recent::Recent;
 use super::registries_conf::Registries;
 use super::url;
@@ -35,7 +36,7 @@ const MAX_REDIRECTS: usize = 5;
 /// Warnings of registries that are logged, and how much of each; more of them say hardly more.
 const MAX_WARNINGS: usize = 100;
 const MAX_WARNING: usize = 500;
-/// Ways of speaking that are remembered: one for each host with certificates of its own, and two for all others.
+/// Ways of speaking that are remembered: one for each host with certificates of its own, and one for all others.
 const MAX_AGENTS: usize = 64;
 /// How much of an error's body is read: for its message, and to use the connection again.
 const MAX_ERROR_BODY: u64 = 64 << 10;
@@ -200,6 +201,7 @@ pub(super) struct Client {
     agents: Mutex<Recent<AgentKey, Agent>>,
     trusted_hosts: Vec<Host>,
     registries: Arc<Registries>,
+    proxies: Proxies,
     pub(super) pace: Pace,
     /// What registries warned of so far.
     warnings: Mutex<HashSet<String>>,
@@ -208,8 +210,6 @@ pub(super) struct Client {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum AgentKey {
     Usual,
-    /// Never by a proxy.
-    Loopback,
     /// With the certificates that are kept for it, or without a look at the one it has.
     Own(Host, bool),
 }
@@ -228,6 +228,7 @@ impl Client {
             agents: Mutex::new(Recent::entries(MAX_AGENTS)),
             trusted_hosts,
             registries,
+            proxies: Proxies::from_environment(),
             pace: Pace::default(),
             warnings: Mutex::default(),
         }
@@ -257,6 +258,11 @@ impl Client {
                 debug!("{}", error.line());
                 Ok(false)
             }
+            // Only one of the two ways leads there: the proxy that the environment names for http, say.
+            Err(error @ Error::Unreachable { .. }) if self.proxies.differ(host) => {
+                debug!("{}", error.line());
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -267,18 +273,24 @@ impl Client {
             Some(agent) => return Ok(agent.clone()),
             None => self.certificates.find(host)?,
         };
-        let key = match (&certificates, unchecked, host.is_loopback()) {
-            (None, false, true) => AgentKey::Loopback,
-            (None, false, false) => AgentKey::Usual,
+        let key = match (&certificates, unchecked) {
+            (None, false) => AgentKey::Usual,
             _ => AgentKey::Own(host.clone(), unchecked),
         };
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
         let parsed = certificates.map(ParsedCertificates::new).transpose()?;
-        let agent = agent(self.parallel, tls(parsed, unchecked), !host.is_loopback());
+        let agent = agent(self.parallel, tls(parsed, unchecked));
         agents.insert(key, agent.clone());
         Ok(agent)
+    }
+
+    /// The proxy for a request, where there is one.
+    fn proxy_for(&self, host: &Host, url: &str) -> Result<Option<Proxy>> {
+        let found = self.proxies.find(host, url.starts_with("https:"))?;
+        let proxy = found.map(agent::proxy).transpose();
+        proxy.map_err(|error| failure(url, error))
     }
 
     /// One request and its answer; redirects are not followed.
@@ -300,6 +312,9 @@ impl Client {
         if !request.is_blob {
             let config = builder.config();
             builder = config.timeout_recv_body(Some(DOCUMENT_TIMEOUT)).build();
+        }
+        if let Some(proxy) = self.proxy_for(&host, url)? {
+            builder = builder.config().proxy(Some(proxy)).build();
         }
         self.paced(&host, || {
             let answer = builder.call().map_err(|error| failure(url, error))?;
@@ -327,12 +342,14 @@ impl Client {
         let host = host_of(url)?;
         let agent = self.agent_for(&host, unchecked)?;
         let form = fields.iter().copied();
+        let proxy = self.proxy_for(&host, url)?;
         self.paced(&host, || {
             let answer = agent
                 .post(url)
                 .header(header::ACCEPT, "application/json")
                 .config()
                 .timeout_recv_body(Some(DOCUMENT_TIMEOUT))
+                .proxy(proxy)
                 .build()
                 .send_form(form)
                 .map_err(|error| failure(url, error))?;

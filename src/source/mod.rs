@@ -19,6 +19,7 @@ pub mod fuzz;
 pub mod layout;
 pub mod mirror;
 mod pace;
+mod proxy;
 mod recent;
 mod registries_conf;
 mod registry;

@@ -12,8 +12,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use log::warn;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, docker_hub, normalized};
@@ -135,8 +135,8 @@ struct File {
     #[serde(default)]
     registry: Vec<RawTable>,
     credential_helpers: Option<Vec<String>>,
-    /// Version 1.
-    registries: Option<IgnoredAny>,
+    #[serde(rename = "registries")]
+    _version_1: Option<Version1>,
     #[serde(rename = "unqualified-search-registries")]
     _search: Option<Vec<String>>,
     #[serde(rename = "short-name-mode")]
@@ -147,6 +147,17 @@ struct File {
     _layer_store: Option<String>,
     #[serde(flatten)]
     unknown: BTreeMap<String, IgnoredAny>,
+}
+
+/// `[registries.search]` and its like, which are refused.
+struct Version1;
+
+impl<'de> Deserialize<'de> for Version1 {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom(
+            "[registries] is version 1 of the format, which is not followed here; write [[registry]] tables",
+        ))
+    }
 }
 
 impl Registries {
@@ -448,10 +459,6 @@ struct Parsed {
 /// Reads one file's text. An error has its line, counted from 1, where it is at one.
 fn parse(text: &str) -> Result<Parsed, (Option<usize>, String)> {
     let file: File = crate::settings::parse_toml(text)?;
-    if file.registries.is_some() {
-        let why = "[registries] is version 1 of the format, which is not followed here; write [[registry]] tables";
-        return Err((None, why.into()));
-    }
     let helpers = file.credential_helpers.unwrap_or_default();
     if let Some(helper) = helpers
         .iter()

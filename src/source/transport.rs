@@ -9,7 +9,6 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::warn;
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 use ureq::config::Config;
@@ -20,41 +19,16 @@ use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
     RustlsConnector, Transport,
 };
-use ureq::{Error, Proxy, ProxyProtocol, Timeout};
+use ureq::{Error, Timeout};
 
 use crate::deadline;
 use crate::hangup::{self, Until};
 
 /// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https.
 pub(super) fn connector() -> impl Connector {
-    ().chain(NoSocks)
-        .chain(ConnectProxyConnector::default())
+    ().chain(ConnectProxyConnector::default())
         .chain(Tcp)
         .chain(RustlsConnector::default())
-}
-
-/// Says why a SOCKS proxy is not used.
-#[derive(Debug)]
-struct NoSocks;
-
-impl<In: Transport> Connector<In> for NoSocks {
-    type Out = In;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<In>, Error> {
-        let protocol = details.config.proxy().map(Proxy::protocol);
-        let is_socks = matches!(
-            protocol,
-            Some(ProxyProtocol::Socks4 | ProxyProtocol::Socks4A | ProxyProtocol::Socks5)
-        );
-        if chained.is_none() && is_socks {
-            warn!("the proxy in the environment speaks SOCKS, which is not supported");
-        }
-        Ok(chained)
-    }
 }
 
 /// Finds addresses by the system's means.

@@ -175,6 +175,45 @@ fn a_proxy_that_is_down_is_a_bad_gateway_and_one_line() {
     service.why_no_listing(502);
 }
 
+#[test]
+fn a_proxy_that_cannot_be_used_is_an_error_and_never_gone_around() {
+    let (registry, proxy, _) = with_tls();
+    let authority = Authority::new();
+    let name = "registry.localhost";
+    for (variable, value, shown) in [
+        (
+            "HTTPS_PROXY",
+            "socks5://u:s3cret@127.0.0.1:9",
+            "socks5://127.0.0.1:9",
+        ),
+        ("https_proxy", "http://:::", "http://:::"),
+        ("ALL_PROXY", "127.0.0.1:port", "127.0.0.1:port"),
+    ] {
+        let service = Setup::new(format!(
+            "registry = \"{name}:{}\"\n",
+            registry.address.port()
+        ))
+        .certificate(name, "ca.crt", &authority.pem())
+        .env(variable, value)
+        .start();
+        let reason = service.why_no_listing(500);
+        let expected = format!("the proxy in ${variable} cannot be used, \"{shown}\": ");
+        assert!(reason.starts_with(&expected), "{reason}");
+        assert!(reason.contains("http://HOST:PORT"), "{reason}");
+    }
+    assert_eq!(proxy.take_asked(), [""; 0]);
+    assert_eq!(registry.connections(), 0);
+}
+
+#[test]
+fn each_scheme_has_a_variable_of_its_own() {
+    let (_registry, proxy, setup) = with_tls();
+    let service = setup.env("HTTP_PROXY", proxy.url()).start();
+    // The proxy is for http alone, and no name server knows the registry.
+    service.no_listing(502);
+    assert_eq!(proxy.take_asked(), [""; 0]);
+}
+
 /// Elsewhere a password would cross a network in the clear.
 #[test]
 fn row_a3_a_login_is_not_sent_over_plain_http_to_a_registry_elsewhere() {
