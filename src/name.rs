@@ -338,9 +338,13 @@ impl FromStr for Registry {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some((scheme, rest)) = text.split_once("://") {
+            let (text, rest) = (
+                without_userinfo(text),
+                without_userinfo(&format!("//{rest}")),
+            );
             return Err(format!(
                 "registry {text:?} must be written without {scheme}://, as {:?}",
-                rest.trim_end_matches('/')
+                rest.trim_matches('/')
             ));
         }
         let (host, path) = match text.split_once('/') {
@@ -481,15 +485,21 @@ fn check_file_name(text: &str) -> Result<(), String> {
 }
 
 fn parse_host(text: &str) -> Result<String, String> {
-    let bad =
-        || format!("{text:?} is not a registry host, expected name or address and perhaps :port");
+    spell_host(text).ok_or_else(|| {
+        let text = without_userinfo(text);
+        format!("{text:?} is not a registry host, expected name or address and perhaps :port")
+    })
+}
+
+/// The one spelling of a host; `None` if it is none.
+fn spell_host(text: &str) -> Option<String> {
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or_else(bad)?;
-            let address: Ipv6Addr = address.parse().map_err(|_| bad())?;
+            let (address, after) = rest.split_once(']')?;
+            let address: Ipv6Addr = address.parse().ok()?;
             let port = match after {
                 "" => None,
-                after => Some(after.strip_prefix(':').ok_or_else(bad)?),
+                after => Some(after.strip_prefix(':')?),
             };
             (format!("[{address}]"), port)
         }
@@ -507,21 +517,43 @@ fn parse_host(text: &str) -> Result<String, String> {
                         .all(|b| b.is_ascii_alphanumeric() || b == b'-')
             };
             if name.len() > MAX_HOST_NAME || !name.split('.').all(is_label) {
-                return Err(bad());
+                return None;
             }
             (name.to_ascii_lowercase(), port)
         }
     };
     let Some(port) = port else {
-        return Ok(name);
+        return Some(name);
     };
-    let number: u16 = match port.bytes().all(|b| b.is_ascii_digit()) {
-        true => port.parse().map_err(|_| bad())?,
-        false => return Err(bad()),
+    let is_number = port.bytes().all(|b| b.is_ascii_digit());
+    let number: u16 = port.parse().ok()?;
+    (is_number && number > 0).then(|| format!("{name}:{number}"))
+}
+
+/// A text for messages: without what stands before the `@` of a URL or of `user:password@host`.
+///
+/// Settings, redirects and the like may have a password there, also where the rest of them is wrong. The `@` of a
+/// digest and one in a path stay.
+pub fn without_userinfo(text: &str) -> String {
+    let is_boundary = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>');
+    text.split_inclusive(is_boundary)
+        .map(url_without_userinfo)
+        .collect()
+}
+
+/// The same of a text that is a URL as a whole, perhaps a wrong one.
+pub fn url_without_userinfo(url: &str) -> String {
+    let (before, rest) = url.split_at(url.find("//").map_or(0, |at| at + 2));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let at = match authority.rfind('@') {
+        Some(at) if before.is_empty() && !authority[..at].contains(':') => None,
+        // A password may have a slash in it: then what stands before that is no host.
+        None if authority.contains(':') && spell_host(authority).is_none() => rest.rfind('@'),
+        at => at,
     };
-    match number {
-        0 => Err(bad()),
-        number => Ok(format!("{name}:{number}")),
+    match at {
+        Some(at) => format!("{before}{}", &rest[at + 1..]),
+        None => url.to_owned(),
     }
 }
 
@@ -815,6 +847,41 @@ mod tests {
             "ghcr.io./acme/k8s",
         ] {
             assert!(bad.parse::<RepositoryAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_message_has_what_stands_before_a_host() {
+        for (text, expected) in [
+            ("http://u:s3cret@h:80/x?y", "http://h:80/x?y"),
+            ("https://t0ken@h/x", "https://h/x"),
+            ("//u:s3cret@h", "//h"),
+            ("u:s3cret@h/x", "h/x"),
+            ("http://u:s3c@ret@h/x", "http://h/x"),
+            ("http://u:s3c/r@et@h/x", "http://h/x"),
+            ("u:s3c/ret@h", "h"),
+            (
+                "bad \"https://u:s3cret@h/x\": no",
+                "bad \"https://h/x\": no",
+            ),
+            ("http://h/x@y", "http://h/x@y"),
+            ("http://h:80/x@y", "http://h:80/x@y"),
+            ("hello@sha256:00", "hello@sha256:00"),
+            ("h:80/a@sha256:00", "h:80/a@sha256:00"),
+            ("alice@example.com", "alice@example.com"),
+            ("https:", "https:"),
+            ("nothing: of, it", "nothing: of, it"),
+            ("", ""),
+        ] {
+            assert_eq!(without_userinfo(text), expected);
+        }
+        for wrong in ["u:s3cret@h", "https://u:s3cret@h", "u:s3cret@h/x"] {
+            let host = wrong.parse::<Host>().unwrap_err();
+            let registry = wrong.parse::<Registry>().unwrap_err();
+            assert!(
+                !format!("{host}{registry}").contains("s3cret"),
+                "{host} {registry}"
+            );
         }
     }
 

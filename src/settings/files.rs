@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::values::{Architectures, IdleSeconds, OneOrMore, Parallel, Seconds, Size};
 use super::{Blobs, RepositorySettings, Settings, SignedListTag, Suffix};
 use crate::error::{Error, Result};
-use crate::name::{Host, Registry, RepositoryAddress};
+use crate::name::{Host, Registry, RepositoryAddress, without_userinfo};
 use crate::template::Template;
 
 /// The file an administrator writes, below the root directory.
@@ -204,15 +204,9 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, (Option<usize>, 
         let line = error
             .span()
             .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-        // The parser's messages may run over several lines; a journal entry is one.
-        (
-            line,
-            error
-                .message()
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" "),
-        )
+        // The parser's messages may run over several lines; a journal entry is one. They quote values.
+        let message: Vec<_> = error.message().split_whitespace().collect();
+        (line, without_userinfo(&message.join(" ")))
     })
 }
 

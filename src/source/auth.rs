@@ -9,8 +9,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use log::debug;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -336,7 +334,7 @@ impl Auth {
                 ..
             }) => {
                 door.refuse_plain_http()?;
-                state.authorization = Some(basic(&user, &password));
+                state.authorization = Some(Authorization::basic(&user, &password));
                 Ok(state)
             }
             Some(Found { place, .. }) => Err(Error::BadLogin {
@@ -366,10 +364,13 @@ impl Auth {
             why,
             may_pass: false,
         };
-        let realm = url::resolve(&format!("{}/v2/", door.origin), realm).ok_or_else(|| {
-            let realm = url::without_query(realm);
+        let root = format!("{}/v2/", door.origin);
+        let target = url::resolve(&root, realm.as_bytes()).ok_or_else(|| {
+            let realm = url::for_messages(realm);
             no_token(format!("a token realm {realm:?}, expected a URL"))
         })?;
+        // A login that the registry wrote into it is for nobody here.
+        let realm = target.url;
         self.check_realm(door, &realm, found)?;
         let scope = scope
             .clone()
@@ -444,7 +445,7 @@ impl Door<'_> {
         if has_secret && url.starts_with("http:") && !host_of(url)?.is_loopback() {
             return Err(Error::UntrustedRealm {
                 registry: self.host.to_string(),
-                realm: url::without_query(url).to_owned(),
+                realm: url::for_messages(url),
                 why: "a login is not sent over plain HTTP".into(),
             });
         }
@@ -473,10 +474,6 @@ fn challenges_at(door: &Door<'_>, url: &str) -> Result<Vec<Challenge>> {
     Ok(found)
 }
 
-fn basic(user: &str, password: &str) -> Authorization {
-    Authorization::basic(&BASE64_STANDARD.encode(format!("{user}:{password}")))
-}
-
 /// Asks the token server: by GET, which all know; by POST for a refresh token, or where GET is not
 /// known.
 fn fetch_token(
@@ -487,7 +484,7 @@ fn fetch_token(
 ) -> Result<Token> {
     debug!(
         "asking {} for a token for {}",
-        url::without_query(&key.realm),
+        url::for_messages(&key.realm),
         key.scope
     );
     let asked = Instant::now();
@@ -498,7 +495,7 @@ fn fetch_token(
             &[("grant_type", "refresh_token"), ("refresh_token", token)],
         )?,
         Some(Login::Password { user, password }) => {
-            let reply = get(door, key, Some(&basic(user, password)))?;
+            let reply = get(door, key, Some(&Authorization::basic(user, password)))?;
             if matches!(reply.status, 404 | 405) {
                 post(
                     door,
@@ -515,7 +512,7 @@ fn fetch_token(
         }
         Some(Login::RegistryToken(_)) | None => get(door, key, None)?,
     };
-    let (status, url) = (reply.status, url::without_query(&key.realm).to_owned());
+    let (status, url) = (reply.status, url::for_messages(&key.realm));
     match (status, found) {
         (200, _) => {
             let bytes = reply.read(MAX_ANSWER)?;
@@ -588,7 +585,7 @@ fn post(door: &Door<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<Reply
         return Ok(reply);
     }
     Err(Error::NoToken {
-        url: url::without_query(&key.realm).to_owned(),
+        url: url::for_messages(&key.realm),
         why: format!("status {} for a login", reply.status),
         may_pass: matches!(reply.status, 408 | 429 | 500..=599),
     })

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use log::{debug, warn};
@@ -22,7 +24,7 @@ use super::pace::Pace;
 use super::proxy::Proxies;
 use super::recent::Recent;
 use super::registries_conf::Registries;
-use super::url;
+use super::url::{self, Target, Userinfo};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::Host;
@@ -76,8 +78,8 @@ impl Authorization {
         &self.0
     }
 
-    /// `encoded` is base64 of `user:password`.
-    pub(super) fn basic(encoded: &str) -> Self {
+    pub(super) fn basic(user: &str, password: &str) -> Self {
+        let encoded = BASE64_STANDARD.encode(format!("{user}:{password}"));
         Self(format!("Basic {encoded}").into())
     }
 }
@@ -370,7 +372,8 @@ impl Client {
 
     fn reply(&self, method: &str, url: &str, answer: ureq::http::Response<Body>) -> Reply {
         let (head, body) = answer.into_parts();
-        debug!("{method} {}: {}", url::without_query(url), head.status);
+        let place = url::for_messages(url);
+        debug!("{method} {place}: {}", head.status);
         for warning in head.headers.get_all(header::WARNING) {
             let host = url::authority(url).unwrap_or(url);
             self.warn_once(&format!("{host} warns: {warning:?}"));
@@ -378,7 +381,7 @@ impl Client {
         Reply {
             status: head.status.as_u16(),
             headers: head.headers,
-            url: url::without_query(url).to_owned(),
+            url: place,
             asked: url.to_owned(),
             is_at_home: true,
             body: Some(body),
@@ -386,14 +389,16 @@ impl Client {
     }
 
     /// One request and its answer, redirects followed. The authorization stays at home: it is never
-    /// sent to another host, port or scheme.
+    /// sent to another host, port or scheme. A login that a redirect has before its host is sent there.
     pub(super) fn follow(&self, request: Request<'_>) -> Result<Reply> {
         let mut at = request.url.to_owned();
         let mut is_at_home = true;
+        let mut given = None;
         for _ in 0..=MAX_REDIRECTS {
+            let own = request.authorization.filter(|_| is_at_home);
             let mut reply = self.send(Request {
                 url: &at,
-                authorization: request.authorization.filter(|_| is_at_home),
+                authorization: own.or(given.as_ref()),
                 unchecked: request.unchecked && is_at_home,
                 ..request
             })?;
@@ -405,28 +410,34 @@ impl Client {
             }
             let next = self.redirect_target(&reply)?;
             drop(reply.take_message()); // else the connection is of no more use
-            is_at_home &= url::is_same_origin(&at, &next);
-            at = next;
+            is_at_home &= url::is_same_origin(&at, &next.url);
+            let basic = |login: Userinfo| Authorization::basic(&login.user, &login.password);
+            (at, given) = (next.url, next.login.map(basic));
         }
         let why = format!("more than {MAX_REDIRECTS} redirects");
         Err(nonsense(request.url, why))
     }
 
     /// Where a redirect leads, if we may go there.
-    pub(super) fn redirect_target(&self, reply: &Reply) -> Result<String> {
+    pub(super) fn redirect_target(&self, reply: &Reply) -> Result<Target> {
         let bad = |why| nonsense(&reply.url, why);
         let location = reply
-            .header("location")
-            .ok_or_else(|| bad(format!("status {} without a Location", reply.status)))?;
-        let target = url::resolve(&reply.url, location)
-            .ok_or_else(|| bad(format!("a redirect to {:?}", url::without_query(location))))?;
+            .headers
+            .get(header::LOCATION)
+            .ok_or_else(|| bad(format!("status {} without a Location", reply.status)))?
+            .as_bytes();
+        let found = url::resolve(&reply.url, location).ok_or_else(|| {
+            let place = url::for_messages(&String::from_utf8_lossy(location));
+            bad(format!("a redirect to {place:?}"))
+        })?;
+        let target = &found.url;
         if reply.url.starts_with("https:") && !target.starts_with("https:") {
-            let place = url::without_query(&target);
+            let place = url::for_messages(target);
             return Err(bad(format!(
                 "a redirect from https to {place}, which would not be private any more"
             )));
         }
-        let (from, to) = (host_of(&reply.url)?, host_of(&target)?);
+        let (from, to) = (host_of(&reply.url)?, host_of(target)?);
         if to.is_only_reached_from_here()
             && !from.is_only_reached_from_here()
             && !self.trusted_hosts.contains(&to)
@@ -435,8 +446,8 @@ impl Client {
                 "a redirect to {to}, an address of this machine; trusted-hosts may allow it"
             )));
         }
-        self.refuse_blocked((&from, &reply.url), (&to, &target))?;
-        Ok(target)
+        self.refuse_blocked((&from, &reply.url), (&to, target))?;
+        Ok(found)
     }
 
     /// Refuses what leads into a part of a registry that registries.conf blocks, from outside of that part. A place

@@ -17,7 +17,7 @@ use crate::hangup;
 /// a password.
 pub(super) fn nonsense(url: &str, why: String) -> Error {
     Error::Nonsense {
-        url: url::without_query(url).to_owned(),
+        url: url::for_messages(url),
         why,
     }
 }
@@ -27,7 +27,7 @@ pub(super) fn failure(url: &str, error: ureq::Error) -> Error {
     if hangup::is_gone() {
         return Error::ClientGone;
     }
-    let url = url::without_query(url).to_owned();
+    let url = url::for_messages(url);
     if let Some(limit) = deadline::passed() {
         return Error::TooSlow { url, limit };
     }
@@ -140,7 +140,7 @@ pub(super) fn read_failure(url: &str, error: io::Error) -> Error {
     if hangup::is_gone() {
         return Error::ClientGone;
     }
-    let url = url::without_query(url).to_owned();
+    let url = url::for_messages(url);
     if let Some(limit) = deadline::passed() {
         return Error::TooSlow { url, limit };
     }

@@ -208,9 +208,7 @@ fn parse_proxy(value: &str) -> Result<ProxyUrl, String> {
         return Err("SOCKS proxies are not supported".to_owned());
     }
     if !matches!(scheme.as_str(), "http" | "https") {
-        return Err(format!(
-            "{scheme} is no kind of proxy that is spoken to here"
-        ));
+        return Err(format!("{scheme} proxies are not supported"));
     }
     let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (login, host) = match rest.rsplit_once('@') {

@@ -16,7 +16,7 @@ use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
-use crate::name::{Host, Repository, docker_hub, normalized};
+use crate::name::{Host, Repository, docker_hub, normalized, without_userinfo};
 
 /// Below the root directory; drop-ins are `registries.conf.d/*.conf` beside it.
 const CONFIG: &str = "etc/containers/registries.conf";
@@ -189,7 +189,7 @@ impl Registries {
             };
             let text = fs::read_to_string(&path)
                 .map_err(|cause| bad(None, format!("cannot be read: {cause}")))?;
-            let parsed = parse(&text).map_err(|(line, why)| bad(line, why))?;
+            let parsed = parse(&text).map_err(|(line, why)| bad(line, without_userinfo(&why)))?;
             if !parsed.unknown.is_empty() {
                 let unknown = parsed.unknown.join(", ");
                 warn!("{}: not known, so not used: {unknown}", path.display());
@@ -418,7 +418,7 @@ impl RawTable {
 
 /// `host[:port][/path]` without slashes at its end (`parseLocation` of containers/image).
 fn parse_location(what: &str, text: &str) -> Result<String, String> {
-    if text.contains("://") {
+    if text.contains("://") || text.contains('@') {
         return Err(format!("{what} {text:?} must be host[:port][/path]"));
     }
     Ok(text.trim_end_matches('/').to_owned())

@@ -1,56 +1,97 @@
 //! The little of URLs that talking to a registry takes.
 
-use crate::name::Repository;
+use std::fmt;
 
-/// Where a redirect leads (RFC 3986 §5.2, without dot segments, which no registry sends).
+use ::url::Url;
+use percent_encoding::{percent_decode_str, percent_encode_byte};
+
+use crate::name::{Host, Repository, url_without_userinfo};
+
+/// Where a redirect or a realm leads.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Target {
+    /// Without user name and password, and without a fragment.
+    pub(super) url: String,
+    /// The user name and password that stood before the host.
+    pub(super) login: Option<Userinfo>,
+}
+
+/// What stands before a host. It never shows in `Debug`.
+#[derive(Clone, PartialEq)]
+pub(super) struct Userinfo {
+    pub(super) user: String,
+    pub(super) password: String,
+}
+
+impl fmt::Debug for Userinfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Userinfo(…)")
+    }
+}
+
+/// Resolves a reference as browsers do (<https://url.spec.whatwg.org/>): blanks and letters beyond ASCII are
+/// percent-encoded, dot segments are taken away, hosts and schemes are in lower case.
 ///
-/// `None` if it is neither http nor https, or not for a host.
-pub(super) fn resolve(base: &str, location: &str) -> Option<String> {
-    let target = if location.starts_with("http://") || location.starts_with("https://") {
-        location.to_owned()
-    } else if let Some(rest) = location.strip_prefix("//") {
-        format!("{}//{rest}", base.split_inclusive(':').next()?)
-    } else if split_origin(location).is_some() {
+/// `None` if it leads neither to http nor to https, or to no host.
+pub(super) fn resolve(base: &str, reference: &[u8]) -> Option<Target> {
+    if reference.iter().any(u8::is_ascii_control) {
         return None;
-    } else {
-        let (origin, path) = split_origin(base)?;
-        format!("{origin}{}", resolve_path(path, location))
-    };
-    // A fragment is not sent; a control character would end the request line.
-    let target = target.split('#').next().unwrap_or_default();
-    let is_clean = target.bytes().all(|b| b.is_ascii_graphic());
-    let has_host = split_origin(target).is_some_and(|(origin, _)| !origin.ends_with('/'));
-    (is_clean && has_host).then(|| target.to_owned())
+    }
+    // Bytes beyond ASCII are whatever the server takes them for. The standard takes them for UTF-8, Go for bytes.
+    let mut ascii = String::new();
+    for byte in reference {
+        match byte {
+            byte if byte.is_ascii() => ascii.push(char::from(*byte)),
+            byte => ascii.push_str(percent_encode_byte(*byte)),
+        }
+    }
+    let mut url = Url::parse(base).ok()?.join(&ascii).ok()?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return None;
+    }
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let login = (!url.username().is_empty() || url.password().is_some()).then(|| Userinfo {
+        user: decoded(url.username()),
+        password: decoded(url.password().unwrap_or_default()),
+    });
+    url.set_fragment(None);
+    url.set_username("")
+        .and_then(|()| url.set_password(None))
+        .ok()?;
+    let url = url.to_string();
+    authority(&url)?.parse::<Host>().ok()?;
+    Some(Target { url, login })
 }
 
 /// The next page of a list, by its `Link` headers (RFC 8288), on the same origin as `base`.
 ///
 /// Only path and query of the link are taken, as container tools do: a gateway may not know by what
-/// name it is called, and a hostile link shall not lead us elsewhere.
+/// name it is called, and a hostile link must not lead elsewhere.
 pub(super) fn next_page<'a>(base: &str, links: impl Iterator<Item = &'a str>) -> Option<String> {
     let target = links
         .flat_map(split_links)
         .find(|link| is_next(link.parameters))?
         .target;
-    let (origin, path) = split_origin(base)?;
-    let reference = match split_origin(target) {
-        Some((_, path)) => path,
-        None => target,
-    };
-    resolve(base, &format!("{origin}{}", resolve_path(path, reference)))
+    let target = Url::parse(&resolve(base, target.as_bytes())?.url).ok()?;
+    let mut next = Url::parse(base).ok()?;
+    next.set_path(target.path());
+    next.set_query(target.query());
+    Some(next.into())
 }
 
 /// The host of a URL, with its port where it has one.
 pub(super) fn authority(url: &str) -> Option<&str> {
-    split_origin(url)?
-        .0
-        .split_once("://")
-        .map(|(_, authority)| authority)
+    let (_, authority) = split_origin(url)?.0.split_once("://")?;
+    Some(
+        authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host),
+    )
 }
 
 /// The repository that a request of the distribution API is about.
 pub(super) fn repository(url: &str) -> Option<Repository> {
-    let (_, path) = split_origin(without_query(url))?;
+    let (_, path) = split_origin(url.split(['?', '#']).next()?)?;
     let path = path.strip_prefix("/v2/")?;
     let end = ["/manifests/", "/blobs/", "/tags/", "/referrers/"]
         .iter()
@@ -59,15 +100,20 @@ pub(super) fn repository(url: &str) -> Option<Repository> {
     path[..end].parse().ok()
 }
 
-/// A URL for a log: the query may hold a signature that is as good as a password.
-pub(super) fn without_query(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or(url)
+/// A URL for messages, also one that is none: without a login, which may stand before the host, and without the
+/// query, which may be a signature that is as good as a password.
+pub(super) fn for_messages(url: &str) -> String {
+    let mut url = url_without_userinfo(url);
+    url.truncate(url.find(['?', '#']).unwrap_or(url.len()));
+    url
 }
 
 /// Have they the same scheme, host and port? Then what is for one may be sent to the other.
 pub(super) fn is_same_origin(one: &str, other: &str) -> bool {
-    let origin = |url| split_origin(url).map(|(origin, _)| origin.to_ascii_lowercase());
-    origin(one).is_some() && origin(one) == origin(other)
+    match (Url::parse(one), Url::parse(other)) {
+        (Ok(one), Ok(other)) => one.origin().is_tuple() && one.origin() == other.origin(),
+        _ => false,
+    }
 }
 
 /// `http://host:port` and the rest, which is empty or begins with `/` or `?`.
@@ -83,19 +129,6 @@ fn split_origin(url: &str) -> Option<(&str, &str)> {
         .find(['/', '?', '#'])
         .map_or(url.len(), |n| start + n);
     Some(url.split_at(end))
-}
-
-/// A path and query relative to another's.
-fn resolve_path(base: &str, reference: &str) -> String {
-    let base = base.split(['?', '#']).next().unwrap_or_default();
-    if reference.starts_with('/') {
-        reference.to_owned()
-    } else if reference.is_empty() || reference.starts_with('?') {
-        format!("{base}{reference}")
-    } else {
-        let directory = &base[..base.rfind('/').map_or(0, |slash| slash + 1)];
-        format!("{directory}{reference}")
-    }
 }
 
 struct Link<'a> {
@@ -161,12 +194,84 @@ mod tests {
                 "/login?to=https://h/a",
                 Some("https://r.example:5000/login?to=https://h/a"),
             ),
+            ("HTTPS://CDN.Example/B", Some("https://cdn.example/B")),
+            ("https://cdn.example:443/b", Some("https://cdn.example/b")),
+            ("https://cdn.example", Some("https://cdn.example/")),
+            (
+                "../manifests/y",
+                Some("https://r.example:5000/v2/a/manifests/y"),
+            ),
+            ("./y", Some("https://r.example:5000/v2/a/blobs/y")),
+            ("/a/../../b/./c", Some("https://r.example:5000/b/c")),
+            ("http://h/a b?c d", Some("http://h/a%20b?c%20d")),
+            (" http://h/a ", Some("http://h/a")),
+            ("http://h/ä?ö", Some("http://h/%C3%A4?%C3%B6")),
+            (
+                "http://h/a%20b%2Fc?s=a%2Bb+c",
+                Some("http://h/a%20b%2Fc?s=a%2Bb+c"),
+            ),
+            ("http://h/a//b;v=1,2:3@4", Some("http://h/a//b;v=1,2:3@4")),
+            ("http://0x7f.1/a", Some("http://127.0.0.1/a")),
+            (
+                "http://xn--mnchen-3ya.example/a",
+                Some("http://xn--mnchen-3ya.example/a"),
+            ),
             ("ftp://h/a", None),
-            ("http:///a", None),
-            ("http://h/a b", None),
+            ("javascript:x", None),
+            ("http://", None),
+            ("http://h:99999/", None),
+            ("http://a_b.example/", None),
+            ("http://münchen.example/", None),
             ("/a\r\nX: y", None),
+            ("/a\tb", None),
         ] {
-            assert_eq!(resolve(BASE, location).as_deref(), target, "{location}");
+            let found = resolve(BASE, location.as_bytes());
+            let expected = target.map(|url| Target {
+                url: url.to_owned(),
+                login: None,
+            });
+            assert_eq!(found, expected, "{location}");
+        }
+        let latin_1 = resolve(BASE, b"/\xe4").unwrap();
+        assert_eq!(latin_1.url, "https://r.example:5000/%E4");
+    }
+
+    #[test]
+    fn a_login_before_a_host_is_told_apart() {
+        for (location, url, user, password) in [
+            ("http://u:p@h/a", "http://h/a", "u", "p"),
+            ("//u:p%40%3A@h/a", "https://h/a", "u", "p@:"),
+            ("http://t0ken@h:80/", "http://h/", "t0ken", ""),
+            ("http://:p@h/", "http://h/", "", "p"),
+            ("http://u:p@q@h/", "http://h/", "u", "p@q"),
+        ] {
+            let found = resolve(BASE, location.as_bytes()).unwrap();
+            assert!(!format!("{found:?}").contains("p@"), "{found:?}");
+            let login = found.login.unwrap();
+            assert_eq!(
+                (
+                    found.url.as_str(),
+                    login.user.as_str(),
+                    login.password.as_str()
+                ),
+                (url, user, password),
+                "{location}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages_have_no_secret_of_a_url() {
+        for (url, expected) in [
+            (BASE, "https://r.example:5000/v2/a/blobs/x"),
+            ("http://u:s3cret@h/a?sig=1#f", "http://h/a"),
+            ("//u:s3cret@h?sig=1", "//h"),
+            ("ftp://u:s3cret@h/", "ftp://h/"),
+            ("u:s3cret@h/a", "h/a"),
+            ("http://u:s3c?ret@h", "http://h"),
+            ("http://u:s3 cret@h", "http://h"),
+        ] {
+            assert_eq!(for_messages(url), expected);
         }
     }
 
@@ -193,6 +298,7 @@ mod tests {
     fn row_b1_origins_differ_by_scheme_host_and_port() {
         for (other, is_same) in [
             ("https://R.example:5000/other", true),
+            ("HTTPS://u:p@r.example:5000", true),
             ("http://r.example:5000/", false),
             ("https://r.example:5001/", false),
             ("https://r.example/", false),
@@ -201,7 +307,11 @@ mod tests {
         ] {
             assert_eq!(is_same_origin(BASE, other), is_same, "{other}");
         }
-        assert_eq!(without_query(BASE), "https://r.example:5000/v2/a/blobs/x");
+        assert!(is_same_origin(
+            "https://r.example/a",
+            "https://r.example:443/b"
+        ));
+        assert!(!is_same_origin("nonsense", "nonsense"));
         assert_eq!(authority(BASE), Some("r.example:5000"));
     }
 
@@ -239,6 +349,14 @@ mod tests {
             ),
             (r#"</a>; rel="prev next""#, Some("http://r.example/a")),
             (r#"</a>; rel="prev""#, None),
+            (
+                r#"<HTTP://u:p@evil.example/v2/a/tags/list?p=2>; rel="next""#,
+                Some("http://r.example/v2/a/tags/list?p=2"),
+            ),
+            (
+                r#"</v2/a/tags/../tags/list?last=a b>; rel=next"#,
+                Some("http://r.example/v2/a/tags/list?last=a%20b"),
+            ),
             (r#"</a"#, None),
             ("nonsense", None),
             ("", None),

@@ -233,3 +233,90 @@ fn no_mark_of_a_page_is_in_the_log_or_the_answer() {
     let found = lines.iter().find(|line| line.contains(SIGNATURE));
     assert_eq!(found, None);
 }
+
+/// As `user:password@` before a host, right or wrong.
+#[test]
+fn no_login_before_a_host_is_in_the_log_or_the_answer() {
+    let tokens = TokenServer::start();
+    let registry = one_image(b"image");
+    let host = registry.address;
+    let nobody = format!("http://alice:{PASSWORD}@{host}/elsewhere?sig={SIGNATURE}");
+    let wrong = format!("ftp://alice:{PASSWORD}@{host}/x");
+    let port = format!("http://alice:{PASSWORD}@{host}9/x");
+    let realm = format!(
+        "Bearer realm=\"http://alice:{PASSWORD}@{}/t\"",
+        tokens.address
+    );
+    let odd_realm = format!("Bearer realm=\"ftp://alice:{PASSWORD}@h/t\"");
+    let link = format!("<http://alice:{PASSWORD}@h/v2/x?last=1>; rel=\"next\"");
+    for (pattern, fault) in [
+        ("/blobs/", Fault::Location(nobody.clone())),
+        ("/blobs/", Fault::Location(wrong)),
+        ("/blobs/", Fault::Location(port)),
+        (
+            "/blobs/",
+            Fault::Location(format!("//alice:{PASSWORD}@[::x]/")),
+        ),
+        ("/tags/list", Fault::Location(nobody)),
+        ("/v2/", Fault::Guard(Guard::new(|_| false).challenge(realm))),
+        (
+            "/v2/",
+            Fault::Guard(Guard::new(|_| false).challenge(odd_realm)),
+        ),
+        ("/tags/list", Fault::Header("Link", Some(link))),
+    ] {
+        registry.behave();
+        registry.fault(pattern, fault.clone());
+        let service = loud(Setup::of(&registry));
+        for target in ["/hello/SHA256SUMS", "/hello/hello-v1.raw"] {
+            let response = service.get(target);
+            let reason = response.header("x-reason").unwrap_or_default();
+            assert!(!reason.contains(PASSWORD), "{fault:?}: {reason}");
+        }
+        let lines = service.log.lines().join("\n");
+        assert!(
+            !lines.contains(PASSWORD) && !lines.contains(SIGNATURE),
+            "{lines}"
+        );
+    }
+    // What is wrong in the settings is quoted, but not that.
+    let url = format!("https://alice:{PASSWORD}@registry.example/a");
+    let host = format!("alice:{PASSWORD}@registry.example");
+    for settings in [
+        format!("registry = \"{url}\"\n"),
+        format!("registry = \"{host}\"\n"),
+        format!("allow = [\"{host}/a\"]\n"),
+        format!("trusted-hosts = [\"{url}\"]\n"),
+        format!("parallel = \"{url}\"\n"),
+        format!("[repository.a]\nsource = \"{url}\"\n"),
+        format!("[repository.a]\nsource = [\"{host}/a\"]\n"),
+        format!("[repository.a]\nsource = \"{host}\"\n"),
+        format!("[repository.\"{host}/a\"]\n"),
+        format!("\"{url}\" = 1\n"),
+    ] {
+        let said = Setup::new(settings.clone()).output().stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(
+            said.contains("settings ") && !said.contains(PASSWORD),
+            "{settings}: {said}"
+        );
+    }
+    for conf in [
+        format!("[[registry]]\nlocation = \"{host}\"\n"),
+        format!("[[registry]]\nprefix = \"{host}\"\nlocation = \"a.example\"\n"),
+        format!(
+            "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"{host}\"\n"
+        ),
+        format!(
+            "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"{url}\"\n"
+        ),
+        format!("credential-helpers = [\"{url}\"]\n"),
+    ] {
+        let said = Setup::new("").registries(&conf).output().stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(
+            said.contains("settings ") && !said.contains(PASSWORD),
+            "{conf}: {said}"
+        );
+    }
+}
