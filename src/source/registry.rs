@@ -23,7 +23,7 @@ use super::pace::{MAX_QUEUE, MAX_WAIT};
 use super::registries_conf::Endpoint;
 use super::status::status_error;
 use super::upstream::Upstream;
-use super::url::next_page;
+use super::url::{Target, next_page};
 use super::{BlobRequest, Part, Reference, Skipped, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -301,7 +301,7 @@ impl Registry {
             let fetched = match self.fetch_all(&url, "application/json", MAX_PAGE_SIZE) {
                 // Some refuse n, or so large a one.
                 Err(Error::Nonsense { url: at, .. })
-                    if url == first && at == super::url::without_query(&first) =>
+                    if url == first && at == super::url::for_messages(&first) =>
                 {
                     self.whole_list()?
                 }
@@ -553,14 +553,39 @@ impl Registry {
             is_blob: true,
             ..self.request(Method::Get, &url, "*/*")
         };
-        let reply = self.with_retries(|| self.ask(request, false))?;
+        let mut reply = self.with_retries(|| self.ask(request, false))?;
         if is_redirect(reply.status) {
-            return self.upstream.client.redirect_target(&reply).map(Some);
+            let target = self.upstream.client.redirect_target(&reply)?;
+            drop(reply.take_message()); // else its connection is of no more use
+            return self.is_open(&target).map(|it| it.then_some(target.url));
         }
         if reply.status != 200 {
             return Err(status_error(reply));
         }
         Ok((!self.session.is_logged_in()).then_some(url))
+    }
+
+    /// Does this place give a blob to whoever asks, without a login and with a certificate that can be checked?
+    fn is_open(&self, target: &Target) -> Result<bool> {
+        // A login in the URL is the registry's secret.
+        if target.login.is_some() {
+            return Ok(false);
+        }
+        let first_byte = Request {
+            range: Some((0, 0)),
+            is_blob: true,
+            unchecked: false,
+            ..self.request(Method::Get, &target.url, "*/*")
+        };
+        match self.upstream.client.send(first_byte) {
+            // 416: the blob is empty.
+            Ok(reply) => Ok(matches!(reply.status, 200 | 206 | 416) || is_redirect(reply.status)),
+            Err(Error::ClientGone) => Err(Error::ClientGone),
+            Err(error) => {
+                debug!("no client is sent to where the blob is: {}", error.line());
+                Ok(false)
+            }
+        }
     }
 }
 

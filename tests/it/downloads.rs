@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::client::Connection;
 use crate::content::{Repository, line, noise, sha256};
-use crate::registry::{Fault, Registry, count, one_image};
-use crate::service::{Folder, Service, eventually};
+use crate::registry::{Fault, Guard, LOGIN, Registry, count, one_image, ranges};
+use crate::service::{Folder, Service, Setup, eventually};
 
 const MIB: usize = 1 << 20;
 
@@ -228,7 +228,8 @@ fn clients_are_sent_to_the_registry_where_the_settings_say_so() {
         (response.status, response.header("location")),
         (307, Some(location.as_str()))
     );
-    assert_eq!(store.take_requests(), Vec::<String>::new());
+    // It was tried whether they get it there.
+    assert_eq!(ranges(&store), ["0-0"]);
     // What is not there stays an error, and the rest is served as ever.
     registry.behave();
     registry.fault("/blobs/", Fault::Status(403));
@@ -238,6 +239,103 @@ fn clients_are_sent_to_the_registry_where_the_settings_say_so() {
         service.get("/hello/hello-v1.raw.sha256").text(),
         line(&image, "hello-v1.raw")
     );
+}
+
+#[test]
+fn clients_are_sent_nowhere_where_they_would_need_a_login() {
+    let image = noise(100_000);
+    let login = format!("svc:{}", "pa55");
+    let (registry, store) = (one_image(&image), one_image(&image));
+    store.guard(Guard::basic(&["svc:pa55"]));
+    let blob = format!("/v2/hello/blobs/sha256:{}", sha256(&image));
+    let here = format!("http://{}{blob}", registry.address);
+    let with_login = format!("http://{login}@{}{blob}", store.address);
+    let there = format!("http://{}{blob}", store.address);
+    for (guard, target, is_streamed, why) in [
+        (
+            true,
+            Some(here.clone()),
+            true,
+            "a path of the registry, which wants the login",
+        ),
+        (
+            false,
+            Some(here),
+            false,
+            "a path of the registry, which wants none",
+        ),
+        (true, None, true, "no redirect, and a login"),
+        (
+            false,
+            Some(with_login),
+            true,
+            "a login in the URL, which is nobody else's",
+        ),
+    ] {
+        registry.behave();
+        if guard {
+            registry.guard(Guard::basic(&[LOGIN]));
+        }
+        if let Some(target) = target {
+            registry.fault_times(1, "/blobs/", Fault::Location(target));
+        }
+        let settings = registry.settings() + "[repository.hello]\nblobs = \"redirect\"\n";
+        let service = Setup::new(settings).login(registry.address, LOGIN).start();
+        let response = service.get("/hello/hello-v1.raw");
+        assert_eq!(
+            response.status == 200,
+            is_streamed,
+            "{why}: {:?}",
+            response.headers
+        );
+        assert_eq!(response.header("location").is_some(), !is_streamed, "{why}");
+    }
+    registry.behave();
+    registry.fault("/blobs/", Fault::Location(there));
+    let settings = registry.settings() + "[repository.hello]\nblobs = \"redirect\"\n";
+    let service = Service::start(settings);
+    assert_eq!(
+        service.get("/hello/hello-v1.raw").status,
+        403,
+        "nobody gets it"
+    );
+}
+
+#[test]
+fn a_login_in_a_redirect_is_sent_there() {
+    let image = noise(100_000);
+    let (registry, store) = (one_image(&image), one_image(&image));
+    store.guard(Guard::basic(&["svc:p@ss"]));
+    let blob = format!("/v2/hello/blobs/sha256:{}", sha256(&image));
+    let target = format!("http://svc:p%40ss@{}{blob}", store.address);
+    registry.fault("/blobs/", Fault::Location(target));
+    let service = Service::of(&registry);
+    assert!(service.whole("/hello/hello-v1.raw") == image);
+}
+
+#[test]
+fn a_redirect_is_followed_as_browsers_follow_it() {
+    let image = noise(1000);
+    let store = one_image(&image);
+    let host = store.address;
+    for (location, target) in [
+        (
+            format!("HTTP://{host}/a b/ä?c d"),
+            "GET /a%20b/%C3%A4?c%20d",
+        ),
+        (format!("http://{host}/a/../b/./c#d"), "GET /b/c"),
+        (format!("//{host}/x"), "GET /x"),
+        (format!("http://{host}?x"), "GET /?x"),
+    ] {
+        let registry = one_image(&image);
+        registry.fault("/blobs/", Fault::Location(location.clone()));
+        store.behave();
+        store.fault("GET /", Fault::Status(200));
+        store.fault("GET /", Fault::Body(image.clone()));
+        let service = Service::of(&registry);
+        assert!(service.whole("/hello/hello-v1.raw") == image, "{location}");
+        assert_eq!(store.take_requests(), [target], "{location}");
+    }
 }
 
 #[test]
