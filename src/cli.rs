@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::name::RepositoryAddress;
 use crate::snapshot::Directory;
 
 /// Serves OCI registries to systemd-sysupdate.
@@ -37,6 +38,16 @@ pub enum Command {
     Inspect(Inspect),
     /// Show where to fetch a layer, with the headers that takes, as JSON
     Url(Url),
+    /// Change what is remembered of repositories that were signed (as root)
+    Key(Key),
+}
+
+/// What to forget.
+#[derive(Args, Clone, Debug)]
+pub struct Key {
+    /// Forget that this repository had a list by its publisher: without one it is listed by its tags again
+    #[arg(long, value_name = "REPOSITORY", required = true)]
+    pub forget_signed: RepositoryAddress,
 }
 
 /// What to list.

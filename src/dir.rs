@@ -16,7 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use log::debug;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::process::geteuid;
+use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// Last use is noted to the day: whatever is read often would be written as often.
 const NOTED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -50,6 +51,11 @@ pub struct Entry {
     pub modified: SystemTime,
 }
 
+/// Is this process root's?
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
 impl Dir {
     /// Opens a directory.
     pub fn open(path: &Path) -> io::Result<Self> {
@@ -74,8 +80,21 @@ impl Dir {
         Ok(Self {
             handle,
             path,
-            stranger: (geteuid().is_root() && owner != 0).then_some(owner),
+            stranger: (is_root() && owner != 0).then_some(owner),
         })
+    }
+
+    /// Makes this process, if it is root's, one of the directory's owner: it may do there what they may, and nothing
+    /// else anywhere. It must have no other thread.
+    pub fn become_owner(mut self) -> io::Result<Self> {
+        if let Some(owner) = self.stranger.take() {
+            let group = rustix::fs::fstat(&self.handle)?.st_gid;
+            let (owner, group) = (Uid::from_raw(owner), Gid::from_raw(group));
+            set_thread_groups(&[])?;
+            set_thread_res_gid(group, group, group)?;
+            set_thread_res_uid(owner, owner, owner)?;
+        }
+        Ok(self)
     }
 
     /// Its name, for messages.
@@ -352,7 +371,7 @@ mod tests {
 
     #[test]
     fn root_writes_in_no_directory_of_another_user() {
-        if !geteuid().is_root() {
+        if !is_root() {
             return;
         }
         let scratch = Scratch::new("owned");

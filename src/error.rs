@@ -151,6 +151,9 @@ pub enum Error {
     /// A source whose publisher signed its list has no such list any more.
     NoSignedList { source: String, why: String },
 
+    /// A command cannot do what it is for on this machine, or not as this user.
+    CannotDo { command: &'static str, why: String },
+
     /// An OCI layout directory lacks something or holds something else.
     BadLayout { path: PathBuf, why: String },
     /// Reading or writing `path` failed.
@@ -202,6 +205,7 @@ impl Error {
             | Error::NoState { .. }
             | Error::BadState { .. }
             | Error::StateFull { .. }
+            | Error::CannotDo { .. }
             | Error::NoCache
             | Error::BadSettings { .. }
             | Error::BadProxy { .. }
@@ -278,10 +282,12 @@ impl Error {
         )
     }
 
-    /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, else 1.
+    /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, 69 (EX_UNAVAILABLE) where
+    /// it cannot do its work at all, else 1.
     pub fn exit_status(&self) -> u8 {
         match self {
             Error::BadSettings { .. } | Error::NoState { .. } => 78,
+            Error::CannotDo { .. } => 69,
             _ => 1,
         }
     }
@@ -502,6 +508,7 @@ impl fmt::Display for Error {
                 directory.display(),
                 limit >> 20
             ),
+            Error::CannotDo { command, why } => write!(f, "{command}: {why}"),
             Error::NoSignedList { source, why } => write!(
                 f,
                 "{source} had a list by its publisher, and now {why}; no list is made from its tags instead. \
@@ -593,6 +600,7 @@ impl StdError for Error {
             | Error::BadState { .. }
             | Error::StateFull { .. }
             | Error::NoSignedList { .. }
+            | Error::CannotDo { .. }
             | Error::NotReady { .. }
             | Error::BadLayout { .. }
             | Error::BadSettings { .. } => None,

@@ -24,6 +24,7 @@ mod hangup;
 mod http;
 mod inside;
 mod inspect;
+mod key;
 mod list;
 mod listing;
 mod lock;
@@ -53,7 +54,7 @@ use std::sync::Arc;
 use log::{Level, LevelFilter, error, warn};
 
 use answer::Service;
-use cli::{Command, CommandLine, Inspect, List, Serve, Url};
+use cli::{Command, CommandLine, Inspect, Key, List, Serve, Url};
 use dir::Dir;
 use error::{Error, Result};
 use settings::Settings;
@@ -75,14 +76,15 @@ fn main() -> ExitCode {
 }
 
 fn run(command_line: CommandLine) -> Result<()> {
-    let root = Path::new("/");
-    let settings = Settings::load(command_line.config.as_deref(), root)?;
-    let state = Arc::new(State::new(open_state()));
-    let upstream = Upstream::new(&settings, root, state.clone())?;
-    let cache = cache_directory();
+    let settings = Settings::load(command_line.config.as_deref(), Path::new(ROOT))?;
     match command_line.command() {
         Command::Serve(Serve { listen }) => {
             let idle = settings.idle_timeout;
+            let Means {
+                upstream,
+                cache,
+                state,
+            } = Means::of(&settings)?;
             let has_cache = cache.is_some();
             if !state.is_there() {
                 warn!(
@@ -98,7 +100,7 @@ fn run(command_line: CommandLine) -> Result<()> {
             all,
             json,
         }) => {
-            let snapshot = Snapshots::new(settings, upstream, cache, state).listing(&directory)?;
+            let snapshot = snapshots(settings)?.listing(&directory)?;
             let listing = &snapshot.whole_listing();
             let left_out = listing.left_out.len();
             if listing.files.is_empty() && left_out > 0 && !all {
@@ -111,14 +113,46 @@ fn run(command_line: CommandLine) -> Result<()> {
             })
         }
         Command::Inspect(Inspect { directory }) => {
-            let snapshots = Snapshots::new(settings, upstream, cache, state);
-            print(&inspect::inspect(&snapshots, &directory)?)
+            print(&inspect::inspect(&snapshots(settings)?, &directory)?)
         }
         Command::Url(Url { directory, layer }) => {
-            let snapshots = Snapshots::new(settings, upstream, cache, state);
+            let snapshots = snapshots(settings)?;
             print(&inspect::url(&snapshots, &directory, layer.as_deref())?)
         }
+        Command::Key(Key { forget_signed }) => {
+            print(&key::forget_signed(&settings, &forget_signed)?)
+        }
     }
+}
+
+/// Where settings and the files of container tools are.
+const ROOT: &str = "/";
+
+/// What an answer takes: the way to registries, and what is kept.
+struct Means {
+    upstream: Arc<Upstream>,
+    cache: Option<PathBuf>,
+    state: Arc<State>,
+}
+
+impl Means {
+    fn of(settings: &Settings) -> Result<Self> {
+        let state = Arc::new(State::new(open_state()));
+        Ok(Self {
+            upstream: Upstream::new(settings, Path::new(ROOT), state.clone())?,
+            cache: cache_directory(),
+            state,
+        })
+    }
+}
+
+fn snapshots(settings: Settings) -> Result<Snapshots> {
+    let Means {
+        upstream,
+        cache,
+        state,
+    } = Means::of(&settings)?;
+    Ok(Snapshots::new(settings, upstream, cache, state))
 }
 
 /// The cache's directory: one that systemd names, whatever it is, or one below the user's home, where that can be.

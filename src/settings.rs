@@ -14,6 +14,7 @@ pub use files::parse_toml;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -174,6 +175,15 @@ impl Place {
     fn registry(host: &Host, repository: &Repository) -> Self {
         let (host, repository) = normalized(host, repository);
         Self::Registry { host, repository }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layout(path) => write!(f, "oci:{}", path.display()),
+            Self::Registry { host, repository } => write!(f, "{host}/{repository}"),
+        }
     }
 }
 

@@ -1,21 +1,20 @@
 //! What is remembered in `$STATE_DIRECTORY`: what a tag was under `immutable-tags`, and that a list was signed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
 
 use crate::client::get;
 use crate::content::{Repository, line, sha256, sign, versions};
 use crate::registry::{Fault, Registry, count};
-use crate::service::{ANEW, Folder, Service, Setup, later};
+use crate::service::{ANEW, Folder, Service, Setup, command, later, output};
 
 const IMMUTABLE: &str = "[repository.hello]\nimmutable-tags = true\n";
 
-/// A service with this cache and state, that makes each listing anew.
-fn start(registry: &Registry, more: &str, cache: &Folder, state: &Folder) -> Service {
-    Setup::new(registry.settings() + ANEW + more)
-        .cache(cache)
-        .state(state)
-        .start()
+/// A service with this state and an empty cache, that makes each listing anew.
+fn start(registry: &Registry, more: &str, state: &Folder) -> Service {
+    let setup = Setup::new(registry.settings() + ANEW + more);
+    setup.own_cache().state(state).start()
 }
 
 /// The file that has the promises of the one source that has any.
@@ -40,7 +39,10 @@ fn move_v1(registry: &Registry) {
 fn an_immutable_tag_is_never_asked_for_again() {
     let registry = Registry::with_hello(versions(3).0);
     let (cache, state) = (Folder::new(), Folder::new());
-    let listing = || start(&registry, IMMUTABLE, &cache, &state).listing();
+    let listing = || {
+        let setup = Setup::new(registry.settings() + ANEW + IMMUTABLE);
+        setup.cache(&cache).state(&state).start().listing()
+    };
     assert_eq!(listing(), versions(3).1);
     registry.take_requests();
     // One that is new is asked for.
@@ -63,8 +65,8 @@ fn an_immutable_tag_stays_what_it_was_whoever_asks_and_whatever_happens() {
     let more = format!(
         "{IMMUTABLE}[repository.other]\nsource = \"hello\"\n[repository.both]\nsource = [\"hello\"]\n"
     );
-    let (cache, state) = (Folder::new(), Folder::new());
-    let service = start(&registry, &more, &cache, &state);
+    let state = Folder::new();
+    let service = start(&registry, &more, &state);
     assert_eq!(service.listing(), versions(3).1);
     move_v1(&registry);
     let expected = |service: &Service, why: &str| {
@@ -103,7 +105,7 @@ fn an_immutable_tag_stays_what_it_was_whoever_asks_and_whatever_happens() {
     expected(&service, "it was gone for a while");
 
     drop(service);
-    let service = start(&registry, &more, &Folder::new(), &state);
+    let service = start(&registry, &more, &state);
     expected(
         &service,
         "the cache was cleaned, and the service started again",
@@ -114,7 +116,7 @@ fn an_immutable_tag_stays_what_it_was_whoever_asks_and_whatever_happens() {
 fn what_an_immutable_tag_is_now_is_no_substitute_for_what_it_was() {
     let registry = Registry::with_hello(versions(2).0);
     let state = Folder::new();
-    let start = || start(&registry, IMMUTABLE, &Folder::new(), &state);
+    let start = || start(&registry, IMMUTABLE, &state);
     assert_eq!(start().listing(), versions(2).1);
     registry.change(|hello| {
         hello.manifests.clear();
@@ -163,7 +165,7 @@ fn state_that_cannot_be_believed_is_an_error_for_its_repository_alone() {
     let registry = Registry::with_hello(versions(2).0);
     registry.put("other", versions(1).0);
     let state = Folder::new();
-    let service = start(&registry, IMMUTABLE, &Folder::new(), &state);
+    let service = start(&registry, IMMUTABLE, &state);
     assert_eq!(service.listing(), versions(2).1);
     let path = promises(&state);
     let good = fs::read_to_string(&path).unwrap();
@@ -212,7 +214,7 @@ fn state_that_cannot_be_believed_is_an_error_for_its_repository_alone() {
 fn a_full_state_is_an_error_for_the_repository_that_needs_more() {
     let registry = Registry::with_hello(versions(2).0);
     let state = Folder::new();
-    let service = start(&registry, IMMUTABLE, &Folder::new(), &state);
+    let service = start(&registry, IMMUTABLE, &state);
     assert_eq!(service.listing(), versions(2).1);
     let large = fs::File::create(state.path().join("promises/large")).unwrap();
     large.set_len(64 << 20).unwrap();
@@ -248,7 +250,7 @@ fn a_repository_that_had_a_list_is_never_listed_by_its_tags_instead() {
         let registry = Registry::with_hello(hello);
         let state = Folder::new();
         let more = "[repository.tags]\nsource = \"hello\"\nsigned-list = \"\"\n";
-        let start = || start(&registry, more, &Folder::new(), &state);
+        let start = || start(&registry, more, &state);
         assert_eq!(start().listing(), list);
         let manifest = "GET /v2/hello/manifests/";
         type Change = fn(&Registry);
@@ -306,7 +308,9 @@ fn the_setting_says_which_tag_has_the_list() {
     hello.oras_push("index", "hello.raw", b"a version");
     let registry = Registry::with_hello(hello);
     let settings = |tag: &str| format!("[repository.hello]\nsigned-list = \"{tag}\"\n");
-    let start = |more: &str| start(&registry, more, &Folder::new(), &Folder::new());
+    let folders = [(); 4].map(|()| Folder::new());
+    let mut states = folders.iter();
+    let mut start = |more: &str| start(&registry, more, states.next().unwrap());
     let service = start(&settings("stable"));
     assert_eq!(service.listing(), list);
     assert_eq!(service.whole("/hello/SHA256SUMS.gpg"), b"signature");
@@ -324,9 +328,84 @@ fn the_setting_says_which_tag_has_the_list() {
 fn a_list_is_remembered_by_all_names_of_its_source() {
     let (hello, list) = with_list("SHA256SUMS", SIGNATURE);
     let registry = Registry::with_hello(hello);
-    let service = start(&registry, "", &Folder::new(), &Folder::new());
+    let state = Folder::new();
+    let service = start(&registry, "", &state);
     assert_eq!(service.listing(), list);
     registry.change(|hello| drop(hello.tags.remove("SHA256SUMS")));
     let target = format!("/{}/hello/SHA256SUMS", registry.address);
     assert_eq!(get(service.address, &target).status, 403);
+}
+
+#[test]
+fn root_can_forget_that_there_was_a_list() {
+    let (hello, list) = with_list("SHA256SUMS", SIGNATURE);
+    let registry = Registry::with_hello(hello);
+    let (state, folder) = (Folder::new(), Folder::new());
+    let more = format!("{IMMUTABLE}[repository.both]\nsource = [\"hello\", \"other\"]\n");
+    let service = start(&registry, &more, &state);
+    assert_eq!(service.listing(), list);
+    assert_eq!(service.get("/hello:v1/SHA256SUMS").status, 200);
+    registry.change(|hello| drop(hello.tags.remove("SHA256SUMS")));
+    move_v1(&registry);
+    let config = folder.file("config.toml", &(registry.settings() + &more));
+    let key = |repository: &str, state: &Path| {
+        let config = config.to_str().unwrap();
+        let mut command = command(&["key", "--config", config, "--forget-signed", repository]);
+        command.env("STATE_DIRECTORY", state);
+        let ended = output(command);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (ended.status.code(), text(ended.stdout), text(ended.stderr))
+    };
+    if fs::metadata(state.path()).unwrap().uid() != 0 {
+        let (status, _, said) = key("hello", state.path());
+        assert_eq!(
+            (status, said.contains("only root")),
+            (Some(69), true),
+            "{said}"
+        );
+        return;
+    }
+    let (status, _, said) = key("hello", &folder.path().join("missing"));
+    assert_eq!(
+        (status, said.contains("missing")),
+        (Some(69), true),
+        "{said}"
+    );
+    later();
+    service.no_listing(403);
+
+    // The state is that of the user of the service, and stays theirs.
+    let user = 65_534;
+    let all = || {
+        let mut paths: Vec<_> = vec![state.path().to_owned(), state.path().join("promises")];
+        paths.push(state.path().join("lock"));
+        paths.push(promises(&state));
+        paths
+    };
+    for path in all() {
+        chown(path, Some(user), Some(user)).unwrap();
+    }
+    let source = format!("{}/hello", registry.address);
+    let (status, out, said) = key("both", state.path());
+    assert_eq!((status, said.as_str()), (Some(0), ""));
+    let other = format!("{}/other", registry.address);
+    assert_eq!(
+        out,
+        format!(
+            "{source}: forgot the list in its tag SHA256SUMS\n{other}: no list was remembered\n"
+        )
+    );
+    for path in all() {
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (user, user), "{path:?}");
+        chown(path, Some(0), Some(0)).unwrap();
+    }
+    later();
+    let listing = service.listing();
+    assert!(listing.contains("hello-v0.raw"), "{listing}");
+    let still = line(b"image 1", "hello-v1.raw");
+    assert!(
+        listing.contains(&still),
+        "its immutable tags are not forgotten: {listing}"
+    );
 }

@@ -1,0 +1,51 @@
+//! The command `key`: what root may change of what is remembered.
+
+use std::env;
+use std::path::PathBuf;
+
+use crate::dir::{self, Dir};
+use crate::error::{Error, Result};
+use crate::name::RepositoryAddress;
+use crate::settings::Settings;
+use crate::state::State;
+
+/// Where the state of the service is: `StateDirectory=` of its unit.
+const OF_THE_SERVICE: &str = "/var/lib/sysext-oci-proxy";
+const FORGET: &str = "key --forget-signed";
+
+/// Forgets that a repository had a list by its publisher, and tells of which sources.
+pub fn forget_signed(settings: &Settings, repository: &RepositoryAddress) -> Result<String> {
+    let places = settings.locate(repository)?.places;
+    let state = open()?;
+    let mut text = String::new();
+    for (_, place) in places {
+        let source = place.to_string();
+        let forgotten = state.promise(&source, |promises| promises.signed.take())?;
+        text += &match forgotten {
+            Some(list) => format!("{source}: forgot the list in its tag {}\n", list.tag),
+            None => format!("{source}: no list was remembered\n"),
+        };
+    }
+    Ok(text)
+}
+
+/// The state of the service, which this process works on as its user.
+fn open() -> Result<State> {
+    let cannot = |why| Error::CannotDo {
+        command: FORGET,
+        why,
+    };
+    if !dir::is_root() {
+        return Err(cannot("only root may do this".to_owned()));
+    }
+    let named = env::var_os("STATE_DIRECTORY").filter(|named| !named.is_empty());
+    let path = named.map_or_else(|| OF_THE_SERVICE.into(), PathBuf::from);
+    let opened = Dir::open(&path).and_then(Dir::become_owner);
+    let opened = opened.map_err(|error| {
+        cannot(format!(
+            "state directory {}: {error}; the service creates it when it starts, $STATE_DIRECTORY names another",
+            path.display()
+        ))
+    })?;
+    Ok(State::new(Some(opened)))
+}
