@@ -276,7 +276,10 @@ impl Service {
         let file = &*offered(directory, snapshot, name)?;
         let what = format!("{directory}/{name} ({})", file.digest);
         match &file.content {
-            Content::Text(text) => Ok(Answer::shared(OCTETS, text.clone())),
+            Content::Text(text) => {
+                let text = self.snapshots.text_of(directory, snapshot, file, text)?;
+                Ok(Answer::shared(OCTETS, text))
+            }
             Content::Made(_) if request.is_head() => Ok(Answer::new(
                 OCTETS,
                 Body::SizeOnly(file.size.unwrap_or_default()),

@@ -73,6 +73,8 @@ pub struct Snapshot {
     pub kubesolo: Option<Release>,
     /// How clients get the files.
     pub blobs: Blobs,
+    /// It is of an older listing: that its repositories hold what is in it they have to show anew.
+    is_older: bool,
     begun: Instant,
     /// The listing's text, once somebody has asked for it.
     text: OnceLock<Arc<[u8]>>,
@@ -615,6 +617,7 @@ impl Snapshots {
             signed: None,
             kubesolo: None,
             blobs: located.settings.blobs,
+            is_older: true,
             begun: now,
             text: OnceLock::new(),
             page: OnceLock::new(),
@@ -753,6 +756,7 @@ impl Snapshots {
             signed,
             kubesolo,
             blobs: settings.blobs,
+            is_older: false,
             begun,
             text: OnceLock::new(),
             page: OnceLock::new(),
@@ -769,14 +773,30 @@ impl Snapshots {
     ) -> Result<Metadata> {
         let located = self.settings.locate(&directory.repository)?;
         let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
-        self.resolver(
-            directory,
-            &located,
-            file.source,
-            snapshot.source_of(file),
-            until,
-        )
-        .metadata(name, file)
+        let source = snapshot.source_of(file);
+        let resolver = self.resolver(directory, &located, file.source, source, until);
+        if snapshot.is_older {
+            resolver.show(file)?;
+        }
+        resolver.metadata(name, file)
+    }
+
+    /// A file whose text was in its manifest.
+    pub fn text_of(
+        &self,
+        directory: &Directory,
+        snapshot: &Snapshot,
+        file: &File,
+        text: &Arc<str>,
+    ) -> Result<Arc<str>> {
+        if snapshot.is_older {
+            let located = self.settings.locate(&directory.repository)?;
+            let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
+            let source = snapshot.source_of(file);
+            self.resolver(directory, &located, file.source, source, until)
+                .show(file)?;
+        }
+        Ok(text.clone())
     }
 
     /// Does something with a repository's own manifests, by the settings for it.
@@ -953,6 +973,7 @@ mod tests {
                 signed: None,
                 kubesolo: None,
                 blobs: Blobs::Stream,
+                is_older: false,
                 begun,
                 text: OnceLock::new(),
                 page: OnceLock::new(),

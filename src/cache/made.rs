@@ -12,7 +12,7 @@ use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
 use super::room::{self, Kept};
-use super::{Cache, MADE, SUMS, Unfinished, discard, open};
+use super::{Cache, MADE, SUMS, Unfinished, discard, key_of, open};
 use crate::digest::{Digest, Hasher};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
@@ -79,8 +79,11 @@ impl Stamp {
 }
 
 impl Cache {
-    /// What came of a recipe, if it was tried.
-    pub fn sum(&self, key: Digest) -> Option<Sum> {
+    /// What came of a recipe with the layers of this source, if it was tried.
+    ///
+    /// What another source's came to is none of its business: it may lack them.
+    pub fn sum(&self, source: &str, recipe: Digest) -> Option<Sum> {
+        let key = key_of(source, recipe);
         // What is written may be older.
         let unwritten = lock(&self.unwritten).get(&key).cloned();
         unwritten.or_else(|| self.written_sum(key))
@@ -107,7 +110,8 @@ impl Cache {
     }
 
     /// Remembers what came of a recipe: until the process ends at least, for it takes all layers to know it.
-    pub fn keep_sum(&self, key: Digest, sum: &Sum) {
+    pub fn keep_sum(&self, source: &str, recipe: Digest, sum: &Sum) {
+        let key = key_of(source, recipe);
         let file = match sum.clone() {
             Sum::Made(Made { digest, size }) => SumFile::Made {
                 digest: digest.to_string(),
@@ -276,6 +280,8 @@ mod tests {
 
     use super::*;
 
+    const SOURCE: &str = "localhost:5000/hello";
+
     /// A cache in a directory that goes when the test ends.
     struct Scratch(PathBuf);
 
@@ -316,7 +322,7 @@ mod tests {
         let scratch = Scratch::new("sums");
         let cache = scratch.cache(0);
         let (key, layer) = (Digest::of(b"recipe"), Digest::of(b"layer"));
-        assert_eq!(cache.sum(key), None);
+        assert_eq!(cache.sum(SOURCE, key), None);
         for sum in [
             Sum::Made(Made {
                 digest: layer,
@@ -329,21 +335,23 @@ mod tests {
                 reader: 1,
             },
         ] {
-            cache.keep_sum(key, &sum);
-            assert_eq!(cache.sum(key), Some(sum));
+            cache.keep_sum(SOURCE, key, &sum);
+            assert_eq!(cache.sum(SOURCE, key), Some(sum));
         }
-        let path = cache.path(SUMS, key).unwrap();
+        let path = cache.path(SUMS, key_of(SOURCE, key)).unwrap();
         let good = fs::read(&path).unwrap();
         for n in 0..good.len() {
             let mut bad = good.clone();
             bad[n] ^= 1;
             fs::write(&path, bad).unwrap();
-            assert_eq!(cache.sum(key), None, "byte {n} was wrong");
+            assert_eq!(cache.sum(SOURCE, key), None, "byte {n} was wrong");
             assert!(!path.exists(), "byte {n} was wrong, and the file was kept");
         }
-        let other = cache.path(SUMS, layer).unwrap();
+        let other = cache.path(SUMS, key_of(SOURCE, layer)).unwrap();
         fs::write(&other, good).unwrap();
-        assert_eq!(cache.sum(layer), None, "it is another recipe's");
+        assert_eq!(cache.sum(SOURCE, layer), None, "it is another recipe's");
+        let elsewhere = "localhost:5000/other";
+        assert_eq!(cache.sum(elsewhere, key), None, "it is another source's");
     }
 
     #[test]
@@ -356,22 +364,26 @@ mod tests {
                 size,
             })
         };
-        cache.keep_sum(key, &made(1));
-        let path = cache.path(SUMS, key).unwrap();
+        cache.keep_sum(SOURCE, key, &made(1));
+        let path = cache.path(SUMS, key_of(SOURCE, key)).unwrap();
         let tmp = scratch.0.join("tmp");
         fs::remove_dir(&tmp).unwrap();
         fs::write(&tmp, "no directory").unwrap();
-        cache.keep_sum(key, &made(2));
-        assert_eq!(cache.sum(key), Some(made(2)));
-        assert_eq!(scratch.cache(0).sum(key), Some(made(1)), "it was forgotten");
+        cache.keep_sum(SOURCE, key, &made(2));
+        assert_eq!(cache.sum(SOURCE, key), Some(made(2)));
+        assert_eq!(
+            scratch.cache(0).sum(SOURCE, key),
+            Some(made(1)),
+            "it was forgotten"
+        );
         for n in 0..MAX_UNWRITTEN {
-            cache.keep_sum(Digest::of(&n.to_le_bytes()), &made(3));
+            cache.keep_sum(SOURCE, Digest::of(&n.to_le_bytes()), &made(3));
         }
         assert_eq!(lock(&cache.unwritten).len(), 1, "there were too many");
         fs::remove_file(&tmp).unwrap();
-        cache.keep_sum(key, &made(4));
+        cache.keep_sum(SOURCE, key, &made(4));
         fs::remove_file(path).unwrap();
-        assert_eq!(cache.sum(key), None, "it was written, and is gone");
+        assert_eq!(cache.sum(SOURCE, key), None, "it was written, and is gone");
     }
 
     #[test]
@@ -489,6 +501,6 @@ mod tests {
     fn without_a_directory_nothing_is_made() {
         let cache = Cache::new(None, 1 << 20);
         assert!(matches!(cache.scratch(), Err(Error::NoCache)));
-        assert_eq!(cache.sum(Digest::of(b"")), None);
+        assert_eq!(cache.sum(SOURCE, Digest::of(b"")), None);
     }
 }

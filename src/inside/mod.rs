@@ -80,6 +80,8 @@ impl Origin for Blob<'_> {
 /// A file of our own. `open` gives it, perhaps after it was made.
 pub struct Made<F> {
     pub name: String,
+    /// Whose layers it is made of.
+    pub source: String,
     pub open: F,
 }
 
@@ -89,7 +91,7 @@ impl<F: Fn() -> Result<MadeFile>> Origin for Made<F> {
     }
 
     fn source(&self) -> String {
-        String::new()
+        self.source.clone()
     }
 
     fn part(&self, range: Range<u64>) -> Result<Part> {

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::lock::lock;
+use crate::parallel::in_parallel;
 use crate::places::Places;
 use crate::source::Source;
 
@@ -30,6 +32,8 @@ const SMALL_AT_ONCE: usize = 2;
 const LARGE_AT_ONCE: usize = 1;
 /// An image whose layers have more bytes is taken for a large one without a try.
 const SMALL_LAYERS: u64 = 64 << 20;
+/// Layers that a source is asked for at once, before what was made of them is served from the cache.
+const SHOWN_AT_ONCE: usize = 4;
 /// How long a failure of our own disk stands: all layers are fetched for each try.
 const SETTLED: Duration = Duration::from_secs(600);
 /// One for want of room stands no longer than until there is room for all that was written, and for so much more.
@@ -185,16 +189,15 @@ impl Workshop {
         !queue.waiting.is_empty() || !queue.active.is_empty()
     }
 
-    /// What came out when this was made before, here or in an earlier run, or what is known without a try.
-    ///
-    /// It may have been made from another source that has the same layers.
-    pub fn known(&self, _source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Made>> {
+    /// What came out when this was made of this source's layers before, here or in an earlier run, or what is known
+    /// without a try.
+    pub fn known(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Made>> {
         let limit = self.shared.limit;
         // Only this manifest says so: the same layers in another may be smaller, so it is not kept.
         if let Some(error) = too_large(recipe, limit) {
             return Some(Err(error));
         }
-        match self.shared.cache.sum(recipe.key())? {
+        match self.shared.cache.sum(&source.name(), recipe.key())? {
             Sum::Made(made) => Some(Ok(made)),
             // With more room it may go better, or with another program.
             Sum::Refused {
@@ -253,6 +256,7 @@ impl Workshop {
         until: Instant,
     ) -> Result<MadeFile> {
         if let Some(file) = self.shared.cache.made(made) {
+            show(source, recipe)?;
             return Ok(Positioned::new(Arc::new(file)));
         }
         let again = self.begin(what, source, recipe).wait(until);
@@ -266,6 +270,25 @@ impl Workshop {
         }
         Ok(Positioned::new(again.file))
     }
+}
+
+/// Has a source show that it still holds all that a file was made of. That is asked once for a snapshot.
+fn show(source: &Arc<dyn Source>, recipe: &Recipe) -> Result<()> {
+    let held = in_parallel(&recipe.layers, SHOWN_AT_ONCE, |(layer, _), stop| {
+        let held = source.holds(*layer);
+        if !matches!(held, Ok(true)) {
+            stop.store(true, Ordering::Relaxed);
+        }
+        held
+    });
+    for ((layer, _), held) in recipe.layers.iter().zip(held) {
+        // Those that were not asked for come with one that is not held.
+        if !held.unwrap_or(Ok(true))? {
+            let url = format!("layer {layer} in {}", source.name());
+            return Err(Error::Missing { url });
+        }
+    }
+    Ok(())
 }
 
 /// The registry that a source is in. A layout is one of its own.
@@ -348,9 +371,10 @@ impl Work {
     fn begin(&self) -> Result<Begun> {
         let cache = &self.shared.cache;
         // Another process may have been faster.
-        if let Some(Sum::Made(made)) = cache.sum(self.recipe.key())
+        if let Some(Sum::Made(made)) = cache.sum(&self.source.name(), self.recipe.key())
             && let Some(file) = cache.made(made)
         {
+            show(&self.source, &self.recipe)?;
             let file = Arc::new(file);
             return Ok(Begun::Before(Product { made, file }));
         }
@@ -368,7 +392,7 @@ impl Work {
         match self.flatten(&fetched, unfinished, written) {
             Ok(made) => {
                 cache.keep_made(unfinished, made)?;
-                cache.keep_sum(recipe.key(), &Sum::Made(made));
+                cache.keep_sum(&self.source.name(), recipe.key(), &Sum::Made(made));
                 let (mib, took) = (made.size >> 20, started.elapsed().as_secs_f64());
                 info!("{what}: flattened to {mib} MiB in {took:.1} s");
                 let file = Arc::new(unfinished.file()?);
@@ -381,7 +405,7 @@ impl Work {
                     limit: *limit,
                     reader: READER,
                 };
-                cache.keep_sum(recipe.key(), &refused);
+                cache.keep_sum(&self.source.name(), recipe.key(), &refused);
                 Err(Error::CannotFlatten { layer, why })
             }
             Err(error) => Err(error),

@@ -138,8 +138,7 @@ impl Resolver<'_> {
         Ok((digest, manifest))
     }
 
-    /// A manifest that a client names, or a listing of an earlier run. One that is at hand is not served
-    /// unless the repository still holds it.
+    /// A manifest that a client names. One that is at hand is not served unless the repository still holds it.
     pub(super) fn by_digest(&self, digest: Digest) -> Result<Manifest> {
         if let Some(cache) = self.cache
             && cache.has_document(&self.source.name(), digest)
@@ -182,7 +181,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn missing(&self, what: &str, digest: Digest) -> Error {
+    pub(super) fn missing(&self, what: &str, digest: Digest) -> Error {
         let url = format!("{what} {digest} in {}", self.source.name());
         Error::Missing { url }
     }

@@ -80,6 +80,19 @@ impl Resolver<'_> {
         Ok(found)
     }
 
+    /// Has the repository show that it still holds what an earlier listing has as this file.
+    pub fn show(&self, file: &File) -> Result<()> {
+        let (what, digest, is_held) = match file.manifest {
+            Some(manifest) => ("manifest", manifest, self.source.holds_manifest(manifest)?),
+            None => ("blob", file.digest, self.source.holds(file.digest)?),
+        };
+        if is_held {
+            Ok(())
+        } else {
+            Err(self.missing(what, digest))
+        }
+    }
+
     fn inside(&self, name: &FileName, file: &File) -> Result<Metadata> {
         let size = match file.size {
             Some(size) => size,
@@ -93,6 +106,7 @@ impl Resolver<'_> {
                 let open = || (self.workshop).open(&what, source, recipe, made, self.until);
                 let origin = inside::Made {
                     name: format!("image {what}"),
+                    source: source.name(),
                     open,
                 };
                 inside::metadata(&origin, digest, size, self.cache, name)

@@ -929,7 +929,8 @@ fn what_was_made_stays_known_where_that_cannot_be_written() {
     }
     let (name, sum) = sums(&first).pop_first().unwrap();
     assert_eq!(sha256(&service.whole(&format!("/hello/{name}"))), sum);
-    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    let requests = registry.take_requests();
+    assert_eq!(count(&requests, "GET /v2/hello/blobs/"), 0, "{requests:?}");
     let warning = service.log.one_trouble();
     assert!(warning.contains("cannot be written"), "{warning}");
 }

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, digest, line, sign, versions};
-use crate::registry::{Fault, Registry, count};
+use crate::content::{
+    OCI_MANIFEST, OCI_TAR, Repository, digest, empty_listing, line, sign, versions,
+};
+use crate::images::{layer, push};
+use crate::registry::{Fault, Registry, count, ranges};
 use crate::service::{ANEW, Folder, Service, Setup, X86, later};
 
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -175,4 +178,98 @@ fn a_name_in_a_signed_list_is_no_blob_of_another_repository() {
     assert_eq!(service.listing(), list);
     assert_eq!(service.get("/private/private-v1.raw").body, b"a secret");
     assert_eq!(service.get("/hello/hello-v1.raw").status, 404);
+}
+
+/// The layers of an image that has to be flattened.
+fn two_layers() -> [Vec<u8>; 2] {
+    [layer(&[("one", b"1")]), layer(&[("two", b"2")])]
+}
+
+#[test]
+fn a_file_is_not_made_of_layers_that_only_another_repository_has() {
+    let registry = Registry::start();
+    let ([lower, upper], cache) = (two_layers(), Folder::new());
+    let mut hello = Repository::default();
+    push(&mut hello, "v1", &[&lower, &upper]);
+    registry.put("private", hello.clone());
+    hello.blobs.remove(&digest(&lower));
+    registry.put("hello", hello);
+    let service = Setup::of(&registry).cache(&cache).start();
+    let private = service.get("/private/SHA256SUMS");
+    assert!(private.text().ends_with("  private-v1.tar.gz\n"));
+    assert_eq!(service.get("/private/private-v1.tar.gz").status, 200);
+    assert_eq!(service.listing(), empty_listing());
+    assert_eq!(service.get("/hello/hello-v1.tar.gz").status, 404);
+}
+
+#[test]
+fn a_file_that_was_made_is_served_while_its_layers_are_held() {
+    let registry = Registry::start();
+    let ([lower, upper], cache) = (two_layers(), Folder::new());
+    let mut hello = Repository::default();
+    push(&mut hello, "v1", &[&lower, &upper]);
+    registry.put("hello", hello);
+    let start = || Setup::new(registry.settings() + ANEW).cache(&cache).start();
+    let name = "/hello/hello-v1.tar.gz";
+    let made = {
+        let service = start();
+        service.listing();
+        service.whole(name)
+    };
+    registry.take_requests();
+    let service = start();
+    service.listing();
+    for _ in 0..3 {
+        assert!(service.whole(name) == made);
+    }
+    let requests = registry.take_requests();
+    let blobs = |method: &str| count(&requests, &format!("{method} /v2/hello/blobs/"));
+    assert_eq!((blobs("HEAD"), blobs("GET")), (2, 0), "{requests:?}");
+
+    // A registry that does not know HEAD there sends one byte.
+    registry.fault("HEAD /v2/hello/blobs/", Fault::Status(405));
+    later();
+    service.listing();
+    assert!(service.whole(name) == made);
+    let asked = ranges(&registry);
+    assert_eq!(
+        asked.iter().filter(|range| *range == "0-0").count(),
+        2,
+        "{asked:?}"
+    );
+
+    registry.behave();
+    registry.change(|hello| drop(hello.blobs.remove(&digest(&upper))));
+    later();
+    service.listing();
+    assert_eq!(service.get(name).status, 404);
+    registry.fault("/v2/hello/blobs/", Fault::Status(403));
+    later();
+    service.listing();
+    assert_eq!(service.get(name).status, 403);
+}
+
+#[test]
+fn an_older_listing_says_of_an_image_only_what_the_repository_still_holds() {
+    let registry = Registry::start();
+    let cache = Folder::new();
+    let mut hello = Repository::default();
+    let image = hello.file(OCI_TAR, "hello.raw", b"image");
+    let annotations = json!({"annotations": {"ID": "_any", "VERSION_ID": "1"}});
+    let artifact = hello.artifact(&[image], annotations);
+    hello.point("v1", &artifact);
+    hello.oras_push("v2", "hello.raw", b"newer");
+    registry.put("hello", hello);
+    let start = || Setup::new(registry.settings() + ANEW).cache(&cache).start();
+    start().listing();
+    registry.change(|hello| drop(hello.tags.remove("v1")));
+    let service = start();
+    assert_eq!(service.listing(), line(b"newer", "hello-v2.raw"));
+    let side_file = "/hello/hello-v1.manifest.gz";
+    assert_eq!(service.get(side_file).status, 200);
+    let manifest = artifact["digest"].as_str().unwrap();
+    registry.change(|hello| drop(hello.manifests.remove(manifest)));
+    assert_eq!(service.get(side_file).status, 404);
+    // The image itself comes from there.
+    assert_eq!(service.get("/hello/hello-v1.raw").body, b"image");
 }
