@@ -11,15 +11,15 @@ use jiff::tz::TimeZone;
 
 use crate::address::{self, Address, Asked, LISTING, View};
 use crate::architecture::Architecture;
-use crate::artifact::Content;
 use crate::artifact::kubesolo::Release;
+use crate::artifact::{self, Content};
 use crate::companions::companions;
 use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
 use crate::http::{Answer, Blob, Body, Request};
-use crate::listing::File;
+use crate::listing::{File, Listing};
 use crate::name::FileName;
 use crate::page;
 use crate::payload::{self, Verified};
@@ -37,6 +37,8 @@ const OCTETS: &str = "application/octet-stream";
 const IMAGES: &[&str] = &[".raw", ".img"];
 /// What the older clients of KubeSolo OS ask for.
 const LATEST: &str = "latest.json";
+/// Reasons why there is none that are told.
+const MAX_REASONS: usize = 3;
 
 /// What answers requests.
 pub struct Service {
@@ -221,8 +223,7 @@ impl Service {
             Some(json) => Ok(Answer::bytes("application/json", json)),
             None => Err(Error::NotOffered {
                 what: format!("{directory}/{LATEST}"),
-                why: "only a KubeSolo OS release has it, as in /<repository>:<tag>/latest.json"
-                    .into(),
+                why: no_release(&snapshot.listing),
             }),
         }
     }
@@ -401,4 +402,14 @@ fn tomorrow() -> Date {
     let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
     // Only the last day that jiff knows has none, in the year 9999.
     today.tomorrow().unwrap_or(today)
+}
+/// Why a directory has no release of KubeSolo OS: the reason why the whole artifact is none, if there is one.
+fn no_release(listing: &Listing) -> String {
+    let reasons = listing.left_out.iter().map(|one| one.reason.as_str());
+    let of_artifact = reasons.filter(|reason| !artifact::is_of_a_layer(reason));
+    let told: Vec<_> = of_artifact.take(MAX_REASONS).collect();
+    if told.is_empty() {
+        return "only a KubeSolo OS release has it, as in /<repository>:<tag>/latest.json".into();
+    }
+    told.join("; ")
 }

@@ -36,7 +36,7 @@ pub enum Command {
     List(List),
     /// Show the manifest and the config of one artifact as JSON
     Inspect(Inspect),
-    /// Show where to fetch a layer, with the headers that takes, as JSON
+    /// Show the URL of a manifest or of a layer, and the headers needed to fetch it, as JSON
     Url(Url),
     /// Change what is remembered of repositories that were signed (as root)
     Key(Key),
@@ -78,7 +78,8 @@ pub struct Url {
     /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
     #[arg(value_name = "REFERENCE")]
     pub directory: Directory,
-    /// Which file of it: kernel, initramfs, rootfs, squashfs, uki, iso, disk, or what its name ends in
+    /// A file of it instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the config), or
+    /// what its name ends in
     #[arg(long, value_name = "LAYER")]
     pub layer: Option<String>,
 }

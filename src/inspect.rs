@@ -2,14 +2,14 @@
 //!
 //! The JSON forms are those of onmetal-image, whose users have scripts for them.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::address::View;
-use crate::artifact::{self, Offer, Recognised};
+use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{Image, OCI_MANIFEST};
-use crate::resolve::Resolver;
+use crate::resolve::{Found, Resolver};
 use crate::snapshot::{Directory, Snapshots};
 use crate::source::{Reference, StoredManifest};
 
@@ -30,7 +30,12 @@ const LAYERS: [(&str, &[&str]); 8] = [
 /// `{"descriptor": {…}, "manifest": {…}, "config": {…}}`; the config is null where it is no JSON.
 pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
     snapshots.with_resolver(directory, |resolver| {
-        let (digest, image) = one_image(resolver, directory)?;
+        let Found {
+            digest,
+            image,
+            annotations,
+            ..
+        } = one_image(resolver, directory)?;
         let StoredManifest { bytes, .. } = resolver.source.manifest(Reference::Digest(digest))?;
         let manifest: Value =
             serde_json::from_slice(&bytes).map_err(|error| Error::BadManifest {
@@ -53,12 +58,14 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
             }
             _ => Value::Null,
         };
-        let media_type = manifest
-            .get("mediaType")
-            .and_then(Value::as_str)
-            .unwrap_or(OCI_MANIFEST);
-        let descriptor =
-            json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() });
+        let mut descriptor = json!({
+            "mediaType": media_type(&manifest),
+            "digest": digest.to_string(),
+            "size": bytes.len(),
+        });
+        if !annotations.is_empty() {
+            descriptor["annotations"] = json!(annotations);
+        }
         Ok(format!(
             "{:#}\n",
             json!({ "descriptor": descriptor, "manifest": manifest, "config": config })
@@ -66,29 +73,61 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
     })
 }
 
-/// `{"headers": {"Authorization": ["Bearer …"]}, "url": "https://…/v2/…/blobs/sha256:…"}`
+/// `{"headers": {"Accept": ["…"], "Authorization": ["Bearer …"]}, "url": "https://…/v2/…/manifests/…"}`, or the same of the
+/// blob that a layer is. There are no `headers` where none are needed.
 pub fn url(snapshots: &Snapshots, directory: &Directory, layer: Option<&str>) -> Result<String> {
     snapshots.with_resolver(directory, |resolver| {
-        let (_, image) = one_image(resolver, directory)?;
-        let found = artifact::recognise(&image, None);
-        let chosen = choose(&found, layer).map_err(|why| Error::NotOffered {
-            what: format!("a layer of {directory}"),
-            why,
-        })?;
-        let request = resolver.source.blob_request(chosen.digest)?;
-        let headers = match request.authorization {
-            Some(authorization) => json!({ "Authorization": [authorization] }),
-            None => json!({}),
+        let Found {
+            digest,
+            image,
+            is_direct,
+            ..
+        } = one_image(resolver, directory)?;
+        let download = match layer {
+            Some(layer) => {
+                let found = resolver.offered(Reference::Digest(digest), &image)?;
+                let blob = blob(&image, &found, layer).map_err(|why| Error::NotOffered {
+                    what: format!("a layer of {directory}"),
+                    why,
+                })?;
+                resolver.source.blob_request(blob)?
+            }
+            None => {
+                let reference = Reference::Digest(digest);
+                let StoredManifest { bytes, .. } = resolver.source.manifest(reference)?;
+                let manifest = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+                // A tag of this manifest stays one. That of an index would lead to the index.
+                let reference = match &directory.view {
+                    View::Tag(tag) if is_direct => Reference::Tag(tag),
+                    _ => reference,
+                };
+                let source = resolver.source;
+                source.manifest_request(reference, media_type(&manifest))?
+            }
         };
-        Ok(format!(
-            "{}\n",
-            json!({ "headers": headers, "url": request.url })
-        ))
+        let header = |name: &str, value: Option<String>| Some((name.to_owned(), json!([value?])));
+        let headers: Map<_, _> = [
+            header("Accept", download.accept),
+            header("Authorization", download.authorization),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let mut found = json!({ "url": download.url });
+        if !headers.is_empty() {
+            found["headers"] = headers.into();
+        }
+        Ok(format!("{found:#}\n"))
     })
 }
 
+fn media_type(manifest: &Value) -> &str {
+    let named = manifest.get("mediaType").and_then(Value::as_str);
+    named.unwrap_or(OCI_MANIFEST)
+}
+
 /// The artifact that a reference means here: of an index the one for this machine.
-fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<(Digest, Image)> {
+fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<Found> {
     let reference = match &directory.view {
         View::Tag(tag) => Reference::Tag(tag),
         View::Digest(digest) => Reference::Digest(*digest),
@@ -111,25 +150,22 @@ fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<(Digest, 
     }
 }
 
-/// The file that is meant: the only one, or the one that `--layer` names.
-fn choose<'a>(found: &'a Recognised, layer: Option<&str>) -> Result<&'a Offer, String> {
-    let offers = found.offers.as_slice();
-    if offers.is_empty() {
-        return Err(found.left_out.join("; "));
+/// The blob that has the file which `--layer` names. That of a command line is the config.
+fn blob(image: &Image, found: &Recognised, layer: &str) -> Result<Digest, String> {
+    let offer = choose(found, layer)?;
+    match &offer.content {
+        Content::Blob => Ok(offer.digest),
+        Content::Text(_) => image
+            .config
+            .as_ref()
+            .map(|config| config.digest)
+            .ok_or_else(|| "it has no config".to_owned()),
+        Content::Made(_) => Err("it is flattened here, so no registry has it".to_owned()),
     }
-    let has = || {
-        offers
-            .iter()
-            .map(|offer| offer.suffix.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let Some(layer) = layer else {
-        return match offers {
-            [only] => Ok(only),
-            _ => Err(format!("--layer must say which: it has {}", has())),
-        };
-    };
+}
+
+/// The file that `--layer` names.
+fn choose<'a>(found: &'a Recognised, layer: &str) -> Result<&'a Offer, String> {
     let named = LAYERS
         .iter()
         .find(|(name, _)| *name == layer)
@@ -141,10 +177,28 @@ fn choose<'a>(found: &'a Recognised, layer: Option<&str>) -> Result<&'a Offer, S
                 || offer.title.as_deref() == Some(layer)
         }
     };
-    offers
+    if let Some(offer) = found.offers.iter().find(is_meant) {
+        return Ok(offer);
+    }
+    let mut parts: Vec<_> = found
+        .offers
         .iter()
-        .find(is_meant)
-        .ok_or_else(|| format!("it has no {layer}, only {}", has()))
+        .map(|offer| match (offer.suffix.as_str(), &offer.title) {
+            ("", Some(title)) => title.as_str(),
+            (suffix, _) => suffix,
+        })
+        .collect();
+    parts.dedup();
+    let reasons = found.left_out.join("; ");
+    Err(match (&found.to_make, parts.as_slice(), reasons.as_str()) {
+        (Some(recipe), ..) => format!(
+            "the file of a container image of {} layers is made here, so no registry has it",
+            recipe.layers.len()
+        ),
+        (None, [], "") => format!("it has no {layer}, and no other file"),
+        (None, [], reasons) => reasons.to_owned(),
+        (None, parts, _) => format!("it has no {layer}, only {}", parts.join(", ")),
+    })
 }
 
 #[cfg(test)]
@@ -171,23 +225,17 @@ mod tests {
             offer(".raw", Some("a.raw")),
         ];
         for (offers, layer, expected) in [
-            (&several[..], Some("kernel"), Ok(".vmlinuz")),
-            (&several, Some("initramfs"), Ok(".initramfs.gz")),
-            (&several, Some("raw"), Ok(".raw")),
-            (&several, Some(".raw"), Ok(".raw")),
-            (&several, Some("a.raw"), Ok(".raw")),
+            (&several[..], "kernel", Ok(".vmlinuz")),
+            (&several, "initramfs", Ok(".initramfs.gz")),
+            (&several, "raw", Ok(".raw")),
+            (&several, ".raw", Ok(".raw")),
+            (&several, "a.raw", Ok(".raw")),
             (
                 &several,
-                Some("rootfs"),
+                "rootfs",
                 Err("it has no rootfs, only .vmlinuz, .initramfs.gz, .raw"),
             ),
-            (
-                &several,
-                None,
-                Err("--layer must say which: it has .vmlinuz, .initramfs.gz, .raw"),
-            ),
-            (&several[..1], None, Ok(".vmlinuz")),
-            (&[], Some("raw"), Err("layer 1: it is encrypted")),
+            (&[], "raw", Err("layer 1: it is encrypted")),
         ] {
             let image = Recognised {
                 offers: offers.to_vec(),

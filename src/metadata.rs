@@ -13,6 +13,7 @@ use flate2::read::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 
+use crate::architecture::Architecture;
 use crate::manifest::{Annotations, Descriptor};
 
 /// The fields that are passed on.
@@ -129,14 +130,15 @@ impl Metadata {
         self.0.contains_key("ARCHITECTURE")
     }
 
-    /// mkosi's form, packed. The bytes are the same on every run.
-    pub fn manifest_gz(&self, name: &str) -> Vec<u8> {
+    /// mkosi's form, packed, for an image of this name without its suffix. The bytes are the same on every run.
+    pub fn manifest_gz(&self, stem: &str) -> Vec<u8> {
+        let version = self.get("SYSEXT_VERSION_ID");
         let json = json!({
             "manifest_version": 1,
             "config": {
-                "name": name,
+                "name": name_alone(stem, version),
                 "architecture": self.get("ARCHITECTURE"),
-                "version": self.get("SYSEXT_VERSION_ID"),
+                "version": version,
             },
             "packages": [],
             "extension": self.0,
@@ -155,6 +157,32 @@ impl Metadata {
     pub fn json(&self, image: &str) -> String {
         json!({ "image_name": image, "sysext": self.0 }).to_string()
     }
+}
+
+/// The name of an image without version and architecture: `strace` of `strace-30.3.x86-64`.
+fn name_alone<'a>(stem: &'a str, version: Option<&str>) -> &'a str {
+    let is_separator = |c: char| matches!(c, '-' | '_' | '.');
+    let stem = Architecture::at_end_of(stem).map_or(stem, |(rest, _)| rest);
+    let is_version = |rest: &str| {
+        let rest = rest.strip_prefix('v').unwrap_or(rest);
+        rest.starts_with(|c: char| c.is_ascii_digit())
+    };
+    let before = version.and_then(|version| {
+        let before = stem.strip_suffix(version)?;
+        before
+            .strip_suffix('v')
+            .and_then(|rest| rest.strip_suffix(is_separator))
+            .or_else(|| before.strip_suffix(is_separator))
+    });
+    let first = || {
+        stem.char_indices()
+            .find(|(at, c)| is_separator(*c) && is_version(&stem[at + 1..]))
+            .map(|(at, _)| &stem[..at])
+    };
+    before
+        .or_else(first)
+        .filter(|name| !name.is_empty())
+        .unwrap_or(stem)
 }
 
 /// The assignments in a file such as os-release(5), in their order, without the quotes and backslashes
@@ -340,6 +368,20 @@ mod tests {
     }
 
     #[test]
+    fn the_name_alone_has_no_version() {
+        for (stem, version, expected) in [
+            ("strace-30.3.x86-64", Some("30.3"), "strace"),
+            ("strace-v30.3", Some("30.3"), "strace"),
+            ("debug-tools-edge", Some("edge"), "debug-tools"),
+            ("debug-tools_24.0_amd64", None, "debug-tools"),
+            ("k3s-1.31-rc1", Some("other"), "k3s"),
+            ("tools", None, "tools"),
+        ] {
+            assert_eq!(name_alone(stem, version), expected, "{stem} {version:?}");
+        }
+    }
+
+    #[test]
     fn what_sysextmgr_reads_is_written_the_same_each_time() {
         let found = metadata(&[
             ("ID", "_any"),
@@ -349,6 +391,15 @@ mod tests {
         let packed = found.manifest_gz("strace-30.3.x86-64");
         assert_eq!(packed, found.manifest_gz("strace-30.3.x86-64"));
         assert_eq!(packed[4..8], [0; 4], "no time");
+        let mut text = String::new();
+        MultiGzDecoder::new(&packed[..])
+            .read_to_string(&mut text)
+            .unwrap();
+        let config = &serde_json::from_str::<Value>(&text).unwrap()["config"];
+        assert_eq!(
+            *config,
+            json!({"name": "strace", "architecture": "x86-64", "version": "30.3"})
+        );
         assert_eq!(Metadata::of_document(&packed), found);
         assert_eq!(
             found.json("strace-30.3.x86-64.raw"),

@@ -22,7 +22,7 @@ use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing::{self, Artifact, Listing, Naming, Reasons};
-use crate::manifest::{Image, Manifest};
+use crate::manifest::{Annotations, Image, Manifest};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::payload::{Product, Workshop};
@@ -75,6 +75,18 @@ pub struct Resolver<'a> {
     pub parallel: usize,
     /// The places for them and for those of all other listings.
     pub requests: &'a Places,
+}
+
+/// A manifest that a reference leads to.
+pub struct Found {
+    /// Its digest.
+    pub digest: Digest,
+    /// What it says.
+    pub image: Image,
+    /// What the entry of its index says of it, if it is in one.
+    pub annotations: Annotations,
+    /// The reference is its own, rather than that of an index.
+    pub is_direct: bool,
 }
 
 /// What a repository has to list.
@@ -389,19 +401,29 @@ impl Resolver<'_> {
     }
 
     /// The manifests that a reference leads to, for the machines that files are offered for.
-    pub fn images(&self, reference: Reference<'_>) -> Result<Vec<(Digest, Image)>> {
+    pub fn images(&self, reference: Reference<'_>) -> Result<Vec<Found>> {
         let (digest, manifest) = self.promising(|| self.by_reference(reference))?;
-        match self.leaves(digest, manifest, |leaf| Ok((leaf.digest, leaf.image))) {
-            Ok(found) => Ok(found.found),
-            Err(Setback::NotOffered(why)) => Err(Error::NotOffered {
-                what: match reference {
-                    Reference::Tag(tag) => format!("tag {tag}"),
-                    Reference::Digest(digest) => format!("manifest {digest}"),
+        let found = self.leaves(digest, manifest, |leaf| {
+            let is_direct = leaf.digest == digest;
+            Ok(Found {
+                digest: leaf.digest,
+                image: leaf.image,
+                annotations: match reference {
+                    Reference::Tag(tag) if is_direct => self.source.annotations(tag),
+                    _ => leaf.annotations,
                 },
-                why,
-            }),
-            Err(Setback::Failed(error)) => Err(error),
-        }
+                is_direct,
+            })
+        });
+        found
+            .map(|leaves| leaves.found)
+            .map_err(|setback| not_offered(reference, setback))
+    }
+
+    /// What one of them offers.
+    pub fn offered(&self, reference: Reference<'_>, image: &Image) -> Result<Recognised> {
+        let recognised = self.recognise(image);
+        recognised.map_err(|setback| not_offered(reference, setback))
     }
 
     /// What a manifest offers, if it is for a machine that files are offered for.
@@ -479,6 +501,19 @@ impl Resolver<'_> {
             }
             _ => Ok(None),
         }
+    }
+}
+
+fn not_offered(reference: Reference<'_>, setback: Setback) -> Error {
+    match setback {
+        Setback::NotOffered(why) => Error::NotOffered {
+            what: match reference {
+                Reference::Tag(tag) => format!("tag {tag}"),
+                Reference::Digest(digest) => format!("manifest {digest}"),
+            },
+            why,
+        },
+        Setback::Failed(error) => error,
     }
 }
 

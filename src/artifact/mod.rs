@@ -233,6 +233,11 @@ fn called(reason: &str) -> Option<usize> {
     rest[..end].parse::<usize>().ok()?.checked_sub(1)
 }
 
+/// Is this reason about one layer, rather than about all of an artifact?
+pub fn is_of_a_layer(reason: &str) -> bool {
+    called(reason).is_some()
+}
+
 /// How a layer is called in a reason: by its place, and its title where it has one.
 fn call(n: usize, layer: &Descriptor) -> String {
     match layer.title() {

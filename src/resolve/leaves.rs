@@ -9,7 +9,7 @@ use crate::artifact::index::{self, Choice};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing;
-use crate::manifest::{self, Descriptor, Image, Index, Manifest};
+use crate::manifest::{self, Annotations, Descriptor, Image, Index, Manifest};
 use crate::name::Tag;
 use crate::payload;
 use crate::source::Reference;
@@ -29,6 +29,8 @@ pub(super) struct Leaf {
     pub(super) known: Option<Architecture>,
     /// The version that its index says it has.
     pub(super) version: Option<String>,
+    /// What the entry of its index says of it.
+    pub(super) annotations: Annotations,
 }
 
 /// Where a reference leads to.
@@ -77,6 +79,7 @@ impl Resolver<'_> {
                     chosen: None,
                     known: None,
                     version: None,
+                    annotations: Annotations::new(),
                 };
                 Ok(Leaves {
                     found: vec![visit(leaf)?],
@@ -229,6 +232,7 @@ impl Resolver<'_> {
                     chosen: None,
                     known,
                     version,
+                    annotations: descriptor.annotations,
                 })?]
             }
             Choice::Several(several) if several.len() > MAX_ENTRIES => {
@@ -246,6 +250,7 @@ impl Resolver<'_> {
                     visit(Leaf {
                         digest,
                         image,
+                        annotations: chosen.descriptor.annotations.clone(),
                         chosen: Some(chosen),
                         known,
                         version: version.clone(),

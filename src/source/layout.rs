@@ -13,11 +13,12 @@ use log::info;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{BlobRequest, Part, Reference, Source, StoredManifest};
+use super::{Download, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
-    DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX, REF_NAME, Unusable,
+    Annotations, DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX, REF_NAME,
+    Unusable,
 };
 use crate::name::{RepositoryAddress, Tag};
 
@@ -36,6 +37,8 @@ pub struct Layout {
     root: PathBuf,
     /// Where a name leads to, or why it leads nowhere.
     entries: BTreeMap<Tag, Result<Digest, String>>,
+    /// What the index says of those.
+    annotations: BTreeMap<Tag, Annotations>,
     /// Indexes that a tag names.
     named_indexes: Vec<Digest>,
     /// Manifests in the index that no tag names.
@@ -77,6 +80,7 @@ impl Layout {
         let mut layout = Self {
             root: root.to_owned(),
             entries: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             named_indexes: Vec::new(),
             nameless: Vec::new(),
             untagged: Vec::new(),
@@ -103,6 +107,9 @@ impl Layout {
                     if is_index {
                         self.named_indexes.push(digest);
                     }
+                    self.annotations
+                        .entry(tag.clone())
+                        .or_insert(descriptor.annotations);
                     self.note(tag, Ok(digest));
                     continue;
                 }
@@ -380,12 +387,24 @@ impl Source for Layout {
         Ok(None)
     }
 
-    fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
+    fn blob_request(&self, digest: Digest) -> Result<Download> {
         let url = format!("file://{}", self.blob_path(digest).display());
-        Ok(BlobRequest {
+        Ok(Download {
             url,
+            accept: None,
             authorization: None,
         })
+    }
+
+    fn manifest_request(&self, reference: Reference<'_>, _: &str) -> Result<Download> {
+        self.blob_request(match reference {
+            Reference::Tag(tag) => self.find(tag)?,
+            Reference::Digest(digest) => digest,
+        })
+    }
+
+    fn annotations(&self, tag: &Tag) -> Annotations {
+        self.annotations.get(tag).cloned().unwrap_or_default()
     }
 }
 

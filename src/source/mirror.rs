@@ -17,7 +17,7 @@ use super::faults::{self, Origins, REST};
 use super::registries_conf::{Endpoint, Role};
 use super::registry::Registry;
 use super::upstream::Upstream;
-use super::{BlobRequest, Part, Reference, Source, StoredManifest};
+use super::{Download, Part, Reference, Source, StoredManifest};
 use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -514,8 +514,12 @@ impl Source for Mirrored {
         self.primary.blob_url(digest)
     }
 
-    fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
+    fn blob_request(&self, digest: Digest) -> Result<Download> {
         self.primary.blob_request(digest)
+    }
+
+    fn manifest_request(&self, reference: Reference<'_>, media_type: &str) -> Result<Download> {
+        self.primary.manifest_request(reference, media_type)
     }
 }
 

@@ -37,7 +37,7 @@ pub use upstream::Upstream;
 
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::manifest::Descriptor;
+use crate::manifest::{Annotations, Descriptor};
 use crate::name::Tag;
 
 /// A repository, wherever it lies.
@@ -110,7 +110,15 @@ pub trait Source: Send + Sync {
     fn blob_url(&self, digest: Digest) -> Result<Option<String>>;
 
     /// What a client asks to fetch the blob itself, as we would.
-    fn blob_request(&self, digest: Digest) -> Result<BlobRequest>;
+    fn blob_request(&self, digest: Digest) -> Result<Download>;
+
+    /// The same of a manifest, of this type.
+    fn manifest_request(&self, reference: Reference<'_>, media_type: &str) -> Result<Download>;
+
+    /// What an OCI layout's index says of a tag.
+    fn annotations(&self, _tag: &Tag) -> Annotations {
+        Annotations::new()
+    }
 }
 
 /// In the `Interrupted` of a body that is being skipped forward: so many bytes more were known already.
@@ -133,10 +141,12 @@ pub enum Part {
     Whole(Box<dyn Read + Send>),
 }
 
-/// How to fetch a blob. There is a secret in it, so it has no `Debug`.
-pub struct BlobRequest {
+/// How to fetch a blob or a manifest. There is a secret in it, so it has no `Debug`.
+pub struct Download {
     /// Where it is.
     pub url: String,
+    /// The value of the `Accept` header, where one is needed.
+    pub accept: Option<String>,
     /// The value of the `Authorization` header, where one is needed.
     pub authorization: Option<String>,
 }

@@ -24,7 +24,7 @@ use super::registries_conf::Endpoint;
 use super::status::status_error;
 use super::upstream::Upstream;
 use super::url::{Target, next_page};
-use super::{BlobRequest, Part, Reference, Skipped, StoredManifest};
+use super::{Download, Part, Reference, Skipped, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
@@ -417,12 +417,25 @@ impl Registry {
     }
 
     /// The request for a blob as we would make it, logged in if need be.
-    pub(super) fn blob_request(&self, digest: Digest) -> Result<BlobRequest> {
-        let url = self.url(&format!("blobs/{digest}"))?;
+    pub(super) fn blob_request(&self, digest: Digest) -> Result<Download> {
+        self.download(self.url(&format!("blobs/{digest}"))?, None)
+    }
+
+    pub(super) fn manifest_request(
+        &self,
+        reference: Reference<'_>,
+        media_type: &str,
+    ) -> Result<Download> {
+        self.download(self.manifest_url(reference)?, Some(media_type))
+    }
+
+    fn download(&self, url: String, accept: Option<&str>) -> Result<Download> {
         // Asked once, so that a login is made; the body is not read.
-        drop(self.with_retries(|| self.fetch(self.request(Method::Get, &url, "*/*")))?);
-        Ok(BlobRequest {
+        let ask = || self.fetch(self.request(Method::Get, &url, accept.unwrap_or("*/*")));
+        drop(self.with_retries(ask)?);
+        Ok(Download {
             url,
+            accept: accept.map(str::to_owned),
             authorization: self.session.header(),
         })
     }

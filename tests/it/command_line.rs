@@ -480,6 +480,31 @@ fn inspect_shows_manifest_and_config_in_the_form_of_onmetal_image() {
     }
 }
 
+#[test]
+fn inspect_shows_the_annotations_of_the_descriptor() {
+    let mut hello = Repository::default();
+    hello.oras_push("v1", "plain.raw", b"on disk");
+    let mut children = ["amd64", "arm64"].map(|machine| {
+        let layer = hello.file(OCI_TAR, "a.raw", machine.as_bytes());
+        let mut child = hello.artifact(&[layer], json!({}));
+        child["platform"] = json!({"os": "linux", "architecture": machine});
+        child
+    });
+    children[0]["annotations"] = json!({"cname": "metal-amd64"});
+    let index = hello.index_of(&children, json!({}));
+    hello.point("v2", &index);
+    let folder = Folder::with_layout(&hello);
+    let settings = folder.settings() + "architectures = [\"x86-64\"]\n";
+    for (tag, expected) in [
+        ("v1", json!({"org.opencontainers.image.ref.name": "v1"})),
+        ("v2", json!({"cname": "metal-amd64"})),
+    ] {
+        let out = run(&settings, &["inspect", &format!("hello:{tag}")]).good();
+        let found: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(found["descriptor"]["annotations"], expected, "{tag}");
+    }
+}
+
 /// Fetches with curl, and nothing but these headers. The status and the body.
 fn curl(url: &str, headers: &Value) -> (String, Vec<u8>) {
     let folder = Folder::new();
@@ -505,7 +530,11 @@ fn url_shows_what_curl_needs_to_fetch_the_bytes() {
     hello.oras_push("plain", "plain.raw", b"plain");
     let pinned = format!("hello@{}", descriptor["digest"].as_str().unwrap());
     let layers: [(&str, &[&str], &[u8]); 9] = [
-        ("hello:plain", &[], b"plain"),
+        (
+            "hello:v1",
+            &["--layer", "cmdline"],
+            br#"{"commandLine":"quiet"}"#,
+        ),
         ("hello:plain", &["--layer", "raw"], b"plain"),
         ("hello:plain", &["--layer", "plain.raw"], b"plain"),
         ("hello:v1", &["--layer", "kernel"], b"kernel amd64"),
@@ -525,7 +554,7 @@ fn url_shows_what_curl_needs_to_fetch_the_bytes() {
     for (reference, options, bytes) in layers {
         let arguments = [&["url", reference], options].concat();
         let out = run_in(&folder, &settings(&registry), &arguments).good();
-        assert_eq!(out.lines().count(), 1, "one line, as scripts read it");
+        assert!(out.starts_with("{\n  \""), "indented by two: {out}");
         let found: Value = serde_json::from_str(&out).unwrap();
         let url = format!("http://{address}/v2/hello/blobs/{}", digest(bytes));
         let authorization = found["headers"]["Authorization"][0].clone();
@@ -540,13 +569,49 @@ fn url_shows_what_curl_needs_to_fetch_the_bytes() {
         assert_eq!(curl(&url, &json!({})).0, "401", "{arguments:?}");
     }
     registry.behave();
-    let open = run(&settings(&registry), &["url", "hello:plain"]).good();
+    let arguments = ["url", "hello:plain", "--layer", "raw"];
+    let open = run(&settings(&registry), &arguments).good();
     let url = format!("http://{address}/v2/hello/blobs/{}", digest(b"plain"));
     assert_eq!(
         serde_json::from_str::<Value>(&open).unwrap(),
-        json!({"headers": {}, "url": url}),
+        json!({ "url": url }),
         "where no login is needed"
     );
+}
+
+#[test]
+fn url_without_a_layer_shows_what_curl_needs_to_fetch_the_manifest() {
+    let (mut hello, descriptor, manifest) = of_ironcore();
+    let layers = [hello.blob(GZIP, b"one"), hello.blob(GZIP, b"two")];
+    let config = hello.blob("application/vnd.oci.image.config.v1+json", b"{}");
+    let image = hello.artifact(&layers, json!({ "config": config }));
+    hello.point("flattened", &image);
+    let flattened = hello.manifests[image["digest"].as_str().unwrap()]
+        .bytes
+        .clone();
+    let child = descriptor["digest"].as_str().unwrap().to_owned();
+    let registry = Registry::with_hello(hello);
+    let of_index = manifest;
+    let of_image = serde_json::from_slice::<Value>(&flattened).unwrap();
+    for (reference, end, expected) in [
+        ("hello:v1".to_owned(), child.as_str(), &of_index),
+        (format!("hello@{child}"), &child, &of_index),
+        ("hello:flattened".to_owned(), "flattened", &of_image),
+    ] {
+        let out = run(&settings(&registry), &["url", &reference]).good();
+        let found: Value = serde_json::from_str(&out).unwrap();
+        let url = format!("http://{}/v2/hello/manifests/{end}", registry.address);
+        assert_eq!(
+            found,
+            json!({"headers": {"Accept": [OCI_MANIFEST]}, "url": url})
+        );
+        let (status, body) = curl(&url, &found["headers"]);
+        assert_eq!(status, "200", "{reference}");
+        assert_eq!(&serde_json::from_slice::<Value>(&body).unwrap(), expected);
+    }
+    let arguments = ["url", "hello:flattened", "--layer", "tar.gz"];
+    let failed = run(&settings(&registry), &arguments).failed();
+    assert!(failed.contains("is made here"), "{failed}");
 }
 
 #[test]
@@ -554,11 +619,12 @@ fn url_of_a_layout_is_the_file_that_has_the_bytes() {
     let mut hello = Repository::default();
     hello.oras_push("v1", "plain.raw", b"on disk");
     let folder = Folder::with_layout(&hello);
-    let out = run(&folder.settings(), &["url", "hello:v1"]).good();
+    let arguments = ["url", "hello:v1", "--layer", "raw"];
+    let out = run(&folder.settings(), &arguments).good();
     let found: Value = serde_json::from_str(&out).unwrap();
     let path = folder.path().display();
     let url = format!("file://{path}/blobs/sha256/{}", sha256(b"on disk"));
-    assert_eq!(found, json!({"headers": {}, "url": url}));
+    assert_eq!(found, json!({ "url": url }));
     let bytes = fs::read(url.strip_prefix("file://").unwrap()).unwrap();
     assert_eq!(bytes, b"on disk");
 }
@@ -576,9 +642,8 @@ fn what_cannot_be_done_is_one_line_that_says_why() {
         "registry = \"{address}\"\n[repository.both]\n\
          source = [\"{address}/hello\", \"{address}/nosuch\"]\n{X86}"
     );
-    let only = "it has no disk, only .vmlinuz, .initramfs, .rootfs, .squashfs, .efi, .iso";
-    let which =
-        "--layer must say which: it has .vmlinuz, .initramfs, .rootfs, .squashfs, .efi, .iso";
+    let only =
+        "it has no disk, only .vmlinuz, .initramfs, .rootfs, .squashfs, .efi, .iso, .cmdline";
     let missing = |rest: &str| format!("registry has no http://{address}/v2/{rest}");
     let no_layer = |tag: &str, why: &str| format!("a layer of hello:{tag} is not offered: {why}");
     for (arguments, reason) in [
@@ -616,14 +681,13 @@ fn what_cannot_be_done_is_one_line_that_says_why() {
              its sources"
                 .to_owned(),
         ),
-        ("url hello:v1", no_layer("v1", which)),
         ("url hello:v1 --layer disk", no_layer("v1", only)),
         (
             "url hello:plain --layer kernel",
             no_layer("plain", "it has no kernel, only .raw"),
         ),
         (
-            "url hello:encrypted",
+            "url hello:encrypted --layer raw",
             no_layer("encrypted", "layer 1 (\"k8s.raw\"): it is encrypted"),
         ),
         (

@@ -136,6 +136,29 @@ fn latest_json_names_the_host_it_was_asked_for_by() {
 }
 
 #[test]
+fn what_is_no_release_says_why() {
+    let mut hello = Repository::default();
+    let other = release(&mut hello, "v0.3.0", "riscv64");
+    hello.point("other", &other);
+    let half = [hello.file(KERNEL, "vmlinuz", b"kernel")];
+    let half = hello.artifact(&half, json!({}));
+    hello.point("half", &half);
+    hello.oras_push("none", "a.raw", b"no release");
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(registry.settings() + X86);
+    for (tag, reason) in [
+        ("other", "it says it is for riscv64"),
+        ("half", "KubeSolo OS image without initramfs"),
+        ("none", "only a KubeSolo OS release has it"),
+    ] {
+        let response = service.get(&format!("/hello:{tag}/latest.json"));
+        let found = response.header("x-reason").unwrap_or_default();
+        assert_eq!(response.status, 404, "{tag}");
+        assert!(found.contains(reason), "{tag}: {found}");
+    }
+}
+
+#[test]
 fn latest_json_leads_to_the_files_it_describes_though_the_tag_moves() {
     let mut hello = Repository::default();
     let first = release(&mut hello, "v0.3.0", "amd64");

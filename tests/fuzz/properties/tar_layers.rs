@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::fuzz::parts;
 use crate::manifest::Descriptor;
 use crate::name::Tag;
-use crate::source::{BlobRequest, Part, Reference, Source, StoredManifest};
+use crate::source::{Download, Part, Reference, Source, StoredManifest};
 
 const BLOCK: usize = 512;
 /// Largest layers, and what the files of an image may take: a fuzzer learns nothing from more.
@@ -171,7 +171,11 @@ impl Source for Layers {
         unreachable!()
     }
 
-    fn blob_request(&self, _digest: Digest) -> Result<BlobRequest> {
+    fn blob_request(&self, _digest: Digest) -> Result<Download> {
+        unreachable!()
+    }
+
+    fn manifest_request(&self, _: Reference<'_>, _: &str) -> Result<Download> {
         unreachable!()
     }
 }
