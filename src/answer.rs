@@ -82,14 +82,20 @@ impl Service {
             Asked::Page => {
                 let snapshot = self.snapshots.listing(&directory)?;
                 let write = || {
-                    let (files, left_out) = (snapshot.files(), &snapshot.listing.left_out);
-                    page::directory(&directory.to_string(), snapshot.len(), files, left_out)
+                    let Listing {
+                        left_out,
+                        incomplete,
+                        ..
+                    } = &snapshot.listing;
+                    let (files, number) = (snapshot.files(), snapshot.len());
+                    page::directory(&directory.to_string(), number, files, left_out, *incomplete)
                 };
-                Ok(Answer::page(snapshot.page(write)))
+                Ok(of_listing(Answer::page(snapshot.page(write)), &snapshot))
             }
             Asked::Listing => {
                 let snapshot = self.snapshots.list(&directory, !request.is_head())?;
-                Ok(Answer::shared(TEXT, snapshot.text(tomorrow())))
+                let text = Answer::shared(TEXT, snapshot.text(tomorrow()));
+                Ok(of_listing(text, &snapshot))
             }
             Asked::Signature(name) => self.signature(request, &directory, &name),
             Asked::ChecksumOf(name) => self.checksum_of(request, &directory, &name),
@@ -317,6 +323,14 @@ fn manifest_of<'a>(
         files.filter_map(|file| file.manifest)
     };
     of(kernel).find(|manifest| of(initramfs).any(|other| other == *manifest))
+}
+
+/// The answer with a listing, which says where it lacks something.
+fn of_listing(mut answer: Answer, snapshot: &Snapshot) -> Answer {
+    let incomplete = snapshot.listing.incomplete;
+    let header = incomplete.map(|incomplete| ("X-Incomplete", incomplete.to_string()));
+    answer.headers.extend(header);
+    answer
 }
 
 /// A file of a snapshot.

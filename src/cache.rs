@@ -28,7 +28,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info, warn};
 pub use made::{Made, Sum};
@@ -49,6 +50,8 @@ const LISTINGS: &str = "listings";
 const SUMS: &str = "sums";
 const MADE: &str = "made";
 const TMP: &str = "tmp";
+/// Held by whoever changes what a file has.
+const LOCK: &str = "lock";
 
 /// No file that is read into memory has more bytes: the largest are lists that publishers signed.
 const LARGEST: u64 = 64 << 20;
@@ -120,6 +123,9 @@ const BELIEVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Images remembered that cannot be read. After so many all are forgotten.
 const MAX_UNREADABLE: usize = 1024;
+
+/// How long another writer of a file is waited for.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// Counts the changes of how images are read: what an older program found is looked for again.
 const READER: u32 = 1;
@@ -220,13 +226,40 @@ impl Cache {
             .collect()
     }
 
-    /// Keeps what each tag of a source is.
-    pub fn keep_tags(&self, source: &str, tags: &BTreeMap<Tag, Digest>) {
+    /// Adds what tags of a source are found to be; what is known of its others stays, but for those that are gone.
+    pub fn learn_tags(
+        &self,
+        source: &str,
+        learnt: &BTreeMap<Tag, Digest>,
+        is_gone: impl Fn(&Tag) -> bool,
+    ) {
+        // Another process may be about to write what it learnt.
+        let _turn = self.turn();
+        let before = self.tags(source);
+        let mut tags = before.clone();
+        tags.extend(learnt.iter().map(|(tag, digest)| (tag.clone(), *digest)));
+        tags.retain(|tag, _| !is_gone(tag));
+        if tags == before {
+            return;
+        }
         let tags: TagsFile = tags
             .iter()
             .map(|(tag, digest)| (tag.to_string(), digest.to_string()))
             .collect();
         self.write_summed(TAGS, Digest::of(source.as_bytes()), &tags);
+    }
+
+    /// Waits for others that change what a file has, but not for long: it is only a cache.
+    fn turn(&self) -> Option<File> {
+        let lock = self.root()?.lock_file(LOCK).ok()?;
+        let begun = Instant::now();
+        while lock.try_lock().is_err() {
+            if begun.elapsed() > LONGEST_TURN {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Some(lock)
     }
 
     /// What was given out of a directory, by the key that it was kept with.
@@ -744,7 +777,7 @@ mod tests {
         let directory = Directory::new("tags");
         let cache = Cache::new(Some(directory.0.clone()), 0);
         let tags: BTreeMap<Tag, Digest> = [("v1".parse().unwrap(), Digest::of(b"1"))].into();
-        cache.keep_tags("localhost:5000/a", &tags);
+        cache.learn_tags("localhost:5000/a", &tags, |_| false);
         assert_eq!(cache.tags("localhost:5000/a"), tags);
         assert_eq!(cache.tags("localhost:5000/b"), BTreeMap::new());
         let key = |source: &str| Digest::of(source.as_bytes());
@@ -758,6 +791,31 @@ mod tests {
         fs::write(path("localhost:5000/b"), &whole).unwrap();
         assert_eq!(cache.tags("localhost:5000/b"), BTreeMap::new());
         assert!(!path("localhost:5000/b").exists(), "it is another's");
+    }
+
+    #[test]
+    fn what_several_learn_of_a_sources_tags_at_once_is_all_kept() {
+        let directory = Directory::new("learnt");
+        let tag = |name: String| -> Tag { name.parse().unwrap() };
+        thread::scope(|scope| {
+            for learner in 0..4 {
+                // As processes would, each has its own.
+                let cache = Cache::new(Some(directory.0.clone()), 0);
+                scope.spawn(move || {
+                    for n in 0..10 {
+                        let learnt = (tag(format!("v{learner}.{n}")), Digest::of(b"1"));
+                        cache.learn_tags("a", &[learnt].into(), |_| false);
+                    }
+                });
+            }
+        });
+        let cache = Cache::new(Some(directory.0.clone()), 0);
+        assert_eq!(cache.tags("a").len(), 40);
+        let moved = (tag("v0.0".into()), Digest::of(b"2"));
+        let is_gone = |tag: &Tag| tag.as_str().starts_with("v1.");
+        cache.learn_tags("a", &[moved.clone()].into(), is_gone);
+        let known = cache.tags("a");
+        assert_eq!((known.len(), known[&moved.0]), (30, moved.1));
     }
 
     #[test]

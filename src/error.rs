@@ -112,7 +112,15 @@ pub enum Error {
     MirrorsToo { error: Box<Error>, mirrors: String },
     /// The registry has no such thing (404).
     Missing { url: String },
-    /// The registry answered with a status or a form that makes no sense here.
+    /// The registry answered with a status that is none of those above.
+    UnexpectedStatus {
+        url: String,
+        status: u16,
+        message: String,
+    },
+    /// The registry redirects to where nobody answers.
+    LostRedirect { url: String, cause: Cause },
+    /// The registry answered in a form that makes no sense here.
     Nonsense { url: String, why: String },
     /// The bytes received are not the bytes that were asked for.
     WrongBytes {
@@ -128,6 +136,14 @@ pub enum Error {
     },
     /// A manifest or index that cannot be understood.
     BadManifest { what: String, why: String },
+    /// Too few of a source's tags were answered to list its files.
+    Incomplete {
+        source: String,
+        unanswered: usize,
+        tags: usize,
+        why: String,
+        retry_after: Duration,
+    },
 
     /// What an image says of itself cannot be read out of it.
     BadImage { what: String, why: String },
@@ -180,6 +196,19 @@ pub enum Error {
     },
 }
 
+/// What a failed request tells of the thing that was asked for. Every decision about failures begins here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The source answered: it has no such thing, or what it has cannot be used. Another try finds the same.
+    Answer,
+    /// The source refuses it to this login (401, 403). That may be about the thing, or about the login.
+    Refusal,
+    /// There is no answer, and the next try may get one.
+    Passing,
+    /// There is no answer, and none until somebody changes something.
+    Lasting,
+}
+
 impl Error {
     /// The HTTP status a client gets. Never 401: systemd would ask nobody for a password.
     pub fn status(&self) -> u16 {
@@ -221,6 +250,8 @@ impl Error {
             | Error::Broken { .. }
             | Error::Failing { .. }
             | Error::NoToken { .. }
+            | Error::UnexpectedStatus { .. }
+            | Error::LostRedirect { .. }
             | Error::Nonsense { .. }
             | Error::WrongBytes { .. }
             | Error::WrongSize { .. }
@@ -231,6 +262,7 @@ impl Error {
             Error::Full { .. }
             | Error::NoThread { .. }
             | Error::Busy { .. }
+            | Error::Incomplete { .. }
             | Error::NotReady { .. } => 503,
             Error::TooSlow { .. } => 504,
         }
@@ -239,47 +271,81 @@ impl Error {
     /// What the client is told to wait before it asks again (`Retry-After`).
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Error::Busy { retry_after, .. } | Error::NotReady { retry_after, .. } => {
-                Some(*retry_after)
-            }
+            Error::Busy { retry_after, .. }
+            | Error::Incomplete { retry_after, .. }
+            | Error::NotReady { retry_after, .. } => Some(*retry_after),
             Error::Full { .. } | Error::NoThread { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }
 
-    /// Is the whole registry in trouble, rather than one of its artifacts? Or is there nobody to ask for?
-    pub fn is_of_the_whole_registry(&self) -> bool {
-        matches!(
-            self,
-            Error::ClientGone
-                | Error::Unreachable { .. }
-                | Error::NotPermitted { .. }
-                | Error::MirrorsToo { .. }
-                | Error::Untrusted { .. }
-                | Error::WantsCertificate { .. }
-                | Error::NotTls { .. }
-                | Error::NeedsTls { .. }
-                | Error::Busy { .. }
-                | Error::NoLogin { .. }
-                | Error::LoginRefused { .. }
-                | Error::NoToken { .. }
-                | Error::BadLogin { .. }
-                | Error::BadProxy { .. }
-                | Error::BadCertificate { .. }
-        )
+    /// What it tells of the thing that was asked for.
+    pub fn finding(&self) -> Finding {
+        match self {
+            Error::MirrorsToo { error, .. } => error.finding(),
+            Error::Missing { .. }
+            | Error::UnexpectedStatus {
+                // Gone, held back by a policy (Harbor), or by the law.
+                status: 410 | 412 | 451,
+                ..
+            }
+            | Error::LostRedirect { .. }
+            | Error::Nonsense { .. }
+            | Error::WrongBytes { .. }
+            | Error::WrongSize { .. }
+            | Error::BadManifest { .. }
+            | Error::BadImage { .. }
+            | Error::BadLayout { .. }
+            | Error::CannotFlatten { .. }
+            | Error::NotOffered { .. } => Finding::Answer,
+            Error::Denied { .. } | Error::NoLogin { .. } | Error::LoginRefused { .. } => {
+                Finding::Refusal
+            }
+            Error::Unreachable { .. }
+            | Error::Broken { .. }
+            | Error::TooSlow { .. }
+            | Error::Busy { .. }
+            | Error::Failing { .. }
+            | Error::NoToken { may_pass: true, .. } => Finding::Passing,
+            Error::UnexpectedStatus { .. }
+            | Error::NoToken { .. }
+            | Error::NotPermitted { .. }
+            | Error::Untrusted { .. }
+            | Error::WantsCertificate { .. }
+            | Error::NotTls { .. }
+            | Error::NeedsTls { .. }
+            | Error::BadLogin { .. }
+            | Error::BadCertificate { .. }
+            | Error::BadProxy { .. }
+            | Error::UntrustedRealm { .. }
+            | Error::Blocked { .. }
+            | Error::RegistryNotAllowed { .. }
+            | Error::BadAddress { .. }
+            | Error::NotOurName { .. }
+            | Error::CrossSite
+            | Error::MethodNotAllowed { .. }
+            | Error::BadRequest { .. }
+            | Error::Full { .. }
+            | Error::NoThread { .. }
+            | Error::ClientGone
+            | Error::Incomplete { .. }
+            | Error::NoCache
+            | Error::NotReady { .. }
+            | Error::NoState { .. }
+            | Error::BadState { .. }
+            | Error::StateFull { .. }
+            | Error::NoSignedList { .. }
+            | Error::File { .. }
+            | Error::BadSettings { .. }
+            | Error::NoSocket { .. }
+            | Error::CannotDo { .. }
+            | Error::Service { .. } => Finding::Lasting,
+        }
     }
 
-    /// Is it worth another try? A registry that answers no will say no again.
+    /// Is the next try worth it, though nobody changes anything before it?
     pub fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Error::Unreachable { .. }
-                | Error::Broken { .. }
-                | Error::TooSlow { .. }
-                | Error::Busy { .. }
-                | Error::Failing { .. }
-                | Error::NoToken { may_pass: true, .. }
-        )
+        self.finding() == Finding::Passing
     }
 
     /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, 69 (EX_UNAVAILABLE) where
@@ -453,6 +519,18 @@ impl fmt::Display for Error {
                 write!(f, "{}; and of its mirrors {mirrors}", error.line())
             }
             Error::Missing { url } => write!(f, "registry has no {url}"),
+            Error::UnexpectedStatus {
+                url,
+                status,
+                message,
+            } => write!(
+                f,
+                "unexpected answer (status {status}{}) from {url}",
+                prefixed(", ", message)
+            ),
+            Error::LostRedirect { url, .. } => {
+                write!(f, "nobody answers where {url} redirects to")
+            }
             Error::NoToken { url, why, .. } | Error::Nonsense { url, why } => {
                 write!(f, "unexpected answer from {url}: {why}")
             }
@@ -477,6 +555,17 @@ impl fmt::Display for Error {
                 )
             }
             Error::BadManifest { what, why } => write!(f, "{what} cannot be understood: {why}"),
+            Error::Incomplete {
+                source,
+                unanswered,
+                tags,
+                why,
+                ..
+            } => write!(
+                f,
+                "{unanswered} of {tags} tags of {source} were not answered; \
+                 what was learnt is kept for the next try: {why}"
+            ),
             Error::BadImage { what, why } => write!(f, "{what} cannot be looked into: {why}"),
             Error::CannotFlatten { layer, why } => {
                 write!(f, "the image cannot be flattened, its layer {layer}: {why}")
@@ -556,6 +645,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Error::Unreachable { cause, .. }
+            | Error::LostRedirect { cause, .. }
             | Error::NotPermitted { cause, .. }
             | Error::Broken { cause, .. }
             | Error::Untrusted { cause, .. }
@@ -589,11 +679,13 @@ impl StdError for Error {
             | Error::NeedsTls { .. }
             | Error::BadCertificate { .. }
             | Error::Missing { .. }
+            | Error::UnexpectedStatus { .. }
             | Error::Nonsense { .. }
             | Error::WrongBytes { .. }
             | Error::WrongSize { .. }
             | Error::BadManifest { .. }
             | Error::BadImage { .. }
+            | Error::Incomplete { .. }
             | Error::CannotFlatten { .. }
             | Error::NoCache
             | Error::NoState { .. }

@@ -61,6 +61,34 @@ pub struct LeftOut {
     pub tag: Tag,
     /// For the log.
     pub reason: String,
+    /// There was no answer for it: another time it may be listed.
+    pub is_unanswered: bool,
+}
+
+/// How much of a listing is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incomplete {
+    /// Tags that were not answered.
+    pub unanswered: usize,
+    /// All tags that were to be asked for.
+    pub tags: usize,
+}
+
+impl Incomplete {
+    /// Both of two sources.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            unanswered: self.unanswered + other.unanswered,
+            tags: self.tags + other.tags,
+        }
+    }
+}
+
+impl fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { unanswered, tags } = self;
+        write!(f, "{unanswered} of {tags} tags were not answered")
+    }
 }
 
 /// All files of a repository at one moment.
@@ -68,8 +96,10 @@ pub struct LeftOut {
 pub struct Listing {
     /// By name.
     pub files: BTreeMap<FileName, File>,
-    /// In the order of tags.
+    /// In the order of tags, then those that were not answered.
     pub left_out: Vec<LeftOut>,
+    /// How many those are, if there are any.
+    pub incomplete: Option<Incomplete>,
 }
 
 /// How a repository's files are called.
@@ -239,6 +269,10 @@ impl Listing {
     /// Adds another source's files to a merged directory.
     pub fn merge(&mut self, other: Self) {
         self.left_out.extend(other.left_out);
+        self.incomplete = match (self.incomplete, other.incomplete) {
+            (Some(one), Some(other)) => Some(one.and(other)),
+            (one, other) => one.or(other),
+        };
         for (name, file) in other.files {
             self.insert(name, file);
         }
@@ -262,6 +296,16 @@ impl Listing {
         self.left_out.push(LeftOut {
             tag: tag.clone(),
             reason: shortened(reason),
+            is_unanswered: false,
+        });
+    }
+
+    /// Notes that a tag is not listed because it was not answered.
+    pub fn leave_unanswered(&mut self, tag: &Tag, reason: String) {
+        self.left_out.push(LeftOut {
+            tag: tag.clone(),
+            reason: shortened(reason),
+            is_unanswered: true,
         });
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::address::{self, LISTING};
 use crate::error::Error;
-use crate::listing::{File, LeftOut};
+use crate::listing::{File, Incomplete, LeftOut};
 use crate::name::FileName;
 use crate::settings::Settings;
 
@@ -37,6 +37,7 @@ pub fn directory<'a>(
     number: usize,
     files: impl Iterator<Item = (Cow<'a, FileName>, Cow<'a, File>)>,
     left_out: &[LeftOut],
+    incomplete: Option<Incomplete>,
 ) -> String {
     let mut body = format!(
         "<p><a href=\"{LISTING}\">{LISTING}</a> · {} files</p>\n\
@@ -61,6 +62,9 @@ pub fn directory<'a>(
         );
     }
     body.push_str("</table>\n");
+    if let Some(incomplete) = incomplete {
+        let _ = writeln!(body, "<p>Incomplete: {incomplete}.</p>"); // a String takes it all
+    }
     if !left_out.is_empty() {
         body.push_str("<p>Not on offer:</p>\n<ul>\n");
         for left_out in left_out {

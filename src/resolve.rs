@@ -1,26 +1,27 @@
 //! A repository's tags → their manifests → the files on offer, many at once.
 
+mod compatible;
+mod complete;
 mod leaves;
 mod promised;
 mod said;
 mod signed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info};
 use serde::Deserialize;
-use uapi_version::strverscmp;
 
 use crate::architecture::Architecture;
 use crate::artifact::kubesolo::Release;
 use crate::artifact::{self, Recognised};
 use crate::cache::Cache;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Finding, Result};
 use crate::listing::{self, Artifact, Listing, Naming, Reasons};
 use crate::manifest::{Annotations, Image, Manifest};
 use crate::name::Tag;
@@ -31,6 +32,7 @@ use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
 
+use complete::{Unanswered, Verdict, by_version, newest, newest_first};
 use leaves::{Leaf, Setback};
 pub use promised::ImmutableTags;
 pub use signed::Signed;
@@ -46,6 +48,13 @@ const MAX_CONFIG: u64 = 1 << 20;
 const MAX_OF_TAG: usize = 8 << 20;
 /// Memory that all tags of a listing may take together.
 const MAX_OF_LISTING: usize = 64 << 20;
+
+/// Requests in a row that the registry may turn away before it looks at them. After those it is left alone.
+const MAX_TURNED_AWAY: usize = 20;
+/// Tags without an answer that are noted: where there are more it is the registry that does not answer.
+const MAX_NOTED: usize = 500;
+/// Tags without an answer that are told one by one.
+const MAX_UNANSWERED_TOLD: usize = 100;
 
 /// One repository to be listed.
 pub struct Resolver<'a> {
@@ -75,6 +84,8 @@ pub struct Resolver<'a> {
     pub parallel: usize,
     /// The places for them and for those of all other listings.
     pub requests: &'a Places,
+    /// Only extensions that this machine's systemd would merge are listed.
+    pub compatible_only: bool,
 }
 
 /// A manifest that a reference leads to.
@@ -97,14 +108,60 @@ pub enum Contents {
     Signed(Signed),
 }
 
-/// What one tag led to.
-struct Resolved {
-    digest: Digest,
-    outcome: Outcome,
-}
-
 /// Artifacts, or the reason why none is on offer.
 type Outcome = Result<Vec<Artifact>, String>;
+
+/// What came of asking for one tag.
+struct Asked {
+    /// Of its manifest, if that was had, whatever came then.
+    digest: Option<Digest>,
+    result: Result<Outcome>,
+}
+
+/// What came of asking for all tags of a source.
+#[derive(Default)]
+struct Answers<'t> {
+    answered: Vec<(&'t Tag, Outcome)>,
+    unanswered: Vec<Unanswered>,
+    /// Refused to this login, which is not an answer yet.
+    refused: Vec<(&'t Tag, Error)>,
+    /// What was had.
+    digests: BTreeMap<Tag, Digest>,
+}
+
+impl<'t> Answers<'t> {
+    /// Sorts in what came of some tags. An error where nobody waits for it any more.
+    fn add(&mut self, tags: &[&'t Tag], asked: Vec<Option<Asked>>) -> Result<()> {
+        let mut is_over = Ok(());
+        for (tag, asked) in tags.iter().zip(asked) {
+            let Some(Asked { digest, result }) = asked else {
+                self.unanswered.push(Unanswered::not_asked(tag));
+                continue;
+            };
+            self.digests
+                .extend(digest.map(|digest| ((*tag).clone(), digest)));
+            let error = match result {
+                Ok(outcome) => {
+                    self.answered.push((tag, outcome));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.finding() {
+                _ if matches!(error, Error::ClientGone) => is_over = Err(error),
+                Finding::Answer => {
+                    let reason = listing::shortened(error.line());
+                    self.answered.push((tag, Err(reason)));
+                }
+                Finding::Refusal => self.refused.push((tag, error)),
+                Finding::Passing | Finding::Lasting => {
+                    self.unanswered.push(Unanswered::new(tag, error));
+                }
+            }
+        }
+        is_over
+    }
+}
 
 impl Resolver<'_> {
     /// Its tags, sorted.
@@ -117,9 +174,8 @@ impl Resolver<'_> {
 
     /// Lists the files that these tags lead to now.
     ///
-    /// A tag that fails is left out with its reason. But when the registry as a whole is in trouble,
-    /// or not one tag could be read for a reason that may pass, the listing fails: an empty one would
-    /// say that there are no versions.
+    /// A tag that is bad is left out with its reason. What becomes of a listing that lacks tags because they were
+    /// not answered is in [`complete`].
     pub fn list(&self, tags: Vec<Tag>) -> Result<Listing> {
         self.promising(|| self.list_now(tags))
     }
@@ -133,12 +189,16 @@ impl Resolver<'_> {
             }
             None => true,
         });
-        let mut outcomes = self.outcomes(&tags)?;
-        let found = outcomes
+        let Answers {
+            mut answered,
+            mut unanswered,
+            ..
+        } = self.answers(&tags)?;
+        let found = answered
             .iter_mut()
             .filter_map(|(tag, outcome)| Some((*tag, outcome.as_mut().ok()?)));
         self.make(found.collect(), self.flatten);
-        for (tag, outcome) in outcomes {
+        for (tag, outcome) in answered {
             match outcome {
                 Ok(artifacts) => listing.add(&self.naming, tag, artifacts),
                 Err(reason) => listing.leave_out(tag, reason),
@@ -147,6 +207,60 @@ impl Resolver<'_> {
         for (digest, reason) in self.source.untagged() {
             listing.leave_out(&Tag::of_digest(&digest), reason);
         }
+        unanswered.extend(self.leave_out_incompatible(&mut listing)?);
+        self.conclude(&tags, listing, unanswered)
+    }
+
+    /// The listing, if it may lack these tags.
+    fn conclude(
+        &self,
+        tags: &[Tag],
+        mut listing: Listing,
+        mut unanswered: Vec<Unanswered>,
+    ) -> Result<Listing> {
+        let source = self.source.name();
+        let now = now();
+        self.state.update_notes(&source, |notes| {
+            let open: BTreeSet<_> = unanswered.iter().map(|one| &one.tag).collect();
+            notes.unanswered.retain(|tag, _| open.contains(tag));
+            let tried = unanswered.iter().filter(|one| one.error.is_some());
+            for Unanswered { tag, .. } in tried.take(MAX_NOTED) {
+                let tries = notes.unanswered.entry(tag.clone()).or_default();
+                *tries = complete::once_more(tries, now);
+            }
+        });
+        if !unanswered.is_empty() {
+            let noted = self.state.notes(&source).unanswered;
+            for one in &mut unanswered {
+                one.counts_as_refused = noted.get(&one.tag).is_some_and(complete::is_long);
+            }
+        }
+        let listed = newest(listing.files.values().map(|file| &file.tag));
+        let incomplete = match complete::judge(tags.len(), &unanswered, listed) {
+            Verdict::Complete => return Ok(listing),
+            Verdict::Incomplete(incomplete) => incomplete,
+            Verdict::Error { why, retry_after } => {
+                return Err(Error::Incomplete {
+                    source,
+                    unanswered: unanswered.len(),
+                    tags: tags.len(),
+                    why: listing::shortened(why),
+                    retry_after,
+                });
+            }
+        };
+        unanswered.sort_by(|one, other| by_version(&other.tag, &one.tag));
+        for (n, one) in unanswered.iter().take(MAX_UNANSWERED_TOLD).enumerate() {
+            let more = unanswered.len() - MAX_UNANSWERED_TOLD.min(unanswered.len());
+            let reason = match more {
+                more if more > 0 && n + 1 == MAX_UNANSWERED_TOLD => {
+                    format!("{}; and {more} older tags were not answered", one.reason())
+                }
+                _ => one.reason(),
+            };
+            listing.leave_unanswered(&one.tag, reason);
+        }
+        listing.incomplete = Some(incomplete);
         Ok(listing)
     }
 
@@ -156,71 +270,122 @@ impl Resolver<'_> {
         is_remote.then(|| self.requests.take(what)).transpose()
     }
 
-    /// What each tag leads to, or why to nothing. All are there, or the reason why the listing fails.
-    fn outcomes<'t>(&self, tags: &'t [Tag]) -> Result<Vec<(&'t Tag, Outcome)>> {
+    /// What each tag leads to, or why to nothing, sorted by tag. An error if no manifest at all was had.
+    ///
+    /// What was learnt is kept, whatever comes of it: the next try asks only for the rest.
+    fn answers<'t>(&self, tags: &'t [Tag]) -> Result<Answers<'t>> {
         let name = self.source.name();
         let before = self
             .cache
             .map(|cache| cache.tags(&name))
             .unwrap_or_default();
-        let started = Instant::now();
         let room = AtomicUsize::new(MAX_OF_LISTING);
-        let results = in_parallel(tags, self.parallel, |tag, stop| {
-            let place = self.place(|| format!("tag {tag} of {name}"));
-            let mut result = place.map(|_place| self.resolve(tag, before.get(tag).copied()));
-            if let Ok(Ok(resolved)) = &mut result {
-                fit(&mut resolved.outcome, &room);
-            }
-            let is_of_all = match &result {
-                Ok(result) => result.as_ref().is_err_and(Error::is_of_the_whole_registry),
-                Err(_) => true,
+        let (has_any, turned_away) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let ask = |tag: &&Tag, stop: &AtomicBool| {
+            let asked = self.ask(tag, before.get(*tag).copied(), &room);
+            has_any.fetch_or(asked.digest.is_some(), Relaxed);
+            let is_hopeless = match &asked.result {
+                Err(Error::ClientGone) => true,
+                // A password that is refused each time may lock an account.
+                Err(
+                    Error::NoLogin { .. } | Error::LoginRefused { .. } | Error::BadLogin { .. },
+                ) if !has_any.load(Relaxed) => true,
+                Err(error) if is_turned_away(error) => {
+                    turned_away.fetch_add(1, Relaxed) + 1 >= MAX_TURNED_AWAY
+                }
+                _ => {
+                    turned_away.store(0, Relaxed);
+                    false
+                }
             };
-            if is_of_all || Instant::now() > self.until {
+            if is_hopeless || Instant::now() > self.until {
                 stop.store(true, Relaxed);
             }
-            result
-        });
-        let has_stopped = results.iter().any(Option::is_none);
+            asked
+        };
+        let mut answers = Answers::default();
+        let order = newest_first(tags);
+        let mut added = answers.add(&order, in_parallel(&order, self.parallel, ask));
+        let refused = if answers.digests.is_empty() {
+            Vec::new()
+        } else {
+            mem::take(&mut answers.refused)
+        };
+        if added.is_ok() && !refused.is_empty() {
+            // It may have been the login's fault, or the hour's, and not theirs.
+            let refused: Vec<_> = refused.into_iter().map(|(tag, _)| tag).collect();
+            let again = in_parallel(&refused, self.parallel, ask);
+            added = answers.add(&refused, again);
+        }
+        if let Some(cache) = self.cache.filter(|_| self.source.tags_are_its_own()) {
+            cache.learn_tags(&name, &answers.digests, |tag| {
+                tags.binary_search(tag).is_err()
+            });
+        }
+        added?;
+        if answers.digests.is_empty() && !tags.is_empty() {
+            return Err(self.nothing_had(tags.len(), answers));
+        }
+        self.believe_refusals(&mut answers)?;
+        answers.answered.sort_by_key(|(tag, _)| *tag);
+        Ok(answers)
+    }
 
-        let mut now = BTreeMap::new();
-        let mut outcomes = Vec::new();
-        let mut may_pass = None;
-        // Where work was stopped before a tag's turn, another tag has the error, or there was no time.
-        for (tag, result) in tags
-            .iter()
-            .zip(results)
-            .filter_map(|(tag, result)| Some((tag, result?)))
-        {
-            // That there was no place for it says nothing of a tag.
-            match result? {
-                Ok(Resolved { digest, outcome }) => {
-                    now.insert(tag.clone(), digest);
-                    outcomes.push((tag, outcome));
-                }
-                Err(error) if error.is_of_the_whole_registry() => return Err(error),
-                Err(error) => {
-                    outcomes.push((tag, Err(listing::shortened(error.line()))));
-                    if !is_of_the_content(&error) {
-                        may_pass = Some(error);
-                    }
+    /// What is refused is refused for good, if another manifest is not, now that all was asked for.
+    fn believe_refusals(&self, answers: &mut Answers<'_>) -> Result<()> {
+        if answers.refused.is_empty() {
+            return Ok(());
+        }
+        let another = newest(answers.digests.keys());
+        let is_let_in = match another.map(|tag| self.source.manifest(Reference::Tag(tag))) {
+            Some(Err(Error::ClientGone)) => return Err(Error::ClientGone),
+            asked => asked.is_some_and(|asked| asked.is_ok()),
+        };
+        for (tag, error) in mem::take(&mut answers.refused) {
+            if is_let_in {
+                let reason = listing::shortened(error.line());
+                answers.answered.push((tag, Err(reason)));
+            } else {
+                answers.unanswered.push(Unanswered::new(tag, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why no manifest was had, though there are tags: what the newest says of which there is no answer, else of
+    /// which there is one.
+    fn nothing_had(&self, tags: usize, answers: Answers<'_>) -> Error {
+        let Answers {
+            answered,
+            unanswered,
+            refused,
+            ..
+        } = answers;
+        let source = self.source.name();
+        let silent = unanswered.into_iter().find_map(|one| one.error);
+        let refused = || refused.into_iter().next().map(|(_, error)| error);
+        match silent.or_else(refused) {
+            Some(error @ Error::TooSlow { .. }) => Error::Incomplete {
+                source,
+                unanswered: tags,
+                tags,
+                why: error.line(),
+                retry_after: complete::RETRY_AFTER,
+            },
+            Some(error) => error,
+            None => {
+                let newest = answered.into_iter().next();
+                let reason = newest.map(|(tag, outcome)| (tag, outcome.err().unwrap_or_default()));
+                let why = match reason {
+                    Some((tag, reason)) => format!("tag {tag}: {reason}"),
+                    None => "there was no time for any".to_owned(),
+                };
+                Error::Nonsense {
+                    url: source,
+                    why: format!("{tags} tags, and no manifest of any of them can be had; {why}"),
                 }
             }
         }
-        if let (true, Some(error)) = (now.is_empty(), may_pass) {
-            return Err(error);
-        }
-        if has_stopped {
-            let url = format!("{name} for all its tags");
-            let limit = self.until.saturating_duration_since(started);
-            return Err(Error::TooSlow { url, limit });
-        }
-        if let Some(cache) = self
-            .cache
-            .filter(|_| now != before && self.source.tags_are_its_own())
-        {
-            cache.keep_tags(&name, &now);
-        }
-        Ok(outcomes)
     }
 
     /// Turns what has to be made into files on offer, or into the reasons why they are not.
@@ -228,9 +393,7 @@ impl Resolver<'_> {
     /// What came out before stays known. Of the rest the newest versions are made now, as long as
     /// there is time; what is not ready by then is made all the same, for the next listing.
     fn make(&self, mut found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: usize) {
-        found.sort_by(|(one, _), (other, _)| {
-            strverscmp(other.as_str(), one.as_str()).then(one.cmp(other))
-        });
+        found.sort_by(|(one, _), (other, _)| by_version(other, one).then(one.cmp(other)));
         let mut begun = Vec::new();
         let mut versions = 0;
         for (tag, artifacts) in found {
@@ -326,7 +489,12 @@ impl Resolver<'_> {
                 Ok(())
             })?;
         }
-        Ok((listing, release))
+        // It is one artifact: without a part of it there is no directory.
+        let unanswered = self.leave_out_incompatible(&mut listing)?;
+        match unanswered.into_iter().find_map(|one| one.error) {
+            Some(error) => Err(error),
+            None => Ok((listing, release)),
+        }
     }
 
     /// Does something with each manifest that is attached to one. That there are none is the rule.
@@ -350,29 +518,45 @@ impl Resolver<'_> {
                     visit(descriptor.digest, image)?;
                 }
                 Ok(_) => debug!("{} is not attached to {subject}", descriptor.digest),
-                Err(error) if error.is_of_the_whole_registry() => return Err(error),
-                Err(error) => info!(
+                Err(error) if error.finding() == Finding::Answer => info!(
                     "{name}: attached {} left out: {}",
                     descriptor.digest,
                     error.line()
                 ),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    fn resolve(&self, tag: &Tag, before: Option<Digest>) -> Result<Resolved> {
-        let (digest, manifest) = self.by_tag(tag, before)?;
-        match self.artifacts(digest, manifest) {
-            Ok(artifacts) => Ok(Resolved {
-                digest,
-                outcome: Ok(artifacts),
-            }),
-            Err(Setback::NotOffered(reason)) => Ok(Resolved {
-                digest,
-                outcome: Err(listing::shortened(reason)),
-            }),
-            Err(Setback::Failed(error)) => Err(error),
+    /// Asks for one tag, and takes room for what it leads to.
+    fn ask(&self, tag: &Tag, before: Option<Digest>, room: &AtomicUsize) -> Asked {
+        let found = self
+            .place(|| format!("tag {tag} of {}", self.source.name()))
+            .and_then(|place| Ok((self.by_tag(tag, before)?, place)));
+        let ((digest, manifest), _place) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                return Asked {
+                    digest: None,
+                    result: Err(error),
+                };
+            }
+        };
+        let mut outcome = match self.artifacts(digest, manifest) {
+            Ok(artifacts) => Ok(artifacts),
+            Err(Setback::NotOffered(reason)) => Err(listing::shortened(reason)),
+            Err(Setback::Failed(error)) => {
+                return Asked {
+                    digest: Some(digest),
+                    result: Err(error),
+                };
+            }
+        };
+        fit(&mut outcome, room);
+        Asked {
+            digest: Some(digest),
+            result: Ok(outcome),
         }
     }
 
@@ -551,15 +735,21 @@ fn not_a_version(tag: &Tag) -> Option<&'static str> {
     }
 }
 
-/// Is the artifact itself at fault, so that asking again would find the same?
-fn is_of_the_content(error: &Error) -> bool {
+/// Does the registry turn away whoever comes, whatever is asked for?
+fn is_turned_away(error: &Error) -> bool {
     matches!(
         error,
-        Error::Missing { .. }
-            | Error::Nonsense { .. }
-            | Error::WrongBytes { .. }
-            | Error::WrongSize { .. }
-            | Error::BadManifest { .. }
-            | Error::BadLayout { .. }
+        Error::Unreachable { .. }
+            | Error::Busy { .. }
+            | Error::NoToken { .. }
+            | Error::NoLogin { .. }
+            | Error::LoginRefused { .. }
+            | Error::BadLogin { .. }
     )
+}
+
+/// In seconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
 }

@@ -10,21 +10,20 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
-use log::info;
+use log::{info, warn};
 
 use crate::address::{self, View};
 use crate::architecture::Architecture;
 use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
 use crate::cache::{Cache, Made};
-use crate::compatible::{Host, Kind, mismatch};
 use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -34,7 +33,6 @@ use crate::lock::lock;
 use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
 use crate::pairs::{Half, Pairs, Step};
-use crate::parallel::in_parallel;
 use crate::payload::{MadeFile, Workshop};
 use crate::places::Places;
 use crate::promised::{Clock, Older, PROMISE, STAMPED, Stored};
@@ -143,6 +141,7 @@ impl Snapshot {
         Cow::Owned(Listing {
             files: signed.list.files().collect(),
             left_out: self.listing.left_out.clone(),
+            incomplete: self.listing.incomplete,
         })
     }
 
@@ -715,7 +714,7 @@ impl Snapshots {
             |n: usize| self.resolver(directory, located, n, &sources[n], begun + TIME_LIMIT);
         let is_merged = places.len() > 1;
         let (mut signed, mut kubesolo) = (None, None);
-        let mut listing = match &directory.view {
+        let listing = match &directory.view {
             View::Tags if is_merged => {
                 let mut merged = Listing::default();
                 for n in 0..places.len() {
@@ -744,12 +743,6 @@ impl Snapshots {
                 listing
             }
         };
-        let is_wanted = settings.compatible_only;
-        // What a publisher signed is theirs, byte for byte.
-        if is_wanted.unwrap_or(self.settings.compatible_only) && signed.is_none() {
-            let parallel = self.settings.parallel.get();
-            leave_out_incompatible(&mut listing, begun, parallel, &resolver)?;
-        }
         Ok(Snapshot {
             listing,
             sources,
@@ -869,6 +862,9 @@ impl Snapshots {
             signed_list: &settings.signed_list,
             parallel: self.settings.parallel.get(),
             requests: &self.requests,
+            compatible_only: settings
+                .compatible_only
+                .unwrap_or(self.settings.compatible_only),
         }
     }
 
@@ -878,48 +874,6 @@ impl Snapshots {
             Place::Registry { host, repository } => mirror::open(&self.upstream, host, repository),
         }
     }
-}
-
-/// Leaves out the extensions that this machine's systemd would refuse, each with its reason.
-fn leave_out_incompatible<'a>(
-    listing: &mut Listing,
-    begun: Instant,
-    parallel: usize,
-    resolver: &(impl Fn(usize) -> Resolver<'a> + Sync),
-) -> Result<()> {
-    let host = Host::read(Path::new("/"))?;
-    let judged: Vec<_> = listing
-        .files
-        .iter()
-        .filter(|(name, _)| Kind::of_name(name.as_str()).is_some())
-        .collect();
-    let verdicts = in_parallel(&judged, parallel, |(name, file), stop| {
-        let found = resolver(file.source).metadata(name, file);
-        let is_of_all = found.as_ref().is_err_and(Error::is_of_the_whole_registry);
-        if is_of_all || begun.elapsed() > TIME_LIMIT {
-            stop.store(true, Ordering::Relaxed);
-        }
-        found
-    });
-    let mut refused = Vec::new();
-    for ((name, file), verdict) in judged.into_iter().zip(verdicts) {
-        let kind = Kind::of_name(name.as_str()).unwrap_or(Kind::System);
-        let reason = match verdict {
-            Some(Ok(metadata)) => mismatch(&host, &metadata, kind),
-            Some(Err(error)) if error.is_of_the_whole_registry() => return Err(error),
-            Some(Err(error)) => Some(error.line()),
-            // What was found so far is kept, so the next listing comes further.
-            None => Some("there was no time to look into it".into()),
-        };
-        if let Some(reason) = reason {
-            refused.push((name.clone(), file.tag.clone(), reason));
-        }
-    }
-    for (name, tag, reason) in refused {
-        listing.files.remove(&name);
-        listing.leave_out(&tag, format!("{name}: {reason}"));
-    }
-    Ok(())
 }
 
 fn clock() -> Clock {
@@ -939,10 +893,19 @@ fn merged(directory: &Directory) -> Error {
 
 /// One line for the listing, and one for everything left out that was not so in the listing before.
 fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[LeftOut]>) {
-    let left_out = &snapshot.listing.left_out;
+    let Listing {
+        left_out,
+        incomplete,
+        ..
+    } = &snapshot.listing;
     let known: HashSet<_> = before.unwrap_or_default().iter().collect();
     for one in left_out.iter().filter(|one| !known.contains(one)) {
-        info!("{directory}: tag {} left out: {}", one.tag, one.reason);
+        let LeftOut { tag, reason, .. } = one;
+        if one.is_unanswered {
+            warn!("{directory}: tag {tag} left out, it was not answered: {reason}");
+        } else {
+            info!("{directory}: tag {tag} left out: {reason}");
+        }
     }
     let took = snapshot.begun.elapsed().as_millis();
     let sources: Vec<_> = snapshot
@@ -956,7 +919,8 @@ fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[Left
     } else {
         ""
     };
-    info!("{directory}: {n} files listed in {took} ms from {sources}{signed}");
+    let missing = incomplete.map_or_else(String::new, |incomplete| format!("; {incomplete}"));
+    info!("{directory}: {n} files listed in {took} ms from {sources}{signed}{missing}");
 }
 
 #[cfg(test)]

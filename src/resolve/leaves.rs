@@ -6,13 +6,14 @@ use super::Resolver;
 use crate::architecture::Architecture;
 use crate::artifact;
 use crate::artifact::index::{self, Choice};
+use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing;
 use crate::manifest::{self, Annotations, Descriptor, Image, Index, Manifest};
 use crate::name::Tag;
 use crate::payload;
-use crate::source::Reference;
+use crate::source::{DOCUMENT_TIMEOUT, Reference};
 
 /// Indexes read for one tag. Publishers nest them once, if at all.
 const MAX_INDEXES: usize = 16;
@@ -212,9 +213,11 @@ impl Resolver<'_> {
                     let reason = format!("index with {MAX_INDEXES} indexes in it or more");
                     return Err(Setback::NotOffered(reason));
                 }
-                match self.named(nested.digest)? {
-                    Manifest::Index(index) => indexes.push_back(index),
-                    Manifest::Image(_) => return Err(mislabelled(&nested)),
+                match self.named(nested.digest) {
+                    Ok(Manifest::Index(index)) => indexes.push_back(index),
+                    Ok(Manifest::Image(_)) => return Err(mislabelled(&nested)),
+                    Err(error @ Error::Missing { .. }) => left_out.push(gone(&nested, &error)),
+                    Err(error) => return Err(error.into()),
                 }
             }
         }
@@ -243,7 +246,7 @@ impl Resolver<'_> {
                 return Err(Setback::NotOffered(reason));
             }
             Choice::Several(several) => {
-                let leaf = |chosen: index::Chosen| {
+                let mut leaf = |chosen: index::Chosen| {
                     let digest = chosen.descriptor.digest;
                     let image = self.image(&chosen.descriptor)?;
                     let known = Some(chosen.architecture);
@@ -256,8 +259,22 @@ impl Resolver<'_> {
                         version: version.clone(),
                     })
                 };
-                let found: Result<_, Setback> = several.into_iter().map(leaf).collect();
-                found?
+                let mut found = Vec::new();
+                for chosen in several {
+                    let descriptor = chosen.descriptor.clone();
+                    match leaf(chosen) {
+                        Ok(leaf) => found.push(leaf),
+                        // The others are there.
+                        Err(Setback::Failed(error @ Error::Missing { .. })) => {
+                            left_out.push(gone(&descriptor, &error));
+                        }
+                        Err(setback) => return Err(setback),
+                    }
+                }
+                if found.is_empty() {
+                    return Err(Setback::NotOffered(left_out.join("; ")));
+                }
+                found
             }
         };
         Ok(Leaves { found, left_out })
@@ -279,13 +296,26 @@ impl Resolver<'_> {
         if let Some(bytes) = known.filter(|bytes| bytes.len() as u64 == size) {
             return Ok(bytes);
         }
-        let bytes = payload::elsewhere_if_wrong(&**self.source, digest, || {
+        // What is as small as a manifest has a manifest's time, however it trickles.
+        let is_small = size <= manifest::MAX_SIZE;
+        let limit = is_small.then(|| deadline::within(DOCUMENT_TIMEOUT));
+        let read = payload::elsewhere_if_wrong(&**self.source, digest, || {
             let (_, blob) = payload::open(self.source, digest, Some(size), what.clone())?;
             blob.into_bytes()
+        });
+        let bytes = read.map_err(|error| match (error, deadline::passed()) {
+            (Error::Broken { url, .. }, Some(limit)) => Error::TooSlow { url, limit },
+            (error, _) => error,
         })?;
+        drop(limit);
         self.keep(digest, &bytes);
         Ok(bytes)
     }
+}
+
+/// The reason for an entry of an index whose registry has not what it names.
+fn gone(entry: &Descriptor, error: &Error) -> String {
+    format!("its index names {}: {}", entry.digest, error.line())
 }
 
 fn mislabelled(descriptor: &Descriptor) -> Setback {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use log::debug;
 
-use super::{Contents, Resolver, is_of_the_content};
+use super::{Contents, Resolver};
 use crate::address::LISTING;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Finding, Result};
 use crate::listing::PublisherList;
 use crate::manifest::Manifest;
 use crate::name::Tag;
@@ -67,7 +67,11 @@ impl Resolver<'_> {
                 Err(error) if is_certain => return Err(error),
                 // Some say no, or something odd, for what they have not: the tags will tell.
                 Err(error)
-                    if is_of_the_content(&error) || matches!(error, Error::Denied { .. }) =>
+                    if error.finding() == Finding::Answer
+                        || matches!(
+                            error,
+                            Error::Denied { .. } | Error::UnexpectedStatus { .. }
+                        ) =>
                 {
                     debug!("{name}: no signed list: {}", error.line());
                 }
@@ -87,7 +91,7 @@ impl Resolver<'_> {
             match self.signed(&tag, known.get(&tag).copied()) {
                 Ok(Some(signed)) => return self.contents_of(tag, signed, promised),
                 Ok(None) => {}
-                Err(error) if may_be_a_version && is_of_the_content(&error) => {}
+                Err(error) if may_be_a_version && error.finding() == Finding::Answer => {}
                 Err(error) => return Err(error),
             }
         }
@@ -159,9 +163,10 @@ impl Resolver<'_> {
         }
         let is_news = before != Some(digest) && self.source.tags_are_its_own();
         if let Some(cache) = self.cache.filter(|_| is_news) {
-            cache.keep_tags(
+            cache.learn_tags(
                 &self.source.name(),
                 &BTreeMap::from([(tag.clone(), digest)]),
+                |_| false,
             );
         }
         let Some(layer) = titled.get(LISTING) else {

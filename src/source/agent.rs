@@ -25,7 +25,7 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two pieces of a body.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the whole of a body that is a small document: one that trickles must not hold a listing.
-pub(super) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
+pub const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a connection reads at once, and the largest head of an answer. With TLS there are two of each:
 /// before it and behind it. All that 64 downloads hold must stay within 16 MiB (see `MAX_CONNECTIONS`
 /// in `serve.rs` and `BUFFER` in `http.rs`); ureq's own 128 KiB would make it 40.

@@ -19,7 +19,7 @@ use ureq::{Agent, Body, Proxy};
 
 use super::agent::{self, DOCUMENT_TIMEOUT, ParsedCertificates, agent, tls};
 use super::certs::CertificateDirectories;
-use super::failure::{error_message, failure, nonsense, read_failure};
+use super::failure::{error_message, failure, is_silence, nonsense, read_failure};
 use super::pace::Pace;
 use super::proxy::Proxies;
 use super::recent::Recent;
@@ -396,12 +396,22 @@ impl Client {
         let mut given = None;
         for _ in 0..=MAX_REDIRECTS {
             let own = request.authorization.filter(|_| is_at_home);
-            let mut reply = self.send(Request {
+            let sent = self.send(Request {
                 url: &at,
                 authorization: own.or(given.as_ref()),
                 unchecked: request.unchecked && is_at_home,
                 ..request
-            })?;
+            });
+            let mut reply = match sent {
+                // The registry did answer. A blob may come by another way meanwhile, so its reader tries again.
+                Err(Error::Unreachable { cause, .. })
+                    if at != request.url && !request.is_blob && !is_silence(&cause) =>
+                {
+                    let url = url::for_messages(request.url);
+                    return Err(Error::LostRedirect { url, cause });
+                }
+                sent => sent?,
+            };
             if !is_redirect(reply.status) {
                 return Ok(Reply {
                     is_at_home,

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use rustls::AlertDescription;
 use ureq::Timeout;
-use ureq::http::StatusCode;
 
 use super::agent::{DOCUMENT_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
 use super::url;
 use crate::deadline;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 use crate::hangup;
 
 /// An answer that makes no sense. A query is no part of it: the URL may be signed, which is as good as
@@ -100,6 +99,12 @@ fn io_failure(url: String, error: io::Error) -> Error {
 const SILENCE: &str = "nobody answers at that address, or what is sent there is dropped, \
     as IPAddressDeny= of sysext-oci-proxy.service and firewalls do";
 
+/// Is this the cause of an error because a connection took too long?
+pub(super) fn is_silence(cause: &Cause) -> bool {
+    let error: Option<&io::Error> = cause.downcast_ref();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
 /// What a sandbox or a security module says: EPERM or EACCES, and for an address family that is not
 /// allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
 fn is_forbidden(error: &io::Error) -> bool {
@@ -184,14 +189,6 @@ pub(super) fn error_message(body: &[u8]) -> String {
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(200)
         .collect()
-}
-
-/// The reason phrase of a status, for messages.
-pub(super) fn reason(status: u16) -> String {
-    let phrase = StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason());
-    phrase.map_or_else(|| status.to_string(), |phrase| format!("{status} {phrase}"))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 
+pub use agent::DOCUMENT_TIMEOUT;
 pub use upstream::Upstream;
 
 use crate::digest::Digest;

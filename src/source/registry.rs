@@ -26,7 +26,7 @@ use super::upstream::Upstream;
 use super::url::{Target, next_page};
 use super::{Download, Part, Reference, Skipped, StoredManifest};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Finding, Result};
 use crate::hangup;
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::name::{DOCKER_HUB, Host, Repository, Tag};
@@ -157,7 +157,9 @@ impl Registry {
             }
         };
 
-        let used = auth.authorization(&door, &self.session)?;
+        let used = auth
+            .authorization(&door, &self.session)
+            .map_err(|error| self.no_token(error))?;
         let mut reply = send(Request {
             authorization: used.as_ref(),
             ..request
@@ -170,7 +172,9 @@ impl Registry {
         }
         // Read first: the token server may be at the other end of the same connection.
         let (status, message) = (reply.status, reply.take_message());
-        let fresh = auth.log_in(&door, &self.session, used.as_ref(), &reply)?;
+        let fresh = auth
+            .log_in(&door, &self.session, used.as_ref(), &reply)
+            .map_err(|error| self.no_token(error))?;
         // Sent a second time, a wrong password counts a second time: some lock an account for that.
         if status == 401 && used.is_some() && fresh == used {
             return Err(auth.refused(&door, &self.session, status, message));
@@ -184,6 +188,18 @@ impl Registry {
             return Err(auth.refused(&door, &self.session, status, reply.take_message()));
         }
         Ok(reply)
+    }
+
+    /// The error of a login that failed. What a token server answers is no answer about what was asked for.
+    fn no_token(&self, error: Error) -> Error {
+        if error.finding() != Finding::Answer {
+            return error;
+        }
+        Error::NoToken {
+            url: format!("{}/{}", self.host, self.repository),
+            why: format!("no token for it: {}", error.line()),
+            may_pass: false,
+        }
     }
 
     /// A request without a login, for the whole of a small document.
@@ -227,10 +243,14 @@ impl Registry {
     /// The whole of a blob, of which a range could not be had: some refuse a range instead of ignoring
     /// it, and some give another one.
     fn fetch_whole(&self, url: &str, size: u64, error: Error) -> Result<Reply> {
-        let Error::Nonsense { why, .. } = error else {
+        let is_of_the_range = matches!(
+            error,
+            Error::Nonsense { .. } | Error::UnexpectedStatus { .. }
+        );
+        if !is_of_the_range {
             return Err(error);
-        };
-        debug!("no range of {url}: {why}");
+        }
+        debug!("no range of the blob: {}", error.line());
         self.with_retries(|| self.fetch_blob(url, size, None))
     }
 
@@ -300,7 +320,7 @@ impl Registry {
         while let Some(url) = pages.next.take() {
             let fetched = match self.fetch_all(&url, "application/json", MAX_PAGE_SIZE) {
                 // Some refuse n, or so large a one.
-                Err(Error::Nonsense { url: at, .. })
+                Err(Error::UnexpectedStatus { url: at, .. } | Error::Nonsense { url: at, .. })
                     if url == first && at == super::url::for_messages(&first) =>
                 {
                     self.whole_list()?
@@ -339,7 +359,9 @@ impl Registry {
                 .header("docker-content-digest")
                 .and_then(|digest| digest.parse().ok())),
             // Some don't know HEAD, or forbid it alone: GET will tell, and say why.
-            Err(Error::Denied { .. } | Error::Nonsense { .. }) => Ok(None),
+            Err(Error::Denied { .. } | Error::UnexpectedStatus { .. } | Error::Nonsense { .. }) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -523,8 +545,7 @@ impl Registry {
                     found.extend(attached);
                     pages.turn(url, &fetched)?;
                 }
-                // ghcr redirects to a page; 2.8, 3.1 and crane don't know it.
-                Err(error) if url == first && !error.is_of_the_whole_registry() => {
+                Err(error) if url == first && self.knows_no_referrers(&error) => {
                     return self.referrers_by_tag(subject);
                 }
                 Err(error) => return Err(error),
@@ -533,28 +554,53 @@ impl Registry {
         Ok(found)
     }
 
+    /// Is this how registries answer that do not know the referrers API? 2.8, 3.1 and crane say 404, others 400, 405
+    /// or 501, and ghcr redirects to a page at another host. Any other failure says nothing of what is attached.
+    fn knows_no_referrers(&self, error: &Error) -> bool {
+        let is_elsewhere = |url: &str| {
+            let own = self.origin().and_then(|origin| host_of(&origin));
+            own.is_ok_and(|own| host_of(url).is_ok_and(|host| host != own))
+        };
+        match error {
+            Error::Missing { .. } | Error::Nonsense { .. } | Error::LostRedirect { .. } => true,
+            Error::UnexpectedStatus { url, status, .. } => {
+                matches!(status, 400 | 405 | 406 | 410 | 501) || is_elsewhere(url)
+            }
+            Error::Denied { url, .. }
+            | Error::Busy { url, .. }
+            | Error::Failing { url, .. }
+            | Error::Broken { url, .. } => is_elsewhere(url),
+            _ => false,
+        }
+    }
+
     fn referrers_by_tag(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         let url = self.url(&format!("manifests/sha256-{}", subject.hex()))?;
         match self.referrers_at(&url, subject) {
-            Err(Error::Missing { .. } | Error::Nonsense { .. }) => Ok(Vec::new()),
+            Err(Error::Missing { .. }) => Ok(Vec::new()),
             found => found.map(|(_, attached)| attached),
         }
     }
 
-    /// One page of what is attached.
+    /// One page of what is attached. A manifest in the place of a list means that there is none: GitLab resolves
+    /// the stand-in tag to the subject itself.
     fn referrers_at(&self, url: &str, subject: Digest) -> Result<(Fetched, Vec<Descriptor>)> {
         let fetched = self.fetch_all(url, manifest::OCI_INDEX, manifest::MAX_SIZE)?;
-        // GitLab resolves the stand-in tag to the subject itself.
+        let url = &super::url::for_messages(url);
         if Digest::of(&fetched.bytes) == subject {
-            let why = "the manifest itself instead of what is attached to it";
-            return Err(nonsense(url, why.into()));
+            return Err(Error::Missing {
+                url: format!("{url}, it is the manifest itself"),
+            });
         }
         match Manifest::parse(fetched.media_type.as_deref(), &fetched.bytes) {
             Ok(Manifest::Index(index)) => {
                 let entries = index.entries.into_iter();
                 Ok((fetched, entries.map(|entry| entry.descriptor).collect()))
             }
-            _ => Err(nonsense(url, "no index".into())),
+            Ok(Manifest::Image(_)) => Err(Error::Missing {
+                url: format!("{url}, it is a manifest and no list"),
+            }),
+            Err(_) => Err(nonsense(url, "no index".into())),
         }
     }
 
@@ -608,6 +654,7 @@ fn is_of_the_method(error: &Error) -> bool {
     matches!(
         error,
         Error::Denied { .. }
+            | Error::UnexpectedStatus { .. }
             | Error::Nonsense { .. }
             | Error::Failing { .. }
             | Error::Broken { .. }

@@ -1,7 +1,6 @@
 //! What the status of an answer means, where it is not success.
 
 use super::client::Reply;
-use super::failure::{nonsense, reason};
 use super::url;
 use crate::error::Error;
 
@@ -19,7 +18,11 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
             Error::Missing { url }
         }
         // docker-registry 2.8 announces a body here that never comes.
-        416 => nonsense(&url, format!("status {}", reason(416))),
+        status @ 416 => Error::UnexpectedStatus {
+            url,
+            status,
+            message: String::new(),
+        },
         status @ (429 | 503) => {
             drop(reply.take_message()); // for it is asked again soon
             Error::Busy {
@@ -39,12 +42,11 @@ pub(super) fn status_error(mut reply: Reply) -> Error {
                 let host = url::authority(&url).unwrap_or_default().to_owned();
                 return Error::NeedsTls { host };
             }
-            let why = if message.is_empty() {
-                reason(status)
-            } else {
-                format!("{}: {message}", reason(status))
-            };
-            nonsense(&url, format!("status {why}"))
+            Error::UnexpectedStatus {
+                url,
+                status,
+                message,
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use log::debug;
 use serde::{Deserialize, Serialize};
 
-pub use notes::{Notes, WrongMirrors};
+pub use notes::{Notes, Unanswered, WrongMirrors};
 pub use promises::{Promises, SignedList};
 
 use crate::digest::Digest;
@@ -269,7 +269,6 @@ mod tests {
     use std::thread;
     use std::time::{Duration, SystemTime};
 
-    use super::notes::Unanswered;
     use super::*;
     use crate::name::Tag;
 

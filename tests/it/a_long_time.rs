@@ -6,8 +6,10 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::client::Connection;
-use crate::content::{Repository, digest, noise, versions};
+use crate::content::{OCI_TAR, Repository, digest, noise, versions};
 use crate::flatten::{self};
 use crate::images::{layer, names, push};
 use crate::registry::{self, Fault, Registry, count, ranges};
@@ -31,6 +33,7 @@ fn slow_clients_and_slow_registries_are_waited_for_so_long_and_no_longer() {
             scope.spawn(a_list_that_stalls_is_a_gateway_timeout),
             scope.spawn(a_list_that_trickles_is_a_gateway_timeout),
             scope.spawn(an_error_of_a_blob_that_trickles_is_told_without_its_end),
+            scope.spawn(a_config_that_trickles_has_the_time_of_a_manifest),
         ];
         for wait in waits {
             if let Err(panic) = wait.join() {
@@ -285,4 +288,32 @@ fn an_error_of_a_blob_that_trickles_is_told_without_its_end() {
     assert_eq!(service.get("/hello/hello-v1.raw").status, 403);
     let seconds = begin.elapsed().as_secs_f32();
     assert!((19.0..25.0).contains(&seconds), "told after {seconds} s");
+}
+
+fn a_config_that_trickles_has_the_time_of_a_manifest() {
+    let mut hello = Repository::default();
+    let mut slow = String::new();
+    for tag in ["v1", "v2", "v3"] {
+        let file = hello.file(OCI_TAR, "hello.raw", tag.as_bytes());
+        let config = json!({"architecture": "amd64", "os": "linux", "of": tag}).to_string();
+        let media_type = "application/vnd.oci.image.config.v1+json";
+        let config = hello.blob(media_type, config.as_bytes());
+        if tag == "v1" {
+            slow = config["digest"].as_str().unwrap().to_owned();
+        }
+        let artifact = hello.artifact(&[file], json!({"config": config}));
+        hello.point(tag, &artifact);
+    }
+    let registry = Registry::with_hello(hello);
+    registry.fault(slow.leak(), Fault::Drip(1, Duration::from_secs(1)));
+    let names = "[repository.hello]\nnames = \"{name}-{version}.{arch}\"\n";
+    let service = Service::start(registry.settings() + names);
+    let begin = Instant::now();
+    let response = service.get("/hello/SHA256SUMS");
+    let told = response.header("x-incomplete");
+    assert_eq!(told, Some("1 of 3 tags were not answered"));
+    let seconds = begin.elapsed().as_secs_f32();
+    assert!((19.0..25.0).contains(&seconds), "listed after {seconds} s");
+    let why = ["tag v1 left out", "no whole answer within 20 s from config"];
+    assert_eq!(service.log.with(&why).len(), 1);
 }

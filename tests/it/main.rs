@@ -33,6 +33,7 @@ mod cache;
 mod cases;
 mod challenges;
 mod command_line;
+mod complete;
 mod corpus;
 mod dialects;
 mod downloads;

@@ -79,6 +79,8 @@ pub enum Fault {
     NoLength,
     /// 429 for whoever comes when the bucket is empty.
     Bucket(Arc<Mutex<Bucket>>),
+    /// 429 until the next hour, for whoever comes when so many more were answered.
+    Limit(Arc<AtomicUsize>),
     /// Who is not let in is refused, and no later fault works.
     Guard(Guard),
 }
@@ -670,6 +672,13 @@ fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr
         Fault::Bucket(bucket) => {
             if !lock(&bucket).take() {
                 apply(draft, Fault::Status(429), request, address);
+            }
+        }
+        Fault::Limit(left) => {
+            let take = |left: usize| left.checked_sub(1);
+            if left.fetch_update(SeqCst, SeqCst, take).is_err() {
+                apply(draft, Fault::Status(429), request, address);
+                draft.set("Retry-After", Some("3600".to_owned()));
             }
         }
         Fault::Guard(_) => unreachable!("guards stand before the faults"),

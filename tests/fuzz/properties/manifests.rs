@@ -228,7 +228,7 @@ fn assert_written(listing: &Listing) {
     assert_eq!(json["files"].as_array().unwrap().len(), listing.files.len());
     let files = listing.files.iter();
     let files = files.map(|(name, file)| (Cow::Borrowed(name), Cow::Borrowed(file)));
-    let page = page::directory("k8s", listing.files.len(), files, &listing.left_out);
+    let page = page::directory("k8s", listing.files.len(), files, &listing.left_out, None);
     let rows = page.matches("<tr>").count();
     assert_eq!(
         rows,

@@ -1,0 +1,337 @@
+//! When a listing is complete. One rule for everything that is asked to list a source's tags. No I/O.
+//!
+//! A tag is answered, or it is not ([`Error::finding`]). A listing may lack tags that were not answered, if they are
+//! few and old: then it says so. A listing that lacks the newest version is none, for nobody would see that it does.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use uapi_version::strverscmp;
+
+use crate::architecture::Architecture;
+use crate::error::Error;
+use crate::listing::Incomplete;
+use crate::name::Tag;
+use crate::state::Unanswered as Tries;
+
+/// When to try again where the registry does not say it: what was learnt makes the next try longer.
+pub const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// Tries without an answer after which a tag counts as refused, and the time that they are spread over.
+const MANY_TRIES: u32 = 5;
+const LONG: Duration = Duration::from_secs(60 * 60);
+/// A longer time between two tries does not count: nobody tried.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// A tag that was not answered.
+#[derive(Clone, Debug)]
+pub struct Unanswered {
+    /// Its name.
+    pub tag: Tag,
+    /// Why; `None` if it was not asked for, because the time was over or the registry refused everything before it.
+    pub error: Option<Error>,
+    /// It has not been answered for so long that it counts as refused.
+    pub counts_as_refused: bool,
+}
+
+impl Unanswered {
+    /// One that was asked for.
+    pub fn new(tag: &Tag, error: Error) -> Self {
+        Self {
+            tag: tag.clone(),
+            error: Some(error),
+            counts_as_refused: false,
+        }
+    }
+
+    /// One whose turn did not come.
+    pub fn not_asked(tag: &Tag) -> Self {
+        Self {
+            tag: tag.clone(),
+            error: None,
+            counts_as_refused: false,
+        }
+    }
+
+    /// Why, in one line.
+    pub fn reason(&self) -> String {
+        match &self.error {
+            Some(error) => error.line(),
+            None => "it was not asked for: the time was over, or too many before it had failed"
+                .to_owned(),
+        }
+    }
+}
+
+/// What comes of a listing.
+#[derive(Debug, PartialEq)]
+pub enum Verdict {
+    /// Every tag was answered.
+    Complete,
+    /// It is listed, and says what is missing.
+    Incomplete(Incomplete),
+    /// It is not listed, for this reason.
+    Error { why: String, retry_after: Duration },
+}
+
+/// May a source of so many tags be listed? `newest`: the newest version that is listed, or that is known and held
+/// back by a schedule.
+pub fn judge(tags: usize, unanswered: &[Unanswered], newest: Option<&Tag>) -> Verdict {
+    if unanswered.is_empty() {
+        return Verdict::Complete;
+    }
+    let open = || unanswered.iter().filter(|one| !one.counts_as_refused);
+    let newer = open()
+        .filter(|one| newest.is_none_or(|newest| by_version(&one.tag, newest).is_gt()))
+        .max_by(|one, other| by_version(&one.tag, &other.tag));
+    let why = match (newer, newest) {
+        (Some(one), Some(newest)) => Some(format!(
+            "tag {} is newer than {newest}, the newest that can be listed: {}",
+            one.tag,
+            one.reason()
+        )),
+        (Some(one), None) => Some(format!(
+            "nothing can be listed without tag {}: {}",
+            one.tag,
+            one.reason()
+        )),
+        (None, _) if open().count() * 2 > tags => {
+            let newest = open().max_by(|one, other| by_version(&one.tag, &other.tag));
+            newest.map(|one| {
+                let reason = one.reason();
+                format!(
+                    "that is more than half of them, as tag {}: {reason}",
+                    one.tag
+                )
+            })
+        }
+        (None, _) => None,
+    };
+    let Some(why) = why else {
+        return Verdict::Incomplete(Incomplete {
+            unanswered: unanswered.len(),
+            tags,
+        });
+    };
+    let asked = open().filter_map(|one| one.error.as_ref()?.retry_after());
+    let retry_after = asked.max().unwrap_or(RETRY_AFTER);
+    Verdict::Error {
+        why,
+        retry_after: retry_after.max(Duration::from_secs(1)),
+    }
+}
+
+/// Older versions first, by the UAPI's order of them. What a version is for is no part of it, nor is a `v` before it.
+pub fn by_version(one: &Tag, other: &Tag) -> Ordering {
+    strverscmp(version(one), version(other))
+}
+
+/// The newest of some tags.
+pub fn newest<'a>(tags: impl Iterator<Item = &'a Tag>) -> Option<&'a Tag> {
+    tags.max_by(|one, other| by_version(one, other))
+}
+
+/// The same, all of them: the newest first.
+pub fn newest_first(tags: &[Tag]) -> Vec<&Tag> {
+    let mut tags: Vec<_> = tags.iter().collect();
+    tags.sort_by(|one, other| by_version(other, one).then_with(|| one.cmp(other)));
+    tags
+}
+
+fn version(tag: &Tag) -> &str {
+    let tag = tag.as_str();
+    let version = Architecture::at_end_of(tag).map_or(tag, |(version, _)| version);
+    match version.strip_prefix('v') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest,
+        _ => version,
+    }
+}
+
+/// One more try without an answer, at this time in seconds since 1970.
+pub fn once_more(before: &Tries, now: u64) -> Tries {
+    // A clock that was set back or forth counts as a pause.
+    let pause = now.checked_sub(before.last);
+    let counted = pause.filter(|pause| before.tries > 0 && *pause <= LONGEST_PAUSE.as_secs());
+    Tries {
+        tries: before.tries.saturating_add(1),
+        last: now,
+        spread: before.spread.saturating_add(counted.unwrap_or(0)),
+    }
+}
+
+/// Was there no answer for so long that there will be none?
+pub fn is_long(tries: &Tries) -> bool {
+    tries.tries >= MANY_TRIES && tries.spread >= LONG.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(name: &str) -> Tag {
+        name.parse().unwrap()
+    }
+
+    fn silent(name: &str) -> Unanswered {
+        let error = Error::Failing {
+            url: "u".into(),
+            status: 500,
+        };
+        Unanswered::new(&tag(name), error)
+    }
+
+    fn judged(tags: usize, unanswered: &[Unanswered], newest: Option<&str>) -> String {
+        match judge(tags, unanswered, newest.map(tag).as_ref()) {
+            Verdict::Complete => "complete".to_owned(),
+            Verdict::Incomplete(incomplete) => incomplete.to_string(),
+            Verdict::Error { why, .. } => why.split(':').next().unwrap().to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_listing_may_lack_old_tags_that_are_few() {
+        for (tags, unanswered, newest, expected, why) in [
+            (3, vec![], Some("v3"), "complete", ""),
+            (0, vec![], None, "complete", "there is nothing to list"),
+            (3, vec![], None, "complete", "nothing of it is offered"),
+            (
+                40,
+                vec!["v1", "v2", "v3"],
+                Some("v40"),
+                "3 of 40 tags were not answered",
+                "",
+            ),
+            (
+                4,
+                vec!["v1", "v2"],
+                Some("v4"),
+                "2 of 4 tags were not answered",
+                "half",
+            ),
+            (
+                5,
+                vec!["v1", "v3", "v2"],
+                Some("v5"),
+                "that is more than half of them, as tag v3",
+                "the newest stands for all",
+            ),
+            (
+                40,
+                vec!["v1", "v10", "v9"],
+                Some("v8"),
+                "tag v10 is newer than v8, the newest that can be listed",
+                "by number, not by letter",
+            ),
+            (
+                40,
+                vec!["v8-arm64"],
+                Some("v8-x86-64"),
+                "1 of 40 tags were not answered",
+                "the same version for another machine",
+            ),
+            (
+                40,
+                vec!["1.10"],
+                Some("v1.9"),
+                "tag 1.10 is newer than v1.9, the newest that can be listed",
+                "with v and without",
+            ),
+            (
+                40,
+                vec!["v1.10"],
+                Some("1.11"),
+                "1 of 40 tags were not answered",
+                "the other way round",
+            ),
+            (
+                40,
+                vec!["latest"],
+                Some("1.0"),
+                "1 of 40 tags were not answered",
+                "a word is older than a number",
+            ),
+            (
+                40,
+                vec!["v1"],
+                None,
+                "nothing can be listed without tag v1",
+                "",
+            ),
+        ] {
+            let unanswered: Vec<_> = unanswered.into_iter().map(silent).collect();
+            assert_eq!(judged(tags, &unanswered, newest), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn what_counts_as_refused_is_told_and_no_more() {
+        let refused = |name| Unanswered {
+            counts_as_refused: true,
+            ..silent(name)
+        };
+        for (unanswered, newest, expected) in [
+            (
+                vec![refused("v9"), refused("v8"), refused("v7")],
+                Some("v1"),
+                "3 of 4 tags were not answered",
+            ),
+            (
+                vec![refused("v9"), silent("v8")],
+                Some("v1"),
+                "tag v8 is newer than v1, the newest that can be listed",
+            ),
+            (vec![refused("v9")], None, "1 of 4 tags were not answered"),
+        ] {
+            assert_eq!(judged(4, &unanswered, newest), expected, "{unanswered:?}");
+        }
+    }
+
+    #[test]
+    fn a_registry_that_names_a_time_is_asked_again_then() {
+        let busy = |seconds| {
+            let error = Error::Busy {
+                url: "u".into(),
+                status: 429,
+                retry_after: Duration::from_secs(seconds),
+            };
+            Unanswered::new(&tag("v1"), error)
+        };
+        for (unanswered, expected) in [
+            (vec![silent("v1")], 10),
+            (vec![Unanswered::not_asked(&tag("v1"))], 10),
+            (vec![busy(7), busy(3600), silent("v1")], 3600),
+            (vec![busy(0)], 1),
+        ] {
+            let Verdict::Error { retry_after, .. } = judge(9, &unanswered, None) else {
+                panic!("it was listed");
+            };
+            assert_eq!(retry_after.as_secs(), expected, "{unanswered:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_silent_for_long_after_five_tries_over_an_hour_of_tries() {
+        for (times, expected, why) in [
+            (vec![0, 900, 1800, 2700, 3600], false, "the pauses are long"),
+            (
+                (0..=6).map(|n| n * 600).collect(),
+                true,
+                "an hour of pauses that count",
+            ),
+            ((0..6).map(|n| n * 600).collect(), false, "50 minutes"),
+            (vec![0, 3600], false, "two tries"),
+            (
+                (0..360).map(|n| n * 10).collect(),
+                false,
+                "ten seconds are missing",
+            ),
+            ((0..361).map(|n| n * 10).collect(), true, "an hour"),
+            (vec![9000, 0, 1, 2, 3, 4], false, "the clock was set back"),
+        ] {
+            let start = 1_800_000_000;
+            let tries = times.iter().fold(Tries::default(), |tries, time| {
+                once_more(&tries, start + time)
+            });
+            assert_eq!(is_long(&tries), expected, "{why}");
+        }
+    }
+}
