@@ -205,7 +205,7 @@ mod tests {
     fn who_came_first_is_served_first_also_after_another_complaint() {
         let pace = Pace::default();
         let sent = Instant::now();
-        pace.note(&host(), sent, Some(Duration::from_millis(100)));
+        pace.note(&host(), sent, Some(Duration::from_millis(500)));
         let served = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for n in 0..6 {
@@ -214,9 +214,11 @@ mod tests {
                     assert!(pace.wait(&host()));
                     lock(served).push(n);
                 });
-                std::thread::sleep(Duration::from_millis(10));
+                // A busy machine may begin a thread late.
+                while pace.tickets.load(Ordering::Relaxed) <= n {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
-            std::thread::sleep(Duration::from_millis(80));
             pace.note(&host(), Instant::now(), Some(Duration::from_millis(100)));
         });
         assert_eq!(lock(&served)[..], [0, 1, 2, 3, 4, 5]);
