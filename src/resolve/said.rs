@@ -113,12 +113,14 @@ impl Resolver<'_> {
             }
             _ => {
                 let source = &**source;
+                // What is kept may have been read at a mirror that gave wrong bytes of it later.
+                let cache = self.cache.filter(|_| source.wrong_places(digest) == 0);
                 let origin = inside::Blob {
                     source,
                     digest,
                     size,
                 };
-                inside::metadata(&origin, digest, size, self.cache, name)
+                inside::metadata(&origin, digest, size, cache, name)
             }
         }
     }

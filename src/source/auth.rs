@@ -44,14 +44,26 @@ const MAX_ANSWER: u64 = 64 << 10;
 pub(super) struct Auth {
     keyring: Keyring,
     trusted_hosts: Vec<Host>,
-    sessions: Mutex<Recent<(Host, Repository), Arc<Session>>>,
+    sessions: Mutex<Recent<SessionKey, Arc<Session>>>,
     tokens: Mutex<Recent<TokenKey, Token>>,
 }
 
-/// What a token is good for. Tokens for several scopes are never asked for together: some servers
-/// read only the first.
+/// A repository as it is spoken to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct SessionKey {
+    /// `HOST/REPOSITORY`, and the namespace that a mirror of several registries is asked in: what it wants there it may
+    /// not want in another.
+    pub(super) place: String,
+    /// Whatever certificate it has will do, so what it says may be somebody else's word.
+    pub(super) unchecked: bool,
+}
+
+/// What a token is good for. Registries that share a token server have their own tokens, for each is shown only what
+/// was got for it. Tokens for several scopes are never asked for together: some servers read only the first.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct TokenKey {
+    registry: Host,
+    unchecked: bool,
     realm: String,
     service: Option<String>,
     scope: String,
@@ -63,7 +75,8 @@ impl TokenKey {
     fn size(&self) -> usize {
         let login = self.login.as_ref().map_or(0, Login::size);
         let service = self.service.as_ref().map_or(0, String::len);
-        size_of::<Self>() + self.realm.len() + service + self.scope.len() + login
+        let registry = self.registry.as_str().len();
+        size_of::<Self>() + registry + self.realm.len() + service + self.scope.len() + login
     }
 }
 
@@ -175,9 +188,8 @@ impl Auth {
         }
     }
 
-    pub(super) fn session(&self, host: &Host, repository: &Repository) -> Arc<Session> {
+    pub(super) fn session(&self, key: SessionKey) -> Arc<Session> {
         let mut sessions = lock(&self.sessions);
-        let key = (host.clone(), repository.clone());
         if let Some(session) = sessions.get(&key) {
             return session.clone();
         }
@@ -377,6 +389,8 @@ impl Auth {
             .unwrap_or_else(|| format!("repository:{}:pull", door.repository));
         let login = found.map(|found| found.login.clone());
         let key = TokenKey {
+            registry: door.host.clone(),
+            unchecked: door.unchecked,
             realm,
             service: service.clone(),
             scope,

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::auth::{Door, Session};
+use super::auth::{Door, Session, SessionKey};
 use super::client::{Method, Reply, Request, host_of, is_redirect};
 use super::failure::nonsense;
 use super::pace::{MAX_QUEUE, MAX_WAIT};
@@ -89,7 +89,10 @@ impl Registry {
         if let Some(namespace) = &namespace {
             place += &format!("?ns={namespace}");
         }
-        let session = upstream.auth.session(&host, &repository);
+        let session = upstream.auth.session(SessionKey {
+            place: place.clone(),
+            unchecked: insecure == Some(true),
+        });
         Self {
             upstream: upstream.clone(),
             place,

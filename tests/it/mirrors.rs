@@ -1,10 +1,14 @@
 //! registries.conf: mirrors, other places for a name, what is blocked.
 
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
+use flate2::read::GzDecoder;
 use serde_json::json;
 
 use crate::content::{OCI_TAR, Repository, digest, line, lines, noise, sign, versions};
+use crate::images::layer;
 use crate::registry::{
     Fault, Guard, IS_IT_SIGNED, Registry, TAGS, basic, count, logins_seen, nowhere, one_image,
     ranges, with_tls,
@@ -794,4 +798,53 @@ fn a_signed_list_of_a_mirror_says_nothing_of_the_registry() {
     registry.behave();
     later();
     assert_eq!(service.listing(), listing);
+}
+
+#[test]
+fn a_token_that_was_got_for_one_registry_is_not_shown_to_another() {
+    let ([registry, mirror], listing) = copies(1);
+    let tokens = TokenServer::start();
+    for place in [&registry, &mirror] {
+        place.guard(tokens.guard());
+    }
+    let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    assert_eq!(tokens.take_asked().len(), 2);
+    let shown = |place: &Registry| {
+        let heads = place.take_heads();
+        let tokens = heads.iter().filter_map(|head| head.header("authorization"));
+        tokens.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (at_registry, at_mirror) = (shown(&registry), shown(&mirror));
+    assert_eq!((at_registry.len(), at_mirror.len()), (1, 1));
+    assert_ne!(at_registry, at_mirror);
+}
+
+#[test]
+fn what_was_read_at_a_mirror_goes_when_its_bytes_turn_out_to_be_wrong() {
+    let image = |id: &str| {
+        let path = "usr/lib/extension-release.d/extension-release.hello";
+        let packed = layer(&[(path, format!("ID={id}\nVERSION_ID=1\n").as_bytes())]);
+        let mut unpacked = Vec::new();
+        GzDecoder::new(&packed[..])
+            .read_to_end(&mut unpacked)
+            .unwrap();
+        unpacked
+    };
+    let (right, wrong) = (image("right"), image("wrong"));
+    let (registry, mirror) = (one_image(&right), one_image(&right));
+    mirror.fault("/blobs/", Fault::Body(wrong));
+    let service = Setup::with_mirrors(&registry, &[&mirror])
+        .own_cache()
+        .start();
+    let id = || {
+        let mut text = String::new();
+        let said = service.get("/hello/hello-v1.manifest.gz").body;
+        GzDecoder::new(&said[..]).read_to_string(&mut text).unwrap();
+        text.contains("right")
+    };
+    assert!(!id(), "nothing checks it");
+    assert!(service.whole("/hello/hello-v1.raw") == right);
+    assert!(id());
 }
