@@ -60,9 +60,9 @@ const TRIMMED_AFTER: u64 = 16 << 20;
 
 /// A cache on tmpfs takes at most 128 MiB: so much of it for made files that are kept …
 const MADE_IN_MEMORY: u64 = 40 << 20;
-/// … and for each kind of small files this part of what it has elsewhere, 24 MiB in all. The rest is for what is
+/// … and for each kind of small files this part of what it has elsewhere, 25 MiB in all. The rest is for what is
 /// being written.
-const PART_IN_MEMORY: u64 = 14;
+const PART_IN_MEMORY: u64 = 16;
 
 /// The cache, or nothing where there is no directory for it.
 pub struct Cache {
@@ -583,7 +583,7 @@ mod tests {
 
     /// Tries all that writes or removes.
     fn use_all(cache: &Cache) {
-        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS] {
+        for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS] {
             cache.write(folder, Digest::of(b"{}"), b"{}");
             cache.read::<()>(folder, Digest::of(b"[]"), LARGEST, |_| None);
         }
@@ -605,7 +605,7 @@ mod tests {
 
     /// Lays a file into each folder, none of which is right.
     fn lay_all(root: &Path) {
-        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS, MADE, TMP] {
+        for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP] {
             fs::create_dir_all(root.join(folder)).unwrap();
             let name = Digest::of(b"[]").hex();
             fs::write(root.join(folder).join(name), "precious").unwrap();
@@ -616,7 +616,7 @@ mod tests {
     fn what_a_folder_of_the_cache_links_to_is_left_alone() {
         let (directory, elsewhere) = (Directory::new("linked"), Directory::new("elsewhere"));
         lay_all(&elsewhere.0);
-        for folder in [DOCUMENTS, RELEASES, TAGS, SUMS, MADE, TMP] {
+        for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP] {
             let link = directory.0.join(folder);
             std::os::unix::fs::symlink(elsewhere.0.join(folder), link).unwrap();
         }

@@ -44,6 +44,7 @@ mod snapshot;
 mod source;
 mod state;
 mod template;
+mod transfers;
 mod visitor;
 
 use std::io::{ErrorKind, Write};

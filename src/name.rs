@@ -415,6 +415,12 @@ impl TryFrom<String> for RepositoryAddress {
     }
 }
 
+impl Serialize for RepositoryAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Display for RepositoryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {

@@ -10,14 +10,15 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
-use log::{info, warn};
+use log::{debug, info, warn};
+use uapi_version::strverscmp;
 
 use crate::address::{self, View};
 use crate::architecture::Architecture;
@@ -40,7 +41,8 @@ use crate::resolve::{Contents, ImmutableTags, Resolver, Signed};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
-use crate::state::State;
+use crate::state::{Promises, State};
+use crate::transfers;
 
 /// Longest time that a listing may take, or a file to be made, or its first bytes to come. systemd-pull gives
 /// up after 60 s without a byte.
@@ -724,7 +726,13 @@ impl Snapshots {
                 merged
             }
             View::Tags => match resolver(0).contents()? {
-                Contents::Files(listing) => listing,
+                Contents::Files(listing) => {
+                    // A mirror that stands in for the registry promises nothing for it.
+                    if sources[0].tags_are_its_own() {
+                        self.promise_newest(directory, &sources[0].name(), &listing)?;
+                    }
+                    listing
+                }
                 Contents::Signed(found) => {
                     signed = Some(found);
                     Listing::default()
@@ -754,6 +762,43 @@ impl Snapshots {
             text: OnceLock::new(),
             page: OnceLock::new(),
         })
+    }
+
+    /// Promises which version is the newest ever offered, of a repository that the administrator named.
+    fn promise_newest(&self, directory: &Directory, source: &str, listing: &Listing) -> Result<()> {
+        let newer = |one: &&Tag, other: &&Tag| strverscmp(one.as_str(), other.as_str());
+        let tags = listing.files.values().map(|file| &file.tag);
+        let Some(newest) = tags.max_by(newer) else {
+            return Ok(());
+        };
+        let repository = &directory.repository;
+        let is_newer = |promises: &Promises| {
+            let known = promises.newest.get(repository);
+            known.is_none_or(|known| newer(&known, &newest).is_lt())
+        };
+        let is_named = || {
+            self.settings.repositories.contains_key(repository)
+                || transfers::name(Path::new("/"), &self.settings.hosts, repository)
+        };
+        if !self.state.is_there() || !is_newer(&self.state.promises(source)?) || !is_named() {
+            return Ok(());
+        }
+        let promised = self.state.promise(source, |promises| {
+            if is_newer(promises) {
+                promises.newest.insert(repository.clone(), newest.clone());
+            }
+        });
+        match promised {
+            // Whoever only looks may not write there.
+            Err(error @ Error::File { .. }) => {
+                debug!(
+                    "{directory}: its newest version is not remembered: {}",
+                    error.line()
+                );
+                Ok(())
+            }
+            promised => promised,
+        }
     }
 
     /// What a file says of itself.

@@ -1,14 +1,14 @@
 //! The format of a cache, in its file `format`: a line with a number, and one with its folders.
 //!
 //!     sysext-oci-proxy cache 1
-//!     documents releases tags sums made tmp
+//!     documents releases listings tags sums made tmp
 //!
 //! A program of another format, older or newer, so knows which folders to empty.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
-use super::{DOCUMENTS, MADE, RELEASES, SUMS, TAGS, TMP};
+use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, TMP};
 use crate::dir::Dir;
 
 const FORMAT: &str = "format";
@@ -17,7 +17,7 @@ const NEW: &str = "format.new";
 const HEAD: &str = "sysext-oci-proxy cache 1";
 /// The first words of that line, in every format.
 const MAGIC: &str = "sysext-oci-proxy cache ";
-const FOLDERS: [&str; 6] = [DOCUMENTS, RELEASES, TAGS, SUMS, MADE, TMP];
+const FOLDERS: [&str; 7] = [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP];
 /// Longest file that is read.
 const LARGEST: u64 = 4 << 10;
 
@@ -73,6 +73,15 @@ fn folders(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::room::SHELVES;
+
+    #[test]
+    fn every_folder_with_a_limit_is_emptied() {
+        let limited = SHELVES.iter().flat_map(|shelf| shelf.folders);
+        for folder in limited.chain(&[MADE, TMP]) {
+            assert!(FOLDERS.contains(folder), "{folder}");
+        }
+    }
 
     #[test]
     fn folders_are_in_the_cache_whatever_a_file_says() {

@@ -33,7 +33,7 @@ const LOCK: &str = "lock";
 /// A file being written, beside the one that it replaces.
 const NEW: &str = "new";
 
-/// Largest file of promises, in bytes: some 150,000 tags of one source.
+/// Largest file of promises, in bytes: some 200,000 tags of one source.
 const MAX_PROMISES: u64 = 16 << 20;
 /// All promises together, in bytes.
 const MAX_ALL_PROMISES: u64 = 64 << 20;
@@ -304,6 +304,112 @@ mod tests {
     fn unanswered(name: &str) -> impl FnOnce(&mut Notes) {
         let noted = (tag(name), Unanswered::default());
         |notes| notes.unanswered.extend([noted])
+    }
+
+    #[test]
+    fn two_that_promise_at_once_lose_nothing() {
+        let scratch = Scratch::new("promises");
+        scratch.state();
+        let digest = Digest::of(b"1");
+        thread::scope(|scope| {
+            for writer in 0..4 {
+                let state = scratch.state();
+                scope.spawn(move || {
+                    for n in 0..10 {
+                        let tag = tag(&format!("v{writer}.{n}"));
+                        state
+                            .promise("a", |promises| promises.tags.insert(tag, digest))
+                            .unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(scratch.state().promises("a").unwrap().tags.len(), 40);
+        assert_eq!(scratch.state().promises("b").unwrap(), Promises::default());
+    }
+
+    #[test]
+    fn promises_are_never_evicted_and_have_limits() {
+        let scratch = Scratch::new("full");
+        let state = scratch.state();
+        let digest = Digest::of(b"1");
+        let promise = |source: &str, tags: std::ops::Range<u32>| {
+            state.promise(source, |promises| {
+                let tags = tags.map(|n| (format!("v{n}").parse().unwrap(), digest));
+                promises.tags.extend(tags);
+            })
+        };
+        let is_full = |result: Result<()>, most: u64| match result {
+            Err(Error::StateFull { limit, .. }) => limit == most,
+            _ => false,
+        };
+        promise("a", 0..100).unwrap();
+        assert!(is_full(promise("a", 0..250_000), MAX_PROMISES));
+        assert_eq!(state.promises("a").unwrap().tags.len(), 100, "as before");
+        // Others take nearly all.
+        let others = File::create(scratch.0.join(PROMISES).join("others")).unwrap();
+        others.set_len(MAX_ALL_PROMISES - (20 << 10)).unwrap();
+        promise("a", 0..101).unwrap();
+        assert!(is_full(promise("a", 0..1000), MAX_ALL_PROMISES));
+        assert!(is_full(promise("b", 0..1000), MAX_ALL_PROMISES));
+        promise("b", 0..1).unwrap();
+        others.set_len(MAX_ALL_PROMISES).unwrap();
+        promise("a", 0..1).unwrap();
+        state
+            .promise("a", |promises| promises.tags.clear())
+            .unwrap();
+        assert_eq!(state.promises("b").unwrap().tags.len(), 1);
+    }
+
+    #[test]
+    fn promises_of_an_older_program_are_read_and_rewritten() {
+        let scratch = Scratch::new("older");
+        let state = scratch.state();
+        let signed = SignedList {
+            tag: tag("SHA256SUMS"),
+            has_signature: true,
+        };
+        // It knew only of lists.
+        let kept = serde_json::json!({"signed": {"tag": "SHA256SUMS", "has_signature": true}});
+        let text = to_text(PROMISES, "a", &kept).unwrap();
+        fs::create_dir(scratch.0.join(PROMISES)).unwrap();
+        fs::write(scratch.path(PROMISES, "a"), text).unwrap();
+        assert_eq!(state.promises("a").unwrap().signed, Some(signed.clone()));
+        let digest = Digest::of(b"1");
+        state
+            .promise("a", |promises| promises.tags.insert(tag("v1"), digest))
+            .unwrap();
+        let expected = Promises {
+            tags: [(tag("v1"), digest)].into(),
+            signed: Some(signed),
+            ..Promises::default()
+        };
+        assert_eq!(scratch.state().promises("a").unwrap(), expected);
+    }
+
+    #[test]
+    fn what_a_folder_of_the_state_links_to_is_left_alone() {
+        let (scratch, elsewhere) = (Scratch::new("linked"), Scratch::new("elsewhere"));
+        for folder in [PROMISES, NOTES] {
+            fs::create_dir_all(elsewhere.0.join(folder)).unwrap();
+        }
+        let state = scratch.state();
+        for folder in [PROMISES, NOTES, LOCK] {
+            std::os::unix::fs::symlink(elsewhere.0.join(folder), scratch.0.join(folder)).unwrap();
+        }
+        state.update_notes("a", unanswered("v1"));
+        assert!(
+            state
+                .promise("a", |promises| promises.tags.clear())
+                .is_err()
+        );
+        assert!(
+            state.promises("a").is_err(),
+            "it is not known that there are none"
+        );
+        let left = |folder: &str| fs::read_dir(elsewhere.0.join(folder)).unwrap().count();
+        assert_eq!((left(PROMISES), left(NOTES)), (0, 0));
+        assert!(!elsewhere.0.join(LOCK).exists());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::name::Tag;
+use crate::name::{RepositoryAddress, Tag};
 
 /// What must stay true of one source. A field that a file lacks is empty. One that this program does not know makes
 /// the file one of a newer program: a promise that is not understood must not be dropped.
@@ -18,6 +18,10 @@ pub struct Promises {
     /// The list of its publisher, if it ever had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<SignedList>,
+    /// The newest version ever offered, by the name of its directory: another one of the same source may have other
+    /// settings.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub newest: BTreeMap<RepositoryAddress, Tag>,
 }
 
 /// A list that a publisher wrote.

@@ -337,6 +337,30 @@ fn a_list_is_remembered_by_all_names_of_its_source() {
 }
 
 #[test]
+fn the_newest_version_is_remembered_of_repositories_that_are_named() {
+    let registry = Registry::with_hello(versions(11).0);
+    registry.put("other", versions(3).0);
+    let state = Folder::new();
+    let service = start(&registry, "[repository.hello]\nflatten = 3\n", &state);
+    assert_eq!(service.get("/other/SHA256SUMS").status, 200);
+    assert_eq!(
+        service
+            .get(&format!("/{}/hello/SHA256SUMS", registry.address))
+            .status,
+        200
+    );
+    assert!(!state.path().join("promises").exists(), "nobody named them");
+    assert_eq!(service.listing(), versions(11).1);
+    let newest = "\"newest\":{\"hello\":\"v10\"}";
+    let kept = || fs::read_to_string(promises(&state)).unwrap();
+    assert!(kept().contains(newest), "{}", kept());
+    registry.change(|hello| drop(hello.tags.remove("v10")));
+    later();
+    assert!(!service.listing().contains("v10"));
+    assert!(kept().contains(newest), "{}", kept());
+}
+
+#[test]
 fn root_can_forget_that_there_was_a_list() {
     let (hello, list) = with_list("SHA256SUMS", SIGNATURE);
     let registry = Registry::with_hello(hello);
