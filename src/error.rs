@@ -705,6 +705,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_status_tells_is_an_answer_or_none() {
+        let unexpected = |status| Error::UnexpectedStatus {
+            url: "u".into(),
+            status,
+            message: String::new(),
+        };
+        for status in [410, 412, 451] {
+            assert_eq!(unexpected(status).finding(), Finding::Answer, "{status}");
+        }
+        for status in [400, 402, 405, 416, 418, 501] {
+            assert_eq!(unexpected(status).finding(), Finding::Lasting, "{status}");
+        }
+        let down = |may_pass| Error::MirrorsToo {
+            error: Box::new(Error::NoToken {
+                url: "u".into(),
+                why: String::new(),
+                may_pass,
+            }),
+            mirrors: String::new(),
+        };
+        assert_eq!(down(true).finding(), Finding::Passing);
+        assert_eq!(down(false).finding(), Finding::Lasting);
+    }
+
+    #[test]
     fn one_line_tells_the_whole_story() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = Error::Unreachable {

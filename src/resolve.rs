@@ -219,22 +219,7 @@ impl Resolver<'_> {
         mut unanswered: Vec<Unanswered>,
     ) -> Result<Listing> {
         let source = self.source.name();
-        let now = now();
-        self.state.update_notes(&source, |notes| {
-            let open: BTreeSet<_> = unanswered.iter().map(|one| &one.tag).collect();
-            notes.unanswered.retain(|tag, _| open.contains(tag));
-            let tried = unanswered.iter().filter(|one| one.error.is_some());
-            for Unanswered { tag, .. } in tried.take(MAX_NOTED) {
-                let tries = notes.unanswered.entry(tag.clone()).or_default();
-                *tries = complete::once_more(tries, now);
-            }
-        });
-        if !unanswered.is_empty() {
-            let noted = self.state.notes(&source).unanswered;
-            for one in &mut unanswered {
-                one.counts_as_refused = noted.get(&one.tag).is_some_and(complete::is_long);
-            }
-        }
+        self.count_tries(&source, &mut unanswered);
         let listed = newest(listing.files.values().map(|file| &file.tag));
         let incomplete = match complete::judge(tags.len(), &unanswered, listed) {
             Verdict::Complete => return Ok(listing),
@@ -264,6 +249,33 @@ impl Resolver<'_> {
         Ok(listing)
     }
 
+    /// Notes that these tags were not answered once more, and which were not for so long that they count as refused.
+    fn count_tries(&self, source: &str, unanswered: &mut [Unanswered]) {
+        let before = self.state.notes(source).unanswered;
+        if unanswered.is_empty() && before.is_empty() {
+            return;
+        }
+        let now = now();
+        let mut noted = BTreeMap::new();
+        self.state.update_notes(source, |notes| {
+            let open: BTreeSet<_> = unanswered.iter().map(|one| &one.tag).collect();
+            notes.unanswered.retain(|tag, _| open.contains(tag));
+            let tried = unanswered.iter().filter(|one| one.error.is_some());
+            for Unanswered { tag, .. } in tried.take(MAX_NOTED) {
+                let tries = notes.unanswered.entry(tag.clone()).or_default();
+                *tries = complete::once_more(tries, now);
+            }
+            noted.clone_from(&notes.unanswered);
+        });
+        for one in unanswered {
+            one.counts_as_refused = noted.get(&one.tag).is_some_and(complete::is_long);
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() > self.until
+    }
+
     /// A place among the requests of all listings. What lies on this machine needs none.
     fn place(&self, what: impl FnOnce() -> String) -> Result<Option<Place<'_>>> {
         let is_remote = self.cache.is_some();
@@ -280,25 +292,18 @@ impl Resolver<'_> {
             .map(|cache| cache.tags(&name))
             .unwrap_or_default();
         let room = AtomicUsize::new(MAX_OF_LISTING);
-        let (has_any, turned_away) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (has_any, failures) = (AtomicBool::new(false), Failures::default());
         let ask = |tag: &&Tag, stop: &AtomicBool| {
             let asked = self.ask(tag, before.get(*tag).copied(), &room);
             has_any.fetch_or(asked.digest.is_some(), Relaxed);
-            let is_hopeless = match &asked.result {
-                Err(Error::ClientGone) => true,
-                // A password that is refused each time may lock an account.
-                Err(
-                    Error::NoLogin { .. } | Error::LoginRefused { .. } | Error::BadLogin { .. },
-                ) if !has_any.load(Relaxed) => true,
-                Err(error) if is_turned_away(error) => {
-                    turned_away.fetch_add(1, Relaxed) + 1 >= MAX_TURNED_AWAY
-                }
-                _ => {
-                    turned_away.store(0, Relaxed);
-                    false
-                }
-            };
-            if is_hopeless || Instant::now() > self.until {
+            let error = asked.result.as_ref().err();
+            // A password that is refused each time may lock an account.
+            let is_of_login = matches!(
+                error,
+                Some(Error::NoLogin { .. } | Error::LoginRefused { .. } | Error::BadLogin { .. })
+            );
+            let is_hopeless = failures.are_too_many(error);
+            if is_hopeless || is_of_login && !has_any.load(Relaxed) || self.is_late() {
                 stop.store(true, Relaxed);
             }
             asked
@@ -317,10 +322,14 @@ impl Resolver<'_> {
             let again = in_parallel(&refused, self.parallel, ask);
             added = answers.add(&refused, again);
         }
-        if let Some(cache) = self.cache.filter(|_| self.source.tags_are_its_own()) {
-            cache.learn_tags(&name, &answers.digests, |tag| {
-                tags.binary_search(tag).is_err()
-            });
+        let is_gone = |tag: &Tag| tags.binary_search(tag).is_err();
+        let is_new = |(tag, digest): (&Tag, &Digest)| before.get(tag) != Some(digest);
+        let is_news = answers.digests.iter().any(is_new) || before.keys().any(is_gone);
+        if let Some(cache) = self.cache
+            && is_news
+            && self.source.tags_are_its_own()
+        {
+            cache.learn_tags(&name, &answers.digests, is_gone);
         }
         added?;
         if answers.digests.is_empty() && !tags.is_empty() {
@@ -735,17 +744,30 @@ fn not_a_version(tag: &Tag) -> Option<&'static str> {
     }
 }
 
-/// Does the registry turn away whoever comes, whatever is asked for?
-fn is_turned_away(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unreachable { .. }
-            | Error::Busy { .. }
-            | Error::NoToken { .. }
-            | Error::NoLogin { .. }
-            | Error::LoginRefused { .. }
-            | Error::BadLogin { .. }
-    )
+/// Counts the requests in a row that the registry turned away, whatever was asked for.
+#[derive(Default)]
+struct Failures(AtomicUsize);
+
+impl Failures {
+    /// After what came of one more request: is it of no use to ask for anything else?
+    fn are_too_many(&self, error: Option<&Error>) -> bool {
+        let is_turned_away = matches!(
+            error,
+            Some(
+                Error::Unreachable { .. }
+                    | Error::Busy { .. }
+                    | Error::NoToken { .. }
+                    | Error::NoLogin { .. }
+                    | Error::LoginRefused { .. }
+                    | Error::BadLogin { .. }
+            )
+        );
+        if !is_turned_away {
+            self.0.store(0, Relaxed);
+            return matches!(error, Some(Error::ClientGone));
+        }
+        self.0.fetch_add(1, Relaxed) + 1 >= MAX_TURNED_AWAY
+    }
 }
 
 /// In seconds since 1970.

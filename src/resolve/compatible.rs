@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::complete::{Unanswered, by_version};
-use super::{MAX_TURNED_AWAY, Resolver, is_turned_away};
+use super::{Failures, Resolver};
 use crate::compatible::{Host, Kind, mismatch};
 use crate::error::{Error, Finding, Result};
 use crate::listing::Listing;
@@ -29,20 +28,10 @@ impl Resolver<'_> {
             .filter_map(|(name, file)| Some((name, file, kind_of(name.as_str())?)))
             .collect();
         judged.sort_by(|(_, one, _), (_, other, _)| by_version(&other.tag, &one.tag));
-        let turned_away = AtomicUsize::new(0);
+        let failures = Failures::default();
         let verdicts = in_parallel(&judged, self.parallel, |(name, file, _), stop| {
             let found = self.metadata(name, file);
-            let is_hopeless = match &found {
-                Err(Error::ClientGone) => true,
-                Err(error) if is_turned_away(error) => {
-                    turned_away.fetch_add(1, Relaxed) + 1 >= MAX_TURNED_AWAY
-                }
-                _ => {
-                    turned_away.store(0, Relaxed);
-                    false
-                }
-            };
-            if is_hopeless || Instant::now() > self.until {
+            if failures.are_too_many(found.as_ref().err()) || self.is_late() {
                 stop.store(true, Relaxed);
             }
             found

@@ -55,6 +55,12 @@ impl Unanswered {
     /// Why, in one line.
     pub fn reason(&self) -> String {
         match &self.error {
+            Some(error) if self.counts_as_refused => {
+                format!(
+                    "it counts as refused after an hour of tries: {}",
+                    error.line()
+                )
+            }
             Some(error) => error.line(),
             None => "it was not asked for: the time was over, or too many before it had failed"
                 .to_owned(),

@@ -303,17 +303,8 @@ impl Registry {
 
     /// A small body and the head it came with.
     fn fetch_all(&self, url: &str, accept: &str, limit: u64) -> Result<Fetched> {
-        self.with_retries(|| {
-            let reply = self.fetch(self.request(Method::Get, url, accept))?;
-            refuse_encoding(&reply)?;
-            let links = reply.all("link").map(str::to_owned).collect();
-            let media_type = reply.header("content-type").map(str::to_owned);
-            Ok(Fetched {
-                links,
-                media_type,
-                bytes: reply.read(limit)?,
-            })
-        })
+        let request = self.request(Method::Get, url, accept);
+        self.with_retries(|| Fetched::read(self.fetch(request)?, limit))
     }
 
     pub(super) fn tags(&self) -> Result<Vec<Tag>> {
@@ -428,10 +419,10 @@ impl Registry {
             let bytes = reply.read(expected)?;
             match bytes.len() as u64 {
                 found if found == expected => Ok(Part::Range(bytes)),
-                found => Err(Error::WrongSize {
-                    what: format!("{url}, bytes {first} to {last}"),
-                    expected,
-                    found,
+                // The connection ended with it.
+                found => Err(Error::Broken {
+                    url: format!("{url} after {found} of the bytes {first} to {last}"),
+                    cause: Arc::new(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 }),
             }
         });
@@ -543,12 +534,12 @@ impl Registry {
         let mut pages = Pages::new(what, &first, MAX_REFERRER_PAGES, MAX_REFERRERS_SIZE);
         let mut found = Vec::new();
         while let Some(url) = pages.next.take() {
-            match self.referrers_at(&url, subject) {
+            match self.referrers_at(&url, subject, true) {
                 Ok((fetched, attached)) => {
                     found.extend(attached);
                     pages.turn(url, &fetched)?;
                 }
-                Err(error) if url == first && self.knows_no_referrers(&error) => {
+                Err(error) if url == first && is_of_no_referrers_api(&error) => {
                     return self.referrers_by_tag(subject);
                 }
                 Err(error) => return Err(error),
@@ -557,29 +548,9 @@ impl Registry {
         Ok(found)
     }
 
-    /// Is this how registries answer that do not know the referrers API? 2.8, 3.1 and crane say 404, others 400, 405
-    /// or 501, and ghcr redirects to a page at another host. Any other failure says nothing of what is attached.
-    fn knows_no_referrers(&self, error: &Error) -> bool {
-        let is_elsewhere = |url: &str| {
-            let own = self.origin().and_then(|origin| host_of(&origin));
-            own.is_ok_and(|own| host_of(url).is_ok_and(|host| host != own))
-        };
-        match error {
-            Error::Missing { .. } | Error::Nonsense { .. } | Error::LostRedirect { .. } => true,
-            Error::UnexpectedStatus { url, status, .. } => {
-                matches!(status, 400 | 405 | 406 | 410 | 501) || is_elsewhere(url)
-            }
-            Error::Denied { url, .. }
-            | Error::Busy { url, .. }
-            | Error::Failing { url, .. }
-            | Error::Broken { url, .. } => is_elsewhere(url),
-            _ => false,
-        }
-    }
-
     fn referrers_by_tag(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         let url = self.url(&format!("manifests/sha256-{}", subject.hex()))?;
-        match self.referrers_at(&url, subject) {
+        match self.referrers_at(&url, subject, false) {
             Err(Error::Missing { .. }) => Ok(Vec::new()),
             found => found.map(|(_, attached)| attached),
         }
@@ -587,8 +558,24 @@ impl Registry {
 
     /// One page of what is attached. A manifest in the place of a list means that there is none: GitLab resolves
     /// the stand-in tag to the subject itself.
-    fn referrers_at(&self, url: &str, subject: Digest) -> Result<(Fetched, Vec<Descriptor>)> {
-        let fetched = self.fetch_all(url, manifest::OCI_INDEX, manifest::MAX_SIZE)?;
+    fn referrers_at(
+        &self,
+        url: &str,
+        subject: Digest,
+        is_api: bool,
+    ) -> Result<(Fetched, Vec<Descriptor>)> {
+        let request = self.request(Method::Get, url, manifest::OCI_INDEX);
+        let fetched = self.with_retries(|| {
+            let reply = self.ask(request, true)?;
+            // ghcr redirects to a page at another host. What that answers says nothing of what is attached.
+            if is_api && !reply.is_at_home && reply.status != 200 {
+                return Err(Error::Missing { url: reply.url });
+            }
+            match reply.status {
+                200 => Fetched::read(reply, manifest::MAX_SIZE),
+                _ => Err(status_error(reply)),
+            }
+        })?;
         let url = &super::url::for_messages(url);
         if Digest::of(&fetched.bytes) == subject {
             return Err(Error::Missing {
@@ -664,6 +651,16 @@ fn is_of_the_method(error: &Error) -> bool {
     )
 }
 
+/// Is this how registries answer that do not know the referrers API? 2.8, 3.1 and crane say 404, others 400, 405 or
+/// 501, or give a page. Any other failure says nothing of what is attached.
+fn is_of_no_referrers_api(error: &Error) -> bool {
+    match error {
+        Error::Missing { .. } | Error::Nonsense { .. } | Error::LostRedirect { .. } => true,
+        Error::UnexpectedStatus { status, .. } => matches!(status, 400 | 405 | 406 | 410 | 501),
+        _ => false,
+    }
+}
+
 /// Is this the range that was asked for? `*` stands for a size that is not told.
 fn check_range(reply: &Reply, first: u64, last: u64, size: u64) -> Result<()> {
     let found = reply.header("content-range").unwrap_or_default();
@@ -727,6 +724,20 @@ struct Fetched {
     links: Vec<String>,
     media_type: Option<String>,
     bytes: Vec<u8>,
+}
+
+impl Fetched {
+    /// Reads an answer of at most so many bytes.
+    fn read(reply: Reply, limit: u64) -> Result<Self> {
+        refuse_encoding(&reply)?;
+        let links = reply.all("link").map(str::to_owned).collect();
+        let media_type = reply.header("content-type").map(str::to_owned);
+        Ok(Self {
+            links,
+            media_type,
+            bytes: reply.read(limit)?,
+        })
+    }
 }
 
 /// The way through the pages of a list. It ends, whatever a registry's links say.

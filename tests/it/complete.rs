@@ -317,6 +317,39 @@ fn what_decides_whether_a_file_is_compatible_is_answered_or_the_file_is_not_list
     }
 }
 
+/// The token server's trouble is not the registry's word, though it is another host.
+#[test]
+fn a_token_that_is_not_given_is_no_answer_about_what_is_attached() {
+    for status in [404, 410, 418, 500, 503] {
+        let tokens = Registry::start();
+        tokens.fault("/token", Fault::Status(status));
+        tokens.fault("/token", Fault::header("Retry-After", "0"));
+        let registry = extensions();
+        let challenge = format!("Bearer realm=\"{}/token\",service=\"s\"", tokens.origin());
+        let guard = Guard::new(|_| false).challenge(challenge);
+        registry.fault("/referrers/", Fault::Guard(guard));
+        let service = Service::start(registry.settings() + "compatible-only = true\n");
+        let response = service.no_listing(503);
+        let told = reason(&response);
+        assert!(told.starts_with("3 of 3 tags of "), "{status}: {told}");
+        assert_ne!(tokens.take_requests(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_page_of_another_host_in_the_place_of_the_referrers_api_says_nothing() {
+    for status in [200, 404, 429, 500] {
+        let pages = Registry::on("127.0.0.2:0", None);
+        pages.fault("/referrers/", Fault::Status(status));
+        let registry = extensions();
+        registry.fault("/referrers/", Fault::Redirect(pages.origin()));
+        let service = Service::start(registry.settings() + "compatible-only = true\n");
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!(outcome(&response), (200, None, 3), "{status}");
+        assert_ne!(pages.take_requests(), [""; 0]);
+    }
+}
+
 #[test]
 fn an_old_file_may_lack_because_it_is_not_known_whether_it_is_compatible() {
     for (tag, expected) in [
