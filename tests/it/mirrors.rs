@@ -848,3 +848,23 @@ fn what_was_read_at_a_mirror_goes_when_its_bytes_turn_out_to_be_wrong() {
     assert!(service.whole("/hello/hello-v1.raw") == right);
     assert!(id());
 }
+
+#[test]
+fn what_a_mirror_lacks_is_no_answer_for_a_registry_that_is_down() {
+    let (hello, listing) = versions(4);
+    let registry = Registry::with_hello(hello.clone());
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    for (lacking, status) in [("v0", 200), ("v3", 503)] {
+        let mirror = Registry::with_hello(hello.clone());
+        mirror.fault(format!("/manifests/{lacking}").leak(), Fault::Status(404));
+        let service = Setup::with_mirrors(&registry, &[&mirror]).start();
+        let answer = service.get("/hello/SHA256SUMS");
+        assert_eq!(answer.status, status, "{lacking}");
+        if status == 200 {
+            let said = answer.header("x-incomplete");
+            assert_eq!(said, Some("1 of 4 tags were not answered"), "{lacking}");
+            let expected: String = listing.split_inclusive('\n').skip(1).collect();
+            assert_eq!(answer.text(), expected);
+        }
+    }
+}
