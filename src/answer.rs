@@ -70,7 +70,9 @@ impl Service {
         }
         let (directory, asked) = match Address::parse(&request.target)? {
             Address::Start => {
-                return Ok(Answer::page(page::start(&self.settings).into_bytes()));
+                return Ok(Answer::page(Arc::new(
+                    page::start(&self.settings).into_bytes(),
+                )));
             }
             Address::In {
                 repository,
@@ -90,12 +92,13 @@ impl Service {
                     let (files, number) = (snapshot.files(), snapshot.len());
                     page::directory(&directory.to_string(), number, files, left_out, *incomplete)
                 };
-                Ok(of_listing(Answer::page(snapshot.page(write)), &snapshot))
+                let page = self.snapshots.page(&snapshot, write)?;
+                Ok(of_listing(Answer::page(page), &snapshot))
             }
             Asked::Listing => {
                 let snapshot = self.snapshots.list(&directory, !request.is_head())?;
-                let text = Answer::shared(TEXT, snapshot.text(tomorrow()));
-                Ok(of_listing(text, &snapshot))
+                let text = self.snapshots.text(&snapshot, tomorrow())?;
+                Ok(of_listing(Answer::shared(TEXT, text), &snapshot))
             }
             Asked::Signature(name) => self.signature(request, &directory, &name),
             Asked::ChecksumOf(name) => self.checksum_of(request, &directory, &name),
@@ -285,7 +288,7 @@ impl Service {
         match &file.content {
             Content::Text(text) => {
                 let text = self.snapshots.text_of(directory, snapshot, file, text)?;
-                Ok(Answer::shared(OCTETS, text))
+                Ok(Answer::shared(OCTETS, Arc::new(Arc::<[u8]>::from(text))))
             }
             Content::Made(_) if request.is_head() => Ok(Answer::new(
                 OCTETS,

@@ -34,6 +34,8 @@ pub enum Error {
     BadRequest { status: u16, why: String },
     /// As many clients as we serve at once are being served.
     Full { limit: usize },
+    /// All that is kept for clients takes as much memory as it may, and it is being used.
+    NoMemory { what: String, limit: usize },
     /// The system gives no thread for a client.
     NoThread { cause: Arc<io::Error> },
     /// Nobody waits for the answer any more.
@@ -261,6 +263,7 @@ impl Error {
             Error::MirrorsToo { error, .. } => error.status(),
             Error::Full { .. }
             | Error::NoThread { .. }
+            | Error::NoMemory { .. }
             | Error::Busy { .. }
             | Error::Incomplete { .. }
             | Error::NotReady { .. } => 503,
@@ -275,6 +278,7 @@ impl Error {
             | Error::Incomplete { retry_after, .. }
             | Error::NotReady { retry_after, .. } => Some(*retry_after),
             Error::Full { .. } | Error::NoThread { .. } => Some(Duration::from_secs(1)),
+            Error::NoMemory { .. } => Some(Duration::from_secs(10)),
             _ => None,
         }
     }
@@ -327,6 +331,7 @@ impl Error {
             | Error::BadRequest { .. }
             | Error::Full { .. }
             | Error::NoThread { .. }
+            | Error::NoMemory { .. }
             | Error::ClientGone
             | Error::Incomplete { .. }
             | Error::NoCache
@@ -400,6 +405,12 @@ impl fmt::Display for Error {
             Error::Full { limit } => {
                 write!(f, "{limit} clients are being served, which is the limit")
             }
+            Error::NoMemory { what, limit } => write!(
+                f,
+                "there is no memory for {what}: listings and signed lists may take {} MiB in all, and other \
+                 clients are using them; try again later",
+                limit >> 20
+            ),
             Error::NoThread { .. } => f.write_str(
                 "no thread could be started for a client; TasksMax= of the service may be too low",
             ),
@@ -695,6 +706,7 @@ impl StdError for Error {
             | Error::CannotDo { .. }
             | Error::NotReady { .. }
             | Error::BadLayout { .. }
+            | Error::NoMemory { .. }
             | Error::BadSettings { .. } => None,
         }
     }

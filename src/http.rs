@@ -73,12 +73,15 @@ pub struct Answer {
     pub body: Body,
 }
 
+/// Bytes that more than one client gets.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// The body of an answer. Its length is always known.
 pub enum Body {
     /// All of it.
     Bytes(Vec<u8>),
     /// All of it, which others get, too.
-    Shared(Arc<[u8]>),
+    Shared(Bytes),
     /// A blob to come.
     Blob(Box<Blob>),
     /// The size alone, for HEAD.
@@ -153,12 +156,12 @@ impl Answer {
     }
 
     /// An answer that is at hand for more than one client.
-    pub fn shared(media_type: &'static str, bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self::new(media_type, Body::Shared(bytes.into()))
+    pub fn shared(media_type: &'static str, bytes: Bytes) -> Self {
+        Self::new(media_type, Body::Shared(bytes))
     }
 
     /// A page for people.
-    pub fn page(html: impl Into<Arc<[u8]>>) -> Self {
+    pub fn page(html: Bytes) -> Self {
         let mut answer = Self::shared("text/html; charset=utf-8", html);
         answer
             .headers
@@ -195,7 +198,7 @@ impl Answer {
     fn size(&self) -> u64 {
         match &self.body {
             Body::Bytes(bytes) => bytes.len() as u64,
-            Body::Shared(bytes) => bytes.len() as u64,
+            Body::Shared(bytes) => (**bytes).as_ref().len() as u64,
             Body::Blob(blob) => blob.size,
             Body::SizeOnly(size) => *size,
         }
@@ -437,7 +440,7 @@ fn write_answer(
     let head = head(request, &answer, keeps_alive);
     match answer.body {
         Body::Bytes(body) if !request.is_head() => write_whole(stream, head, &body),
-        Body::Shared(body) if !request.is_head() => write_whole(stream, head, &body),
+        Body::Shared(body) if !request.is_head() => write_whole(stream, head, (*body).as_ref()),
         Body::Bytes(_) | Body::Shared(_) | Body::SizeOnly(_) => write_whole(stream, head, &[]),
         Body::Blob(blob) => {
             write_whole(stream, head, &[])?;
@@ -676,7 +679,7 @@ mod tests {
         let (request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         for (size, writes) in [(0, 1), (100, 1), (BUFFER, 1), (BUFFER + 1, 2)] {
             let mut sizes = Sizes(Vec::new());
-            let answer = Answer::shared("text/plain", vec![b'x'; size]);
+            let answer = Answer::shared("text/plain", Arc::new(vec![b'x'; size]));
             write_answer(&mut sizes, &request, answer, true).unwrap();
             assert_eq!(sizes.0.len(), writes, "{size} bytes: {:?}", sizes.0);
         }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::{self, Write};
-use std::sync::Arc;
 
 use jiff::civil::Date;
 
@@ -10,6 +9,7 @@ use crate::architecture::Architecture;
 use crate::artifact::kubesolo::Release;
 use crate::artifact::{Content, Offer, Recipe, Recognised, apart};
 use crate::digest::Digest;
+use crate::memory::Held;
 use crate::name::{FileName, Tag};
 use crate::template::Template;
 
@@ -279,7 +279,6 @@ impl Listing {
     }
 
     /// The memory that its files and reasons take, in bytes and roughly.
-    #[allow(dead_code, reason = "for a limit of all listings together")]
     pub fn weight(&self) -> usize {
         let files = self.files.iter();
         let left_out = self.left_out.iter();
@@ -352,14 +351,18 @@ impl Listing {
 /// little more memory than its bytes.
 pub struct PublisherList {
     digest: Digest,
-    bytes: Arc<[u8]>,
+    bytes: Vec<u8>,
     /// Where the line of each name begins, in the order of the names. Of two lines with one name the first counts.
     lines: Box<[u32]>,
+    /// The memory that it takes, if that is counted.
+    _held: Option<Held>,
 }
 
 impl PublisherList {
     /// Finds the names. Lines that systemd would not take are left to it to refuse.
-    pub fn new(digest: Digest, bytes: Arc<[u8]>) -> Self {
+    ///
+    /// `held`: [`PublisherList::weight`] of so many bytes.
+    pub fn new(digest: Digest, bytes: Vec<u8>, held: Option<Held>) -> Self {
         let mut lines = Vec::new();
         let mut start = 0;
         for line in bytes.split(|byte| *byte == b'\n') {
@@ -375,6 +378,7 @@ impl PublisherList {
             digest,
             lines: lines.into(),
             bytes,
+            _held: held,
         }
     }
 
@@ -384,7 +388,7 @@ impl PublisherList {
     }
 
     /// The list itself.
-    pub fn bytes(&self) -> &Arc<[u8]> {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
@@ -408,10 +412,11 @@ impl PublisherList {
         self.lines.iter().filter_map(|start| self.line(*start))
     }
 
-    /// The memory that it takes, in bytes.
-    #[allow(dead_code, reason = "for a limit of all listings together")]
-    pub fn weight(&self) -> usize {
-        self.bytes.len() + size_of_val(&self.lines[..])
+    /// The memory that a list of so many bytes takes at most: for each line, which has 68 bytes or more, the place
+    /// of its name.
+    pub fn weight(bytes: u64) -> usize {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        bytes.saturating_add(bytes / 16)
     }
 
     fn line(&self, start: u32) -> Option<(FileName, File)> {
@@ -427,6 +432,12 @@ impl PublisherList {
             content: Content::Blob,
         };
         Some((name, file))
+    }
+}
+
+impl AsRef<[u8]> for PublisherList {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -690,7 +701,7 @@ mod tests {
             "{hex}  one.raw\n{} *two.raw\n{hex}  one.raw\n{hex} bad.raw\nnonsense\n{hex}  ../up\n\n{hex}  last.raw",
             hex.to_uppercase()
         );
-        let list = PublisherList::new(Digest::of(b""), list.into_bytes().into());
+        let list = PublisherList::new(Digest::of(b""), list.into_bytes(), None);
         let names: Vec<_> = list.files().map(|(name, _)| name.to_string()).collect();
         assert_eq!(names, ["last.raw", "one.raw", "two.raw"]);
         for (name, file) in list.files() {
@@ -711,7 +722,7 @@ mod tests {
             second.hex(),
             second.hex()
         );
-        let list = PublisherList::new(Digest::of(b""), list.into_bytes().into());
+        let list = PublisherList::new(Digest::of(b""), list.into_bytes(), None);
         let found: Vec<_> = list
             .files()
             .map(|(name, file)| (name.to_string(), file.digest))
@@ -724,9 +735,10 @@ mod tests {
         let lines = (0..10_000).map(|n| format!("{}  {n}\n", Digest::of(b"").hex()));
         let bytes = lines.collect::<String>().into_bytes();
         let size = bytes.len();
-        let list = PublisherList::new(Digest::of(b""), bytes.into());
+        let list = PublisherList::new(Digest::of(b""), bytes, None);
         assert_eq!(list.len(), 10_000);
-        assert!(list.weight() <= size + size / 16, "{}", list.weight());
+        let taken = list.bytes.len() + size_of_val(&list.lines[..]);
+        assert!(taken <= PublisherList::weight(size as u64), "{taken}");
     }
 
     #[test]

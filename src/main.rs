@@ -29,6 +29,7 @@ mod list;
 mod listing;
 mod lock;
 mod manifest;
+mod memory;
 mod metadata;
 mod name;
 mod page;

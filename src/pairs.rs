@@ -111,6 +111,11 @@ impl<S: Clone + PartialEq> Pairs<S> {
         });
     }
 
+    /// All snapshots that it holds.
+    pub fn snapshots(&self) -> impl Iterator<Item = &S> {
+        self.open.iter().chain(&self.late).map(|open| &open.of)
+    }
+
     /// Forgets halves whose time is over, and with them their snapshots.
     pub fn expire(&mut self, now: Instant) {
         let is_over = |open: &Open<S>| now.saturating_duration_since(open.since) >= OPEN;

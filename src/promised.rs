@@ -116,17 +116,19 @@ impl Older {
         self.lists.iter().find(same).map(|(_, given)| *given)
     }
 
-    /// The memory that it takes, in bytes and roughly.
-    #[allow(dead_code, reason = "for a limit of all listings together")]
+    /// The memory that its files take, in bytes and roughly. Lists count by themselves.
     pub fn weight(&self) -> usize {
-        let files = self.files.iter().map(weight);
-        let lists = self.lists.iter().map(|(list, _)| list.weight());
-        files.sum::<usize>() + lists.sum::<usize>()
+        self.files.iter().map(weight).sum()
+    }
+
+    /// Is there nothing in it?
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.lists.is_empty()
     }
 
     /// Drops what was given out first until the rest has room.
     fn shrink(&mut self) {
-        let mut weight: usize = self.files.iter().map(weight).sum();
+        let mut weight = self.weight();
         while weight > MAX_OLDER {
             let Some(first) = self.files.values().map(|(_, given)| *given).min() else {
                 break;
@@ -251,8 +253,12 @@ impl Stored {
         }
     }
 
-    /// What of it binds now. `list_of` has the bytes of a list.
-    pub fn restore(self, clock: Clock, list_of: impl Fn(Digest, u64) -> Option<Vec<u8>>) -> Older {
+    /// What of it binds now. `list_of` has the lists.
+    pub fn restore(
+        self,
+        clock: Clock,
+        list_of: impl Fn(Digest, u64) -> Option<Arc<PublisherList>>,
+    ) -> Older {
         let files = self.files.into_iter().filter_map(|(name, stored)| {
             let given = clock.to_instant(stored.given)?;
             Some((name.parse().ok()?, (stored.file()?, given)))
@@ -260,8 +266,7 @@ impl Stored {
         let lists = self.lists.into_iter().filter_map(|stored| {
             let given = clock.to_instant(stored.given)?;
             let digest = stored.digest.parse().ok()?;
-            let bytes = list_of(digest, stored.size)?;
-            Some((Arc::new(PublisherList::new(digest, bytes.into())), given))
+            Some((list_of(digest, stored.size)?, given))
         });
         Older {
             files: files.collect(),
@@ -353,7 +358,7 @@ mod tests {
             format!("{}  {name}\n", Digest::of(content.as_bytes()).hex())
         };
         let bytes = names.iter().map(line).collect::<String>().into_bytes();
-        Arc::new(PublisherList::new(Digest::of(&bytes), bytes.into()))
+        Arc::new(PublisherList::new(Digest::of(&bytes), bytes, None))
     }
 
     fn digest(older: &Older, name: &str, now: Instant) -> Option<Digest> {
@@ -456,7 +461,7 @@ mod tests {
             let stored: Stored = serde_json::from_str(&json).unwrap();
             stored.restore(clock, |digest, _| {
                 assert_eq!(digest, signed.digest());
-                Some(signed.bytes().to_vec())
+                Some(signed.clone())
             })
         };
         let found = restored(clock);

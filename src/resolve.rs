@@ -24,6 +24,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
 use crate::listing::{self, Artifact, Listing, Naming, Reasons};
 use crate::manifest::{Annotations, Image, Manifest};
+use crate::memory::Room;
 use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::payload::{Product, Workshop};
@@ -35,7 +36,7 @@ use crate::state::State;
 use complete::{Unanswered, Verdict, by_version, newest, newest_first};
 use leaves::{Leaf, Setback};
 pub use promised::ImmutableTags;
-pub use signed::Signed;
+pub use signed::{Signed, SignedBefore};
 
 /// Attached artifacts read for one.
 const MAX_ATTACHED: usize = 64;
@@ -80,6 +81,10 @@ pub struct Resolver<'a> {
     pub immutable_tags: Option<ImmutableTags<'a>>,
     /// Where its publisher's own list is.
     pub signed_list: &'a SignedListTag,
+    /// The list that it was found to have before.
+    pub signed_before: SignedBefore,
+    /// Memory for what is kept.
+    pub room: &'a dyn Room,
     /// Requests at once.
     pub parallel: usize,
     /// The places for them and for those of all other listings.

@@ -463,7 +463,7 @@ fn refusal(request: &Request, error: &Error) -> Answer {
     let mut answer = Answer::error(error);
     if request.wants_html {
         let status = answer.status;
-        let mut page = Answer::page(page::error(error).into_bytes());
+        let mut page = Answer::page(Arc::new(page::error(error).into_bytes()));
         page.headers.append(&mut answer.headers);
         answer = Answer { status, ..page };
     }

@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
@@ -29,15 +29,17 @@ use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::hangup;
-use crate::listing::{File, LeftOut, Listing, Naming};
+use crate::http::Bytes;
+use crate::listing::{File, LeftOut, Listing, Naming, PublisherList};
 use crate::lock::lock;
+use crate::memory::{Held, Kept, Memory, Room};
 use crate::metadata::Metadata;
 use crate::name::{FileName, RepositoryAddress, Tag};
 use crate::pairs::{Half, Pairs, Step};
 use crate::payload::{MadeFile, Workshop};
 use crate::places::Places;
 use crate::promised::{Clock, Older, PROMISE, STAMPED, Stored};
-use crate::resolve::{Contents, ImmutableTags, Resolver, Signed};
+use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
@@ -51,6 +53,12 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(40);
 const UNKNOWN_NAME: Duration = Duration::from_secs(1);
 /// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
+
+/// Memory that all listings, signed lists, pages and promises take together, in bytes: those that are remembered and
+/// those that a client is still getting.
+const MEMORY: usize = 96 << 20;
+/// Longest wait for others to give some of it back.
+const MEMORY_WAIT: Duration = Duration::from_secs(10);
 
 /// Files of one directory that are promised beyond the end of the process. Writing so many down takes some 24 MiB of
 /// memory; only a publisher's list has more in practice, and its bytes are in the cache anyway.
@@ -77,27 +85,25 @@ pub struct Snapshot {
     is_older: bool,
     begun: Instant,
     /// The listing's text, once somebody has asked for it.
-    text: OnceLock<Arc<[u8]>>,
+    text: Mutex<Option<Arc<Kept>>>,
     /// Its page, in the same way.
-    page: OnceLock<Arc<[u8]>>,
+    page: Mutex<Option<Arc<Kept>>>,
+    /// The memory that its files take.
+    _held: Option<Held>,
 }
 
 impl Snapshot {
-    /// The text of its listing, in memory once for all who ask.
-    pub fn text(&self, tomorrow: Date) -> Arc<[u8]> {
-        let write = || self.listing.text(tomorrow).into_bytes().into();
-        match &self.signed {
-            Some(signed) => signed.list.bytes().clone(),
-            // An empty one has a date in it.
-            None if self.listing.files.is_empty() => write(),
-            None => self.text.get_or_init(write).clone(),
-        }
-    }
-
-    /// Its page for people, in memory once for all who ask. `write` is for the first of them.
-    pub fn page(&self, write: impl FnOnce() -> String) -> Arc<[u8]> {
-        let page = self.page.get_or_init(|| write().into_bytes().into());
-        page.clone()
+    /// Does a client get its text or its page?
+    fn is_being_sent(&self) -> bool {
+        let is_shared = |kept: &Mutex<Option<Arc<Kept>>>| match kept.try_lock() {
+            Ok(kept) => kept
+                .as_ref()
+                .is_some_and(|kept| Arc::strong_count(kept) > 1),
+            // It is being made.
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Poisoned(_)) => false,
+        };
+        is_shared(&self.text) || is_shared(&self.page)
     }
 
     /// Does it have a file of this name?
@@ -217,6 +223,7 @@ pub struct Snapshots {
     workshop: Workshop,
     upstream: Arc<Upstream>,
     requests: Places,
+    memory: Arc<Memory>,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
     /// Promises are read or written down one directory at a time, for the memory that takes.
     storing: Mutex<()>,
@@ -231,6 +238,8 @@ struct Slot {
     newest: Mutex<Newest>,
     promised: Mutex<Promised>,
     pairs: Mutex<Pairs<Shared>>,
+    /// When somebody asked for it last.
+    used: Mutex<Option<Instant>>,
     /// A half was answered.
     answered: Condvar,
 }
@@ -271,6 +280,8 @@ struct Promised {
     is_loaded: bool,
     /// When all this was kept, if nothing changed since.
     stored: Option<Instant>,
+    /// The memory that the older files take.
+    held: Option<Held>,
 }
 
 impl Promised {
@@ -300,6 +311,22 @@ impl Promised {
         if let Some(signed) = &snapshot.signed {
             self.older.forget_list(&signed.list);
         }
+    }
+
+    /// Counts the memory that the older files take. Where there is none they go, and are read again when
+    /// they are needed.
+    fn weigh(&mut self, memory: &Arc<Memory>) {
+        self.held = None;
+        self.held = memory.take(self.older.weight());
+        if self.held.is_none() {
+            self.forget_older();
+        }
+    }
+
+    fn forget_older(&mut self) {
+        self.older = Older::default();
+        self.held = None;
+        self.is_loaded = false;
     }
 
     /// The newest listing, as long as it binds.
@@ -341,12 +368,24 @@ impl Default for Slot {
             newest: Mutex::default(),
             promised: Mutex::default(),
             pairs: Mutex::default(),
+            used: Mutex::default(),
             answered: Condvar::new(),
         }
     }
 }
 
 impl Slot {
+    /// The newest signed list.
+    fn signed_before(&self) -> SignedBefore {
+        let newest = lock(&self.newest);
+        let newest = newest.taken.as_ref();
+        let newest = newest.and_then(|taken| taken.result.as_ref().ok());
+        let signed = newest.and_then(|snapshot| snapshot.signed.as_ref());
+        signed
+            .map(|signed| SignedBefore::new(&signed.list))
+            .unwrap_or_default()
+    }
+
     /// The newest result, if it is what somebody needs who asked then.
     fn newest_for(
         &self,
@@ -359,6 +398,56 @@ impl Slot {
         newest
             .will_do(need, asked, ttl)
             .then(|| taken.result.clone())
+    }
+}
+
+impl Slot {
+    /// Forgets something that nobody is using, to give its memory back. `false` if there is nothing.
+    ///
+    /// What a cache has of it still binds. Whoever holds one of the locks is using it.
+    fn forget(&self) -> bool {
+        let (Ok(mut pairs), Ok(mut promised), Ok(mut newest)) = (
+            self.pairs.try_lock(),
+            self.promised.try_lock(),
+            self.newest.try_lock(),
+        ) else {
+            return false;
+        };
+        if !promised.older.is_empty() {
+            promised.forget_older();
+            return true;
+        }
+        let of_pairs = pairs.snapshots().map(|shared| &shared.0);
+        let of_promise = promised.newest.as_ref().map(|(snapshot, _)| snapshot);
+        let of_newest = newest.taken.as_ref();
+        let of_newest = of_newest.and_then(|taken| taken.result.as_ref().ok());
+        // How often each of them is in this slot, and each signed list in them.
+        let (mut snapshots, mut lists) = (HashMap::new(), HashMap::new());
+        for snapshot in of_pairs.chain(of_promise).chain(of_newest) {
+            snapshots
+                .entry(Arc::as_ptr(snapshot))
+                .or_insert((0, snapshot))
+                .0 += 1;
+        }
+        for (_, snapshot) in snapshots.values() {
+            if let Some(Signed { list, .. }) = &snapshot.signed {
+                lists.entry(Arc::as_ptr(list)).or_insert((0, list)).0 += 1;
+            }
+        }
+        let is_used = snapshots.values().any(|(number, snapshot)| {
+            Arc::strong_count(snapshot) > *number || snapshot.is_being_sent()
+        });
+        let is_sent = lists
+            .values()
+            .any(|(number, list)| Arc::strong_count(list) > *number);
+        if snapshots.is_empty() || is_used || is_sent {
+            return false;
+        }
+        *pairs = Pairs::default();
+        promised.newest = None;
+        promised.is_loaded = false;
+        newest.taken = None;
+        true
     }
 }
 
@@ -450,6 +539,7 @@ impl Snapshots {
             state,
             settings,
             requests: Places::new(MAX_REQUESTS),
+            memory: Memory::new(MEMORY),
             directories: Mutex::default(),
             storing: Mutex::default(),
         }
@@ -556,7 +646,7 @@ impl Snapshots {
     /// Promises what a snapshot lists, and keeps that for the next process.
     fn promise(&self, slot: &Slot, directory: &Directory, snapshot: &Arc<Snapshot>) -> Result<()> {
         let mut promised = lock(&slot.promised);
-        self.load(&mut promised, directory)?;
+        self.load(&mut promised, directory, snapshot.signed.as_ref())?;
         let clock = clock();
         promised.give(snapshot, clock.now);
         let is_new = |stored| clock.now.saturating_duration_since(stored) < STAMPED;
@@ -568,21 +658,72 @@ impl Snapshots {
             }
             promised.stored = Some(clock.now);
         }
+        promised.weigh(&self.memory);
         Ok(())
     }
 
-    /// Reads what earlier processes promised.
-    fn load(&self, promised: &mut Promised, directory: &Directory) -> Result<()> {
+    /// The text of a snapshot's listing, in memory once for all who ask.
+    pub fn text(&self, snapshot: &Snapshot, tomorrow: Date) -> Result<Bytes> {
+        match &snapshot.signed {
+            Some(signed) => Ok(signed.list.clone()),
+            // An empty one has a date in it.
+            None if snapshot.listing.files.is_empty() => {
+                Ok(Arc::new(snapshot.listing.text(tomorrow).into_bytes()))
+            }
+            None => self.kept_once(&snapshot.text, "a listing", || {
+                snapshot.listing.text(tomorrow)
+            }),
+        }
+    }
+
+    /// Its page for people, in memory once for all who ask. `write` is for the first of them.
+    pub fn page(&self, snapshot: &Snapshot, write: impl FnOnce() -> String) -> Result<Bytes> {
+        self.kept_once(&snapshot.page, "a page", write)
+    }
+
+    fn kept_once(
+        &self,
+        place: &Mutex<Option<Arc<Kept>>>,
+        what: &str,
+        write: impl FnOnce() -> String,
+    ) -> Result<Bytes> {
+        let mut place = lock(place);
+        if let Some(kept) = &*place {
+            return Ok(kept.clone());
+        }
+        let bytes = write().into_bytes();
+        let held = self.hold(what, bytes.capacity())?;
+        let kept = Arc::new(Kept::new(bytes, held));
+        *place = Some(kept.clone());
+        Ok(kept)
+    }
+
+    /// Reads what earlier processes promised. The list that is `known` need not be read.
+    fn load(
+        &self,
+        promised: &mut Promised,
+        directory: &Directory,
+        known: Option<&Signed>,
+    ) -> Result<()> {
         if promised.is_loaded {
             return Ok(());
         }
         let _one_at_a_time = lock(&self.storing);
         if let Some(stored) = self.cache.listing::<Stored>(self.key(directory)) {
             let source = self.sources(directory)?.first().map(|source| source.name());
-            let list_of = |digest, size| self.cache.document(source.as_deref()?, digest, size);
+            let list_of = |digest, size| {
+                let known = known.map(|signed| &signed.list);
+                if let Some(list) = known.filter(|list| list.digest() == digest) {
+                    return Some(list.clone());
+                }
+                let held = self.memory.take(PublisherList::weight(size))?;
+                let bytes = self.cache.document(source.as_deref()?, digest, size)?;
+                Some(Arc::new(PublisherList::new(digest, bytes, Some(held))))
+            };
             promised.older = stored.restore(clock(), list_of);
         }
         promised.is_loaded = true;
+        promised.weigh(&self.memory);
         Ok(())
     }
 
@@ -595,7 +736,7 @@ impl Snapshots {
         names: &[&FileName],
     ) -> Result<Option<Snapshot>> {
         let mut promised = lock(&slot.promised);
-        self.load(&mut promised, directory)?;
+        self.load(&mut promised, directory, None)?;
         let now = Instant::now();
         let file = |name: &&FileName| Some(((*name).clone(), promised.older.get(name, now)?));
         let files: BTreeMap<_, _> = names.iter().filter_map(file).collect();
@@ -620,8 +761,9 @@ impl Snapshots {
             blobs: located.settings.blobs,
             is_older: true,
             begun: now,
-            text: OnceLock::new(),
-            page: OnceLock::new(),
+            text: Mutex::default(),
+            page: Mutex::default(),
+            _held: None,
         }))
     }
 
@@ -634,6 +776,13 @@ impl Snapshots {
         let located = self.settings.locate(&directory.repository)?;
         let places = located.places.iter();
         places.map(|(_, place)| self.open(place)).collect()
+    }
+
+    /// Forgets what was not asked for longest and nobody is using.
+    fn forget(&self) -> bool {
+        let mut slots: Vec<_> = lock(&self.directories).values().cloned().collect();
+        slots.sort_by_key(|slot| *lock(&slot.used));
+        slots.iter().any(|slot| slot.forget())
     }
 
     /// Where a directory is remembered: one that the settings allow, for others cost nothing to think up.
@@ -655,7 +804,9 @@ impl Snapshots {
                 directories.remove(&oldest);
             }
         }
-        Ok(directories.entry(directory.clone()).or_default().clone())
+        let slot = directories.entry(directory.clone()).or_default().clone();
+        *lock(&slot.used) = Some(Instant::now());
+        Ok(slot)
     }
 
     /// The newest result if it will do, else a new one.
@@ -680,7 +831,8 @@ impl Snapshots {
         let _taking = Taking::new(&slot.newest);
         let begun = Instant::now();
         let watch = hangup::watch_unless(&slot.awaited);
-        let result = self.take(directory, &located, begun).map(Arc::new);
+        let before = slot.signed_before();
+        let result = self.take(directory, &located, begun, &before).map(Arc::new);
         // That is no answer for anybody else, nor is what was made of parts of which some were given up.
         if hangup::has_given_up() || matches!(result, Err(Error::ClientGone)) {
             return Err(Error::ClientGone);
@@ -705,15 +857,23 @@ impl Snapshots {
         result
     }
 
-    fn take(&self, directory: &Directory, located: &Located, begun: Instant) -> Result<Snapshot> {
+    fn take(
+        &self,
+        directory: &Directory,
+        located: &Located,
+        begun: Instant,
+        before: &SignedBefore,
+    ) -> Result<Snapshot> {
         let _limit = deadline::within(TIME_LIMIT);
         let Located { places, settings } = located;
         let sources = places
             .iter()
             .map(|(_, place)| self.open(place))
             .collect::<Result<Vec<_>>>()?;
-        let resolver =
-            |n: usize| self.resolver(directory, located, n, &sources[n], begun + TIME_LIMIT);
+        let resolver = |n: usize| Resolver {
+            signed_before: before.clone(),
+            ..self.resolver(directory, located, n, &sources[n], begun + TIME_LIMIT)
+        };
         let is_merged = places.len() > 1;
         let (mut signed, mut kubesolo) = (None, None);
         let listing = match &directory.view {
@@ -751,6 +911,7 @@ impl Snapshots {
                 listing
             }
         };
+        let held = self.hold(&format!("the listing of {directory}"), listing.weight())?;
         Ok(Snapshot {
             listing,
             sources,
@@ -759,8 +920,9 @@ impl Snapshots {
             blobs: settings.blobs,
             is_older: false,
             begun,
-            text: OnceLock::new(),
-            page: OnceLock::new(),
+            text: Mutex::default(),
+            page: Mutex::default(),
+            _held: Some(held),
         })
     }
 
@@ -910,6 +1072,8 @@ impl Snapshots {
             compatible_only: settings
                 .compatible_only
                 .unwrap_or(self.settings.compatible_only),
+            signed_before: SignedBefore::default(),
+            room: self,
         }
     }
 
@@ -917,6 +1081,28 @@ impl Snapshots {
         match place {
             Place::Layout(path) => Ok(Arc::new(Layout::open(path)?)),
             Place::Registry { host, repository } => mirror::open(&self.upstream, host, repository),
+        }
+    }
+}
+
+impl Room for Snapshots {
+    fn hold(&self, what: &str, bytes: usize) -> Result<Held> {
+        let end = Instant::now() + MEMORY_WAIT;
+        loop {
+            if let Some(held) = self.memory.take(bytes) {
+                return Ok(held);
+            }
+            if self.forget() {
+                continue;
+            }
+            let is_over = Instant::now() >= end || deadline::passed().is_some();
+            if is_over || bytes > self.memory.limit() {
+                let (what, limit) = (what.to_owned(), self.memory.limit());
+                return Err(Error::NoMemory { what, limit });
+            }
+            if !hangup::pause(hangup::LOOK) {
+                return Err(Error::ClientGone);
+            }
         }
     }
 }
@@ -970,6 +1156,9 @@ fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[Left
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -984,8 +1173,9 @@ mod tests {
                 blobs: Blobs::Stream,
                 is_older: false,
                 begun,
-                text: OnceLock::new(),
-                page: OnceLock::new(),
+                text: Mutex::default(),
+                page: Mutex::default(),
+                _held: None,
             })
         };
         let (older, newer) = (begun(now), begun(now + Duration::from_secs(1)));
@@ -995,5 +1185,158 @@ mod tests {
         }
         let newest = promised.newest().map(|snapshot| snapshot.begun);
         assert_eq!(newest, Some(newer.begun));
+    }
+
+    /// A directory that goes when the test ends.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        /// With the OCI layouts `0`, `1`, … in it, each with a list by its publisher of 300 KiB.
+        fn with_lists(name: &str, number: usize) -> Self {
+            let path = std::env::temp_dir();
+            let path = path.join(format!("sysext-oci-proxy-{name}-{}", std::process::id()));
+            for n in 0..number {
+                let layout = path.join(n.to_string());
+                write_list(&layout, n);
+            }
+            Self(path)
+        }
+
+        /// What answers for the layouts `r0`, `r1`, …, with so much memory, and with a cache.
+        fn snapshots(&self, number: usize, memory: usize) -> Snapshots {
+            let source = |n| {
+                format!(
+                    "[repository.r{n}]\nsource = \"oci:{}/{n}\"\n",
+                    self.0.display()
+                )
+            };
+            fs::write(
+                self.0.join("config.toml"),
+                (0..number).map(source).collect::<String>(),
+            )
+            .unwrap();
+            let settings = Settings::load(Some(&self.0.join("config.toml")), &self.0).unwrap();
+            let cache = Some(self.0.join("cache"));
+            let state = Arc::new(State::new(None));
+            let upstream = Upstream::new(&settings, &self.0, state.clone()).unwrap();
+            Snapshots {
+                memory: Memory::new(memory),
+                ..Snapshots::new(settings, upstream, cache, state)
+            }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn write_list(layout: &Path, n: usize) {
+        let blobs = layout.join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        let keep = |bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            fs::write(blobs.join(digest.hex()), bytes).unwrap();
+            digest
+        };
+        let list = format!("{}  only-{n}.raw\n", Digest::of(b"").hex());
+        let list = list + &"#".repeat(300 << 10);
+        let digest = keep(list.as_bytes());
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": keep(b"{}").to_string(), "size": 2},
+            "layers": [{
+                "mediaType": "text/plain", "digest": digest.to_string(), "size": list.len(),
+                "annotations": {"org.opencontainers.image.title": "SHA256SUMS"},
+            }],
+        })
+        .to_string();
+        let manifest_digest = keep(manifest.as_bytes());
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "manifests": [{
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": manifest_digest.to_string(), "size": manifest.len(),
+                "annotations": {"org.opencontainers.image.ref.name": "SHA256SUMS"},
+            }],
+        });
+        fs::write(layout.join("index.json"), index.to_string()).unwrap();
+        fs::write(
+            layout.join("oci-layout"),
+            "{\"imageLayoutVersion\": \"1.0.0\"}",
+        )
+        .unwrap();
+    }
+
+    fn list_of(snapshots: &Snapshots, directory: &str) -> Result<Bytes> {
+        let snapshot = snapshots.list(&directory.parse().unwrap(), true)?;
+        snapshots.text(&snapshot, Date::constant(2026, 1, 1))
+    }
+
+    /// Which of these directories are in memory.
+    fn remembered(snapshots: &Snapshots) -> Vec<String> {
+        let directories = lock(&snapshots.directories);
+        let has_newest = |slot: &Slot| lock(&slot.newest).taken.is_some();
+        let named = directories
+            .iter()
+            .filter(|(_, slot)| has_newest(slot))
+            .map(|(directory, _)| directory.to_string());
+        let mut names: Vec<_> = named.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_was_not_asked_for_longest_makes_room_for_other_lists() {
+        let folder = Folder::with_lists("room", 3);
+        let snapshots = folder.snapshots(3, 700 << 10);
+        for (directory, expected) in [
+            ("r0", vec!["r0"]),
+            ("r1", vec!["r0", "r1"]),
+            ("r0", vec!["r0", "r1"]),
+            ("r2", vec!["r0", "r2"]),
+            ("r1", vec!["r1", "r2"]),
+        ] {
+            let list = list_of(&snapshots, directory).unwrap();
+            let list = String::from_utf8((*list).as_ref().to_vec()).unwrap();
+            assert!(list.contains(&format!("only-{}.raw", &directory[1..])));
+            assert_eq!(remembered(&snapshots), expected, "after {directory}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_a_client_is_getting_is_not_forgotten_and_counts() {
+        let folder = Folder::with_lists("sent", 3);
+        let snapshots = folder.snapshots(3, 700 << 10);
+        let sent = [list_of(&snapshots, "r0"), list_of(&snapshots, "r1")];
+        {
+            let _limit = deadline::within(Duration::from_millis(10));
+            let error = list_of(&snapshots, "r2").map(drop).unwrap_err();
+            assert!(matches!(error, Error::NoMemory { .. }), "{error}");
+        }
+        assert_eq!(remembered(&snapshots)[..2], ["r0", "r1"]);
+        drop(sent);
+        assert!(list_of(&snapshots, "r2").is_ok());
+    }
+
+    #[test]
+    fn a_list_that_changes_takes_the_place_of_the_one_before() {
+        let folder = Folder::with_lists("anew", 1);
+        let snapshots = folder.snapshots(1, 400 << 10);
+        let snapshots = Snapshots {
+            settings: Settings {
+                listing_ttl: Duration::ZERO,
+                ..snapshots.settings.clone()
+            },
+            ..snapshots
+        };
+        for n in 0..3 {
+            write_list(&folder.0.join("0"), n);
+            let list = list_of(&snapshots, "r0").unwrap();
+            let list = String::from_utf8((*list).as_ref().to_vec()).unwrap();
+            assert!(list.contains(&format!("only-{n}.raw")), "list {n}");
+        }
     }
 }

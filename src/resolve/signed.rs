@@ -1,7 +1,7 @@
 //! Lists that publishers sign.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use log::debug;
 
@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
 use crate::listing::PublisherList;
 use crate::manifest::Manifest;
+use crate::memory::Kept;
 use crate::name::Tag;
 use crate::settings::SignedListTag;
 use crate::state::SignedList;
@@ -29,12 +30,27 @@ const SIGNATURES: [&str; 4] = [
 
 /// A publisher's list with its signatures, byte for byte. All are from one artifact. They are shared by
 /// all who get them.
-#[derive(Debug)]
 pub struct Signed {
     /// `SHA256SUMS`
     pub list: Arc<PublisherList>,
     /// By name: `SHA256SUMS.gpg`, …
-    pub signatures: BTreeMap<String, Arc<[u8]>>,
+    pub signatures: BTreeMap<String, Arc<Kept>>,
+}
+
+/// The list that was found before, as long as somebody has it. It is not fetched again.
+#[derive(Clone, Default)]
+pub struct SignedBefore(Option<(Digest, Weak<PublisherList>)>);
+
+impl SignedBefore {
+    /// This one.
+    pub fn new(list: &Arc<PublisherList>) -> Self {
+        Self(Some((list.digest(), Arc::downgrade(list))))
+    }
+
+    fn get(&self, digest: Digest) -> Option<Arc<PublisherList>> {
+        let (before, list) = self.0.as_ref()?;
+        list.upgrade().filter(|_| *before == digest)
+    }
 }
 
 impl Resolver<'_> {
@@ -140,7 +156,7 @@ impl Resolver<'_> {
             .iter()
             .filter_map(|layer| Some((layer.title()?, layer)))
             .collect();
-        let fetch = |title: &str, what, limit| match titled.get(title) {
+        let find = |title: &str, limit| match titled.get(title) {
             Some(layer) if layer.size > limit => Err(Error::BadManifest {
                 what: format!("tag {tag}"),
                 why: format!(
@@ -148,17 +164,29 @@ impl Resolver<'_> {
                     layer.size
                 ),
             }),
-            Some(layer) => self.small_blob(what, layer).map(|bytes| Some(bytes.into())),
-            None => Ok(None),
+            found => Ok(found.copied()),
         };
-        let list: Arc<[u8]> = fetch(LISTING, "signed list", MAX_SIGNED_LIST)?.unwrap_or_default();
-        if list.is_empty() {
+        let Some(layer) = find(LISTING, MAX_SIGNED_LIST)?.filter(|layer| layer.size > 0) else {
             return Ok(None);
-        }
+        };
+        let list = match self.signed_before.get(layer.digest) {
+            Some(list) if list.bytes().len() as u64 == layer.size => list,
+            _ => {
+                let what = format!("the signed list of {}", self.source.name());
+                let held = self.room.hold(&what, PublisherList::weight(layer.size))?;
+                let bytes = self.small_blob("signed list", layer)?;
+                Arc::new(PublisherList::new(layer.digest, bytes, Some(held)))
+            }
+        };
         let mut signatures = BTreeMap::new();
         for title in SIGNATURES {
-            if let Some(bytes) = fetch(title, "signature", MAX_SIGNATURE)? {
-                signatures.insert(title.to_owned(), bytes);
+            if let Some(layer) = find(title, MAX_SIGNATURE)? {
+                let what = format!("a signature of {}", self.source.name());
+                let held = self
+                    .room
+                    .hold(&what, usize::try_from(layer.size).unwrap_or(usize::MAX))?;
+                let bytes = self.small_blob("signature", layer)?;
+                signatures.insert(title.to_owned(), Arc::new(Kept::new(bytes, held)));
             }
         }
         let is_news = before != Some(digest) && self.source.tags_are_its_own();
@@ -169,10 +197,6 @@ impl Resolver<'_> {
                 |_| false,
             );
         }
-        let Some(layer) = titled.get(LISTING) else {
-            return Ok(None);
-        };
-        let list = Arc::new(PublisherList::new(layer.digest, list));
         Ok(Some(Signed { list, signatures }))
     }
 }

@@ -8,7 +8,7 @@ use crate::listing::{Listing, PublisherList};
 
 /// What is read of a list.
 pub(super) fn listing_of(data: &[u8]) -> Listing {
-    let list = PublisherList::new(Digest::of(data), data.into());
+    let list = PublisherList::new(Digest::of(data), data.into(), None);
     let listing = Listing {
         files: list.files().collect(),
         ..Listing::default()

@@ -1,0 +1,99 @@
+//! Memory that several things take together: so much, and no more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A limit, in bytes.
+pub struct Memory {
+    limit: usize,
+    taken: AtomicUsize,
+}
+
+/// A part of it, which is free again when this goes.
+pub struct Held {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+/// Where memory comes from for what is kept.
+pub trait Room: Sync {
+    /// Takes so many bytes for `what`. That may take a moment: others make room.
+    fn hold(&self, what: &str, bytes: usize) -> crate::error::Result<Held>;
+}
+
+impl Memory {
+    /// So many bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            taken: AtomicUsize::new(0),
+        })
+    }
+
+    /// How many bytes there are in all.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Takes so many, if they are free.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        let take = |taken: usize| {
+            let taken = taken.checked_add(bytes)?;
+            (taken <= self.limit).then_some(taken)
+        };
+        let taken = self
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.is_ok().then(|| Held {
+            memory: self.clone(),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that count as taken, as long as anybody has them.
+pub struct Kept {
+    bytes: Vec<u8>,
+    _held: Held,
+}
+
+impl Kept {
+    /// `held`: as many bytes as these are, or more.
+    pub fn new(bytes: Vec<u8>, held: Held) -> Self {
+        Self { bytes, _held: held }
+    }
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_than_there_is() {
+        let memory = Memory::new(100);
+        let first = memory.take(60);
+        assert!(first.is_some());
+        for too_much in [41, 100, usize::MAX] {
+            assert!(memory.take(too_much).is_none(), "{too_much}");
+        }
+        let second = memory.take(40);
+        assert!(second.is_some() && memory.take(1).is_none());
+        drop(first);
+        let kept = Kept::new(vec![0; 60], memory.take(60).unwrap());
+        assert!(memory.take(1).is_none());
+        drop((second, kept));
+        assert!(memory.take(100).is_some());
+    }
+}
