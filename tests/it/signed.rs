@@ -854,3 +854,38 @@ fn a_length_of_nothing_is_not_believed_of_a_file_in_a_signed_list() {
     assert_eq!(service.listing(), list);
     assert_eq!(service.whole("/hello/hello-9.raw"), b"image 9");
 }
+
+#[test]
+fn names_in_the_signed_index_of_frostyard_are_those_of_its_titles() {
+    let name = "docker_29.1+1_debian_amd64.raw.zst";
+    let mut docker = Repository::default();
+    let layer = docker.file(
+        "application/vnd.frostyard.sysext.layer.v1.raw+zstd",
+        name,
+        b"docker",
+    );
+    let sysext = json!({"artifactType": "application/vnd.frostyard.sysext.v1"});
+    let artifact = docker.artifact(&[layer], sysext);
+    docker.point("29.1_P1", &artifact);
+    let list = line(b"docker", name);
+    let layers = [
+        docker.file("text/plain", "SHA256SUMS", list.as_bytes()),
+        docker.file("application/pgp-signature", "SHA256SUMS.gpg", b"signature"),
+    ];
+    let index = json!({"artifactType": "application/vnd.frostyard.sysext.index.v1"});
+    let index = docker.artifact(&layers, index);
+    docker.point("index", &index);
+    let registry = Registry::start();
+    registry.put("frostyard/docker", docker);
+    let more = "[repository.by-tags]\nsource = \"frostyard/docker\"\nsigned-list = \"\"\n";
+    let service = Service::start(registry.settings() + more);
+    let directory = "/frostyard/docker";
+    let signed = service.get(&format!("{directory}/SHA256SUMS"));
+    assert_eq!(signed.text(), list);
+    let signature = service.get(&format!("{directory}/SHA256SUMS.gpg"));
+    assert_eq!(signature.text(), "signature");
+    let path = format!("{directory}/docker_29.1%2B1_debian_amd64.raw.zst");
+    assert_eq!(service.whole(&path), b"docker");
+    let by_tags = service.get("/by-tags/SHA256SUMS");
+    assert_eq!(by_tags.text(), line(b"docker", "by-tags-29.1_P1.raw.zst"));
+}
