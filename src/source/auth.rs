@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use log::debug;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::agent::MAX_TOKEN;
 use super::challenge::{self, Challenge};
@@ -37,6 +38,12 @@ const MAX_SESSIONS: usize = 256;
 /// of no use, and whoever reaches the socket can think up names of repositories.
 const MAX_TOKENS: usize = 256;
 const MAX_TOKEN_BYTES: usize = 4 << 20;
+/// What is percent-encoded in a query parameter: all but the unreserved characters (RFC 3986 §2.3), as Go does.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 /// Largest answer of a token server, which may say its token twice and more besides.
 const MAX_ANSWER: u64 = 64 << 10;
 
@@ -567,7 +574,7 @@ fn get(door: &Door<'_>, key: &TokenKey, authorization: Option<&Authorization>) -
         let separator = if url.contains('?') { '&' } else { '?' };
         url.push_str(&format!(
             "{separator}{name}={}",
-            utf8_percent_encode(value, NON_ALPHANUMERIC)
+            utf8_percent_encode(value, RESERVED)
         ));
     }
     door.client.follow(Request {
@@ -610,21 +617,34 @@ fn post(door: &Door<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<Reply
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number of seconds, or what else somebody wrote there.
+    expires_in: Option<Value>,
+}
+
+impl TokenAnswer {
+    /// How long the token is good. What cannot be understood counts as absent: a token that dies early is renewed.
+    fn life(&self) -> Duration {
+        let seconds = match &self.expires_in {
+            Some(Value::Number(number)) => number.as_f64(),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let life = seconds.filter(|seconds: &f64| seconds.is_finite() && *seconds > 0.0);
+        let least = MIN_LIFE.as_secs_f64();
+        let life = life.map_or(least, |life| life.clamp(least, MAX_LIFE.as_secs_f64()));
+        Duration::from_secs_f64(life)
+    }
 }
 
 fn parse_token(json: &[u8]) -> Result<(String, Duration), String> {
     let answer: TokenAnswer = serde_json::from_slice(json)
         .map_err(|_| "a token server's answer, but not in its form".to_owned())?;
+    let life = answer.life();
     let usable = |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
     let token = answer
         .token
         .filter(usable)
         .or(answer.access_token.filter(usable));
-    let life = answer
-        .expires_in
-        .map_or(MIN_LIFE, Duration::from_secs)
-        .clamp(MIN_LIFE, MAX_LIFE);
     let token = token.ok_or("a token server's answer without a token")?;
     if token.len() > MAX_TOKEN {
         let length = token.len();
@@ -658,6 +678,27 @@ mod tests {
             ),
             (
                 r#"{"token":"t","expires_in":18446744073709551615}"#,
+                Some(("t", MAX_LIFE)),
+            ),
+            (
+                r#"{"token":"t","expires_in":"300"}"#,
+                Some(("t", seconds(300))),
+            ),
+            (
+                r#"{"token":"t","expires_in":300.0}"#,
+                Some(("t", seconds(300))),
+            ),
+            (r#"{"token":"t","expires_in":-1}"#, Some(("t", MIN_LIFE))),
+            (r#"{"token":"t","expires_in":1e300}"#, Some(("t", MAX_LIFE))),
+            (
+                r#"{"token":"t","expires_in":"soon"}"#,
+                Some(("t", MIN_LIFE)),
+            ),
+            (r#"{"token":"t","expires_in":"NaN"}"#, Some(("t", MIN_LIFE))),
+            (r#"{"token":"t","expires_in":null}"#, Some(("t", MIN_LIFE))),
+            (r#"{"token":"t","expires_in":{}}"#, Some(("t", MIN_LIFE))),
+            (
+                r#"{"token":"t","expires_in":1893456000,"refresh_token":null,"scope":["pull"]}"#,
                 Some(("t", MAX_LIFE)),
             ),
             (r#"{"token":null,"access_token":null}"#, None),
