@@ -17,7 +17,8 @@ use crate::source::Skipped;
 
 /// How long nothing may come before it is given up. systemd-pull waits about as long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a body may end, as one that is whole does, at the same place: that is no accident.
+/// How often a body may end at the same place, as one that is whole does, or break off after all that is known was
+/// read again: that is no accident.
 const BARREN_ENDS: u32 = 3;
 /// Between two tries; doubled up to the longest while nothing comes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -111,15 +112,7 @@ impl<O: Origin> Read for Resumed<O> {
         let (mut skipped, mut end, mut barren_ends) = (0, 0, 0);
         loop {
             let failure = match self.body.read(&mut buffer[..want]) {
-                Ok(0) => {
-                    barren_ends = if skipped == end { barren_ends } else { 0 };
-                    if barren_ends == BARREN_ENDS {
-                        return Ok(0);
-                    }
-                    barren_ends += 1;
-                    end = mem::take(&mut skipped);
-                    io::ErrorKind::UnexpectedEof.into()
-                }
+                Ok(0) => None,
                 Ok(n) => {
                     self.taken += n as u64;
                     return Ok(n);
@@ -133,14 +126,30 @@ impl<O: Origin> Read for Resumed<O> {
                     }
                     continue;
                 }
-                Err(error) => {
-                    skipped = 0;
-                    error
-                }
+                Err(error) => Some(error),
             };
+            let ends_again = skipped == mem::replace(&mut end, skipped);
+            barren_ends = if ends_again { barren_ends } else { 0 };
+            if barren_ends == BARREN_ENDS {
+                return match failure {
+                    None => Ok(0),
+                    Some(error) => Err(no_accident(end, &error)),
+                };
+            }
+            // A connection that breaks before it brings anything may be of a registry that is being restarted.
+            barren_ends += u32::from(failure.is_none() || skipped > 0);
+            skipped = 0;
+            let failure = failure.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
             self.reopen(&failure.to_string(), &mut wait)?;
         }
     }
+}
+
+fn no_accident(end: u64, error: &io::Error) -> io::Error {
+    let message = format!(
+        "it breaks off at byte {end} each time, and ranges of it are not to be had: {error}"
+    );
+    io::Error::new(error.kind(), message)
 }
 
 /// A wait for the next byte. The time that a client takes over those before does not count.
@@ -244,6 +253,46 @@ mod tests {
         resumed.read_to_end(&mut arrived).unwrap();
         assert_eq!(arrived.len(), 10);
         assert_eq!(tries.load(Ordering::SeqCst), 1 + BARREN_ENDS as usize);
+    }
+
+    /// Gives so many bytes, then breaks; knows no ranges.
+    struct WithoutRanges(Arc<AtomicUsize>);
+
+    impl Origin for WithoutRanges {
+        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(match from {
+                0 => Box::new((&[7; 5][..]).chain(Broken)),
+                _ => Box::new(Known(from).chain(Broken)),
+            })
+        }
+    }
+
+    /// So many bytes that are skipped.
+    struct Known(u64);
+
+    impl Read for Known {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            match mem::take(&mut self.0) {
+                0 => Ok(0),
+                bytes => Err(io::Error::new(io::ErrorKind::Interrupted, Skipped(bytes))),
+            }
+        }
+    }
+
+    #[test]
+    fn what_breaks_at_the_same_byte_without_ranges_is_given_up_soon() {
+        let tries = Arc::new(AtomicUsize::new(0));
+        let origin = WithoutRanges(tries.clone());
+        let mut resumed = Resumed::open(origin, "blob".into(), 10).unwrap();
+        let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("it breaks off at byte 5 each time"),
+            "{error}"
+        );
+        assert_eq!(tries.load(Ordering::SeqCst), 2 + BARREN_ENDS as usize);
     }
 
     /// Gives a little, then breaks; from then on it only ever skips.
