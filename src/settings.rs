@@ -44,8 +44,10 @@ pub struct Settings {
     pub cache_size: u64,
     /// Hosts that a registry elsewhere may send us to, for tokens and by redirects.
     pub trusted_hosts: Vec<Host>,
-    /// Mirrors that are told what they mirror (`?ns=`). Those on this machine are, always.
+    /// Mirrors that are told what they mirror (`?ns=`), besides those on this machine.
     pub mirrors_with_ns: Vec<Host>,
+    /// Mirrors that are not told, also on this machine.
+    pub mirrors_without_ns: Vec<Host>,
     /// Lists only extensions that this machine's systemd would merge, where a repository says nothing else.
     pub compatible_only: bool,
     /// Names and addresses that clients may call us by, besides those of loopback.
@@ -201,6 +203,7 @@ impl Default for Settings {
             cache_size: 2 << 30,
             trusted_hosts: Vec::new(),
             mirrors_with_ns: Vec::new(),
+            mirrors_without_ns: Vec::new(),
             compatible_only: false,
             hosts: Vec::new(),
             repositories: BTreeMap::new(),

@@ -35,6 +35,7 @@ pub(super) struct Partial {
     cache_size: Option<Size>,
     trusted_hosts: Option<Vec<Host>>,
     mirrors_with_ns: Option<Vec<Host>>,
+    mirrors_without_ns: Option<Vec<Host>>,
     compatible_only: Option<bool>,
     hosts: Option<Vec<Host>>,
     #[serde(default)]
@@ -65,6 +66,7 @@ impl Partial {
         replace(&mut self.cache_size, later.cache_size);
         replace(&mut self.trusted_hosts, later.trusted_hosts);
         replace(&mut self.mirrors_with_ns, later.mirrors_with_ns);
+        replace(&mut self.mirrors_without_ns, later.mirrors_without_ns);
         replace(&mut self.compatible_only, later.compatible_only);
         replace(&mut self.hosts, later.hosts);
         for (name, later) in later.repository {
@@ -92,6 +94,7 @@ impl Partial {
             cache_size: self.cache_size.map_or(default.cache_size, |s| s.0),
             trusted_hosts: self.trusted_hosts.unwrap_or_default(),
             mirrors_with_ns: self.mirrors_with_ns.unwrap_or_default(),
+            mirrors_without_ns: self.mirrors_without_ns.unwrap_or_default(),
             compatible_only: self.compatible_only.unwrap_or_default(),
             hosts: self.hosts.unwrap_or_default(),
             repositories: self
@@ -244,6 +247,7 @@ mod tests {
             cache-size = "500M"
             trusted-hosts = ["auth.example.com"]
             mirrors-with-ns = ["spegel.example:5000"]
+            mirrors-without-ns = ["localhost:5001"]
             compatible-only = true
             hosts = ["updates.lan"]
             [repository.kubernetes]
@@ -272,6 +276,7 @@ mod tests {
                 cache_size: 500 << 20,
                 trusted_hosts: vec!["auth.example.com".parse().unwrap()],
                 mirrors_with_ns: vec!["spegel.example:5000".parse().unwrap()],
+                mirrors_without_ns: vec!["localhost:5001".parse().unwrap()],
                 compatible_only: true,
                 hosts: vec!["updates.lan".parse().unwrap()],
                 repositories: [

@@ -26,6 +26,7 @@ pub struct Upstream {
     /// What is remembered of each source.
     pub(super) state: Arc<State>,
     mirrors_with_ns: Vec<Host>,
+    mirrors_without_ns: Vec<Host>,
     /// Whether a host speaks TLS, as `insecure` said and perhaps a try showed.
     speaks_tls: Mutex<Recent<(Host, Option<bool>), bool>>,
     pub(super) resting: Resting,
@@ -47,6 +48,7 @@ impl Upstream {
             registries,
             state,
             mirrors_with_ns: settings.mirrors_with_ns.clone(),
+            mirrors_without_ns: settings.mirrors_without_ns.clone(),
             speaks_tls: Mutex::new(Recent::entries(MAX_HOSTS)),
             resting: Resting::default(),
             wrong: Wrong::default(),
@@ -83,6 +85,7 @@ impl Upstream {
     /// Does this mirror want to know what it mirrors (`?ns=`)? On this machine they do: Spegel and
     /// Dragonfly serve many registries at one address.
     pub(super) fn wants_ns(&self, mirror: &Host) -> bool {
-        mirror.is_loopback() || self.mirrors_with_ns.contains(mirror)
+        let is_told = mirror.is_loopback() || self.mirrors_with_ns.contains(mirror);
+        is_told && !self.mirrors_without_ns.contains(mirror)
     }
 }

@@ -53,6 +53,7 @@ pub fn settings(data: &[u8]) {
         .trusted_hosts
         .iter()
         .chain(&settings.mirrors_with_ns)
+        .chain(&settings.mirrors_without_ns)
         .chain(&settings.hosts);
     hosts.for_each(assert_same_again);
     assert!(settings.idle_timeout.as_millis() > 0);
