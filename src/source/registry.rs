@@ -23,7 +23,7 @@ use super::pace::{MAX_QUEUE, MAX_WAIT};
 use super::registries_conf::Endpoint;
 use super::status::status_error;
 use super::upstream::Upstream;
-use super::url::{Target, next_page};
+use super::url::{Target, is_broken_link, next_page, with_query_of};
 use super::{Download, Part, Reference, Skipped, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
@@ -49,6 +49,8 @@ const NO_SIZE: &str = "it does not tell how long the blob is";
 const PAGE: usize = 1000;
 /// Pages followed. A registry whose links lead in a circle must not hold us.
 const MAX_PAGES: usize = 1000;
+/// Why a list of tags is none.
+const LOST_PAGE: &str = "the list of tags goes on at a page that cannot be found";
 /// Largest page of a list of tags; 1000 tags of the longest sort take 131 kB.
 const MAX_PAGE_SIZE: u64 = 8 << 20;
 /// All pages together. sysupdate takes a listing of 64 MiB at most.
@@ -311,41 +313,78 @@ impl Registry {
         self.with_retries(|| Fetched::read(self.fetch(request)?, limit))
     }
 
+    /// Its tags, all of them or an error: by pages, and where those lead nowhere by the list without pages.
     pub(super) fn tags(&self) -> Result<Vec<Tag>> {
         let first = self.url(&format!("tags/list?n={PAGE}"))?;
+        let whole = self.url("tags/list")?;
         let mut pages = Pages::new("of tags", &first, MAX_PAGES, MAX_LIST_SIZE);
-        let mut tags = BTreeSet::new();
+        // What pages had counts too, should they be given up.
+        let (mut tags, mut before, mut is_whole) = (BTreeSet::new(), BTreeSet::new(), false);
         while let Some(url) = pages.next.take() {
-            let fetched = match self.fetch_all(&url, "application/json", MAX_PAGE_SIZE) {
-                // Some refuse n, or so large a one.
-                Err(Error::UnexpectedStatus { url: at, .. } | Error::Nonsense { url: at, .. })
-                    if url == first && at == super::url::for_messages(&first) =>
-                {
-                    self.whole_list()?
+            let (fetched, page) = match self.page_of_tags(&url, &first) {
+                Ok(page) => page,
+                // Some refuse n, or so large a one, and some lead on to a page that is not there.
+                Err(error) if !is_whole && is_of_the_page(&error, url == first) => {
+                    debug!(
+                        "the list of tags is asked for without pages: {}",
+                        error.line()
+                    );
+                    is_whole = true;
+                    before.append(&mut tags);
+                    pages.start(&whole);
+                    continue;
                 }
-                other => other?,
+                Err(error) if is_whole && url != whole && is_of_the_page(&error, false) => {
+                    let why = format!("{LOST_PAGE}: {}", error.line());
+                    return Err(nonsense(&whole, why));
+                }
+                Err(error) => return Err(error),
             };
-            let bad = |why| nonsense(&url, why);
-            let page = parse_tags(&fetched.bytes).map_err(bad)?;
+            let known = tags.len();
             tags.extend(page.tags);
-            // Some cut at n and say nothing of a next page: a list so exactly full may go on.
-            if url == first && fetched.links.is_empty() && page.entries == PAGE {
-                let whole = parse_tags(&self.whole_list()?.bytes);
-                tags.extend(whole.map_err(bad)?.tags);
-            }
             if tags.len() > MAX_TAGS {
-                return Err(bad(format!(
-                    "more than {MAX_TAGS} tags, and no listing can have so many lines"
-                )));
+                let why =
+                    format!("more than {MAX_TAGS} tags, and no listing can have so many lines");
+                return Err(nonsense(&url, why));
             }
-            pages.turn(url, &fetched)?;
+            // Some cut at n and say nothing of a next page: a list so exactly full may go on. And so may one whose
+            // link cannot be read.
+            let is_full = url == first && fetched.links.is_empty() && page.entries == PAGE;
+            let may_be_cut = is_full || fetched.links.iter().any(|link| is_broken_link(link));
+            // A page without news that leads back is how others end a list.
+            let leads_back = pages.turn(url, &fetched)? && tags.len() > known;
+            match may_be_cut || leads_back {
+                false => {}
+                true if !is_whole => {
+                    is_whole = true;
+                    before.append(&mut tags);
+                    pages.start(&whole);
+                }
+                true => return Err(nonsense(&whole, LOST_PAGE.into())),
+            }
         }
+        tags.append(&mut before);
         Ok(tags.into_iter().collect())
     }
 
-    /// The list of tags by those who don't know pages.
-    fn whole_list(&self) -> Result<Fetched> {
-        self.fetch_all(&self.url("tags/list")?, "application/json", MAX_PAGE_SIZE)
+    /// One page. Gateways rewrite paths, and the links of what is behind them lead by the other one: then it is
+    /// the path that the list was asked by, with what the link has to say.
+    fn page_of_tags(&self, url: &str, first: &str) -> Result<(Fetched, Tags)> {
+        let fetch = |url: &str| {
+            let fetched = self.fetch_all(url, "application/json", MAX_PAGE_SIZE)?;
+            let page = parse_tags(&fetched.bytes).map_err(|why| nonsense(url, why))?;
+            Ok((fetched, page))
+        };
+        let found = fetch(url);
+        let by_own_path = with_query_of(first, url);
+        if by_own_path == url {
+            return found;
+        }
+        match found {
+            Ok(page) if page.1.entries > 0 => Ok(page),
+            Err(error) if !is_of_the_page(&error, false) => Err(error),
+            _ => fetch(&by_own_path),
+        }
     }
 
     pub(super) fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
@@ -642,6 +681,20 @@ impl Registry {
     }
 }
 
+/// Is it this page that is not to be had, rather than the list or the registry? Of the first page only what it
+/// was asked for can be wrong.
+fn is_of_the_page(error: &Error, is_first: bool) -> bool {
+    match error {
+        Error::Nonsense { .. } | Error::UnexpectedStatus { .. } => true,
+        Error::Missing { .. }
+        | Error::Denied { .. }
+        | Error::NoLogin { .. }
+        | Error::LoginRefused { .. }
+        | Error::Failing { .. } => !is_first,
+        _ => false,
+    }
+}
+
 /// May GET go better where HEAD failed so? Not where the answer is that there is nothing, and not where
 /// there was none.
 fn is_of_the_method(error: &Error) -> bool {
@@ -755,7 +808,9 @@ struct Pages<'a> {
     /// The page to read now.
     next: Option<String>,
     seen: HashSet<String>,
-    /// Of all pages so far.
+    /// How many pages there were so far.
+    count: usize,
+    /// Of all of them.
     size: usize,
 }
 
@@ -768,17 +823,26 @@ impl<'a> Pages<'a> {
             max_size,
             next: Some(first.to_owned()),
             seen: HashSet::new(),
+            count: 0,
             size: 0,
         }
     }
 
-    /// Goes on from a page that was read.
-    fn turn(&mut self, url: String, page: &Fetched) -> Result<()> {
+    /// Begins anew, by another way to ask for the list.
+    fn start(&mut self, url: &str) {
+        self.seen.clear();
+        self.next = Some(url.to_owned());
+    }
+
+    /// Goes on from a page that was read. Does it lead back to one of them?
+    fn turn(&mut self, url: String, page: &Fetched) -> Result<bool> {
         self.size += page.bytes.len();
+        self.count += 1;
         let next = next_page(&url, page.links.iter().map(String::as_str));
         self.seen.insert(url);
-        self.next = next.filter(|next| !self.seen.contains(next));
-        let count = self.seen.len();
+        let leads_back = next.as_ref().is_some_and(|next| self.seen.contains(next));
+        self.next = next.filter(|_| !leads_back);
+        let count = self.count;
         if self.next.is_some() && (count == self.max_pages || self.size > self.max_size) {
             let why = format!(
                 "the list {} does not end, {count} pages were read",
@@ -786,7 +850,7 @@ impl<'a> Pages<'a> {
             );
             return Err(nonsense(self.first, why));
         }
-        Ok(())
+        Ok(leads_back)
     }
 }
 

@@ -79,6 +79,15 @@ pub(super) fn next_page<'a>(base: &str, links: impl Iterator<Item = &'a str>) ->
     Some(next.into())
 }
 
+/// `base` with the query of another URL in the place of its own.
+pub(super) fn with_query_of(base: &str, other: &str) -> String {
+    let path = base.split(['?', '#']).next().unwrap_or_default();
+    match other.split_once('?') {
+        Some((_, query)) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}
+
 /// The host of a URL, with its port where it has one.
 pub(super) fn authority(url: &str) -> Option<&str> {
     let (_, authority) = split_origin(url)?.0.split_once("://")?;
@@ -129,6 +138,11 @@ fn split_origin(url: &str) -> Option<(&str, &str)> {
         .find(['/', '?', '#'])
         .map_or(url.len(), |n| start + n);
     Some(url.split_at(end))
+}
+
+/// Does a `Link` header speak of a next page, in a form that cannot be read?
+pub(super) fn is_broken_link(header: &str) -> bool {
+    split_links(header).is_empty() && header.to_ascii_lowercase().contains("next")
 }
 
 struct Link<'a> {

@@ -64,7 +64,6 @@ fn row_t3_what_is_no_link_to_a_next_page_ends_the_list() {
         "nonsense".to_owned(),
         page.to_owned(),
         format!("{page}; rel=\"prev\""),
-        "</v2/hello/tags/list; rel=\"next\"".to_owned(),
     ] {
         let registry = Registry::with_hello(versions(4).0);
         registry.fault("/tags/list", Fault::Pages(2, Link::Relative));
@@ -85,15 +84,67 @@ fn row_t4_a_list_that_ignores_n_and_has_no_order_is_asked_for_once() {
     assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
 }
 
+/// Pages are an error only where the list without them is none either.
 #[test]
-fn row_t4_a_page_that_names_itself_as_the_next_ends_the_list() {
-    let registry = Registry::with_hello(versions(4).0);
-    registry.fault("/tags/list", Fault::Pages(2, Link::Itself));
-    let service = Service::of(&registry);
-    let begin = Instant::now();
-    assert_eq!(service.listing(), versions(2).1);
-    assert!(begin.elapsed() < Duration::from_secs(5));
-    assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
+fn row_t4_a_list_whose_pages_lead_nowhere_is_asked_for_without_them() {
+    let itself = Fault::Pages(2, Link::Itself);
+    let broken = Fault::header("Link", "</v2/hello/tags/list?last=v1; rel=\"next\"");
+    let dead = Fault::header("Link", "</v2/gone?last=nobody>; rel=\"next\"");
+    let short = Fault::Body(br#"{"tags":["v0","v1"]}"#.to_vec());
+    for (faults, why) in [
+        (vec![itself], "a page that names itself"),
+        (vec![short.clone(), broken], "a link that cannot be read"),
+        (vec![short, dead], "a link to a page that is not there"),
+    ] {
+        let (registry, listing) = Registry::with_versions(4);
+        for fault in &faults {
+            registry.fault("/tags/list?n=1000", fault.clone());
+        }
+        registry.fault("last=nobody", Fault::Status(404));
+        let service = Service::of(&registry);
+        assert_eq!(service.listing(), listing, "{why}");
+        let requests = registry.take_requests();
+        assert_eq!(count(&requests, "/tags/list$"), 1, "{why}: {requests:?}");
+
+        registry.behave();
+        for fault in faults {
+            registry.fault("/tags/list", fault);
+        }
+        registry.fault("last=nobody", Fault::Status(404));
+        let begin = Instant::now();
+        let service = Service::of(&registry);
+        let reason = service.why_no_listing(502);
+        let expected = "the list of tags goes on at a page that cannot be found";
+        assert!(reason.contains(expected), "{why}: {reason}");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+}
+
+/// Nexus and Artifactory link by the path that they have behind a gateway.
+#[test]
+fn row_t2_a_link_by_another_path_is_followed_by_the_one_that_was_asked() {
+    let html = Fault::Body(b"<html>Log in</html>".to_vec());
+    let empty = Fault::Body(b"{}".to_vec());
+    for faults in [
+        vec![Fault::Status(404)],
+        vec![Fault::Status(401)],
+        vec![Fault::Status(502)],
+        vec![Fault::Status(200), html],
+        vec![Fault::Status(200), empty],
+        vec![Fault::Location("ftp://h/".to_owned())],
+    ] {
+        let (registry, listing) = Registry::with_versions(7);
+        let link = Link::Foreign("http://inside.invalid/repository/docker".to_owned());
+        registry.fault("GET /v2/hello/tags/list", Fault::Pages(3, link));
+        for fault in &faults {
+            registry.fault("GET /repository", fault.clone());
+        }
+        let service = Service::of(&registry);
+        assert_eq!(service.listing(), listing, "{faults:?}");
+        let requests = registry.take_requests();
+        let by_own = count(&requests, "GET /v2/hello/tags/list?last=");
+        assert_eq!(by_own, 2, "{faults:?}: {requests:?}");
+    }
 }
 
 #[test]
