@@ -58,11 +58,16 @@ const LARGEST: u64 = 64 << 20;
 /// So much may be written before files are counted again, which takes a look at each.
 const TRIMMED_AFTER: u64 = 16 << 20;
 
-/// A cache on tmpfs takes at most 128 MiB: so much of it for made files that are kept …
-const MADE_IN_MEMORY: u64 = 40 << 20;
-/// … and for each kind of small files this part of what it has elsewhere, 25 MiB in all. The rest is for what is
-/// being written.
+/// A cache on tmpfs takes at most 128 MiB, in bytes: 25 MiB of small files, which have this part of what they have
+/// elsewhere …
 const PART_IN_MEMORY: u64 = 16;
+/// … 88 MiB for one image that is flattened, whose files may have so many, and its layers and the archive half as many
+/// more each …
+const FILES_IN_MEMORY: u64 = 22 << 20;
+/// … and made files that are kept meanwhile.
+const MADE_WHILE_WRITING: u64 = 14 << 20;
+/// While none is, more of them are kept.
+const MADE_IN_MEMORY: u64 = 64 << 20;
 
 /// The cache, or nothing where there is no directory for it.
 pub struct Cache {
@@ -125,7 +130,7 @@ const BELIEVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const MAX_UNREADABLE: usize = 1024;
 
 /// How long another writer of a file is waited for.
-const LONGEST_TURN: Duration = Duration::from_secs(1);
+const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// Counts the changes of how images are read: what an older program found is looked for again.
 const READER: u32 = 1;
@@ -409,6 +414,20 @@ impl Cache {
     /// How many bytes are free where the cache is.
     pub fn free(&self) -> Option<u64> {
         self.root()?.free()
+    }
+
+    /// Does it take memory of the machine?
+    pub fn is_in_memory(&self) -> bool {
+        self.is_in_memory
+    }
+
+    /// How many bytes the files of one image may have in all, where the settings say so many.
+    pub fn most_of_one(&self, size: u64) -> u64 {
+        if self.is_in_memory {
+            size.min(FILES_IN_MEMORY)
+        } else {
+            size
+        }
     }
 
     /// Removes what this process has not finished. From now on it begins nothing.

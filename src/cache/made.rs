@@ -12,7 +12,7 @@ use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
 use super::room::{self, Kept};
-use super::{Cache, MADE, SUMS, Unfinished, discard, key_of, open};
+use super::{Cache, MADE, MADE_WHILE_WRITING, SUMS, Unfinished, discard, key_of, open};
 use crate::digest::{Digest, Hasher};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
@@ -170,6 +170,9 @@ impl Cache {
     pub fn begin_made(&self) -> Result<Unfinished> {
         // What another process left when it was killed may have filled the disk.
         self.sweep();
+        if self.is_in_memory {
+            self.make_room_of(MADE_WHILE_WRITING, None);
+        }
         self.begin_large()
     }
 
@@ -208,6 +211,11 @@ impl Cache {
 
     /// Removes what was not used for longest until all have room. The newest stays, whatever it takes.
     pub(super) fn make_room(&self, newest: Option<&str>) {
+        self.make_room_of(self.size, newest);
+    }
+
+    /// The same for so many bytes in all.
+    fn make_room_of(&self, most: u64, newest: Option<&str>) {
         let Some(root) = self.root() else {
             return;
         };
@@ -218,7 +226,7 @@ impl Cache {
         for file in files {
             let Kept { name, size, .. } = &file;
             sum += size;
-            if sum <= self.size {
+            if sum <= most {
                 continue;
             }
             let path = root.path_of(MADE).join(name);
@@ -462,6 +470,39 @@ mod tests {
         let large = make(&cache, &[bytes(4), bytes(5), bytes(6)].concat());
         assert!(cache.made(large).is_some(), "the newest stays");
         assert!(cache.made(third).is_none());
+    }
+
+    #[test]
+    fn a_cache_in_memory_keeps_little_and_less_while_more_is_made() {
+        let name = format!("sysext-oci-proxy-made-{}", std::process::id());
+        let scratch = Scratch(Path::new("/dev/shm").join(name));
+        let cache = scratch.cache(1 << 30);
+        if !cache.is_in_memory() {
+            return;
+        }
+        let kept = || {
+            let files = fs::read_dir(scratch.0.join(MADE)).unwrap().flatten();
+            files
+                .map(|file| file.metadata().unwrap().len())
+                .sum::<u64>()
+        };
+        assert_eq!(cache.most_of_one(1 << 30), 22 << 20);
+        assert_eq!(cache.most_of_one(1 << 20), 1 << 20);
+        for n in 0..9_u8 {
+            let unfinished = cache.begin_made().unwrap();
+            // Of bytes that are nowhere, for it is their number that counts.
+            unfinished.file().unwrap().set_len(10 << 20).unwrap();
+            assert!(n == 0 || kept() <= 14 << 20, "{}", kept());
+            let digest = Digest::of(&[n]);
+            let size = 10 << 20;
+            cache.keep_made(&unfinished, Made { digest, size }).unwrap();
+        }
+        for n in 0..9_u8 {
+            let path = scratch.0.join(MADE).join(Digest::of(&[n]).hex());
+            File::create(path).unwrap().set_len(10 << 20).unwrap();
+        }
+        drop(scratch.cache(1 << 30));
+        assert_eq!(kept(), 60 << 20);
     }
 
     #[test]

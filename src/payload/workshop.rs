@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::Positioned;
-use super::flatten::{Budget, LARGE, Layers, READER, SMALL, Windows, flatten, too_large};
+use super::flatten::{
+    Budget, LARGE, Layers, Memory, READER, SMALL, Windows, flatten, most_in_memory, too_large,
+};
 use super::queue::{self, Claim};
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made, Sum, Unfinished};
@@ -62,6 +64,17 @@ struct Shared {
     small: Places,
     large: Places,
     windows: Windows,
+}
+
+impl Shared {
+    fn budget(&self, memory: Memory) -> Budget<'_> {
+        let budget = Budget::new(self.limit, memory, &self.windows);
+        if self.cache.is_in_memory() {
+            budget.in_memory()
+        } else {
+            budget
+        }
+    }
 }
 
 /// What waits, and what is in work.
@@ -170,8 +183,8 @@ impl Workshop {
     /// A workshop that keeps what it makes there.
     pub fn new(cache: Arc<Cache>, limit: u64) -> Self {
         let shared = Shared {
+            limit: cache.most_of_one(limit),
             cache,
-            limit,
             jobs: Mutex::default(),
             queue: Mutex::default(),
             small: Places::new(SMALL_AT_ONCE),
@@ -196,6 +209,18 @@ impl Workshop {
         // Only this manifest says so: the same layers in another may be smaller, so it is not kept.
         if let Some(error) = too_large(recipe, limit) {
             return Some(Err(error));
+        }
+        if self.shared.cache.is_in_memory()
+            && recipe.size() > most_in_memory(limit)
+            && let Some((layer, _)) = recipe.layers.last()
+        {
+            let why = format!(
+                "with those below it has {} bytes, and the cache is in memory, where at most {} are fetched",
+                recipe.size(),
+                most_in_memory(limit)
+            );
+            let layer = *layer;
+            return Some(Err(Error::CannotFlatten { layer, why }));
         }
         match self.shared.cache.sum(&source.name(), recipe.key())? {
             Sum::Made(made) => Some(Ok(made)),
@@ -304,6 +329,10 @@ fn begin_waiting(shared: &Arc<Shared>) {
     loop {
         let work = {
             let mut queue = lock(&shared.queue);
+            // In memory there is room for what one takes.
+            if shared.cache.is_in_memory() && !queue.active.is_empty() {
+                return;
+            }
             let waiting = queue.waiting.iter().map(|work| &work.claim);
             let next = queue::next(waiting, &queue.active, shared.limit);
             let Some(work) = next.and_then(|n| queue.waiting.remove(n)) else {
@@ -418,7 +447,7 @@ impl Work {
         let before = *written;
         if self.recipe.size() <= SMALL_LAYERS {
             let _place = shared.small.take(|| self.what.clone())?;
-            let budget = Budget::new(shared.limit, SMALL, &shared.windows);
+            let budget = shared.budget(SMALL);
             let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
             *written = before.saturating_add(budget.taken());
             if !budget.is_outgrown() {
@@ -426,7 +455,7 @@ impl Work {
             }
         }
         let _place = shared.large.take(|| self.what.clone())?;
-        let budget = Budget::new(shared.limit, LARGE, &shared.windows);
+        let budget = shared.budget(LARGE);
         let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
         *written = before.saturating_add(budget.taken());
         made

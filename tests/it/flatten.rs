@@ -858,6 +858,37 @@ fn a_failure_of_the_disk_is_not_repeated_with_every_listing() {
 }
 
 #[test]
+fn a_cache_in_memory_takes_no_large_image() {
+    let Some(disk) = Disk::new(256 << 10) else {
+        return;
+    };
+    let mut hello = images(1);
+    let small = layer(&[("small", b"small")]);
+    let large = header(tar::EntryType::Regular, b"large", 30 << 20);
+    push(&mut hello, "v1", &[&small, &large]);
+    let mut layers = [&small, &large].map(|bytes| hello.blob(&format!("{OCI_TAR}+gzip"), bytes));
+    layers[0]["size"] = json!(40 << 20);
+    push_described(&mut hello, "v2", &layers);
+    let registry = Registry::with_hello(hello);
+    let setup = || Setup::new(settings(&registry, ""));
+    let service = setup().cache_in(disk.path()).start();
+    assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]);
+    for texts in [
+        [
+            "v1 left out",
+            "files of the image take more than 23068672 bytes",
+        ],
+        [
+            "v2 left out",
+            "the cache is in memory, where at most 34603008 are fetched",
+        ],
+    ] {
+        let left_out = service.log.with(&texts);
+        assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
+    }
+}
+
+#[test]
 fn a_full_disk_is_tried_again_once_it_has_room() {
     let Some(disk) = Disk::new(64) else { return };
     let registry = Registry::with_hello(images(1));

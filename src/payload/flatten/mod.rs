@@ -64,6 +64,8 @@ const XATTR: usize = 96;
 /// Bytes of an archive that are no file's, a layer's or ours: headers and filling, for as many entries as there
 /// may be.
 const MAX_REST: u64 = 1 << 30;
+/// The same, as a part of what the files may have, where all of it takes memory.
+const REST_IN_MEMORY: u64 = 2;
 /// Layers read at once.
 const MAX_THREADS: usize = 4;
 /// Copied at once, and held back from disk as long as it takes to fill.
@@ -73,6 +75,8 @@ const BUFFER: usize = 256 << 10;
 pub struct Budget<'a> {
     /// How many bytes its files may have in all.
     limit: u64,
+    /// How many the archive may have, or a layer unpacked.
+    most: u64,
     memory: Memory,
     entries: AtomicU64,
     names: AtomicU64,
@@ -90,6 +94,7 @@ impl<'a> Budget<'a> {
     pub fn new(limit: u64, memory: Memory, windows: &'a Windows) -> Self {
         Self {
             limit,
+            most: limit.saturating_add(MAX_REST),
             memory,
             entries: AtomicU64::new(memory.entries),
             names: AtomicU64::new(memory.names),
@@ -98,6 +103,13 @@ impl<'a> Budget<'a> {
             is_outgrown: AtomicBool::new(false),
             windows,
         }
+    }
+
+    /// The same where the cache is in memory.
+    pub fn in_memory(mut self) -> Self {
+        self.most = most_in_memory(self.limit);
+        self.unpacked = AtomicU64::new(self.most);
+        self
     }
 
     /// Was it refused for want of memory that a larger budget may have?
@@ -139,6 +151,12 @@ impl<'a> Budget<'a> {
         self.is_outgrown.store(true, Ordering::Relaxed);
         Err(why)
     }
+}
+
+/// How many bytes the archive may have whose files may have `limit`, and all layers as they are fetched, where the
+/// cache is in memory.
+pub fn most_in_memory(limit: u64) -> u64 {
+    limit.saturating_add(limit / REST_IN_MEMORY)
 }
 
 /// Why nothing of a recipe has to be read: a layer is said to be larger than all that is unpacked of one.
@@ -199,7 +217,7 @@ pub fn flatten(
         spools.push(layer.spool);
     }
 
-    let most = budget.limit.saturating_add(MAX_REST);
+    let most = budget.most;
     let mut out = Hashed {
         out: BufWriter::with_capacity(BUFFER, out),
         hasher: Hasher::default(),
@@ -305,7 +323,7 @@ impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         if !Budget::take(&self.budget.unpacked, n as u64) {
-            let most = self.budget.limit.saturating_add(MAX_REST);
+            let most = self.budget.most;
             let why = format!("with it there are more than {most} bytes in the layers");
             return Err(io::Error::other(why));
         }
