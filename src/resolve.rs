@@ -6,6 +6,7 @@ mod leaves;
 mod promised;
 mod said;
 mod signed;
+mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -37,6 +38,7 @@ use complete::{Unanswered, Verdict, by_version, newest, newest_first};
 use leaves::{Leaf, Setback};
 pub use promised::ImmutableTags;
 pub use signed::{Signed, SignedBefore};
+pub use unfinished::Unfinished;
 
 /// Attached artifacts read for one.
 const MAX_ATTACHED: usize = 64;
@@ -89,6 +91,8 @@ pub struct Resolver<'a> {
     pub parallel: usize,
     /// The places for them and for those of all other listings.
     pub requests: &'a Places,
+    /// What listings learnt that could not be finished.
+    pub unfinished: &'a Unfinished,
     /// Only extensions that this machine's systemd would merge are listed.
     pub compatible_only: bool,
 }
@@ -225,6 +229,9 @@ impl Resolver<'_> {
     ) -> Result<Listing> {
         let source = self.source.name();
         self.count_tries(&source, &mut unanswered);
+        if !unanswered.iter().any(Unanswered::has_run_out) {
+            self.unfinished.forget(&source);
+        }
         let listed = newest(listing.files.values().map(|file| &file.tag));
         let incomplete = match complete::judge(tags.len(), &unanswered, listed) {
             Verdict::Complete => return Ok(listing),
@@ -314,7 +321,15 @@ impl Resolver<'_> {
             asked
         };
         let mut answers = Answers::default();
-        let order = newest_first(tags);
+        // Immutable tags are promised as they are learnt, and by one address of a source alone.
+        let goes_on = self.cache.is_some() && self.immutable_tags.is_none();
+        let known = if goes_on {
+            self.unfinished.of(&name)
+        } else {
+            BTreeMap::new()
+        };
+        let mut order = newest_first(tags);
+        order.sort_by_key(|tag| known.contains_key(*tag)); // stable: the newest first of either
         let mut added = answers.add(&order, in_parallel(&order, self.parallel, ask));
         let refused = if answers.digests.is_empty() {
             Vec::new()
@@ -336,13 +351,51 @@ impl Resolver<'_> {
         {
             cache.learn_tags(&name, &answers.digests, is_gone);
         }
+        if goes_on {
+            self.unfinished.note(&name, &answers.digests);
+        }
         added?;
         if answers.digests.is_empty() && !tags.is_empty() {
             return Err(self.nothing_had(tags.len(), answers));
         }
+        self.go_on_from(&known, tags, &room, &mut answers);
         self.believe_refusals(&mut answers)?;
         answers.answered.sort_by_key(|(tag, _)| *tag);
         Ok(answers)
+    }
+
+    /// Where there was no time for a tag, or no request, it is what it was in the listing that this one goes on from.
+    fn go_on_from<'t>(
+        &self,
+        known: &BTreeMap<Tag, Digest>,
+        tags: &'t [Tag],
+        room: &AtomicUsize,
+        answers: &mut Answers<'t>,
+    ) {
+        let Some(cache) = self.cache.filter(|_| !known.is_empty()) else {
+            return;
+        };
+        let name = self.source.name();
+        for one in mem::take(&mut answers.unanswered) {
+            let found = known
+                .get(&one.tag)
+                .filter(|digest| one.has_run_out() && cache.has_document(&name, **digest))
+                .and_then(|digest| Some((*digest, self.named(*digest).ok()?)))
+                .and_then(
+                    |(digest, manifest)| match self.artifacts(digest, manifest) {
+                        Ok(artifacts) => Some(Ok(artifacts)),
+                        Err(Setback::NotOffered(reason)) => Some(Err(listing::shortened(reason))),
+                        Err(Setback::Failed(_)) => None,
+                    },
+                );
+            match (found, tags.binary_search(&one.tag)) {
+                (Some(mut outcome), Ok(n)) => {
+                    fit(&mut outcome, room);
+                    answers.answered.push((&tags[n], outcome));
+                }
+                _ => answers.unanswered.push(one),
+            }
+        }
     }
 
     /// What is refused is refused for good, if another manifest is not, now that all was asked for.

@@ -39,7 +39,7 @@ use crate::pairs::{Half, Pairs, Step};
 use crate::payload::{MadeFile, Workshop};
 use crate::places::Places;
 use crate::promised::{Clock, Older, PROMISE, STAMPED, Stored};
-use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore};
+use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
@@ -224,6 +224,7 @@ pub struct Snapshots {
     upstream: Arc<Upstream>,
     requests: Places,
     memory: Arc<Memory>,
+    unfinished: Unfinished,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
     /// Promises are read or written down one directory at a time, for the memory that takes.
     storing: Mutex<()>,
@@ -540,6 +541,7 @@ impl Snapshots {
             settings,
             requests: Places::new(MAX_REQUESTS),
             memory: Memory::new(MEMORY),
+            unfinished: Unfinished::default(),
             directories: Mutex::default(),
             storing: Mutex::default(),
         }
@@ -1069,6 +1071,7 @@ impl Snapshots {
             signed_list: &settings.signed_list,
             parallel: self.settings.parallel.get(),
             requests: &self.requests,
+            unfinished: &self.unfinished,
             compatible_only: settings
                 .compatible_only
                 .unwrap_or(self.settings.compatible_only),

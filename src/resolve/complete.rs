@@ -52,6 +52,14 @@ impl Unanswered {
         }
     }
 
+    /// Was there no time for it, or no request left that the registry allows? Another listing may get further.
+    pub fn has_run_out(&self) -> bool {
+        matches!(
+            self.error,
+            None | Some(Error::TooSlow { .. } | Error::Busy { .. })
+        )
+    }
+
     /// Why, in one line.
     pub fn reason(&self) -> String {
         match &self.error {

@@ -202,6 +202,38 @@ fn a_limit_of_requests_costs_only_time() {
     }
 }
 
+/// Where HEADs count, too, or time runs out, asking for everything again would never come to an end.
+#[test]
+fn a_listing_goes_on_where_the_one_before_had_to_stop() {
+    let registry = Registry::with_hello(versions(10).0);
+    let left = Arc::new(AtomicUsize::new(0));
+    registry.fault("/v2/hello/manifests/v", Fault::Limit(left.clone()));
+    let settings = registry.settings() + ANEW + "parallel = 1\n";
+    let service = Setup::new(settings).own_cache().start();
+    for (expected, asked) in [
+        ((503, None, 0), "GET v9 to v6"),
+        (
+            (200, Some("2 of 10 tags were not answered"), 8),
+            "GET v5 to v2",
+        ),
+        ((200, None, 10), "GET v1 and v0, HEAD v9 and v8"),
+    ] {
+        left.store(4, SeqCst);
+        later();
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!(
+            outcome(&response),
+            expected,
+            "{asked}: {}",
+            reason(&response)
+        );
+    }
+    // Nothing counts for ever: a registry that answers nothing is not listed from memory.
+    left.store(0, SeqCst);
+    later();
+    service.no_listing(503);
+}
+
 #[test]
 fn what_was_learnt_is_kept_though_the_client_leaves() {
     let (registry, listing) = Registry::with_versions(5);
