@@ -232,7 +232,7 @@ impl Service {
             Some(json) => Ok(Answer::bytes("application/json", json)),
             None => Err(Error::NotOffered {
                 what: format!("{directory}/{LATEST}"),
-                why: no_release(&snapshot.listing),
+                why: no_release(&directory.view, &snapshot.listing),
             }),
         }
     }
@@ -420,10 +420,12 @@ fn tomorrow() -> Date {
     // Only the last day that jiff knows has none, in the year 9999.
     today.tomorrow().unwrap_or(today)
 }
-/// Why a directory has no release of KubeSolo OS: the reason why the whole artifact is none, if there is one.
-fn no_release(listing: &Listing) -> String {
+
+/// Why a directory has no release of KubeSolo OS: the reason why its artifact is none, if there is one.
+fn no_release(view: &View, listing: &Listing) -> String {
     let reasons = listing.left_out.iter().map(|one| one.reason.as_str());
-    let of_artifact = reasons.filter(|reason| !artifact::is_of_a_layer(reason));
+    let of_artifact =
+        reasons.filter(|reason| *view != View::Tags && !artifact::is_of_a_layer(reason));
     let told: Vec<_> = of_artifact.take(MAX_REASONS).collect();
     if told.is_empty() {
         return "only a KubeSolo OS release has it, as in /<repository>:<tag>/latest.json".into();

@@ -146,9 +146,12 @@ impl Artifact {
                 let first = rivals.entry(suffix.clone()).or_insert((*digest, false));
                 first.1 |= first.0 != *digest;
             }
-            // A title counts where the suffix does not tell files apart.
+            // Where the suffix does not tell files apart, titles count, and the version in them.
             for offer in offers.iter_mut().filter(|offer| !rivals[&offer.suffix].1) {
                 (offer.title, offer.long_suffix) = (None, None);
+            }
+            if !rivals.values().any(|(_, is_shared)| *is_shared) {
+                self.version = None;
             }
         }
         let mut seen = HashSet::new();
@@ -171,8 +174,8 @@ impl Artifact {
     /// The memory that it takes in a listing, in bytes and roughly.
     pub fn weight(&self) -> usize {
         const FILE: usize = size_of::<Offer>() + size_of::<(FileName, File)>();
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let of_offer = |offer: &Offer| {
-            let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
             let content = match &offer.content {
                 Content::Blob => 0,
                 Content::Text(text) => text.len(),
@@ -190,6 +193,8 @@ impl Artifact {
             ..
         } = &self.recognised;
         size_of::<Self>()
+            + length(&self.version)
+            + length(&self.flavour)
             + offers.iter().map(of_offer).sum::<usize>()
             + to_make.as_ref().map_or(0, of_recipe)
             + left_out.iter().map(String::len).sum::<usize>()
@@ -835,6 +840,27 @@ mod tests {
             layers: layers.clone(),
         });
         assert!(image.weight() > empty + size_of_val(&layers[..]));
+    }
+
+    #[test]
+    fn a_version_takes_memory_only_where_a_name_needs_it() {
+        let kept = |naming: &Naming<'_>, offers: &[Offer]| {
+            let mut artifact = Artifact {
+                version: Some("v".repeat(1000)),
+                ..artifact(None, offers)
+            };
+            artifact.condense(naming);
+            assert_eq!(artifact.version.is_some(), artifact.weight() > 1000);
+            artifact.version.is_some()
+        };
+        let two = [offer("a", ".raw", None), offer("b", ".raw", None)];
+        let own = Naming {
+            keeps_titles: true,
+            ..K8S
+        };
+        assert!(!kept(&K8S, &[]));
+        assert!(kept(&own, &[]));
+        assert!(kept(&K8S, &two));
     }
 
     #[test]

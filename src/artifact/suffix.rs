@@ -70,9 +70,9 @@ const WORDS: [(&str, &str); 6] = [
     ("squashfs", ".squashfs"),
 ];
 /// Words that may follow one of those. `kernel.config` is no kernel.
-const FILLERS: [&str; 16] = [
+const FILLERS: [&str; 15] = [
     "binary", "bin", "blob", "octet", "stream", "file", "layer", "image", "img", "cpio", "gzip",
-    "gz", "zstd", "xz", "bzip2", "x",
+    "gz", "zstd", "xz", "bzip2",
 ];
 
 /// The suffix of a file name, in lower case: `.raw` of `k8s-v1.sysext.raw`, `.tar.gz` of `K8S.TAR.GZ`,

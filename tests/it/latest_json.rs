@@ -156,6 +156,9 @@ fn what_is_no_release_says_why() {
         assert_eq!(response.status, 404, "{tag}");
         assert!(found.contains(reason), "{tag}: {found}");
     }
+    let response = service.get("/hello/latest.json");
+    let found = response.header("x-reason").unwrap_or_default();
+    assert!(found.contains("only a KubeSolo OS release"), "{found}");
 }
 
 #[test]
