@@ -838,6 +838,7 @@ mod tests {
         let layers = vec![(Digest::of(b"layer"), 1); 128];
         image.recognised.to_make = Some(Recipe {
             layers: layers.clone(),
+            file: None,
         });
         assert!(image.weight() > empty + size_of_val(&layers[..]));
     }

@@ -189,6 +189,9 @@ struct StoredFile {
     text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     layers: Option<Vec<(String, u64)>>,
+    /// Of a file that is made: that it is the one in an image whose name ends so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made_file: Option<String>,
 }
 
 /// The two clocks at one moment: only the one counts across restarts, only the other is never set.
@@ -302,6 +305,10 @@ fn stored(file: &File, given: Instant, clock: Clock) -> StoredFile {
         is_of_index: file.is_of_index,
         text,
         layers,
+        made_file: match &file.content {
+            Content::Made(recipe) => recipe.file.as_deref().map(str::to_owned),
+            _ => None,
+        },
     }
 }
 
@@ -313,6 +320,7 @@ impl StoredFile {
             (Some(text), None) => Content::Text(text.into()),
             (_, Some(layers)) => Content::Made(Recipe {
                 layers: layers.into_iter().map(layer).collect::<Option<_>>()?,
+                file: self.made_file.map(Arc::from),
             }),
         };
         let manifest = self.manifest.map(|digest| digest.parse());
@@ -441,6 +449,7 @@ mod tests {
         let made = File {
             content: Content::Made(Recipe {
                 layers: vec![(Digest::of(b"layer"), 7)],
+                file: Some(".raw".into()),
             }),
             ..file("m")
         };

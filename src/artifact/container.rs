@@ -65,10 +65,34 @@ pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recogni
                     .iter()
                     .map(|layer| (layer.digest, layer.size))
                     .collect(),
+                file: None,
             }),
             ..Recognised::default()
         }),
     }
+}
+
+/// An image of which the settings want the file that ends so. `None` where its layers are to be offered as they
+/// are: it is no image of tar archives, or its one layer is what is wanted.
+pub(super) fn recognise_as(image: &Image, suffix: &str) -> Option<Recognised> {
+    let tars = image
+        .layers
+        .iter()
+        .map(|layer| suffix::of_tar(&layer.media_type));
+    let tars = tars.collect::<Option<Vec<_>>>()?;
+    if tars.is_empty() || tars == [suffix] {
+        return None;
+    }
+    let mut recognised = recognise(image, None)?;
+    if suffix != SUFFIX && recognised.left_out.is_empty() {
+        let layers = image.layers.iter().map(|layer| (layer.digest, layer.size));
+        recognised.offers.clear();
+        recognised.to_make = Some(Recipe {
+            layers: layers.collect(),
+            file: Some(suffix.into()),
+        });
+    }
+    Some(recognised)
 }
 
 #[cfg(test)]

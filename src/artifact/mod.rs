@@ -67,21 +67,30 @@ pub enum Content {
     Made(Recipe),
 }
 
-/// What one `.tar.gz` is made of: the layers of a container image.
+/// What a file is made of: the layers of a container image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recipe {
     /// The digests and sizes in bytes of the layers, from the lowest.
     pub layers: Vec<(Digest, u64)>,
+    /// It is the one file in the image whose name ends so; `None`: all of them, as one `.tar.gz`.
+    pub file: Option<Arc<str>>,
 }
 
 impl Recipe {
     /// What the result is known by. It changes with the rules by which the result is made.
     pub fn key(&self) -> Digest {
         let layers = self.layers.iter().map(|(digest, _)| format!("{digest}\n"));
-        let text: String = std::iter::once("flattened, form 2\n".to_owned())
-            .chain(layers)
-            .collect();
+        let form = match &self.file {
+            None => "flattened, form 2\n".to_owned(),
+            Some(suffix) => format!("file {suffix}, form 1\n"),
+        };
+        let text: String = std::iter::once(form).chain(layers).collect();
         Digest::of(text.as_bytes())
+    }
+
+    /// What the result is.
+    pub fn suffix(&self) -> &str {
+        self.file.as_deref().unwrap_or(container::SUFFIX)
     }
 
     /// What has to be fetched, in bytes.
@@ -94,7 +103,7 @@ impl Recipe {
     /// The file, once it is made.
     pub fn offer(self, digest: Digest, size: u64) -> Offer {
         Offer {
-            suffix: container::SUFFIX.to_owned(),
+            suffix: self.suffix().to_owned(),
             long_suffix: None,
             title: None,
             digest,
@@ -152,8 +161,12 @@ pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
         .unwrap_or_default()
 }
 
-/// Every layer, as what the settings say it is. Of several those that are texts about the others stay out.
+/// Every layer, as what the settings say it is. Of several those that are texts about the others stay out. Of a
+/// container image it is the file in it whose name ends so.
 pub fn recognise_as(image: &Image, suffix: &str) -> Recognised {
+    if let Some(recognised) = container::recognise_as(image, suffix) {
+        return recognised;
+    }
     let mut recognised = Recognised::default();
     let is_alone = image.layers.len() == 1;
     for (n, layer) in image.layers.iter().enumerate() {

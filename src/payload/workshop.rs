@@ -415,7 +415,10 @@ impl Work {
         let (what, recipe) = (&self.what, &self.recipe);
         let Shared { cache, limit, .. } = &*self.shared;
         let (layers, mib) = (recipe.layers.len(), recipe.size() >> 20);
-        info!("{what}: flattening {layers} layers of {mib} MiB into one .tar.gz");
+        info!(
+            "{what}: flattening {layers} layers of {mib} MiB into one {}",
+            recipe.suffix()
+        );
         let started = Instant::now();
         let fetched = Layers::fetch(&self.source, recipe, cache)?;
         match self.flatten(&fetched, unfinished, written) {

@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 
 use crate::client::Connection;
-use crate::content::{OCI_TAR, Repository, digest, noise, sha256, versions};
+use crate::content::{OCI_TAR, Repository, digest, line, noise, sha256, versions};
 use crate::disk::Disk;
 use crate::images::{
     header, layer, names, push, push_described, sums, unpacked, with_record, zstd_of,
@@ -87,6 +87,61 @@ fn a_listing_makes_the_newest_versions_of_an_image() {
             .with(&["v3 left out: ", "has to be flattened", "'flatten'"]);
         assert_eq!(left_out.len(), 1, "{left_out:?}");
     }
+}
+
+#[test]
+fn with_a_suffix_the_one_file_that_ends_so_is_taken_out_of_an_image() {
+    let image = noise(300_000);
+    let one = layer(&[("disk/os.IMG", &image), ("usr/b", b"else")]);
+    let mut hello = Repository::default();
+    push(&mut hello, "v1", &[&one]);
+    // A later layer has the newer one; the lower one's is gone.
+    push(
+        &mut hello,
+        "v2",
+        &[&one, &layer(&[("disk/os.IMG", b"newer")])],
+    );
+    push(
+        &mut hello,
+        "v3",
+        &[&layer(&[("a.raw", b"one"), (".img", b"no name")])],
+    );
+    push(
+        &mut hello,
+        "v4",
+        &[&layer(&[("a.img", b"one"), ("b.img", b"two")])],
+    );
+    let registry = Registry::with_hello(hello);
+    let cache = Folder::new();
+    let settings = settings(
+        &registry,
+        "[repository.hello]\nsuffix = \".img\"\nflatten = 9\n",
+    );
+    let settings = settings.replace(X86, "architectures = [\"x86-64\"]\n");
+    let service = Setup::new(&settings).cache(&cache).start();
+    let expected = [line(&image, "hello-v1.img"), line(b"newer", "hello-v2.img")];
+    assert_eq!(service.listing(), expected.concat());
+    assert_eq!(service.whole("/hello/hello-v1.img"), image);
+    assert_eq!(service.whole("/hello/hello-v2.img"), b"newer");
+    assert_eq!(service.whole("/hello:v2/hello-v2.img"), b"newer");
+    for (tag, reason) in [
+        ("v3", "the image has no file whose name ends in .img"),
+        (
+            "v4",
+            "2 files whose names end in .img, expected one: a.img, b.img",
+        ),
+    ] {
+        let log = service.log.with(&[&format!("tag {tag} left out"), reason]);
+        assert_eq!(log.len(), 1, "{tag}: {:?}", service.log.lines());
+    }
+    check_made(&cache);
+    drop(service);
+    // What was made is known to the next run, for which only the layers have to be there.
+    registry.take_requests();
+    let service = Setup::new(&settings).cache(&cache).start();
+    assert_eq!(service.listing(), expected.concat());
+    let requests = registry.take_requests();
+    assert_eq!(count(&requests, "GET /v2/hello/blobs"), 0, "{requests:?}");
 }
 
 #[test]

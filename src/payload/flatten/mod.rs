@@ -18,6 +18,7 @@ mod pack;
 mod steady;
 mod tree;
 mod unpack;
+mod wanted;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -28,8 +29,9 @@ use std::thread;
 
 use entries::{Entries, Entry, Failure, Kind, Piece, show};
 pub use fetch::Layers;
-use tree::{Content, Tree};
+use tree::{Content, NodeKind, Tree};
 pub use unpack::Windows;
+use wanted::Wanted;
 
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made};
@@ -229,18 +231,43 @@ pub fn flatten(
         spool: spools[content.layer].as_ref(),
         offset: content.offset,
     };
-    let packed = pack::pack(tree.files(), open, &mut out);
-    if let (true, Some((top, _))) = (out.is_full, recipe.layers.last()) {
-        return Err(Error::CannotFlatten {
-            layer: *top,
-            why: format!("with it and those below the archive would have more than {most} bytes"),
-        });
+    // What is wrong with all layers together is told of the uppermost one.
+    let of_all = |why: String| Error::CannotFlatten {
+        layer: recipe.layers[recipe.layers.len() - 1].0,
+        why,
+    };
+    let packed = match &recipe.file {
+        None => pack::pack(tree.files(), open, &mut out),
+        Some(suffix) => {
+            let mut wanted = Wanted::new(suffix);
+            for (path, node, earlier) in tree.files() {
+                // Another name of a file is no other file.
+                if let (NodeKind::File(content), None) = (&node.kind, earlier) {
+                    wanted.see(path, *content);
+                }
+            }
+            let content = wanted.found().map_err(of_all)?;
+            copy(open(content), content.size, &mut out)
+        }
+    };
+    if out.is_full {
+        return Err(of_all(format!(
+            "with it and those below the archive would have more than {most} bytes"
+        )));
     }
     packed.map_err(|cause| cache.cannot_write(cause))?;
     Ok(Made {
         digest: out.hasher.finish(),
         size: out.size,
     })
+}
+
+/// Writes so many bytes, as they are.
+fn copy(bytes: impl Read, size: u64, out: &mut impl Write) -> io::Result<()> {
+    if io::copy(&mut bytes.take(size), out)? < size {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    out.flush()
 }
 
 /// A layer that was read.

@@ -94,6 +94,7 @@ fn flattened(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
         layers: (layers.iter())
             .map(|layer| (Digest::of(layer), layer.len() as u64))
             .collect(),
+        file: None,
     };
     let blobs = recipe.layers.iter().map(|(digest, _)| *digest);
     let source: Arc<dyn Source> = Arc::new(Layers(blobs.zip(layers.to_vec()).collect()));
