@@ -63,6 +63,8 @@ pub(super) struct SessionKey {
     pub(super) place: String,
     /// Whatever certificate it has will do, so what it says may be somebody else's word.
     pub(super) unchecked: bool,
+    /// As a stranger, for a redirect led there.
+    pub(super) is_stranger: bool,
 }
 
 /// What a token is good for. Registries that share a token server have their own tokens, for each is shown only what
@@ -183,6 +185,8 @@ pub(super) struct Door<'a> {
     pub(super) origin: &'a str,
     /// Whatever certificate it has will do.
     pub(super) unchecked: bool,
+    /// It is another registry than the one that was meant: a redirect led there, and no login goes along.
+    pub(super) is_stranger: bool,
 }
 
 impl Auth {
@@ -314,7 +318,10 @@ impl Auth {
 
     /// Meets the best of these challenges: Bearer before Basic.
     fn meet(&self, door: &Door<'_>, challenges: &[Challenge]) -> Result<State> {
-        let found = self.keyring.find(door.host, door.repository)?;
+        let found = match door.is_stranger {
+            true => None,
+            false => self.keyring.find(door.host, door.repository)?,
+        };
         let mut state = State {
             place: found.as_ref().map(|found| found.place.clone()),
             ..State::default()
@@ -474,6 +481,12 @@ impl Door<'_> {
     }
 }
 
+/// Does a refusal ask for a token, as registries do?
+pub(super) fn asks_for_token(refusal: &Reply) -> bool {
+    let is_bearer = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { .. });
+    challenges(refusal).iter().any(is_bearer)
+}
+
 fn challenges(reply: &Reply) -> Vec<Challenge> {
     challenge::parse(reply.all("www-authenticate"))
 }
@@ -488,6 +501,7 @@ fn challenges_at(door: &Door<'_>, url: &str) -> Result<Vec<Challenge>> {
         range: None,
         is_blob: false,
         unchecked: door.unchecked,
+        stranger: None,
     };
     let mut reply = door.client.send(request)?;
     let found = challenges(&reply);
@@ -585,6 +599,7 @@ fn get(door: &Door<'_>, key: &TokenKey, authorization: Option<&Authorization>) -
         range: None,
         is_blob: false,
         unchecked: door.takes_any_certificate_at(&url),
+        stranger: None,
     })
 }
 
@@ -808,6 +823,7 @@ mod tests {
                 repository: &repository,
                 origin: registry,
                 unchecked: false,
+                is_stranger: false,
             };
             assert_eq!(
                 auth.check_realm(&door, realm, Some(&found)).is_ok(),

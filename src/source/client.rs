@@ -56,6 +56,22 @@ pub(super) struct Request<'a> {
     pub(super) is_blob: bool,
     /// Take whatever certificate the host has: `insecure = true` says so.
     pub(super) unchecked: bool,
+    /// What another registry is sent, should a redirect lead there.
+    pub(super) stranger: Option<&'a Stranger>,
+}
+
+/// What a registry gives strangers, which is for this origin alone.
+#[derive(Clone, Debug)]
+pub(super) struct Stranger {
+    pub(super) origin: String,
+    pub(super) authorization: Authorization,
+}
+
+impl Stranger {
+    /// What is sent to this URL, if it is there.
+    pub(super) fn authorization_for(&self, url: &str) -> Option<Authorization> {
+        url::is_same_origin(&self.origin, url).then(|| self.authorization.clone())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -253,6 +269,7 @@ impl Client {
             range: None,
             is_blob: false,
             unchecked: true,
+            stranger: None,
         });
         match answer {
             Ok(_) => Ok(true),
@@ -422,7 +439,11 @@ impl Client {
             drop(reply.take_message()); // else the connection is of no more use
             is_at_home &= url::is_same_origin(&at, &next.url);
             let basic = |login: Userinfo| Authorization::basic(&login.user, &login.password);
-            (at, given) = (next.url, next.login.map(basic));
+            given = next.login.map(basic).or_else(|| {
+                let stranger = request.stranger.filter(|_| !is_at_home)?;
+                stranger.authorization_for(&next.url)
+            });
+            at = next.url;
         }
         let why = format!("more than {MAX_REDIRECTS} redirects");
         Err(nonsense(request.url, why))
@@ -552,6 +573,7 @@ mod tests {
             range: None,
             is_blob: false,
             unchecked: false,
+            stranger: None,
         };
         assert!(!format!("{request:?}").contains("s3cret"));
     }

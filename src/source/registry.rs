@@ -8,7 +8,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -16,18 +16,19 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::auth::{Door, Session, SessionKey};
-use super::client::{Method, Reply, Request, host_of, is_redirect};
+use super::auth::{Door, Session, SessionKey, asks_for_token};
+use super::client::{Method, Reply, Request, Stranger, host_of, is_redirect};
 use super::failure::nonsense;
 use super::pace::{MAX_QUEUE, MAX_WAIT};
 use super::registries_conf::Endpoint;
 use super::status::status_error;
 use super::upstream::Upstream;
-use super::url::{Target, is_broken_link, next_page, with_query_of};
+use super::url::{self, Target, is_broken_link, next_page, with_query_of};
 use super::{Download, Part, Reference, Skipped, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
 use crate::hangup;
+use crate::lock::lock;
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::name::{DOCKER_HUB, Host, Repository, Tag};
 
@@ -73,6 +74,8 @@ pub(super) struct Registry {
     /// What is known against it is remembered by this: `HOST/REPOSITORY`, with the namespace behind it.
     place: String,
     session: Arc<Session>,
+    /// What another registry gave, to which this one redirects.
+    stranger: Mutex<Option<Stranger>>,
 }
 
 impl Registry {
@@ -94,6 +97,7 @@ impl Registry {
         let session = upstream.auth.session(SessionKey {
             place: place.clone(),
             unchecked: insecure == Some(true),
+            is_stranger: false,
         });
         Self {
             upstream: upstream.clone(),
@@ -103,6 +107,7 @@ impl Registry {
             insecure,
             namespace,
             session,
+            stranger: Mutex::default(),
         }
     }
 
@@ -143,8 +148,76 @@ impl Registry {
         }
     }
 
-    /// One request, logged in if need be. `follow`: to where it is redirected.
+    /// One request, logged in if need be. `follow`: to where it is redirected, which may be another registry.
     fn ask(&self, request: Request<'_>, follow: bool) -> Result<Reply> {
+        let stranger = lock(&self.stranger).clone();
+        let request = Request {
+            stranger: stranger.as_ref(),
+            ..request
+        };
+        let reply = self.ask_at_home(request, follow)?;
+        if reply.status == 401 && !reply.is_at_home && asks_for_token(&reply) {
+            return self.ask_as_stranger(request, reply);
+        }
+        Ok(reply)
+    }
+
+    /// Meets the challenge of another registry, to which a redirect led: as a stranger, for no login goes along.
+    fn ask_as_stranger(&self, request: Request<'_>, mut refusal: Reply) -> Result<Reply> {
+        let Upstream { client, auth, .. } = &*self.upstream;
+        let url = refusal.asked().to_owned();
+        let (host, repository) = (host_of(&url)?, url::repository(&url));
+        let door = Door {
+            client,
+            host: &host,
+            repository: repository.as_ref().unwrap_or(&self.repository),
+            origin: url::origin(&url).unwrap_or_default(),
+            unchecked: false,
+            is_stranger: true,
+        };
+        let session = auth.session(SessionKey {
+            place: format!("{host}/{}", door.repository),
+            unchecked: false,
+            is_stranger: true,
+        });
+        let mut used = request
+            .stranger
+            .and_then(|stranger| stranger.authorization_for(&url));
+        // What is known of another request may have died: then it is asked for anew.
+        for _ in 0..2 {
+            let message = refusal.take_message();
+            let fresh = match auth.log_in(&door, &session, used.as_ref(), &refusal) {
+                Ok(Some(fresh)) if Some(&fresh) != used.as_ref() => fresh,
+                Ok(_) | Err(Error::NoLogin { .. }) => {
+                    return Err(Error::Denied {
+                        url: refusal.url,
+                        status: refusal.status,
+                        message,
+                    });
+                }
+                Err(error) => return Err(error),
+            };
+            let mut reply = client.follow(Request {
+                url: &url,
+                authorization: Some(&fresh),
+                unchecked: false,
+                stranger: None,
+                ..request
+            })?;
+            if reply.status != 401 || !reply.is_at_home {
+                *lock(&self.stranger) = Some(Stranger {
+                    origin: door.origin.to_owned(),
+                    authorization: fresh,
+                });
+                reply.is_at_home = false;
+                return Ok(reply);
+            }
+            (refusal, used) = (reply, Some(fresh));
+        }
+        Err(status_error(refusal))
+    }
+
+    fn ask_at_home(&self, request: Request<'_>, follow: bool) -> Result<Reply> {
         let Upstream { client, auth, .. } = &*self.upstream;
         let origin = self.origin()?;
         let door = Door {
@@ -153,6 +226,7 @@ impl Registry {
             repository: &self.repository,
             origin: &origin,
             unchecked: self.is_unchecked(),
+            is_stranger: false,
         };
         let send = |request| {
             if follow {
@@ -217,6 +291,7 @@ impl Registry {
             range: None,
             is_blob: false,
             unchecked: self.is_unchecked(),
+            stranger: None,
         }
     }
 

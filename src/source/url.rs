@@ -79,6 +79,11 @@ pub(super) fn next_page<'a>(base: &str, links: impl Iterator<Item = &'a str>) ->
     Some(next.into())
 }
 
+/// `http://host:port` of a URL that was made or checked here.
+pub(super) fn origin(url: &str) -> Option<&str> {
+    split_origin(url).map(|(origin, _)| origin)
+}
+
 /// `base` with the query of another URL in the place of its own.
 pub(super) fn with_query_of(base: &str, other: &str) -> String {
     let path = base.split(['?', '#']).next().unwrap_or_default();

@@ -160,7 +160,7 @@ fn row_b3_a_signed_url_is_asked_for_anew_each_time() {
 }
 
 #[test]
-fn row_b4_the_challenge_of_another_server_is_not_met() {
+fn row_b4_the_challenge_of_another_server_is_met_without_a_login() {
     let image = noise(1000);
     let (registry, store) = (one_image(&image), one_image(&image));
     let tokens = TokenServer::for_login(LOGIN);
@@ -173,7 +173,10 @@ fn row_b4_the_challenge_of_another_server_is_not_met() {
         .start();
     let response = download(&service);
     assert_eq!((response.status, response.body.len()), (403, 0));
-    assert_eq!(tokens.take_asked(), [""; 0]);
+    assert_eq!(
+        tokens.take_asked(),
+        ["GET scope=repository:hello:pull service=registry"]
+    );
     assert_eq!(
         logins_seen(&store),
         [format!("GET /v2/hello/blobs/{} as nobody", digest(&image))]

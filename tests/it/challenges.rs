@@ -772,3 +772,67 @@ fn tokens_for_any_number_of_repositories_take_little_memory() {
     // A thousand tokens are 15 MB.
     assert!(after < before + (6 << 10), "{before} KiB, then {after} KiB");
 }
+
+/// A vanity name whose whole API redirects to another registry, which gives strangers a token.
+#[test]
+fn row_b4_the_challenge_of_another_registry_is_met_as_a_stranger() {
+    let tokens = TokenServer::start();
+    let front = Registry::start();
+    for has_login in [false, true] {
+        let behind = Registry::on("127.0.0.2:0", None);
+        behind.put("hello", versions(3).0);
+        behind.guard(
+            Guard::new(|request| request.header("authorization").is_some()).challenge(format!(
+                "Bearer realm=\"{}\",service=\"x\",scope=\"repository:hello:pull\"",
+                tokens.realm()
+            )),
+        );
+        front.behave();
+        if has_login {
+            front.guard(Guard::basic(&[LOGIN]));
+        }
+        front.fault("/v2/", Fault::Redirect(behind.origin()));
+        let trusted = format!("trusted-hosts = [\"{}\"]\n", tokens.address);
+        let logins = [
+            (front.address.to_string(), LOGIN),
+            (behind.address.to_string(), "bob:other"),
+        ];
+        let logins: Vec<_> = logins
+            .iter()
+            .map(|(host, login)| (host.as_str(), *login))
+            .collect();
+        let service = Setup::of(&front).settings(&trusted).logins(&logins).start();
+        assert_eq!(service.listing(), versions(3).1);
+        assert_eq!(service.whole("/hello/hello-v0.raw"), b"image 0");
+        let asked = tokens.take_asked();
+        assert_eq!(asked, ["GET scope=repository:hello:pull service=x"]);
+        let seen = logins_seen(&behind);
+        assert!(
+            seen.iter().all(|line| !line.contains(" as Basic")),
+            "{seen:?}"
+        );
+        // Once known, the token goes along at once.
+        let refused = count(&seen, "as nobody$");
+        assert!(refused < seen.len() - refused, "{seen:?}");
+    }
+}
+
+#[test]
+fn row_b4_another_registry_that_gives_strangers_nothing_denies_access() {
+    let tokens = TokenServer::for_login(LOGIN);
+    let (front, behind) = (Registry::start(), Registry::with_hello(versions(1).0));
+    behind.guard(tokens.guard());
+    front.fault("/v2/", Fault::Redirect(behind.origin()));
+    let service = Setup::of(&front)
+        .logins(&[
+            (&front.address.to_string(), LOGIN),
+            (&behind.address.to_string(), LOGIN),
+        ])
+        .start();
+    let reason = service.why_no_listing(403);
+    let expected = format!(
+        "registry denies access (status 401, UNAUTHORIZED, as the test wants it) to {}/",
+        behind.origin()
+    );
+    assert!(reason.starts_with(&expected), "{reason}");
+}
