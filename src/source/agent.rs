@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -12,6 +13,7 @@ use ureq::{Agent, Proxy};
 
 use super::certs::{HostCertificates, Pem};
 use super::proxy::ProxyUrl;
+use super::tls::{self, Tls, Trust};
 use super::transport;
 use crate::error::{Error, Result};
 
@@ -35,39 +37,60 @@ const OUTPUT_BUFFER: usize = 16 << 10;
 /// The longest token that fits, the rest of its line included. Most servers take half of that.
 pub(super) const MAX_TOKEN: usize = 16_000;
 
-/// The certificates kept for a host, as ureq wants them.
+/// The certificates kept for a host, ready for use.
 pub(super) struct ParsedCertificates {
-    roots: Vec<Certificate<'static>>,
+    /// Where there are CAs: TLS with these.
+    own: Option<Arc<ClientConfig>>,
+    /// Our certificate, for TLS by the system's CAs or by none.
     client: Option<ClientCert>,
 }
 
 impl ParsedCertificates {
     pub(super) fn new(found: HostCertificates) -> Result<Self> {
-        let mut roots = Vec::new();
-        for pem in &found.authorities {
-            roots.extend(parse_certificates(pem)?);
-        }
         let client = match &found.client {
             Some((certificate, key)) => Some(parse_client(certificate, key)?),
             None => None,
         };
-        // They come beside the system's: a private registry may have a public certificate one day.
-        if !roots.is_empty() {
-            roots.extend(system_roots());
+        let (client, own_client) = match client {
+            Some(client) => (Some(client.for_ureq), Some((client.chain, client.key))),
+            None => (None, None),
+        };
+        let Some(first) = found.authorities.first() else {
+            return Ok(Self { own: None, client });
+        };
+        let mut own = Vec::new();
+        for pem in &found.authorities {
+            own.extend(parse_certificates(pem)?.iter().map(der));
         }
-        Ok(Self { roots, client })
+        let config = tls::config(Trust {
+            own,
+            // They come beside the system's: a private registry may have a public certificate one day.
+            usual: system_roots(),
+            client: own_client,
+        });
+        Ok(Self {
+            own: Some(config.map_err(|error| bad_pem(first, &error.to_string()))?),
+            client,
+        })
     }
 }
 
+/// Our certificate and its key.
+struct Client {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    for_ureq: ClientCert,
+}
+
 /// A certificate and its key. What cannot be used is refused here, for ureq panics over it.
-fn parse_client(certificate: &Pem, key: &Pem) -> Result<ClientCert> {
-    let chain = parse_certificates(certificate)?;
+fn parse_client(certificate: &Pem, key: &Pem) -> Result<Client> {
+    let certificates = parse_certificates(certificate)?;
     let none = || {
         let why = "there is no private key in it, expected one in PEM form";
         bad_pem(key, why)
     };
     let private = PrivateKey::from_pem(&key.text).map_err(|_| none())?;
-    let der = PrivateKeyDer::from_pem_slice(&key.text).map_err(|_| none())?;
+    let for_rustls = PrivateKeyDer::from_pem_slice(&key.text).map_err(|_| none())?;
     let bad = |error| {
         let why = match error {
             rustls::Error::InconsistentKeys(_) => {
@@ -77,13 +100,18 @@ fn parse_client(certificate: &Pem, key: &Pem) -> Result<ClientCert> {
         };
         bad_pem(key, &why)
     };
-    let certificates = chain
-        .iter()
-        .map(|certificate| CertificateDer::from(certificate.der()).into_owned())
-        .collect();
+    let chain: Vec<_> = certificates.iter().map(der).collect();
     let provider = rustls::crypto::ring::default_provider();
-    CertifiedKey::from_der(certificates, der, &provider).map_err(bad)?;
-    Ok(ClientCert::new_with_certs(&chain, private))
+    CertifiedKey::from_der(chain.clone(), for_rustls.clone_key(), &provider).map_err(bad)?;
+    Ok(Client {
+        chain,
+        key: for_rustls,
+        for_ureq: ClientCert::new_with_certs(&certificates, private),
+    })
+}
+
+fn der(certificate: &Certificate<'static>) -> CertificateDer<'static> {
+    CertificateDer::from(certificate.der()).into_owned()
 }
 
 fn parse_certificates(pem: &Pem) -> Result<Vec<Certificate<'static>>> {
@@ -112,35 +140,31 @@ fn bad_pem(pem: &Pem, why: &str) -> Error {
     }
 }
 
-fn system_roots() -> Vec<Certificate<'static>> {
+fn system_roots() -> Vec<CertificateDer<'static>> {
     let found = rustls_native_certs::load_native_certs();
     for error in found.errors {
         warn!("one of the system's CA certificates cannot be read: {error}");
     }
-    found
-        .certs
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).to_owned())
-        .collect()
+    found.certs
 }
 
-pub(super) fn tls(certificates: Option<ParsedCertificates>, is_unchecked: bool) -> TlsConfig {
-    let (roots, client) = match certificates {
-        Some(ParsedCertificates { roots, client }) if !roots.is_empty() => {
-            (RootCerts::new_with_certs(&roots), client)
-        }
-        Some(ParsedCertificates { client, .. }) => (RootCerts::PlatformVerifier, client),
-        None => (RootCerts::PlatformVerifier, None),
+/// `is_unchecked`: whatever certificate a host has will do.
+pub(super) fn agent(
+    parallel: usize,
+    certificates: Option<ParsedCertificates>,
+    is_unchecked: bool,
+) -> Agent {
+    let (own, client) = match certificates {
+        Some(ParsedCertificates { own, client }) => (own, client),
+        None => (None, None),
     };
-    TlsConfig::builder()
+    let tls = TlsConfig::builder()
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(roots)
+        .root_certs(RootCerts::PlatformVerifier)
         .client_cert(client)
         .disable_verification(is_unchecked)
-        .build()
-}
-
-pub(super) fn agent(parallel: usize, tls: TlsConfig) -> Agent {
+        .build();
+    let own = own.filter(|_| !is_unchecked);
     let config = Agent::config_builder()
         .tls_config(tls)
         .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
@@ -163,7 +187,11 @@ pub(super) fn agent(parallel: usize, tls: TlsConfig) -> Agent {
         // proxy that it cannot use.
         .proxy(None)
         .build();
-    Agent::with_parts(config, transport::connector(), transport::SystemResolver)
+    Agent::with_parts(
+        config,
+        transport::connector(Tls(own)),
+        transport::SystemResolver,
+    )
 }
 
 /// A proxy as ureq wants it.

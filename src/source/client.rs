@@ -17,7 +17,7 @@ use log::{debug, warn};
 use ureq::http::{HeaderMap, header};
 use ureq::{Agent, Body, Proxy};
 
-use super::agent::{self, DOCUMENT_TIMEOUT, ParsedCertificates, agent, tls};
+use super::agent::{self, DOCUMENT_TIMEOUT, ParsedCertificates, agent};
 use super::certs::CertificateDirectories;
 use super::failure::{error_message, failure, is_silence, nonsense, read_failure};
 use super::pace::Pace;
@@ -300,7 +300,7 @@ impl Client {
             return Ok(agent.clone());
         }
         let parsed = certificates.map(ParsedCertificates::new).transpose()?;
-        let agent = agent(self.parallel, tls(parsed, unchecked));
+        let agent = agent(self.parallel, parsed, unchecked);
         agents.insert(key, agent.clone());
         Ok(agent)
     }

@@ -24,6 +24,7 @@ mod recent;
 mod registries_conf;
 mod registry;
 mod status;
+mod tls;
 mod transport;
 mod upstream;
 mod url;

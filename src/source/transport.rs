@@ -21,13 +21,16 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout};
 
+use super::tls::Tls;
 use crate::deadline;
 use crate::hangup::{self, Until};
 
-/// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https.
-pub(super) fn connector() -> impl Connector {
+/// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https, by certificates of
+/// the host's own if there are such.
+pub(super) fn connector(tls: Tls) -> impl Connector {
     ().chain(ConnectProxyConnector::default())
         .chain(Tcp)
+        .chain(tls)
         .chain(RustlsConnector::default())
 }
 

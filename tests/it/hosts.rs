@@ -301,3 +301,35 @@ fn row_n3_a_registry_that_was_down_is_asked_anew_whether_it_speaks_tls() {
         later();
     }
 }
+
+/// `openssl req -x509` makes a certificate that is a CA and a server's; curl and skopeo trust it.
+#[test]
+fn row_n1_a_server_may_show_the_ca_itself() {
+    let here = &["127.0.0.1"][..];
+    for (shown, kept, status, why) in [
+        (Authority::named(here), None, 200, "the same one"),
+        (
+            Authority::named(here),
+            Some(Authority::named(here)),
+            502,
+            "another one of that name",
+        ),
+        (
+            Authority::named(&["127.0.0.2"]),
+            None,
+            502,
+            "of another name",
+        ),
+        (Authority::valid(here, 2000, 2001), None, 502, "too old"),
+        (Authority::valid(here, 3000, 3001), None, 502, "too new"),
+    ] {
+        let registry = Registry::on("127.0.0.1:0", Some(shown.itself()));
+        registry.put("hello", versions(1).0);
+        let kept = kept.as_ref().unwrap_or(&shown);
+        let service = Setup::of(&registry)
+            .certificate(registry.address, "ca.crt", &kept.pem())
+            .start();
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!(response.status, status, "{why}: {:?}", response.headers);
+    }
+}

@@ -28,10 +28,18 @@ const USERS: [(&str, &[&str]); 9] = [
             "src/source/agent.rs",
             "src/source/client.rs",
             "src/source/failure.rs",
+            "src/source/tls.rs",
             "src/source/transport.rs",
         ],
     ),
-    ("rustls", &["src/source/agent.rs", "src/source/failure.rs"]),
+    (
+        "rustls",
+        &[
+            "src/source/agent.rs",
+            "src/source/failure.rs",
+            "src/source/tls.rs",
+        ],
+    ),
     ("rustls_native_certs", &["src/source/agent.rs"]),
 ];
 

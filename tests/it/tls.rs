@@ -13,7 +13,20 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub fn new() -> Self {
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        Authority::named(&[])
+    }
+
+    /// One whose own certificate has names, as that of `openssl req -x509`.
+    pub fn named(names: &[&str]) -> Self {
+        Authority::valid(names, 2000, 4000)
+    }
+
+    /// The same, good from one year to another.
+    pub fn valid(names: &[&str], from: i32, until: i32) -> Self {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Authority(CertifiedIssuer::self_signed(parameters, key).unwrap())
@@ -27,6 +40,18 @@ impl Authority {
     /// A server that is known by these names and addresses.
     pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         self.configure(names, false)
+    }
+
+    /// A server that shows the authority's own certificate.
+    pub fn itself(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::try_from(self.0.key().serialize_der()).unwrap();
+        let certificate = CertificateDer::from(self.0.der().to_vec());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
     }
 
     /// The same, for clients with a certificate of this authority only.
