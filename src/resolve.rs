@@ -10,8 +10,8 @@ mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info};
@@ -24,8 +24,9 @@ use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
 use crate::listing::{self, Artifact, Listing, Naming, Reasons};
+use crate::lock::lock;
 use crate::manifest::{Annotations, Image, Manifest};
-use crate::memory::Room;
+use crate::memory::{Held, Room};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::payload::{Product, Workshop};
@@ -50,7 +51,7 @@ const MAX_CONFIG: u64 = 1 << 20;
 /// Memory that one tag may take in a listing, in bytes: some twenty thousand files.
 const MAX_OF_TAG: usize = 8 << 20;
 /// Memory that all tags of a listing may take together.
-const MAX_OF_LISTING: usize = 64 << 20;
+const MAX_OF_LISTING: usize = 32 << 20;
 
 /// Requests in a row that the registry may turn away before it looks at them. After those it is left alone.
 const MAX_TURNED_AWAY: usize = 20;
@@ -136,6 +137,8 @@ struct Answers<'t> {
     refused: Vec<(&'t Tag, Error)>,
     /// What was had.
     digests: BTreeMap<Tag, Digest>,
+    /// The memory that all this takes.
+    held: Vec<Held>,
 }
 
 impl<'t> Answers<'t> {
@@ -201,6 +204,7 @@ impl Resolver<'_> {
         let Answers {
             mut answered,
             mut unanswered,
+            held: _held,
             ..
         } = self.answers(&tags)?;
         let found = answered
@@ -303,7 +307,7 @@ impl Resolver<'_> {
             .cache
             .map(|cache| cache.tags(&name))
             .unwrap_or_default();
-        let room = AtomicUsize::new(MAX_OF_LISTING);
+        let room = ListingRoom::default();
         let (has_any, failures) = (AtomicBool::new(false), Failures::default());
         let ask = |tag: &&Tag, stop: &AtomicBool| {
             let asked = self.ask(tag, before.get(*tag).copied(), &room);
@@ -359,6 +363,7 @@ impl Resolver<'_> {
             return Err(self.nothing_had(tags.len(), answers));
         }
         self.go_on_from(&known, tags, &room, &mut answers);
+        answers.held = mem::take(&mut lock(&room.held));
         self.believe_refusals(&mut answers)?;
         answers.answered.sort_by_key(|(tag, _)| *tag);
         Ok(answers)
@@ -369,7 +374,7 @@ impl Resolver<'_> {
         &self,
         known: &BTreeMap<Tag, Digest>,
         tags: &'t [Tag],
-        room: &AtomicUsize,
+        room: &ListingRoom,
         answers: &mut Answers<'t>,
     ) {
         let Some(cache) = self.cache.filter(|_| !known.is_empty()) else {
@@ -388,11 +393,12 @@ impl Resolver<'_> {
                         Err(Setback::Failed(_)) => None,
                     },
                 );
+            let found = found.and_then(|mut outcome| {
+                self.fit(&mut outcome, room).ok()?;
+                Some(outcome)
+            });
             match (found, tags.binary_search(&one.tag)) {
-                (Some(mut outcome), Ok(n)) => {
-                    fit(&mut outcome, room);
-                    answers.answered.push((&tags[n], outcome));
-                }
+                (Some(outcome), Ok(n)) => answers.answered.push((&tags[n], outcome)),
                 _ => answers.unanswered.push(one),
             }
         }
@@ -597,7 +603,7 @@ impl Resolver<'_> {
     }
 
     /// Asks for one tag, and takes room for what it leads to.
-    fn ask(&self, tag: &Tag, before: Option<Digest>, room: &AtomicUsize) -> Asked {
+    fn ask(&self, tag: &Tag, before: Option<Digest>, room: &ListingRoom) -> Asked {
         let found = self
             .place(|| format!("tag {tag} of {}", self.source.name()))
             .and_then(|place| Ok((self.by_tag(tag, before)?, place)));
@@ -620,11 +626,28 @@ impl Resolver<'_> {
                 };
             }
         };
-        fit(&mut outcome, room);
+        let fits = self.fit(&mut outcome, room);
         Asked {
             digest: Some(digest),
-            result: Ok(outcome),
+            result: fits.map(|()| outcome),
         }
+    }
+
+    /// Takes room for what a tag leads to, or leaves it out where its listing has none. An error where all listings
+    /// together have none.
+    fn fit(&self, outcome: &mut Outcome, room: &ListingRoom) -> Result<()> {
+        let weight = match outcome {
+            Ok(artifacts) => artifacts.iter().map(Artifact::weight).sum(),
+            Err(reason) => reason.len(),
+        };
+        let take = |left: usize| left.checked_sub(weight);
+        if room.left.fetch_update(Relaxed, Relaxed, take).is_err() {
+            *outcome = Err(no_room());
+            return Ok(());
+        }
+        let held = self.room.hold("a listing", weight)?;
+        lock(&room.held).push(held);
+        Ok(())
     }
 
     fn artifacts(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Artifact>, Setback> {
@@ -768,15 +791,19 @@ fn not_offered(reference: Reference<'_>, setback: Setback) -> Error {
     }
 }
 
-/// Takes room for what a tag leads to, or leaves it out where there is none.
-fn fit(outcome: &mut Outcome, room: &AtomicUsize) {
-    let weight = match outcome {
-        Ok(artifacts) => artifacts.iter().map(Artifact::weight).sum(),
-        Err(reason) => reason.len(),
-    };
-    let take = |left: usize| left.checked_sub(weight);
-    if room.fetch_update(Relaxed, Relaxed, take).is_err() {
-        *outcome = Err(no_room());
+/// The memory of one listing while it is made.
+struct ListingRoom {
+    /// In bytes.
+    left: AtomicUsize,
+    held: Mutex<Vec<Held>>,
+}
+
+impl Default for ListingRoom {
+    fn default() -> Self {
+        Self {
+            left: AtomicUsize::new(MAX_OF_LISTING),
+            held: Mutex::default(),
+        }
     }
 }
 

@@ -38,18 +38,18 @@ sign_anew() {
 # pull FILE - a list and its signature, at once, as systemd-sysupdate gets them
 pull() { /usr/lib/systemd/systemd-pull raw --direct --verify=signature "$URL/signed/SHA256SUMS" - >"$1" 2>"$1.log"; }
 
-# pull_pairs NAME NUMBER - prints how many of them did not fit, and keeps the lists
+# pull_pairs NAME NUMBER PAUSE - prints how many of them did not fit, and keeps the lists
 pull_pairs() {
     local n failed=0
     for ((n = 0; n < $2; n++)); do
         pull "$1.$n" || { failed=$((failed + 1)); cat "$1.$n.log" >&2; }
         # so that there are enough lists for the pairs
-        sleep 0.2
+        sleep "$3"
     done
     echo "$failed"
 }
 
-# each_pair_fits TTL - 300 pairs of at least 100 lists
+# each_pair_fits TTL PAUSE - 300 pairs of at least 100 lists
 each_pair_fits() {
     local failed lists
     configure 10-e2e <<<"listing-ttl-sec = $1"
@@ -58,14 +58,14 @@ each_pair_fits() {
     sign_anew &>/dev/null &
     signer=$!
     trap 'kill "$signer"' EXIT
-    failed=$(pull_pairs pair "$PAIRS")
+    failed=$(pull_pairs pair "$PAIRS" "$2")
     lists=$(cat pair.*[0-9] | sort --unique | wc --lines)
     echo "$PAIRS pairs, $lists lists, $failed failed; $(cat pair.*.log | grep --count 'BAD signature') bad signatures"
     same "pairs that do not fit" 0 "$failed"
     [ "$lists" -ge 100 ] || fail "only $lists lists were seen"
 }
-check signed-pairs-fit-without-a-listing-time each_pair_fits 0
-check signed-pairs-fit each_pair_fits 0.5
+check signed-pairs-fit-without-a-listing-time each_pair_fits 0 0.15
+check signed-pairs-fit each_pair_fits 0.5 0.3
 
 # Nothing in HTTP ties the two requests of one client together. How many pairs do not fit is only measured.
 side_by_side() {
@@ -77,7 +77,7 @@ side_by_side() {
     signer=$!
     trap 'kill "$signer"' EXIT
     for client in 1 2 3 4; do
-        pull_pairs "client$client" $((PAIRS / 4)) >"failed.$client" &
+        pull_pairs "client$client" $((PAIRS / 4)) 0.15 >"failed.$client" &
         clients+=($!)
     done
     wait "${clients[@]}"
