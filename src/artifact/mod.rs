@@ -81,8 +81,8 @@ impl Recipe {
     pub fn key(&self) -> Digest {
         let layers = self.layers.iter().map(|(digest, _)| format!("{digest}\n"));
         let form = match &self.file {
-            None => "flattened, form 2\n".to_owned(),
-            Some(suffix) => format!("file {suffix}, form 1\n"),
+            None => "flattened, form 3\n".to_owned(),
+            Some(suffix) => format!("file {suffix}, form 2\n"),
         };
         let text: String = std::iter::once(form).chain(layers).collect();
         Digest::of(text.as_bytes())

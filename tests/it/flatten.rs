@@ -319,6 +319,24 @@ fn without_a_cache_directory_the_reason_says_so() {
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
 }
 
+/// The files of a listing that waited for nothing: a busy machine may need longer than one listing does.
+fn settled(service: &Service) -> Vec<String> {
+    let unready = || {
+        let lines = service.log.lines();
+        let is_one = |line: &&String| line.contains("still being flattened");
+        lines.iter().filter(is_one).count()
+    };
+    for _ in 0..5 {
+        let before = unready();
+        let found = names(&service.listing());
+        if unready() == before {
+            return found;
+        }
+        later();
+    }
+    panic!("it never ends");
+}
+
 /// Each is left out with the digest of the layer and the path, at no great cost, and no other version suffers.
 #[test]
 fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
@@ -352,25 +370,24 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
     with_xattrs.resize(with_xattrs.len().next_multiple_of(512), 0);
     with_xattrs.extend(header(Regular, b"file", 0));
     let entries = header(Directory, b"dir", 0).repeat(400_001);
-    let long_names = with_record("path", "name/".repeat(800).as_bytes()).repeat(17_500);
+    let long_names = with_record("path", "name/".repeat(800).as_bytes()).repeat(24_000);
     for (bad, path, why) in [
         (header(Regular, b"../escape", 0), "../escape", ".. in it"),
         (
-            header(Regular, b"/etc/passwd", 0),
-            "/etc/passwd",
-            "absolute path",
-        ),
-        (
-            [to(Symlink, b"s", b"/etc"), header(Regular, b"s/a", 0)].concat(),
-            "s/a",
-            "out of the image",
+            header(Regular, b"/a/../../etc/passwd", 0),
+            "/a/../../etc/passwd",
+            ".. in it",
         ),
         (
             [to(Symlink, b"s", b"../.."), header(Regular, b"s/a", 0)].concat(),
             "s/a",
             "out of the image",
         ),
-        (to(Link, b"l", b"/etc/passwd"), "l", "absolute path"),
+        (
+            to(Link, b"l", b"/etc/passwd"),
+            "l",
+            "a hard link to etc/passwd, which is not there",
+        ),
         (to(Link, b"l", b"../x"), "l", ".. in it"),
         (with_record("path", &[b'n'; 1 << 19]), "nnnn", "too long"),
         (
@@ -428,7 +445,7 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
         let settings = settings(&registry, &format!("cache-size = \"64M\"\n{ANEW}"));
         let start = || Setup::new(settings.clone()).cache(&cache).start();
         let service = start();
-        assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"], "{why}");
+        assert_eq!(settled(&service), ["hello-v0.tar.gz"], "{why}");
         let left_out = service
             .log
             .with(&["v9 left out: ", &digest(&bad), path, why]);
@@ -439,7 +456,7 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
             service.log.lines()
         );
         let memory = service.peak_memory();
-        assert!(memory < 200, "{memory} MiB for {why}");
+        assert!(memory < 150, "{memory} MiB for {why}");
         // Neither this run nor the next one tries again.
         registry.take_requests();
         later();

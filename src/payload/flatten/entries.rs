@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::mem;
 use std::ops::Range;
 
 /// What a tar archive is made of.
@@ -23,7 +24,7 @@ const MAX_NAME: usize = 255;
 const MAX_MAJOR: i64 = 0xfff;
 const MAX_MINOR: i64 = 0xf_ffff;
 /// Largest owner or group. Linux has 32 bits, all ones of which mean none (chown(2)).
-const MAX_OWNER: u64 = 0xffff_fffe;
+const MAX_OWNER: u32 = 0xffff_fffe;
 /// Pieces of data in one sparse file.
 const MAX_PIECES: usize = 64 << 10;
 /// The prefix of a record that is an xattr.
@@ -67,10 +68,50 @@ pub(super) struct Piece {
 pub(super) struct Attributes {
     /// The lower twelve bits.
     pub(super) mode: u32,
-    pub(super) uid: u64,
-    pub(super) gid: u64,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
     pub(super) modified: Time,
-    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) xattrs: Xattrs,
+}
+
+/// Extended attributes by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(
+    clippy::box_collection,
+    reason = "most files have none, and there are many files"
+)]
+pub(super) struct Xattrs(Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+impl Xattrs {
+    pub(super) fn insert(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        self.0.get_or_insert_default().insert(name, value);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let all = self.0.iter().flat_map(|all| all.iter());
+        all.map(|(name, value)| (name.as_slice(), value.as_slice()))
+    }
+
+    /// Removes those whose names are meant, and returns them.
+    pub(super) fn remove_if(
+        &mut self,
+        is_meant: impl Fn(&[u8]) -> bool,
+    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut removed = Vec::new();
+        if let Some(all) = &mut self.0 {
+            all.retain(|name, value| {
+                let is_meant = is_meant(name);
+                if is_meant {
+                    removed.push((name.clone(), mem::take(value)));
+                }
+                !is_meant
+            });
+            if all.is_empty() {
+                self.0 = None;
+            }
+        }
+        removed
+    }
 }
 
 /// Seconds since 1970, rounded down, and nanoseconds after that.
@@ -163,21 +204,20 @@ impl Header {
     }
 
     /// An owner or a group, in that field if not in an extended header.
-    fn owner(&self, extended: Option<u64>, field: Range<usize>) -> Result<u64, Failure> {
-        match extended.map_or_else(|| self.unsigned(field), Ok)? {
-            id if id > MAX_OWNER => refused(format!("there is no owner or group {id}")),
-            id => Ok(id),
+    fn owner(&self, extended: Option<u64>, field: Range<usize>) -> Result<u32, Failure> {
+        let id = extended.map_or_else(|| self.unsigned(field), Ok)?;
+        match u32::try_from(id) {
+            Ok(id) if id <= MAX_OWNER => Ok(id),
+            _ => refused(format!("there is no owner or group {id}")),
         }
     }
 
     /// Is its checksum right? That is the sum of all bytes, with blanks in its own place.
     fn is_sound(&self) -> bool {
-        let bytes = self.0.iter().enumerate().map(|(n, byte)| match n {
-            _ if Self::CHECKSUM.contains(&n) => b' ',
-            _ => *byte,
-        });
-        let sum: i64 = bytes.map(i64::from).sum();
-        self.number(Self::CHECKSUM).is_ok_and(|found| found == sum)
+        let sum = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum + i64::from(*byte));
+        let own = &self.0[Self::CHECKSUM];
+        let sum = sum(&self.0) - sum(own) + sum(&[b' '; 8]);
+        number(own).is_ok_and(|found| found == sum)
     }
 }
 
@@ -472,7 +512,7 @@ struct Extended {
     uid: Option<u64>,
     gid: Option<u64>,
     modified: Option<Time>,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    xattrs: Xattrs,
     sparse: Sparse,
 }
 
@@ -667,12 +707,9 @@ fn without_nul(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// A path in the form of [`Entry::path`]; one that would lead out of the image is refused.
+/// A path in the form of [`Entry::path`], below the root of the image. One that leads out of it is refused.
 fn checked_path(raw: &[u8]) -> Result<Vec<u8>, Failure> {
     let wrong = |why: &str| refused(format!("{}: {why}", show(raw)));
-    if raw.starts_with(b"/") {
-        return wrong("an absolute path, which leads out of the image");
-    }
     if raw.is_empty() || raw.contains(&0) {
         return wrong("this is no path");
     }
@@ -680,7 +717,13 @@ fn checked_path(raw: &[u8]) -> Result<Vec<u8>, Failure> {
     for component in raw.split(|byte| *byte == b'/') {
         match component {
             b"" | b"." => continue,
-            b".." => return wrong("a path with .. in it, which leads out of the image"),
+            b".." if path.is_empty() => {
+                return wrong("a path with .. in it, which leads out of the image");
+            }
+            b".." => {
+                let slash = path.iter().rposition(|byte| *byte == b'/');
+                path.truncate(slash.unwrap_or(0));
+            }
             component if component.len() > MAX_NAME => return wrong("a name that is too long"),
             component => {
                 if !path.is_empty() {
@@ -889,7 +932,7 @@ mod tests {
                     seconds: 3,
                     nanoseconds: 0
                 },
-                xattrs: BTreeMap::new(),
+                xattrs: Xattrs::default(),
             }
         );
         let records: [(&str, &[u8]); 9] = [
@@ -918,12 +961,14 @@ mod tests {
                     nanoseconds: 500_000_000
                 },
                 // The keyword ends at the first =, as pax(1) has it.
-                xattrs: [
-                    xattr(b"user.", b"=="),
-                    xattr(b"user.a", b"1\n2=3\n\0\xff"),
-                    xattr(b"user.empty", b""),
-                ]
-                .into(),
+                xattrs: Xattrs(Some(Box::new(
+                    [
+                        xattr(b"user.", b"=="),
+                        xattr(b"user.a", b"1\n2=3\n\0\xff"),
+                        xattr(b"user.empty", b""),
+                    ]
+                    .into(),
+                ))),
             }
         );
     }
@@ -1004,19 +1049,22 @@ mod tests {
             (b"...", b"..."),
             (b"..a/a..", b"..a/a.."),
             (b"caf\xe9", b"caf\xe9"),
+            (b"/", b""),
+            (b"/etc/passwd", b"etc/passwd"),
+            (b"//a", b"a"),
+            (b"a/..", b""),
+            (b"a/b/../c", b"a/c"),
+            (b"a/../b", b"b"),
         ] {
             assert_eq!(checked_path(raw).unwrap(), expected, "{}", show(raw));
         }
         let long_name = b"n".repeat(256);
         let long_path = b"1234567/".repeat(513);
         for (raw, why) in [
-            (&b"/"[..], "absolute"),
-            (b"/etc/passwd", "absolute"),
-            (b"//a", "absolute"),
-            (b"..", ".."),
+            (&b".."[..], ".."),
             (b"../a", ".."),
+            (b"/../a", ".."),
             (b"a/../../b", ".."),
-            (b"a/..", ".."),
             (b"./..", ".."),
             (b"", "no path"),
             (&long_name, "too long"),

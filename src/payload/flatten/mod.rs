@@ -29,7 +29,8 @@ use std::thread;
 
 use entries::{Entries, Entry, Failure, Kind, Piece, show};
 pub use fetch::Layers;
-use tree::{Content, NodeKind, Tree};
+use pack::Archive;
+use tree::{Change, Content, NodeKind, Tree};
 pub use unpack::Windows;
 use wanted::Wanted;
 
@@ -41,28 +42,35 @@ use crate::parallel::in_parallel;
 
 /// Counts the changes of what is refused: what an older program refused is tried again. What changes the bytes
 /// that are made changes [`Recipe::key`] instead.
-pub const READER: u32 = 1;
+pub const READER: u32 = 2;
 /// What one image may take in memory, in all its layers together.
 #[derive(Clone, Copy)]
 pub struct Memory {
     /// How many entries there may be.
     entries: u64,
-    /// What is of any length in them, in bytes: paths, targets of links, xattrs, maps of sparse files.
-    names: u64,
+    /// All of them, in bytes.
+    bytes: u64,
+    /// Paths that no entry spells, in bytes.
+    unspelled: usize,
 }
 
 /// Enough for most images, and so little that some may be flattened while a large one is.
 pub const SMALL: Memory = Memory {
     entries: 20_000,
-    names: 2 << 20,
+    bytes: 6 << 20,
+    unspelled: 2 << 20,
 };
-/// The most that any image may take.
+/// The most that any image may take. Windows of zstd are taken only before paths that no entry spells.
 pub const LARGE: Memory = Memory {
     entries: 400_000,
-    names: 64 << 20,
+    bytes: 88 << 20,
+    unspelled: 32 << 20,
 };
+/// What an entry takes in memory besides what is of any length in it: as a change that its layer makes, as a place in
+/// the tree and as a name there (measured).
+const ENTRY: u64 = 176;
 /// What an xattr takes in memory besides its name and value.
-const XATTR: usize = 96;
+const XATTR: usize = 160;
 /// Bytes of an archive that are no file's, a layer's or ours: headers and filling, for as many entries as there
 /// may be.
 const MAX_REST: u64 = 1 << 30;
@@ -81,7 +89,7 @@ pub struct Budget<'a> {
     most: u64,
     memory: Memory,
     entries: AtomicU64,
-    names: AtomicU64,
+    memory_left: AtomicU64,
     /// Bytes of files.
     bytes: AtomicU64,
     /// Bytes of archives, files and all the rest.
@@ -99,7 +107,7 @@ impl<'a> Budget<'a> {
             most: limit.saturating_add(MAX_REST),
             memory,
             entries: AtomicU64::new(memory.entries),
-            names: AtomicU64::new(memory.names),
+            memory_left: AtomicU64::new(memory.bytes),
             bytes: AtomicU64::new(limit),
             unpacked: AtomicU64::new(limit.saturating_add(MAX_REST)),
             is_outgrown: AtomicBool::new(false),
@@ -141,11 +149,12 @@ impl<'a> Budget<'a> {
             Kind::File { pieces, .. } => size_of_val(pieces.as_slice()),
             _ => 0,
         };
-        let Memory { entries, names } = self.memory;
+        let Memory { entries, bytes, .. } = self.memory;
+        let size = ENTRY + (entry.path.len() + link + xattrs) as u64;
         let why = if !Self::take(&self.entries, 1) {
             format!("the image has more than {entries} entries")
-        } else if !Self::take(&self.names, (entry.path.len() + link + xattrs) as u64) {
-            let mib = names >> 20;
+        } else if !Self::take(&self.memory_left, size) {
+            let mib = bytes >> 20;
             format!("the names and attributes in the image take more than {mib} MiB")
         } else {
             return Ok(());
@@ -205,18 +214,17 @@ pub fn flatten(
         return Err(error);
     }
 
-    let mut tree = Tree::default();
-    let mut spools = Vec::with_capacity(layers.len());
-    for (n, layer) in layers.into_iter().enumerate() {
-        let content_of = |entry: usize| Content {
-            layer: n,
-            ..layer.contents[entry]
-        };
-        (tree.apply(layer.entries, content_of)).map_err(|why| Error::CannotFlatten {
-            layer: recipe.layers[n].0,
-            why,
+    let mut tree = Tree::new(budget.memory.unspelled);
+    for (n, layer) in layers.iter().enumerate() {
+        tree.apply(n, &layer.changes).map_err(|why| {
+            if tree.is_full() {
+                budget.is_outgrown.store(true, Ordering::Relaxed);
+            }
+            Error::CannotFlatten {
+                layer: recipe.layers[n].0,
+                why,
+            }
         })?;
-        spools.push(layer.spool);
     }
 
     let most = budget.most;
@@ -227,27 +235,20 @@ pub fn flatten(
         most,
         is_full: false,
     };
-    let open = |content: Content| Part {
-        spool: spools[content.layer].as_ref(),
-        offset: content.offset,
-    };
     // What is wrong with all layers together is told of the uppermost one.
     let of_all = |why: String| Error::CannotFlatten {
         layer: recipe.layers[recipe.layers.len() - 1].0,
         why,
     };
     let packed = match &recipe.file {
-        None => pack::pack(tree.files(), open, &mut out),
+        None => pack(&tree, &layers, &mut out),
         Some(suffix) => {
-            let mut wanted = Wanted::new(suffix);
-            for (path, node, earlier) in tree.files() {
-                // Another name of a file is no other file.
-                if let (NodeKind::File(content), None) = (&node.kind, earlier) {
-                    wanted.see(path, *content);
-                }
-            }
-            let content = wanted.found().map_err(of_all)?;
-            copy(open(content), content.size, &mut out)
+            let (layer, content) = wanted(&tree, suffix).map_err(of_all)?;
+            let bytes = Part {
+                spool: layers[layer].spool.as_ref(),
+                offset: content.offset,
+            };
+            copy(bytes, content.size, &mut out)
         }
     };
     if out.is_full {
@@ -262,6 +263,19 @@ pub fn flatten(
     })
 }
 
+/// The one file of an image whose name ends so: its layer, and where it is in that.
+fn wanted(tree: &Tree<'_>, suffix: &str) -> Result<(usize, Content), String> {
+    let mut wanted = Wanted::new(suffix);
+    tree.visit(|path, node, earlier| -> Result<(), String> {
+        // Another name of a file is no other file.
+        if let (NodeKind::File(content), None) = (node.kind, earlier) {
+            wanted.see(path, (node.layer, *content));
+        }
+        Ok(())
+    })?;
+    wanted.found()
+}
+
 /// Writes so many bytes, as they are.
 fn copy(bytes: impl Read, size: u64, out: &mut impl Write) -> io::Result<()> {
     if io::copy(&mut bytes.take(size), out)? < size {
@@ -270,11 +284,24 @@ fn copy(bytes: impl Read, size: u64, out: &mut impl Write) -> io::Result<()> {
     out.flush()
 }
 
+fn pack(tree: &Tree<'_>, layers: &[Layer], out: impl Write) -> io::Result<()> {
+    let mut archive = Archive::new(out)?;
+    tree.visit(|path, node, earlier| {
+        let bytes = Part {
+            spool: layers[node.layer].spool.as_ref(),
+            offset: match node.kind {
+                NodeKind::File(content) => content.offset,
+                _ => 0,
+            },
+        };
+        archive.add(path, node, earlier, bytes)
+    })?;
+    archive.finish()
+}
+
 /// A layer that was read.
 struct Layer {
-    entries: Vec<Entry>,
-    /// For each entry, where the bytes of its file are.
-    contents: Vec<Content>,
+    changes: Vec<Change>,
     spool: Option<File>,
 }
 
@@ -314,8 +341,7 @@ impl Layer {
         let mut archive = Entries::new(unpacked);
         let mut spool = Spool::new(cache);
         let mut layer = Self {
-            entries: Vec::new(),
-            contents: Vec::new(),
+            changes: Vec::new(),
             spool: None,
         };
         while let Some(mut entry) = archive.next()? {
@@ -331,8 +357,7 @@ impl Layer {
                 }
                 content = spool.keep(*size, &mem::take(pieces), &mut archive)?;
             }
-            layer.entries.push(entry);
-            layer.contents.push(content);
+            layer.changes.push(Change::new(entry, content));
         }
         archive.drain()?;
         layer.spool = spool.finish()?;
@@ -394,7 +419,6 @@ impl<'a> Spool<'a> {
         archive: &mut Entries<R>,
     ) -> Result<Content, Failure> {
         let content = Content {
-            layer: 0,
             offset: self.end,
             size,
         };

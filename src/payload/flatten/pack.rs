@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use flate2::Crc;
 
 use super::entries::{Attributes, Time};
-use super::tree::{Content, Node, NodeKind};
+use super::tree::{Node, NodeKind};
 
 /// What a tar archive is made of.
 const BLOCK: usize = 512;
@@ -18,38 +18,51 @@ const STORED: usize = 0xffff;
 /// Copied at once.
 const BUFFER: usize = 256 << 10;
 
-/// Writes the files, in the order they come. `open`: a file's bytes.
-pub(super) fn pack<'a, R: Read>(
-    files: impl Iterator<Item = (&'a [u8], &'a Node, Option<&'a [u8]>)>,
-    open: impl Fn(Content) -> R,
-    out: impl Write,
-) -> io::Result<()> {
-    let mut out = Stored::new(out)?;
-    let mut buffer = vec![0; BUFFER];
-    for (path, node, earlier) in files {
-        out.write_all(&header(path, node, earlier))?;
-        let content = match (&node.kind, earlier) {
-            (NodeKind::File(content), None) => content,
-            _ => continue,
+/// An archive being written.
+pub(super) struct Archive<W> {
+    out: Stored<W>,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Archive<W> {
+    pub(super) fn new(out: W) -> io::Result<Self> {
+        Ok(Self {
+            out: Stored::new(out)?,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Adds a file. `earlier`: another name of it that was added before. `bytes`: those of a file that has none.
+    pub(super) fn add(
+        &mut self,
+        path: &[u8],
+        node: Node<'_>,
+        earlier: Option<&[u8]>,
+        mut bytes: impl Read,
+    ) -> io::Result<()> {
+        self.out.write_all(&header(path, node, earlier))?;
+        let size = match (node.kind, earlier) {
+            (NodeKind::File(content), None) => content.size,
+            _ => return Ok(()),
         };
-        let mut bytes = open(*content);
-        let mut left = content.size;
+        let mut left = size;
         while left > 0 {
-            let want = buffer
-                .len()
-                .min(usize::try_from(left).unwrap_or(usize::MAX));
-            match bytes.read(&mut buffer[..want])? {
+            let want = BUFFER.min(usize::try_from(left).unwrap_or(usize::MAX));
+            match bytes.read(&mut self.buffer[..want])? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 n => {
-                    out.write_all(&buffer[..n])?;
+                    self.out.write_all(&self.buffer[..n])?;
                     left -= n as u64;
                 }
             }
         }
-        out.write_all(&[0; BLOCK][..filling(content.size)])?;
+        self.out.write_all(&[0; BLOCK][..filling(size)])
     }
-    out.write_all(&[0; 2 * BLOCK])?;
-    out.finish()
+
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.out.write_all(&[0; 2 * BLOCK])?;
+        self.out.finish()
+    }
 }
 
 fn filling(size: u64) -> usize {
@@ -57,18 +70,18 @@ fn filling(size: u64) -> usize {
 }
 
 /// A file's header, after the extended one that it needs perhaps.
-fn header(path: &[u8], node: &Node, earlier: Option<&[u8]>) -> Vec<u8> {
+fn header(path: &[u8], node: Node<'_>, earlier: Option<&[u8]>) -> Vec<u8> {
     let Attributes {
         mode,
         uid,
         gid,
         modified,
         xattrs,
-    } = &node.attributes;
-    let (kind, link, size) = match (&node.kind, earlier) {
+    } = node.attributes;
+    let (kind, link, size) = match (node.kind, earlier) {
         (_, Some(earlier)) => (b'1', earlier, 0),
         (NodeKind::File(content), _) => (b'0', &b""[..], content.size),
-        (NodeKind::Symlink(target), _) => (b'2', target.as_slice(), 0),
+        (NodeKind::Symlink(target), _) => (b'2', &**target, 0),
         (NodeKind::CharacterDevice(..), _) => (b'3', &b""[..], 0),
         (NodeKind::BlockDevice(..), _) => (b'4', &b""[..], 0),
         (NodeKind::Directory, _) => (b'5', &b""[..], 0),
@@ -76,28 +89,31 @@ fn header(path: &[u8], node: &Node, earlier: Option<&[u8]>) -> Vec<u8> {
     };
     let mut records = Records::default();
     let mut block = Block::new(kind);
-    match (&node.kind, path) {
+    match (node.kind, path) {
         (NodeKind::Directory, b"") => block.path(b"./", &mut records),
         (NodeKind::Directory, path) => block.path(&[path, b"/"].concat(), &mut records),
         (_, path) => block.path(path, &mut records),
     }
     block.put(100, &octal::<8>(u64::from(*mode)));
     for (at, keyword, id) in [(108, "uid", *uid), (116, "gid", *gid)] {
-        block.put(at, &octal::<8>(records.fit(keyword, id, 0o7_777_777)));
+        block.put(
+            at,
+            &octal::<8>(records.fit(keyword, id.into(), 0o7_777_777)),
+        );
     }
     let size = records.fit("size", size, 0o77_777_777_777);
     block.put(124, &octal::<12>(size));
     block.put(136, &octal::<12>(records.time(*modified)));
     block.link(link, &mut records);
     if let (NodeKind::CharacterDevice(major, minor) | NodeKind::BlockDevice(major, minor), None) =
-        (&node.kind, earlier)
+        (node.kind, earlier)
     {
         block.put(329, &octal::<8>(u64::from(*major)));
         block.put(337, &octal::<8>(u64::from(*minor)));
     }
     // What unpacks it links one name more to the file, and looks at nothing else that is said there.
     for (name, value) in xattrs.iter().filter(|_| earlier.is_none()) {
-        records.add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+        records.add(&[b"SCHILY.xattr.", name].concat(), value);
     }
     let mut bytes = records.header();
     bytes.extend(block.summed());
@@ -305,15 +321,39 @@ impl<W: Write> Stored<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use flate2::read::GzDecoder;
 
-    use super::super::entries::{Entries, Entry, Kind, Piece};
+    use super::super::entries::{Entries, Entry, Kind, Piece, Xattrs};
+    use super::super::tree::Content;
     use super::*;
 
     /// A path, what is there, and an earlier name of it.
-    type Named<'a> = (&'a [u8], &'a Node, Option<&'a [u8]>);
+    type Named<'a> = (&'a [u8], &'a Owned, Option<&'a [u8]>);
+
+    /// A file that nothing else has.
+    struct Owned {
+        kind: NodeKind,
+        attributes: Attributes,
+    }
+
+    impl Owned {
+        fn node(&self) -> Node<'_> {
+            Node {
+                kind: &self.kind,
+                attributes: &self.attributes,
+                layer: 0,
+            }
+        }
+    }
+
+    /// Packs files that all have these bytes.
+    fn pack(files: &[Named<'_>], bytes: &[u8], out: impl Write) -> io::Result<()> {
+        let mut archive = Archive::new(out)?;
+        for (path, owned, earlier) in files {
+            archive.add(path, owned.node(), *earlier, bytes)?;
+        }
+        archive.finish()
+    }
 
     fn attributes() -> Attributes {
         Attributes {
@@ -324,28 +364,24 @@ mod tests {
                 seconds: 3,
                 nanoseconds: 0,
             },
-            xattrs: BTreeMap::new(),
+            xattrs: Xattrs::default(),
         }
     }
 
-    fn node(kind: NodeKind) -> Node {
-        Node {
+    fn node(kind: NodeKind) -> Owned {
+        Owned {
             kind,
             attributes: attributes(),
         }
     }
 
-    fn file(size: u64) -> Node {
-        node(NodeKind::File(Content {
-            layer: 0,
-            offset: 0,
-            size,
-        }))
+    fn file(size: u64) -> Owned {
+        node(NodeKind::File(Content { offset: 0, size }))
     }
 
     /// Is there an extended header? What reads the headers back is told the same either way.
-    fn is_extended(path: &[u8], node: &Node, earlier: Option<&[u8]>) -> bool {
-        let header = header(path, node, earlier);
+    fn is_extended(path: &[u8], node: &Owned, earlier: Option<&[u8]>) -> bool {
+        let header = header(path, (node).node(), earlier);
         let archive = [&header[..], &[0; 2 * BLOCK]].concat();
         let entry = Entries::new(&*archive).next().unwrap().unwrap();
         let kind = match (&node.kind, earlier) {
@@ -356,7 +392,7 @@ mod tests {
                 Kind::File { size, pieces }
             }
             (NodeKind::Directory, _) => Kind::Directory,
-            (NodeKind::Symlink(target), _) => Kind::Symlink(target.clone()),
+            (NodeKind::Symlink(target), _) => Kind::Symlink(target.to_vec()),
             (NodeKind::CharacterDevice(x, y), _) => Kind::CharacterDevice(*x, *y),
             (NodeKind::BlockDevice(x, y), _) => Kind::BlockDevice(*x, *y),
             (NodeKind::Fifo, _) => Kind::Fifo,
@@ -403,7 +439,7 @@ mod tests {
         }
         for (length, expected) in [(100, false), (101, true), (4096, true)] {
             let target = name(length).into_bytes();
-            let symlink = node(NodeKind::Symlink(target.clone()));
+            let symlink = node(NodeKind::Symlink(target.clone().into()));
             assert_eq!(is_extended(b"s", &symlink, None), expected, "{length}");
             if length < 256 {
                 assert_eq!(
@@ -482,9 +518,10 @@ mod tests {
         assert!(is_extended(b"f", &node, None));
         // The length of a record counts its own digits: every length around where one is added.
         for length in (60..100).chain(950..1000).chain(9950..10_000) {
-            let xattr = (b"user.x".to_vec(), vec![b'v'; length]);
             let mut node = file(0);
-            node.attributes.xattrs.extend([xattr]);
+            node.attributes
+                .xattrs
+                .insert(b"user.x".to_vec(), vec![b'v'; length]);
             assert!(is_extended(b"f", &node, None));
         }
     }
@@ -492,9 +529,9 @@ mod tests {
     #[test]
     fn names_that_are_no_utf_8_are_announced_once() {
         let (path, target) = ([0xff; 101], [0xfe; 101]);
-        let symlink = node(NodeKind::Symlink(target.to_vec()));
+        let symlink = node(NodeKind::Symlink(target.into()));
         assert!(is_extended(&path, &symlink, None));
-        let header = header(&path, &symlink, None);
+        let header = header(&path, symlink.node(), None);
         let is_announced = |at: &[u8]| at == b"21 hdrcharset=BINARY\n";
         assert_eq!(header.windows(21).filter(|at| is_announced(at)).count(), 1);
         assert!(is_announced(&header[BLOCK..][..21]));
@@ -503,10 +540,11 @@ mod tests {
     #[test]
     fn the_xattrs_of_a_file_stand_at_its_first_name_alone() {
         let mut node = file(0);
-        let xattr = (b"user.large".to_vec(), vec![b'x'; 60_000]);
-        node.attributes.xattrs.extend([xattr]);
-        assert!(header(b"a", &node, None).len() > 60_000);
-        assert_eq!(header(b"b", &node, Some(b"a")).len(), BLOCK);
+        node.attributes
+            .xattrs
+            .insert(b"user.large".to_vec(), vec![b'x'; 60_000]);
+        assert!(header(b"a", node.node(), None).len() > 60_000);
+        assert_eq!(header(b"b", node.node(), Some(b"a")).len(), BLOCK);
     }
 
     fn stored(bytes: &[u8]) -> Vec<u8> {
@@ -554,10 +592,12 @@ mod tests {
     fn the_bytes_are_what_they_always_were() {
         // Sums are remembered: bytes may only change together with the key of a recipe.
         let mut with_xattr = file(3);
-        let xattr = (b"user.a".to_vec(), b"b".to_vec());
-        with_xattr.attributes.xattrs.extend([xattr]);
+        with_xattr
+            .attributes
+            .xattrs
+            .insert(b"user.a".to_vec(), b"b".to_vec());
         let directory = node(NodeKind::Directory);
-        let symlink = node(NodeKind::Symlink(b"d/f".to_vec()));
+        let symlink = node(NodeKind::Symlink(b"d/f"[..].into()));
         let files: [Named<'_>; 4] = [
             (b"", &directory, None),
             (b"d", &directory, None),
@@ -565,7 +605,7 @@ mod tests {
             (b"s", &symlink, None),
         ];
         let mut packed = Vec::new();
-        pack(files.into_iter(), |_| &b"abc"[..], &mut packed).unwrap();
+        pack(&files, b"abc", &mut packed).unwrap();
         let digest = crate::digest::Digest::of(&packed).to_string();
         assert_eq!(
             digest,
@@ -577,7 +617,7 @@ mod tests {
     fn a_file_that_is_shorter_than_it_was_is_an_error() {
         let file = file(4);
         let files: [Named<'_>; 1] = [(b"f", &file, None)];
-        let end = pack(files.into_iter(), |_| &b"abc"[..], Vec::new());
+        let end = pack(&files, b"abc", Vec::new());
         assert_eq!(end.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
@@ -586,14 +626,14 @@ mod tests {
     fn others_read_the_same() {
         let long = "n".repeat(300);
         let (first, hard) = (file(3), file(3));
-        let symlink = node(NodeKind::Symlink(long.clone().into_bytes()));
+        let symlink = node(NodeKind::Symlink(long.as_bytes().into()));
         let files: [Named<'_>; 3] = [
             (b"a", &first, None),
             (b"b", &hard, Some(b"a")),
             (long.as_bytes(), &symlink, None),
         ];
         let mut packed = Vec::new();
-        pack(files.into_iter(), |_| &b"abc"[..], &mut packed).unwrap();
+        pack(&files, b"abc", &mut packed).unwrap();
         let mut archive = tar::Archive::new(GzDecoder::new(&*packed));
         let mut found = Vec::new();
         for entry in archive.entries().unwrap() {

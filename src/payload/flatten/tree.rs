@@ -5,13 +5,18 @@
 //! nothing, a directory takes the place of a symlink, symlinks in lower layers are followed on the way.
 //! `tests/e2e/flatten` compares. Not as umoci:
 //!
-//! * A path that would lead out of the image is refused; umoci leads it back in.
+//! * A path that leads out of the image by `..` is refused; umoci leads it back in.
 //! * Whiteouts come first, as the rules want it; umoci takes them in the order of the archive, so that a
 //!   directory with new files in it outlives a whiteout after them, and a hard link to what was hidden before
 //!   it is an error.
 //! * What directories are that no layer has an entry for is always the same; umoci's have the time of the day.
+//! * Whiteouts and opaque directories in the form of overlayfs count as such: passed on they would hide files of
+//!   the host. See <https://docs.kernel.org/filesystems/overlayfs.html> ("whiteouts and opaque directories").
+//! * Names of aufs's own are dropped, as Docker does (`pkg/archive/diff.go`); hard links to what is in its directory
+//!   of them stay.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::btree_map::Range;
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
 use super::entries::{Attributes, Entry, Kind, MAX_PATH, show};
 
@@ -19,326 +24,641 @@ use super::entries::{Attributes, Entry, Kind, MAX_PATH, show};
 const WHITEOUT: &[u8] = b".wh.";
 /// In a directory of which nothing in lower layers is to be seen.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// More of aufs's own, which mean nothing here.
+/// More of aufs's own, which are no files of the image.
 const OF_AUFS: &[u8] = b".wh..wh.";
+
+/// Before the names of xattrs that are overlayfs's own: as root, in a user namespace, and fuse-overlayfs's.
+const OF_OVERLAY: [&[u8]; 3] = [
+    b"trusted.overlay.",
+    b"user.overlay.",
+    b"user.fuseoverlayfs.",
+];
 
 /// Symlinks on the way to one path, as in Linux (MAXSYMLINKS of namei.h).
 const MAX_SYMLINKS: usize = 40;
 /// Components looked at for all paths of an image together: some dozens for each of as many as it may have.
 const MAX_STEPS: u64 = 20_000_000;
-/// The mode of a directory that no layer has an entry for; its time is 1970, and root has it.
+/// Directories that no layer has an entry for: their time is 1970, and root has them.
+const IMPLIED: NodeKind = NodeKind::Directory;
 const IMPLIED_MODE: u32 = 0o755;
-/// Memory for paths that no entry spells, in bytes: such directories, of which a single deep path can imply
-/// thousands, and what symlinks on the way add to a path.
-const MAX_UNSPELLED: usize = 64 << 20;
-/// What an implied directory takes besides its path.
-const IMPLIED: usize = 256;
+/// What an implied directory takes besides its path, which is written to the archive.
+const IMPLIED_SIZE: usize = 256;
 
 /// A path and why it cannot be.
 pub(super) type Refused = String;
 
-/// A file of any kind, which may have several names.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
-    pub(super) kind: NodeKind,
-    pub(super) attributes: Attributes,
+/// What a layer does at one path. Kept of many entries at once, so it is small.
+#[derive(Debug)]
+pub(super) struct Change {
+    path: Box<[u8]>,
+    action: Action,
+    attributes: Attributes,
 }
 
-/// What a node is.
+#[derive(Debug)]
+enum Action {
+    /// Puts a file there.
+    Put(NodeKind),
+    /// Puts a directory there. Nothing in lower layers is seen in it.
+    PutOpaque,
+    /// Gives what is at that path one name more.
+    Link(Box<[u8]>),
+    /// Removes what lower layers have there.
+    WhiteOut,
+}
+
+/// What a file is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum NodeKind {
     File(Content),
     Directory,
-    Symlink(Vec<u8>),
+    Symlink(Box<[u8]>),
     CharacterDevice(u32, u32),
     BlockDevice(u32, u32),
     Fifo,
 }
 
-/// Where a file's bytes are.
+/// Where a file's bytes are, in what was kept of its layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Content {
-    /// The layer, counted from the lowest.
-    pub(super) layer: usize,
-    /// From where on, in what was kept of that layer.
     pub(super) offset: u64,
     pub(super) size: u64,
 }
 
-/// The files of an image.
-#[derive(Debug, Default)]
-pub(super) struct Tree {
-    nodes: Vec<Node>,
-    /// By path; the root is the empty one, and is there if a layer has an entry for it.
-    paths: BTreeMap<Vec<u8>, usize>,
-    /// Nodes that have been given a second name: few of many.
-    linked: HashSet<usize>,
-    steps: u64,
-    unspelled: usize,
+impl Change {
+    /// What an entry does. `content`: where its bytes are, of a file.
+    pub(super) fn new(entry: Entry, content: Content) -> Self {
+        let Entry {
+            path,
+            kind,
+            mut attributes,
+        } = entry;
+        let overlay = attributes
+            .xattrs
+            .remove_if(|name| OF_OVERLAY.iter().any(|prefix| name.starts_with(prefix)));
+        let says = |suffix: &[u8], wanted: &dyn Fn(&[u8]) -> bool| {
+            let of = |name: &[u8]| {
+                OF_OVERLAY
+                    .iter()
+                    .any(|prefix| name.strip_prefix(*prefix) == Some(suffix))
+            };
+            overlay
+                .iter()
+                .any(|(name, value)| of(name) && wanted(value))
+        };
+        let action = match kind {
+            Kind::CharacterDevice(0, 0) => Action::WhiteOut,
+            Kind::File { .. } if content.size == 0 && says(b"whiteout", &|_| true) => {
+                Action::WhiteOut
+            }
+            Kind::Directory if says(b"opaque", &|value| value == b"y") => Action::PutOpaque,
+            Kind::File { .. } => Action::Put(NodeKind::File(content)),
+            Kind::Directory => Action::Put(NodeKind::Directory),
+            Kind::Symlink(target) => Action::Put(NodeKind::Symlink(target.into())),
+            Kind::HardLink(target) => Action::Link(target.into()),
+            Kind::CharacterDevice(major, minor) => {
+                Action::Put(NodeKind::CharacterDevice(major, minor))
+            }
+            Kind::BlockDevice(major, minor) => Action::Put(NodeKind::BlockDevice(major, minor)),
+            Kind::Fifo => Action::Put(NodeKind::Fifo),
+        };
+        Self {
+            path: path.into(),
+            action,
+            attributes,
+        }
+    }
+
+    /// What of lower layers it hides. `marks`: overlayfs's whiteouts in its layer.
+    fn hides(&self, marks: &HashSet<&[u8]>) -> Option<Hidden<'_>> {
+        let (directory, name) = split(&self.path);
+        match &self.action {
+            _ if is_of_aufs(&self.path) => None,
+            _ if name == OPAQUE => Some(Hidden::Below(directory)),
+            Action::PutOpaque => Some(Hidden::Below(&self.path)),
+            Action::WhiteOut => Some(Hidden::Name(directory, name)),
+            // overlayfs links its whiteouts to one file.
+            Action::Link(target) if marks.contains(&**target) => {
+                Some(Hidden::Name(directory, name))
+            }
+            _ => Some(Hidden::Name(directory, name.strip_prefix(WHITEOUT)?)),
+        }
+    }
+
+    /// Is it nothing but a mark of what is hidden?
+    fn is_mark(&self, marks: &HashSet<&[u8]>) -> bool {
+        match &self.action {
+            Action::WhiteOut => true,
+            Action::Link(target) if marks.contains(&**target) => true,
+            _ => split(&self.path).1.starts_with(WHITEOUT),
+        }
+    }
 }
 
-/// What a layer's whiteouts have removed: its hard links may still mean that.
-type Removed = HashMap<Vec<u8>, usize>;
+/// What a whiteout or an opaque directory hides.
+enum Hidden<'a> {
+    /// A name in a directory.
+    Name(&'a [u8], &'a [u8]),
+    /// All that is in a directory.
+    Below(&'a [u8]),
+}
 
-impl Tree {
-    /// Applies the next layer. `content_of` says where the bytes of its file with that number are.
-    pub(super) fn apply(
-        &mut self,
-        entries: Vec<Entry>,
-        content_of: impl Fn(usize) -> Content,
-    ) -> Result<(), Refused> {
+/// A file of the image.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node<'a> {
+    pub(super) kind: &'a NodeKind,
+    pub(super) attributes: &'a Attributes,
+    /// The layer that its bytes are in, counted from the lowest.
+    pub(super) layer: usize,
+}
+
+/// A file in the tree, by its number.
+type Number = u32;
+
+const ROOT: Number = 0;
+
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    /// The directory that it was put into, and its name there. A directory has no other names.
+    parent: Number,
+    name: &'a [u8],
+    /// What puts it there; nothing for a directory that is only implied.
+    put: Option<&'a Change>,
+    layer: u32,
+}
+
+/// The files of an image.
+#[derive(Debug)]
+pub(super) struct Tree<'a> {
+    places: Vec<Place<'a>>,
+    /// By directory and name. What was removed with its directory stays, where nothing leads to it.
+    names: BTreeMap<(Number, &'a [u8]), Number>,
+    /// Files that have been given a second name: few of many.
+    linked: HashSet<Number>,
+    /// What the whiteouts of the layer that is applied have removed: its hard links may still mean that.
+    removed: Removed<'a>,
+    /// Directories in whose place that layer has put something.
+    replaced: Removed<'a>,
+    implied: Attributes,
+    steps: u64,
+    unspelled: usize,
+    max_unspelled: usize,
+}
+
+/// What was at names, by directory and name.
+type Removed<'a> = HashMap<(Number, &'a [u8]), Number>;
+
+/// Where a path leads: its components, each with what is there.
+#[derive(Debug, Default)]
+struct Way<'a> {
+    components: Vec<(&'a [u8], Option<Number>)>,
+    /// Of the path, in bytes, with a slash after each component.
+    length: usize,
+}
+
+impl<'a> Way<'a> {
+    /// What is at its end.
+    fn end(&self) -> Option<Number> {
+        self.components
+            .last()
+            .map_or(Some(ROOT), |(_, number)| *number)
+    }
+
+    fn push(&mut self, component: &'a [u8], number: Option<Number>) {
+        self.length += component.len() + 1;
+        self.components.push((component, number));
+    }
+
+    /// Goes up. Is there something above?
+    fn pop(&mut self) -> bool {
+        let last = self.components.pop();
+        self.length -= last.map_or(0, |(component, _)| component.len() + 1);
+        last.is_some()
+    }
+
+    fn clear(&mut self) {
+        self.components.clear();
+        self.length = 0;
+    }
+
+    /// The path, with one component more.
+    fn join(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = Vec::with_capacity(self.length + name.len());
+        for (component, _) in &self.components {
+            path.extend_from_slice(component);
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
+    }
+}
+
+impl<'a> Tree<'a> {
+    /// Nothing yet. `max_unspelled`: memory for paths that no entry spells, in bytes: such directories, of which a
+    /// single deep path can imply thousands, and what symlinks on the way add to a path.
+    pub(super) fn new(max_unspelled: usize) -> Self {
+        let root = Place {
+            parent: ROOT,
+            name: b"",
+            put: None,
+            layer: 0,
+        };
+        Self {
+            places: vec![root],
+            names: BTreeMap::new(),
+            linked: HashSet::new(),
+            removed: Removed::new(),
+            replaced: Removed::new(),
+            implied: Attributes {
+                mode: IMPLIED_MODE,
+                ..Attributes::default()
+            },
+            steps: 0,
+            unspelled: 0,
+            max_unspelled,
+        }
+    }
+
+    /// Was it refused for want of memory for paths that no entry spells?
+    pub(super) fn is_full(&self) -> bool {
+        self.unspelled > self.max_unspelled
+    }
+
+    /// Applies the next layer, `layer` counted from the lowest.
+    pub(super) fn apply(&mut self, layer: usize, changes: &'a [Change]) -> Result<(), Refused> {
+        let layer = u32::try_from(layer).unwrap_or(u32::MAX);
+        let is_overlay = |change: &&Change| matches!(change.action, Action::WhiteOut);
+        let marks = changes
+            .iter()
+            .filter(is_overlay)
+            .map(|change| &*change.path)
+            .collect();
         // A whiteout hides what lower layers have, wherever in its layer it stands: so they come first.
-        let removed = self.white_out_all(&entries)?;
-        for (n, entry) in entries.into_iter().enumerate() {
-            let Entry {
-                path,
-                kind,
-                attributes,
-            } = entry;
-            if !is_whiteout(&path) {
-                self.add(&path, kind, attributes, || content_of(n), &removed)
-                    .map_err(|why| format!("{}: {why}", show(&path)))?;
+        self.removed = Removed::new();
+        self.replaced = Removed::new();
+        self.white_out_all(changes, &marks)?;
+        let mut of_aufs = Vec::new();
+        for change in changes {
+            let is_of_aufs = is_of_aufs(&change.path);
+            if is_of_aufs {
+                // Its directory of hard links is there as long as its layer is applied. All else means nothing.
+                match components(&change.path).next() {
+                    Some(first) if first.starts_with(OF_AUFS) && first != OPAQUE => {
+                        of_aufs.push(first)
+                    }
+                    _ => continue,
+                }
+            } else if change.is_mark(&marks) {
+                continue;
+            }
+            self.add(layer, change)
+                .map_err(|why| format!("{}: {why}", show(&change.path)))?;
+        }
+        for name in of_aufs {
+            self.names.remove(&(ROOT, name));
+        }
+        Ok(())
+    }
+
+    /// Visits the files, in each directory by name, what is in a directory at once after it: `tar` sets the time of
+    /// a directory when it sees the first path that is not in it. `visit` is told the path, the file, and the path of
+    /// an earlier name of it, if any.
+    pub(super) fn visit<E>(
+        &self,
+        mut visit: impl FnMut(&[u8], Node<'_>, Option<&[u8]>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut first_names: HashMap<Number, (Number, &[u8])> = HashMap::new();
+        if self.places[ROOT as usize].put.is_some() {
+            visit(b"", self.node(ROOT), None)?;
+        }
+        let mut path = Vec::new();
+        let mut ways = vec![(self.below(ROOT), 0)];
+        while let Some((below, length)) = ways.last_mut() {
+            let Some(((parent, name), number)) = below.next() else {
+                ways.pop();
+                continue;
+            };
+            path.truncate(*length);
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            let earlier = match self.linked.contains(number) {
+                true => match first_names.entry(*number) {
+                    hash_map::Entry::Occupied(first) => Some(*first.get()),
+                    hash_map::Entry::Vacant(first) => {
+                        first.insert((*parent, name));
+                        None
+                    }
+                },
+                false => None,
+            };
+            let earlier = earlier.map(|(parent, name)| self.path(parent, name));
+            visit(&path, self.node(*number), earlier.as_deref())?;
+            if self.is_directory(*number) {
+                ways.push((self.below(*number), path.len()));
             }
         }
         Ok(())
     }
 
-    /// The files in the order of their paths' bytes, each with the path of an earlier name of it, if any.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&[u8], &Node, Option<&[u8]>)> {
-        let mut first_names: HashMap<usize, &[u8]> = HashMap::new();
-        self.paths.iter().map(move |(path, node)| {
-            let earlier = first_names.get(node).copied();
-            if earlier.is_none() && self.linked.contains(node) {
-                first_names.insert(*node, path);
-            }
-            (path.as_slice(), &self.nodes[*node], earlier)
-        })
+    /// What is in a directory, by name.
+    fn below(&self, directory: Number) -> Range<'_, (Number, &'a [u8]), Number> {
+        let first: (Number, &[u8]) = (directory, b"");
+        let end: (Number, &[u8]) = (directory + 1, b"");
+        self.names.range(first..end)
     }
 
-    fn white_out_all(&mut self, entries: &[Entry]) -> Result<Removed, Refused> {
-        let mut removed = Removed::new();
-        let is_whiteout = |entry: &&Entry| is_whiteout(&entry.path);
-        if !entries.iter().any(|entry| is_whiteout(&entry)) {
-            return Ok(removed);
+    /// The path of a name in a directory.
+    fn path(&self, mut directory: Number, name: &'a [u8]) -> Vec<u8> {
+        let mut names = vec![name];
+        while directory != ROOT {
+            let place = &self.places[directory as usize];
+            names.push(place.name);
+            directory = place.parent;
         }
-        let solid = entries
-            .iter()
-            .filter(|entry| !matches!(entry.kind, Kind::Symlink(_)))
-            .map(|entry| entry.path.as_slice())
-            .collect();
-        for entry in entries.iter().filter(is_whiteout) {
-            let at = |why| format!("{}: {why}", show(&entry.path));
-            removed.extend(self.white_out(&entry.path, &solid).map_err(at)?);
-        }
-        Ok(removed)
+        names.reverse();
+        names.join(&b'/')
     }
 
-    /// What it removes. `solid`: paths that are something else than symlinks in its layer, as that spells them.
-    fn white_out(
+    fn node(&self, number: Number) -> Node<'_> {
+        let Place { put, layer, .. } = &self.places[number as usize];
+        let layer = *layer as usize;
+        match put {
+            None => Node {
+                kind: &IMPLIED,
+                attributes: &self.implied,
+                layer,
+            },
+            Some(change) => Node {
+                kind: match &change.action {
+                    Action::Put(kind) => kind,
+                    _ => &NodeKind::Directory,
+                },
+                attributes: &change.attributes,
+                layer,
+            },
+        }
+    }
+
+    fn is_directory(&self, number: Number) -> bool {
+        *self.node(number).kind == NodeKind::Directory
+    }
+
+    /// The target of a symlink.
+    fn target(&self, number: Number) -> Option<&'a [u8]> {
+        match self.places[number as usize].put?.action {
+            Action::Put(NodeKind::Symlink(ref target)) => Some(target),
+            _ => None,
+        }
+    }
+
+    fn white_out_all(
         &mut self,
-        path: &[u8],
-        solid: &HashSet<&[u8]>,
-    ) -> Result<Vec<(Vec<u8>, usize)>, String> {
-        let (parent, name) = split(path);
-        let Some(parent) = self.lower_directory(parent, solid)? else {
-            return Ok(Vec::new());
+        changes: &'a [Change],
+        marks: &HashSet<&[u8]>,
+    ) -> Result<(), Refused> {
+        if !changes.iter().any(|change| change.hides(marks).is_some()) {
+            return Ok(());
+        }
+        // Paths that are something else than symlinks in this layer, as it spells them.
+        let is_solid =
+            |change: &&Change| !matches!(change.action, Action::Put(NodeKind::Symlink(_)));
+        let solid = changes
+            .iter()
+            .filter(is_solid)
+            .map(|change| &*change.path)
+            .collect();
+        for change in changes {
+            if let Some(hidden) = change.hides(marks) {
+                self.white_out(hidden, &solid)
+                    .map_err(|why| format!("{}: {why}", show(&change.path)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn white_out(&mut self, hidden: Hidden<'a>, solid: &HashSet<&[u8]>) -> Result<(), String> {
+        let (Hidden::Name(directory, _) | Hidden::Below(directory)) = hidden;
+        let Some(directory) = self.lower_directory(directory, solid)? else {
+            return Ok(());
         };
-        if name == OPAQUE {
-            return Ok(self.remove_below(&parent));
-        }
-        if name.starts_with(OF_AUFS) {
-            return Ok(Vec::new());
-        }
-        let hidden = match &name[WHITEOUT.len()..] {
-            b"" | b"." | b".." => return Err("a whiteout of nothing".into()),
-            hidden => join(&parent, hidden),
+        let keys: Vec<_> = match hidden {
+            Hidden::Name(_, b"" | b"." | b"..") => return Err("a whiteout of nothing".into()),
+            Hidden::Name(_, name) => vec![(directory, name)],
+            Hidden::Below(_) => self.below(directory).map(|(key, _)| *key).collect(),
         };
-        let mut removed = self.remove_below(&hidden);
-        if let Some(node) = self.paths.remove(&hidden) {
-            removed.push((hidden, node));
+        for key in keys {
+            let number = self.names.remove(&key);
+            self.removed.extend(number.map(|number| (key, number)));
         }
-        Ok(removed)
+        Ok(())
     }
 
     /// The directory of a whiteout in lower layers. `None`: there is none to remove something from.
     fn lower_directory(
         &mut self,
-        path: &[u8],
+        path: &'a [u8],
         solid: &HashSet<&[u8]>,
-    ) -> Result<Option<Vec<u8>>, String> {
-        let Some(found) = self.follow(path, |spelled| solid.contains(spelled))? else {
-            return Ok(None);
-        };
-        let is_directory = found.is_empty()
-            || (self.paths.get(&found))
-                .is_some_and(|node| self.nodes[*node].kind == NodeKind::Directory);
-        Ok(is_directory.then_some(found))
+    ) -> Result<Option<Number>, String> {
+        let found = self.follow(path, |spelled| solid.contains(spelled))?;
+        let end = found.and_then(|way| way.end());
+        Ok(end.filter(|number| self.is_directory(*number)))
     }
 
-    fn add(
-        &mut self,
-        path: &[u8],
-        kind: Kind,
-        attributes: Attributes,
-        content: impl Fn() -> Content,
-        removed: &Removed,
-    ) -> Result<(), String> {
+    fn add(&mut self, layer: u32, change: &'a Change) -> Result<(), String> {
+        let path = &*change.path;
+        let is_directory = matches!(
+            change.action,
+            Action::Put(NodeKind::Directory) | Action::PutOpaque
+        );
         if path.is_empty() {
-            return match kind {
-                Kind::Directory => {
-                    self.put(Vec::new(), NodeKind::Directory, attributes);
-                    Ok(())
-                }
-                _ => Err("the root of an image must be a directory".into()),
-            };
+            if !is_directory {
+                return Err("the root of an image must be a directory".into());
+            }
+            let root = &mut self.places[ROOT as usize];
+            (root.put, root.layer) = (Some(change), layer);
+            return Ok(());
         }
         let (parent, name) = split(path);
-        let place = join(&self.directory(parent)?, name);
-        if place.len() > MAX_PATH {
-            return Err(too_long(&place));
+        let (parent, length) = self.directory(layer, parent)?;
+        let length = length + name.len();
+        if length > MAX_PATH {
+            return Err(too_long(&self.path(parent, name)));
         }
-        self.take(place.len().saturating_sub(path.len()))?;
-        let kind = match kind {
-            Kind::HardLink(target) => return self.link(place, &target, removed),
-            Kind::File { .. } => NodeKind::File(content()),
-            Kind::Directory => NodeKind::Directory,
-            Kind::Symlink(target) => NodeKind::Symlink(target),
-            Kind::CharacterDevice(major, minor) => NodeKind::CharacterDevice(major, minor),
-            Kind::BlockDevice(major, minor) => NodeKind::BlockDevice(major, minor),
-            Kind::Fifo => NodeKind::Fifo,
-        };
-        if kind != NodeKind::Directory {
-            self.remove_below(&place);
+        self.take(length.saturating_sub(path.len()))?;
+        if let Action::Link(target) = &change.action {
+            return self.link((parent, name), target);
         }
-        self.put(place, kind, attributes);
+        let before = self.names.get(&(parent, name)).copied();
+        match before.filter(|number| is_directory && self.is_directory(*number)) {
+            // What is in it stays.
+            Some(number) => {
+                let place = &mut self.places[number as usize];
+                (place.put, place.layer) = (Some(change), layer);
+            }
+            None => drop(self.put(parent, name, Some(change), layer)),
+        }
         Ok(())
     }
 
     /// Gives a file one name more. What the path was before is replaced, other names of that are not.
-    fn link(&mut self, place: Vec<u8>, target: &[u8], removed: &Removed) -> Result<(), String> {
-        let missing = || format!("a hard link to {}, which is not there", show(target));
+    fn link(&mut self, place: (Number, &'a [u8]), target: &'a [u8]) -> Result<(), String> {
         let (parent, name) = split(target);
-        let parent = self.follow(parent, |_| false)?.ok_or_else(missing)?;
-        let found = join(&parent, name);
-        let node = self.paths.get(&found).or_else(|| removed.get(&found));
-        let node = *node.ok_or_else(missing)?;
-        if self.nodes[node].kind == NodeKind::Directory {
-            return Err(format!("a hard link to {}, a directory", show(target)));
+        let way = self.follow(parent, |_| false)?.unwrap_or_default();
+        let now = way.end().and_then(|parent| self.names.get(&(parent, name)));
+        let number = now.copied().or_else(|| self.removed(&way, name));
+        match number {
+            // aufs's name for it may lie in another layer.
+            None if is_of_aufs(target) => Ok(()),
+            None => Err(format!(
+                "a hard link to {}, which is not there",
+                show(target)
+            )),
+            Some(number) if self.is_directory(number) => {
+                Err(format!("a hard link to {}, a directory", show(target)))
+            }
+            Some(number) => {
+                if self.name(place, number) != Some(number) {
+                    self.linked.insert(number);
+                }
+                Ok(())
+            }
         }
-        if self.paths.get(&place) != Some(&node) {
-            self.remove_below(&place);
-            self.paths.insert(place, node);
-            self.linked.insert(node);
+    }
+
+    /// What was at that path in lower layers, if a whiteout has removed it or a directory above.
+    fn removed(&self, way: &Way<'a>, name: &'a [u8]) -> Option<Number> {
+        let (mut at, mut is_removed) = (ROOT, false);
+        let components = way.components.iter().map(|(component, _)| *component);
+        for component in components.chain([name]) {
+            let key = (at, component);
+            let removed = self.removed.get(&key);
+            is_removed |= removed.is_some();
+            let lower = removed.or_else(|| self.replaced.get(&key));
+            at = *lower.or_else(|| self.names.get(&key))?;
         }
-        Ok(())
+        is_removed.then_some(at)
+    }
+
+    /// Gives a file a name, and returns what had it before.
+    fn name(&mut self, place: (Number, &'a [u8]), number: Number) -> Option<Number> {
+        let before = self.names.insert(place, number);
+        if let Some(before) = before.filter(|before| self.is_directory(*before)) {
+            self.replaced.entry(place).or_insert(before);
+        }
+        before
     }
 
     /// Puts something new at a path. Other names of what was there keep what they are.
-    fn put(&mut self, path: Vec<u8>, kind: NodeKind, attributes: Attributes) {
-        self.nodes.push(Node { kind, attributes });
-        self.paths.insert(path, self.nodes.len() - 1);
+    fn put(
+        &mut self,
+        parent: Number,
+        name: &'a [u8],
+        put: Option<&'a Change>,
+        layer: u32,
+    ) -> Number {
+        let number = Number::try_from(self.places.len()).unwrap_or(Number::MAX);
+        self.places.push(Place {
+            parent,
+            name,
+            put,
+            layer,
+        });
+        self.name((parent, name), number);
+        number
     }
 
     /// Accounts for memory that no entry spells.
     fn take(&mut self, bytes: usize) -> Result<(), String> {
         self.unspelled += bytes;
-        match self.unspelled > MAX_UNSPELLED {
+        match self.is_full() {
             true => Err(format!(
                 "the paths that the image has no entries for take more than {} MiB",
-                MAX_UNSPELLED >> 20
+                self.max_unspelled >> 20
             )),
             false => Ok(()),
         }
     }
 
-    /// The directory that a path of a layer means, made with those above it where there is none.
-    fn directory(&mut self, path: &[u8]) -> Result<Vec<u8>, String> {
-        let found = (self.follow(path, |_| false)?)
-            .ok_or_else(|| format!("{} is no directory", show(path)))?;
-        let mut end = 0;
-        while end < found.len() {
-            let next = found[end + 1..].iter().position(|byte| *byte == b'/');
-            end = next.map_or(found.len(), |slash| end + 1 + slash);
-            let above = &found[..end];
-            match self.paths.get(above) {
-                Some(node) if self.nodes[*node].kind == NodeKind::Directory => {}
-                Some(_) => return Err(format!("{} is no directory", show(above))),
-                None => {
-                    let attributes = Attributes {
-                        mode: IMPLIED_MODE,
-                        ..Attributes::default()
-                    };
-                    self.take(above.len() + IMPLIED)?;
-                    self.put(above.to_vec(), NodeKind::Directory, attributes);
+    /// The directory that a path of a layer means, made with those above it where there is none; and the length of
+    /// its path with a slash.
+    fn directory(&mut self, layer: u32, path: &'a [u8]) -> Result<(Number, usize), String> {
+        let way = self.follow(path, |_| false)?.unwrap_or_default();
+        let (mut at, mut length) = (ROOT, 0);
+        for (n, (name, number)) in way.components.iter().enumerate() {
+            length += name.len() + 1;
+            at = match number {
+                Some(number) if self.is_directory(*number) => *number,
+                Some(_) => {
+                    let above: Vec<_> =
+                        way.components[..=n].iter().map(|(name, _)| *name).collect();
+                    return Err(format!("{} is no directory", show(&above.join(&b'/'))));
                 }
-            }
+                None => {
+                    self.take(length - 1 + IMPLIED_SIZE)?;
+                    self.put(at, name, None, layer)
+                }
+            };
         }
-        Ok(found)
+        Ok((at, length))
     }
 
     /// Where a path leads by the symlinks on it, the last component's too. What is not there is taken to be a
     /// directory. `None`: `stops` has stopped it at a symlink.
     fn follow(
         &mut self,
-        path: &[u8],
+        path: &'a [u8],
         stops: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<Vec<u8>>, String> {
-        let mut found: Vec<u8> = Vec::new();
-        // What is still to go, the next component last.
-        let mut ahead: Vec<Vec<u8>> = components(path).map(<[u8]>::to_vec).rev().collect();
+    ) -> Result<Option<Way<'a>>, String> {
+        let mut way = Way::default();
+        // What is still to go, the next path last.
+        let mut ahead = vec![path];
         let mut symlinks = 0;
-        while let Some(component) = ahead.pop() {
+        while let Some(path) = ahead.pop() {
+            let (component, rest) = match path.iter().position(|byte| *byte == b'/') {
+                Some(slash) => (&path[..slash], &path[slash + 1..]),
+                None => (path, &path[path.len()..]),
+            };
+            if !rest.is_empty() {
+                ahead.push(rest);
+            }
             self.steps += 1;
             if self.steps > MAX_STEPS {
                 return Err("the paths in the image take too long to follow".into());
             }
-            if component == b".." {
-                if found.is_empty() {
-                    return Err("a symlink on the way leads out of the image".into());
-                }
-                found.truncate(split(&found).0.len());
+            if matches!(component, b"" | b".") {
                 continue;
             }
-            let next = join(&found, &component);
-            match self.paths.get(&next).map(|node| &self.nodes[*node].kind) {
-                Some(NodeKind::Symlink(_)) if stops(&next) => return Ok(None),
-                Some(NodeKind::Symlink(target)) => {
-                    symlinks += 1;
-                    if symlinks > MAX_SYMLINKS {
-                        return Err("too many symlinks on the way".into());
-                    }
-                    if target.starts_with(b"/") {
-                        return Err(format!(
-                            "the symlink {} on the way leads out of the image, to {}",
-                            show(&next),
-                            show(target)
-                        ));
-                    }
-                    ahead.extend(components(target).map(<[u8]>::to_vec).rev());
+            if component == b".." {
+                if !way.pop() {
+                    return Err("a symlink on the way leads out of the image".into());
                 }
-                _ if next.len() > MAX_PATH => return Err(too_long(&next)),
-                _ => found = next,
+                continue;
+            }
+            let number = way
+                .end()
+                .and_then(|at| self.names.get(&(at, component)).copied());
+            if let Some(target) = number.and_then(|number| self.target(number)) {
+                if stops(&way.join(component)) {
+                    return Ok(None);
+                }
+                symlinks += 1;
+                if symlinks > MAX_SYMLINKS {
+                    return Err("too many symlinks on the way".into());
+                }
+                // From the root of the image, as in a container.
+                if target.starts_with(b"/") {
+                    way.clear();
+                }
+                ahead.push(target);
+            } else if way.length + component.len() > MAX_PATH {
+                return Err(too_long(&way.join(component)));
+            } else {
+                way.push(component, number);
             }
         }
-        Ok(Some(found))
-    }
-
-    /// Removes everything in a directory, and returns it.
-    fn remove_below(&mut self, path: &[u8]) -> Vec<(Vec<u8>, usize)> {
-        let prefix = match path {
-            b"" => Vec::new(),
-            path => [path, b"/"].concat(),
-        };
-        let below = self.paths.range(prefix.clone()..);
-        let below = below.take_while(|(path, _)| path.starts_with(&prefix));
-        let below: Vec<_> = below
-            .filter(|(path, _)| !path.is_empty())
-            .map(|(path, node)| (path.clone(), *node))
-            .collect();
-        for (path, _) in &below {
-            self.paths.remove(path);
-        }
-        below
+        Ok(Some(way))
     }
 }
 
@@ -350,14 +670,16 @@ fn too_long(place: &[u8]) -> String {
     )
 }
 
-fn is_whiteout(path: &[u8]) -> bool {
-    split(path).1.starts_with(WHITEOUT)
+/// Is it in a directory of aufs's own, or such a name itself? The mark of an opaque directory is none.
+fn is_of_aufs(path: &[u8]) -> bool {
+    let (directory, name) = split(path);
+    components(directory).any(|component| component.starts_with(OF_AUFS))
+        || name.starts_with(OF_AUFS) && name != OPAQUE
 }
 
-/// The components of a path or of a symlink's target.
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/')
-        .filter(|component| !matches!(*component, b"" | b"."))
+        .filter(|component| !component.is_empty())
 }
 
 /// A path's directory, empty for the root, and its last component.
@@ -365,13 +687,6 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
-    }
-}
-
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    match directory {
-        b"" => name.to_vec(),
-        directory => [directory, b"/", name].concat(),
     }
 }
 
@@ -412,7 +727,7 @@ mod tests {
         }
     }
 
-    fn text(path: &[u8], kind: &NodeKind, number: u64, earlier: Option<&[u8]>) -> String {
+    fn text(path: &[u8], kind: &NodeKind, number: u32, earlier: Option<&[u8]>) -> String {
         let path = match path {
             b"" => ".".into(),
             path => show(path),
@@ -425,22 +740,33 @@ mod tests {
         }
     }
 
+    /// Changes that live as long as a test does.
+    fn kept(entries: impl IntoIterator<Item = Entry>) -> &'static [Change] {
+        let change = |entry| Change::new(entry, Content::default());
+        entries.into_iter().map(change).collect::<Vec<_>>().leak()
+    }
+
+    fn new_tree() -> Tree<'static> {
+        Tree::new(64 << 20)
+    }
+
+    fn list(tree: &Tree<'_>) -> Vec<String> {
+        let mut list = Vec::new();
+        let visited: Result<(), ()> = tree.visit(|path, node, earlier| {
+            list.push(text(path, node.kind, node.attributes.uid, earlier));
+            Ok(())
+        });
+        visited.unwrap();
+        list
+    }
+
     /// What comes of layers, or why nothing does.
     fn flattened(layers: &[&str]) -> Result<String, Refused> {
-        let mut tree = Tree::default();
+        let mut tree = new_tree();
         for (layer, entries) in layers.iter().enumerate() {
-            let entries = entries.split_whitespace().map(entry).collect();
-            let content_of = |n| Content {
-                layer,
-                offset: n as u64,
-                size: 1,
-            };
-            tree.apply(entries, content_of)?;
+            tree.apply(layer, kept(entries.split_whitespace().map(entry)))?;
         }
-        let files = tree
-            .files()
-            .map(|(path, node, earlier)| text(path, &node.kind, node.attributes.uid, earlier));
-        Ok(files.collect::<Vec<_>>().join(" "))
+        Ok(list(&tree).join(" "))
     }
 
     #[test]
@@ -452,9 +778,9 @@ mod tests {
                 "sorted by path",
             ),
             (
-                &["a/=1 a/b=2 a!=3 a0=4"],
-                "a/=1 a!=3 a/b=2 a0=4",
-                "by bytes, not by component",
+                &["a/=1 a!=3 a/b=2 a0=4 a-/=5 a-/c=6"],
+                "a/=1 a/b=2 a!=3 a-/=5 a-/c=6 a0=4",
+                "what is in a directory at once after it",
             ),
             (&["./=1", "./=2 a=3"], "./=2 a=3", "the root's own entry"),
             (&["a=1", ""], "a=1", "a layer with nothing in it"),
@@ -510,9 +836,27 @@ mod tests {
             ),
             (&["a=1", "a/.wh.b"], "a=1", "below what is a file"),
             (
-                &["a=1 b=2", ".wh..wh.plnk .wh..wh.aufs"],
+                &["a=1 b=2", ".wh..wh.plnk/ .wh..wh.aufs"],
                 "a=1 b=2",
                 "aufs's own",
+            ),
+            (
+                &["d/=1 d/.wh..wh.orph/a=2 d/.wh..wh..tmp=3 .wh..wh..opq/b=4"],
+                "d/=1",
+                "the same, anywhere",
+            ),
+            (
+                &[
+                    ".wh..wh.plnk/ .wh..wh.plnk/1.2=3 a==.wh..wh.plnk/1.2 b==.wh..wh.plnk/1.2",
+                    "c=1",
+                ],
+                "a=3 b==a c=1",
+                "files that have names in aufs's directory, too",
+            ),
+            (
+                &["a==.wh..wh.plnk/1.2 b==d/.wh..wh.orph/3 c=1"],
+                "c=1",
+                "names of aufs's own that are not there",
             ),
             // opaque directories
             (
@@ -655,6 +999,22 @@ mod tests {
                 "s->/etc t->../.. u->u",
                 "anywhere, with nothing below",
             ),
+            (
+                &["d/=1 d/s->/e e/=2", "d/s/a=3"],
+                "d/=1 d/s->/e e/=2 e/a=3",
+                "from the root of the image",
+            ),
+            (
+                &["s->/etc", "s/a=1"],
+                "etc/=0 etc/a=1 s->/etc",
+                "the same, to what is not there yet",
+            ),
+            (&["a=1 s->/", "s/.wh.a"], "s->/", "a whiteout in the root"),
+            (
+                &["d/=1 d/a=1 s->/d", "b==s/a"],
+                "b=1 d/=1 d/a==b s->/d",
+                "a hard link by way of one",
+            ),
         ] {
             assert_eq!(
                 flattened(layers).as_deref(),
@@ -669,12 +1029,7 @@ mod tests {
         let chain: String = (0..50).map(|n| format!("s{n}->s{} ", n + 1)).collect();
         for (layers, path, why) in [
             (
-                &["s->/etc", "s/a=1"][..],
-                "s/a",
-                "the symlink s on the way leads out of the image, to /etc",
-            ),
-            (
-                &["s->..", "s/a=1"],
+                &["s->..", "s/a=1"][..],
                 "s/a",
                 "a symlink on the way leads out of the image",
             ),
@@ -684,14 +1039,14 @@ mod tests {
                 "a symlink on the way leads out of the image",
             ),
             (
-                &["s->/", "s/.wh.a"],
-                "s/.wh.a",
-                "the symlink s on the way leads out",
+                &["d/s->/../x", "d/s/a=1"],
+                "d/s/a",
+                "a symlink on the way leads out of the image",
             ),
             (
                 &["a=1 s->/d", "b==s/a"],
                 "b",
-                "the symlink s on the way leads out",
+                "a hard link to s/a, which is not there",
             ),
             (
                 &["s->t t->s", "s/a=1"],
@@ -732,36 +1087,107 @@ mod tests {
     }
 
     #[test]
+    fn marks_of_overlayfs_are_whiteouts_and_never_files() {
+        let device = |path: &str, major, minor| Entry {
+            kind: Kind::CharacterDevice(major, minor),
+            ..entry(path)
+        };
+        let with = |text: &str, name: &str, value: &str| {
+            let mut entry = entry(text);
+            entry.attributes.xattrs.insert(name.into(), value.into());
+            entry
+        };
+        let lower = || kept(["d/=1", "d/a=2", "e=3"].map(entry));
+        for (upper, expected, why) in [
+            (vec![device("d", 0, 0)], "e=3", "a whiteout of a directory"),
+            (
+                vec![device("d/a", 0, 0), entry("e==d/a")],
+                "d/=1",
+                "one whiteout that has two names",
+            ),
+            (vec![device("x", 0, 0)], "d/=1 d/a=2 e=3", "of nothing"),
+            (vec![device("e", 0, 1)], "d/=1 d/a=2 e=0", "another device"),
+            (
+                vec![with("e=0", "trusted.overlay.whiteout", "")],
+                "d/=1 d/a=2",
+                "an empty file that is a whiteout",
+            ),
+            (
+                vec![with("d/=4", "trusted.overlay.opaque", "y"), entry("d/b=5")],
+                "d/=4 d/b=5 e=3",
+                "an opaque directory",
+            ),
+            (
+                vec![entry("d/b=5"), with("d/=4", "user.overlay.opaque", "y")],
+                "d/=4 d/b=5 e=3",
+                "the same of a user's, in another order",
+            ),
+            (
+                vec![with("d/=4", "user.fuseoverlayfs.opaque", "y")],
+                "d/=4 e=3",
+                "the same of fuse-overlayfs",
+            ),
+            (
+                vec![with("d/=4", "trusted.overlay.opaque", "x")],
+                "d/=4 d/a=2 e=3",
+                "one that may have whiteouts in it",
+            ),
+            (
+                vec![with("d/=4", "user.opaque", "y")],
+                "d/=4 d/a=2 e=3",
+                "an xattr of somebody else's",
+            ),
+        ] {
+            let mut tree = new_tree();
+            tree.apply(0, lower()).unwrap();
+            tree.apply(1, kept(upper)).unwrap();
+            assert_eq!(list(&tree).join(" "), expected, "{why}");
+        }
+        let origin = with("d/=1", "trusted.overlay.origin", "x");
+        let mut own = with("a=1", "user.overlay.metacopy", "");
+        own.attributes.xattrs.insert(b"user.a".into(), b"b".into());
+        let mut tree = new_tree();
+        tree.apply(0, kept([origin, own])).unwrap();
+        let mut found = Vec::new();
+        let visited: Result<(), ()> = tree.visit(|path, node, _| {
+            let names = node.attributes.xattrs.iter().map(|(name, _)| show(name));
+            found.push((show(path), names.collect::<Vec<_>>().join(" ")));
+            Ok(())
+        });
+        visited.unwrap();
+        assert_eq!(
+            found,
+            [("a".into(), "user.a".into()), ("d".into(), String::new())]
+        );
+    }
+
+    #[test]
     fn deep_paths_without_directories_take_bounded_memory() {
-        let mut tree = Tree::default();
-        let deep = |n: usize| entry(&format!("{n}/{}a", "d/".repeat(2040)));
-        let end = (0..1000).find_map(|n| tree.apply(vec![deep(n)], |_| Content::default()).err());
+        let mut tree = new_tree();
+        let deep = |n: usize| kept([entry(&format!("{n}/{}a", "d/".repeat(2040)))]);
+        let end = (0..1000).find_map(|n| tree.apply(0, deep(n)).err());
         let why = end.expect("it goes on");
         assert!(
             why.contains("the paths that the image has no entries for take more than 64 MiB"),
             "{why}"
         );
-        let bytes: usize = tree.paths.keys().map(Vec::len).sum();
-        assert!(bytes <= 65 << 20, "{bytes}");
+        assert!(tree.is_full());
+        // At the least what each directory is counted with.
+        assert!(tree.places.len() <= (64 << 20) / IMPLIED_SIZE);
     }
 
     #[test]
-    fn what_symlinks_add_to_paths_takes_bounded_memory() {
+    fn what_symlinks_add_to_paths_is_bounded() {
         let long = vec!["d".repeat(255); 15].join("/");
-        let mut tree = Tree::default();
-        let first = vec![entry(&format!("{long}/")), entry(&format!("s->{long}"))];
-        tree.apply(first, |_| Content::default()).unwrap();
-        let end = (0..20_000).find_map(|n| {
-            let layer = vec![entry(&format!("s/{n}"))];
-            tree.apply(layer, |_| Content::default()).err()
-        });
+        let mut tree = new_tree();
+        let first = [entry(&format!("{long}/")), entry(&format!("s->{long}"))];
+        tree.apply(0, kept(first)).unwrap();
+        let end = (0..20_000).find_map(|n| tree.apply(1, kept([entry(&format!("s/{n}"))])).err());
         let why = end.expect("it goes on");
         assert!(
             why.ends_with("the paths that the image has no entries for take more than 64 MiB"),
             "{why}"
         );
-        let bytes: usize = tree.paths.keys().map(Vec::len).sum();
-        assert!(bytes <= 65 << 20, "{bytes}");
     }
 
     #[test]
@@ -769,10 +1195,10 @@ mod tests {
         let name = "d".repeat(255);
         let half = [&*name; 10].join("/");
         let layers = |last: &str| {
-            let mut tree = Tree::default();
-            let first = vec![entry(&format!("{half}/")), entry(&format!("s->{half}"))];
-            tree.apply(first, |_| Content::default()).unwrap();
-            tree.apply(vec![entry(last)], |_| Content::default())
+            let mut tree = new_tree();
+            let first = [entry(&format!("{half}/")), entry(&format!("s->{half}"))];
+            tree.apply(0, kept(first)).unwrap();
+            tree.apply(1, kept([entry(last)]))
         };
         let below = [&*name; 5].join("/");
         let fits = "f".repeat(MAX_PATH - half.len() - below.len() - 2);
@@ -798,12 +1224,12 @@ mod tests {
             .map(|n| entry(&format!("s{n}->{long}s{}", n + 1)))
             .collect();
         first.push(entry("s39/"));
-        let mut tree = Tree::default();
-        tree.apply(first, |_| Content::default()).unwrap();
+        let mut tree = new_tree();
+        tree.apply(0, kept(first)).unwrap();
         // Counted from the first path of the first layer on, but it would take seconds here.
         tree.steps += MAX_STEPS - 1_000_000;
-        let more = (0..1000).map(|n| entry(&format!("s0/{n}"))).collect();
-        let why = tree.apply(more, |_| Content::default()).unwrap_err();
+        let more = kept((0..1000).map(|n| entry(&format!("s0/{n}"))));
+        let why = tree.apply(1, more).unwrap_err();
         assert!(
             why.ends_with("the paths in the image take too long to follow"),
             "{why}"
@@ -820,14 +1246,14 @@ mod tests {
         /// a list, so that two names can mean the same.
         #[derive(Clone, Debug)]
         enum Model {
-            Directory(u64, BTreeMap<Name, Model>),
+            Directory(u32, BTreeMap<Name, Model>),
             Other(usize),
         }
 
         #[derive(Clone, Default)]
         struct Image {
             root: BTreeMap<Name, Model>,
-            others: Vec<(NodeKind, u64)>,
+            others: Vec<(NodeKind, u32)>,
         }
 
         struct No;
@@ -872,9 +1298,10 @@ mod tests {
                     && let NodeKind::Symlink(target) = &self.others[*n].0
                 {
                     let target = std::str::from_utf8(target).unwrap();
-                    if target.starts_with('/') || left == 0 {
+                    if left == 0 {
                         return Err(No);
                     }
+                    let base = if target.starts_with('/') { &[] } else { base };
                     let path = [names(target), rest.to_vec()].concat();
                     return self.resolve(base, &path, left - 1);
                 }
@@ -957,7 +1384,9 @@ mod tests {
                         }
                         kind => {
                             let kind = match kind {
-                                Kind::Symlink(target) => NodeKind::Symlink(target.clone()),
+                                Kind::Symlink(target) => {
+                                    NodeKind::Symlink(target.as_slice().into())
+                                }
                                 _ => NodeKind::Fifo,
                             };
                             self.others.push((kind, number));
@@ -972,21 +1401,22 @@ mod tests {
             fn list(&self) -> Vec<String> {
                 fn below(
                     files: &BTreeMap<Name, Model>,
-                    path: &str,
-                    found: &mut BTreeMap<String, Model>,
+                    path: &[Name],
+                    found: &mut BTreeMap<Vec<Name>, Model>,
                 ) {
                     for (name, model) in files {
-                        let path = format!("{path}{name}");
+                        let path = [path, std::slice::from_ref(name)].concat();
                         found.insert(path.clone(), model.clone());
                         if let Model::Directory(_, files) = model {
-                            below(files, &format!("{path}/"), found);
+                            below(files, &path, found);
                         }
                     }
                 }
                 let mut found = BTreeMap::new();
-                below(&self.root, "", &mut found);
+                below(&self.root, &[], &mut found);
                 let mut first: HashMap<usize, String> = HashMap::new();
-                let line = |(path, model): (&String, &Model)| {
+                let line = |(path, model): (&Vec<Name>, &Model)| {
+                    let path = path.join("/");
                     let path_bytes = path.as_bytes();
                     match model {
                         Model::Directory(number, _) => {
@@ -1035,7 +1465,7 @@ mod tests {
                 names.collect::<Vec<_>>().join("/")
             }
 
-            fn entry(&mut self, number: &mut u64, known: &[String]) -> String {
+            fn entry(&mut self, number: &mut u32, known: &[String]) -> String {
                 let path = self.path();
                 let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
                 let parent = match parent {
@@ -1066,13 +1496,13 @@ mod tests {
             for seed in 1..=1000 {
                 let mut chance = Chance(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
                 let mut number = 0;
-                let (mut tree, mut model) = (Tree::default(), Image::default());
+                let (mut tree, mut model) = (new_tree(), Image::default());
                 let mut stack = Vec::new();
                 for _ in 0..2 + chance.below(4) {
-                    let list = model.list();
+                    let listed = model.list();
                     let is_file = |line: &&String| !line.contains("/=");
                     let path = |line: &String| line.split(['=', '-']).next().map(str::to_owned);
-                    let known: Vec<_> = list.iter().filter(is_file).filter_map(path).collect();
+                    let known: Vec<_> = listed.iter().filter(is_file).filter_map(path).collect();
                     // Most of them ones that can be applied, or few images would be of many layers.
                     let layer = loop {
                         let length = chance.below(9);
@@ -1088,18 +1518,13 @@ mod tests {
                     stack.push(layer.clone());
                     let entries = || entries(&layer);
                     let expected = model.apply(&entries());
-                    let found = tree.apply(entries(), |_| Content::default());
+                    let found = tree.apply(stack.len(), kept(entries()));
                     assert_eq!(found.is_err(), expected.is_err(), "{stack:?}: {found:?}");
                     if found.is_err() {
                         refused += 1;
                         break;
                     }
-                    let found: Vec<_> = tree
-                        .files()
-                        .map(|(path, node, earlier)| {
-                            text(path, &node.kind, node.attributes.uid, earlier)
-                        })
-                        .collect();
+                    let found = list(&tree);
                     assert_eq!(found, model.list(), "{stack:?}");
                     whole += 1;
                     links += usize::from(found.iter().any(|file| file.contains("==")));

@@ -211,8 +211,8 @@ fn assert_archive(packed: &[u8]) -> BTreeSet<Vec<u8>> {
     GzDecoder::new(packed).read_to_end(&mut archive).unwrap();
     let (blocks, rest) = archive.as_chunks::<BLOCK>();
     assert!(rest.is_empty());
-    // By name: is it a directory?
-    let mut seen: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
+    // By components: is it a directory?
+    let mut seen: BTreeMap<Vec<Vec<u8>>, bool> = BTreeMap::new();
     let mut records: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut files = BTreeSet::new();
     let mut at = 0;
@@ -249,27 +249,39 @@ fn assert_archive(packed: &[u8]) -> BTreeSet<Vec<u8>> {
             assert!(is_directory && seen.is_empty(), "the root comes first");
             continue;
         }
+        let components = |path: &[u8]| -> Vec<_> {
+            path.split(|byte| *byte == b'/')
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        let names = components(&path);
         assert!(
-            seen.last_key_value().is_none_or(|(last, _)| *last < path),
+            seen.last_key_value().is_none_or(|(last, _)| *last < names),
             "names are in order"
         );
-        let components: Vec<_> = path.split(|byte| *byte == b'/').collect();
         assert!(
-            components
+            names
                 .iter()
-                .all(|name| !matches!(*name, b"" | b"." | b".."))
+                .all(|name| !matches!(name.as_slice(), b"" | b"." | b".."))
+        );
+        assert!(
+            !names.iter().any(|name| name.starts_with(b".wh.")),
+            "a whiteout"
         );
         assert!(!path.contains(&0));
-        for n in 1..components.len() {
-            let above = components[..n].join(&b'/');
+        for n in 1..names.len() {
             assert_eq!(
-                seen.get(&above),
+                seen.get(&names[..n]),
                 Some(&true),
                 "a directory comes before what is in it"
             );
         }
         match kind {
-            b'1' => assert_eq!(seen.get(&link), Some(&false), "a hard link to a file"),
+            b'1' => assert_eq!(
+                seen.get(&components(&link)),
+                Some(&false),
+                "a hard link to a file"
+            ),
             b'2' => assert!(!link.is_empty()),
             b'0' => {
                 files.insert(data.to_vec());
@@ -278,7 +290,7 @@ fn assert_archive(packed: &[u8]) -> BTreeSet<Vec<u8>> {
             other => panic!("type {other}"),
         }
         assert!(kind == b'0' || size == 0, "only files have data");
-        seen.insert(path, is_directory);
+        seen.insert(names, is_directory);
     }
     assert!(records.is_empty() && blocks[at..] == [[0; BLOCK]; 2]);
     files
