@@ -40,7 +40,7 @@ const OTHERS: [&str; 7] = [
 /// What a raw image is for. Part of the suffix where two kinds would else share a name.
 const KINDS: [&str; 3] = [".sysext", ".confext", ".portable"];
 /// What ends a text about an image, if its title ends in none of the suffixes.
-const TEXTS: [&str; 14] = [
+const TEXTS: [&str; 16] = [
     ".txt",
     ".md",
     ".json",
@@ -51,8 +51,10 @@ const TEXTS: [&str; 14] = [
     ".env",
     ".config",
     ".asc",
+    ".sha1",
     ".sha256",
     ".sha256sum",
+    ".sha384",
     ".sha512",
     ".md5",
 ];
@@ -223,7 +225,12 @@ fn is_release(rest: &str) -> bool {
     let last = rest.rsplit_once('.').map(|(_, last)| last);
     let is_no_ending = |last: &str| {
         let machine = last.split('+').next().unwrap_or(last);
-        last.starts_with(|c: char| c.is_ascii_digit()) || Architecture::of_oci(machine).is_some()
+        // `6.1.75-1.ph5` is a release, too.
+        let is_of_distribution =
+            last.ends_with(|c: char| c.is_ascii_digit()) && !is_text("", Some(rest));
+        last.starts_with(|c: char| c.is_ascii_digit())
+            || is_of_distribution
+            || Architecture::of_oci(machine).is_some()
     };
     rest.is_empty() || rest.starts_with(is_separate) && last.is_none_or(is_no_ending)
 }
@@ -306,6 +313,11 @@ mod tests {
                 "vmlinuz-6.8.5-301.fc40.x86_64",
                 Some(".vmlinuz"),
             ),
+            (
+                "vmlinuz-6.1.75-1.ph5",
+                "vmlinuz-6.1.75-1.ph5",
+                Some(".vmlinuz"),
+            ),
             ("vmlinuz.gz", "vmlinuz", Some(".vmlinuz.gz")),
             ("vmlinuz.efi", "vmlinuz", Some(".efi")),
             ("bzImage", "bzImage", Some(".vmlinuz")),
@@ -330,6 +342,7 @@ mod tests {
             ("initrd.squashfs", "initrd", Some(".squashfs")),
             ("kernel.config", "kernel.config", None),
             ("vmlinuz.sha256", "vmlinuz.sha256", None),
+            ("vmlinuz-6.1.75-1.ph5.md5", "vmlinuz-6.1.75-1.ph5.md5", None),
             ("vmlinuz-6.12.0-amd64.sig", "vmlinuz-6.12.0-amd64.sig", None),
             ("initramfs.json", "initramfs.json", None),
             ("initrds", "initrds", None),
