@@ -546,10 +546,12 @@ fn however_much_tags_offer_a_listing_of_them_takes_little_memory() {
         let registry = Registry::with_hello(hello);
         // One at a time, for what is being read takes memory, too.
         let service = Service::start(registry.settings() + "parallel = 1\n");
-        let files = if are_alike { 16 } else { 6 * 16_384 };
         let listing = service.listing();
         let found = listing.matches(".raw\n").count();
-        assert_eq!(found, files);
+        // Whole tags, as many as there is memory for.
+        let of_tag = if are_alike { 1 } else { 16_384 };
+        assert_eq!((found % of_tag, found > 0), (0, true), "{found} files");
+        assert!(found == 16 * of_tag || !are_alike, "{found} files");
         let peak = service.peak_memory();
         assert!(peak <= megabytes, "{peak} MiB, alike: {are_alike}");
         service.log.with(&["files listed in"]);
