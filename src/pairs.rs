@@ -111,6 +111,12 @@ impl<S: Clone + PartialEq> Pairs<S> {
         });
     }
 
+    /// Does a half stand open now?
+    pub fn has_open(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        !self.open.is_empty()
+    }
+
     /// All snapshots that it holds.
     pub fn snapshots(&self) -> impl Iterator<Item = &S> {
         self.open.iter().chain(&self.late).map(|open| &open.of)

@@ -418,6 +418,10 @@ impl Slot {
             promised.forget_older();
             return true;
         }
+        // Its signature would be that of another list.
+        if pairs.has_open(Instant::now()) {
+            return false;
+        }
         let of_pairs = pairs.snapshots().map(|shared| &shared.0);
         let of_promise = promised.newest.as_ref().map(|(snapshot, _)| snapshot);
         let of_newest = newest.taken.as_ref();
@@ -794,7 +798,8 @@ impl Snapshots {
         if directories.len() >= MAX_DIRECTORIES && !directories.contains_key(directory) {
             let idle = directories
                 .iter()
-                .filter(|(_, slot)| Arc::strong_count(slot) == 1);
+                .filter(|(_, slot)| Arc::strong_count(slot) == 1)
+                .filter(|(_, slot)| !lock(&slot.pairs).has_open(Instant::now()));
             let oldest = idle.min_by_key(|(_, slot)| {
                 lock(&slot.promised)
                     .newest
@@ -1274,7 +1279,7 @@ mod tests {
     }
 
     fn list_of(snapshots: &Snapshots, directory: &str) -> Result<Bytes> {
-        let snapshot = snapshots.list(&directory.parse().unwrap(), true)?;
+        let snapshot = snapshots.list(&directory.parse().unwrap(), false)?;
         snapshots.text(&snapshot, Date::constant(2026, 1, 1))
     }
 
@@ -1322,6 +1327,21 @@ mod tests {
         assert_eq!(remembered(&snapshots)[..2], ["r0", "r1"]);
         drop(sent);
         assert!(list_of(&snapshots, "r2").is_ok());
+    }
+
+    #[test]
+    fn a_list_whose_signature_may_be_asked_for_is_not_forgotten() {
+        let folder = Folder::with_lists("open", 3);
+        let snapshots = folder.snapshots(3, 700 << 10);
+        let directory: Directory = "r0".parse().unwrap();
+        let digest = |snapshot: Arc<Snapshot>| snapshot.signed.as_ref().unwrap().list.digest();
+        let list = digest(snapshots.list(&directory, true).unwrap());
+        for other in ["r1", "r2", "r1"] {
+            list_of(&snapshots, other).unwrap();
+        }
+        write_list(&folder.0.join("0"), 7);
+        let of_signature = snapshots.of_signature(&directory, |_| true, true);
+        assert_eq!(digest(of_signature.unwrap()), list);
     }
 
     #[test]
