@@ -355,7 +355,8 @@ impl Resolver<'_> {
         {
             cache.learn_tags(&name, &answers.digests, is_gone);
         }
-        if goes_on {
+        // A mirror that stands in for the registry answers nothing for it.
+        if goes_on && self.source.tags_are_its_own() {
             self.unfinished.note(&name, &answers.digests);
         }
         added?;

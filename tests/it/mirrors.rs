@@ -783,6 +783,34 @@ fn what_a_mirror_says_of_tags_is_not_remembered_of_the_registry() {
 }
 
 #[test]
+fn a_listing_of_the_registry_does_not_go_on_from_one_of_a_mirror() {
+    let registry = Registry::with_hello(versions(4).0);
+    let mirror = Registry::start();
+    mirror.change(|hello| {
+        for n in 0..4 {
+            hello.oras_push(&format!("v{n}"), "hello.raw", b"of the mirror");
+        }
+    });
+    let service = Setup::with_mirrors(&registry, &[&mirror])
+        .settings(ANEW)
+        .own_cache()
+        .start();
+    let has_no_time_for = |registry: &Registry, tag: &'static str| {
+        registry.fault(tag, Fault::Status(429));
+        registry.fault(tag, Fault::header("Retry-After", "3600"));
+    };
+    registry.fault("/v2/", Fault::Raw(Vec::new()));
+    has_no_time_for(&mirror, "/manifests/v0");
+    let response = service.get("/hello/SHA256SUMS");
+    let said = response.header("x-incomplete");
+    assert_eq!(said, Some("1 of 4 tags were not answered"));
+    registry.behave();
+    has_no_time_for(&registry, "/manifests/v3");
+    later();
+    service.no_listing(503);
+}
+
+#[test]
 fn a_signed_list_of_a_mirror_says_nothing_of_the_registry() {
     let (hello, listing) = versions(2);
     let registry = Registry::with_hello(hello.clone());
