@@ -110,7 +110,8 @@ impl Resolver<'_> {
         Ok(found)
     }
 
-    /// What a tag is now. A tag that is known costs a HEAD, for its manifest is at hand.
+    /// What a tag is now. A tag that is known costs a HEAD, for its manifest is at hand. That there is none is believed
+    /// of GET alone: proxies may have lost a manifest that they fetch again for a GET.
     pub(super) fn by_tag_now(
         &self,
         tag: &Tag,
@@ -120,7 +121,10 @@ impl Resolver<'_> {
             // A source on disk tells digests for nothing.
             (_, None) => self.source.digest_of(tag)?,
             (Some(before), Some(cache)) if cache.has_document(&self.source.name(), before) => {
-                self.source.digest_of(tag)?
+                match self.source.digest_of(tag) {
+                    Err(Error::Missing { .. }) => None,
+                    found => found?,
+                }
             }
             _ => None,
         };

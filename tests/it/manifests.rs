@@ -252,6 +252,8 @@ fn row_m8_a_head_that_is_refused_or_has_no_length_costs_a_get() {
         (Fault::Status(405), 2),
         (Fault::Status(403), 2),
         (Fault::Status(400), 2),
+        // Some proxies have only what was fetched by GET lately.
+        (Fault::Status(404), 2),
         (Fault::NoLength, 0),
     ] {
         let (registry, service) = with_two();
@@ -327,12 +329,12 @@ fn row_m10_what_was_compressed_on_the_way_is_refused_and_not_hashed() {
 }
 
 #[test]
-fn row_m10_a_listing_and_a_blob_that_were_compressed_are_bad_gateways() {
+fn row_m10_a_listing_that_was_compressed_is_a_bad_gateway_and_a_blob_counts_by_its_bytes() {
     let (registry, service) = with_two();
     service.listing();
     let gzip = || Fault::header("Content-Encoding", "gzip");
     registry.fault("/blobs/", gzip());
-    assert_eq!(service.get("/hello/hello-v0.raw").status, 502);
+    assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
     registry.fault("/tags/list", gzip());
     later();
     service.no_listing(502);
