@@ -1,7 +1,8 @@
 //! The command `key`: what root may change of what is remembered.
 
-use std::env;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::{env, mem};
 
 use crate::dir::{self, Dir};
 use crate::error::{Error, Result};
@@ -20,11 +21,17 @@ pub fn forget_signed(settings: &Settings, repository: &RepositoryAddress) -> Res
     let mut text = String::new();
     for (_, place) in places {
         let source = place.to_string();
-        let forgotten = state.promise(&source, |promises| promises.signed.take())?;
-        text += &match forgotten {
-            Some(list) => format!("{source}: forgot the list in its tag {}\n", list.tag),
-            None => format!("{source}: no list was remembered\n"),
-        };
+        let forgotten = state.promise(&source, |promises| {
+            let named = mem::take(&mut promises.signed_as).into_values();
+            let lists = promises.signed.take().into_iter().chain(named);
+            lists.map(|list| list.tag).collect::<BTreeSet<_>>()
+        })?;
+        if forgotten.is_empty() {
+            text += &format!("{source}: no list was remembered\n");
+        }
+        for tag in forgotten {
+            text += &format!("{source}: forgot the list in its tag {tag}\n");
+        }
     }
     Ok(text)
 }

@@ -27,7 +27,7 @@ use crate::listing::{self, Artifact, Listing, Naming, Reasons};
 use crate::lock::lock;
 use crate::manifest::{Annotations, Image, Manifest};
 use crate::memory::{Held, Room};
-use crate::name::Tag;
+use crate::name::{RepositoryAddress, Tag};
 use crate::parallel::in_parallel;
 use crate::payload::{Product, Workshop};
 use crate::places::{Place, Places};
@@ -68,6 +68,8 @@ pub struct Resolver<'a> {
     pub cache: Option<&'a Cache>,
     /// What is remembered of it beyond the cache.
     pub state: &'a State,
+    /// How the URL calls it, and the settings.
+    pub address: &'a RepositoryAddress,
     /// How its files are called.
     pub naming: Naming<'a>,
     /// The architectures that an index offers.

@@ -1045,7 +1045,7 @@ impl Snapshots {
 
     fn resolver<'a>(
         &'a self,
-        directory: &Directory,
+        directory: &'a Directory,
         located: &'a Located,
         n: usize,
         source: &'a Arc<dyn Source>,
@@ -1056,6 +1056,7 @@ impl Snapshots {
             source,
             cache: matches!(places[n].1, Place::Registry { .. }).then_some(&*self.cache),
             state: &self.state,
+            address: &directory.repository,
             workshop: &self.workshop,
             flatten: settings.flatten,
             until,

@@ -10,11 +10,11 @@ use crate::address::LISTING;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
 use crate::listing::PublisherList;
-use crate::manifest::Manifest;
+use crate::manifest::{Descriptor, Image, Manifest};
 use crate::memory::Kept;
 use crate::name::Tag;
 use crate::settings::SignedListTag;
-use crate::state::SignedList;
+use crate::state::{Promises, SignedList};
 
 /// Largest list that a publisher signed; sysupdate takes no larger one.
 const MAX_SIGNED_LIST: u64 = 64 << 20;
@@ -35,6 +35,13 @@ pub struct Signed {
     pub list: Arc<PublisherList>,
     /// By name: `SHA256SUMS.gpg`, …
     pub signatures: BTreeMap<String, Arc<Kept>>,
+}
+
+/// An artifact with a list in it.
+struct WithList {
+    digest: Digest,
+    image: Image,
+    list: Descriptor,
 }
 
 /// The list that was found before, as long as somebody has it. It is not fetched again.
@@ -63,10 +70,10 @@ impl Resolver<'_> {
     /// A repository that is known to have one is never listed by its tags instead.
     pub fn contents(&self) -> Result<Contents> {
         let name = self.source.name();
-        let promised = match self.signed_list {
-            SignedListTag::Nowhere => return self.list(self.tags()?).map(Contents::Files),
-            _ => self.state.promises(&name)?.signed,
-        };
+        if *self.signed_list == SignedListTag::Nowhere {
+            return self.list(self.tags()?).map(Contents::Files);
+        }
+        let promised = self.list_in(&self.state.promises(&name)?);
         let tag = match (self.signed_list, &promised) {
             (SignedListTag::Tag(tag), _) => tag.clone(),
             (_, Some(promised)) => promised.tag.clone(),
@@ -77,8 +84,11 @@ impl Resolver<'_> {
         let known = known.unwrap_or_default();
         let before = known.get(&tag).copied();
         if is_certain || known.is_empty() || before.is_some() {
-            match self.signed(&tag, before) {
-                Ok(Some(signed)) => return self.contents_of(tag, signed, promised),
+            match self.artifact_with_list(&tag, before) {
+                Ok(Some(found)) => {
+                    let signed = self.signed(&tag, before, &found)?;
+                    return self.contents_of(tag, signed, promised);
+                }
                 Ok(None) => {}
                 Err(error) if is_certain => return Err(error),
                 // Some say no, or something odd, for what they have not: the tags will tell.
@@ -104,8 +114,12 @@ impl Resolver<'_> {
             if !tags.contains(&tag) {
                 continue;
             }
-            match self.signed(&tag, known.get(&tag).copied()) {
-                Ok(Some(signed)) => return self.contents_of(tag, signed, promised),
+            let before = known.get(&tag).copied();
+            match self.artifact_with_list(&tag, before) {
+                Ok(Some(found)) => {
+                    let signed = self.signed(&tag, before, &found)?;
+                    return self.contents_of(tag, signed, promised);
+                }
                 Ok(None) => {}
                 Err(error) if may_be_a_version && error.finding() == Finding::Answer => {}
                 Err(error) => return Err(error),
@@ -118,6 +132,17 @@ impl Resolver<'_> {
                 why: format!("had a list by its publisher, and now has none in tag {tag}"),
             }),
         }
+    }
+
+    /// The list that this name of the source is known to have. One in a tag that a setting names says nothing of the
+    /// source's other names.
+    fn list_in(&self, promises: &Promises) -> Option<SignedList> {
+        let own = promises.signed_as.get(self.address);
+        let usual = match self.signed_list {
+            SignedListTag::Tag(_) => None,
+            _ => promises.signed.as_ref(),
+        };
+        own.or(usual).cloned()
     }
 
     /// A publisher's list, which from now on the source is known to have.
@@ -137,38 +162,57 @@ impl Resolver<'_> {
         }
         let list = SignedList { tag, has_signature };
         if promised.as_ref() != Some(&list) && self.source.tags_are_its_own() {
+            let is_named = matches!(self.signed_list, SignedListTag::Tag(_));
             self.state.promise(&source, |promises| {
-                promises.signed = Some(list);
+                if is_named || promises.signed_as.contains_key(self.address) {
+                    promises.signed_as.insert(self.address.clone(), list);
+                } else {
+                    promises.signed = Some(list);
+                }
             })?;
         }
         Ok(Contents::Signed(signed))
     }
 
-    /// The publisher's own list, if there is one in the artifact with this tag.
-    fn signed(&self, tag: &Tag, before: Option<Digest>) -> Result<Option<Signed>> {
-        let (digest, image) = match self.by_tag_now(tag, before) {
-            Ok((digest, Manifest::Image(image))) => (digest, image),
-            Ok(_) | Err(Error::Missing { .. } | Error::NotOffered { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+    /// The artifact with this tag, if there is a list in it.
+    fn artifact_with_list(&self, tag: &Tag, before: Option<Digest>) -> Result<Option<WithList>> {
+        match self.by_tag_now(tag, before) {
+            Ok((digest, Manifest::Image(image))) => {
+                let mut titled = image.layers.iter().rev();
+                let list = titled.find(|layer| layer.title() == Some(LISTING));
+                let list = list.filter(|list| list.size > 0).cloned();
+                Ok(list.map(|list| WithList {
+                    digest,
+                    image,
+                    list,
+                }))
+            }
+            Ok(_) | Err(Error::Missing { .. } | Error::NotOffered { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The publisher's own list in an artifact that has one. That it cannot be had does not mean that there is none.
+    fn signed(&self, tag: &Tag, before: Option<Digest>, artifact: &WithList) -> Result<Signed> {
+        let WithList {
+            digest,
+            image,
+            list,
+        } = artifact;
         let titled: BTreeMap<_, _> = image
             .layers
             .iter()
             .filter_map(|layer| Some((layer.title()?, layer)))
             .collect();
-        let find = |title: &str, limit| match titled.get(title) {
-            Some(layer) if layer.size > limit => Err(Error::BadManifest {
+        let check = |title: &str, layer: &Descriptor, limit| match layer.size {
+            size if size > limit => Err(Error::BadManifest {
                 what: format!("tag {tag}"),
-                why: format!(
-                    "{title} has {} bytes, at most {limit} are taken",
-                    layer.size
-                ),
+                why: format!("{title} has {size} bytes, at most {limit} are taken"),
             }),
-            found => Ok(found.copied()),
+            _ => Ok(()),
         };
-        let Some(layer) = find(LISTING, MAX_SIGNED_LIST)?.filter(|layer| layer.size > 0) else {
-            return Ok(None);
-        };
+        check(LISTING, list, MAX_SIGNED_LIST)?;
+        let layer = list;
         let list = match self.signed_before.get(layer.digest) {
             Some(list) if list.bytes().len() as u64 == layer.size => list,
             _ => {
@@ -180,7 +224,8 @@ impl Resolver<'_> {
         };
         let mut signatures = BTreeMap::new();
         for title in SIGNATURES {
-            if let Some(layer) = find(title, MAX_SIGNATURE)? {
+            if let Some(layer) = titled.get(title) {
+                check(title, layer, MAX_SIGNATURE)?;
                 let what = format!("a signature of {}", self.source.name());
                 let held = self
                     .room
@@ -189,14 +234,14 @@ impl Resolver<'_> {
                 signatures.insert(title.to_owned(), Arc::new(Kept::new(bytes, held)));
             }
         }
-        let is_news = before != Some(digest) && self.source.tags_are_its_own();
+        let is_news = before != Some(*digest) && self.source.tags_are_its_own();
         if let Some(cache) = self.cache.filter(|_| is_news) {
             cache.learn_tags(
                 &self.source.name(),
-                &BTreeMap::from([(tag.clone(), digest)]),
+                &BTreeMap::from([(tag.clone(), *digest)]),
                 |_| false,
             );
         }
-        Ok(Some(Signed { list, signatures }))
+        Ok(Signed { list, signatures })
     }
 }

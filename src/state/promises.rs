@@ -15,9 +15,13 @@ pub struct Promises {
     /// What each tag was when it was first seen under `immutable-tags`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<Tag, Digest>,
-    /// The list of its publisher, if it ever had one.
+    /// The list of its publisher, if it ever had one in one of the usual tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<SignedList>,
+    /// Lists in tags that the setting `signed-list` names, by the name of the directory that it is set for. Another
+    /// one of the same source may have another list, or none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub signed_as: BTreeMap<RepositoryAddress, SignedList>,
     /// The newest version ever offered, by the name of its directory: another one of the same source may have other
     /// settings.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -616,6 +616,36 @@ fn a_list_or_signature_that_is_not_what_its_manifest_says_is_given_to_nobody() {
     }
 }
 
+#[test]
+fn a_list_in_the_tag_index_that_cannot_be_had_is_no_reason_to_list_the_tags() {
+    for (broken, fault, status) in [
+        ("SHA256SUMS", Fault::Status(404), 404),
+        ("SHA256SUMS", Fault::WrongByte, 502),
+        ("SHA256SUMS.gpg", Fault::Status(404), 404),
+        ("SHA256SUMS.gpg", Fault::WrongByte, 502),
+    ] {
+        let (mut hello, list) = signed();
+        let artifact = hello.tags.remove("SHA256SUMS").unwrap();
+        hello.tags.insert("index".to_owned(), artifact);
+        let registry = Registry::with_hello(hello);
+        let bytes: &[u8] = match broken {
+            "SHA256SUMS" => list.as_bytes(),
+            _ => b"\x88\x00signature\xff",
+        };
+        registry.fault(digest(bytes).leak(), fault.clone());
+        let service = Service::start(registry.settings() + ANEW);
+        let response = service.get("/hello/SHA256SUMS");
+        assert_eq!(
+            (response.status, response.text()),
+            (status, ""),
+            "{broken}: {fault:?}"
+        );
+        registry.behave();
+        later();
+        assert_eq!(service.listing(), list);
+    }
+}
+
 /// What is pushed, and how.
 type Way = (&'static str, fn(&mut Repository));
 

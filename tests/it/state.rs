@@ -337,6 +337,55 @@ fn a_list_is_remembered_by_all_names_of_its_source() {
 }
 
 #[test]
+fn a_list_that_one_name_of_a_source_asks_for_is_not_that_of_its_other_names() {
+    let stable = line(b"image 0", "hello-0.raw");
+    let with_stable = |hello: &mut Repository, signatures| {
+        let usual = hello.tags.get("SHA256SUMS").cloned();
+        sign(hello, stable.as_bytes(), signatures, &[]);
+        let found = hello.tags.remove("SHA256SUMS").unwrap();
+        hello.tags.insert("stable".to_owned(), found);
+        hello
+            .tags
+            .extend(usual.map(|usual| ("SHA256SUMS".to_owned(), usual)));
+    };
+    let more = "[repository.slow]\nsource = \"hello\"\nsigned-list = \"stable\"\n";
+    let (signed, list) = with_list("SHA256SUMS", SIGNATURE);
+    let (unsigned, of_tags) = versions(2);
+    for (hello, expected) in [(signed, list), (unsigned, of_tags)] {
+        for signatures in [SIGNATURE, &[]] {
+            let mut hello = hello.clone();
+            with_stable(&mut hello, signatures);
+            let (registry, state) = (Registry::with_hello(hello), Folder::new());
+            for first in ["hello", "slow"] {
+                let service = start(&registry, more, &state);
+                service.get(&format!("/{first}/SHA256SUMS"));
+                later();
+                let listing = service.listing_of("slow");
+                assert_eq!(listing, stable, "after {first}");
+                let listing = service.listing_of("hello");
+                let lines = listing.lines().filter(|line| !line.contains("stable"));
+                let lines: String = lines.map(|line| format!("{line}\n")).collect();
+                assert_eq!(lines, expected, "after {first}");
+            }
+            // It is a promise of that name.
+            registry.change(|hello| drop(hello.tags.remove("stable")));
+            let service = start(&registry, more, &state);
+            assert_eq!(service.get("/slow/SHA256SUMS").status, 403);
+            assert_eq!(service.listing_of("hello"), expected);
+            let service = start(&registry, "[repository.slow]\nsource = \"hello\"\n", &state);
+            let response = service.get("/slow/SHA256SUMS");
+            let is_usual = response.status == 200 && response.text() == expected;
+            assert!(
+                response.status == 403 || is_usual && expected.contains("hello-1.raw"),
+                "the setting is gone: {} {}",
+                response.status,
+                response.text()
+            );
+        }
+    }
+}
+
+#[test]
 fn the_newest_version_is_remembered_of_repositories_that_are_named() {
     let registry = Registry::with_hello(versions(11).0);
     registry.put("other", versions(3).0);
