@@ -312,6 +312,19 @@ impl Client {
         proxy.map_err(|error| failure(url, error))
     }
 
+    /// What a failed request means. Where nobody can be reached by way of a proxy, that is named.
+    fn failure(&self, host: &Host, url: &str, error: ureq::Error) -> Error {
+        let proxy = self.proxies.find(host, url.starts_with("https:"));
+        match (failure(url, error), proxy) {
+            (Error::Unreachable { url, cause }, Ok(Some(proxy))) => {
+                let cause = format!("by way of the proxy {}: {cause}", proxy.place());
+                let cause = Arc::new(io::Error::other(cause));
+                Error::Unreachable { url, cause }
+            }
+            (error, _) => error,
+        }
+    }
+
     /// One request and its answer; redirects are not followed.
     pub(super) fn send(&self, request: Request<'_>) -> Result<Reply> {
         let url = request.url;
@@ -336,7 +349,9 @@ impl Client {
             builder = builder.config().proxy(Some(proxy)).build();
         }
         self.paced(&host, || {
-            let answer = builder.call().map_err(|error| failure(url, error))?;
+            let answer = builder
+                .call()
+                .map_err(|error| self.failure(&host, url, error))?;
             Ok(self.reply(&format!("{:?}", request.method), url, answer))
         })
     }
@@ -371,7 +386,7 @@ impl Client {
                 .proxy(proxy)
                 .build()
                 .send_form(form)
-                .map_err(|error| failure(url, error))?;
+                .map_err(|error| self.failure(&host, url, error))?;
             Ok(self.reply("Post", url, answer))
         })
     }

@@ -32,6 +32,11 @@ impl ProxyUrl {
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// For messages: `http://HOST:PORT`.
+    pub(super) fn place(&self) -> String {
+        without_login(&self.0)
+    }
 }
 
 impl std::fmt::Debug for ProxyUrl {

@@ -718,3 +718,33 @@ fn a_connection_is_used_again_after_a_blob_and_after_a_complaint() {
         assert_eq!(registry.connections(), before, "TLS: {with_tls}");
     }
 }
+
+/// Static stores and Apache's mod_mime say so of a file that is gzip itself.
+#[test]
+fn row_m10_a_blob_of_the_right_size_is_taken_whatever_its_encoding_is_called() {
+    let image = noise(200 * KIB);
+    let registry = one_image(&image);
+    registry.fault("/blobs/", Fault::header("Content-Encoding", "gzip"));
+    let service = Service::of(&registry);
+    assert_whole(&download(&service), &image, "whole");
+    registry.fault_times(1, "/blobs/", Fault::CutAfter(100 * KIB));
+    assert_whole(&download(&service), &image, "by ranges");
+    // Of another size, or of none, it is refused before it begins.
+    for fault in [Fault::NoLength, Fault::Body(noise(1000))] {
+        registry.behave();
+        registry.fault("/blobs/", Fault::header("Content-Encoding", "gzip"));
+        registry.fault("/blobs/", fault.clone());
+        let service = Service::of(&registry);
+        let response = download(&service);
+        assert_eq!(
+            (response.status, response.body.len()),
+            (502, 0),
+            "{fault:?}"
+        );
+        let reason = response.header("x-reason").unwrap();
+        assert!(
+            reason.contains("Content-Encoding gzip"),
+            "{fault:?}: {reason}"
+        );
+    }
+}

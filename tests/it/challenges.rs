@@ -836,3 +836,19 @@ fn row_b4_another_registry_that_gives_strangers_nothing_denies_access() {
     );
     assert!(reason.starts_with(&expected), "{reason}");
 }
+
+/// Servers written by hand write it so.
+#[test]
+fn row_a9_the_life_of_a_token_may_be_written_in_any_way() {
+    for life in ["300", "\"300\"", "300.0", "-1", "null", "{}", "1893456000"] {
+        let tokens = TokenServer::start();
+        let body = format!("{{\"token\":\"t\",\"expires_in\":{life}}}");
+        tokens.set(|rules| rules.body = Some(body));
+        let registry = Registry::with_hello(versions(1).0);
+        let guard = Guard::new(|request| request.header("authorization") == Some("Bearer t"));
+        registry.guard(guard.challenge(tokens.challenge()));
+        let service = Service::of(&registry);
+        assert_eq!(service.listing(), versions(1).1, "{life}");
+        assert_eq!(tokens.take_asked().len(), 1, "{life}");
+    }
+}

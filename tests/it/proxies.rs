@@ -169,10 +169,13 @@ fn who_is_in_no_proxy_is_asked_directly() {
 
 #[test]
 fn a_proxy_that_is_down_is_a_bad_gateway_and_one_line() {
+    let place = nowhere();
     let service = Setup::new("registry = \"registry.invalid\"\n")
-        .env("HTTPS_PROXY", format!("http://{}", nowhere()))
+        .env("HTTPS_PROXY", format!("http://u:s3cret@{place}"))
         .start();
-    service.why_no_listing(502);
+    let why = service.why_no_listing(502);
+    let expected = format!(": by way of the proxy http://{place}: ");
+    assert!(why.contains(&expected), "{why}");
 }
 
 #[test]
@@ -260,6 +263,10 @@ fn row_x1_an_insecure_registry_may_have_a_certificate_that_nobody_knows() {
 fn row_x5_a_mirror_elsewhere_is_told_what_it_mirrors_where_settings_say_so() {
     for (setting, has_ns) in [
         ("", false),
+        (
+            "mirrors-with-ns = [\"mirror.invalid\"]\nmirrors-without-ns = [\"mirror.invalid\"]\n",
+            false,
+        ),
         ("mirrors-with-ns = [\"mirror.invalid\"]\n", true),
     ] {
         let registry = Registry::with_hello(versions(1).0);
