@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use crate::address::{self, Address, Asked, LISTING, View};
 use crate::architecture::Architecture;
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{self, Content};
+use crate::artifact::{self, Content, Recipe};
 use crate::companions::companions;
 use crate::deadline;
 use crate::digest::Digest;
@@ -22,7 +22,7 @@ use crate::http::{Answer, Blob, Body, Request};
 use crate::listing::{File, Listing};
 use crate::name::FileName;
 use crate::page;
-use crate::payload::{self, Verified};
+use crate::payload::{self, Verified, Watched};
 use crate::settings::{Blobs, Settings};
 use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
 use crate::source::Upstream;
@@ -290,6 +290,9 @@ impl Service {
                 let text = self.snapshots.text_of(directory, snapshot, file, text)?;
                 Ok(Answer::shared(OCTETS, Arc::new(Arc::<[u8]>::from(text))))
             }
+            Content::Made(recipe) if recipe.is_layer(file.digest) => {
+                self.layer(request, snapshot, file, recipe, what)
+            }
             Content::Made(_) if request.is_head() => Ok(Answer::new(
                 OCTETS,
                 Body::SizeOnly(file.size.unwrap_or_default()),
@@ -302,6 +305,41 @@ impl Service {
             }
             Content::Blob => blob(request, snapshot, file, what),
         }
+    }
+
+    /// The one layer of an image. As long as nobody has read it, it is read while it is sent: what is no file as it
+    /// is does not arrive.
+    fn layer(
+        &self,
+        request: &Request,
+        snapshot: &Snapshot,
+        file: &File,
+        recipe: &Recipe,
+        what: String,
+    ) -> Result<Answer> {
+        if request.is_head() || self.snapshots.is_clean(snapshot, file, recipe) {
+            if !request.is_head()
+                && snapshot.blobs == Blobs::Stream
+                && let Some(kept) = self.snapshots.kept_layer(snapshot, file)?
+            {
+                let size = file.size.unwrap_or_default();
+                let kept: Box<dyn Read + Send> = Box::new(kept);
+                return begun(Verified::new(kept, what, file.digest, size)?, size);
+            }
+            return blob(request, snapshot, file, what);
+        }
+        // What comes now is for this client alone.
+        let (_watch, _limit) = (hangup::watch(), deadline::within(TIME_LIMIT));
+        let (digest, source) = (file.digest, snapshot.source_of(file));
+        payload::elsewhere_if_wrong(&**source, digest, || {
+            let through = |bytes, size| -> Box<dyn Read + Send> {
+                let to_make = self.snapshots.to_make(snapshot, file, recipe);
+                Box::new(Watched::new(bytes, size, to_make))
+            };
+            let (size, blob) =
+                payload::open_through(source, digest, file.size, what.clone(), through)?;
+            begun(blob, size)
+        })
     }
 
     /// Leaves nothing unfinished behind in the cache, whatever is still being done: the process ends.

@@ -3,6 +3,7 @@
 mod compatible;
 mod complete;
 mod leaves;
+mod make;
 mod promised;
 mod said;
 mod signed;
@@ -29,7 +30,7 @@ use crate::manifest::{Annotations, Image, Manifest};
 use crate::memory::{Held, Room};
 use crate::name::{RepositoryAddress, Tag};
 use crate::parallel::in_parallel;
-use crate::payload::{Product, Workshop};
+use crate::payload::Workshop;
 use crate::places::{Place, Places};
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
@@ -45,6 +46,8 @@ pub use unfinished::Unfinished;
 const MAX_ATTACHED: usize = 64;
 /// The type of a config that is none.
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Size of a config that is nothing but two braces.
+const NO_CONFIG: u64 = 2;
 /// Largest config that is read for its architecture.
 const MAX_CONFIG: u64 = 1 << 20;
 
@@ -212,7 +215,7 @@ impl Resolver<'_> {
         let found = answered
             .iter_mut()
             .filter_map(|(tag, outcome)| Some((*tag, outcome.as_mut().ok()?)));
-        self.make(found.collect(), self.flatten);
+        self.make(found.collect(), Some(self.flatten));
         for (tag, outcome) in answered {
             match outcome {
                 Ok(artifacts) => listing.add(&self.naming, tag, artifacts),
@@ -464,53 +467,6 @@ impl Resolver<'_> {
         }
     }
 
-    /// Turns what has to be made into files on offer, or into the reasons why they are not.
-    ///
-    /// What came out before stays known. Of the rest the newest versions are made now, as long as
-    /// there is time; what is not ready by then is made all the same, for the next listing.
-    fn make(&self, mut found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: usize) {
-        found.sort_by(|(one, _), (other, _)| by_version(other, one).then(one.cmp(other)));
-        let mut begun = Vec::new();
-        let mut versions = 0;
-        for (tag, artifacts) in found {
-            let is_new = versions < newest;
-            let is_made = |one: &Artifact| one.recognised.to_make.is_some();
-            versions += usize::from(artifacts.iter().any(is_made));
-            for Recognised {
-                offers,
-                to_make,
-                left_out,
-                ..
-            } in artifacts.iter_mut().map(|one| &mut one.recognised)
-            {
-                let Some(recipe) = to_make.take() else {
-                    continue;
-                };
-                match self.workshop.known(self.source, &recipe) {
-                    Some(Ok(made)) => offers.push(recipe.offer(made.digest, made.size)),
-                    Some(Err(error)) => left_out.push(error.line()),
-                    None if is_new => {
-                        let what = format!("{}:{tag}", self.source.name());
-                        let job = self.workshop.begin(&what, self.source, &recipe);
-                        begun.push((offers, left_out, recipe, job));
-                    }
-                    None => left_out.push(format!(
-                        "it has to be flattened, and only the newest {newest} versions that do are; \
-                         'flatten' in the settings says how many"
-                    )),
-                }
-            }
-        }
-        for (offers, left_out, recipe, job) in begun {
-            match job.wait(self.until) {
-                Some(Ok(Product { made, .. })) => offers.push(recipe.offer(made.digest, made.size)),
-                Some(Err(error)) => left_out.push(error.line()),
-                None => left_out
-                    .push("it is still being flattened; it is listed once that is done".to_owned()),
-            }
-        }
-    }
-
     /// One artifact as a directory: its files, and those attached to it.
     ///
     /// `label` is what stands for its version where it says none: its tag, or a part of its digest.
@@ -524,7 +480,7 @@ impl Resolver<'_> {
         let mut subjects = vec![digest];
         match self.artifacts(digest, manifest) {
             Ok(mut artifacts) => {
-                self.make(vec![(label, &mut artifacts)], 1);
+                self.make(vec![(label, &mut artifacts)], None);
                 subjects.extend(
                     artifacts
                         .iter()
@@ -699,15 +655,29 @@ impl Resolver<'_> {
 
     /// What one of them offers.
     pub fn offered(&self, reference: Reference<'_>, image: &Image) -> Result<Recognised> {
-        let recognised = self.recognise(image);
+        let recognised = self.recognise(image, None);
         recognised.map_err(|setback| not_offered(reference, setback))
     }
 
     /// What a manifest offers, if it is for a machine that files are offered for.
-    fn recognise(&self, image: &Image) -> Result<Recognised, Setback> {
+    ///
+    /// `known`: what it is for, as far as its index says.
+    fn recognise(&self, image: &Image, known: Option<Architecture>) -> Result<Recognised, Setback> {
         let config = match &image.config {
             Some(config) if artifact::needs_config(image) && config.size <= MAX_CONFIG => {
                 Some(self.small_blob("config", config)?)
+            }
+            Some(config)
+                if artifact::is_container(image)
+                    && known.is_none()
+                    && (NO_CONFIG + 1..=MAX_CONFIG).contains(&config.size) =>
+            {
+                match self.small_blob("config", config) {
+                    Ok(config) => Some(config),
+                    // It may say nothing of that.
+                    Err(Error::Missing { .. } | Error::BadLayout { .. }) => None,
+                    Err(error) => return Err(error.into()),
+                }
             }
             _ => None,
         };
@@ -733,7 +703,7 @@ impl Resolver<'_> {
 
     /// What a manifest offers.
     fn artifact(&self, leaf: &Leaf) -> Result<Artifact, Setback> {
-        let recognised = self.recognise(&leaf.image)?;
+        let recognised = self.recognise(&leaf.image, leaf.known)?;
         let is_wanted = self
             .naming
             .template

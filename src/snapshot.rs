@@ -1021,6 +1021,40 @@ impl Snapshots {
         work(&self.resolver(directory, &located, 0, &source, until))
     }
 
+    /// The one layer of an image, if it is known to be the file as it is and the cache has it.
+    pub fn kept_layer(&self, snapshot: &Snapshot, file: &File) -> Result<Option<MadeFile>> {
+        let size = file.size.unwrap_or_default();
+        let digest = file.digest;
+        let Some(kept) = self.workshop.kept(Made { digest, size }) else {
+            return Ok(None);
+        };
+        let source = snapshot.source_of(file);
+        if !source.holds(digest)? {
+            let url = format!("layer {digest} in {}", source.name());
+            return Err(Error::Missing { url });
+        }
+        Ok(Some(kept))
+    }
+
+    /// Is the one layer of an image known to be the file as it is?
+    pub fn is_clean(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> bool {
+        let known = self.workshop.known(snapshot.source_of(file), recipe);
+        matches!(known, Some(Ok(made)) if recipe.is_layer(made.digest))
+    }
+
+    /// Has the file made that an image is to be offered as, rather than as its one layer.
+    pub fn to_make(
+        &self,
+        snapshot: &Snapshot,
+        file: &File,
+        recipe: &Recipe,
+    ) -> impl FnOnce() + Send + use<> {
+        let (workshop, recipe) = (self.workshop.clone(), recipe.clone());
+        let source = snapshot.source_of(file).clone();
+        let what = format!("{}:{}", source.name(), file.tag);
+        move || drop(workshop.begin(&what, &source, &recipe))
+    }
+
     /// A file that was made from a snapshot's image, made again if need be.
     pub fn made(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> Result<MadeFile> {
         let source = snapshot.source_of(file);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Known;
 
+use super::container::BUILD_CACHE;
+pub use super::container::IS_BUILD_CACHE;
 use crate::architecture::Architecture;
 use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
 
@@ -19,6 +21,8 @@ pub struct Sorted {
     pub artifacts: Vec<Artifact>,
     /// Indexes inside this one.
     pub nested: Vec<Descriptor>,
+    /// What else is in it, by which it is known to be no index of artifacts.
+    pub is_build_cache: bool,
 }
 
 /// An artifact that an index leads to.
@@ -58,6 +62,9 @@ pub fn sort(index: Index) -> Sorted {
         platform,
     } in index.entries
     {
+        if descriptor.media_type == BUILD_CACHE {
+            sorted.is_build_cache = true;
+        }
         if descriptor.annotations.contains_key(ATTESTATION)
             || platform.as_ref().is_some_and(is_unknown)
         {
@@ -94,7 +101,13 @@ fn is_unknown(platform: &Platform) -> bool {
 ///
 /// Of two for one architecture the one that more machines can run is taken: the plainest variant of
 /// amd64, the newest of arm (v7 machines run v6 too). Between equals the first one wins.
-pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choice, String> {
+///
+/// What is for a machine on offer and is not taken, though nothing shows that another is the better one, has a
+/// reason beside the choice.
+pub fn choose(
+    artifacts: Vec<Artifact>,
+    offered: &[Architecture],
+) -> Result<(Choice, Vec<String>), String> {
     let Some(first) = artifacts.first() else {
         return Err("index without a single artifact".into());
     };
@@ -104,7 +117,7 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
     if is_single {
         let Some(platform) = &first.platform else {
             return match artifacts.len() {
-                1 => Ok(Choice::Single(first.descriptor.clone(), None)),
+                1 => Ok((Choice::Single(first.descriptor.clone(), None), Vec::new())),
                 n => Err(format!(
                     "index of {n} artifacts without a platform, so no name tells them apart"
                 )),
@@ -112,7 +125,12 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
         };
         return match architecture(platform) {
             Some(found) if offered.contains(&found) => {
-                Ok(Choice::Single(first.descriptor.clone(), Some(found)))
+                let others = artifacts.iter().filter(|other| {
+                    other.descriptor.digest != first.descriptor.digest
+                        && other.platform.as_ref().map(rank) == Some(rank(platform))
+                });
+                let twins = others.map(|other| twin(other, found)).collect();
+                Ok((Choice::Single(first.descriptor.clone(), Some(found)), twins))
             }
             _ => Err(format!(
                 "its one platform is {}, offered is {}",
@@ -123,6 +141,7 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
     }
 
     let mut chosen: Vec<(u8, Chosen)> = Vec::new();
+    let mut twins = Vec::new();
     // Where each kind is in that list: some indexes have very many.
     let mut places = BTreeMap::<_, usize>::new();
     for artifact in &artifacts {
@@ -144,6 +163,10 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
                 let rival = &mut chosen[*place.get()];
                 if rank < rival.0 {
                     *rival = (rank, candidate);
+                } else if rank == rival.0
+                    && rival.1.descriptor.digest != candidate.descriptor.digest
+                {
+                    twins.push(twin(artifact, architecture));
                 }
             }
             Known::Vacant(place) => {
@@ -164,9 +187,18 @@ pub fn choose(artifacts: Vec<Artifact>, offered: &[Architecture]) -> Result<Choi
             join(offered)
         ));
     }
-    Ok(Choice::Several(
-        chosen.into_iter().map(|(_, chosen)| chosen).collect(),
-    ))
+    let chosen = chosen.into_iter().map(|(_, chosen)| chosen).collect();
+    Ok((Choice::Several(chosen), twins))
+}
+
+/// Why an artifact is not taken that is for the same machine as another.
+fn twin(artifact: &Artifact, architecture: Architecture) -> String {
+    let digest = artifact.descriptor.digest;
+    format!(
+        "manifest {digest}: another entry of its index is for {architecture} too, and no annotation that is known \
+         ({}) tells them apart",
+        FLAVOURS.join(", ")
+    )
 }
 
 fn flavour(artifact: &Artifact) -> Option<&str> {
@@ -265,8 +297,8 @@ mod tests {
         };
         let offered: Vec<_> = offered.iter().map(|name| name.parse().unwrap()).collect();
         match choose(artifacts.clone(), &offered) {
-            Ok(Choice::Single(one, _)) => number(&one),
-            Ok(Choice::Several(several)) => several
+            Ok((Choice::Single(one, _), _)) => number(&one),
+            Ok((Choice::Several(several), _)) => several
                 .iter()
                 .map(|one| {
                     let flavour = one.flavour.as_deref().unwrap_or_default();
@@ -355,6 +387,44 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_taken_without_a_reason_to_see_is_named() {
+        let offered = ["x86-64".parse().unwrap()];
+        for (platforms, expected, why) in [
+            (&["linux/amd64", "linux/arm64"][..], 0, "one for each"),
+            (
+                &["linux/amd64", "linux/amd64"],
+                1,
+                "two for one, and nothing else",
+            ),
+            (
+                &["linux/amd64", "linux/arm64", "linux/amd64"],
+                1,
+                "two for one",
+            ),
+            (
+                &["linux/amd64", "linux/arm64", "linux/arm64"],
+                0,
+                "for another",
+            ),
+            (
+                &["linux/amd64", "linux/arm64", "linux/amd64/v3"],
+                0,
+                "another variant",
+            ),
+        ] {
+            let artifacts = platforms.iter().enumerate();
+            let artifacts = artifacts
+                .map(|(n, platform)| artifact(n, platform))
+                .collect();
+            let (_, twins) = choose(artifacts, &offered).unwrap();
+            assert_eq!(twins.len(), expected, "{why}: {twins:?}");
+        }
+        // The same manifest twice is one.
+        let twice = vec![artifact(0, "linux/amd64"), artifact(0, "linux/amd64")];
+        assert_eq!(choose(twice, &offered).unwrap().1, [""; 0]);
+    }
+
+    #[test]
     fn flavours_of_one_architecture_are_each_offered() {
         let flavoured = |n, platform: &str, name: &str| {
             let mut one = artifact(n, platform);
@@ -369,9 +439,15 @@ mod tests {
             flavoured(2, "linux/arm64", "kvm"),
             flavoured(3, "linux/amd64", "kvm"),
         ];
-        let Ok(Choice::Several(chosen)) = choose(artifacts, &["x86-64".parse().unwrap()]) else {
+        let offered = ["x86-64".parse().unwrap()];
+        let Ok((Choice::Several(chosen), twins)) = choose(artifacts, &offered) else {
             panic!("they are several");
         };
+        let [twin] = &twins[..] else {
+            panic!("one is left out: {twins:?}");
+        };
+        let start = format!("manifest {}: another entry", Digest::of(b"3"));
+        assert!(twin.starts_with(&start), "{twin}");
         let found: Vec<_> = chosen.iter().map(|one| one.flavour.as_deref()).collect();
         assert_eq!(found, [Some("kvm"), Some("metal")]);
         assert_eq!(
@@ -405,7 +481,8 @@ mod tests {
             sorted,
             Sorted {
                 artifacts: vec![artifact(2, "linux/amd64")],
-                nested: vec![nested.descriptor]
+                nested: vec![nested.descriptor],
+                is_build_cache: false,
             }
         );
     }

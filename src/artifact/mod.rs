@@ -29,7 +29,8 @@ const VERSIONS: [&str; 2] = ["org.opencontainers.image.version", "io.kubesolo.os
 pub struct Recognised {
     /// The files, in the order of the layers.
     pub offers: Vec<Offer>,
-    /// One more file, which has to be made first.
+    /// One more file, which has to be made first. Where it is one layer that is on offer already, that may have to
+    /// be made into another file.
     pub to_make: Option<Recipe>,
     /// A reason for each layer that is no file on offer.
     pub left_out: Vec<String>,
@@ -100,6 +101,11 @@ impl Recipe {
             .fold(0, |sum, (_, size)| sum.saturating_add(*size))
     }
 
+    /// Is it one layer, with this digest? Then the layer may be the file as it is.
+    pub fn is_layer(&self, digest: Digest) -> bool {
+        self.file.is_none() && matches!(self.layers.as_slice(), [(layer, _)] if *layer == digest)
+    }
+
     /// The file, once it is made.
     pub fn offer(self, digest: Digest, size: u64) -> Offer {
         Offer {
@@ -155,6 +161,14 @@ const DIALECTS: [Dialect; 6] = [
 
 /// The files that this manifest offers.
 pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
+    if let Some(config) = &image.config
+        && config.media_type == container::BUILD_CACHE
+    {
+        return Recognised {
+            left_out: vec![container::IS_BUILD_CACHE.to_owned()],
+            ..Recognised::default()
+        };
+    }
     DIALECTS
         .iter()
         .find_map(|dialect| dialect(image, config))
@@ -223,6 +237,11 @@ pub fn version(annotations: &Annotations) -> Option<&str> {
 /// Is there something in the config blob that is on offer?
 pub fn needs_config(image: &Image) -> bool {
     ironcore::has_config(image)
+}
+
+/// Does its config say what machine it is for?
+pub fn is_container(image: &Image) -> bool {
+    container::is_one(image)
 }
 
 /// Why no layer of this kind can be offered, whatever the dialect.

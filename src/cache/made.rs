@@ -176,7 +176,8 @@ impl Cache {
         self.begin_large()
     }
 
-    fn begin_large(&self) -> Result<Unfinished> {
+    /// Begins a file that is as large as a layer.
+    pub fn begin_large(&self) -> Result<Unfinished> {
         let root = self.root.as_ref().ok_or(Error::NoCache)?;
         self.begin(root).map_err(|cause| self.cannot_write(cause))
     }

@@ -5,6 +5,7 @@ mod positioned;
 mod queue;
 mod resumed;
 mod verified;
+mod watched;
 mod workshop;
 
 use std::io::Read;
@@ -15,6 +16,7 @@ pub use flatten::fuzz;
 pub use positioned::Positioned;
 pub use resumed::{Origin, Resumed};
 pub use verified::Verified;
+pub use watched::Watched;
 pub use workshop::{MadeFile, Product, Workshop};
 
 use crate::digest::Digest;
@@ -71,6 +73,17 @@ pub fn open(
     size: Option<u64>,
     what: String,
 ) -> Result<(u64, Verified<Box<dyn Read + Send>>)> {
+    open_through(source, digest, size, what, |bytes, _| bytes)
+}
+
+/// The same, where what comes goes through something else before it is verified, which is told the size.
+pub fn open_through(
+    source: &Arc<dyn Source>,
+    digest: Digest,
+    size: Option<u64>,
+    what: String,
+    through: impl FnOnce(Box<dyn Read + Send>, u64) -> Box<dyn Read + Send>,
+) -> Result<(u64, Verified<Box<dyn Read + Send>>)> {
     let stored = |size| StoredBlob {
         source: source.clone(),
         digest,
@@ -88,6 +101,7 @@ pub fn open(
             (size, Box::new(resumed))
         }
     };
+    let inner = through(inner, size);
     Ok((size, Verified::new(inner, what, digest, size)?.of(source)))
 }
 

@@ -15,7 +15,8 @@ use log::{info, warn};
 
 use super::Positioned;
 use super::flatten::{
-    Budget, LARGE, Layers, Memory, READER, SMALL, Windows, flatten, most_in_memory, too_large,
+    Budget, LARGE, Layers, Memory, READER, SMALL, Verdict, Windows, flatten, look, most_in_memory,
+    too_large,
 };
 use super::queue::{self, Claim};
 use crate::artifact::Recipe;
@@ -47,6 +48,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 pub type MadeFile = Positioned<Arc<File>>;
 
 /// Where files are made.
+#[derive(Clone)]
 pub struct Workshop {
     /// Shared with every thread that works, so that they outlive nothing they use.
     shared: Arc<Shared>,
@@ -103,7 +105,8 @@ struct Finished {
 pub struct Product {
     /// What it is.
     pub made: Made,
-    file: Arc<File>,
+    /// Nothing where it is a layer as it is in its source.
+    file: Option<Arc<File>>,
 }
 
 /// A failure of our own disk, which cost all that was fetched.
@@ -206,21 +209,8 @@ impl Workshop {
     /// without a try.
     pub fn known(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Made>> {
         let limit = self.shared.limit;
-        // Only this manifest says so: the same layers in another may be smaller, so it is not kept.
-        if let Some(error) = too_large(recipe, limit) {
+        if let Some(error) = self.too_large(recipe) {
             return Some(Err(error));
-        }
-        if self.shared.cache.is_in_memory()
-            && recipe.size() > most_in_memory(limit)
-            && let Some((layer, _)) = recipe.layers.last()
-        {
-            let why = format!(
-                "with those below it has {} bytes, and the cache is in memory, where at most {} are fetched",
-                recipe.size(),
-                most_in_memory(limit)
-            );
-            let layer = *layer;
-            return Some(Err(Error::CannotFlatten { layer, why }));
         }
         match self.shared.cache.sum(&source.name(), recipe.key())? {
             Sum::Made(made) => Some(Ok(made)),
@@ -232,6 +222,37 @@ impl Workshop {
             } if (then, reader) != (limit, READER) => None,
             Sum::Refused { layer, why, .. } => Some(Err(Error::CannotFlatten { layer, why })),
         }
+    }
+
+    /// Is it being made, or has just failed here?
+    pub fn is_begun(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> bool {
+        let key = (recipe.key(), source.name());
+        let free = self.shared.cache.free();
+        (lock(&self.shared.jobs).get(&key)).is_some_and(|job| job.stands(free))
+    }
+
+    /// Why nothing of it is fetched. Only its manifest says so: the same layers in another may be smaller, so it is
+    /// not kept.
+    pub fn too_large(&self, recipe: &Recipe) -> Option<Error> {
+        let limit = self.shared.limit;
+        if let Some(error) = too_large(recipe, limit) {
+            return Some(error);
+        }
+        let layer = recipe.layers.last()?.0;
+        (self.shared.cache.is_in_memory() && recipe.size() > most_in_memory(limit)).then(|| {
+            let why = format!(
+                "with those below it has {} bytes, and the cache is in memory, where at most {} are fetched",
+                recipe.size(),
+                most_in_memory(limit)
+            );
+            Error::CannotFlatten { layer, why }
+        })
+    }
+
+    /// A layer that is offered as it is, if the cache has it.
+    pub fn kept(&self, made: Made) -> Option<MadeFile> {
+        let file = self.shared.cache.made(made)?;
+        Some(Positioned::new(Arc::new(file)))
     }
 
     /// Begins to make a file, unless that is going on already or has just failed here. `what`: how messages call it.
@@ -293,7 +314,10 @@ impl Workshop {
                 found: again.made.digest,
             });
         }
-        Ok(Positioned::new(again.file))
+        again
+            .file
+            .map(Positioned::new)
+            .ok_or_else(|| not_ready(what))
     }
 }
 
@@ -400,12 +424,12 @@ impl Work {
     fn begin(&self) -> Result<Begun> {
         let cache = &self.shared.cache;
         // Another process may have been faster.
-        if let Some(Sum::Made(made)) = cache.sum(&self.source.name(), self.recipe.key())
-            && let Some(file) = cache.made(made)
-        {
-            show(&self.source, &self.recipe)?;
-            let file = Arc::new(file);
-            return Ok(Begun::Before(Product { made, file }));
+        if let Some(Sum::Made(made)) = cache.sum(&self.source.name(), self.recipe.key()) {
+            let file = cache.made(made).map(Arc::new);
+            if file.is_some() || self.recipe.is_layer(made.digest) {
+                show(&self.source, &self.recipe)?;
+                return Ok(Begun::Before(Product { made, file }));
+            }
         }
         cache.begin_made().map(Begun::Now)
     }
@@ -415,19 +439,32 @@ impl Work {
         let (what, recipe) = (&self.what, &self.recipe);
         let Shared { cache, limit, .. } = &*self.shared;
         let (layers, mib) = (recipe.layers.len(), recipe.size() >> 20);
-        info!(
-            "{what}: flattening {layers} layers of {mib} MiB into one {}",
-            recipe.suffix()
-        );
+        match layers {
+            1 => info!("{what}: reading its one layer of {mib} MiB"),
+            _ => info!(
+                "{what}: flattening {layers} layers of {mib} MiB into one {}",
+                recipe.suffix()
+            ),
+        }
         let started = Instant::now();
         let fetched = Layers::fetch(&self.source, recipe, cache)?;
-        match self.flatten(&fetched, unfinished, written) {
+        let made = match self.clean_layer(&fetched) {
+            Ok(Some(made)) => {
+                fetched.keep(0, cache, made)?;
+                cache.keep_sum(&self.source.name(), recipe.key(), &Sum::Made(made));
+                info!("{what}: its one layer is a clean .tar.gz, offered as it is");
+                return Ok(Product { made, file: None });
+            }
+            Ok(None) => self.flatten(&fetched, unfinished, written),
+            Err(error) => Err(error),
+        };
+        match made {
             Ok(made) => {
                 cache.keep_made(unfinished, made)?;
                 cache.keep_sum(&self.source.name(), recipe.key(), &Sum::Made(made));
                 let (mib, took) = (made.size >> 20, started.elapsed().as_secs_f64());
                 info!("{what}: flattened to {mib} MiB in {took:.1} s");
-                let file = Arc::new(unfinished.file()?);
+                let file = Some(Arc::new(unfinished.file()?));
                 Ok(Product { made, file })
             }
             Err(Error::CannotFlatten { layer, why }) => {
@@ -442,6 +479,18 @@ impl Work {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The layer, if there is but one and it is the file as it is.
+    fn clean_layer(&self, fetched: &Layers<'_>) -> Result<Option<Made>> {
+        let (None, [(digest, size)]) = (&self.recipe.file, &self.recipe.layers[..]) else {
+            return Ok(None);
+        };
+        let (digest, size) = (*digest, *size);
+        let shared = &self.shared;
+        let _place = shared.small.take(|| self.what.clone())?;
+        let verdict = look(fetched, digest, &shared.cache)?;
+        Ok((verdict == Verdict::Clean).then_some(Made { digest, size }))
     }
 
     /// Applies the layers in little memory, or in more if that is not enough.

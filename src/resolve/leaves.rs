@@ -208,6 +208,9 @@ impl Resolver<'_> {
         while let Some(index) = indexes.pop_front() {
             left_out.extend(index.unusable.iter().map(|one| one.why.clone()));
             let sorted = index::sort(index);
+            if sorted.is_build_cache {
+                return Err(Setback::NotOffered(index::IS_BUILD_CACHE.to_owned()));
+            }
             artifacts.extend(sorted.artifacts);
             for nested in sorted.nested {
                 if !seen.insert(nested.digest) {
@@ -225,11 +228,12 @@ impl Resolver<'_> {
                 }
             }
         }
-        let choice = index::choose(artifacts, self.architectures).map_err(|why| {
+        let (choice, twins) = index::choose(artifacts, self.architectures).map_err(|why| {
             // Nothing else tells of them then.
             let all: Vec<_> = std::iter::once(why).chain(left_out.clone()).collect();
             Setback::NotOffered(all.join("; "))
         })?;
+        left_out.extend(twins);
         let found = match choice {
             Choice::Single(descriptor, known) => {
                 let image = self.image(&descriptor)?;
@@ -269,7 +273,9 @@ impl Resolver<'_> {
                     match leaf(chosen) {
                         Ok(leaf) => found.push(leaf),
                         // The others are there.
-                        Err(Setback::Failed(error @ Error::Missing { .. })) => {
+                        Err(Setback::Failed(
+                            error @ (Error::Missing { .. } | Error::BadLayout { .. }),
+                        )) => {
                             left_out.push(gone(&descriptor, &error));
                         }
                         Err(setback) => return Err(setback),

@@ -222,7 +222,12 @@ fn of_every_kind() -> (Repository, Vec<Offered>, Vec<(String, String)>) {
     no("gone", &format!("registry has no {url}"));
 
     let mut offered: Vec<Offered> = vec![
-        ("container", "hello-container.tar.gz", b"container", "-"),
+        (
+            "container",
+            "hello-container.tar.gz",
+            b"container",
+            "x86-64",
+        ),
         ("index", "hello-index-x86-64.raw", b"for this one", "x86-64"),
         (
             "no-name",

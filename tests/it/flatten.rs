@@ -442,7 +442,10 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
         push(&mut hello, "v9", &[&good, &bad]);
         let registry = Registry::with_hello(hello);
         let cache = Folder::new();
-        let settings = settings(&registry, &format!("cache-size = \"64M\"\n{ANEW}"));
+        let settings = settings(
+            &registry,
+            &format!("cache-size = \"64M\"\nidle-timeout-sec = 600\n{ANEW}"),
+        );
         let start = || Setup::new(settings.clone()).cache(&cache).start();
         let service = start();
         assert_eq!(settled(&service), ["hello-v0.tar.gz"], "{why}");
@@ -1036,6 +1039,102 @@ fn what_was_made_stays_known_where_that_cannot_be_written() {
     assert_eq!(count(&requests, "GET /v2/hello/blobs/"), 0, "{requests:?}");
     let warning = service.log.one_trouble();
     assert!(warning.contains("cannot be written"), "{warning}");
+}
+
+/// Images of one gzip layer each: `v1`, `v2` and `v4` are clean, `v3` has a whiteout in it.
+fn images_of_one_layer() -> Repository {
+    let mut hello = Repository::default();
+    for n in 1..=4 {
+        let bytes = noise(100_000 + n);
+        let mut files: Vec<(&str, &[u8])> = vec![("usr/tool", &bytes)];
+        if n == 3 {
+            files.push(("usr/.wh.old", b""));
+        }
+        push(&mut hello, &format!("v{n}"), &[&layer(&files)]);
+    }
+    hello
+}
+
+#[test]
+fn the_newest_images_of_one_layer_are_read_before_they_are_listed() {
+    let hello = images_of_one_layer();
+    let folder = Folder::with_layout(&hello);
+    let registry = Registry::with_hello(hello);
+    let layout = folder.settings() + "architectures = [\"x86-64\"]\n";
+    let cache = Folder::new();
+    let start = || Setup::new(settings(&registry, "")).cache(&cache).start();
+    let service = start();
+    let listing = sums(&service.listing());
+    assert_eq!(listing.len(), 4, "{listing:?}");
+    // Three of them were read, none twice.
+    assert_eq!(count(&registry.take_requests(), "GET /v2/hello/blobs/"), 3);
+    let made = Setup::new(layout).own_cache().start().listing();
+    assert_eq!(sums(&made), listing, "a layout has the same");
+    for (name, sum) in &listing {
+        let packed = service.whole(&format!("/hello/{name}"));
+        assert_eq!(sha256(&packed), *sum, "{name}");
+        let files = unpacked(&packed);
+        let paths: Vec<_> = files.keys().filter(|path| *path != "usr/").collect();
+        assert_eq!(paths, ["usr/tool"], "{name}");
+        // What was read is kept, like what was made.
+        let expected = usize::from(name == "hello-v1.tar.gz");
+        let requests = registry.take_requests();
+        let found = count(&requests, "GET /v2/hello/blobs/");
+        assert_eq!(found, expected, "{name}: {requests:?}");
+    }
+    drop(service);
+    assert_eq!(sums(&start().listing()), listing, "the next run knows it");
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+}
+
+#[test]
+fn an_older_image_of_one_layer_is_read_while_it_is_sent() {
+    let registry = Registry::with_hello(images_of_one_layer());
+    let settings = settings(&registry, ANEW) + "flatten = 0\n";
+    let service = Setup::new(settings).own_cache().start();
+    let first = sums(&service.listing());
+    assert_eq!(first.len(), 4, "{first:?}");
+    assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
+    for (name, sum) in &first {
+        let response = service.get(&format!("/hello/{name}"));
+        let is_right = response.status == 200 && response.whole && sha256(&response.body) == *sum;
+        assert_eq!(is_right, name != "hello-v3.tar.gz", "{name}");
+    }
+    // The next listing has the file that is made of it.
+    eventually("it is made", || {
+        let now = sums(&service.listing());
+        now.len() == 4 && now != first
+    });
+    let now = sums(&service.listing());
+    for (name, sum) in &now {
+        let packed = service.whole(&format!("/hello/{name}"));
+        assert_eq!(sha256(&packed), *sum, "{name}");
+        assert_eq!(
+            now[name] != first[name],
+            name == "hello-v3.tar.gz",
+            "{name}"
+        );
+        assert!(!unpacked(&packed).contains_key("usr/.wh.old"), "{name}");
+    }
+}
+
+#[test]
+fn images_for_other_machines_take_no_place_of_those_that_are_flattened() {
+    let mut hello = Repository::default();
+    let lower = layer(&[("etc/lower", b"lower")]);
+    for n in 1..=3 {
+        for machine in ["amd64", "arm64"] {
+            let upper = layer(&[("version", format!("{n} {machine}").as_bytes())]);
+            push(&mut hello, &format!("v{n}-{machine}"), &[&lower, &upper]);
+        }
+    }
+    let registry = Registry::with_hello(hello);
+    let service = Setup::new(settings(&registry, "")).own_cache().start();
+    let expected = ["hello-v1-amd64", "hello-v2-amd64", "hello-v3-amd64"];
+    let expected = expected.map(|name| format!("{name}.tar.gz"));
+    assert_eq!(names(&service.listing()), expected);
+    let left_out = service.log.with(&["v3-arm64 left out: ", "for arm64"]);
+    assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
 }
 
 #[test]

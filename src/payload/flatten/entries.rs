@@ -123,7 +123,7 @@ pub(super) struct Time {
 
 /// Why reading ended.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The archive could not be read.
     Read(io::Error),
     /// It is not one that can be used.
@@ -227,6 +227,8 @@ pub(super) struct Entries<R> {
     /// Of the data of the last entry, what is still to be read, and the filling after it.
     left: u64,
     filling: u64,
+    /// A path in it, or the target of a hard link, was not spelled as one below the root.
+    has_odd_paths: bool,
 }
 
 impl<R: Read> Entries<R> {
@@ -235,7 +237,13 @@ impl<R: Read> Entries<R> {
             archive,
             left: 0,
             filling: 0,
+            has_odd_paths: false,
         }
+    }
+
+    /// Was a path, so far, absolute or one with `..` in it? [`Entry::path`] is below the root all the same.
+    pub(super) fn has_odd_paths(&self) -> bool {
+        self.has_odd_paths
     }
 
     /// The next entry. The data of the one before it is skipped where it was not read.
@@ -261,6 +269,11 @@ impl<R: Read> Entries<R> {
                 _ => return self.entry(&header, extended).map(Some),
             }
         }
+    }
+
+    /// What is left of the archive.
+    pub(super) fn into_inner(self) -> R {
+        self.archive
     }
 
     /// Reads data of the last entry, piece after piece as they are in the archive.
@@ -346,7 +359,7 @@ impl<R: Read> Entries<R> {
         let raw = [&extended.sparse.name, &extended.path];
         let raw = raw.into_iter().find_map(Option::clone);
         let raw = raw.unwrap_or_else(|| header.path());
-        let path = checked_path(&raw)?;
+        let path = self.path(&raw)?;
         let called = |failure| match failure {
             Failure::Refused(why) => Failure::Refused(format!("{}: {why}", show(&path))),
             failure => failure,
@@ -371,6 +384,13 @@ impl<R: Read> Entries<R> {
         })
     }
 
+    fn path(&mut self, raw: &[u8]) -> Result<Vec<u8>, Failure> {
+        let mut components = raw.split(|byte| *byte == b'/');
+        self.has_odd_paths |=
+            raw.starts_with(b"/") || components.any(|component| component == b"..");
+        checked_path(raw)
+    }
+
     fn kind(&mut self, header: &Header, extended: &Extended) -> Result<Kind, Failure> {
         let link = || {
             let link = extended.link.clone();
@@ -378,7 +398,7 @@ impl<R: Read> Entries<R> {
         };
         Ok(match header.kind() {
             0 | b'0' | b'7' | b'S' => self.file(header, extended)?,
-            b'1' => Kind::HardLink(checked_path(&link())?),
+            b'1' => Kind::HardLink(self.path(&link())?),
             b'2' => match link() {
                 target if target.is_empty() || target.contains(&0) || target.len() > MAX_PATH => {
                     return refused("a symlink to nowhere");

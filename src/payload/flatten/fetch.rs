@@ -3,21 +3,20 @@
 //! A slow registry is waited for here, where an image takes disk and a few threads. Memory for its entries is taken
 //! only after this.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::MAX_THREADS;
 use super::steady::Steady;
-use super::{BUFFER, MAX_THREADS};
 use crate::artifact::Recipe;
-use crate::cache::Cache;
+use crate::cache::{Cache, Made, Unfinished};
 use crate::deadline;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::parallel::in_parallel;
-use crate::payload::{Positioned, Resumed, StoredBlob, Verified};
+use crate::payload::{self, Positioned, Resumed, StoredBlob, Verified};
 use crate::source::Source;
 
 /// Time for all layers of any image, and so much more for each so many bytes of them. An image that takes longer is
@@ -26,10 +25,13 @@ const TIME: Duration = Duration::from_secs(10 * 60);
 /// Slowest line that is reckoned with, in bytes a second.
 const SLOWEST: u64 = 64 << 10;
 
+/// Copied at once. There is one for each layer that is fetched.
+const BUFFER: usize = 64 << 10;
+
 /// The layers of an image, to be read.
 pub enum Layers<'a> {
     /// Files of our own. Their bytes are right.
-    Fetched(Vec<File>),
+    Fetched(Vec<Unfinished>),
     /// They lie on this machine, where others may change them: they are verified as they are read.
     Local(&'a Arc<dyn Source>, &'a Recipe),
 }
@@ -54,10 +56,18 @@ impl<'a> Layers<'a> {
         files.map(Self::Fetched)
     }
 
+    /// Keeps a layer in the cache, if it was fetched.
+    pub fn keep(&self, n: usize, cache: &Cache, made: Made) -> Result<()> {
+        match self {
+            Self::Fetched(files) => cache.keep_made(&files[n], made),
+            Self::Local(..) => Ok(()),
+        }
+    }
+
     /// The bytes of a layer, counted from the lowest.
     pub(super) fn open(&self, n: usize) -> Result<Box<dyn Read + '_>> {
         match self {
-            Self::Fetched(files) => Ok(Box::new(Positioned::new(&files[n]))),
+            Self::Fetched(files) => Ok(Box::new(Positioned::new(files[n].file()?))),
             Self::Local(source, recipe) => {
                 let (digest, size) = recipe.layers[n];
                 Ok(Box::new(verified(source, digest, size, None)?))
@@ -76,16 +86,20 @@ fn fetch(
     size: u64,
     cache: &Cache,
     until: Instant,
-) -> Result<File> {
-    let mut layer = verified(source, digest, size, Some(until))?;
-    let mut file = cache.scratch()?;
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match layer.fill(&mut buffer)? {
-            0 => return Ok(file),
-            n => (file.write_all(&buffer[..n])).map_err(|cause| cache.cannot_write(cause))?,
+) -> Result<Unfinished> {
+    payload::elsewhere_if_wrong(&**source, digest, || {
+        let mut layer = verified(source, digest, size, Some(until))?;
+        let unfinished = cache.begin_large()?;
+        let mut file = unfinished.file()?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match layer.fill(&mut buffer)? {
+                0 => break,
+                n => (file.write_all(&buffer[..n])).map_err(|cause| cache.cannot_write(cause))?,
+            }
         }
-    }
+        Ok(unfinished)
+    })
 }
 
 fn verified(

@@ -15,6 +15,7 @@ mod fetch;
 #[path = "../../../tests/fuzz/properties/tar_layers.rs"]
 pub mod fuzz;
 mod pack;
+mod scan;
 mod steady;
 mod tree;
 mod unpack;
@@ -30,6 +31,7 @@ use std::thread;
 use entries::{Entries, Entry, Failure, Kind, Piece, show};
 pub use fetch::Layers;
 use pack::Archive;
+pub use scan::{Verdict, scan};
 use tree::{Change, Content, NodeKind, Tree};
 pub use unpack::Windows;
 use wanted::Wanted;
@@ -299,6 +301,38 @@ fn pack(tree: &Tree<'_>, layers: &[Layer], out: impl Write) -> io::Result<()> {
     archive.finish()
 }
 
+/// Reads the one layer of an image: is it the file that the image is offered as?
+pub fn look(fetched: &Layers<'_>, digest: Digest, cache: &Cache) -> Result<Verdict> {
+    let mut bytes = fetched.open(0)?;
+    let verdict = scan(&mut bytes);
+    believe(verdict, bytes, digest, cache)
+}
+
+/// What was read of a layer, or why it cannot be flattened. Nothing that a layer says, and no fault of it, is believed
+/// before all of it was seen to be right. `rest`: what was not read yet.
+fn believe<T>(
+    read: Result<T, Failure>,
+    mut rest: impl Read,
+    layer: Digest,
+    cache: &Cache,
+) -> Result<T> {
+    if let Err(Failure::Read(error)) = &read
+        && let Some(error) = own(error)
+    {
+        return Err(error);
+    }
+    if let Err(error) = io::copy(&mut rest, &mut io::sink()) {
+        return Err(own(&error).unwrap_or_else(|| cache.cannot_write(error)));
+    }
+    read.map_err(|failure| Error::CannotFlatten {
+        layer,
+        why: match failure {
+            Failure::Refused(why) => why,
+            Failure::Read(error) => format!("it cannot be unpacked: {error}"),
+        },
+    })
+}
+
 /// A layer that was read.
 struct Layer {
     changes: Vec<Change>,
@@ -314,22 +348,7 @@ impl Layer {
         cache: &Cache,
     ) -> Result<Self> {
         let read = Self::unpack(&mut bytes, budget, cache);
-        if let Err(Failure::Read(error)) = &read
-            && let Some(error) = own(error)
-        {
-            return Err(error);
-        }
-        // Nothing that a layer says, and no fault of it, is believed before all of it was seen to be right.
-        if let Err(error) = io::copy(&mut bytes, &mut io::sink()) {
-            return Err(own(&error).unwrap_or_else(|| cache.cannot_write(error)));
-        }
-        read.map_err(|failure| Error::CannotFlatten {
-            layer: digest,
-            why: match failure {
-                Failure::Refused(why) => why,
-                Failure::Read(error) => format!("it cannot be unpacked: {error}"),
-            },
-        })
+        believe(read, bytes, digest, cache)
     }
 
     fn unpack(blob: &mut impl Read, budget: &Budget<'_>, cache: &Cache) -> Result<Self, Failure> {

@@ -155,6 +155,20 @@ impl Change {
     }
 }
 
+/// Does an entry mean something to who applies layers, and something else to who unpacks an archive? Whiteouts do, and
+/// what overlayfs and aufs leave behind.
+pub(super) fn is_of_layers(entry: &Entry) -> bool {
+    let is_of_overlay = |name: &[u8]| OF_OVERLAY.iter().any(|prefix| name.starts_with(prefix));
+    split(&entry.path).1.starts_with(WHITEOUT)
+        || is_of_aufs(&entry.path)
+        || entry.kind == Kind::CharacterDevice(0, 0)
+        || entry
+            .attributes
+            .xattrs
+            .iter()
+            .any(|(name, _)| is_of_overlay(name))
+}
+
 /// What a whiteout or an opaque directory hides.
 enum Hidden<'a> {
     /// A name in a directory.

@@ -3,7 +3,7 @@
 //! What they are is told by their first bytes, not by the layer's media type: publishers mix them up,
 //! and docker-registry hands over what it was given.
 
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
@@ -61,15 +61,12 @@ impl<R> Drop for Window<'_, R> {
 
 /// The archive in a layer: gzip with all its members, zstd with all its frames, or as it is.
 pub(super) fn unpack<'a>(
-    mut layer: impl Read + 'a,
+    layer: impl Read + 'a,
     windows: &'a Windows,
 ) -> io::Result<Box<dyn Read + 'a>> {
-    let mut magic = Vec::with_capacity(MAGIC);
-    layer.by_ref().take(MAGIC as u64).read_to_end(&mut magic)?;
-    let form = Form::of(&magic);
-    let whole = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(layer));
+    let (form, whole) = Form::read(layer)?;
     Ok(match form {
-        Form::Gzip => Box::new(MultiGzDecoder::new(whole)),
+        Form::Gzip => Box::new(gzip(whole)),
         Form::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(whole)?;
             decoder.window_log_max(MAX_WINDOW_LOG)?;
@@ -83,8 +80,14 @@ pub(super) fn unpack<'a>(
     })
 }
 
+/// What is in a layer that is packed with gzip, all members of it.
+pub(super) fn gzip<R: BufRead>(layer: R) -> MultiGzDecoder<R> {
+    MultiGzDecoder::new(layer)
+}
+
+/// How a layer is packed.
 #[derive(Debug, PartialEq)]
-enum Form {
+pub(super) enum Form {
     Gzip,
     Zstd,
     /// Packed as no layer should be, with a program of this name.
@@ -93,6 +96,15 @@ enum Form {
 }
 
 impl Form {
+    /// The form of a layer by its first bytes, and the layer from its first byte on.
+    pub(super) fn read<R: Read>(mut layer: R) -> io::Result<(Self, impl BufRead)> {
+        let mut magic = Vec::with_capacity(MAGIC);
+        layer.by_ref().take(MAGIC as u64).read_to_end(&mut magic)?;
+        let form = Self::of(&magic);
+        let whole = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(layer));
+        Ok((form, whole))
+    }
+
     fn of(magic: &[u8]) -> Self {
         match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,

@@ -61,8 +61,8 @@ pub fn manifests(data: &[u8]) {
             };
             let offered = ["x86-64", "arm64", "arm"].map(|name| name.parse().unwrap());
             match index::choose(index::sort(index).artifacts, &offered) {
-                Ok(Choice::Single(..)) | Err(_) => {}
-                Ok(Choice::Several(several)) => {
+                Ok((Choice::Single(..), _)) | Err(_) => {}
+                Ok((Choice::Several(several), _)) => {
                     assert_chosen(&several, &offered);
                     let artifacts = several.iter().map(|chosen| {
                         let [recognised, ..] = recognise(&leaf, None);
