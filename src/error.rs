@@ -36,6 +36,8 @@ pub enum Error {
     Full { limit: usize },
     /// All that is kept for clients takes as much memory as it may, and it is being used.
     NoMemory { what: String, limit: usize },
+    /// One listing takes as much memory as it may.
+    ListingFull { limit: usize },
     /// The system gives no thread for a client.
     NoThread { cause: Arc<io::Error> },
     /// Nobody waits for the answer any more.
@@ -264,6 +266,7 @@ impl Error {
             Error::Full { .. }
             | Error::NoThread { .. }
             | Error::NoMemory { .. }
+            | Error::ListingFull { .. }
             | Error::Busy { .. }
             | Error::Incomplete { .. }
             | Error::NotReady { .. } => 503,
@@ -332,6 +335,7 @@ impl Error {
             | Error::Full { .. }
             | Error::NoThread { .. }
             | Error::NoMemory { .. }
+            | Error::ListingFull { .. }
             | Error::ClientGone
             | Error::Incomplete { .. }
             | Error::NoCache
@@ -409,6 +413,11 @@ impl fmt::Display for Error {
                 f,
                 "there is no memory for {what}: listings and signed lists may take {} MiB in all, and other \
                  clients are using them; try again later",
+                limit >> 20
+            ),
+            Error::ListingFull { limit } => write!(
+                f,
+                "the files and reasons of the newer tags take {} MiB of memory, which is all that one listing may",
                 limit >> 20
             ),
             Error::NoThread { .. } => f.write_str(
@@ -707,6 +716,7 @@ impl StdError for Error {
             | Error::NotReady { .. }
             | Error::BadLayout { .. }
             | Error::NoMemory { .. }
+            | Error::ListingFull { .. }
             | Error::BadSettings { .. } => None,
         }
     }

@@ -88,14 +88,9 @@ fn run(command_line: CommandLine) -> Result<()> {
                 state,
             } = Means::of(&settings)?;
             let has_cache = cache.is_some();
-            if !state.is_there() {
-                warn!(
-                    "there is no state directory, so nothing is remembered but what the cache has, and repositories \
-                     with 'immutable-tags' are not listed; StateDirectory= of the service, or $STATE_DIRECTORY, names one"
-                );
-            }
+            let has_state = state.is_there();
             let service = Service::new(settings, upstream, cache, state);
-            serve::run(service, listen, idle, has_cache)
+            serve::run(service, listen, idle, has_cache, has_state)
         }
         Command::List(List {
             directory,

@@ -399,10 +399,7 @@ impl Resolver<'_> {
                         Err(Setback::Failed(_)) => None,
                     },
                 );
-            let found = found.and_then(|mut outcome| {
-                self.fit(&mut outcome, room).ok()?;
-                Some(outcome)
-            });
+            let found = found.filter(|outcome| self.fit(outcome, room).is_ok());
             match (found, tags.binary_search(&one.tag)) {
                 (Some(outcome), Ok(n)) => answers.answered.push((&tags[n], outcome)),
                 _ => answers.unanswered.push(one),
@@ -516,7 +513,8 @@ impl Resolver<'_> {
                         room = left;
                         listing.add(&self.naming, label, vec![artifact]);
                     }
-                    None => listing.leave_out(label, format!("attached {manifest}: {}", no_room())),
+                    None => listing
+                        .leave_out(label, format!("attached {manifest}: {}", no_room().line())),
                 }
                 Ok(())
             })?;
@@ -575,7 +573,7 @@ impl Resolver<'_> {
                 };
             }
         };
-        let mut outcome = match self.artifacts(digest, manifest) {
+        let outcome = match self.artifacts(digest, manifest) {
             Ok(artifacts) => Ok(artifacts),
             Err(Setback::NotOffered(reason)) => Err(listing::shortened(reason)),
             Err(Setback::Failed(error)) => {
@@ -585,24 +583,22 @@ impl Resolver<'_> {
                 };
             }
         };
-        let fits = self.fit(&mut outcome, room);
+        let fits = self.fit(&outcome, room);
         Asked {
             digest: Some(digest),
             result: fits.map(|()| outcome),
         }
     }
 
-    /// Takes room for what a tag leads to, or leaves it out where its listing has none. An error where all listings
-    /// together have none.
-    fn fit(&self, outcome: &mut Outcome, room: &ListingRoom) -> Result<()> {
+    /// Takes room for what a tag leads to. An error where its listing has none, or all listings together.
+    fn fit(&self, outcome: &Outcome, room: &ListingRoom) -> Result<()> {
         let weight = match outcome {
             Ok(artifacts) => artifacts.iter().map(Artifact::weight).sum(),
             Err(reason) => reason.len(),
         };
         let take = |left: usize| left.checked_sub(weight);
         if room.left.fetch_update(Relaxed, Relaxed, take).is_err() {
-            *outcome = Err(no_room());
-            return Ok(());
+            return Err(no_room());
         }
         let held = self.room.hold("a listing", weight)?;
         lock(&room.held).push(held);
@@ -780,9 +776,10 @@ impl Default for ListingRoom {
     }
 }
 
-fn no_room() -> String {
-    let limit = MAX_OF_LISTING >> 20;
-    format!("the listing is full: its files and reasons take {limit} MiB of memory")
+fn no_room() -> Error {
+    Error::ListingFull {
+        limit: MAX_OF_LISTING,
+    }
 }
 
 /// The little of an image config that is of interest.

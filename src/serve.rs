@@ -44,12 +44,14 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Before accepting again when the system is short of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until nobody has asked for the idle timeout. `has_cache`: is there a directory for what is kept?
+/// Serves until nobody has asked for the idle timeout. `has_cache`, `has_state`: is there a directory for what is
+/// kept, and for what is remembered?
 pub fn run(
     service: Service,
     listen: Option<SocketAddr>,
     idle: Duration,
     has_cache: bool,
+    has_state: bool,
 ) -> Result<()> {
     let listener = listener(listen)?;
     let cannot = |what| {
@@ -75,6 +77,12 @@ pub fn run(
         warn!(
             "there is no cache directory, so nothing is kept on disk, and images that have to be flattened are \
              not offered; CacheDirectory= of the service, or $CACHE_DIRECTORY, names one"
+        );
+    }
+    if !has_state {
+        warn!(
+            "there is no state directory, so nothing is remembered but what the cache has, and repositories \
+             with 'immutable-tags' are not listed; StateDirectory= of the service, or $STATE_DIRECTORY, names one"
         );
     }
     let mut clients = Clients::new(service);
