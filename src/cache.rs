@@ -380,7 +380,9 @@ impl Cache {
         let write = || {
             let unfinished = self.begin(root)?;
             unfinished.write_all(bytes)?;
-            let folder = Dir::create(root)?.create_sub(folder)?;
+            let root = Dir::create(root)?;
+            format::restore(&root);
+            let folder = root.create_sub(folder)?;
             unfinished.keep_as(&folder, &key.hex())
         };
         let written = write();

@@ -51,6 +51,13 @@ pub(super) fn write(root: &Dir) -> io::Result<()> {
     root.rename(NEW, root, FORMAT)
 }
 
+/// Makes a cache one of this format again that somebody emptied, else the next process would empty it once more.
+pub(super) fn restore(root: &Dir) {
+    if root.entry(FORMAT).is_none() {
+        let _ = write(root); // another thread may be faster
+    }
+}
+
 fn read(root: &Dir) -> Option<String> {
     let mut text = String::new();
     let file = root.file(FORMAT).ok()?;

@@ -1,5 +1,7 @@
 //! What a listing that was given out promises, though newer listings lack it, and after the service has left.
 
+use std::fs;
+
 use crate::content::{Repository, line, sign, versions};
 use crate::registry::{Registry, TAGS, count};
 use crate::service::{ANEW, Folder, Service, Setup, later};
@@ -85,6 +87,30 @@ fn a_listing_binds_the_next_process_by_the_same_settings() {
     }
     let other = start("parallel = 3\n");
     assert_eq!(other.get("/hello/hello-v0.raw").status, 404);
+}
+
+#[test]
+fn a_listing_binds_the_next_process_though_the_cache_was_emptied_before() {
+    let registry = Registry::with_hello(versions(2).0);
+    let cache = Folder::new();
+    let start = || {
+        let setup = Setup::new(registry.settings() + ANEW);
+        setup.cache(&cache).start()
+    };
+    let service = start();
+    service.listing();
+    for entry in fs::read_dir(cache.path()).unwrap().flatten() {
+        let path = entry.path();
+        let removed = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        removed.unwrap();
+    }
+    list_after(&registry, &service, |hello| {
+        hello.oras_push("v2", "hello.raw", b"image 2");
+    });
+    drop(service);
+    registry.change(|hello| drop(hello.tags.remove("v2")));
+    let service = start();
+    assert_eq!(service.whole("/hello/hello-v2.raw"), b"image 2");
 }
 
 #[test]
