@@ -237,7 +237,7 @@ impl Resolver<'_> {
         mut unanswered: Vec<Unanswered>,
     ) -> Result<Listing> {
         let source = self.source.name();
-        self.count_tries(&source, &mut unanswered);
+        self.count_tries(&mut unanswered);
         if !unanswered.iter().any(Unanswered::has_run_out) {
             self.unfinished.forget(&source);
         }
@@ -271,7 +271,10 @@ impl Resolver<'_> {
     }
 
     /// Notes that these tags were not answered once more, and which were not for so long that they count as refused.
-    fn count_tries(&self, source: &str, unanswered: &mut [Unanswered]) {
+    ///
+    /// Another name of the source may have other settings, by which other things are asked for.
+    fn count_tries(&self, unanswered: &mut [Unanswered]) {
+        let source = &format!("{} as {}", self.source.name(), self.address);
         let before = self.state.notes(source).unanswered;
         if unanswered.is_empty() && before.is_empty() {
             return;

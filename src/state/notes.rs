@@ -12,7 +12,7 @@ use crate::name::Tag;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Notes {
-    /// Tags whose manifests were not had.
+    /// Tags whose manifests were not had. They are noted of a source under the name of a directory: `SOURCE as NAME`.
     pub unanswered: BTreeMap<Tag, Unanswered>,
     /// Mirrors that gave wrong bytes of a blob or manifest.
     pub wrong_mirrors: WrongMirrors,

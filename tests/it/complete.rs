@@ -2,6 +2,7 @@
 //! came to nothing makes the next one shorter.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -450,6 +451,42 @@ fn a_tag_without_an_answer_for_an_hour_of_tries_counts_as_refused() {
     assert_eq!(setup().start().listing(), versions(4).1);
     let text = fs::read_to_string(&file).unwrap();
     assert!(!text.contains("v3"), "{text}");
+}
+
+#[test]
+fn what_one_name_of_a_source_is_refused_says_nothing_of_its_other_names() {
+    let registry = extensions();
+    registry.fault("/referrers/", Fault::Status(500));
+    let state = Folder::new();
+    let more = "[repository.picky]\nsource = \"hello\"\ncompatible-only = true\n";
+    let settings = format!("{}{ANEW}{more}", registry.settings());
+    let setup = || Setup::new(settings.clone()).state(&state);
+    let service = setup().start();
+    assert_eq!(service.get("/picky/SHA256SUMS").status, 503);
+    let tries = || -> Vec<(PathBuf, Value)> {
+        let notes = fs::read_dir(state.path().join("notes")).unwrap().flatten();
+        let files = notes.map(|file| (file.path(), fs::read_to_string(file.path()).unwrap()));
+        let with_tag = files.filter(|(_, text)| text.contains("v2"));
+        with_tag
+            .map(|(path, text)| (path, serde_json::from_str(text.split_once('\n').unwrap().1)))
+            .map(|(path, kept)| (path, kept.unwrap()))
+            .collect()
+    };
+    assert_eq!(tries().len(), 1);
+    // The other name has its answers.
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 200);
+    assert_eq!(tries().len(), 1, "they are still counted");
+    drop(service);
+    let (file, mut kept) = tries().remove(0);
+    let tag = &mut kept["kept"]["unanswered"]["v2"];
+    (tag["tries"], tag["spread"]) = (json!(9), json!(3600));
+    let (text, json) = (fs::read_to_string(&file).unwrap(), kept.to_string());
+    let head = text.split_once('\n').unwrap().0.rsplit_once(' ').unwrap().0;
+    let text = format!("{head} {}\n{json}", sha256(json.as_bytes()));
+    fs::write(&file, text).unwrap();
+    registry.fault("/manifests/v2", Fault::Status(500));
+    let service = setup().start();
+    service.no_listing(503);
 }
 
 #[test]
