@@ -186,6 +186,13 @@ impl Cache {
         found.is_some_and(|entry| entry.is_file)
     }
 
+    /// How many bytes a document of this source has, if it is there.
+    pub fn size_of_document(&self, source: &str, digest: Digest) -> Option<u64> {
+        let folder = self.folder(DOCUMENTS)?;
+        let file = open(&folder, &key_of(source, digest).hex(), LARGEST)?;
+        Some(file.metadata().ok()?.len())
+    }
+
     /// Keeps a document that this source delivered and whose digest was checked.
     pub fn keep_document(&self, source: &str, digest: Digest, bytes: &[u8]) {
         self.write(DOCUMENTS, key_of(source, digest), bytes);

@@ -37,6 +37,7 @@ mod pairs;
 mod parallel;
 mod payload;
 mod places;
+mod pool;
 mod promised;
 mod resolve;
 mod serve;

@@ -9,8 +9,8 @@ use crate::listing::{File, Incomplete, LeftOut};
 use crate::name::FileName;
 use crate::settings::Settings;
 
-/// Bytes of a page's table, roughly: some hundred thousand files. The list has all of them.
-const MAX_ROWS: usize = 24 << 20;
+/// Bytes of a page's table, roughly: some ten thousand files. The list has all of them.
+const MAX_ROWS: usize = 4 << 20;
 
 /// `/`: what this is and how to go on.
 pub fn start(settings: &Settings) -> String {

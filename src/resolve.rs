@@ -32,6 +32,7 @@ use crate::name::{RepositoryAddress, Tag};
 use crate::parallel::in_parallel;
 use crate::payload::Workshop;
 use crate::places::{Place, Places};
+use crate::pool;
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
@@ -475,10 +476,20 @@ impl Resolver<'_> {
         reference: Reference<'_>,
         label: &Tag,
     ) -> Result<(Listing, Option<Release>)> {
-        let (digest, manifest) = self.promising(|| self.by_reference(reference))?;
+        let name = || format!("{label} of {}", self.source.name());
+        let (digest, artifacts) = pool::with_documents(name, || {
+            let found = self.promising(|| self.by_reference(reference));
+            let found = found.map(|(digest, manifest)| (digest, self.artifacts(digest, manifest)));
+            let artifacts = found
+                .as_ref()
+                .ok()
+                .and_then(|(_, found)| found.as_ref().ok());
+            let weight = artifacts.map(|all| all.iter().map(Artifact::weight).sum());
+            (found, weight.unwrap_or_default())
+        })??;
         let (mut listing, mut release) = (Listing::default(), None);
         let mut subjects = vec![digest];
-        match self.artifacts(digest, manifest) {
+        match artifacts {
             Ok(mut artifacts) => {
                 self.make(vec![(label, &mut artifacts)], None);
                 subjects.extend(
@@ -513,6 +524,7 @@ impl Resolver<'_> {
                 artifact.condense(&self.naming);
                 match room.checked_sub(artifact.weight()) {
                     Some(left) => {
+                        pool::for_listing(artifact.weight(), name)?;
                         room = left;
                         listing.add(&self.naming, label, vec![artifact]);
                     }
@@ -537,25 +549,28 @@ impl Resolver<'_> {
         mut visit: impl FnMut(Digest, Image) -> Result<()>,
     ) -> Result<()> {
         let name = self.source.name();
-        let descriptors = self.source.referrers(subject)?;
-        if descriptors.len() > MAX_ATTACHED {
-            info!(
-                "{name}: {} artifacts are attached to {subject}, at most {MAX_ATTACHED} are read",
-                descriptors.len()
-            );
-        }
-        for descriptor in descriptors.iter().take(MAX_ATTACHED) {
-            match self.named(descriptor.digest) {
+        let attached: Vec<_> = {
+            let _documents = pool::documents();
+            let descriptors = self.source.referrers(subject)?;
+            if descriptors.len() > MAX_ATTACHED {
+                info!(
+                    "{name}: {} artifacts are attached to {subject}, at most {MAX_ATTACHED} are read",
+                    descriptors.len()
+                );
+            }
+            let first = descriptors.iter().take(MAX_ATTACHED);
+            first.map(|descriptor| descriptor.digest).collect()
+        };
+        for digest in attached {
+            match self.named(digest) {
                 // A list of them is anybody's word; the manifest's own is checked by its digest.
                 Ok(Manifest::Image(image)) if image.subject == Some(subject) => {
-                    visit(descriptor.digest, image)?;
+                    visit(digest, image)?;
                 }
-                Ok(_) => debug!("{} is not attached to {subject}", descriptor.digest),
-                Err(error) if error.finding() == Finding::Answer => info!(
-                    "{name}: attached {} left out: {}",
-                    descriptor.digest,
-                    error.line()
-                ),
+                Ok(_) => debug!("{digest} is not attached to {subject}"),
+                Err(error) if error.finding() == Finding::Answer => {
+                    info!("{name}: attached {digest} left out: {}", error.line());
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -564,6 +579,7 @@ impl Resolver<'_> {
 
     /// Asks for one tag, and takes room for what it leads to.
     fn ask(&self, tag: &Tag, before: Option<Digest>, room: &ListingRoom) -> Asked {
+        let _documents = pool::documents();
         let found = self
             .place(|| format!("tag {tag} of {}", self.source.name()))
             .and_then(|place| Ok((self.by_tag(tag, before)?, place)));

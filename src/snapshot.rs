@@ -38,6 +38,7 @@ use crate::name::{FileName, RepositoryAddress, Tag};
 use crate::pairs::{Half, Pairs, Step};
 use crate::payload::{MadeFile, Workshop};
 use crate::places::Places;
+use crate::pool;
 use crate::promised::{Clock, Older, PROMISE, STAMPED, Stored};
 use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
@@ -56,13 +57,13 @@ const MAX_DIRECTORIES: usize = 256;
 
 /// Memory that all listings, signed lists, pages and promises take together, in bytes: those that are remembered and
 /// those that a client is still getting.
-const MEMORY: usize = 96 << 20;
+const MEMORY: usize = 64 << 20;
 /// Longest wait for others to give some of it back.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
 
-/// Files of one directory that are promised beyond the end of the process. Writing so many down takes some 24 MiB of
+/// Files of one directory that are promised beyond the end of the process. Writing so many down takes some 6 MiB of
 /// memory; only a publisher's list has more in practice, and its bytes are in the cache anyway.
-const MAX_STORED: usize = 20_000;
+const MAX_STORED: usize = 5_000;
 
 /// Tags that are looked up at registries at once, for all listings together. Each has a connection, and a process
 /// may have 1024 descriptors as a rule: the clients, downloads and connections that are kept need the others.
@@ -228,6 +229,8 @@ pub struct Snapshots {
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
     /// Promises are read or written down one directory at a time, for the memory that takes.
     storing: Mutex<()>,
+    /// Listings and pages are written one at a time, for the same reason.
+    writing: Mutex<()>,
 }
 
 /// A directory's newest result. One is made at a time, so that many who ask at once are answered by one
@@ -548,6 +551,7 @@ impl Snapshots {
             unfinished: Unfinished::default(),
             directories: Mutex::default(),
             storing: Mutex::default(),
+            writing: Mutex::default(),
         }
     }
 
@@ -697,7 +701,10 @@ impl Snapshots {
         if let Some(kept) = &*place {
             return Ok(kept.clone());
         }
-        let bytes = write().into_bytes();
+        // One at a time, for the memory that takes until it is counted.
+        let _one_at_a_time = lock(&self.writing);
+        let mut bytes = write().into_bytes();
+        bytes.shrink_to_fit();
         let held = self.hold(what, bytes.capacity())?;
         let kept = Arc::new(Kept::new(bytes, held));
         *place = Some(kept.clone());
@@ -872,6 +879,7 @@ impl Snapshots {
         before: &SignedBefore,
     ) -> Result<Snapshot> {
         let _limit = deadline::within(TIME_LIMIT);
+        let _making = pool::adopt(Some(Arc::new(pool::WORK.grant())));
         let Located { places, settings } = located;
         let sources = places
             .iter()

@@ -17,6 +17,8 @@ use super::unpack::{self, Packing};
 use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hangup;
+use crate::places::Place;
+use crate::pool::WINDOW;
 use crate::source::Part;
 
 /// Fetched by ranges for one image, at most.
@@ -26,7 +28,7 @@ const MAX_STREAMED: u64 = 512 << 20;
 /// Unpacked while it streams: gzip can make a thousand bytes of one.
 const MAX_UNPACKED: u64 = 2 << 30;
 /// Kept of what was fetched; what was fetched first goes first.
-const MAX_KEPT: usize = 4 << 20;
+const MAX_KEPT: usize = 3 << 20;
 /// Read at once, at most. Larger than any block of a file system that is read here.
 const MAX_READ: usize = 2 << 20;
 
@@ -106,6 +108,8 @@ enum Way {
 
 struct Stream {
     packing: Option<Packing>,
+    /// For the memory that unpacking takes.
+    _window: Option<Place<'static>>,
     body: Box<dyn Read>,
     at: u64,
     unpacked: u64,
@@ -305,8 +309,14 @@ impl<'a> Blocks<'a> {
             Way::Stream(before) => before.unpacked,
             Way::Ranges { .. } => 0,
         };
+        // One that is begun again needs its window no more.
+        self.way = Way::Ranges { ahead: PIECE };
+        let has_window = matches!(packing, Some(Packing::Xz | Packing::Zstd));
+        let what = || format!("to unpack {}", self.origin.name());
+        let window = has_window.then(|| WINDOW.take(what)).transpose()?;
         self.way = Way::Stream(Stream {
             packing,
+            _window: window,
             body: unpack::stream(packing, Box::new(tapped)).map_err(Failure::Image)?,
             at: 0,
             unpacked,

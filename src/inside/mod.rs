@@ -49,8 +49,8 @@ const MAX_NAME: usize = 255;
 /// Partitions looked into.
 const MAX_PARTITIONS: usize = 4;
 
-/// Images looked into at once: each may take 28 MiB, for a window to unpack with and what is kept of it.
-static LOOKS: Places = Places::new(4);
+/// Images looked into at once: each may take 9 MiB, for what is kept of it and the block being read.
+static LOOKS: Places = Places::new(2);
 
 /// A blob of a source.
 pub struct Blob<'a> {

@@ -15,8 +15,7 @@ use log::{info, warn};
 
 use super::Positioned;
 use super::flatten::{
-    Budget, LARGE, Layers, Memory, READER, SMALL, Verdict, Windows, flatten, look, most_in_memory,
-    too_large,
+    Budget, LARGE, Layers, Memory, READER, SMALL, Verdict, flatten, look, most_in_memory, too_large,
 };
 use super::queue::{self, Claim};
 use crate::artifact::Recipe;
@@ -27,6 +26,7 @@ use crate::hangup;
 use crate::lock::lock;
 use crate::parallel::in_parallel;
 use crate::places::Places;
+use crate::pool::WORK;
 use crate::source::Source;
 
 /// Images at once whose layers are applied, in little memory.
@@ -65,12 +65,11 @@ struct Shared {
     queue: Mutex<Queue>,
     small: Places,
     large: Places,
-    windows: Windows,
 }
 
 impl Shared {
-    fn budget(&self, memory: Memory) -> Budget<'_> {
-        let budget = Budget::new(self.limit, memory, &self.windows);
+    fn budget(&self, memory: Memory) -> Budget {
+        let budget = Budget::new(self.limit, memory);
         if self.cache.is_in_memory() {
             budget.in_memory()
         } else {
@@ -192,7 +191,6 @@ impl Workshop {
             queue: Mutex::default(),
             small: Places::new(SMALL_AT_ONCE),
             large: Places::new(LARGE_AT_ONCE),
-            windows: Windows::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -499,6 +497,8 @@ impl Work {
         let before = *written;
         if self.recipe.size() <= SMALL_LAYERS {
             let _place = shared.small.take(|| self.what.clone())?;
+            let memory = WORK.grant();
+            memory.grow(SMALL.size(), || self.what.clone())?;
             let budget = shared.budget(SMALL);
             let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
             *written = before.saturating_add(budget.taken());
@@ -507,6 +507,8 @@ impl Work {
             }
         }
         let _place = shared.large.take(|| self.what.clone())?;
+        let memory = WORK.grant();
+        memory.grow(LARGE.size(), || self.what.clone())?;
         let budget = shared.budget(LARGE);
         let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
         *written = before.saturating_add(budget.taken());

@@ -13,12 +13,16 @@ use crate::listing;
 use crate::manifest::{self, Annotations, Descriptor, Image, Index, Manifest};
 use crate::name::Tag;
 use crate::payload;
+use crate::pool::Document;
 use crate::source::{DOCUMENT_TIMEOUT, Reference};
 
 /// Indexes read for one tag. Publishers nest them once, if at all.
 const MAX_INDEXES: usize = 16;
 /// Artifacts read for one index. Garden Linux has some dozens.
 const MAX_ENTRIES: usize = 256;
+
+/// Blobs of at most so many bytes are documents: configs, and what a publisher says of a file.
+const SMALL_BLOB: u64 = 1 << 20;
 
 /// A manifest at the end of the way from a reference.
 pub(super) struct Leaf {
@@ -161,7 +165,7 @@ impl Resolver<'_> {
     /// referrers. Where it also delivered it before, that is proof enough, and it is not asked again.
     pub(super) fn named(&self, digest: Digest) -> Result<Manifest> {
         let what = format!("manifest {digest}");
-        if let Some(bytes) = self.kept(digest, manifest::MAX_SIZE) {
+        if let Some(bytes) = self.kept_manifest(digest) {
             return parse(&what, None, &bytes);
         }
         let stored = self.source.manifest(Reference::Digest(digest))?;
@@ -181,6 +185,19 @@ impl Resolver<'_> {
     /// What this source delivered before.
     fn kept(&self, digest: Digest, most: u64) -> Option<Vec<u8>> {
         self.cache?.document(&self.source.name(), digest, most)
+    }
+
+    /// The same of a manifest. Where there is no memory for it in time, it counts as not kept.
+    fn kept_manifest(&self, digest: Digest) -> Option<Vec<u8>> {
+        let size = self.cache?.size_of_document(&self.source.name(), digest)?;
+        let size = Some(size).filter(|size| *size <= manifest::MAX_SIZE)?;
+        let mut document = Document::new();
+        document
+            .reserve(size, || format!("manifest {digest}"))
+            .ok()?;
+        let bytes = self.kept(digest, size)?;
+        document.keep(bytes.len());
+        Some(bytes)
     }
 
     fn keep(&self, digest: Digest, bytes: &[u8]) {
@@ -301,9 +318,15 @@ impl Resolver<'_> {
     pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
         let Descriptor { digest, size, .. } = *blob;
         let what = format!("{what} {digest}");
+        // A larger one has memory of its own.
+        let mut document = Document::new();
+        if size <= SMALL_BLOB {
+            document.reserve(size, || what.clone())?;
+        }
         let known = self.kept(digest, size);
         // One of another size cannot be meant: who has it will say so.
         if let Some(bytes) = known.filter(|bytes| bytes.len() as u64 == size) {
+            document.keep(bytes.len());
             return Ok(bytes);
         }
         // What is as small as a manifest has a manifest's time, however it trickles.
@@ -318,6 +341,7 @@ impl Resolver<'_> {
             (error, _) => error,
         })?;
         drop(limit);
+        document.keep(bytes.len());
         self.keep(digest, &bytes);
         Ok(bytes)
     }

@@ -13,11 +13,15 @@ use crate::listing::File;
 use crate::manifest::{Image, Manifest};
 use crate::metadata::{Metadata, is_document};
 use crate::name::FileName;
+use crate::pool;
 
 impl Resolver<'_> {
     /// What a file of this source says of itself: by its manifest and what is attached to it, and where
     /// that leaves open what it is for, by what is inside it.
     pub fn metadata(&self, name: &FileName, file: &File) -> Result<Metadata> {
+        // Nobody waits for a place who holds documents.
+        let place = self.place(|| format!("what is said of {name}"))?;
+        let _documents = pool::documents();
         let image = match file.manifest {
             Some(manifest) => match self.named(manifest)? {
                 Manifest::Image(image) => Some((manifest, image)),
@@ -29,6 +33,7 @@ impl Resolver<'_> {
         if let Some((manifest, image)) = &image {
             found = self.published(file, *manifest, image)?;
         }
+        drop(place);
         let is_known = found.has_id() && found.has_version();
         let is_text = matches!(file.content, Content::Text(_));
         if !is_known && !is_text {
@@ -59,7 +64,6 @@ impl Resolver<'_> {
 
     /// What a publisher says of a file: in documents, then in annotations.
     fn published(&self, file: &File, manifest: Digest, image: &Image) -> Result<Metadata> {
-        let _place = self.place(|| format!("what is said of {manifest}"))?;
         let mut found = Metadata::default();
         let mut read = |image: &Image| {
             for layer in image.layers.iter().filter(|layer| is_document(layer)) {

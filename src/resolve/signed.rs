@@ -16,8 +16,8 @@ use crate::name::Tag;
 use crate::settings::SignedListTag;
 use crate::state::{Promises, SignedList};
 
-/// Largest list that a publisher signed; sysupdate takes no larger one.
-const MAX_SIGNED_LIST: u64 = 64 << 20;
+/// Largest list that a publisher signed, so that it fits into the memory for all listings. sysupdate takes 64 MiB.
+const MAX_SIGNED_LIST: u64 = 60 << 20;
 /// Largest signature of one.
 const MAX_SIGNATURE: u64 = 1 << 20;
 /// What is taken of its artifact beside the list: all that any systemd asks for.

@@ -550,7 +550,8 @@ fn fetch_token(
     let (status, url) = (reply.status, url::for_messages(&key.realm));
     match (status, found) {
         (200, _) => {
-            let bytes = reply.read(MAX_ANSWER)?;
+            // Who waits for this login may hold memory.
+            let bytes = reply.read_at_once(MAX_ANSWER)?;
             let (token, life) = parse_token(&bytes).map_err(|why| Error::NoToken {
                 url,
                 why,

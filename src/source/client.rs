@@ -28,6 +28,7 @@ use super::url::{self, Target, Userinfo};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::Host;
+use crate::pool::Document;
 
 /// Assumed when a busy server names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
@@ -40,8 +41,12 @@ const MAX_WARNINGS: usize = 100;
 const MAX_WARNING: usize = 500;
 /// Ways of speaking that are remembered: one for each host with certificates of its own, and one for all others.
 const MAX_AGENTS: usize = 64;
-/// How much of an error's body is read: for its message, and to use the connection again.
+/// How much of an error's body is read, to use the connection again.
 const MAX_ERROR_BODY: u64 = 64 << 10;
+/// How much of it is looked at for its message. Hundreds of requests may fail at once.
+const MAX_MESSAGE: usize = 4 << 10;
+/// Of a document, the memory that is taken before anything has come, in bytes. Most have no more.
+const FIRST_PIECE: u64 = 4 << 10;
 
 /// What a request is made with.
 #[derive(Clone, Copy, Debug)]
@@ -159,15 +164,36 @@ impl Reply {
         }
     }
 
-    /// The body, if it has at most `limit` bytes.
+    /// The body of a small document, if it has at most `limit` bytes. Memory for it is waited for.
     pub(super) fn read(self, limit: u64) -> Result<Vec<u8>> {
+        let url = self.url.clone();
+        let (mut body, mut bytes) = (self.into_reader(), Vec::new());
+        let mut document = Document::new();
+        // No more is taken than has come, whatever is announced.
+        let mut room = FIRST_PIECE.min(limit);
+        loop {
+            document.reserve(room, || url.clone())?;
+            // One more, to see that there are too many.
+            let piece = (&mut body).take(room + 1 - bytes.len() as u64);
+            let read = { piece }.read_to_end(&mut bytes);
+            read.map_err(|error| read_failure(&url, error))?;
+            if bytes.len() as u64 <= room || room == limit {
+                break;
+            }
+            room = (2 * room).min(limit);
+        }
+        check_limit(&url, &bytes, limit)?;
+        document.keep(bytes.len());
+        Ok(bytes)
+    }
+
+    /// The body, if it has at most `limit` bytes, for whom no memory has to be waited for: few such bodies are read
+    /// at once, or they are small.
+    pub(super) fn read_at_once(self, limit: u64) -> Result<Vec<u8>> {
         let (url, mut bytes) = (self.url.clone(), Vec::new());
         let read = self.into_reader().take(limit + 1).read_to_end(&mut bytes);
         read.map_err(|error| read_failure(&url, error))?;
-        if bytes.len() as u64 > limit {
-            let why = format!("more than {limit} bytes, the limit for this");
-            return Err(nonsense(&url, why));
-        }
+        check_limit(&url, &bytes, limit)?;
         Ok(bytes)
     }
 
@@ -183,11 +209,19 @@ impl Reply {
         while begun.elapsed() < DOCUMENT_TIMEOUT {
             match reader.read(&mut piece) {
                 Ok(0) | Err(_) => break,
-                Ok(n) => bytes.extend_from_slice(&piece[..n]),
+                Ok(n) => bytes.extend_from_slice(&piece[..n.min(MAX_MESSAGE - bytes.len())]),
             }
         }
         error_message(&bytes)
     }
+}
+
+fn check_limit(url: &str, bytes: &[u8], limit: u64) -> Result<()> {
+    if bytes.len() as u64 > limit {
+        let why = format!("more than {limit} bytes, the limit for this");
+        return Err(nonsense(url, why));
+    }
+    Ok(())
 }
 
 /// A body of known length. Its end is read with its last byte: ureq keeps a connection for the next

@@ -31,6 +31,7 @@ use crate::hangup;
 use crate::lock::lock;
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::name::{DOCKER_HUB, Host, Repository, Tag};
+use crate::pool;
 
 /// How often a request is made before its error counts.
 const ATTEMPTS: u32 = 3;
@@ -54,10 +55,12 @@ const MAX_PAGES: usize = 1000;
 const LOST_PAGE: &str = "the list of tags goes on at a page that cannot be found";
 /// Largest page of a list of tags; 1000 tags of the longest sort take 131 kB.
 const MAX_PAGE_SIZE: u64 = 8 << 20;
-/// All pages together. sysupdate takes a listing of 64 MiB at most.
+/// All pages together: as many tags of the longest sort, several times.
 const MAX_LIST_SIZE: usize = 64 << 20;
-/// Tags of a repository: as many as such a listing has lines, of a digest, two spaces and one letter.
-const MAX_TAGS: usize = MAX_LIST_SIZE / 67;
+/// What a tag takes in a listing in the making besides its name, in bytes: its place in several tables.
+const OF_TAG: usize = 192;
+/// Tags of a repository. So many could not be looked up in the time for a listing.
+const MAX_TAGS: usize = 100_000;
 /// Pages, and all of them together, of what is attached to one manifest: few of it are read.
 const MAX_REFERRER_PAGES: usize = 64;
 const MAX_REFERRERS_SIZE: usize = 16 << 20;
@@ -396,7 +399,21 @@ impl Registry {
         // What pages had counts too, should they be given up.
         let (mut tags, mut before, mut is_whole) = (BTreeSet::new(), BTreeSet::new(), false);
         while let Some(url) = pages.next.take() {
-            let (fetched, page) = match self.page_of_tags(&url, &first) {
+            let page = pool::with_documents(
+                || format!("the tags of {}/{}", self.host, self.repository),
+                || {
+                    let page = self.page_of_tags(&url, &first);
+                    let new = page.iter().flat_map(|(_, page)| &page.tags);
+                    let new = new.filter(|tag| !tags.contains(*tag) && !before.contains(*tag));
+                    let (number, bytes) = new.fold((0, 0), |(number, bytes), tag| {
+                        (number + 1, bytes + tag.as_str().len() + OF_TAG)
+                    });
+                    // So many are refused below.
+                    let is_too_many = tags.len() + number > MAX_TAGS;
+                    (page, if is_too_many { 0 } else { bytes })
+                },
+            );
+            let (fetched, page) = match page.and_then(|page| page) {
                 Ok(page) => page,
                 // Some refuse n, or so large a one, and some lead on to a page that is not there.
                 Err(error) if !is_whole && is_of_the_page(&error, url == first) => {
@@ -418,8 +435,7 @@ impl Registry {
             let known = tags.len();
             tags.extend(page.tags);
             if tags.len() > MAX_TAGS {
-                let why =
-                    format!("more than {MAX_TAGS} tags, and no listing can have so many lines");
+                let why = format!("more than {MAX_TAGS} tags, the limit for a listing");
                 return Err(nonsense(&url, why));
             }
             // Some cut at n and say nothing of a next page: a list so exactly full may go on. And so may one whose
@@ -534,7 +550,7 @@ impl Registry {
                 return Ok(Part::Whole(reply.into_reader()));
             }
             let expected = range.end - range.start;
-            let bytes = reply.read(expected)?;
+            let bytes = reply.read_at_once(expected)?;
             match bytes.len() as u64 {
                 found if found == expected => Ok(Part::Range(bytes)),
                 // The connection ended with it.
@@ -619,7 +635,7 @@ impl Registry {
             let reply = self.fetch(first)?;
             // One that ignores ranges sends all of it, which is not waited for.
             if reply.status == 206 {
-                reply.read(1)?;
+                reply.read_at_once(1)?;
             }
             Ok(())
         })
@@ -882,7 +898,8 @@ struct Pages<'a> {
     max_size: usize,
     /// The page to read now.
     next: Option<String>,
-    seen: HashSet<String>,
+    /// Their digests, for they may be long.
+    seen: HashSet<Digest>,
     /// How many pages there were so far.
     count: usize,
     /// Of all of them.
@@ -914,8 +931,10 @@ impl<'a> Pages<'a> {
         self.size += page.bytes.len();
         self.count += 1;
         let next = next_page(&url, page.links.iter().map(String::as_str));
-        self.seen.insert(url);
-        let leads_back = next.as_ref().is_some_and(|next| self.seen.contains(next));
+        self.seen.insert(Digest::of(url.as_bytes()));
+        let leads_back = next
+            .as_ref()
+            .is_some_and(|next| self.seen.contains(&Digest::of(next.as_bytes())));
         self.next = next.filter(|_| !leads_back);
         let count = self.count;
         if self.next.is_some() && (count == self.max_pages || self.size > self.max_size) {

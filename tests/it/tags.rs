@@ -287,6 +287,6 @@ fn more_tags_than_a_listing_can_have_lines_are_refused() {
     let response = service.get("/hello/SHA256SUMS");
     let reason = response.header("x-reason").unwrap();
     assert_eq!(response.status, 502, "{reason}");
-    assert!(reason.contains("more than 1001624 tags"), "{reason}");
+    assert!(reason.contains("more than 100000 tags"), "{reason}");
     assert_eq!(count(&registry.take_requests(), "/manifests/"), 1);
 }

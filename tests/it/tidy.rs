@@ -275,3 +275,19 @@ fn fuzzing_has_the_dependencies_of_the_program() {
     assert!(found.remove("libfuzzer-sys").is_some());
     assert_eq!(found, dependencies("Cargo.toml"));
 }
+
+/// The table in SECURITY.md that adds up the memory has no more than it says.
+#[test]
+fn the_bounds_of_memory_add_up() {
+    let text = fs::read_to_string(Path::new(ROOT).join("SECURITY.md")).unwrap();
+    let (_, table) = text.split_once("| in memory | at most |\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let sizes = table.lines().filter_map(|line| {
+        let size = line.trim_end_matches(" |").rsplit("| ").next()?;
+        size.strip_suffix(" MiB")?.parse::<usize>().ok()
+    });
+    let sizes: Vec<_> = sizes.collect();
+    assert_eq!(sizes.len(), table.lines().count() - 1, "{table}");
+    let sum: usize = sizes.iter().sum();
+    assert!(sum <= 256, "{sum} MiB");
+}

@@ -33,7 +33,6 @@ pub use fetch::Layers;
 use pack::Archive;
 pub use scan::{Verdict, scan};
 use tree::{Change, Content, NodeKind, Tree};
-pub use unpack::Windows;
 use wanted::Wanted;
 
 use crate::artifact::Recipe;
@@ -56,17 +55,24 @@ pub struct Memory {
     unspelled: usize,
 }
 
+impl Memory {
+    /// All that it may take, in bytes.
+    pub const fn size(&self) -> usize {
+        self.bytes as usize + self.unspelled
+    }
+}
+
 /// Enough for most images, and so little that some may be flattened while a large one is.
 pub const SMALL: Memory = Memory {
     entries: 20_000,
     bytes: 6 << 20,
     unspelled: 2 << 20,
 };
-/// The most that any image may take. Windows of zstd are taken only before paths that no entry spells.
+/// The most that any image may take: some 160,000 entries with names of usual length.
 pub const LARGE: Memory = Memory {
-    entries: 400_000,
-    bytes: 88 << 20,
-    unspelled: 32 << 20,
+    entries: 200_000,
+    bytes: 36 << 20,
+    unspelled: 4 << 20,
 };
 /// What an entry takes in memory besides what is of any length in it: as a change that its layer makes, as a place in
 /// the tree and as a name there (measured).
@@ -84,7 +90,7 @@ const MAX_THREADS: usize = 4;
 const BUFFER: usize = 256 << 10;
 
 /// What one image may still take, of all its layers together.
-pub struct Budget<'a> {
+pub struct Budget {
     /// How many bytes its files may have in all.
     limit: u64,
     /// How many the archive may have, or a layer unpacked.
@@ -98,12 +104,11 @@ pub struct Budget<'a> {
     unpacked: AtomicU64,
     /// Did it need more memory than it may take?
     is_outgrown: AtomicBool,
-    windows: &'a Windows,
 }
 
-impl<'a> Budget<'a> {
-    /// For an image whose files may have `limit` bytes in all. `windows`: those of all images.
-    pub fn new(limit: u64, memory: Memory, windows: &'a Windows) -> Self {
+impl Budget {
+    /// For an image whose files may have `limit` bytes in all.
+    pub fn new(limit: u64, memory: Memory) -> Self {
         Self {
             limit,
             most: limit.saturating_add(MAX_REST),
@@ -113,7 +118,6 @@ impl<'a> Budget<'a> {
             bytes: AtomicU64::new(limit),
             unpacked: AtomicU64::new(limit.saturating_add(MAX_REST)),
             is_outgrown: AtomicBool::new(false),
-            windows,
         }
     }
 
@@ -189,7 +193,7 @@ pub fn flatten(
     fetched: &Layers<'_>,
     recipe: &Recipe,
     cache: &Cache,
-    budget: &Budget<'_>,
+    budget: &Budget,
     out: File,
 ) -> Result<Made> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -341,20 +345,15 @@ struct Layer {
 
 impl Layer {
     /// Reads a layer. Its bytes are known to be right when all of them were read without an error.
-    fn read(
-        mut bytes: impl Read,
-        digest: Digest,
-        budget: &Budget<'_>,
-        cache: &Cache,
-    ) -> Result<Self> {
+    fn read(mut bytes: impl Read, digest: Digest, budget: &Budget, cache: &Cache) -> Result<Self> {
         let read = Self::unpack(&mut bytes, budget, cache);
         believe(read, bytes, digest, cache)
     }
 
-    fn unpack(blob: &mut impl Read, budget: &Budget<'_>, cache: &Cache) -> Result<Self, Failure> {
+    fn unpack(blob: &mut impl Read, budget: &Budget, cache: &Cache) -> Result<Self, Failure> {
         let limit = budget.limit;
         let unpacked = Bounded {
-            inner: unpack::unpack(blob, budget.windows)?,
+            inner: unpack::unpack(blob)?,
             budget,
         };
         let mut archive = Entries::new(unpacked);
@@ -387,7 +386,7 @@ impl Layer {
 /// Fails where there is more than there should be in all layers: a few bytes can unpack to any number of them.
 struct Bounded<'a, R> {
     inner: R,
-    budget: &'a Budget<'a>,
+    budget: &'a Budget,
 }
 
 impl<R: Read> Read for Bounded<'_, R> {

@@ -4,11 +4,11 @@
 //! and docker-registry hands over what it was given.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::lock::lock;
+use crate::places::Place;
+use crate::pool::WINDOW;
 
 /// So many bytes tell what a layer is.
 const MAGIC: usize = 6;
@@ -18,59 +18,31 @@ const BUFFER: usize = 64 << 10;
 /// for that from level 10 on (klauspost/compress, `zstd/encoder_options.go`); zstd itself for 8 MiB, without
 /// `--ultra` and `--long`.
 const MAX_WINDOW_LOG: u32 = 25;
-/// Layers that may look back so far at once.
-const WINDOWS: usize = 2;
-
-/// Memory for looking back, which is all that unpacking takes much of.
-#[derive(Default)]
-pub struct Windows {
-    taken: Mutex<usize>,
-    is_free: Condvar,
-}
-
-/// One of them, with what is read by it. It is free again when this goes.
-struct Window<'a, R> {
+/// What is read with memory for looking back, which is all that unpacking takes much of.
+struct Window<R> {
     inner: R,
-    of: &'a Windows,
+    _place: Place<'static>,
 }
 
-impl Windows {
-    /// Waits until one is free.
-    fn take<R>(&self, inner: R) -> Window<'_, R> {
-        let mut taken = self
-            .is_free
-            .wait_while(lock(&self.taken), |taken| *taken >= WINDOWS)
-            .unwrap_or_else(PoisonError::into_inner);
-        *taken += 1;
-        Window { inner, of: self }
-    }
-}
-
-impl<R: Read> Read for Window<'_, R> {
+impl<R: Read> Read for Window<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buffer)
     }
 }
 
-impl<R> Drop for Window<'_, R> {
-    fn drop(&mut self) {
-        *lock(&self.of.taken) -= 1;
-        self.of.is_free.notify_one();
-    }
-}
-
 /// The archive in a layer: gzip with all its members, zstd with all its frames, or as it is.
-pub(super) fn unpack<'a>(
-    layer: impl Read + 'a,
-    windows: &'a Windows,
-) -> io::Result<Box<dyn Read + 'a>> {
+pub(super) fn unpack<'a>(layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let (form, whole) = Form::read(layer)?;
     Ok(match form {
         Form::Gzip => Box::new(gzip(whole)),
         Form::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(whole)?;
             decoder.window_log_max(MAX_WINDOW_LOG)?;
-            Box::new(windows.take(decoder))
+            let place = WINDOW.take(|| "a layer of zstd".into());
+            Box::new(Window {
+                inner: decoder,
+                _place: place.map_err(io::Error::other)?,
+            })
         }
         Form::Other(name) => {
             let why = format!("it is packed with {name}; layers are gzip, zstd or plain tar");
@@ -154,7 +126,7 @@ mod tests {
             ),
         ] {
             let mut found = Vec::new();
-            unpack(&*packed, &Windows::default())
+            unpack(&*packed)
                 .unwrap()
                 .read_to_end(&mut found)
                 .unwrap_or_else(|error| panic!("{why}: {error}"));
@@ -166,10 +138,7 @@ mod tests {
     fn a_short_layer_is_no_layer_to_unpack() {
         for short in [&b""[..], b"\x1f", b"\x28\xb5"] {
             let mut found = Vec::new();
-            unpack(short, &Windows::default())
-                .unwrap()
-                .read_to_end(&mut found)
-                .unwrap();
+            unpack(short).unwrap().read_to_end(&mut found).unwrap();
             assert_eq!(found, short);
         }
     }
@@ -177,7 +146,7 @@ mod tests {
     #[test]
     fn what_no_layer_should_be_is_called_by_its_name() {
         for (packed, name) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
-            let end = unpack(packed, &Windows::default()).map(drop);
+            let end = unpack(packed).map(drop);
             let why = end.unwrap_err().to_string();
             assert!(why.contains(&format!("packed with {name};")), "{why}");
         }
@@ -189,29 +158,24 @@ mod tests {
     fn damaged_bytes_are_an_error() {
         for mut packed in [gzip(&[7; 1000]), zstd(&[7; 1000])] {
             packed.truncate(packed.len() - 3);
-            let windows = Windows::default();
-            let end = unpack(&*packed, &windows)
-                .unwrap()
-                .read_to_end(&mut Vec::new());
+            let end = unpack(&*packed).unwrap().read_to_end(&mut Vec::new());
             assert!(end.is_err(), "{packed:x?}");
         }
     }
 
     #[test]
     fn no_more_layers_look_back_at_once_than_may() {
-        let (windows, packed) = (Windows::default(), zstd(b"bytes"));
+        let packed = zstd(b"bytes");
         let read = |mut layer: Box<dyn Read + '_>| io::read_to_string(&mut layer).unwrap();
-        let first = unpack(&*packed, &windows).unwrap();
-        let second = unpack(&*packed, &windows).unwrap();
+        let first = unpack(&*packed).unwrap();
         // What needs none goes on.
-        assert_eq!(read(unpack(&b"plain"[..], &windows).unwrap()), "plain");
+        assert_eq!(read(unpack(&b"plain"[..]).unwrap()), "plain");
         std::thread::scope(|scope| {
-            let third = scope.spawn(|| read(unpack(&*packed, &windows).unwrap()));
+            let second = scope.spawn(|| read(unpack(&*packed).unwrap()));
             std::thread::sleep(std::time::Duration::from_millis(50));
-            assert!(!third.is_finished(), "a third one is unpacked");
+            assert!(!second.is_finished(), "a second one is unpacked");
             assert_eq!(read(first), "bytes");
-            assert_eq!(third.join().unwrap(), "bytes");
+            assert_eq!(second.join().unwrap(), "bytes");
         });
-        assert_eq!(read(second), "bytes");
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use flate2::read::GzDecoder;
 
 use super::entries::{Entries, Kind};
-use super::{Budget, LARGE, Layers as Fetched, Windows, flatten, unpack};
+use super::{Budget, LARGE, Layers as Fetched, flatten, unpack};
 use crate::artifact::Recipe;
 use crate::cache::Cache;
 use crate::digest::Digest;
@@ -100,8 +100,7 @@ fn flattened(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
     let source: Arc<dyn Source> = Arc::new(Layers(blobs.zip(layers.to_vec()).collect()));
     let out = cache.scratch()?;
     let mut written = out.try_clone().unwrap();
-    let windows = Windows::default();
-    let budget = Budget::new(LIMIT, LARGE, &windows);
+    let budget = Budget::new(LIMIT, LARGE);
     let fetched = Fetched::fetch(&source, &recipe, cache)?;
     let made = flatten(&fetched, &recipe, cache, &budget, out)?;
     let packed = read_all(&mut written);
@@ -183,8 +182,7 @@ impl Source for Layers {
 
 /// The bytes of all files in a layer, each by itself in memory.
 fn files_of(layer: &[u8]) -> Vec<Vec<u8>> {
-    let windows = Windows::default();
-    let mut archive = Entries::new(unpack::unpack(layer, &windows).unwrap());
+    let mut archive = Entries::new(unpack::unpack(layer).unwrap());
     let mut files = Vec::new();
     while let Some(entry) = archive.next().unwrap() {
         if let Kind::File { size, pieces } = entry.kind {

@@ -1,0 +1,439 @@
+//! Memory for what strangers choose the size of: documents that registries send, listings being made, entries of images.
+//!
+//! Each piece of work has limits of its own, but there may be hundreds at once. So together they draw from a pool of
+//! bytes, and wait for each other. Most of a pool is a reserve, which only one piece of work at a time may use, its
+//! favourite: that one always comes to its end, so nobody waits for ever, though all wait while they hold what they
+//! have. The reserve is as large as the largest piece of work may be.
+//!
+//! There are two pools. Work that holds [`DOCUMENTS`] must not wait for [`WORK`], for a listing waits for documents.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::deadline;
+use crate::error::{Error, Result};
+use crate::hangup;
+use crate::lock::lock;
+use crate::places::Places;
+
+/// Documents being read, and what was parsed of them: manifests, indexes, configs, pages of tags.
+pub static DOCUMENTS: Pool = Pool::new("documents", 4 << 20, 32 << 20);
+/// Lists of tags, and the entries of images being flattened.
+pub static WORK: Pool = Pool::new("listings and images", 12 << 20, 40 << 20);
+/// What unpacks with a window of some size: layers of zstd, and images of zstd or xz that are looked into. One at a
+/// time takes up to 32 MiB.
+pub static WINDOW: Places = Places::new(1);
+
+/// What a document takes in memory, by its size: its text and what is parsed of it.
+pub const OF_DOCUMENT: usize = 4;
+
+/// A pool of bytes.
+pub struct Pool {
+    /// What it is for, for messages.
+    name: &'static str,
+    /// What all but the favourite may take together, in bytes.
+    general: usize,
+    /// What the favourite may take beside.
+    reserve: usize,
+    taken: Mutex<Taken>,
+    changed: Condvar,
+}
+
+/// What is taken of a pool, in bytes.
+#[derive(Debug, Default, PartialEq)]
+struct Taken {
+    general: usize,
+    reserve: usize,
+    has_favourite: bool,
+    /// Those who wait, in the order that they came in.
+    queue: VecDeque<u64>,
+    next: u64,
+}
+
+/// What a piece of work holds of a pool. It goes back when this is dropped.
+pub struct Grant {
+    pool: &'static Pool,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    general: usize,
+    reserve: usize,
+    is_favourite: bool,
+}
+
+/// What came of asking for more.
+#[derive(Debug, PartialEq)]
+enum Drawn {
+    Yes,
+    /// Not yet.
+    Wait,
+    /// Never: the favourite needs more than there is for one.
+    Never,
+}
+
+impl Pool {
+    const fn new(name: &'static str, general: usize, reserve: usize) -> Self {
+        Self {
+            name,
+            general,
+            reserve,
+            taken: Mutex::new(Taken {
+                general: 0,
+                reserve: 0,
+                has_favourite: false,
+                queue: VecDeque::new(),
+                next: 0,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Nothing of it yet.
+    pub fn grant(&'static self) -> Grant {
+        Grant {
+            pool: self,
+            held: Mutex::default(),
+        }
+    }
+
+    /// Takes so many bytes, if it can be. Who is not `first` leaves them to others who wait.
+    fn draw(&self, taken: &mut Taken, held: &mut Held, bytes: usize, is_first: bool) -> Drawn {
+        let is_of_general = taken.general.saturating_add(bytes) <= self.general;
+        if is_of_general && (is_first || held.is_favourite) {
+            taken.general += bytes;
+            held.general += bytes;
+            return Drawn::Yes;
+        }
+        if !held.is_favourite && (taken.has_favourite || !is_first) {
+            return Drawn::Wait;
+        }
+        if taken.reserve.saturating_add(bytes) > self.reserve {
+            return Drawn::Never;
+        }
+        (taken.has_favourite, held.is_favourite) = (true, true);
+        taken.reserve += bytes;
+        held.reserve += bytes;
+        Drawn::Yes
+    }
+}
+
+impl Taken {
+    /// Takes back so many bytes, those of the reserve first.
+    fn give_back(&mut self, held: &mut Held, bytes: usize) {
+        let of_reserve = bytes.min(held.reserve);
+        let of_general = (bytes - of_reserve).min(held.general);
+        held.reserve -= of_reserve;
+        held.general -= of_general;
+        self.reserve -= of_reserve;
+        self.general -= of_general;
+        if held.is_favourite && held.reserve == 0 {
+            (self.has_favourite, held.is_favourite) = (false, false);
+        }
+    }
+}
+
+impl Grant {
+    /// Takes more, if that is possible at once.
+    pub fn try_grow(&self, bytes: usize) -> bool {
+        let mut taken = lock(&self.pool.taken);
+        let is_first = taken.queue.is_empty();
+        let mut held = lock(&self.held);
+        self.pool.draw(&mut taken, &mut held, bytes, is_first) == Drawn::Yes
+    }
+
+    /// Takes more, and waits for it as long as this thread's client stays and there is time. `what` it is for.
+    pub fn grow(&self, bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
+        let pool = self.pool;
+        let _watch = hangup::watch();
+        let mut taken = lock(&pool.taken);
+        let ticket = taken.next;
+        taken.next += 1;
+        taken.queue.push_back(ticket);
+        let result = loop {
+            let is_first = taken.queue.front() == Some(&ticket);
+            match pool.draw(&mut taken, &mut lock(&self.held), bytes, is_first) {
+                Drawn::Yes => break Ok(()),
+                Drawn::Wait => {}
+                Drawn::Never => {
+                    let mib = pool.reserve >> 20;
+                    break Err(Error::Nonsense {
+                        url: what(),
+                        why: format!("it takes more than {mib} MiB of memory, the limit"),
+                    });
+                }
+            }
+            if hangup::is_gone() {
+                break Err(Error::ClientGone);
+            }
+            if let Some(limit) = deadline::passed() {
+                let url = format!("{}, which waits for memory for {}", what(), pool.name);
+                break Err(Error::TooSlow { url, limit });
+            }
+            let wait = deadline::left().map_or(hangup::LOOK, |left| left.min(hangup::LOOK));
+            let waited = pool.changed.wait_timeout(taken, wait);
+            taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+        };
+        taken.queue.retain(|other| *other != ticket);
+        drop(taken);
+        pool.changed.notify_all();
+        result
+    }
+
+    /// Gives so many bytes back.
+    pub fn shrink(&self, bytes: usize) {
+        let mut taken = lock(&self.pool.taken);
+        taken.give_back(&mut lock(&self.held), bytes);
+        drop(taken);
+        self.pool.changed.notify_all();
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.shrink(usize::MAX);
+    }
+}
+
+thread_local! {
+    static DOCUMENT: RefCell<Option<Arc<Grant>>> = const { RefCell::new(None) };
+    static LISTING: RefCell<Option<Arc<Grant>>> = const { RefCell::new(None) };
+}
+
+/// As long as it lives, the documents that this thread reads count as held.
+pub struct Documents {
+    is_outermost: bool,
+}
+
+/// From now on the documents that this thread reads are held until this is dropped: what is parsed of them
+/// lives as long. Within another one this changes nothing.
+pub fn documents() -> Documents {
+    let is_outermost = DOCUMENT.with_borrow_mut(|document| {
+        let is_outermost = document.is_none();
+        document.get_or_insert_with(|| Arc::new(DOCUMENTS.grant()));
+        is_outermost
+    });
+    Documents { is_outermost }
+}
+
+impl Drop for Documents {
+    fn drop(&mut self) {
+        if self.is_outermost {
+            DOCUMENT.take();
+        }
+    }
+}
+
+/// A document that is being read.
+pub struct Document {
+    grant: Arc<Grant>,
+    held: usize,
+    is_kept: bool,
+}
+
+impl Document {
+    /// Nothing of it is there yet.
+    pub fn new() -> Self {
+        let current = DOCUMENT.with_borrow(Option::clone);
+        Self {
+            grant: current.unwrap_or_else(|| Arc::new(DOCUMENTS.grant())),
+            held: 0,
+            is_kept: false,
+        }
+    }
+
+    /// Takes what a document of that size needs. `what` it is called in errors.
+    pub fn reserve(&mut self, size: u64, what: impl FnOnce() -> String) -> Result<()> {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let needed = size.saturating_mul(OF_DOCUMENT);
+        if let Some(more) = needed.checked_sub(self.held).filter(|more| *more > 0) {
+            self.grant.grow(more, what)?;
+            self.held = needed;
+        }
+        Ok(())
+    }
+
+    /// It is whole, of that size: it counts until the [`Documents`] of this thread go.
+    pub fn keep(mut self, size: usize) {
+        let needed = size.saturating_mul(OF_DOCUMENT).min(self.held);
+        self.grant.shrink(self.held - needed);
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.grant.shrink(self.held);
+        }
+    }
+}
+
+/// As long as it lives, this thread makes a listing. After it the one before counts.
+pub struct Making {
+    before: Option<Arc<Grant>>,
+}
+
+/// From now on this thread helps to make this listing.
+pub fn adopt(listing: Option<Arc<Grant>>) -> Making {
+    Making {
+        before: LISTING.replace(listing),
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        LISTING.set(self.before.take());
+    }
+}
+
+/// Takes more for the listing that this thread makes, if that is possible at once.
+fn try_for_listing(bytes: usize) -> bool {
+    listing().is_none_or(|grant| grant.try_grow(bytes))
+}
+
+/// Takes more for the listing that this thread makes, and waits for it. Nobody may do so who holds documents.
+pub fn for_listing(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
+    match listing() {
+        Some(grant) => grant.grow(bytes, what),
+        None => Ok(()),
+    }
+}
+
+/// Does work with documents, of which so many bytes stay for the listing that this thread makes. Where memory for
+/// that has to be waited for, the documents are given up, and the work is done again: what it needs is at hand then.
+pub fn with_documents<T>(
+    what: impl Fn() -> String,
+    mut work: impl FnMut() -> (T, usize),
+) -> Result<T> {
+    let mut paid = 0;
+    loop {
+        let documents = documents();
+        let (found, needed) = work();
+        let more = needed.saturating_sub(paid);
+        if more == 0 || try_for_listing(more) {
+            return Ok(found);
+        }
+        drop((found, documents));
+        for_listing(more, &what)?;
+        paid = needed;
+    }
+}
+
+/// The listing that this thread makes, if it makes one.
+pub fn listing() -> Option<Arc<Grant>> {
+    LISTING.with_borrow(Option::clone)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn pool(general: usize, reserve: usize) -> &'static Pool {
+        Box::leak(Box::new(Pool::new("tests", general, reserve)))
+    }
+
+    fn what() -> String {
+        "the work".into()
+    }
+
+    #[test]
+    fn one_at_a_time_may_use_the_reserve() {
+        let pool = pool(10, 100);
+        let (small, large, late) = (pool.grant(), pool.grant(), pool.grant());
+        assert!(small.try_grow(10));
+        assert!(large.try_grow(60), "the favourite");
+        assert!(!late.try_grow(1) && !small.try_grow(1));
+        assert!(large.try_grow(40));
+        assert!(!large.try_grow(1), "there is no more");
+        small.shrink(4);
+        assert!(late.try_grow(4), "the general part is for all");
+        drop(large);
+        assert!(small.try_grow(100));
+        drop((small, late));
+        let empty = Taken {
+            next: lock(&pool.taken).next,
+            ..Taken::default()
+        };
+        assert_eq!(*lock(&pool.taken), empty);
+    }
+
+    #[test]
+    fn who_needs_more_than_there_is_for_one_is_told_so() {
+        let grant = pool(1 << 20, 2 << 20).grant();
+        let Err(Error::Nonsense { url, why }) = grant.grow(3 << 20, what) else {
+            panic!("it was given");
+        };
+        assert_eq!(url, "the work");
+        assert_eq!(why, "it takes more than 2 MiB of memory, the limit");
+    }
+
+    #[test]
+    fn all_come_to_their_end_though_each_holds_what_it_has() {
+        let pool = pool(30, 100);
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let _limit = deadline::within(Duration::from_secs(30));
+                    let grant = pool.grant();
+                    for _ in 0..10 {
+                        grant.grow(10, what).unwrap();
+                        thread::yield_now();
+                    }
+                });
+            }
+        });
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert_eq!(lock(&pool.taken).general, 0);
+    }
+
+    #[test]
+    fn memory_is_waited_for_until_the_deadline() {
+        let pool = pool(10, 10);
+        let favourite = pool.grant();
+        assert!(favourite.try_grow(10) && favourite.try_grow(10));
+        let _limit = deadline::within(Duration::from_millis(20));
+        let late = pool.grant().grow(1, what);
+        let Err(Error::TooSlow { url, .. }) = late else {
+            panic!("{late:?}");
+        };
+        assert_eq!(url, "the work, which waits for memory for tests");
+    }
+
+    #[test]
+    fn documents_count_until_their_work_is_done() {
+        let size = 1000;
+        let held = || {
+            let grant = DOCUMENT.with_borrow(Option::clone).unwrap();
+            let held = lock(&grant.held);
+            (held.general + held.reserve) / OF_DOCUMENT
+        };
+        let read = |is_whole: bool| {
+            let mut document = Document::new();
+            document.reserve(size as u64, what).unwrap();
+            document.reserve(2 * size as u64, what).unwrap();
+            if is_whole {
+                document.keep(size);
+            }
+        };
+        let work = documents();
+        read(true);
+        assert_eq!(held(), size, "only what there is of it");
+        {
+            let _inner = documents();
+            read(true);
+        }
+        assert_eq!(held(), 2 * size);
+        read(false);
+        assert_eq!(held(), 2 * size, "one that failed is gone");
+        drop(work);
+        assert!(DOCUMENT.with_borrow(Option::is_none));
+        read(true);
+    }
+}
