@@ -129,7 +129,18 @@ impl Service {
         let beside: Vec<_> = companions(name).collect();
         let snapshot = self.snapshots.having(directory, &names, &beside)?;
         let signed = snapshot.signed.as_ref();
-        let is_of_signed = signed.is_some_and(|signed| !signed.signatures.is_empty());
+        let has_signature = |snapshot: &Snapshot| {
+            let signed = snapshot.signed.as_ref();
+            signed.is_some_and(|signed| !signed.signatures.is_empty())
+        };
+        // The listing that has the file may be older than the signature.
+        let is_of_signed = has_signature(&snapshot)
+            || directory.view == View::Tags
+                && has_signature(
+                    &*self
+                        .snapshots
+                        .of_signature(directory, has_signature, false)?,
+                );
         // Of an older list by a publisher, only the files are known.
         let is_of_older = |file: &File| signed.is_none() && file.manifest.is_none();
         if is_of_signed || snapshot.file(name).is_some_and(|file| is_of_older(&file)) {

@@ -134,6 +134,34 @@ fn beside_a_signature_there_is_no_checksum_file() {
     }
 }
 
+/// Nor where the file is known from a listing of the time before there was a signature.
+#[test]
+fn beside_a_signature_that_is_new_there_is_no_checksum_file() {
+    let own = line(b"image 1", "hello-v1.raw");
+    for restarts in [false, true] {
+        let registry = Registry::with_hello(versions(2).0);
+        let cache = Folder::new();
+        let start = || {
+            let setup = Setup::new(registry.settings() + ANEW);
+            setup.cache(&cache).start()
+        };
+        let mut service = start();
+        service.listing();
+        assert_eq!(service.get("/hello/hello-v1.raw.sha256").text(), own);
+        registry.change(|hello| sign(hello, own.as_bytes(), &[("SHA256SUMS.gpg", b"s")], &[]));
+        later();
+        if restarts {
+            drop(service);
+            service = start();
+        } else {
+            assert_eq!(service.get("/hello/hello-v9.raw").status, 404);
+        }
+        assert_eq!(service.get("/hello/hello-v1.raw.sha256").status, 404);
+        assert_eq!(service.get("/hello/SHA256SUMS.gpg").body, b"s");
+        assert_eq!(service.get("/hello/hello-v0.raw").body, b"image 0");
+    }
+}
+
 #[test]
 fn whatever_a_signed_list_names_is_delivered() {
     let files: Vec<(Vec<u8>, &str)> = [
