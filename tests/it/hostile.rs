@@ -6,11 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use serde_json::{Map, json};
 
 use crate::client::Connection;
-use crate::content::{noise, versions};
+use crate::content::{OCI_TAR, Repository, digest, noise, sign, versions};
 use crate::registry::{Fault, Registry};
-use crate::service::{Service, eventually};
+use crate::service::{Service, Setup, eventually};
 
 /// Sends bytes, then reads until the end of the connection. A reset ends it too.
 fn exchange(service: &Service, bytes: &[u8]) -> String {
@@ -351,4 +352,88 @@ fn no_descriptors_left(service: &Service) {
         drop(crowd);
     }
     prlimit(pid, Resource::Nofile, usual).unwrap();
+}
+
+/// A manifest that takes much more memory than it has bytes: many layers with many annotations.
+fn swollen() -> Repository {
+    let mut swollen = Repository::default();
+    for tag in ["v1", "v2", "v3"] {
+        let layer = |n: usize| {
+            let notes: Map<_, _> = (0..8)
+                .map(|note| (format!("{n:x}-{note}"), json!(format!("{tag} of {n:012}"))))
+                .collect();
+            json!({"mediaType": OCI_TAR, "digest": digest(b"x"), "size": 1, "annotations": notes})
+        };
+        let layers: Vec<_> = (0..16_000).map(layer).collect();
+        let artifact = swollen.artifact(&layers, json!({}));
+        swollen.point(tag, &artifact);
+    }
+    swollen
+}
+
+/// A list of 8 MiB.
+fn long_list() -> Repository {
+    let mut signed = Repository::default();
+    let list: String = (0..100_000)
+        .map(|n| format!("{n:064x}  hello-{n}.raw\n"))
+        .collect();
+    sign(
+        &mut signed,
+        list.as_bytes(),
+        &[("SHA256SUMS.gpg", b"signature")],
+        &[],
+    );
+    signed
+}
+
+/// More tags than anybody looks up, of signatures.
+fn many_tags() -> Repository {
+    let (mut many, _) = versions(1);
+    let manifest = many.artifact(&[], json!({}));
+    for n in 0..40_000 {
+        many.point(&format!("sha256-{n:064x}.sig"), &manifest);
+    }
+    many
+}
+
+/// SECURITY.md adds up the bounds. The unit sets the same variable.
+#[test]
+fn hostile_repositories_together_take_no_more_memory_than_is_said() {
+    let registry = Registry::start();
+    let (hello, listing) = versions(2);
+    registry.put("hello", hello);
+    let mut names = Vec::new();
+    for (kind, repository, number) in [
+        ("swollen", swollen(), 8),
+        ("long", long_list(), 10),
+        ("many", many_tags(), 6),
+    ] {
+        for n in 0..number {
+            let name = format!("{kind}-{n}");
+            registry.put(&name, repository.clone());
+            names.push(name);
+        }
+    }
+    let service = Setup::new(registry.settings() + "listing-ttl-sec = 0\n")
+        .env("MALLOC_ARENA_MAX", "2")
+        .start();
+    let answered = |name: &String| {
+        let status = service.get(&format!("/{name}/SHA256SUMS")).status;
+        // Those that find no memory in time are told to come again.
+        assert!([200, 503, 504].contains(&status), "{name}: {status}");
+        status == 200
+    };
+    let number = thread::scope(|scope| {
+        let clients: Vec<_> = names
+            .iter()
+            .map(|name| scope.spawn(move || answered(name)))
+            .collect();
+        let answered = clients.into_iter().map(|client| client.join().unwrap());
+        answered.filter(|is_answered| *is_answered).count()
+    });
+    assert!(number > 0, "nobody had an answer");
+    assert_eq!(service.listing(), listing, "all others as before");
+    let peak = service.peak_memory();
+    assert!(peak <= 256, "{peak} MiB");
+    println!("{number} of {} answered, {peak} MiB", names.len());
 }
