@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use crate::error::{Error, Result};
 use crate::http::Request;
-use crate::name::Host;
+use crate::name::{Host, without_userinfo};
 
 /// Refuses a request that calls us by a name that is not ours, or comes from a page elsewhere.
 ///
@@ -19,7 +19,8 @@ pub fn check(request: &Request, hosts: &[Host]) -> Result<()> {
     if let Some(host) = &request.host
         && !is_ours(host, request.local, hosts)
     {
-        return Err(Error::NotOurName { host: host.clone() });
+        let host = without_userinfo(host);
+        return Err(Error::NotOurName { host });
     }
     if request.is_cross_site {
         return Err(Error::CrossSite);

@@ -27,7 +27,7 @@ use super::registries_conf::Registries;
 use super::url::{self, Target, Userinfo};
 use crate::error::{Error, Result};
 use crate::lock::lock;
-use crate::name::Host;
+use crate::name::{Host, without_userinfo};
 use crate::pool::Document;
 
 /// Assumed when a busy server names no time.
@@ -392,7 +392,10 @@ impl Client {
 
     /// Registries repeat their warnings with every answer.
     fn warn_once(&self, warning: &str) {
-        let warning: String = warning.chars().take(MAX_WARNING).collect();
+        let warning: String = without_userinfo(warning)
+            .chars()
+            .take(MAX_WARNING)
+            .collect();
         let mut warnings = lock(&self.warnings);
         if warnings.len() < MAX_WARNINGS && !warnings.contains(&warning) {
             warn!("{warning}");

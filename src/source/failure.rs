@@ -11,6 +11,7 @@ use super::url;
 use crate::deadline;
 use crate::error::{Cause, Error};
 use crate::hangup;
+use crate::name::without_userinfo;
 
 /// An answer that makes no sense. A query is no part of it: the URL may be signed, which is as good as
 /// a password.
@@ -160,7 +161,7 @@ pub(super) fn read_failure(url: &str, error: io::Error) -> Error {
 }
 
 /// The message in an error's body: the distribution-spec's JSON, or the text itself if it is short
-/// and no page. It comes from strangers and goes into a log.
+/// and no page. It comes from strangers and goes into a log; a cache may quote the URL that it asked, login and all.
 pub(super) fn error_message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let text = match &json {
@@ -185,6 +186,7 @@ pub(super) fn error_message(body: &[u8]) -> String {
     if text.starts_with('<') {
         return String::new();
     }
+    let text = without_userinfo(text);
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(200)
@@ -214,6 +216,10 @@ mod tests {
             (
                 "Client sent an\r\nHTTP request",
                 "Client sent an  HTTP request",
+            ),
+            (
+                r#"{"errors":[{"code":"UNKNOWN","message":"Get \"https://u:s3cret@h/v2/\": EOF"}]}"#,
+                "UNKNOWN, Get \"https://h/v2/\": EOF",
             ),
             ("", ""),
             ("[]", ""),

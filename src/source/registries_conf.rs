@@ -191,7 +191,7 @@ impl Registries {
                 .map_err(|cause| bad(None, format!("cannot be read: {cause}")))?;
             let parsed = parse(&text).map_err(|(line, why)| bad(line, without_userinfo(&why)))?;
             if !parsed.unknown.is_empty() {
-                let unknown = parsed.unknown.join(", ");
+                let unknown = without_userinfo(&parsed.unknown.join(", "));
                 warn!("{}: not known, so not used: {unknown}", path.display());
             }
             registries.merge(parsed.tables);

@@ -15,6 +15,7 @@ use crate::registry::{
     requests_of_a_listing,
 };
 use crate::service::{ANEW, Folder, Service, Setup, later};
+use crate::tokens::TokenServer;
 
 /// Every place where a login may be, the first of them first, each with a user of its own.
 #[test]
@@ -209,4 +210,28 @@ fn row_c9_a_login_that_has_expired_is_one_line_until_it_is_renewed() {
     );
     service.write_logins(&[(&host, "alice:p2")]);
     assert_eq!(service.listing(), versions(1).1);
+}
+
+#[test]
+fn a_password_may_be_of_any_letters() {
+    let long: &'static str = format!("AWS:{}", "x".repeat(2400)).leak();
+    for login in [
+        "user:pa:ss:",
+        "user:%41+b&c=d",
+        "robot$acme+puller:p@ss/word?#",
+        "jörg:gehäim ß€",
+        "user name: leading and trailing ",
+        "a'b\"c:\\\"'`$(x)",
+        long,
+    ] {
+        let tokens = TokenServer::for_login(login);
+        for guard in [Guard::basic(&[login]), tokens.guard()] {
+            let registry = guarded(guard);
+            let service = Service::with_login(&registry, login);
+            assert_eq!(service.listing(), versions(1).1, "{login}");
+            let password = login.split_once(':').unwrap().1.trim();
+            let lines = service.log.lines().join("\n");
+            assert!(!lines.contains(password), "{lines}");
+        }
+    }
 }
