@@ -114,6 +114,8 @@ pub enum Error {
     BadCertificate { path: PathBuf, why: String },
     /// The registry cannot be reached, and no mirror in its place.
     MirrorsToo { error: Box<Error>, mirrors: String },
+    /// The registry cannot be reached, and a mirror in its place knows of nothing that is attached to a manifest.
+    NoneAttachedAtMirror { error: Box<Error>, mirror: String },
     /// The registry has no such thing (404).
     Missing { url: String },
     /// The registry answered with a status that is none of those above.
@@ -262,7 +264,9 @@ impl Error {
             | Error::BadManifest { .. }
             | Error::CannotFlatten { .. }
             | Error::BadLayout { .. } => 502,
-            Error::MirrorsToo { error, .. } => error.status(),
+            Error::MirrorsToo { error, .. } | Error::NoneAttachedAtMirror { error, .. } => {
+                error.status()
+            }
             Error::Full { .. }
             | Error::NoThread { .. }
             | Error::NoMemory { .. }
@@ -289,7 +293,9 @@ impl Error {
     /// What it tells of the thing that was asked for.
     pub fn finding(&self) -> Finding {
         match self {
-            Error::MirrorsToo { error, .. } => error.finding(),
+            Error::MirrorsToo { error, .. } | Error::NoneAttachedAtMirror { error, .. } => {
+                error.finding()
+            }
             Error::Missing { .. }
             | Error::UnexpectedStatus {
                 // Gone, held back by a policy (Harbor), or by the law.
@@ -535,6 +541,11 @@ impl fmt::Display for Error {
             Error::BadCertificate { path, why } => {
                 write!(f, "certificate {}: {why}", path.display())
             }
+            Error::NoneAttachedAtMirror { error, mirror } => write!(
+                f,
+                "{}; mirror {mirror} has no attached artifacts, but may not know all of them",
+                error.line()
+            ),
             Error::MirrorsToo { error, mirrors } => {
                 write!(f, "{}; and of its mirrors {mirrors}", error.line())
             }
@@ -677,6 +688,7 @@ impl StdError for Error {
             Error::NoSocket { cause, .. } => cause.as_ref().map(|cause| cause.as_ref() as _),
             Error::BadAddress { .. }
             | Error::MirrorsToo { .. }
+            | Error::NoneAttachedAtMirror { .. }
             | Error::RegistryNotAllowed { .. }
             | Error::NotOffered { .. }
             | Error::MethodNotAllowed { .. }

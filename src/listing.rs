@@ -72,6 +72,8 @@ pub struct Incomplete {
     pub unanswered: usize,
     /// All tags that were to be asked for.
     pub tags: usize,
+    /// What is attached to the artifact could not be asked for where it counts.
+    pub lacks_attached: bool,
 }
 
 impl Incomplete {
@@ -80,13 +82,21 @@ impl Incomplete {
         Self {
             unanswered: self.unanswered + other.unanswered,
             tags: self.tags + other.tags,
+            lacks_attached: self.lacks_attached || other.lacks_attached,
         }
     }
 }
 
 impl fmt::Display for Incomplete {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { unanswered, tags } = self;
+        let Self {
+            unanswered,
+            tags,
+            lacks_attached,
+        } = self;
+        if *lacks_attached {
+            return f.write_str("attached artifacts may be missing");
+        }
         write!(f, "{unanswered} of {tags} tags were not answered")
     }
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, info};
+use log::debug;
 use serde::Deserialize;
 
 use crate::architecture::Architecture;
@@ -24,7 +24,7 @@ use crate::artifact::{self, Recognised};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
-use crate::listing::{self, Artifact, Listing, Naming, Reasons};
+use crate::listing::{self, Artifact, Incomplete, Listing, Naming, Reasons};
 use crate::lock::lock;
 use crate::manifest::{Annotations, Image, Manifest};
 use crate::memory::{Held, Room};
@@ -507,8 +507,9 @@ impl Resolver<'_> {
             Err(Setback::Failed(error)) => return Err(error),
         }
         let mut room = MAX_OF_LISTING;
+        let mut not_read = Vec::new();
         for subject in subjects {
-            self.attached(subject, |manifest, attached| {
+            let attached = self.attached(subject, |manifest, attached| {
                 let recognised = Recognised {
                     offers: artifact::titled(&attached),
                     ..Recognised::default()
@@ -532,7 +533,23 @@ impl Resolver<'_> {
                         .leave_out(label, format!("attached {manifest}: {}", no_room().line())),
                 }
                 Ok(())
-            })?;
+            });
+            match attached {
+                Ok(reasons) => not_read.extend(reasons),
+                // A mirror stands in for the registry. The files of the artifact itself are known.
+                Err(error @ Error::NoneAttachedAtMirror { .. }) => {
+                    listing.leave_unanswered(label, error.line());
+                    listing.incomplete = Some(Incomplete {
+                        unanswered: 0,
+                        tags: 1,
+                        lacks_attached: true,
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for reason in not_read {
+            listing.leave_out(label, reason);
         }
         // It is one artifact: without a part of it there is no directory.
         let unanswered = self.leave_out_incompatible(&mut listing)?;
@@ -542,21 +559,22 @@ impl Resolver<'_> {
         }
     }
 
-    /// Does something with each manifest that is attached to one. That there are none is the rule.
+    /// Does something with each manifest that is attached to one. That there are none is the rule. Returns why some
+    /// of them are not read.
     pub fn attached(
         &self,
         subject: Digest,
         mut visit: impl FnMut(Digest, Image) -> Result<()>,
-    ) -> Result<()> {
-        let name = self.source.name();
+    ) -> Result<Vec<String>> {
+        let mut not_read = Vec::new();
         let attached: Vec<_> = {
             let _documents = pool::documents();
             let descriptors = self.source.referrers(subject)?;
             if descriptors.len() > MAX_ATTACHED {
-                info!(
-                    "{name}: {} artifacts are attached to {subject}, at most {MAX_ATTACHED} are read",
+                not_read.push(format!(
+                    "{} artifacts are attached to {subject}, at most {MAX_ATTACHED} are read",
                     descriptors.len()
-                );
+                ));
             }
             let first = descriptors.iter().take(MAX_ATTACHED);
             first.map(|descriptor| descriptor.digest).collect()
@@ -569,12 +587,12 @@ impl Resolver<'_> {
                 }
                 Ok(_) => debug!("{digest} is not attached to {subject}"),
                 Err(error) if error.finding() == Finding::Answer => {
-                    info!("{name}: attached {digest} left out: {}", error.line());
+                    not_read.push(format!("attached {digest}: {}", error.line()));
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(not_read)
     }
 
     /// Asks for one tag, and takes room for what it leads to.

@@ -124,6 +124,7 @@ pub fn judge(tags: usize, unanswered: &[Unanswered], newest: Option<&Tag>) -> Ve
         return Verdict::Incomplete(Incomplete {
             unanswered: unanswered.len(),
             tags,
+            lacks_attached: false,
         });
     };
     let asked = open().filter_map(|one| one.error.as_ref()?.retry_after());

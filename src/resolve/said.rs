@@ -1,6 +1,6 @@
 //! What a file says of itself.
 
-use log::warn;
+use log::{info, warn};
 
 use super::Resolver;
 use crate::architecture::Architecture;
@@ -72,7 +72,9 @@ impl Resolver<'_> {
             Ok(())
         };
         read(image)?;
-        self.attached(manifest, |_, attached| read(&attached))?;
+        for reason in self.attached(manifest, |_, attached| read(&attached))? {
+            info!("{}: {reason}", self.source.name());
+        }
         let own = image
             .layers
             .iter()

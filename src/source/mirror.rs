@@ -476,19 +476,25 @@ impl Source for Mirrored {
             Err(error) if is_down(&error) => error,
             answer => return answer,
         };
-        let mut failed = Vec::new();
+        let (mut failed, mut has_none) = (Vec::new(), None);
         for n in self.mirrors_for_tags() {
             let mirror = &self.mirrors[n].0;
             let host = mirror.host();
             let ask = |registry: &Registry| registry.referrers(subject);
             match self.within_its_share(mirror, Level::Debug, ask) {
-                Ok(found) if found.is_empty() => failed.push(format!("{host}: it has none")),
+                Ok(found) if found.is_empty() => has_none = has_none.or(Some(host)),
                 Err(Error::ClientGone) => return Err(Error::ClientGone),
                 Err(error) => failed.push(format!("{host}: {}", error.line())),
                 found => return found,
             }
         }
-        Err(mirrors_too(error, &failed))
+        Err(match has_none {
+            Some(mirror) => Error::NoneAttachedAtMirror {
+                error: Box::new(error),
+                mirror: mirror.to_string(),
+            },
+            None => mirrors_too(error, &failed),
+        })
     }
 
     fn note_wrong_bytes(&self, digest: Digest) {

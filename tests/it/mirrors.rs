@@ -722,7 +722,7 @@ fn two_mirrors_that_disagree_are_not_mixed() {
 }
 
 #[test]
-fn a_mirror_without_attached_files_is_no_answer_for_a_registry_that_is_down() {
+fn a_mirror_without_attached_files_is_no_whole_answer_for_a_registry_that_is_down() {
     let image = noise(1000);
     let (registry, mirror) = (one_image(&image), one_image(&image));
     let service = Setup::with_mirrors(&registry, &[&mirror])
@@ -731,7 +731,18 @@ fn a_mirror_without_attached_files_is_no_answer_for_a_registry_that_is_down() {
     assert_eq!(service.get("/hello:v1/SHA256SUMS").status, 200);
     registry.fault("/v2/", Fault::Raw(Vec::new()));
     later();
+    let listing = service.get("/hello:v1/SHA256SUMS");
+    assert_eq!(
+        (listing.status, listing.header("x-incomplete")),
+        (200, Some("attached artifacts may be missing")),
+        "{}",
+        listing.text()
+    );
+    assert!(listing.text().contains("hello.raw"), "{}", listing.text());
+    mirror.fault("/referrers/", Fault::Status(500));
+    later();
     assert_eq!(service.get("/hello:v1/SHA256SUMS").status, 502);
+    mirror.behave();
     // What it has stands for what the registry has.
     mirror.change(|hello| {
         let subject = hello.tags["v1"].clone();
