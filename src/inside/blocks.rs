@@ -28,7 +28,7 @@ const MAX_STREAMED: u64 = 512 << 20;
 /// Unpacked while it streams: gzip can make a thousand bytes of one.
 const MAX_UNPACKED: u64 = 2 << 30;
 /// Kept of what was fetched; what was fetched first goes first.
-const MAX_KEPT: usize = 3 << 20;
+const MAX_KEPT: usize = 2 << 20;
 /// Read at once, at most. Larger than any block of a file system that is read here.
 const MAX_READ: usize = 2 << 20;
 

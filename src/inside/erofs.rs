@@ -20,7 +20,7 @@ pub const MAGIC_AT: usize = 1024;
 
 /// Pieces kept, and bytes in all of them. To find a file takes some dozens.
 const MAX_PIECES: usize = 1024;
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 2 << 20;
 /// How often something is asked for. A directory may be packed so that each look at it unpacks
 /// megabytes. A release is found by some dozens.
 const MAX_REQUESTS: usize = 2 << 10;

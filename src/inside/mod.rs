@@ -49,8 +49,8 @@ const MAX_NAME: usize = 255;
 /// Partitions looked into.
 const MAX_PARTITIONS: usize = 4;
 
-/// Images looked into at once: each may take 9 MiB, for what is kept of it and the block being read.
-static LOOKS: Places = Places::new(2);
+/// Images looked into at once: each may take 6 MiB, for what is kept of it and the block being read.
+static LOOKS: Places = Places::new(3);
 
 /// A blob of a source.
 pub struct Blob<'a> {
