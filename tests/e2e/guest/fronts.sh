@@ -61,7 +61,9 @@ redirected() {
     : >"$FLEET/fronts.log"
     serves localhost:5020/acme/fleet fleet-v1.raw "$(fleet_image 1)"
     serves localhost:5020/acme/layer layer-v1.tar.gz "$FLEET_LAYER"
+    # The file, the config of the container image, its layer.
     same "what reached the storage" "200 GET auth=-
+200 GET auth=-
 200 GET auth=-" "$(sed 's, /[^ ]* HTTP/1.1,,; s/ by=.*//' "$FLEET/fronts.log")"
 }
 check blobs-at-another-server redirected

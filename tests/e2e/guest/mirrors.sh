@@ -144,14 +144,14 @@ blocked() {
 }
 check blocked-registry-is-explained blocked
 
-not_followed() {
-    printf '[[registry]]\nlocation = "ghcr.io"\nmirorr = []\n' >$REGISTRIES
+not_understood() {
+    printf '[[registry]]\nlocation = "ghcr.io"\nblocked = "yes"\n' >$REGISTRIES
     stop_service
     same "the answer" 500 "$(status "$URL/fleet/SHA256SUMS")"
     eventually 5 is "$SERVICE" failed
-    news | grep --quiet "$REGISTRIES:3: .*mirorr" || fail "the journal does not name file and line"
+    news | grep --quiet "$REGISTRIES:3: .*blocked\|$REGISTRIES:3: .*boolean" || fail "the journal does not name file and line"
 }
-check mistake-in-registries-conf not_followed
+check mistake-in-registries-conf not_understood
 
 rm $REGISTRIES
 stop_service

@@ -126,6 +126,7 @@ channel() {
     cd "$PUBLISHERS/channel"
     local version
     for version in 1.0 1.1; do
+        rm --force channel.raw
         image channel.raw squashfs channel $version
         oras push --plain-http --no-tty --annotation "org.opencontainers.image.version=$version" "$REGISTRY/channel:stable" channel.raw
         mkdir -p /etc/sysupdate.channel.d
@@ -150,12 +151,15 @@ whole_os() {
     offers os "$(line "os_1.2.usr-$ARCH.${uuid_usr//-/}.raw" "os-1.2.usr-$ARCH.${uuid_usr//-/}.raw")"
 
     disk=$PUBLISHERS/disk
+    rm --force "$disk"
     truncate --size=64M "$disk"
-    # One free slot for each; sysupdate takes an empty one by its label.
+    # sysupdate wants two slots of a kind, and takes an empty one by its label.
     sfdisk --quiet "$disk" <<TABLE
 label: gpt
-size=16M, type=8484680C-9521-48C6-9C11-B0720656F69E, name=_empty
-size=16M, type=77FF5F63-E7B6-4633-ACF4-1565B864C0E6, name=_empty
+size=8M, type=8484680C-9521-48C6-9C11-B0720656F69E, name=_empty
+size=8M, type=77FF5F63-E7B6-4633-ACF4-1565B864C0E6, name=_empty
+size=8M, type=8484680C-9521-48C6-9C11-B0720656F69E, name=_empty
+size=8M, type=77FF5F63-E7B6-4633-ACF4-1565B864C0E6, name=_empty
 TABLE
     loop=$(losetup --find --show "$disk")
     local part kind
@@ -180,7 +184,7 @@ CONF
     sysupdate os update
     cmp --bytes="$(stat --format=%s "os_1.2.usr-$ARCH.${uuid_usr//-/}.raw")" \
         <(dd if="$disk" bs=512 skip="$(partition_start 1)" status=none) "os_1.2.usr-$ARCH.${uuid_usr//-/}.raw"
-    same "the UUIDs" "$uuid_usr $uuid_verity" "$(sfdisk --json "$disk" | jq --raw-output '[.partitiontable.partitions[].uuid | ascii_downcase] | join(" ")')"
+    same "the UUIDs" "$uuid_usr $uuid_verity" "$(sfdisk --json "$disk" | jq --raw-output '[.partitiontable.partitions[:2][].uuid | ascii_downcase] | join(" ")')"
     losetup --detach "$loop"
 }
 partition_start() { sfdisk --json "$PUBLISHERS/disk" | jq ".partitiontable.partitions[$(($1 - 1))].start"; }
