@@ -71,7 +71,8 @@ version: 0.1
 storage: { filesystem: { rootdirectory: $SCRATCH/registry } }
 http: { addr: "127.0.0.1:5000" }
 CONF
-    systemd-run --quiet --collect --unit=registry docker-registry serve /run/registry.yml
+    # A registry that was just stopped may not be unloaded yet.
+    eventually 10 systemd-run --quiet --collect --unit=registry docker-registry serve /run/registry.yml
     eventually 20 curl --fail --silent "http://$REGISTRY/v2/"
 }
 
