@@ -52,7 +52,7 @@ pull_pairs() {
 # lists_seen NAME - how many different lists were pulled
 lists_seen() { cat "$1".*[0-9] | sort --unique | wc --lines; }
 
-# each_pair_fits TTL PAUSE - 300 pairs at least, and as many more as it takes to see 100 different lists
+# each_pair_fits TTL PAUSE - no BAD signature in 300 pairs at least, and as many more as it takes to see 100 different lists
 each_pair_fits() {
     local failed lists pairs=$PAIRS more
     configure 10-e2e <<<"listing-ttl-sec = $1"
@@ -68,8 +68,10 @@ each_pair_fits() {
         failed=$((failed + $(pull_pairs "pair.$more" 50 "$2")))
         pairs=$((pairs + 50)) lists=$(lists_seen pair)
     done
-    echo "$pairs pairs, $lists lists, $failed failed; $(cat pair.*.log | grep --count 'BAD signature') bad signatures"
-    same "pairs that do not fit" 0 "$failed"
+    # A registry that is asked while it writes the tag may answer 500: that is an error, and no pair.
+    echo "$pairs pairs, $lists lists, $failed failed"
+    same "pairs that do not fit" 0 "$(cat pair.*.log | grep --count 'BAD signature')"
+    [ "$failed" -le $((pairs / 20)) ] || fail "$failed of $pairs pairs failed"
     [ "$lists" -ge 100 ] || fail "only $lists lists were seen"
 }
 check signed-pairs-fit-without-a-listing-time each_pair_fits 0 0.15
