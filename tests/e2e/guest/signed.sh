@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
 # A list that is signed anew all the time, verified by systemd-pull as systemd-sysupdate calls it.
 
 LISTS=150 PAIRS=300
