@@ -42,7 +42,7 @@ pull() { /usr/lib/systemd/systemd-pull raw --direct --verify=signature "$URL/sig
 pull_pairs() {
     local n failed=0
     for ((n = 0; n < $2; n++)); do
-        pull "$1.$n" || { failed=$((failed + 1)); cat "$1.$n.log" >&2; }
+        pull "$1.$n" || { failed=$((failed + 1)); cat "$1.$n.log" >&2; mv "$1.$n.log" "$1.$n.failed.log"; }
         # so that there are enough lists for the pairs
         sleep "$3"
     done
@@ -72,6 +72,7 @@ each_pair_fits() {
     echo "$pairs pairs, $lists lists, $failed failed"
     same "pairs that do not fit" 0 "$(cat pair.*.log | grep --count 'BAD signature')"
     [ "$failed" -le $((pairs / 20)) ] || fail "$failed of $pairs pairs failed"
+    same "pairs that failed for another reason" "" "$(find . -name '*.failed.log' -exec grep --files-without-match 'failed with code 502' {} +)"
     [ "$lists" -ge 100 ] || fail "only $lists lists were seen"
 }
 check signed-pairs-fit-without-a-listing-time each_pair_fits 0 0.15
