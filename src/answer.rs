@@ -141,7 +141,7 @@ impl Service {
                         .snapshots
                         .of_signature(directory, has_signature, false)?,
                 );
-        // Of an older list by a publisher, only the files are known.
+        // An older signed list is kept as its files alone, without its bytes and signatures.
         let is_of_older = |file: &File| signed.is_none() && file.manifest.is_none();
         if is_of_signed || snapshot.file(name).is_some_and(|file| is_of_older(&file)) {
             return Err(Error::NotOffered {
@@ -339,7 +339,7 @@ impl Service {
             }
             return blob(request, snapshot, file, what);
         }
-        // What comes now is for this client alone.
+        // The requests below serve this client only: they end when it disconnects.
         let (_watch, _limit) = (hangup::watch(), deadline::within(TIME_LIMIT));
         let (digest, source) = (file.digest, snapshot.source_of(file));
         payload::elsewhere_if_wrong(&**source, digest, || {
@@ -402,7 +402,7 @@ fn offered<'a>(
 
 /// A file that is a blob, or where the registry has it. `what` it is called in errors.
 fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Result<Answer> {
-    // What comes now is for this client alone.
+    // The requests below serve this client only: they end when it disconnects.
     let (_watch, _limit) = (hangup::watch(), deadline::within(TIME_LIMIT));
     let (digest, source) = (file.digest, snapshot.source_of(file));
     if snapshot.blobs == Blobs::Redirect

@@ -1,4 +1,4 @@
-//! What tells files of one suffix in one artifact apart.
+//! Distinct name endings for several files of one artifact that share a suffix.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use crate::digest::Digest;
 /// How the name of each offer ends, in their order. `None` for one that shares its name with another and has no
 /// title of its own.
 ///
-/// That is the suffix; where several files have the same, with the kind of extension before it; where that is
-/// not enough, with a part of the title: what follows one of the `versions` in it, or else its stem.
+/// The ending is the suffix. If several files share it, the kind of extension (`.sysext`, `.confext`) precedes it.
+/// If they still share it, a part of the title is added: the text after one of the `versions`, else the stem.
 pub fn endings(offers: &[Offer], versions: &[&str]) -> Vec<Option<String>> {
     let mut endings: Vec<_> = offers
         .iter()
@@ -51,7 +51,7 @@ pub fn has_version(title: &str, version: &str) -> bool {
     after_version(title, &[version]).is_some()
 }
 
-/// What follows the version in a title.
+/// The part of a title after the version.
 fn after_version<'a>(title: &'a str, versions: &[&str]) -> Option<&'a str> {
     let find = |version: &&str| {
         let is_digit = |c: char| c.is_ascii_digit();

@@ -54,7 +54,7 @@ pub(super) fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognis
     })
 }
 
-/// What machine an image is for.
+/// The architecture of an image, by its config.
 enum Machine {
     Known(Architecture),
     /// One that no extension is for.
