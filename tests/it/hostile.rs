@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use crate::client::Connection;
 use crate::content::{OCI_TAR, Repository, digest, noise, sign, versions};
 use crate::registry::{Fault, Registry};
-use crate::service::{Service, Setup, eventually};
+use crate::service::{Service, eventually};
 
 /// Sends bytes, then reads until the end of the connection. A reset ends it too.
 fn exchange(service: &Service, bytes: &[u8]) -> String {
@@ -414,9 +414,7 @@ fn hostile_repositories_together_take_no_more_memory_than_is_said() {
             names.push(name);
         }
     }
-    let service = Setup::new(registry.settings() + "listing-ttl-sec = 0\n")
-        .env("MALLOC_ARENA_MAX", "2")
-        .start();
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 0\n");
     let answered = |name: &String| {
         let status = service.get(&format!("/{name}/SHA256SUMS")).status;
         // Those that find no memory in time are told to come again.
@@ -433,7 +431,7 @@ fn hostile_repositories_together_take_no_more_memory_than_is_said() {
     });
     assert!(number > 0, "nobody had an answer");
     assert_eq!(service.listing(), listing, "all others as before");
-    let peak = service.peak_memory();
+    let peak = service.peak_memory_with_program();
     assert!(peak <= 256, "{peak} MiB");
     println!("{number} of {} answered, {peak} MiB", names.len());
 }

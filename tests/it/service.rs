@@ -117,6 +117,7 @@ fn clear(command: &mut Command) {
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("MALLOC_ARENA_MAX", "2") // as in the unit
         .env("CONTAINERS_REGISTRIES_CONF", "/dev/null")
         .env("REGISTRY_AUTH_FILE", NO_LOGINS);
 }
@@ -486,9 +487,17 @@ impl Service {
         wait(&mut self.child, limit)
     }
 
-    /// The most memory it ever had, in MiB.
+    /// The most memory of its own that it ever had, in MiB. The pages of the program are not counted:
+    /// of an unoptimized build the kernel maps more or fewer, by what else the machine does.
     pub fn peak_memory(&self) -> usize {
-        self.status_field("VmHWM:") / 1024
+        self.status_field("VmHWM:")
+            .saturating_sub(self.status_field("RssFile:"))
+            .div_ceil(1024)
+    }
+
+    /// The most memory it ever had with the pages of the program, as `MemoryMax=` counts it, in MiB.
+    pub fn peak_memory_with_program(&self) -> usize {
+        self.status_field("VmHWM:").div_ceil(1024)
     }
 
     /// The memory of its own that it has now, without the program itself, in KiB.
