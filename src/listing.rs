@@ -5,12 +5,12 @@ use std::fmt::{self, Write};
 
 use jiff::civil::Date;
 
-use crate::architecture::Architecture;
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{Content, Offer, Recipe, Recognised, apart};
+use crate::artifact::{Content, Offer, Recipe, Recognised, titles};
 use crate::digest::Digest;
 use crate::memory::Held;
 use crate::name::{FileName, Tag};
+use crate::platform::Architecture;
 use crate::template::Template;
 
 /// The digest of nothing, which stands beside names that are no files.
@@ -501,12 +501,12 @@ fn name_offers<'a>(
     let (mut named, mut second, mut clashes) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut reasons = Reasons::default();
     let mut needs_stem = false;
-    for (offer, ending) in offers.iter().zip(apart::endings(offers, &versions)) {
+    for (offer, ending) in offers.iter().zip(titles::endings(offers, &versions)) {
         let title = offer.title.as_ref().filter(|_| naming.keeps_titles);
         if let Some(title) = title {
             named.push((title.clone(), offer));
             // A pattern needs a version, and this one is not in the title.
-            let lacks = |noted: &str| !apart::has_version(title, noted);
+            let lacks = |noted: &str| !titles::has_version(title, noted);
             if offer.suffix.is_empty() || !noted.is_some_and(lacks) {
                 continue;
             }

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Bytes that more than one client gets.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// A limit, in bytes.
 pub struct Memory {
     limit: usize,

@@ -6,8 +6,8 @@
 use serde::Deserialize;
 
 use super::{Offer, Recipe, Recognised, call, refusal, suffix};
-use crate::architecture::Architecture;
 use crate::manifest::Image;
+use crate::platform::Architecture;
 
 /// The configs of container images, OCI's and Docker's.
 const CONFIGS: [&str; 2] = [
@@ -17,23 +17,23 @@ const CONFIGS: [&str; 2] = [
 
 /// The type of a config, or of an entry of an index, by which BuildKit knows a cache that it pushed
 /// (`cache-to: type=registry`).
-pub(super) const BUILD_CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
+pub const BUILD_CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// Why one is not offered.
 pub const IS_BUILD_CACHE: &str = "it is a cache of BuildKit, no image";
 
 /// What every container image is offered as.
-pub(super) const SUFFIX: &str = ".tar.gz";
+pub const SUFFIX: &str = ".tar.gz";
 /// Layers of one image. Docker makes no image of more than 127.
 const MAX_LAYERS: usize = 128;
 
 /// An image config says so, unless a layer has a title: then it was pushed as a file.
-pub(super) fn is_one(image: &Image) -> bool {
+pub fn is_one(image: &Image) -> bool {
     let config = image.config.as_ref();
     config.is_some_and(|config| CONFIGS.contains(&config.media_type.as_str()))
         && image.layers.iter().all(|layer| layer.title().is_none())
 }
 
-pub(super) fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
+pub fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
     if !is_one(image) {
         return None;
     }
@@ -139,7 +139,7 @@ fn recognise_layers(image: &Image) -> Option<Recognised> {
 
 /// An image of which the settings want the file that ends so. `None` where its layers are to be offered as they
 /// are: it is no image of tar archives, or its one layer is what is wanted.
-pub(super) fn recognise_as(image: &Image, suffix: &str) -> Option<Recognised> {
+pub fn recognise_as(image: &Image, suffix: &str) -> Option<Recognised> {
     let tars = image
         .layers
         .iter()
@@ -289,7 +289,7 @@ mod tests {
     fn a_cache_of_buildkit_is_no_image() {
         let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
         for layers in [&[gzip][..], &[gzip, gzip]] {
-            let found = super::super::recognise(&image(BUILD_CACHE, layers), None);
+            let found = crate::artifact::recognise(&image(BUILD_CACHE, layers), None);
             assert_eq!(found.left_out, [IS_BUILD_CACHE]);
             assert!(found.offers.is_empty() && found.to_make.is_none());
         }

@@ -30,7 +30,7 @@ const TYPES: [(&str, &str); 18] = [
 ];
 
 /// A layer of theirs makes it one.
-pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
+pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     if !image
         .layers
         .iter()

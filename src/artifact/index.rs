@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry as Known;
 
 use super::container::BUILD_CACHE;
 pub use super::container::IS_BUILD_CACHE;
-use crate::architecture::Architecture;
 use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
+use crate::platform::Architecture;
 
 /// What tells several entries of one architecture apart: Garden Linux's annotation, and that of podman's
 /// machine images.

@@ -52,7 +52,7 @@ const ROLES: [(&str, &[&str]); 7] = [
 ];
 
 /// Is its config one of theirs, with a command line in it perhaps?
-pub(super) fn has_config(image: &Image) -> bool {
+pub fn has_config(image: &Image) -> bool {
     image
         .config
         .as_ref()
@@ -60,7 +60,7 @@ pub(super) fn has_config(image: &Image) -> bool {
 }
 
 /// One of their configs or layers makes it one.
-pub(super) fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
+pub fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
     let roles: Vec<_> = image
         .layers
         .iter()

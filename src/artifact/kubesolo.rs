@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::{Offer, Recognised, call};
-use crate::architecture::Architecture;
 use crate::digest::Digest;
 use crate::manifest::Image;
+use crate::platform::Architecture;
 
 const KERNEL: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 const INITRAMFS: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
@@ -69,7 +69,7 @@ impl Release {
 }
 
 /// A kernel or an initramfs of theirs makes it one, and both must be there.
-pub(super) fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
+pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let find = |media_type: &str| {
         image
             .layers

@@ -3,23 +3,23 @@
 //! The dialects are tried in the order of [`DIALECTS`]. To add one: its file here, its line there,
 //! and a directory in `tests/cases/`.
 
-pub mod apart;
 mod container;
-mod files;
 mod gardenlinux;
 mod ironcore;
 pub mod kubesolo;
+mod media_type;
+mod oras;
 mod suffix;
-mod typed;
+pub mod titles;
 
 pub mod index;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::architecture::Architecture;
 use crate::digest::Digest;
 use crate::manifest::{Annotations, Descriptor, Image};
+use crate::platform::Architecture;
 
 /// The annotations that name a version.
 const VERSIONS: [&str; 2] = ["org.opencontainers.image.version", "io.kubesolo.os.version"];
@@ -154,9 +154,9 @@ const DIALECTS: [Dialect; 6] = [
     kubesolo::recognise,
     ironcore::recognise,
     gardenlinux::recognise,
-    typed::recognise,
+    media_type::recognise,
     container::recognise,
-    files::recognise,
+    oras::recognise,
 ];
 
 /// The files that this manifest offers.

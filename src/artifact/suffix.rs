@@ -1,6 +1,6 @@
 //! File suffixes: what the bytes are, and so what a transfer file's pattern ends in.
 
-use crate::architecture::Architecture;
+use crate::platform::Architecture;
 
 /// Disk images, archives, kernels and their initial file systems, each also packed.
 const PACKABLE: [&str; 15] = [

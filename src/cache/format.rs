@@ -22,7 +22,7 @@ const FOLDERS: [&str; 7] = [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP
 const LARGEST: u64 = 4 << 10;
 
 /// What a cache is that is not of this format.
-pub(super) fn other(root: &Dir) -> Option<&'static str> {
+pub fn other(root: &Dir) -> Option<&'static str> {
     match read(root) {
         None => Some("of an older program"),
         Some(text) => (text.lines().next() != Some(HEAD)).then_some("of another format"),
@@ -30,7 +30,7 @@ pub(super) fn other(root: &Dir) -> Option<&'static str> {
 }
 
 /// Empties a cache. How many folders were there?
-pub(super) fn empty(root: &Dir) -> io::Result<usize> {
+pub fn empty(root: &Dir) -> io::Result<usize> {
     let found = read(root).unwrap_or_default();
     let mut removed = 0;
     for folder in folders(&found).chain(FOLDERS) {
@@ -44,7 +44,7 @@ pub(super) fn empty(root: &Dir) -> io::Result<usize> {
 }
 
 /// Makes an empty cache one of this format.
-pub(super) fn write(root: &Dir) -> io::Result<()> {
+pub fn write(root: &Dir) -> io::Result<()> {
     let _ = root.remove_all(NEW); // it may be there
     let text = format!("{HEAD}\n{}\n", FOLDERS.join(" "));
     root.create_file(NEW)?.write_all(text.as_bytes())?;
@@ -52,7 +52,7 @@ pub(super) fn write(root: &Dir) -> io::Result<()> {
 }
 
 /// Makes a cache one of this format again that somebody emptied, else the next process would empty it once more.
-pub(super) fn restore(root: &Dir) {
+pub fn restore(root: &Dir) {
     if root.entry(FORMAT).is_none() {
         let _ = write(root); // another thread may be faster
     }
@@ -80,7 +80,7 @@ fn folders(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::room::SHELVES;
+    use crate::cache::prune::SHELVES;
 
     #[test]
     fn every_folder_with_a_limit_is_emptied() {

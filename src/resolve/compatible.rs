@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::complete::{Unanswered, by_version};
 use super::{Failures, Resolver};
-use crate::compatible::{Host, Kind, mismatch};
 use crate::error::{Error, Finding, Result};
+use crate::extension_release::compatible::{Host, Kind, mismatch};
 use crate::listing::Listing;
 use crate::name::Tag;
 use crate::parallel::in_parallel;
@@ -16,7 +16,7 @@ impl Resolver<'_> {
     /// Leaves out the extensions that this machine's systemd would refuse, each with its reason, if that is wanted.
     ///
     /// Of some that may not be found out. Their tags are left out, too, with all their files.
-    pub(super) fn leave_out_incompatible(&self, listing: &mut Listing) -> Result<Vec<Unanswered>> {
+    pub fn leave_out_incompatible(&self, listing: &mut Listing) -> Result<Vec<Unanswered>> {
         if !self.compatible_only {
             return Ok(Vec::new());
         }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use uapi_version::strverscmp;
 
-use crate::architecture::Architecture;
 use crate::error::Error;
 use crate::listing::Incomplete;
 use crate::name::Tag;
+use crate::platform::Architecture;
 use crate::state::Unanswered as Tries;
 
 /// When to try again where the registry does not say it: what was learnt makes the next try longer.

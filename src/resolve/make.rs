@@ -4,12 +4,12 @@ use log::debug;
 
 use super::Resolver;
 use super::complete::by_version;
-use crate::architecture::Architecture;
 use crate::artifact::{Content, Offer, Recipe, Recognised};
 use crate::error::Error;
+use crate::flatten::Product;
 use crate::listing::Artifact;
 use crate::name::Tag;
-use crate::payload::Product;
+use crate::platform::Architecture;
 
 impl Resolver<'_> {
     /// Turns what has to be made into files on offer, or into the reasons why they are not.
@@ -19,7 +19,7 @@ impl Resolver<'_> {
     /// reading it: if it is clean it is on offer as it is. Older ones are on offer until somebody has read them.
     ///
     /// `newest`: so many versions are made now; `None` for all of them.
-    pub(super) fn make(&self, found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: Option<usize>) {
+    pub fn make(&self, found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: Option<usize>) {
         let images: Vec<_> = (found.iter())
             .map(|(tag, artifacts)| Image::new(tag, artifacts))
             .collect();

@@ -48,12 +48,12 @@ impl<'a> ImmutableTags<'a> {
     }
 
     /// What a tag was promised to be.
-    pub(super) fn get(&self, tag: &Tag) -> Result<Option<Digest>> {
+    pub fn get(&self, tag: &Tag) -> Result<Option<Digest>> {
         Ok(self.known()?.get(tag).copied())
     }
 
     /// Notes what a tag is that was not promised to be anything.
-    pub(super) fn note(&self, tag: &Tag, digest: Digest) {
+    pub fn note(&self, tag: &Tag, digest: Digest) {
         lock(&self.new).insert(tag.clone(), digest);
     }
 
@@ -89,7 +89,7 @@ impl<'a> ImmutableTags<'a> {
 impl Resolver<'_> {
     /// Promises what `work` found the tags to be, where they are immutable, before its result is used. What it
     /// learnt before it failed is promised, too.
-    pub(super) fn promising<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn promising<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let Some(immutable) = &self.immutable_tags else {
             return work();
         };

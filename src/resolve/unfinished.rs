@@ -24,7 +24,7 @@ type Answered = BTreeMap<Tag, (Digest, Instant)>;
 
 impl Unfinished {
     /// What was answered lately.
-    pub(super) fn of(&self, source: &str) -> BTreeMap<Tag, Digest> {
+    pub fn of(&self, source: &str) -> BTreeMap<Tag, Digest> {
         let sources = lock(&self.0);
         let tags = sources.get(source).into_iter().flatten();
         tags.filter(|(_, (_, when))| when.elapsed() < GOOD_FOR)
@@ -33,7 +33,7 @@ impl Unfinished {
     }
 
     /// Notes what was answered now.
-    pub(super) fn note(&self, source: &str, digests: &BTreeMap<Tag, Digest>) {
+    pub fn note(&self, source: &str, digests: &BTreeMap<Tag, Digest>) {
         let mut sources = lock(&self.0);
         let mut tags = sources.remove(source).unwrap_or_default();
         let now = Instant::now();
@@ -53,7 +53,7 @@ impl Unfinished {
     }
 
     /// The listing is finished.
-    pub(super) fn forget(&self, source: &str) {
+    pub fn forget(&self, source: &str) {
         lock(&self.0).remove(source);
     }
 }

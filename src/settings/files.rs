@@ -26,7 +26,7 @@ const DROP_INS: [&str; 3] = [
 /// One file's keys. What a file does not set stays as the files before it left it.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) struct Partial {
+pub struct Partial {
     registry: Option<Registry>,
     allow: Option<Vec<Registry>>,
     idle_timeout_sec: Option<IdleSeconds>,
@@ -57,7 +57,7 @@ struct PartialRepository {
 }
 
 impl Partial {
-    pub(super) fn merge(&mut self, later: Self) {
+    pub fn merge(&mut self, later: Self) {
         replace(&mut self.registry, later.registry);
         replace(&mut self.allow, later.allow);
         replace(&mut self.idle_timeout_sec, later.idle_timeout_sec);
@@ -83,7 +83,7 @@ impl Partial {
         }
     }
 
-    pub(super) fn complete(self) -> Settings {
+    pub fn complete(self) -> Settings {
         let default = Settings::default();
         Settings {
             registry: self.registry.unwrap_or(default.registry),
@@ -130,7 +130,7 @@ fn replace<T>(value: &mut Option<T>, later: Option<T>) {
 }
 
 /// Reads this one file, or without one all the usual places below `root`.
-pub(super) fn read(file: Option<&Path>, root: &Path) -> Result<Partial> {
+pub fn read(file: Option<&Path>, root: &Path) -> Result<Partial> {
     let mut merged = Partial::default();
     match file {
         Some(file) => merged.merge(read_one(file)?),
@@ -197,7 +197,7 @@ fn read_one(path: &Path) -> Result<Partial> {
     })
 }
 
-pub(super) fn parse(text: &str) -> Result<Partial, (Option<usize>, String)> {
+pub fn parse(text: &str) -> Result<Partial, (Option<usize>, String)> {
     parse_toml(text)
 }
 
@@ -218,8 +218,8 @@ mod tests {
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
-    use super::super::{SourceSetting, Sources};
     use super::*;
+    use crate::settings::{SourceSetting, Sources};
 
     fn settings(text: &str) -> Settings {
         parse(text)

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::Error as _;
 
 use super::{SourceSetting, Sources};
-use crate::architecture::Architecture;
+use crate::platform::Architecture;
 
 /// Most connections to a registry at once that `parallel` may ask for.
 const MAX_PARALLEL: usize = 64;
@@ -16,7 +16,7 @@ const MAX_PARALLEL: usize = 64;
 /// A span of time: seconds, decimals allowed, up to a day.
 #[derive(Deserialize)]
 #[serde(try_from = "f64")]
-pub(super) struct Seconds(pub(super) Duration);
+pub struct Seconds(pub(super) Duration);
 
 impl TryFrom<f64> for Seconds {
     type Error = String;
@@ -35,7 +35,7 @@ impl TryFrom<f64> for Seconds {
 /// How long to wait for a client. The kernel counts in milliseconds, and takes none for ever.
 #[derive(Deserialize)]
 #[serde(try_from = "f64")]
-pub(super) struct IdleSeconds(pub(super) Duration);
+pub struct IdleSeconds(pub(super) Duration);
 
 impl TryFrom<f64> for IdleSeconds {
     type Error = String;
@@ -54,7 +54,7 @@ impl TryFrom<f64> for IdleSeconds {
 /// A number of connections.
 #[derive(Deserialize)]
 #[serde(try_from = "usize")]
-pub(super) struct Parallel(pub(super) NonZeroUsize);
+pub struct Parallel(pub(super) NonZeroUsize);
 
 impl TryFrom<usize> for Parallel {
     type Error = String;
@@ -70,7 +70,7 @@ impl TryFrom<usize> for Parallel {
 /// A size in bytes, with K, M, G or T for powers of 1024, as systemd writes sizes.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Size(pub(super) u64);
+pub struct Size(pub(super) u64);
 
 impl TryFrom<String> for Size {
     type Error = String;
@@ -98,7 +98,7 @@ impl TryFrom<String> for Size {
 }
 
 /// A source or a list of them. Read by hand, for the message of a wrong one.
-pub(super) struct OneOrMore(pub(super) Sources);
+pub struct OneOrMore(pub(super) Sources);
 
 impl<'de> Deserialize<'de> for OneOrMore {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -140,7 +140,7 @@ impl<'de> Deserialize<'de> for OneOrMore {
 
 #[derive(Deserialize)]
 #[serde(try_from = "Vec<Architecture>")]
-pub(super) struct Architectures(pub(super) Vec<Architecture>);
+pub struct Architectures(pub(super) Vec<Architecture>);
 
 impl TryFrom<Vec<Architecture>> for Architectures {
     type Error = String;

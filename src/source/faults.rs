@@ -11,7 +11,7 @@ use crate::lock::lock;
 use crate::state::{State, WrongMirrors};
 
 /// How long a mirror that failed is asked after all others.
-pub(super) const REST: Duration = Duration::from_secs(30);
+pub const REST: Duration = Duration::from_secs(30);
 /// Names of which a failure is remembered, the last ones.
 const MAX_RESTING: usize = 1024;
 
@@ -24,7 +24,7 @@ const MAX_WRONG: usize = 64;
 const MAX_SOURCES: usize = 256;
 
 /// What failed a moment ago, by its name: a mirror's host, or one repository there.
-pub(super) struct Resting(Mutex<Recent<String, Instant>>);
+pub struct Resting(Mutex<Recent<String, Instant>>);
 
 impl Default for Resting {
     fn default() -> Self {
@@ -34,12 +34,12 @@ impl Default for Resting {
 
 impl Resting {
     /// Notes a failure. Is that news?
-    pub(super) fn note(&self, name: &str) -> bool {
+    pub fn note(&self, name: &str) -> bool {
         let before = lock(&self.0).insert(name.to_owned(), Instant::now());
         before.is_none_or(|since| since.elapsed() >= REST)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         lock(&self.0)
             .get(&name.to_owned())
             .is_some_and(|since| since.elapsed() < REST)
@@ -47,7 +47,7 @@ impl Resting {
 }
 
 /// Which mirrors gave wrong bytes of what, by source; in the state too, for the next run.
-pub(super) struct Wrong(Mutex<Recent<String, WrongMirrors>>);
+pub struct Wrong(Mutex<Recent<String, WrongMirrors>>);
 
 impl Default for Wrong {
     fn default() -> Self {
@@ -57,7 +57,7 @@ impl Default for Wrong {
 
 impl Wrong {
     /// Did this place give wrong bytes of it?
-    pub(super) fn has(&self, state: &State, source: &str, digest: Digest, place: &str) -> bool {
+    pub fn has(&self, state: &State, source: &str, digest: Digest, place: &str) -> bool {
         self.with(state, source, |wrong| {
             let since = wrong.get(&digest).and_then(|places| places.get(place));
             since.is_some_and(|since| is_believed(*since, now()))
@@ -65,7 +65,7 @@ impl Wrong {
     }
 
     /// How many places did?
-    pub(super) fn count(&self, state: &State, source: &str, digest: Digest) -> usize {
+    pub fn count(&self, state: &State, source: &str, digest: Digest) -> usize {
         self.with(state, source, |wrong| {
             let places = wrong.get(&digest).into_iter().flatten();
             places
@@ -74,7 +74,7 @@ impl Wrong {
         })
     }
 
-    pub(super) fn note(&self, state: &State, source: &str, digest: Digest, place: &str) {
+    pub fn note(&self, state: &State, source: &str, digest: Digest, place: &str) {
         let now = now();
         self.with(state, source, |wrong| add(wrong, digest, place, now));
         state.update_notes(source, |notes| {
@@ -97,7 +97,7 @@ impl Wrong {
 /// Where the bodies of blobs come from that are being read, by a source's own numbers for its places: 0 is the
 /// registry itself.
 #[derive(Default)]
-pub(super) struct Origins(Mutex<HashMap<Digest, Origin>>);
+pub struct Origins(Mutex<HashMap<Digest, Origin>>);
 
 #[derive(Default)]
 struct Origin {
@@ -109,14 +109,14 @@ struct Origin {
 }
 
 /// As long as it lives, a body of a blob is being read.
-pub(super) struct Body {
+pub struct Body {
     origins: Arc<Origins>,
     blob: Digest,
 }
 
 impl Origins {
     /// A body from this place. `is_first`: no other body of the same download came before it.
-    pub(super) fn begin(self: &Arc<Self>, blob: Digest, place: usize, is_first: bool) -> Body {
+    pub fn begin(self: &Arc<Self>, blob: Digest, place: usize, is_first: bool) -> Body {
         let mut known = lock(&self.0);
         let origin = known.entry(blob).or_default();
         origin.is_shared |= is_first && origin.bodies > 0;
@@ -130,7 +130,7 @@ impl Origins {
 
     /// The mirrors to blame for wrong bytes of a blob. Which part was wrong nobody knows, so it is all that the
     /// download came from, and none where it may be another download that did.
-    pub(super) fn suspects(&self, blob: Digest) -> BTreeSet<usize> {
+    pub fn suspects(&self, blob: Digest) -> BTreeSet<usize> {
         let known = lock(&self.0);
         let origin = known.get(&blob);
         let origin = origin.filter(|origin| !origin.is_shared || origin.places.len() == 1);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, log, warn};
 
+use super::config::registries_conf::{Endpoint, Role};
 use super::faults::{self, Origins, REST};
-use super::registries_conf::{Endpoint, Role};
 use super::registry::Registry;
 use super::upstream::Upstream;
 use super::{Download, Part, Reference, Source, StoredManifest};

@@ -5,36 +5,23 @@
 //!     mirror ─▶ registry ─▶ client      a registry and its mirrors, one of them, HTTP
 //!                  └─▶ auth ─▶ credentials, challenge
 
-mod agent;
-mod auth;
-mod certs;
-mod challenge;
-mod client;
-mod credentials;
-mod failure;
+mod config;
 mod faults;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/headers.rs"]
 pub mod fuzz;
 pub mod layout;
 pub mod mirror;
-mod pace;
-mod proxy;
 mod recent;
-mod registries_conf;
 mod registry;
-mod status;
-mod tls;
-mod transport;
 mod upstream;
-mod url;
 
 use std::error;
 use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 
-pub use agent::DOCUMENT_TIMEOUT;
+pub use registry::agent::DOCUMENT_TIMEOUT;
 pub use upstream::Upstream;
 
 use crate::digest::Digest;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 /// Remembers values until there are too many. What was not used for longest goes first.
-pub(super) struct Recent<K, V> {
+pub struct Recent<K, V> {
     max_entries: usize,
     max_bytes: usize,
     entries: HashMap<K, Entry<V>>,
@@ -22,12 +22,12 @@ struct Entry<V> {
 
 impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     /// At most so many entries, of any size.
-    pub(super) fn entries(max: usize) -> Self {
+    pub fn entries(max: usize) -> Self {
         Self::entries_and_bytes(max, usize::MAX)
     }
 
     /// At most so many entries, and at most so many bytes in all.
-    pub(super) fn entries_and_bytes(max_entries: usize, max_bytes: usize) -> Self {
+    pub fn entries_and_bytes(max_entries: usize, max_bytes: usize) -> Self {
         Self {
             max_entries,
             max_bytes,
@@ -38,7 +38,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     }
 
     /// The value, which counts as used now.
-    pub(super) fn get(&mut self, key: &K) -> Option<&mut V> {
+    pub fn get(&mut self, key: &K) -> Option<&mut V> {
         self.clock += 1;
         let entry = self.entries.get_mut(key)?;
         entry.used = self.clock;
@@ -46,12 +46,12 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     }
 
     /// Remembers a value that has no size worth counting. Gives the one before it.
-    pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.insert_sized(key, value, 0)
     }
 
     /// Remembers a value of so many bytes, unless it alone is too large. Gives the one before it.
-    pub(super) fn insert_sized(&mut self, key: K, value: V, bytes: usize) -> Option<V> {
+    pub fn insert_sized(&mut self, key: K, value: V, bytes: usize) -> Option<V> {
         let before = self.remove(&key);
         if bytes > self.max_bytes {
             return before;
@@ -70,14 +70,14 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         before
     }
 
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+    pub fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.remove(key)?;
         self.bytes -= entry.bytes;
         Some(entry.value)
     }
 
     /// Forgets all for which this is false.
-    pub(super) fn retain(&mut self, mut is_kept: impl FnMut(&V) -> bool) {
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&V) -> bool) {
         self.entries.retain(|_, entry| {
             let is_kept = is_kept(&entry.value);
             self.bytes -= if is_kept { 0 } else { entry.bytes };

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::auth::Auth;
-use super::client::Client;
-use super::credentials::Keyring;
+use super::config::auth_json::Keyring;
+use super::config::registries_conf::Registries;
 use super::faults::{Resting, Wrong};
 use super::recent::Recent;
-use super::registries_conf::Registries;
+use super::registry::auth::Auth;
+use super::registry::client::Client;
 use crate::error::Result;
 use crate::lock::lock;
 use crate::name::Host;
@@ -20,17 +20,17 @@ const MAX_HOSTS: usize = 256;
 
 /// The way to all registries.
 pub struct Upstream {
-    pub(super) client: Client,
-    pub(super) auth: Auth,
-    pub(super) registries: Arc<Registries>,
+    pub client: Client,
+    pub auth: Auth,
+    pub registries: Arc<Registries>,
     /// What is remembered of each source.
-    pub(super) state: Arc<State>,
+    pub state: Arc<State>,
     mirrors_with_ns: Vec<Host>,
     mirrors_without_ns: Vec<Host>,
     /// Whether a host speaks TLS, as `insecure` said and perhaps a try showed.
     speaks_tls: Mutex<Recent<(Host, Option<bool>), bool>>,
-    pub(super) resting: Resting,
-    pub(super) wrong: Wrong,
+    pub resting: Resting,
+    pub wrong: Wrong,
 }
 
 impl Upstream {
@@ -60,7 +60,7 @@ impl Upstream {
     /// A registry on loopback is plain HTTP, unless registries.conf says `insecure = false` or there
     /// is a certs.d directory for it. Any other is HTTPS, unless registries.conf says `insecure =
     /// true` and it does not speak TLS.
-    pub(super) fn origin(&self, host: &Host, insecure: Option<bool>) -> Result<String> {
+    pub fn origin(&self, host: &Host, insecure: Option<bool>) -> Result<String> {
         let key = (host.clone(), insecure);
         let known = lock(&self.speaks_tls).get(&key).copied();
         let speaks_tls = match known {
@@ -84,7 +84,7 @@ impl Upstream {
 
     /// Does this mirror want to know what it mirrors (`?ns=`)? On this machine they do: Spegel and
     /// Dragonfly serve many registries at one address.
-    pub(super) fn wants_ns(&self, mirror: &Host) -> bool {
+    pub fn wants_ns(&self, mirror: &Host) -> bool {
         let is_told = mirror.is_loopback() || self.mirrors_with_ns.contains(mirror);
         is_told && !self.mirrors_without_ns.contains(mirror)
     }

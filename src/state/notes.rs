@@ -38,7 +38,7 @@ pub struct Unanswered {
 
 impl Notes {
     /// Forgets what is missed least, of what there is. Nothing is left after some calls.
-    pub(super) fn forget_some(&mut self) {
+    pub fn forget_some(&mut self) {
         if !self.warned.is_empty() {
             self.warned.clear();
         } else if !self.wrong_mirrors.is_empty() {

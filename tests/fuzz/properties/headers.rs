@@ -5,8 +5,8 @@
     reason = "a property that does not hold is a panic"
 )]
 
-use super::challenge::{self, Challenge};
-use super::url::{authority, is_same_origin, next_page, resolve};
+use super::registry::challenge::{self, Challenge};
+use super::registry::url::{authority, is_same_origin, next_page, resolve};
 
 /// Challenges are the same when they are written and read again, and do not depend on those of
 /// schemes that we don't speak. Each line is a header.

@@ -5,8 +5,8 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 
 use crate::digest::Digest;
+use crate::dissect::{self, Origin};
 use crate::error::Result;
-use crate::inside::{self, Origin};
 use crate::source::Part;
 
 /// Asked for in all of one image. Ranges are asked for one at a time and are never empty, so what is
@@ -33,7 +33,7 @@ fn metadata(data: &[u8], has_ranges: bool) -> Result<String, String> {
     };
     let name = "image-1.raw".parse().unwrap();
     let (digest, size) = (Digest::of(data), data.len() as u64);
-    inside::metadata(&origin, digest, size, None, &name)
+    dissect::metadata(&origin, digest, size, None, &name)
         .map(|found| found.json("image-1.raw"))
         .map_err(|error| error.line())
 }

@@ -11,15 +11,16 @@ use serde_json::Value;
 use super::grammar::{assert_listing, is_file_name};
 use super::parts;
 use super::signed_lists::listing_of;
-use crate::architecture::Architecture;
 use crate::artifact::index::{self, Choice, Chosen};
 use crate::artifact::{self, Content, Offer, Recognised};
+use crate::cli::list;
 use crate::digest::Digest;
+use crate::extension_release::Metadata;
 use crate::listing::{Artifact, Listing, Naming};
 use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, Image, Manifest, OCI_INDEX, OCI_MANIFEST};
-use crate::metadata::Metadata;
+use crate::platform::Architecture;
+use crate::server::html;
 use crate::template::Template;
-use crate::{list, page};
 
 /// Whatever manifests say, what comes of them is a listing that systemd-sysupdate reads.
 ///
@@ -228,7 +229,7 @@ fn assert_written(listing: &Listing) {
     assert_eq!(json["files"].as_array().unwrap().len(), listing.files.len());
     let files = listing.files.iter();
     let files = files.map(|(name, file)| (Cow::Borrowed(name), Cow::Borrowed(file)));
-    let page = page::directory("k8s", listing.files.len(), files, &listing.left_out, None);
+    let page = html::directory("k8s", listing.files.len(), files, &listing.left_out, None);
     let rows = page.matches("<tr>").count();
     assert_eq!(
         rows,

@@ -20,8 +20,8 @@ pub use manifests::manifests;
 pub use signed_lists::signed_lists;
 pub use url_paths::url_paths;
 
-pub use crate::http::fuzz::request_heads;
-pub use crate::payload::fuzz::tar_layers;
+pub use crate::flatten::fuzz::tar_layers;
+pub use crate::server::http::fuzz::request_heads;
 pub use crate::settings::fuzz::settings;
 pub use crate::source::fuzz::{challenges, links};
 
@@ -80,6 +80,6 @@ mod tests {
                 assert!(result.is_ok(), "tests/fuzz/{folder}/{name}");
             }
         }
-        fs::remove_dir_all(crate::payload::fuzz::scratch()).unwrap();
+        fs::remove_dir_all(crate::flatten::fuzz::scratch()).unwrap();
     }
 }

@@ -7,7 +7,7 @@
 
 use super::{Answer, Request, head, parse_head};
 use crate::address::Address;
-use crate::visitor;
+use crate::server::access;
 
 /// A head is the same wherever the network cuts it, and an answer to it cannot be led astray by it.
 pub fn request_heads(data: &[u8]) {
@@ -33,7 +33,7 @@ pub fn request_heads(data: &[u8]) {
             );
             assert!(!request.target.is_empty());
             assert!(request.minor <= 1);
-            if let (Some(host), Ok(())) = (&request.host, visitor::check(&request, &[])) {
+            if let (Some(host), Ok(())) = (&request.host, access::check(&request, &[])) {
                 assert!(leads_nowhere_else(host), "{host} may be anybody's name");
             }
             let answer = match Address::parse(&request.target) {

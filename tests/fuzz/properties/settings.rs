@@ -12,7 +12,7 @@ use super::files::{Partial, parse};
 use super::{Place, Settings};
 use crate::fuzz::parts;
 use crate::name::{Registry, RepositoryAddress};
-use crate::page;
+use crate::server::html;
 
 /// Settings that are accepted can be used: what they name is by the grammars and the same when it is
 /// written and read again, and every repository is somewhere. Each part is a file.
@@ -57,7 +57,7 @@ pub fn settings(data: &[u8]) {
         .chain(&settings.hosts);
     hosts.for_each(assert_same_again);
     assert!(settings.idle_timeout.as_millis() > 0);
-    assert!(page::start(&settings).ends_with("</html>\n"));
+    assert!(html::start(&settings).ends_with("</html>\n"));
 
     let ours = ["k8s", "localhost:5000/k8s", "ghcr.io/a/b"].map(|name| name.parse().unwrap());
     for address in settings.repositories.keys().chain(&ours) {

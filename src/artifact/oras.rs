@@ -1,0 +1,201 @@
+//! Files pushed as they are, each its own layer: `oras push FILE…` and its like.
+//!
+//! `oras push FILE` types every file as `application/vnd.oci.image.layer.v1.tar`, whatever is in
+//! it. So the title decides, and a tar type is believed only where no title contradicts it.
+
+use super::{Offer, Recognised, call, refusal, suffix};
+use crate::manifest::{Descriptor, Image};
+
+/// What oras calls a file that nobody gave a type.
+const ORAS_DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Takes every manifest.
+pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
+    let mut recognised = Recognised::default();
+    for (n, layer) in image.layers.iter().enumerate() {
+        match suffix_of(layer) {
+            Ok(suffix) => recognised.offers.push(Offer {
+                long_suffix: layer.title().and_then(suffix::with_kind),
+                ..Offer::layer(layer, &suffix)
+            }),
+            Err(why) => recognised
+                .left_out
+                .push(format!("{}: {why}", call(n, layer))),
+        }
+    }
+    if image.layers.is_empty() {
+        recognised.left_out.push("it has no layers".into());
+    }
+    Some(recognised)
+}
+
+pub fn suffix_of(layer: &Descriptor) -> Result<String, String> {
+    if let Some(why) = refusal(layer) {
+        return Err(why);
+    }
+    let media_type = &layer.media_type;
+    let tar = || suffix::of_tar(media_type).map(str::to_owned);
+    let Some(title) = layer.title() else {
+        let typed =
+            suffix::of_type(media_type).map(|typed| suffix::packed(typed.into(), media_type));
+        return typed
+            .or_else(tar)
+            .ok_or_else(|| format!("it has no title and its type {media_type:?} is not a tar's"));
+    };
+    let titled = suffix::of_name(title);
+    let typed = suffix::of_type(media_type)
+        .filter(|_| !suffix::is_text(media_type, Some(title)))
+        .filter(|_| titled.as_deref().is_none_or(suffix::is_vague));
+    // `initrd.img` is an initramfs, and so is any `.img` whose type says so.
+    match (typed, titled) {
+        (Some(typed), _) => Some(format!("{typed}{}", suffix::packing(title))),
+        (None, titled) => titled,
+    }
+    .map(|suffix| suffix::packed(suffix, media_type))
+    .or_else(|| tar().filter(|_| media_type != ORAS_DEFAULT))
+    .ok_or_else(|| {
+        format!("neither its title nor its type {media_type:?} says what image or archive it is")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(media_type: &str, title: Option<&str>) -> Descriptor {
+        let title = title.map(|title| {
+            (
+                "org.opencontainers.image.title".to_owned(),
+                title.to_owned(),
+            )
+        });
+        Descriptor {
+            media_type: media_type.into(),
+            digest: crate::digest::Digest::of(b""),
+            size: 0,
+            annotations: title.into_iter().collect(),
+            is_foreign: false,
+        }
+    }
+
+    #[test]
+    fn the_title_decides_then_a_tar_type() {
+        let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
+        for (media_type, title, expected, why) in [
+            (
+                ORAS_DEFAULT,
+                Some("k8s.raw"),
+                Some(".raw"),
+                "a plain oras push",
+            ),
+            (
+                ORAS_DEFAULT,
+                Some("k8s.tar"),
+                Some(".tar"),
+                "a plain oras push of a tar",
+            ),
+            (
+                ORAS_DEFAULT,
+                Some("README.md"),
+                None,
+                "oras types that as a tar too",
+            ),
+            (
+                ORAS_DEFAULT,
+                None,
+                Some(".tar"),
+                "no title: the type is all there is",
+            ),
+            (gzip, Some("layer.3.tar.gz"), Some(".tar.gz"), "both agree"),
+            (
+                gzip,
+                Some("usr"),
+                Some(".tar.gz"),
+                "a directory that oras packed",
+            ),
+            (gzip, Some("k8s.raw"), Some(".raw"), "title before type"),
+            (gzip, None, Some(".tar.gz"), "type alone"),
+            (
+                "application/octet-stream",
+                Some("k8s.raw.xz"),
+                Some(".raw.xz"),
+                "title alone",
+            ),
+            ("application/octet-stream", None, None, "nothing to go by"),
+            (
+                "application/spdx+json",
+                Some("sbom.json"),
+                None,
+                "not an image",
+            ),
+            (
+                "application/vnd.acme.kernel",
+                None,
+                Some(".vmlinuz"),
+                "the type alone",
+            ),
+            (
+                "application/vnd.acme.initramfs.binary",
+                Some("rootfs.cpio.gz"),
+                Some(".initramfs.gz"),
+                "the type, and the title's packing",
+            ),
+            (
+                "application/vnd.acme.initrd",
+                Some("boot.img"),
+                Some(".initramfs"),
+                "the type says more than .img",
+            ),
+            (
+                "application/vnd.acme.initrd",
+                Some("os.initrd"),
+                Some(".initrd"),
+                "the title says as much",
+            ),
+            (
+                "application/vnd.acme.kernel",
+                Some("kernel.config"),
+                None,
+                "a text about one",
+            ),
+            (
+                "application/vnd.acme.image+erofs",
+                Some("root.cfs"),
+                Some(".erofs"),
+                "a file system",
+            ),
+            (
+                "application/x-netboot-file+zstd",
+                Some("initrd.img"),
+                Some(".initramfs.zst"),
+                "packed, as its type says",
+            ),
+        ] {
+            let found = suffix_of(&layer(media_type, title)).ok();
+            assert_eq!(found.as_deref(), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn every_layer_is_a_file_or_has_a_reason() {
+        let image = Image {
+            artifact_type: None,
+            config: None,
+            layers: vec![
+                layer(ORAS_DEFAULT, Some("a.sysext.raw")),
+                layer(ORAS_DEFAULT, Some("notes.txt")),
+            ],
+            annotations: Default::default(),
+            subject: None,
+        };
+        let found = recognise(&image, None).unwrap();
+        assert_eq!(found.offers.len(), 1);
+        assert_eq!(found.offers[0].long_suffix.as_deref(), Some(".sysext.raw"));
+        assert_eq!(
+            found.left_out,
+            [
+                r#"layer 2 ("notes.txt"): neither its title nor its type "application/vnd.oci.image.layer.v1.tar" says what image or archive it is"#
+            ]
+        );
+    }
+}

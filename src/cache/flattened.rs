@@ -1,0 +1,548 @@
+//! Files that were made, and what is known of them: see [`Cache`] for where they lie.
+
+use std::cmp::Reverse;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use log::{info, warn};
+use serde::{Deserialize, Serialize};
+
+use super::prune::{self, Kept};
+use super::{Cache, MADE, MADE_WHILE_WRITING, SUMS, Unfinished, discard, key_of, open};
+use crate::digest::{Digest, Hasher};
+use crate::dir::Dir;
+use crate::error::{Error, Result};
+use crate::lock::lock;
+
+/// Sums remembered that could not be written. After so many all are forgotten.
+const MAX_UNWRITTEN: usize = 1024;
+
+/// A file that was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Made {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// What came of making a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sum {
+    /// This file.
+    Made(Made),
+    /// None, and none will ever, as long as it may have no more than `limit` bytes and layers are read by the
+    /// same rules, which `reader` counts.
+    Refused {
+        layer: Digest,
+        why: String,
+        limit: u64,
+        reader: u32,
+    },
+}
+
+/// `sums/<hex>`
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum SumFile {
+    Made {
+        digest: String,
+        size: u64,
+    },
+    Refused {
+        layer: String,
+        why: String,
+        limit: u64,
+        reader: u32,
+    },
+}
+
+/// What is another when a file is: its number and the time of its last change, which nobody can set.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(Self {
+            inode: found.ino(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
+}
+
+impl Cache {
+    /// What came of a recipe with the layers of this source, if it was tried.
+    ///
+    /// What another source's came to is none of its business: it may lack them.
+    pub fn sum(&self, source: &str, recipe: Digest) -> Option<Sum> {
+        let key = key_of(source, recipe);
+        // What is written may be older.
+        let unwritten = lock(&self.unwritten).get(&key).cloned();
+        unwritten.or_else(|| self.written_sum(key))
+    }
+
+    fn written_sum(&self, key: Digest) -> Option<Sum> {
+        Some(match self.read_summed(SUMS, key)? {
+            SumFile::Made { digest, size } => Sum::Made(Made {
+                digest: digest.parse().ok()?,
+                size,
+            }),
+            SumFile::Refused {
+                layer,
+                why,
+                limit,
+                reader,
+            } => Sum::Refused {
+                layer: layer.parse().ok()?,
+                why,
+                limit,
+                reader,
+            },
+        })
+    }
+
+    /// Remembers what came of a recipe: until the process ends at least, for it takes all layers to know it.
+    pub fn keep_sum(&self, source: &str, recipe: Digest, sum: &Sum) {
+        let key = key_of(source, recipe);
+        let file = match sum.clone() {
+            Sum::Made(Made { digest, size }) => SumFile::Made {
+                digest: digest.to_string(),
+                size,
+            },
+            Sum::Refused {
+                layer,
+                why,
+                limit,
+                reader,
+            } => SumFile::Refused {
+                layer: layer.to_string(),
+                why,
+                limit,
+                reader,
+            },
+        };
+        let is_written = self.write_summed(SUMS, key, &file);
+        let mut unwritten = lock(&self.unwritten);
+        unwritten.remove(&key);
+        if !is_written {
+            if unwritten.len() >= MAX_UNWRITTEN {
+                unwritten.clear();
+            }
+            unwritten.insert(key, sum.clone());
+        }
+    }
+
+    /// A file that was made, if it is still there and undamaged. Using it makes it the last one to go.
+    ///
+    /// It is read through once, and again when anybody has changed it since.
+    pub fn made(&self, made: Made) -> Option<File> {
+        let (folder, name) = (self.folder(MADE)?, made.digest.hex());
+        let file = open(&folder, &name, made.size)?;
+        let found = Stamp::of(&file).ok()?;
+        if lock(&self.checked).get(&made.digest) != Some(&found) && !is_right(&file, made) {
+            discard_same(&folder, &name, &file);
+            return None;
+        }
+        // Noting its use changes it, so of two at once the second has to find what the first one left.
+        let mut checked = lock(&self.checked);
+        if Stamp::of(&file).is_ok_and(|now| now == found || checked.get(&made.digest) == Some(&now))
+        {
+            folder.set_used(&file, SystemTime::now());
+            checked.extend(Stamp::of(&file).ok().map(|stamp| (made.digest, stamp)));
+        }
+        Some(file)
+    }
+
+    /// An empty file that is gone when it is closed, whatever ends the process.
+    pub fn scratch(&self) -> Result<File> {
+        self.begin_large()?.file()
+    }
+
+    /// Begins a file.
+    pub fn begin_made(&self) -> Result<Unfinished> {
+        // What another process left when it was killed may have filled the disk.
+        self.sweep();
+        if self.is_in_memory {
+            self.make_room_of(MADE_WHILE_WRITING, None);
+        }
+        self.begin_large()
+    }
+
+    /// Begins a file that is as large as a layer.
+    pub fn begin_large(&self) -> Result<Unfinished> {
+        let root = self.root.as_ref().ok_or(Error::NoCache)?;
+        self.begin(root).map_err(|cause| self.cannot_write(cause))
+    }
+
+    /// Keeps a finished file, at the cost of those that were not used for longest.
+    pub fn keep_made(&self, unfinished: &Unfinished, made: Made) -> Result<()> {
+        let (root, name) = (self.root.as_ref().ok_or(Error::NoCache)?, made.digest.hex());
+        let keep = || unfinished.keep_as(&Dir::create(root)?.create_sub(MADE)?, &name);
+        keep().map_err(|cause| self.cannot_write(cause))?;
+        let stamp = unfinished
+            .file()
+            .ok()
+            .and_then(|file| Stamp::of(&file).ok());
+        lock(&self.checked).extend(stamp.map(|stamp| (made.digest, stamp)));
+        // What was left since this one was begun may be as large.
+        self.sweep();
+        self.make_room(Some(&name));
+        Ok(())
+    }
+
+    /// The error of writing into the cache.
+    pub fn cannot_write(&self, cause: io::Error) -> Error {
+        Error::File {
+            path: self
+                .root
+                .as_deref()
+                .unwrap_or(Path::new("cache"))
+                .to_owned(),
+            cause: Arc::new(cause),
+        }
+    }
+
+    /// Removes what was not used for longest until all have room. The newest stays, whatever it takes.
+    pub fn make_room(&self, newest: Option<&str>) {
+        self.make_room_of(self.size, newest);
+    }
+
+    /// The same for so many bytes in all.
+    fn make_room_of(&self, most: u64, newest: Option<&str>) {
+        let Some(root) = self.root() else {
+            return;
+        };
+        let mut files = prune::kept(&root, &[MADE]);
+        let is_newest = |file: &Kept| newest.is_some_and(|newest| file.name == newest);
+        files.sort_by_key(|file| Reverse((is_newest(file), file.used)));
+        let mut sum = 0;
+        for file in files {
+            let Kept { name, size, .. } = &file;
+            sum += size;
+            if sum <= most {
+                continue;
+            }
+            let path = root.path_of(MADE).join(name);
+            if is_newest(&file) {
+                warn!(
+                    "{} has {} MiB, more than 'cache-size' allows for all: it is made again after every other",
+                    path.display(),
+                    size >> 20
+                );
+            } else if prune::remove(&root, &file) {
+                info!("cache: {} MiB make room: {}", size >> 20, path.display());
+                sum -= size;
+            }
+        }
+    }
+}
+
+/// Removes what was read there. That takes a while, in which another process may have put a right one there.
+fn discard_same(folder: &Dir, name: &str, read: &File) {
+    let place = |found: Metadata| (found.dev(), found.ino());
+    let there = folder.file(name).and_then(|there| there.metadata());
+    if let (Ok(there), Ok(read)) = (there, read.metadata())
+        && place(there) == place(read)
+    {
+        discard(folder, name);
+    }
+}
+
+fn is_right(file: &File, made: Made) -> bool {
+    let has_size = file
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() == made.size);
+    let mut hasher = Hashing(Hasher::default());
+    has_size
+        && io::copy(&mut &*file, &mut hasher).is_ok()
+        && hasher.0.finish() == made.digest
+        && io::Seek::rewind(&mut &*file).is_ok()
+}
+
+struct Hashing(Hasher);
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, FileTimes};
+    use std::io::Write;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SOURCE: &str = "localhost:5000/hello";
+
+    /// A cache in a directory that goes when the test ends.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("sysext-oci-proxy-made-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn cache(&self, size: u64) -> Cache {
+            Cache::new(Some(self.0.clone()), size)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn make(cache: &Cache, bytes: &[u8]) -> Made {
+        let unfinished = cache.begin_made().unwrap();
+        unfinished.file().unwrap().write_all(bytes).unwrap();
+        let made = Made {
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+        };
+        cache.keep_made(&unfinished, made).unwrap();
+        made
+    }
+
+    fn read(file: Option<File>) -> Option<String> {
+        file.map(|file| io::read_to_string(file).unwrap())
+    }
+
+    #[test]
+    fn what_came_of_a_recipe_comes_back_as_it_was_or_not_at_all() {
+        let scratch = Scratch::new("sums");
+        let cache = scratch.cache(0);
+        let (key, layer) = (Digest::of(b"recipe"), Digest::of(b"layer"));
+        assert_eq!(cache.sum(SOURCE, key), None);
+        for sum in [
+            Sum::Made(Made {
+                digest: layer,
+                size: 7,
+            }),
+            Sum::Refused {
+                layer,
+                why: "two\nlines".into(),
+                limit: 1 << 30,
+                reader: 1,
+            },
+        ] {
+            cache.keep_sum(SOURCE, key, &sum);
+            assert_eq!(cache.sum(SOURCE, key), Some(sum));
+        }
+        let path = cache.path(SUMS, key_of(SOURCE, key)).unwrap();
+        let good = fs::read(&path).unwrap();
+        for n in 0..good.len() {
+            let mut bad = good.clone();
+            bad[n] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert_eq!(cache.sum(SOURCE, key), None, "byte {n} was wrong");
+            assert!(!path.exists(), "byte {n} was wrong, and the file was kept");
+        }
+        let other = cache.path(SUMS, key_of(SOURCE, layer)).unwrap();
+        fs::write(&other, good).unwrap();
+        assert_eq!(cache.sum(SOURCE, layer), None, "it is another recipe's");
+        let elsewhere = "localhost:5000/other";
+        assert_eq!(cache.sum(elsewhere, key), None, "it is another source's");
+    }
+
+    #[test]
+    fn what_could_not_be_written_counts_more_than_what_was() {
+        let scratch = Scratch::new("unwritten");
+        let (cache, key) = (scratch.cache(0), Digest::of(b"recipe"));
+        let made = |size| {
+            Sum::Made(Made {
+                digest: Digest::of(b"made"),
+                size,
+            })
+        };
+        cache.keep_sum(SOURCE, key, &made(1));
+        let path = cache.path(SUMS, key_of(SOURCE, key)).unwrap();
+        let tmp = scratch.0.join("tmp");
+        fs::remove_dir(&tmp).unwrap();
+        fs::write(&tmp, "no directory").unwrap();
+        cache.keep_sum(SOURCE, key, &made(2));
+        assert_eq!(cache.sum(SOURCE, key), Some(made(2)));
+        assert_eq!(
+            scratch.cache(0).sum(SOURCE, key),
+            Some(made(1)),
+            "it was forgotten"
+        );
+        for n in 0..MAX_UNWRITTEN {
+            cache.keep_sum(SOURCE, Digest::of(&n.to_le_bytes()), &made(3));
+        }
+        assert_eq!(lock(&cache.unwritten).len(), 1, "there were too many");
+        fs::remove_file(&tmp).unwrap();
+        cache.keep_sum(SOURCE, key, &made(4));
+        fs::remove_file(path).unwrap();
+        assert_eq!(cache.sum(SOURCE, key), None, "it was written, and is gone");
+    }
+
+    #[test]
+    fn a_damaged_file_is_not_given_out() {
+        let scratch = Scratch::new("damaged");
+        let made = make(&scratch.cache(1 << 20), b"right");
+        let path = scratch.0.join("made").join(made.digest.hex());
+        for wrong in [&b"wrong"[..], b"short", b"far too long", b""] {
+            fs::write(&path, wrong).unwrap();
+            assert_eq!(read(scratch.cache(1 << 20).made(made)), None, "{wrong:?}");
+            assert!(!path.exists());
+        }
+        make(&scratch.cache(1 << 20), b"right");
+        let next_start = scratch.cache(1 << 20);
+        assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
+        assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
+    }
+
+    #[test]
+    fn what_another_process_put_in_the_place_of_a_damaged_file_stays() {
+        let scratch = Scratch::new("replaced");
+        let cache = scratch.cache(1 << 20);
+        let made = make(&cache, b"right");
+        let path = cache.path(MADE, made.digest).unwrap();
+        fs::write(&path, b"wrong").unwrap();
+        let damaged = File::open(&path).unwrap();
+        make(&scratch.cache(1 << 20), b"right");
+        let (folder, name) = (cache.folder(MADE).unwrap(), made.digest.hex());
+        discard_same(&folder, &name, &damaged);
+        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+        discard_same(&folder, &name, &File::open(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_read_through_again() {
+        let scratch = Scratch::new("changed");
+        let cache = scratch.cache(1 << 20);
+        let made = make(&cache, b"right");
+        let path = scratch.0.join("made").join(made.digest.hex());
+        let stamp = || lock(&cache.checked).get(&made.digest).copied();
+        assert!(stamp() == Stamp::of(&File::open(&path).unwrap()).ok());
+        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+        assert!(stamp() == Stamp::of(&File::open(&path).unwrap()).ok());
+        // Longer than the clock that changes are stamped by takes from one tick to the next.
+        std::thread::sleep(Duration::from_millis(50));
+        fs::write(&path, b"wrong").unwrap();
+        assert_eq!(read(cache.made(made)), None);
+        assert!(!path.exists(), "else it would be given out each time");
+        make(&cache, b"right");
+        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_makes_room() {
+        let scratch = Scratch::new("room");
+        let block = 64 << 10;
+        let cache = scratch.cache(2 * block);
+        let bytes = |n: u8| vec![n; usize::try_from(block).unwrap()];
+        let long_ago = |made: Made, hours: u64| {
+            let file = File::open(cache.path(MADE, made.digest).unwrap()).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(3600 * hours);
+            file.set_times(FileTimes::new().set_modified(then)).unwrap();
+        };
+        let first = make(&cache, &bytes(1));
+        let second = make(&cache, &bytes(2));
+        long_ago(first, 2);
+        long_ago(second, 1);
+        assert!(cache.made(first).is_some(), "used, so it is the newest");
+        let third = make(&cache, &bytes(3));
+        assert!(cache.made(second).is_none(), "not used for longest");
+        assert!(cache.made(first).is_some() && cache.made(third).is_some());
+        drop(scratch.cache(block));
+        assert!(cache.made(first).is_none(), "the next start has less room");
+        assert!(cache.made(third).is_some(), "used last");
+        let large = make(&cache, &[bytes(4), bytes(5), bytes(6)].concat());
+        assert!(cache.made(large).is_some(), "the newest stays");
+        assert!(cache.made(third).is_none());
+    }
+
+    #[test]
+    fn a_cache_in_memory_keeps_little_and_less_while_more_is_made() {
+        let name = format!("sysext-oci-proxy-made-{}", std::process::id());
+        let scratch = Scratch(Path::new("/dev/shm").join(name));
+        let cache = scratch.cache(1 << 30);
+        if !cache.is_in_memory() {
+            return;
+        }
+        let kept = || {
+            let files = fs::read_dir(scratch.0.join(MADE)).unwrap().flatten();
+            files
+                .map(|file| file.metadata().unwrap().len())
+                .sum::<u64>()
+        };
+        assert_eq!(cache.most_of_one(1 << 30), 22 << 20);
+        assert_eq!(cache.most_of_one(1 << 20), 1 << 20);
+        for n in 0..9_u8 {
+            let unfinished = cache.begin_made().unwrap();
+            // Of bytes that are nowhere, for it is their number that counts.
+            unfinished.file().unwrap().set_len(10 << 20).unwrap();
+            assert!(n == 0 || kept() <= 14 << 20, "{}", kept());
+            let digest = Digest::of(&[n]);
+            let size = 10 << 20;
+            cache.keep_made(&unfinished, Made { digest, size }).unwrap();
+        }
+        for n in 0..9_u8 {
+            let path = scratch.0.join(MADE).join(Digest::of(&[n]).hex());
+            File::create(path).unwrap().set_len(10 << 20).unwrap();
+        }
+        drop(scratch.cache(1 << 30));
+        assert_eq!(kept(), 60 << 20);
+    }
+
+    #[test]
+    fn what_nobody_works_on_any_more_is_swept_away() {
+        let scratch = Scratch::new("swept");
+        let cache = scratch.cache(0);
+        let at_work = cache.begin_made().unwrap();
+        let tmp = scratch.0.join("tmp");
+        let left = || -> Vec<_> {
+            let names = ["1-2", "1-1.unfinished"].map(|name| tmp.join(name));
+            for path in &names {
+                fs::write(path, "as a killed process leaves it").unwrap();
+            }
+            names.into()
+        };
+        let is_swept = |left: &[PathBuf], at_work: usize| {
+            assert!(left.iter().all(|path| !path.exists()));
+            assert_eq!(fs::read_dir(&tmp).unwrap().count(), at_work);
+        };
+        let before = left();
+        drop(scratch.cache(0));
+        is_swept(&before, 1);
+        let meanwhile = left();
+        let another = cache.begin_made().unwrap();
+        is_swept(&meanwhile, 2);
+        let meanwhile = left();
+        let made = Made {
+            digest: Digest::of(b""),
+            size: 0,
+        };
+        cache.keep_made(&another, made).unwrap();
+        is_swept(&meanwhile, 1);
+        drop(at_work);
+    }
+
+    #[test]
+    fn without_a_directory_nothing_is_made() {
+        let cache = Cache::new(None, 1 << 20);
+        assert!(matches!(cache.scratch(), Err(Error::NoCache)));
+        assert_eq!(cache.sum(SOURCE, Digest::of(b"")), None);
+    }
+}

@@ -1,0 +1,498 @@
+//! squashfs: superblock → root inode → directory → … → file, and nothing else of it.
+//!
+//! Format: Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_fs.h of Linux; version 4.0,
+//! little-endian. The crate backhand reads all inodes and directories before it finds one, and goes on
+//! for as long as the superblock tells it to; this reads a handful of blocks, whatever that tells.
+
+use std::ops::RangeInclusive;
+
+use super::fields::{u16_at, u32_at, u64_at};
+use super::range_reader::{Failure, Image, bad};
+use super::unpack::{self, Method};
+use super::{Entry, FileSystem, MAX_FILE, is_release};
+
+/// What it begins with.
+pub const MAGIC: &[u8] = b"hsqs";
+const SUPERBLOCK: usize = 96;
+/// Bytes of a block of metadata that is unpacked, and so the most that one has packed.
+const METADATA: usize = 8 << 10;
+/// Bytes of a block of data, as logarithms (SQUASHFS_FILE_MAX_LOG).
+const BLOCK_LOGS: RangeInclusive<u16> = 12..=20;
+/// Most metadata that is fetched in one piece. An image with twenty thousand files has less.
+const MAX_PREPARED: u64 = 768 << 10;
+/// Blocks of metadata read for one inode or directory: a megabyte has ten thousands of entries.
+const MAX_BLOCKS: usize = 256;
+/// In the size of a block of metadata: it is not packed.
+const PLAIN_METADATA: u16 = 1 << 15;
+/// In the size of a block of data: it is not packed.
+const PLAIN_DATA: u32 = 1 << 24;
+/// Instead of the number of a fragment: there is none.
+const NO_FRAGMENT: u32 = u32::MAX;
+/// Entries of the fragment table in one block of metadata, and their size.
+const FRAGMENTS: u32 = 512;
+const FRAGMENT: usize = 16;
+/// A directory's size counts "." and "..", which are not in it.
+const UNLISTED: usize = 3;
+
+/// The kinds of inode that matter here, basic and extended (SQUASHFS_DIR_TYPE, …).
+const DIRECTORY: u16 = 1;
+const FILE: u16 = 2;
+const EXTENDED_DIRECTORY: u16 = 8;
+const EXTENDED_FILE: u16 = 9;
+
+/// A squashfs image.
+pub struct Squashfs<'b, 'a> {
+    image: Image<'b, 'a>,
+    superblock: Superblock,
+}
+
+/// What of the superblock is of use, checked.
+#[derive(Debug, PartialEq)]
+struct Superblock {
+    method: Method,
+    block_size: usize,
+    /// How many there are.
+    fragments: u32,
+    root: Place,
+    /// Where the image ends.
+    used: u64,
+    inodes: u64,
+    directories: u64,
+    fragment_table: u64,
+}
+
+/// The place of an inode or a listing: that of its block in the table, and its own in the block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Place {
+    block: u32,
+    offset: u16,
+}
+
+impl Place {
+    /// As an inode is referred to in one number.
+    fn of_reference(reference: u64) -> Self {
+        Self {
+            block: (reference >> 16) as u32,
+            offset: reference as u16,
+        }
+    }
+
+    fn reference(self) -> u64 {
+        u64::from(self.block) << 16 | u64::from(self.offset)
+    }
+}
+
+/// What an inode says.
+#[derive(Debug)]
+enum Inode {
+    Directory { listing: Place, size: usize },
+    File(File),
+    Other,
+}
+
+/// A small file.
+#[derive(Debug)]
+struct File {
+    /// Where its blocks begin.
+    start: u64,
+    size: usize,
+    /// What comes after its blocks is in this fragment, if it is one, there.
+    fragment: u32,
+    offset: usize,
+    /// What its blocks have packed.
+    blocks: Vec<u32>,
+}
+
+impl Superblock {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let version = (u16_at(bytes, 28), u16_at(bytes, 30));
+        if version != (4, 0) {
+            return Err(format!(
+                "this is squashfs {}.{}, expected 4.0",
+                version.0, version.1
+            ));
+        }
+        let method = match u16_at(bytes, 20) {
+            1 => Method::Zlib,
+            4 => Method::Xz,
+            5 => Method::Lz4,
+            6 => Method::Zstd,
+            2 => return Err("it is packed with lzma, which is not unpacked here".into()),
+            3 => return Err("it is packed with lzo, which is not unpacked here".into()),
+            other => return Err(format!("it is packed by method {other}, which is none")),
+        };
+        let (block_size, block_log) = (u32_at(bytes, 12), u16_at(bytes, 22));
+        if !BLOCK_LOGS.contains(&block_log) || block_size != 1 << block_log {
+            return Err(format!(
+                "its blocks have {block_size} bytes, said to be 2 to the power of {block_log}"
+            ));
+        }
+        let found = Self {
+            method,
+            block_size: block_size as usize,
+            fragments: u32_at(bytes, 16),
+            root: Place::of_reference(u64_at(bytes, 32)),
+            used: u64_at(bytes, 40),
+            inodes: u64_at(bytes, 64),
+            directories: u64_at(bytes, 72),
+            fragment_table: u64_at(bytes, 80),
+        };
+        let is_in_order = SUPERBLOCK as u64 <= found.inodes
+            && found.inodes < found.directories
+            && found.directories < found.used;
+        if !is_in_order {
+            return Err(format!(
+                "its inodes are at {}, its directories at {}, its end at {}, \
+                 expected one after the other",
+                found.inodes, found.directories, found.used
+            ));
+        }
+        Ok(found)
+    }
+}
+
+impl<'b, 'a> Squashfs<'b, 'a> {
+    /// Reads the superblock, and all metadata in one piece if there is not much of it.
+    pub fn open(mut image: Image<'b, 'a>) -> Result<Self, Failure> {
+        let superblock = Superblock::parse(&image.read(0, SUPERBLOCK)?).map_err(Failure::Image)?;
+        if let Some(size) = image.size().filter(|size| *size < superblock.used) {
+            return bad(format!(
+                "its superblock says it has {} bytes, but there are {size}",
+                superblock.used
+            ));
+        }
+        let metadata = superblock.used - superblock.inodes;
+        if metadata <= MAX_PREPARED {
+            image.prepare(superblock.inodes, metadata)?;
+        }
+        Ok(Self { image, superblock })
+    }
+
+    fn inode(&mut self, place: Place) -> Result<Inode, Failure> {
+        let Superblock {
+            inodes,
+            directories,
+            block_size,
+            ..
+        } = self.superblock;
+        let mut metadata = Metadata::at(self, inodes, directories, place)?;
+        let head = metadata.read(16)?;
+        let (mut file, size) = match u16_at(&head, 0) {
+            DIRECTORY => {
+                let body = metadata.read(16)?;
+                return Ok(Inode::Directory {
+                    listing: Place {
+                        block: u32_at(&body, 0),
+                        offset: u16_at(&body, 10),
+                    },
+                    size: u16_at(&body, 8).into(),
+                });
+            }
+            EXTENDED_DIRECTORY => {
+                let body = metadata.read(24)?;
+                return Ok(Inode::Directory {
+                    listing: Place {
+                        block: u32_at(&body, 8),
+                        offset: u16_at(&body, 18),
+                    },
+                    size: u32_at(&body, 4) as usize,
+                });
+            }
+            FILE => {
+                let body = metadata.read(16)?;
+                let file = File {
+                    start: u32_at(&body, 0).into(),
+                    size: 0,
+                    fragment: u32_at(&body, 4),
+                    offset: u32_at(&body, 8) as usize,
+                    blocks: Vec::new(),
+                };
+                (file, u64::from(u32_at(&body, 12)))
+            }
+            EXTENDED_FILE => {
+                let body = metadata.read(40)?;
+                let file = File {
+                    start: u64_at(&body, 0),
+                    size: 0,
+                    fragment: u32_at(&body, 28),
+                    offset: u32_at(&body, 32) as usize,
+                    blocks: Vec::new(),
+                };
+                (file, u64_at(&body, 8))
+            }
+            _ => return Ok(Inode::Other),
+        };
+        if size > MAX_FILE as u64 {
+            return bad(format!(
+                "its extension-release has {size} bytes, at most {MAX_FILE} are read"
+            ));
+        }
+        file.size = size as usize;
+        let blocks = match file.fragment {
+            NO_FRAGMENT => file.size.div_ceil(block_size),
+            _ => file.size / block_size,
+        };
+        let sizes = metadata.read(4 * blocks)?;
+        file.blocks = (0..blocks).map(|n| u32_at(&sizes, 4 * n)).collect();
+        Ok(Inode::File(file))
+    }
+
+    /// Shows the entries of a directory, until it has shown enough: name, inode, kind of inode.
+    fn each_entry(
+        &mut self,
+        listing: Place,
+        size: usize,
+        mut is_enough: impl FnMut(&[u8], Place, u16) -> bool,
+    ) -> Result<(), Failure> {
+        let (start, end) = (self.superblock.directories, self.superblock.used);
+        let mut left = size.saturating_sub(UNLISTED);
+        if left == 0 {
+            return Ok(());
+        }
+        let mut metadata = Metadata::at(self, start, end, listing)?;
+        while left > 0 {
+            let head = metadata.read(12)?;
+            let (count, block) = (u32_at(&head, 0), u32_at(&head, 4));
+            left = left.saturating_sub(12);
+            for _ in 0..=count {
+                if left == 0 {
+                    return bad("a directory of it ends within its entries");
+                }
+                let entry = metadata.read(8)?;
+                let (offset, kind) = (u16_at(&entry, 0), u16_at(&entry, 4));
+                let name = metadata.read(usize::from(u16_at(&entry, 6)) + 1)?;
+                left = left.saturating_sub(8 + name.len());
+                if is_enough(&name, Place { block, offset }, kind) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory by its path: where its listing is, and its size.
+    fn directory(&mut self, path: &str) -> Result<Option<(Place, usize)>, Failure> {
+        let mut place = Some(self.superblock.root);
+        for name in path.split('/').map(Some).chain([None]) {
+            let Some(inode) = place.take() else {
+                return Ok(None);
+            };
+            let Inode::Directory { listing, size } = self.inode(inode)? else {
+                return Ok(None);
+            };
+            let Some(name) = name else {
+                return Ok(Some((listing, size)));
+            };
+            self.each_entry(listing, size, |found, inode, kind| {
+                // They are sorted: what comes after it is not it.
+                if found == name.as_bytes() && kind == DIRECTORY {
+                    place = Some(inode);
+                }
+                found >= name.as_bytes()
+            })?;
+        }
+        Ok(None)
+    }
+
+    /// A block of data as it is when it is unpacked.
+    fn data(&mut self, start: u64, size: u32) -> Result<Vec<u8>, Failure> {
+        let limit = self.superblock.block_size;
+        let (is_plain, packed) = (size & PLAIN_DATA != 0, (size & !PLAIN_DATA) as usize);
+        if packed > limit {
+            return bad(format!(
+                "a block of it has {packed} bytes, expected at most {limit}"
+            ));
+        }
+        let bytes = self.image.read(start, packed)?;
+        if is_plain {
+            return Ok(bytes);
+        }
+        unpack::block(self.superblock.method, &bytes, limit).map_err(Failure::Image)
+    }
+
+    /// Where a fragment is, and what it has packed.
+    fn fragment(&mut self, number: u32) -> Result<(u64, u32), Failure> {
+        let Superblock {
+            fragments,
+            fragment_table,
+            used,
+            ..
+        } = self.superblock;
+        if number >= fragments {
+            return bad(format!(
+                "a file of it is in fragment {number}, but there are {fragments}"
+            ));
+        }
+        let pointer = fragment_table.saturating_add(u64::from(number / FRAGMENTS) * 8);
+        let table = u64_at(&self.image.read(pointer, 8)?, 0);
+        let offset = (number % FRAGMENTS) as u16 * FRAGMENT as u16;
+        let place = Place { block: 0, offset };
+        let entry = Metadata::at(self, table, used, place)?.read(FRAGMENT)?;
+        Ok((u64_at(&entry, 0), u32_at(&entry, 8)))
+    }
+}
+
+impl FileSystem for Squashfs<'_, '_> {
+    fn releases(&mut self, directory: &str) -> Result<Vec<Entry>, Failure> {
+        let Some((listing, size)) = self.directory(directory)? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        self.each_entry(listing, size, |name, inode, kind| {
+            if kind == FILE
+                && let Some(name) = is_release(name)
+            {
+                found.push(Entry {
+                    name: name.to_owned(),
+                    inode: inode.reference(),
+                });
+            }
+            false
+        })?;
+        Ok(found)
+    }
+
+    fn read(&mut self, entry: &Entry) -> Result<Vec<u8>, Failure> {
+        let Inode::File(file) = self.inode(Place::of_reference(entry.inode))? else {
+            return bad(format!("{} is not a file in it", entry.name));
+        };
+        let mut bytes = Vec::new();
+        let mut start = file.start;
+        for size in &file.blocks {
+            let left = file.size - bytes.len();
+            let mut block = match size {
+                // A hole.
+                0 => vec![0; left.min(self.superblock.block_size)],
+                size => self.data(start, *size)?,
+            };
+            block.truncate(left);
+            bytes.extend_from_slice(&block);
+            start = start.saturating_add((size & !PLAIN_DATA).into());
+        }
+        let left = file.size - bytes.len();
+        if left > 0 && file.fragment != NO_FRAGMENT {
+            let (start, size) = self.fragment(file.fragment)?;
+            let fragment = self.data(start, size)?;
+            match fragment
+                .get(file.offset..)
+                .and_then(|rest| rest.get(..left))
+            {
+                Some(tail) => bytes.extend_from_slice(tail),
+                None => return bad(format!("{} ends behind its fragment", entry.name)),
+            }
+        }
+        if bytes.len() < file.size {
+            return bad(format!(
+                "{} has {} bytes, expected {}",
+                entry.name,
+                bytes.len(),
+                file.size
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Reads on through blocks of metadata.
+struct Metadata<'s, 'b, 'a> {
+    squashfs: &'s mut Squashfs<'b, 'a>,
+    /// Of the block after this one.
+    next: u64,
+    /// Where the table ends.
+    end: u64,
+    block: Vec<u8>,
+    at: usize,
+    blocks: usize,
+}
+
+impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
+    fn at(
+        squashfs: &'s mut Squashfs<'b, 'a>,
+        table: u64,
+        end: u64,
+        place: Place,
+    ) -> Result<Self, Failure> {
+        let mut metadata = Self {
+            squashfs,
+            next: table.saturating_add(place.block.into()),
+            end,
+            block: Vec::new(),
+            at: 0,
+            blocks: 0,
+        };
+        metadata.load()?;
+        metadata.at = place.offset.into();
+        Ok(metadata)
+    }
+
+    fn load(&mut self) -> Result<(), Failure> {
+        self.blocks += 1;
+        if self.blocks > MAX_BLOCKS {
+            return bad(format!(
+                "a directory of it has more than {} bytes, which is the limit",
+                MAX_BLOCKS * METADATA
+            ));
+        }
+        let image = &mut self.squashfs.image;
+        if self.next >= self.end {
+            return bad(format!(
+                "something of it is at {}, behind the end of its table at {}",
+                self.next, self.end
+            ));
+        }
+        let head = u16_at(&image.read(self.next, 2)?, 0);
+        let size = usize::from(head & !PLAIN_METADATA);
+        if !(1..=METADATA).contains(&size) {
+            return bad(format!(
+                "a block of metadata at {} has {size} bytes, expected 1 to {METADATA}",
+                self.next
+            ));
+        }
+        let bytes = image.read(self.next + 2, size)?;
+        self.next += 2 + size as u64;
+        self.at = 0;
+        self.block = if head & PLAIN_METADATA != 0 {
+            bytes
+        } else {
+            let method = self.squashfs.superblock.method;
+            unpack::block(method, &bytes, METADATA).map_err(Failure::Image)?
+        };
+        Ok(())
+    }
+
+    fn read(&mut self, length: usize) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        loop {
+            let rest = self.block.get(self.at..).unwrap_or_default();
+            let n = rest.len().min(length - bytes.len());
+            bytes.extend_from_slice(&rest[..n]);
+            self.at += n;
+            if bytes.len() == length {
+                return Ok(bytes);
+            }
+            self.load()?;
+        }
+    }
+}
+
+/// Where the data of an image ends, and metadata begins.
+#[cfg(test)]
+pub fn data_of(image: &[u8]) -> u64 {
+    u64_at(image, 64)
+}
+
+/// An image whose metadata comes so many bytes later.
+#[cfg(test)]
+pub fn moved(image: &[u8], distance: u64) -> Vec<u8> {
+    let mut moved = image.to_vec();
+    let mut add = |at: usize| {
+        let place = u64_at(image, at);
+        if place != u64::MAX {
+            moved[at..at + 8].copy_from_slice(&(place + distance).to_le_bytes());
+        }
+    };
+    (40..96).step_by(8).for_each(&mut add);
+    // What the fragment table points to lies in metadata as well.
+    add(u64_at(image, 80) as usize);
+    moved
+}

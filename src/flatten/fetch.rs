@@ -1,0 +1,123 @@
+//! The layers of an image → files on disk whose digests are right.
+//!
+//! A slow registry is waited for here, where an image takes disk and a few threads. Memory for its entries is taken
+//! only after this.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::MAX_THREADS;
+use super::low_speed::Steady;
+use crate::artifact::Recipe;
+use crate::blob::{self, Positioned, Resumed, StoredBlob, Verified};
+use crate::cache::{Cache, Made, Unfinished};
+use crate::deadline;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::parallel::in_parallel;
+use crate::source::Source;
+
+/// Time for all layers of any image, and so much more for each so many bytes of them. An image that takes longer is
+/// given up: it takes one of few places for its registry.
+const TIME: Duration = Duration::from_secs(10 * 60);
+/// Slowest line that is reckoned with, in bytes a second.
+const SLOWEST: u64 = 64 << 10;
+
+/// Copied at once. There is one for each layer that is fetched.
+const BUFFER: usize = 64 << 10;
+
+/// The layers of an image, to be read.
+pub enum Layers<'a> {
+    /// Files of our own. Their bytes are right.
+    Fetched(Vec<Unfinished>),
+    /// They lie on this machine, where others may change them: they are verified as they are read.
+    Local(&'a Arc<dyn Source>, &'a Recipe),
+}
+
+impl<'a> Layers<'a> {
+    /// Fetches all layers, where that is needed.
+    pub fn fetch(source: &'a Arc<dyn Source>, recipe: &'a Recipe, cache: &Cache) -> Result<Self> {
+        if source.is_local() {
+            return Ok(Self::Local(source, recipe));
+        }
+        let time = time(recipe.size());
+        let (_limit, until) = (deadline::within(time), Instant::now() + time);
+        let fetched = in_parallel(&recipe.layers, MAX_THREADS, |(digest, size), stop| {
+            let fetched = fetch(source, *digest, *size, cache, until);
+            if fetched.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            fetched
+        });
+        // Where one is missing, another has the error.
+        let files: Result<Vec<_>> = fetched.into_iter().flatten().collect();
+        files.map(Self::Fetched)
+    }
+
+    /// Keeps a layer in the cache, if it was fetched.
+    pub fn keep(&self, n: usize, cache: &Cache, made: Made) -> Result<()> {
+        match self {
+            Self::Fetched(files) => cache.keep_made(&files[n], made),
+            Self::Local(..) => Ok(()),
+        }
+    }
+
+    /// The bytes of a layer, counted from the lowest.
+    pub fn open(&self, n: usize) -> Result<Box<dyn Read + '_>> {
+        match self {
+            Self::Fetched(files) => Ok(Box::new(Positioned::new(files[n].file()?))),
+            Self::Local(source, recipe) => {
+                let (digest, size) = recipe.layers[n];
+                Ok(Box::new(verified(source, digest, size, None)?))
+            }
+        }
+    }
+}
+
+fn time(size: u64) -> Duration {
+    TIME + Duration::from_secs(size / SLOWEST)
+}
+
+fn fetch(
+    source: &Arc<dyn Source>,
+    digest: Digest,
+    size: u64,
+    cache: &Cache,
+    until: Instant,
+) -> Result<Unfinished> {
+    blob::elsewhere_if_wrong(&**source, digest, || {
+        let mut layer = verified(source, digest, size, Some(until))?;
+        let unfinished = cache.begin_large()?;
+        let mut file = unfinished.file()?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match layer.fill(&mut buffer)? {
+                0 => break,
+                n => (file.write_all(&buffer[..n])).map_err(|cause| cache.cannot_write(cause))?,
+            }
+        }
+        Ok(unfinished)
+    })
+}
+
+fn verified(
+    source: &Arc<dyn Source>,
+    digest: Digest,
+    size: u64,
+    until: Option<Instant>,
+) -> Result<Verified<Box<dyn Read + Send>>> {
+    let what = format!("layer {digest} of {}", source.name());
+    let blob = StoredBlob {
+        source: source.clone(),
+        digest,
+        size,
+    };
+    let resumed = Resumed::open(blob, what.clone(), size)?;
+    let bytes: Box<dyn Read + Send> = match until {
+        Some(until) => Box::new(Steady::new(resumed, size, until)),
+        None => Box::new(resumed),
+    };
+    Ok(Verified::new(bytes, what, digest, size)?.of(source))
+}

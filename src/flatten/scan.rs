@@ -1,0 +1,149 @@
+//! A layer → may it be passed on as the file that its image is?
+
+use std::io::{self, Read};
+
+use super::tar_reader::{Entries, Failure};
+use super::tree::is_of_layers;
+use super::unpack::{Form, gzip};
+
+/// Most bytes that are unpacked of one layer: a few can unpack to any number of them.
+const MAX_UNPACKED: u64 = 64 << 30;
+
+/// What a layer is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// A gzip archive of nothing but files: the file as it is.
+    Clean,
+    /// Another file has to be made of it.
+    ToMake,
+}
+
+/// Reads a layer until it is known what it is; one that is clean to its end. Memory does not grow with its entries.
+pub fn scan(layer: impl Read) -> Result<Verdict, Failure> {
+    let (form, whole) = Form::read(layer)?;
+    if form != Form::Gzip {
+        return Ok(Verdict::ToMake);
+    }
+    let mut archive = Entries::new(gzip(whole).take(MAX_UNPACKED));
+    while let Some(entry) = archive.next()? {
+        if archive.has_odd_paths() || is_of_layers(&entry) {
+            return Ok(Verdict::ToMake);
+        }
+    }
+    archive.drain()?;
+    if archive.into_inner().limit() == 0 {
+        let why = format!("there are more than {MAX_UNPACKED} bytes in it");
+        return Err(Failure::Read(io::Error::other(why)));
+    }
+    Ok(Verdict::Clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tar::{Builder, EntryType, Header};
+
+    use super::*;
+
+    fn gzip_of(bytes: &[u8]) -> Vec<u8> {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        packer.write_all(bytes).unwrap();
+        packer.finish().unwrap()
+    }
+
+    /// An archive with a directory, a file and what `add` adds.
+    fn archive(add: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for (kind, path) in [
+            (EntryType::Directory, "usr/"),
+            (EntryType::Regular, "usr/file"),
+        ] {
+            builder.append(&header(kind, path), io::empty()).unwrap();
+        }
+        add(&mut builder);
+        builder
+            .append(&header(EntryType::Regular, "usr/last"), io::empty())
+            .unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    /// A header whose path is what it is.
+    fn header(kind: EntryType, path: &str) -> Header {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(kind);
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_mtime(1);
+        header.set_uid(0);
+        header.set_gid(0);
+        if kind == EntryType::Char {
+            header.set_device_major(0).unwrap();
+            header.set_device_minor(0).unwrap();
+        }
+        header.set_cksum();
+        header
+    }
+
+    #[test]
+    fn only_a_gzip_archive_of_files_is_clean() {
+        let clean = archive(|_| {});
+        assert_eq!(scan(&*gzip_of(&clean)).unwrap(), Verdict::Clean);
+        let halves = clean.split_at(700);
+        let members = [gzip_of(halves.0), gzip_of(halves.1)].concat();
+        assert_eq!(scan(&*members).unwrap(), Verdict::Clean, "two members");
+        for (bytes, why) in [
+            (clean.clone(), "not packed"),
+            (zstd::encode_all(&*clean, 1).unwrap(), "packed otherwise"),
+            (Vec::new(), "nothing"),
+        ] {
+            assert_eq!(scan(&*bytes).unwrap(), Verdict::ToMake, "{why}");
+        }
+        for (kind, path) in [
+            (EntryType::Regular, "usr/.wh.old"),
+            (EntryType::Regular, "usr/.wh..wh..opq"),
+            (EntryType::Directory, ".wh..wh.plnk/"),
+            (EntryType::Regular, "usr/.wh..wh.orph/file"),
+            (EntryType::Char, "usr/gone"),
+            (EntryType::Regular, "/usr/absolute"),
+            (EntryType::Regular, "usr/../dots"),
+        ] {
+            let bytes = archive(|builder| {
+                builder.append(&header(kind, path), io::empty()).unwrap();
+            });
+            assert_eq!(scan(&*gzip_of(&bytes)).unwrap(), Verdict::ToMake, "{path}");
+        }
+        for (name, expected) in [
+            ("trusted.overlay.opaque", Verdict::ToMake),
+            ("user.overlay.origin", Verdict::ToMake),
+            ("user.other", Verdict::Clean),
+        ] {
+            let bytes = archive(|builder| {
+                let key = format!("SCHILY.xattr.{name}");
+                builder
+                    .append_pax_extensions([(key.as_str(), &b"y"[..])])
+                    .unwrap();
+                builder
+                    .append(&header(EntryType::Directory, "d/"), io::empty())
+                    .unwrap();
+            });
+            assert_eq!(scan(&*gzip_of(&bytes)).unwrap(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_archive_has_no_verdict() {
+        let clean = gzip_of(&archive(|_| {}));
+        for bytes in [&clean[..clean.len() - 9], &gzip_of(b"no archive")[..]] {
+            assert!(scan(bytes).is_err());
+        }
+        let outside = archive(|builder| {
+            let header = header(EntryType::Regular, "../outside");
+            builder.append(&header, io::empty()).unwrap();
+        });
+        assert!(scan(&*gzip_of(&outside)).is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! Layers that are read along while they are sent.
+//!
+//! Place in the chain: source → resumed → **watched** → verified → socket. An image of one layer that nobody has read
+//! yet is offered as that layer. If reading shows that another file has to be made of it, the download is broken off.
+
+use std::io::{self, PipeWriter, Read, Write};
+use std::thread::{self, JoinHandle};
+
+use log::debug;
+
+use super::{Verdict, scan};
+
+/// Reads a layer of known size.
+pub struct Watched<R> {
+    inner: R,
+    /// Bytes still to come.
+    left: u64,
+    scan: Option<Scan>,
+    /// Told when another file has to be made, or it is not known.
+    to_make: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// A thread that reads what is written into a pipe.
+struct Scan {
+    pipe: PipeWriter,
+    thread: JoinHandle<Option<Verdict>>,
+}
+
+impl<R: Read> Watched<R> {
+    /// A layer of so many bytes. Where the system has no thread for it, it is not watched.
+    pub fn new(inner: R, size: u64, to_make: impl FnOnce() + Send + 'static) -> Self {
+        let scan = Scan::begin();
+        if let Err(error) = &scan {
+            debug!("a layer is sent unread: {error}");
+        }
+        Self {
+            inner,
+            left: size,
+            scan: scan.ok(),
+            to_make: Some(Box::new(to_make)),
+        }
+    }
+}
+
+impl Scan {
+    fn begin() -> io::Result<Self> {
+        let (reader, pipe) = io::pipe()?;
+        let thread = thread::Builder::new().name("scan".into());
+        let thread = thread.spawn(move || scan(reader).ok())?;
+        Ok(Self { pipe, thread })
+    }
+
+    /// What came of it, once all of the layer was written or nobody reads any more.
+    fn end(self) -> Option<Verdict> {
+        drop(self.pipe);
+        self.thread.join().ok().flatten()
+    }
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left = self.left.saturating_sub(n as u64);
+        let Some(scan) = &mut self.scan else {
+            return Ok(n);
+        };
+        // A thread that knows enough reads no more.
+        let is_over = scan.pipe.write_all(&buffer[..n]).is_err() || self.left == 0;
+        if !is_over {
+            return Ok(n);
+        }
+        let verdict = self.scan.take().and_then(Scan::end);
+        if verdict != Some(Verdict::Clean)
+            && let Some(to_make) = self.to_make.take()
+        {
+            to_make();
+        }
+        match verdict {
+            Some(Verdict::ToMake) => Err(io::Error::other(
+                "it is the layer of an image, and has whiteouts or something else in it that is no file; \
+                 the next listing has a file that is made of it",
+            )),
+            // The bytes may be wrong, which shows at the end. If they are right, this is as good as ever.
+            _ => Ok(n),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn layer(path: &str) -> Vec<u8> {
+        let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for path in ["a", path, "c"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(3000);
+            header.set_cksum();
+            builder
+                .append_data(&mut header, path, &[7; 3000][..])
+                .unwrap();
+        }
+        builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn a_layer_that_is_no_file_never_arrives_whole() {
+        for (bytes, arrives, is_told, why) in [
+            (layer("b"), true, false, "a clean one"),
+            (layer(".wh.b"), false, true, "one with a whiteout"),
+            (vec![b'x'; 5000], false, true, "one that is not packed"),
+            (layer("b")[..100].to_vec(), true, true, "nobody knows"),
+        ] {
+            for piece in [1, 64, 100_000] {
+                let told = Arc::new(AtomicUsize::new(0));
+                let tell = told.clone();
+                let size = bytes.len() as u64;
+                let mut watched = Watched::new(&*bytes, size, move || {
+                    tell.fetch_add(1, Ordering::SeqCst);
+                });
+                let (mut arrived, mut buffer) = (Vec::new(), vec![0; piece]);
+                let end = loop {
+                    match watched.read(&mut buffer) {
+                        Ok(0) => break Ok(()),
+                        Ok(n) => arrived.extend_from_slice(&buffer[..n]),
+                        Err(error) => break Err(error),
+                    }
+                };
+                assert_eq!(
+                    (end.is_ok(), arrived == bytes),
+                    (arrives, arrives),
+                    "{why}, {piece}"
+                );
+                assert_eq!(
+                    told.load(Ordering::SeqCst),
+                    usize::from(is_told),
+                    "{why}, {piece}"
+                );
+            }
+        }
+    }
+}

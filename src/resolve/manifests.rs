@@ -1,0 +1,366 @@
+//! A reference → the manifests that it leads to, by indexes and for the machines that files are offered for.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::Resolver;
+use crate::artifact;
+use crate::artifact::index::{self, Choice};
+use crate::blob;
+use crate::deadline;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::listing;
+use crate::manifest::{self, Annotations, Descriptor, Image, Index, Manifest};
+use crate::name::Tag;
+use crate::platform::Architecture;
+use crate::pool::Document;
+use crate::source::{DOCUMENT_TIMEOUT, Reference};
+
+/// Indexes read for one tag. Publishers nest them once, if at all.
+const MAX_INDEXES: usize = 16;
+/// Artifacts read for one index. Garden Linux has some dozens.
+const MAX_ENTRIES: usize = 256;
+
+/// Blobs of at most so many bytes are documents: configs, and what a publisher says of a file.
+const SMALL_BLOB: u64 = 1 << 20;
+
+/// A manifest at the end of the way from a reference.
+pub struct Leaf {
+    pub digest: Digest,
+    pub image: Image,
+    /// How it was chosen among several of an index.
+    pub chosen: Option<index::Chosen>,
+    /// What it runs on, as far as its index says.
+    pub known: Option<Architecture>,
+    /// The version that its index says it has.
+    pub version: Option<String>,
+    /// What the entry of its index says of it.
+    pub annotations: Annotations,
+}
+
+/// Where a reference leads to.
+pub struct Leaves<T> {
+    /// What was made of each manifest.
+    pub found: Vec<T>,
+    /// A reason for each entry of an index that cannot be used.
+    pub left_out: Vec<String>,
+}
+
+/// Why there are no artifacts.
+pub enum Setback {
+    /// They are not for this machine, or not in a form that can be offered.
+    NotOffered(String),
+    /// They could not be read.
+    Failed(Error),
+}
+
+impl From<Error> for Setback {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Resolver<'_> {
+    pub fn by_reference(&self, reference: Reference<'_>) -> Result<(Digest, Manifest)> {
+        match reference {
+            Reference::Tag(tag) => self.by_tag(tag, None),
+            Reference::Digest(digest) => Ok((digest, self.by_digest(digest)?)),
+        }
+    }
+
+    /// Does something with each manifest that a reference leads to: one after the other, for together they
+    /// may be large.
+    pub fn leaves<T>(
+        &self,
+        digest: Digest,
+        manifest: Manifest,
+        mut visit: impl FnMut(Leaf) -> Result<T, Setback>,
+    ) -> Result<Leaves<T>, Setback> {
+        match manifest {
+            Manifest::Image(image) => {
+                let leaf = Leaf {
+                    digest,
+                    image,
+                    chosen: None,
+                    known: None,
+                    version: None,
+                    annotations: Annotations::new(),
+                };
+                Ok(Leaves {
+                    found: vec![visit(leaf)?],
+                    left_out: Vec::new(),
+                })
+            }
+            Manifest::Index(index) => self.in_index(digest, index, visit),
+        }
+    }
+
+    /// What a tag is, which under `immutable-tags` is what it was when it was first seen.
+    pub fn by_tag(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
+        let immutable = match &self.immutable_tags {
+            // A publisher's list moves with every version, whatever other tags do.
+            Some(immutable) if *tag != Tag::of_listing() => immutable,
+            _ => return self.by_tag_now(tag, before),
+        };
+        if let Some(digest) = immutable.get(tag)? {
+            // Where the registry no longer has that manifest, what the tag is now is no substitute.
+            return Ok((digest, self.named(digest)?));
+        }
+        let found = self.by_tag_now(tag, before)?;
+        // A mirror that stands in for the registry promises nothing for it.
+        if self.source.tags_are_its_own() {
+            immutable.note(tag, found.0);
+        }
+        Ok(found)
+    }
+
+    /// What a tag is now. A tag that is known costs a HEAD, for its manifest is at hand. That there is none is believed
+    /// of GET alone: proxies may have lost a manifest that they fetch again for a GET.
+    pub fn by_tag_now(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
+        let now = match (before, self.cache) {
+            // A source on disk tells digests for nothing.
+            (_, None) => self.source.digest_of(tag)?,
+            (Some(before), Some(cache)) if cache.has_document(&self.source.name(), before) => {
+                match self.source.digest_of(tag) {
+                    Err(Error::Missing { .. }) => None,
+                    found => found?,
+                }
+            }
+            _ => None,
+        };
+        if let Some(digest) = now {
+            match self.named(digest) {
+                // Some registries name a digest they then don't know (docker-registry 2.8 for sha512).
+                Err(Error::Missing { .. }) => {}
+                found => return Ok((digest, found?)),
+            }
+        }
+        let stored = self.source.manifest(Reference::Tag(tag))?;
+        let digest = Digest::of(&stored.bytes);
+        let manifest = parse(
+            &format!("manifest of tag {tag}"),
+            stored.media_type.as_deref(),
+            &stored.bytes,
+        )?;
+        self.keep(digest, &stored.bytes);
+        Ok((digest, manifest))
+    }
+
+    /// A manifest that a client names. One that is at hand is not served unless the repository still holds it.
+    pub fn by_digest(&self, digest: Digest) -> Result<Manifest> {
+        if let Some(cache) = self.cache
+            && cache.has_document(&self.source.name(), digest)
+            && !self.source.holds_manifest(digest)?
+        {
+            return Err(self.missing("manifest", digest));
+        }
+        self.named(digest)
+    }
+
+    /// A manifest that the repository itself names in this snapshot: by a tag, by an index or by its list of
+    /// referrers. Where it also delivered it before, that is proof enough, and it is not asked again.
+    pub fn named(&self, digest: Digest) -> Result<Manifest> {
+        let what = format!("manifest {digest}");
+        if let Some(bytes) = self.kept_manifest(digest) {
+            return parse(&what, None, &bytes);
+        }
+        let stored = self.source.manifest(Reference::Digest(digest))?;
+        let found = Digest::of(&stored.bytes);
+        if found != digest {
+            return Err(Error::WrongBytes {
+                what,
+                expected: digest,
+                found,
+            });
+        }
+        let manifest = parse(&what, stored.media_type.as_deref(), &stored.bytes)?;
+        self.keep(digest, &stored.bytes);
+        Ok(manifest)
+    }
+
+    /// What this source delivered before.
+    fn kept(&self, digest: Digest, most: u64) -> Option<Vec<u8>> {
+        self.cache?.document(&self.source.name(), digest, most)
+    }
+
+    /// The same of a manifest. Where there is no memory for it in time, it counts as not kept.
+    fn kept_manifest(&self, digest: Digest) -> Option<Vec<u8>> {
+        let size = self.cache?.size_of_document(&self.source.name(), digest)?;
+        let size = Some(size).filter(|size| *size <= manifest::MAX_SIZE)?;
+        let mut document = Document::new();
+        document
+            .reserve(size, || format!("manifest {digest}"))
+            .ok()?;
+        let bytes = self.kept(digest, size)?;
+        document.keep(bytes.len());
+        Some(bytes)
+    }
+
+    fn keep(&self, digest: Digest, bytes: &[u8]) {
+        if let Some(cache) = self.cache {
+            cache.keep_document(&self.source.name(), digest, bytes);
+        }
+    }
+
+    pub fn missing(&self, what: &str, digest: Digest) -> Error {
+        let url = format!("{what} {digest} in {}", self.source.name());
+        Error::Missing { url }
+    }
+
+    /// The manifests that an index leads to, by indexes inside it too.
+    fn in_index<T>(
+        &self,
+        digest: Digest,
+        index: Index,
+        mut visit: impl FnMut(Leaf) -> Result<T, Setback>,
+    ) -> Result<Leaves<T>, Setback> {
+        let mut seen = HashSet::from([digest]);
+        let (mut artifacts, mut left_out) = (Vec::new(), Vec::new());
+        let version = artifact::version(&index.annotations).map(str::to_owned);
+        let mut indexes = VecDeque::from([index]);
+        while let Some(index) = indexes.pop_front() {
+            left_out.extend(index.unusable.iter().map(|one| one.why.clone()));
+            let sorted = index::sort(index);
+            if sorted.is_build_cache {
+                return Err(Setback::NotOffered(index::IS_BUILD_CACHE.to_owned()));
+            }
+            artifacts.extend(sorted.artifacts);
+            for nested in sorted.nested {
+                if !seen.insert(nested.digest) {
+                    continue;
+                }
+                if seen.len() > MAX_INDEXES {
+                    let reason = format!("index with {MAX_INDEXES} indexes in it or more");
+                    return Err(Setback::NotOffered(reason));
+                }
+                match self.named(nested.digest) {
+                    Ok(Manifest::Index(index)) => indexes.push_back(index),
+                    Ok(Manifest::Image(_)) => return Err(mislabelled(&nested)),
+                    Err(error @ Error::Missing { .. }) => left_out.push(gone(&nested, &error)),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        let (choice, twins) = index::choose(artifacts, self.architectures).map_err(|why| {
+            // Nothing else tells of them then.
+            let all: Vec<_> = std::iter::once(why).chain(left_out.clone()).collect();
+            Setback::NotOffered(all.join("; "))
+        })?;
+        left_out.extend(twins);
+        let found = match choice {
+            Choice::Single(descriptor, known) => {
+                let image = self.image(&descriptor)?;
+                vec![visit(Leaf {
+                    digest: descriptor.digest,
+                    image,
+                    chosen: None,
+                    known,
+                    version,
+                    annotations: descriptor.annotations,
+                })?]
+            }
+            Choice::Several(several) if several.len() > MAX_ENTRIES => {
+                let reason = format!(
+                    "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
+                    several.len()
+                );
+                return Err(Setback::NotOffered(reason));
+            }
+            Choice::Several(several) => {
+                let mut leaf = |chosen: index::Chosen| {
+                    let digest = chosen.descriptor.digest;
+                    let image = self.image(&chosen.descriptor)?;
+                    let known = Some(chosen.architecture);
+                    visit(Leaf {
+                        digest,
+                        image,
+                        annotations: chosen.descriptor.annotations.clone(),
+                        chosen: Some(chosen),
+                        known,
+                        version: version.clone(),
+                    })
+                };
+                let mut found = Vec::new();
+                for chosen in several {
+                    let descriptor = chosen.descriptor.clone();
+                    match leaf(chosen) {
+                        Ok(leaf) => found.push(leaf),
+                        // The others are there.
+                        Err(Setback::Failed(
+                            error @ (Error::Missing { .. } | Error::BadLayout { .. }),
+                        )) => {
+                            left_out.push(gone(&descriptor, &error));
+                        }
+                        Err(setback) => return Err(setback),
+                    }
+                }
+                if found.is_empty() {
+                    return Err(Setback::NotOffered(left_out.join("; ")));
+                }
+                found
+            }
+        };
+        Ok(Leaves { found, left_out })
+    }
+
+    fn image(&self, descriptor: &Descriptor) -> Result<Image, Setback> {
+        match self.named(descriptor.digest)? {
+            Manifest::Image(image) => Ok(image),
+            Manifest::Index(_) => Err(mislabelled(descriptor)),
+        }
+    }
+
+    /// A blob that fits into memory: its size was looked at. A manifest of this snapshot names it. `what` it is called in errors.
+    pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
+        let Descriptor { digest, size, .. } = *blob;
+        let what = format!("{what} {digest}");
+        // A larger one has memory of its own.
+        let mut document = Document::new();
+        if size <= SMALL_BLOB {
+            document.reserve(size, || what.clone())?;
+        }
+        let known = self.kept(digest, size);
+        // One of another size cannot be meant: who has it will say so.
+        if let Some(bytes) = known.filter(|bytes| bytes.len() as u64 == size) {
+            document.keep(bytes.len());
+            return Ok(bytes);
+        }
+        // What is as small as a manifest has a manifest's time, however it trickles.
+        let is_small = size <= manifest::MAX_SIZE;
+        let limit = is_small.then(|| deadline::within(DOCUMENT_TIMEOUT));
+        let read = blob::elsewhere_if_wrong(&**self.source, digest, || {
+            let (_, blob) = blob::open(self.source, digest, Some(size), what.clone())?;
+            blob.into_bytes()
+        });
+        let bytes = read.map_err(|error| match (error, deadline::passed()) {
+            (Error::Broken { url, .. }, Some(limit)) => Error::TooSlow { url, limit },
+            (error, _) => error,
+        })?;
+        drop(limit);
+        document.keep(bytes.len());
+        self.keep(digest, &bytes);
+        Ok(bytes)
+    }
+}
+
+/// The reason for an entry of an index whose registry has not what it names.
+fn gone(entry: &Descriptor, error: &Error) -> String {
+    format!("its index names {}: {}", entry.digest, error.line())
+}
+
+fn mislabelled(descriptor: &Descriptor) -> Setback {
+    let Descriptor {
+        digest, media_type, ..
+    } = descriptor;
+    Setback::NotOffered(format!(
+        "{digest} is something else than its index calls it, {media_type}"
+    ))
+}
+
+fn parse(what: &str, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest> {
+    // It may quote what a stranger wrote, all of it.
+    Manifest::parse(media_type, bytes).map_err(|why| Error::BadManifest {
+        what: what.to_owned(),
+        why: listing::shortened(why),
+    })
+}

@@ -1,0 +1,453 @@
+//! Settings: files → merged → checked.
+//!
+//! `/etc/sysext-oci-proxy/config.toml`, then the drop-ins `sysext-oci-proxy/config.d/*.toml` below
+//! `/usr/lib`, `/run` and `/etc`. With no file at all every key has its default.
+
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/properties/settings.rs"]
+pub mod fuzz;
+
+mod files;
+mod values;
+
+pub use files::parse_toml;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::name::{Host, Registry, Repository, RepositoryAddress, Tag, normalized};
+use crate::platform::Architecture;
+use crate::template::Template;
+
+/// The settings, whole and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where a repository is looked up whose name has no host.
+    pub registry: Registry,
+    /// More registries that a URL may name.
+    pub allow: Vec<Registry>,
+    /// How long to stay without a client.
+    pub idle_timeout: Duration,
+    /// How long a listing is given out again without asking the registry.
+    pub listing_ttl: Duration,
+    /// Connections to a registry at once, for one listing.
+    pub parallel: NonZeroUsize,
+    /// How many bytes of files that had to be made are kept.
+    pub cache_size: u64,
+    /// Hosts that a registry elsewhere may send us to, for tokens and by redirects.
+    pub trusted_hosts: Vec<Host>,
+    /// Mirrors that are told what they mirror (`?ns=`), besides those on this machine.
+    pub mirrors_with_ns: Vec<Host>,
+    /// Mirrors that are not told, also on this machine.
+    pub mirrors_without_ns: Vec<Host>,
+    /// Lists only extensions that this machine's systemd would merge, where a repository says nothing else.
+    pub compatible_only: bool,
+    /// Names and addresses that clients may call us by, besides those of loopback.
+    pub hosts: Vec<Host>,
+    /// What is set for single repositories, by the name a URL has for them.
+    pub repositories: BTreeMap<RepositoryAddress, RepositorySettings>,
+}
+
+/// What is set for one repository.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RepositorySettings {
+    /// Where its artifacts come from, when not from where its name says.
+    pub source: Option<Sources>,
+    /// What the files are, where nothing else says so or something says wrong: `.raw`.
+    pub suffix: Option<Suffix>,
+    /// The form of its file names, when not the usual one.
+    pub names: Option<Template>,
+    /// The architectures an index offers; `None`: this machine's.
+    pub architectures: Option<Vec<Architecture>>,
+    /// A tag that was seen once is never asked for again.
+    pub immutable_tags: bool,
+    /// The tag that has the publisher's own list.
+    pub signed_list: SignedListTag,
+    /// Lists only extensions that this machine's systemd would merge; `None`: as is said for all.
+    pub compatible_only: Option<bool>,
+    /// Of images that have to be flattened, how many of the newest versions are so before anybody asks.
+    pub flatten: usize,
+    /// Whether a client gets a file's bytes from us or is sent to the registry for them.
+    pub blobs: Blobs,
+}
+
+impl Default for RepositorySettings {
+    fn default() -> Self {
+        Self {
+            source: None,
+            suffix: None,
+            names: None,
+            architectures: None,
+            immutable_tags: false,
+            signed_list: SignedListTag::Usual,
+            compatible_only: None,
+            flatten: 3,
+            blobs: Blobs::Stream,
+        }
+    }
+}
+
+/// Whether a client gets a file's bytes from us or is sent to the registry for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Blobs {
+    /// From us, checked on the way.
+    #[default]
+    Stream,
+    /// By a 307 to the registry. The client checks them, as it does anyway.
+    Redirect,
+}
+
+/// Where a publisher's own list is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SignedListTag {
+    /// In the tag `SHA256SUMS`, else in the tag `index`, if there is one.
+    #[default]
+    Usual,
+    /// In this tag.
+    Tag(Tag),
+    /// In none: a list is made from the tags.
+    Nowhere,
+}
+
+impl TryFrom<String> for SignedListTag {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::Nowhere);
+        }
+        let bad = |why| format!("signed-list: {why}");
+        text.parse().map(Self::Tag).map_err(bad)
+    }
+}
+
+/// The value of `source`: one, or several that are merged into one directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sources {
+    /// Its files are called by the name of the repository in the settings.
+    One(SourceSetting),
+    /// The files of each are called by its own name.
+    Merged(Vec<SourceSetting>),
+}
+
+/// A suffix: `.raw`, `.tar.gz`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Suffix(String);
+
+/// One source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceSetting {
+    /// `oci:/srv/updates/k8s`
+    Layout(PathBuf),
+    /// `ghcr.io/acme/k8s`, or without a host for one below the default registry.
+    Registry(RepositoryAddress),
+}
+
+/// Where the artifacts of a repository come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located {
+    /// What the names of their files begin with, and where they are. Several are one merged directory.
+    pub places: Vec<(String, Place)>,
+    /// What is set for it.
+    pub settings: RepositorySettings,
+}
+
+/// Where a repository really is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// An OCI layout directory.
+    Layout(PathBuf),
+    /// A repository of a registry.
+    Registry { host: Host, repository: Repository },
+}
+
+impl Place {
+    /// A repository of a registry, by its one name.
+    fn registry(host: &Host, repository: &Repository) -> Self {
+        let (host, repository) = normalized(host, repository);
+        Self::Registry { host, repository }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layout(path) => write!(f, "oci:{}", path.display()),
+            Self::Registry { host, repository } => write!(f, "{host}/{repository}"),
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            registry: Registry {
+                host: Host::localhost(),
+                path: None,
+            },
+            allow: Vec::new(),
+            idle_timeout: Duration::from_secs(30),
+            listing_ttl: Duration::from_secs(10),
+            parallel: NonZeroUsize::new(16).expect("16 is not zero"),
+            cache_size: 2 << 30,
+            trusted_hosts: Vec::new(),
+            mirrors_with_ns: Vec::new(),
+            mirrors_without_ns: Vec::new(),
+            compatible_only: false,
+            hosts: Vec::new(),
+            repositories: BTreeMap::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads this one file, or without one all the usual places below `root`.
+    pub fn load(file: Option<&Path>, root: &Path) -> Result<Self> {
+        Ok(files::read(file, root)?.complete())
+    }
+
+    /// Where this repository is and what is set for it.
+    ///
+    /// A `[repository.NAME]` with a source is found there, whatever its name looks like: an
+    /// administrator wrote it. A name with a host needs that host's permission; any other is below
+    /// the default registry.
+    pub fn locate(&self, address: &RepositoryAddress) -> Result<Located> {
+        let settings = self.repositories.get(address).cloned().unwrap_or_default();
+        let base = address.repository.base().to_owned();
+        let places = match &settings.source {
+            Some(Sources::One(source)) => vec![(base, self.place(source)?)],
+            Some(Sources::Merged(sources)) => {
+                let located = |source: &SourceSetting| Ok((source.base(), self.place(source)?));
+                sources.iter().map(located).collect::<Result<_>>()?
+            }
+            None => vec![(base, self.named(address)?)],
+        };
+        Ok(Located { places, settings })
+    }
+
+    fn place(&self, source: &SourceSetting) -> Result<Place> {
+        match source {
+            SourceSetting::Layout(path) => Ok(Place::Layout(path.clone())),
+            SourceSetting::Registry(RepositoryAddress {
+                host: None,
+                repository,
+            }) => self.below_default(repository),
+            SourceSetting::Registry(RepositoryAddress {
+                host: Some(host),
+                repository,
+            }) => Ok(Place::registry(host, repository)),
+        }
+    }
+
+    /// Where a URL's own name leads.
+    fn named(&self, address: &RepositoryAddress) -> Result<Place> {
+        let Some(host) = &address.host else {
+            return self.below_default(&address.repository);
+        };
+        let registries = std::iter::once(&self.registry).chain(&self.allow);
+        if !registries
+            .into_iter()
+            .any(|registry| registry.holds(host, &address.repository))
+        {
+            return Err(Error::RegistryNotAllowed {
+                host: host.to_string(),
+            });
+        }
+        Ok(Place::registry(host, &address.repository))
+    }
+
+    fn below_default(&self, repository: &Repository) -> Result<Place> {
+        let repository = repository
+            .below(self.registry.path.as_ref())
+            .map_err(|why| Error::BadAddress {
+                path: repository.to_string(),
+                why,
+            })?;
+        Ok(Place::registry(&self.registry.host, &repository))
+    }
+}
+
+impl FromStr for SourceSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("oci:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Layout(path.into())),
+            Some(path) => Err(format!(
+                "source \"oci:{path}\" needs an absolute path, as in \"oci:/srv/updates\""
+            )),
+            None => text
+                .parse()
+                .map(Self::Registry)
+                .map_err(|why: String| format!("source: {why}")),
+        }
+    }
+}
+
+impl SourceSetting {
+    /// The last component, which the names of its files begin with in a merged directory.
+    fn base(&self) -> String {
+        match self {
+            Self::Layout(path) => path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            Self::Registry(address) => address.repository.base().to_owned(),
+        }
+    }
+}
+
+impl Suffix {
+    /// The suffix as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Suffix {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_good = text.len() > 1
+            && text.starts_with('.')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if is_good {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "suffix {text:?} must be one such as \".raw\" or \".tar.gz\""
+            ))
+        }
+    }
+}
+
+/// Where the cache is: `$CACHE_DIRECTORY`, which systemd sets for `CacheDirectory=`, else below the user's home.
+pub fn cache_directory() -> Option<PathBuf> {
+    let value = std::env::var_os;
+    let named = value("CACHE_DIRECTORY");
+    directory(named, value("XDG_CACHE_HOME"), value("HOME"), ".cache")
+}
+
+/// Where the state is: `$STATE_DIRECTORY`, which systemd sets for `StateDirectory=`, else below the user's home.
+pub fn state_directory() -> Option<PathBuf> {
+    let value = std::env::var_os;
+    let named = value("STATE_DIRECTORY");
+    directory(
+        named,
+        value("XDG_STATE_HOME"),
+        value("HOME"),
+        ".local/state",
+    )
+}
+
+/// The directory that systemd names, else one of this program in one of the user's. Names that are not absolute
+/// count for nothing there (XDG Base Directory Specification).
+fn directory(
+    named: Option<OsString>,
+    xdg: Option<OsString>,
+    home: Option<OsString>,
+    below_home: &str,
+) -> Option<PathBuf> {
+    // Several directories would be joined by colons; the unit asks for one.
+    if let Some(named) = named.filter(|named| !named.is_empty()) {
+        return Some(named.into());
+    }
+    let absolute =
+        |path: Option<OsString>| path.map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || Some(absolute(home)?.join(below_home));
+    Some(absolute(xdg).or_else(home)?.join("sysext-oci-proxy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_its_place() {
+        let settings = files::parse(
+            r#"
+            registry = "ghcr.io/acme"
+            allow = ["quay.io/flatcar", "docker.io/library"]
+            [repository.layout]
+            source = "oci:/srv/a"
+            [repository.elsewhere]
+            source = "example.org/x/y"
+            [repository.alias]
+            source = "k8s"
+            "#,
+        )
+        .unwrap()
+        .complete();
+        let registry = |host: &str, repository: &str| {
+            Some(Place::Registry {
+                host: host.parse().unwrap(),
+                repository: repository.parse().unwrap(),
+            })
+        };
+        for (name, place) in [
+            ("k8s", registry("ghcr.io", "acme/k8s")),
+            ("team/k8s", registry("ghcr.io", "acme/team/k8s")),
+            ("alias", registry("ghcr.io", "acme/k8s")),
+            ("layout", Some(Place::Layout("/srv/a".into()))),
+            ("elsewhere", registry("example.org", "x/y")),
+            ("quay.io/flatcar/k8s", registry("quay.io", "flatcar/k8s")),
+            ("ghcr.io/acme/k8s", registry("ghcr.io", "acme/k8s")),
+            ("ghcr.io/other/k8s", None),
+            ("quay.io/flat/k8s", None),
+            ("quay.io/flatcar-evil/k8s", None),
+            ("Quay.IO/flatcar/k8s", registry("quay.io", "flatcar/k8s")),
+            ("docker.io/alpine", registry("docker.io", "library/alpine")),
+            (
+                "index.docker.io/library/x",
+                registry("docker.io", "library/x"),
+            ),
+            ("docker.io/acme/x", None),
+            ("example.org/x/y", None),
+        ] {
+            let found = settings.locate(&name.parse().unwrap()).ok();
+            let found = found.map(|mut located| located.places.remove(0).1);
+            assert_eq!(found, place, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_the_one_systemd_names_else_one_below_home() {
+        for (named, xdg, home, expected) in [
+            ("/var/cache/p", "/x", "/home/u", "/var/cache/p"),
+            ("", "/x", "/home/u", "/x/sysext-oci-proxy"),
+            ("", "", "/home/u", "/home/u/.cache/sysext-oci-proxy"),
+            ("", "x", "/home/u", "/home/u/.cache/sysext-oci-proxy"),
+            ("", "/x", "", "/x/sysext-oci-proxy"),
+            ("", "", "home", ""),
+            ("", "", "", ""),
+        ] {
+            let found = directory(
+                Some(named.into()),
+                Some(xdg.into()),
+                Some(home.into()),
+                ".cache",
+            );
+            let expected = Some(expected).filter(|path| !path.is_empty());
+            assert_eq!(
+                found,
+                expected.map(PathBuf::from),
+                "{named:?} {xdg:?} {home:?}"
+            );
+        }
+        assert_eq!(directory(None, None, None, ".cache"), None);
+    }
+}

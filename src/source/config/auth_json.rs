@@ -1,0 +1,728 @@
+//! Logins that this machine keeps already, in the files of podman, docker and systemd.
+//!
+//! The order is documented in the README. Formats: containers-auth.json(5) and docker's
+//! `config.json`; credential helpers: <https://github.com/docker/docker-credential-helpers>.
+//! Where the tools differ, a comment says whom we follow.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use log::{debug, warn};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::name::{Host, Repository, docker_hub};
+
+/// The systemd credential with an auth.json in it, as `ImportCredential=` brings it.
+const SYSTEMD_CREDENTIAL: &str = "sysext-oci-proxy.auth";
+/// Largest file or helper answer that is read.
+const MAX_SIZE: u64 = 1 << 20;
+/// How long a credential helper may take.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where helpers are looked for. The service's own PATH may have been set by anybody.
+const HELPER_DIRECTORIES: [&str; 4] =
+    ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
+/// What a helper says on standard output, with exit status 1, when it knows no login.
+const HELPER_NOT_FOUND: &str = "credentials not found in native keychain";
+
+/// A login. Its secret never shows in `Debug`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Login {
+    /// A user name with a password or a personal access token.
+    Password { user: String, password: String },
+    /// A refresh token, which a token server exchanges (Azure's `az acr login`).
+    IdentityToken(String),
+    /// A bearer token for the registry itself.
+    RegistryToken(String),
+}
+
+impl Login {
+    /// How many bytes its texts have.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Password { user, password } => user.len() + password.len(),
+            Self::IdentityToken(token) | Self::RegistryToken(token) => token.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password { .. } => "Password(…)",
+            Self::IdentityToken(_) => "IdentityToken(…)",
+            Self::RegistryToken(_) => "RegistryToken(…)",
+        })
+    }
+}
+
+/// A login and where it was found, for messages: `/etc/…/auth.json, key "ghcr.io"`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub login: Login,
+    pub place: String,
+}
+
+/// Where logins are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keyring {
+    files: Vec<PathBuf>,
+    /// The first of the files is the systemd credential, if there is one.
+    has_credentials: bool,
+    /// systemd started us.
+    is_service: bool,
+}
+
+impl Keyring {
+    /// The places that the environment names.
+    pub fn from_environment() -> Self {
+        Self::places(|name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        })
+    }
+
+    /// In this order; `REGISTRY_AUTH_FILE` stands alone, as in podman.
+    fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
+        let mut files = Vec::new();
+        if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
+            files.push(directory.join(SYSTEMD_CREDENTIAL));
+        }
+        // systemd sets the one for every service (systemd.exec(5)), the other if it has something.
+        let has_credentials = !files.is_empty();
+        let is_service = variable("INVOCATION_ID").is_some();
+        if let Some(file) = variable("REGISTRY_AUTH_FILE") {
+            files.push(file);
+            return Self {
+                files,
+                has_credentials,
+                is_service,
+            };
+        }
+        let home = variable("HOME");
+        let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
+        if let Some(directory) = variable("XDG_RUNTIME_DIR") {
+            files.push(directory.join("containers/auth.json"));
+        }
+        let config = variable("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
+        files.extend(config.map(|directory| directory.join("containers/auth.json")));
+        files.push("/etc/containers/auth.json".into());
+        let docker = variable("DOCKER_CONFIG").or_else(|| below_home(".docker"));
+        files.extend(docker.map(|directory| directory.join("config.json")));
+        Self {
+            files,
+            has_credentials,
+            is_service,
+        }
+    }
+
+    /// The login for a repository, from the first file that has one. Files are read each time: a
+    /// login that was renewed counts at once.
+    pub fn find(&self, host: &Host, repository: &Repository) -> Result<Option<Found>> {
+        for path in &self.files {
+            let Some(file) = AuthFile::read(path)? else {
+                continue;
+            };
+            if let Some(found) = file.find(host, repository)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The places, for a message that nothing was found.
+    pub fn describe(&self) -> String {
+        let (credential, files) = self.files.split_at(usize::from(self.has_credentials));
+        // There may be a directory for credentials, and this one not in it.
+        let was_given = credential.first().is_some_and(|path| path.exists());
+        let credential = (self.has_credentials || self.is_service).then(|| {
+            let none = if was_given {
+                ""
+            } else {
+                " (the service was given none)"
+            };
+            format!("the systemd credential {SYSTEMD_CREDENTIAL}{none}")
+        });
+        let files = files.iter().map(|path| path.display().to_string());
+        credential
+            .into_iter()
+            .chain(files)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// One auth.json or config.json.
+struct AuthFile<'a> {
+    path: &'a Path,
+    content: Map<String, Value>,
+}
+
+impl<'a> AuthFile<'a> {
+    fn read(path: &'a Path) -> Result<Option<Self>> {
+        let bad = |why: String| Error::BadLogin {
+            place: path.display().to_string(),
+            why,
+        };
+        let mut text = Vec::new();
+        match fs::File::open(path).and_then(|file| file.take(MAX_SIZE).read_to_end(&mut text)) {
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(bad(unreadable(&error))),
+        }
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        match serde_json::from_slice(&text) {
+            Ok(Value::Object(content)) => Ok(Some(Self { path, content })),
+            Ok(_) => Err(bad("it is not a JSON object".into())),
+            // The error's own text may quote the file.
+            Err(error) => Err(bad(format!("it is not JSON, line {}", error.line()))),
+        }
+    }
+
+    /// A helper of the host's own, then the entry with the longest key, then the helper for all.
+    /// An empty entry, as docker writes it beside `credsStore`, is none.
+    fn find(&self, host: &Host, repository: &Repository) -> Result<Option<Found>> {
+        if let Some(helper) = self
+            .content
+            .get("credHelpers")
+            .and_then(|all| all.get(host.as_str()))
+        {
+            let found = self.ask_helper(helper.as_str().unwrap_or_default(), host)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        if let Some(found) = self.find_entry(host, repository)? {
+            return Ok(Some(found));
+        }
+        match self.content.get("credsStore").and_then(Value::as_str) {
+            Some(helper) if !helper.is_empty() => self.ask_helper(helper, host),
+            _ => Ok(None),
+        }
+    }
+
+    fn find_entry(&self, host: &Host, repository: &Repository) -> Result<Option<Found>> {
+        let Some(Value::Object(entries)) = self.content.get("auths") else {
+            return Ok(None);
+        };
+        for wanted in keys(host, repository) {
+            let matching = entries.iter().filter(|(key, _)| normalize(key) == wanted);
+            for (key, entry) in matching {
+                let place = format!("{}, key {key:?}", self.path.display());
+                match parse_entry(entry) {
+                    Ok(Some(login)) => return Ok(Some(Found { login, place })),
+                    Ok(None) => {}
+                    Err(why) => return Err(Error::BadLogin { place, why }),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn ask_helper(&self, name: &str, host: &Host) -> Result<Option<Found>> {
+        let place = format!("{}, helper {name:?}", self.path.display());
+        let is_name = !name.is_empty()
+            && !name.starts_with('.')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !is_name {
+            return Err(Error::BadLogin {
+                place,
+                why: "this is not the name of a credential helper".into(),
+            });
+        }
+        let program = format!("docker-credential-{name}");
+        let path = HELPER_DIRECTORIES
+            .iter()
+            .map(|dir| Path::new(dir).join(&program))
+            .find(|path| path.is_file());
+        let Some(path) = path else {
+            let why = format!("{program} is in none of {}", HELPER_DIRECTORIES.join(", "));
+            return Err(Error::BadLogin { place, why });
+        };
+        match run_helper(&path, host, HELPER_TIMEOUT) {
+            Ok(login) => Ok(login.map(|login| Found { login, place })),
+            Err(why) => Err(Error::BadLogin { place, why }),
+        }
+    }
+}
+
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "not readable by the service, which runs as a user of its own; README.md, Logins, says how".into()
+        }
+        io::ErrorKind::IsADirectory => "this is a directory, expected an auth.json".into(),
+        _ => format!("it cannot be read: {error}"),
+    }
+}
+
+/// The keys a repository may have, the longest first: whole components, as containers does. (crane
+/// and oras cut every key to its host, and so send one owner's password for another's repository.)
+fn keys(host: &Host, repository: &Repository) -> Vec<String> {
+    let host = docker_hub(host);
+    let mut keys = vec![format!("{host}/{repository}")];
+    while let Some(slash) = keys[keys.len() - 1].rfind('/') {
+        let shorter = keys[keys.len() - 1][..slash].to_owned();
+        keys.push(shorter);
+    }
+    keys
+}
+
+/// A key as [`keys`] spells it: without scheme, without the API version that docker writes.
+fn normalize(key: &str) -> String {
+    let key = key
+        .strip_prefix("https://")
+        .or_else(|| key.strip_prefix("http://"))
+        .unwrap_or(key);
+    let key = key.trim_end_matches('/');
+    let key = key
+        .strip_suffix("/v1")
+        .or_else(|| key.strip_suffix("/v2"))
+        .unwrap_or(key);
+    let one_spelling = |host: &str| match host.parse() {
+        Ok(host) => docker_hub(&host).to_string(),
+        Err(_) => host.to_owned(),
+    };
+    match key.split_once('/') {
+        Some((host, path)) => format!("{}/{path}", one_spelling(host)),
+        None => one_spelling(key),
+    }
+}
+
+/// One entry of `auths`; `None` if there is nothing in it.
+fn parse_entry(entry: &Value) -> Result<Option<Login>, String> {
+    let text = |name: &str| {
+        entry
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    if let Some(token) = text("registrytoken") {
+        return Ok(Some(Login::RegistryToken(token.to_owned())));
+    }
+    if let Some(token) = text("identitytoken") {
+        return Ok(Some(Login::IdentityToken(token.to_owned())));
+    }
+    if let Some(auth) = text("auth") {
+        // Never quote the value, not even in part.
+        let decoded = BASE64_STANDARD
+            .decode(auth)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or("its auth is not base64 of user:password")?;
+        let (user, password) = decoded
+            .split_once(':')
+            .ok_or("its auth has no ':' between user and password")?;
+        // docker pads with NUL; containers and crane take that off.
+        return password_login(user, password.trim_end_matches('\0')).map(Some);
+    }
+    match (text("username"), text("password")) {
+        (Some(user), Some(password)) => password_login(user, password).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn password_login(user: &str, password: &str) -> Result<Login, String> {
+    if user.chars().chain(password.chars()).any(char::is_control) {
+        return Err(
+            "its user name or password has a control character, perhaps a newline at its end"
+                .into(),
+        );
+    }
+    Ok(Login::Password {
+        user: user.to_owned(),
+        password: password.to_owned(),
+    })
+}
+
+/// Asks a credential helper; `None` if it knows no login.
+fn run_helper(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>, String> {
+    let deadline = Instant::now() + limit;
+    let too_slow = || format!("it did not answer within {} s", limit.as_secs_f32());
+    let mut child = Command::new(path)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("it cannot be started: {error}"))?;
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    // Reading has a thread of its own: whatever else holds the helper's output may hold it for ever.
+    let (sender, answer) = mpsc::channel();
+    let name = if host.as_str() == "docker.io" {
+        "https://index.docker.io/v1/"
+    } else {
+        host.as_str()
+    }
+    .to_owned();
+    let reader = thread::Builder::new().spawn(move || {
+        let mut text = String::new();
+        let asked = input.map(|mut input| input.write_all(name.as_bytes())); // closes it, too
+        let read = output.map(|output| output.take(MAX_SIZE).read_to_string(&mut text));
+        debug!("credential helper: asked {asked:?}, read {read:?} bytes");
+        let _ = sender.send(text); // nobody waits for a late answer
+    });
+    if let Err(error) = reader {
+        let _ = child.kill().and_then(|()| child.wait().map(drop)); // it has not been told anything yet
+        return Err(format!("there is no thread to hear it: {error}"));
+    }
+    let status = wait(&mut child, deadline)?.ok_or_else(too_slow)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let text = answer.recv_timeout(left).map_err(|_| too_slow())?;
+    if !status.success() {
+        if text.trim().starts_with(HELPER_NOT_FOUND) {
+            return Ok(None);
+        }
+        return Err("it failed; run it by hand to see why".into());
+    }
+    let answer: Value =
+        serde_json::from_str(&text).map_err(|_| "its answer is not JSON".to_owned())?;
+    let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
+    match (field("Username"), field("Secret")) {
+        // Some say so for "not found".
+        (_, "") => Ok(None),
+        ("<token>", token) => Ok(Some(Login::IdentityToken(token.to_owned()))),
+        (user, password) => password_login(user, password).map(Some),
+    }
+}
+
+/// Waits for a helper to end; one that does not is killed.
+fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>, String> {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(Some(status)),
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            Ok(None) => {
+                if let Err(error) = child.kill().and_then(|()| child.wait()) {
+                    warn!("a credential helper does not end: {error}");
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_told_with_what_mends_it() {
+        let told = |number| unreadable(&io::Error::from_raw_os_error(number));
+        for (number, expected, why) in [
+            (
+                13,
+                "not readable by the service, which runs as a user of its own; \
+                 README.md, Logins, says how",
+                "EACCES",
+            ),
+            (21, "this is a directory, expected an auth.json", "EISDIR"),
+            (
+                5,
+                "it cannot be read: Input/output error (os error 5)",
+                "EIO",
+            ),
+        ] {
+            assert_eq!(told(number), expected, "{why}");
+        }
+    }
+
+    fn password(user: &str, password: &str) -> Login {
+        Login::Password {
+            user: user.into(),
+            password: password.into(),
+        }
+    }
+
+    /// `user:password` in base64.
+    fn auth(text: &str) -> String {
+        BASE64_STANDARD.encode(text)
+    }
+
+    fn find(content: &str, host: &str, repository: &str) -> Result<Option<Login>> {
+        let content = serde_json::from_str(content).unwrap();
+        let file = AuthFile {
+            path: Path::new("auth.json"),
+            content,
+        };
+        let found = file.find(&host.parse().unwrap(), &repository.parse().unwrap())?;
+        Ok(found.map(|found| found.login))
+    }
+
+    #[test]
+    fn row_c3_the_longest_key_wins_and_whole_components_count() {
+        let (good, other) = (auth("alice:good"), auth("bob:other"));
+        for (key, finds) in [
+            ("r.example:5000", true),
+            ("http://r.example:5000", true),
+            ("https://r.example:5000", true),
+            ("https://r.example:5000/v1/", true),
+            ("r.example:5000/v2/", true),
+            ("r.example:5000/", true),
+            ("r.example", false),
+            ("r.example:5000/own", true),
+            ("r.example:5000/own/demo", true),
+            ("r.example:5000/ow", false),
+            ("r.example:5000/own/demo/more", false),
+        ] {
+            let content = format!(r#"{{"auths":{{"{key}":{{"auth":"{good}"}}}}}}"#);
+            let found = find(&content, "r.example:5000", "own/demo").unwrap();
+            assert_eq!(found, finds.then(|| password("alice", "good")), "{key}");
+        }
+        let both = format!(
+            r#"{{"auths":{{"h.example":{{"auth":"{other}"}},"h.example/own":{{"auth":"{good}"}}}}}}"#
+        );
+        assert_eq!(
+            find(&both, "h.example", "own/demo").unwrap(),
+            Some(password("alice", "good"))
+        );
+        assert_eq!(
+            find(&both, "h.example", "else/demo").unwrap(),
+            Some(password("bob", "other"))
+        );
+    }
+
+    #[test]
+    fn row_c4_docker_hub_has_one_login_under_all_its_names() {
+        for key in [
+            "docker.io",
+            "index.docker.io",
+            "registry-1.docker.io",
+            "https://index.docker.io/v1/",
+        ] {
+            for host in ["docker.io", "registry-1.docker.io"] {
+                let content = format!(r#"{{"auths":{{"{key}":{{"auth":"{}"}}}}}}"#, auth("a:b"));
+                assert_eq!(
+                    find(&content, host, "library/x").unwrap(),
+                    Some(password("a", "b")),
+                    "{key} {host}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_c7_and_c8_entries_are_read_or_refused_without_their_value() {
+        for (entry, expected, why) in [
+            (
+                format!(r#"{{"auth":"{}"}}"#, auth("alice:s3:cret")),
+                Some(password("alice", "s3:cret")),
+                "a colon in it",
+            ),
+            (
+                format!(r#"{{"auth":"{}"}}"#, auth("alice:s3cret\0\0")),
+                Some(password("alice", "s3cret")),
+                "a NUL tail",
+            ),
+            (
+                r#"{"username":"alice","password":"s3cret"}"#.into(),
+                Some(password("alice", "s3cret")),
+                "two fields",
+            ),
+            (
+                r#"{"auth":"","identitytoken":"t"}"#.into(),
+                Some(Login::IdentityToken("t".into())),
+                "identity token",
+            ),
+            (
+                r#"{"registrytoken":"t"}"#.into(),
+                Some(Login::RegistryToken("t".into())),
+                "registry token",
+            ),
+            ("{}".into(), None, "docker's empty entry"),
+            ("null".into(), None, "null"),
+            (
+                format!(r#"{{"auth":"{}","detachKeys":1}}"#, auth("a:b")),
+                Some(password("a", "b")),
+                "odd fields",
+            ),
+        ] {
+            let content = format!(r#"{{"auths":{{"h.example":{entry}}},"detachKeys":1}}"#);
+            assert_eq!(find(&content, "h.example", "a").unwrap(), expected, "{why}");
+        }
+        for (value, why) in [
+            (auth("alice:s3cret\n"), "a newline"),
+            (
+                auth("alice:s3cret").trim_end_matches('=').to_owned() + "x",
+                "no base64",
+            ),
+            (auth("alices3cret"), "no colon"),
+        ] {
+            let error = find(
+                &format!(r#"{{"auths":{{"h.example":{{"auth":"{value}"}}}}}}"#),
+                "h.example",
+                "a",
+            )
+            .unwrap_err();
+            let line = error.line();
+            assert!(
+                line.contains(r#"auth.json, key "h.example""#),
+                "{why}: {line}"
+            );
+            assert!(
+                !line.contains("s3cret") && !line.contains(&value),
+                "{why}: {line}"
+            );
+        }
+    }
+
+    #[test]
+    fn row_c1_places_come_in_the_documented_order() {
+        let places = |variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                variables
+                    .iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| PathBuf::from(value))
+            };
+            Keyring::places(variable).describe()
+        };
+        assert_eq!(places(&[]), "/etc/containers/auth.json");
+        assert_eq!(
+            places(&[
+                ("CREDENTIALS_DIRECTORY", "/c"),
+                ("XDG_RUNTIME_DIR", "/run/user/0"),
+                ("HOME", "/root")
+            ]),
+            "the systemd credential sysext-oci-proxy.auth (the service was given none), /run/user/0/containers/auth.json, \
+             /root/.config/containers/auth.json, /etc/containers/auth.json, /root/.docker/config.json"
+        );
+        assert_eq!(
+            places(&[
+                ("CREDENTIALS_DIRECTORY", "/c"),
+                ("REGISTRY_AUTH_FILE", "/a.json"),
+                ("HOME", "/root")
+            ]),
+            "the systemd credential sysext-oci-proxy.auth (the service was given none), /a.json"
+        );
+        assert_eq!(
+            places(&[("INVOCATION_ID", "0f"), ("REGISTRY_AUTH_FILE", "/a.json")]),
+            "the systemd credential sysext-oci-proxy.auth (the service was given none), /a.json"
+        );
+        assert_eq!(
+            places(&[
+                ("DOCKER_CONFIG", "/d"),
+                ("XDG_CONFIG_HOME", "/x"),
+                ("HOME", "/root")
+            ]),
+            "/x/containers/auth.json, /etc/containers/auth.json, /d/config.json"
+        );
+    }
+
+    /// Runs a shell script as a helper.
+    fn helper(script: &str) -> Result<Option<Login>, String> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!(
+            "sysext-oci-proxy-helper-{}-{:?}",
+            std::process::id(),
+            thread::current().id()
+        ));
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let answer = run_helper(&path, &"h.example".parse().unwrap(), Duration::from_secs(1));
+        fs::remove_file(&path).unwrap();
+        answer
+    }
+
+    #[test]
+    fn row_c6_helpers_answer_or_know_nothing_or_fail() {
+        let echo = |user: &str| {
+            format!(r#"read host; echo '{{"Username":"{user}","Secret":"'$host$1'"}}'"#)
+        };
+        assert_eq!(
+            helper(&echo("alice")),
+            Ok(Some(password("alice", "h.exampleget")))
+        );
+        assert_eq!(
+            helper(&echo("<token>")),
+            Ok(Some(Login::IdentityToken("h.exampleget".into())))
+        );
+        assert_eq!(
+            helper("echo credentials not found in native keychain; exit 1"),
+            Ok(None)
+        );
+        assert_eq!(helper(r#"echo '{"Username":"","Secret":""}'"#), Ok(None));
+        assert_eq!(
+            helper("echo s3cret; exit 1"),
+            Err("it failed; run it by hand to see why".into())
+        );
+        assert_eq!(helper("echo s3cret"), Err("its answer is not JSON".into()));
+        assert_eq!(
+            helper("sleep 5"),
+            Err("it did not answer within 1 s".into())
+        );
+        assert_eq!(
+            helper("sleep 5 & exit 0"),
+            Err("it did not answer within 1 s".into())
+        );
+    }
+
+    #[test]
+    fn row_c5_helpers_come_before_entries_and_the_store_after_them() {
+        let entry = format!(r#""auths":{{"h.example":{{"auth":"{}"}}}}"#, auth("a:b"));
+        for (content, expected) in [
+            (
+                format!(r#"{{{entry},"credsStore":"no-such"}}"#),
+                Ok(Some(password("a", "b"))),
+            ),
+            (
+                format!(r#"{{{entry},"credHelpers":{{"h.example:443":"no-such"}}}}"#),
+                Ok(Some(password("a", "b"))),
+            ),
+            (
+                format!(r#"{{{entry},"credHelpers":{{"h.example":"no-such"}}}}"#),
+                Err("docker-credential-no-such is in none of"),
+            ),
+            (
+                r#"{"credsStore":"no-such"}"#.into(),
+                Err("docker-credential-no-such is in none of"),
+            ),
+            (
+                r#"{"credsStore":"../evil"}"#.into(),
+                Err("this is not the name of a credential helper"),
+            ),
+        ] {
+            match (find(&content, "h.example", "x"), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{content}"),
+                (Err(error), Err(expected)) => assert!(
+                    error.line().contains(expected),
+                    "{content}: {}",
+                    error.line()
+                ),
+                (found, _) => panic!("{content}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        for login in [
+            password("alice", "s3cret"),
+            Login::IdentityToken("s3cret".into()),
+            Login::RegistryToken("s3cret".into()),
+        ] {
+            assert!(!format!("{login:?}").contains("s3cret"));
+        }
+    }
+}

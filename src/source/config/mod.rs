@@ -1,0 +1,5 @@
+//! What container tools have settings for, read from their own files.
+
+pub mod auth_json;
+pub mod certs_d;
+pub mod registries_conf;

@@ -1,0 +1,963 @@
+//! `registries.conf`: which registries are mirrored, insecure or blocked.
+//!
+//! Format: containers-registries.conf(5), version 2, with its drop-ins. The rules are those of containers/image
+//! (pkg/sysregistriesv2): the table with the longest prefix counts, length as written; of two tables with one
+//! prefix the first in a file counts, and a later file replaces it; `blocked` and `insecure` are those of the
+//! table found, whatever tables there are for its location. There is one addition: a host has one spelling, so
+//! that no other one leads around a block.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use log::warn;
+use serde::de::{Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+
+use crate::error::{Error, Result};
+use crate::name::{Host, Repository, docker_hub, normalized, without_userinfo};
+
+/// Below the root directory; drop-ins are `registries.conf.d/*.conf` beside it.
+const CONFIG: &str = "etc/containers/registries.conf";
+/// What comes with the system, in case there is none above.
+const VENDOR_CONFIG: &str = "usr/share/containers/registries.conf";
+/// Names another file, which then stands alone, as podman has it.
+const VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
+/// The port of a registry that is written without one.
+const HTTPS: u16 = 443;
+
+/// The registries of `registries.conf`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Registries(Vec<Table>);
+
+/// A place that may have a repository.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    pub host: Host,
+    pub repository: Repository,
+    /// What the file says of plain HTTP and bad certificates; `None` if it says nothing.
+    pub insecure: Option<bool>,
+    pub role: Role,
+}
+
+/// What an endpoint is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Role {
+    /// The registry itself: everything.
+    Primary,
+    /// A mirror, and whether it is asked for tags, for digests, or for both.
+    Mirror { tags: bool, digests: bool },
+}
+
+/// `[[registry]]`
+#[derive(Clone, Debug, PartialEq)]
+struct Table {
+    prefix: Prefix,
+    /// Empty where the prefix is a wildcard and names stay as they are.
+    location: String,
+    insecure: Option<bool>,
+    blocked: bool,
+    mirrors: Vec<Mirror>,
+}
+
+/// `[[registry.mirror]]`
+#[derive(Clone, Debug, PartialEq)]
+struct Mirror {
+    location: String,
+    insecure: Option<bool>,
+    pulls: PullFromMirror,
+}
+
+/// Which names a table is for.
+#[derive(Clone, Debug, PartialEq)]
+struct Prefix {
+    /// As it is written, without slashes at the end. Its length decides between several.
+    written: String,
+    hosts: Hosts,
+    /// Of the repository, whole components; empty for all of a host.
+    path: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Hosts {
+    /// This host. Without a port it stands for every port, as in containers/image.
+    One(Host),
+    /// `*.example.com`: every host below, on every port. Kept with the dot.
+    Below(String),
+}
+
+/// A `[[registry]]` as TOML has it. Keys that are not known are told of and not used, as podman does: a file for
+/// a newer podman serves an older one.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawTable {
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    location: String,
+    insecure: Option<bool>,
+    #[serde(default)]
+    blocked: bool,
+    #[serde(default)]
+    mirror_by_digest_only: bool,
+    /// Only a mirror may have it.
+    pull_from_mirror: Option<PullFromMirror>,
+    #[serde(default)]
+    mirror: Vec<RawMirror>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct RawMirror {
+    #[serde(default)]
+    location: String,
+    insecure: Option<bool>,
+    pull_from_mirror: Option<PullFromMirror>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PullFromMirror {
+    All,
+    DigestOnly,
+    TagOnly,
+}
+
+/// One file. Keys that are about short names, of which there are none here, are accepted and not used.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct File {
+    #[serde(default)]
+    registry: Vec<RawTable>,
+    credential_helpers: Option<Vec<String>>,
+    #[serde(rename = "registries")]
+    _version_1: Option<Version1>,
+    #[serde(rename = "unqualified-search-registries")]
+    _search: Option<Vec<String>>,
+    #[serde(rename = "short-name-mode")]
+    _short_name_mode: Option<String>,
+    #[serde(rename = "aliases")]
+    _aliases: Option<toml::Table>,
+    #[serde(rename = "additional-layer-store-auth-helper")]
+    _layer_store: Option<String>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
+}
+
+/// `[registries.search]` and its like, which are refused.
+struct Version1;
+
+impl<'de> Deserialize<'de> for Version1 {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom(
+            "[registries] is version 1 of the format, which is not followed here; write [[registry]] tables",
+        ))
+    }
+}
+
+impl Registries {
+    /// Reads `registries.conf` and its drop-ins below `root`, or the file that the environment names.
+    pub fn load(root: &Path) -> Result<Self> {
+        match std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+            Some(file) => Self::read([PathBuf::from(file)]),
+            None => {
+                let config = [CONFIG, VENDOR_CONFIG]
+                    .map(|path| root.join(path))
+                    .into_iter()
+                    .find(|path| path.exists());
+                Self::read(
+                    config
+                        .into_iter()
+                        .chain(drop_ins(&root.join(format!("{CONFIG}.d")))?),
+                )
+            }
+        }
+    }
+
+    fn read(files: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
+        let mut registries = Self::default();
+        for path in files {
+            let bad = |line, why| Error::BadSettings {
+                path: path.clone(),
+                line,
+                why,
+            };
+            let text = fs::read_to_string(&path)
+                .map_err(|cause| bad(None, format!("cannot be read: {cause}")))?;
+            let parsed = parse(&text).map_err(|(line, why)| bad(line, without_userinfo(&why)))?;
+            if !parsed.unknown.is_empty() {
+                let unknown = without_userinfo(&parsed.unknown.join(", "));
+                warn!("{}: not known, so not used: {unknown}", path.display());
+            }
+            registries.merge(parsed.tables);
+        }
+        Ok(registries)
+    }
+
+    /// Adds the tables of a later file, which replace those for the same prefixes. In the order of their prefixes,
+    /// which decides between two of one length.
+    fn merge(&mut self, tables: Vec<Table>) {
+        for table in tables {
+            self.0.retain(|other| !other.prefix.is_same(&table.prefix));
+            self.0.push(table);
+        }
+        self.0
+            .sort_by(|one, other| one.prefix.written.cmp(&other.prefix.written));
+    }
+
+    /// The table for this name, and what its prefix leaves of it.
+    fn find(&self, host: &Host, repository: &str) -> Option<(&Table, String)> {
+        let mut longest: Option<(&Table, String)> = None;
+        for table in &self.0 {
+            let Some(rest) = table.prefix.rest_of(host, repository) else {
+                continue;
+            };
+            let length = |table: &Table| table.prefix.written.len();
+            if longest
+                .as_ref()
+                .is_none_or(|(other, _)| length(table) > length(other))
+            {
+                longest = Some((table, rest));
+            }
+        }
+        longest
+    }
+
+    /// The prefix that blocks this repository, or this host where no repository is meant.
+    pub fn blocked(&self, host: &Host, repository: Option<&Repository>) -> Option<&str> {
+        let (host, path) = match repository {
+            Some(repository) => normalized(host, repository),
+            None => return self.blocked_name(&docker_hub(host), ""),
+        };
+        self.blocked_name(&host, path.as_str())
+    }
+
+    fn blocked_name(&self, host: &Host, path: &str) -> Option<&str> {
+        let (table, _) = self.find(host, path)?;
+        table.blocked.then_some(table.prefix.written.as_str())
+    }
+
+    /// Where to look for this repository: mirrors in their order, then the registry itself.
+    pub fn endpoints(&self, host: &Host, repository: &Repository) -> Result<Vec<Endpoint>> {
+        let (host, repository) = normalized(host, repository);
+        let Some((table, rest)) = self.find(&host, repository.as_str()) else {
+            return Ok(vec![Endpoint {
+                host,
+                repository,
+                insecure: None,
+                role: Role::Primary,
+            }]);
+        };
+        if table.blocked {
+            return Err(Error::Blocked {
+                registry: format!("{host}/{repository}"),
+                prefix: table.prefix.written.clone(),
+            });
+        }
+        let place = |location: &str, insecure, role| {
+            let full = if location.is_empty() {
+                format!("{host}/{repository}")
+            } else {
+                format!("{location}{rest}")
+            };
+            let bad = |why| Error::BadAddress {
+                path: full.clone(),
+                why,
+            };
+            let (host, repository) = full
+                .split_once('/')
+                .ok_or_else(|| bad("registries.conf leads to no repository".into()))?;
+            let (host, repository) = normalized(
+                &host.parse().map_err(bad)?,
+                &repository.parse().map_err(bad)?,
+            );
+            Ok(Endpoint {
+                host,
+                repository,
+                insecure,
+                role,
+            })
+        };
+        let mut endpoints = Vec::new();
+        for mirror in &table.mirrors {
+            let role = Role::Mirror {
+                tags: mirror.pulls != PullFromMirror::DigestOnly,
+                digests: mirror.pulls != PullFromMirror::TagOnly,
+            };
+            endpoints.push(place(&mirror.location, mirror.insecure, role)?);
+        }
+        endpoints.push(place(&table.location, table.insecure, Role::Primary)?);
+        Ok(endpoints)
+    }
+}
+
+impl Prefix {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (host, path) = text.split_once('/').unwrap_or((text, ""));
+        let hosts = match text.strip_prefix("*.") {
+            Some(_) if text.contains(['/', '@', ':']) => {
+                return Err(format!("prefix {text:?} must have the form *.example.com"));
+            }
+            Some(domain) => Hosts::Below(format!(".{}", domain.to_ascii_lowercase())),
+            None => Hosts::One(docker_hub(&host.parse().map_err(|_| {
+                format!("prefix {text:?} must be host[:port][/path] or *.example.com")
+            })?)),
+        };
+        Ok(Self {
+            written: text.to_owned(),
+            hosts,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Are they for the same names, however they are written?
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.hosts, &self.path) == (&other.hosts, &other.path)
+    }
+
+    /// What the prefix leaves of a name that it matches, which begins with ':', with '/' or not at all.
+    fn rest_of(&self, host: &Host, repository: &str) -> Option<String> {
+        let rest = match repository.strip_prefix(&self.path)? {
+            rest if self.path.is_empty() || rest.is_empty() || rest.starts_with('/') => rest,
+            _ => return None,
+        };
+        let port = match &self.hosts {
+            Hosts::One(own) => {
+                let is_own = own.bare() == host.bare()
+                    || (own.is_address() && own.address() == host.address());
+                match own.port() {
+                    _ if !is_own => return None,
+                    None if self.path.is_empty() => host.port(),
+                    None if host.port().is_some_and(|port| port != HTTPS) => return None,
+                    None => None,
+                    // A registry without a port is at the port of https.
+                    Some(port) if port == host.port().unwrap_or(HTTPS) => None,
+                    Some(_) => return None,
+                }
+            }
+            Hosts::Below(domain) => {
+                let below = host.bare().strip_suffix(domain.as_str())?;
+                if below.is_empty() {
+                    return None;
+                }
+                host.port()
+            }
+        };
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let slash = if self.path.is_empty() && !rest.is_empty() {
+            "/"
+        } else {
+            ""
+        };
+        Some(format!("{port}{slash}{rest}"))
+    }
+}
+
+impl RawTable {
+    /// Checks it as `postProcessRegistries` of containers/image does.
+    fn check(self) -> Result<Table, String> {
+        let location = parse_location("location", &self.location)?;
+        let written = match parse_location("prefix", &self.prefix)? {
+            prefix if prefix.is_empty() => location.clone(),
+            prefix => prefix,
+        };
+        if written.is_empty() {
+            return Err("a [[registry]] needs a prefix or a location".into());
+        }
+        let prefix = Prefix::parse(&written)?;
+        if location.is_empty() && matches!(prefix.hosts, Hosts::One(_)) {
+            return Err(format!("the [[registry]] for {written:?} needs a location"));
+        }
+        if self.pull_from_mirror.is_some() {
+            return Err(format!(
+                "the [[registry]] for {written:?} has pull-from-mirror, which only a [[registry.mirror]] may have"
+            ));
+        }
+        let mut mirrors = Vec::new();
+        for mirror in self.mirror {
+            let location = parse_location("mirror location", &mirror.location)?;
+            if location.is_empty() {
+                return Err(format!("a mirror of {written:?} needs a location"));
+            }
+            if self.mirror_by_digest_only && mirror.pull_from_mirror.is_some() {
+                return Err(format!(
+                    "{written:?} has mirror-by-digest-only, and its mirror {location:?} has pull-from-mirror; only one may be set"
+                ));
+            }
+            let usual = match self.mirror_by_digest_only {
+                true => PullFromMirror::DigestOnly,
+                false => PullFromMirror::All,
+            };
+            mirrors.push(Mirror {
+                location,
+                insecure: mirror.insecure,
+                pulls: mirror.pull_from_mirror.unwrap_or(usual),
+            });
+        }
+        Ok(Table {
+            prefix,
+            location,
+            insecure: self.insecure,
+            blocked: self.blocked,
+            mirrors,
+        })
+    }
+
+    /// The keys of it and its mirrors that are not known.
+    fn unknown(&self) -> impl Iterator<Item = String> {
+        let own = self.unknown.keys().map(|key| format!("registry.{key}"));
+        let of_mirrors = self.mirror.iter().flat_map(|mirror| mirror.unknown.keys());
+        own.chain(of_mirrors.map(|key| format!("registry.mirror.{key}")))
+    }
+}
+
+/// `host[:port][/path]` without slashes at its end (`parseLocation` of containers/image).
+fn parse_location(what: &str, text: &str) -> Result<String, String> {
+    if text.contains("://") || text.contains('@') {
+        return Err(format!("{what} {text:?} must be host[:port][/path]"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
+    let bad = |cause: io::Error| Error::BadSettings {
+        path: directory.to_owned(),
+        line: None,
+        why: format!("cannot be read: {cause}"),
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(bad(cause)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(bad)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "conf")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What is in one file.
+#[derive(Debug)]
+struct Parsed {
+    tables: Vec<Table>,
+    unknown: Vec<String>,
+}
+
+/// Reads one file's text. An error has its line, counted from 1, where it is at one.
+fn parse(text: &str) -> Result<Parsed, (Option<usize>, String)> {
+    let file: File = crate::settings::parse_toml(text)?;
+    let helpers = file.credential_helpers.unwrap_or_default();
+    if let Some(helper) = helpers
+        .iter()
+        .find(|helper| *helper != "containers-auth.json")
+    {
+        let why = format!(
+            "credential-helpers has {helper:?}, which is not followed here; use credHelpers in auth.json"
+        );
+        return Err((None, why));
+    }
+    let mut unknown: Vec<_> = file.unknown.into_keys().collect();
+    let mut all: Vec<Table> = Vec::new();
+    for raw in file.registry {
+        unknown.extend(raw.unknown());
+        let table = raw.check().map_err(|why| (None, why))?;
+        conflict(&all, &table).map_err(|why| (None, why))?;
+        all.push(table);
+    }
+    let mut tables: Vec<Table> = Vec::new();
+    for table in all {
+        if !tables
+            .iter()
+            .any(|first| first.prefix.is_same(&table.prefix))
+        {
+            tables.push(table);
+        }
+    }
+    Ok(Parsed { tables, unknown })
+}
+
+/// Two tables for one location must agree whether it is blocked, and whether it is insecure.
+fn conflict(before: &[Table], table: &Table) -> Result<(), String> {
+    // The name that containers/image groups tables by.
+    let place = |table: &Table| match table.location.as_str() {
+        "" => table.prefix.written.clone(),
+        location => location.to_owned(),
+    };
+    for other in before.iter().filter(|other| place(other) == place(table)) {
+        let is_insecure = |table: &Table| table.insecure == Some(true);
+        let key = if other.blocked != table.blocked {
+            "blocked"
+        } else if is_insecure(other) != is_insecure(table) {
+            "insecure"
+        } else {
+            continue;
+        };
+        return Err(format!(
+            "{:?} is the location of two [[registry]] tables that disagree whether it is {key}",
+            place(table)
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registries(text: &str) -> Registries {
+        let mut found = Registries::default();
+        found.merge(parse(text).unwrap_or_else(|why| panic!("{why:?}")).tables);
+        found
+    }
+
+    /// `host/repository` of each endpoint, with what it is for.
+    fn endpoints(registries: &Registries, name: &str) -> Vec<String> {
+        let (host, repository) = name.split_once('/').unwrap();
+        match registries.endpoints(&host.parse().unwrap(), &repository.parse().unwrap()) {
+            Ok(found) => found.iter().map(show).collect(),
+            Err(error) => vec![error.line()],
+        }
+    }
+
+    fn show(endpoint: &Endpoint) -> String {
+        let role = match endpoint.role {
+            Role::Primary => "",
+            Role::Mirror {
+                tags: true,
+                digests: true,
+            } => " mirror",
+            Role::Mirror { tags: true, .. } => " mirror for tags",
+            Role::Mirror { .. } => " mirror for digests",
+        };
+        let insecure = if endpoint.insecure == Some(true) {
+            " insecure"
+        } else {
+            ""
+        };
+        format!("{}/{}{role}{insecure}", endpoint.host, endpoint.repository)
+    }
+
+    #[test]
+    fn row_x1_mirrors_come_in_order_and_then_the_registry() {
+        let found = registries(
+            r#"
+            unqualified-search-registries = ["docker.io"]
+            [[registry]]
+            location = "ghcr.io/acme"
+            [[registry.mirror]]
+            location = "localhost:5000"
+            insecure = true
+            [[registry.mirror]]
+            location = "mirror.example/ghcr"
+            pull-from-mirror = "digest-only"
+            [[registry.mirror]]
+            location = "tags.example/acme"
+            pull-from-mirror = "tag-only"
+            "#,
+        );
+        assert_eq!(
+            endpoints(&found, "ghcr.io/acme/k8s"),
+            [
+                "localhost:5000/k8s mirror insecure",
+                "mirror.example/ghcr/k8s mirror for digests",
+                "tags.example/acme/k8s mirror for tags",
+                "ghcr.io/acme/k8s"
+            ]
+        );
+        assert_eq!(
+            endpoints(&found, "ghcr.io/acmecorp/k8s"),
+            ["ghcr.io/acmecorp/k8s"]
+        );
+        assert_eq!(endpoints(&found, "quay.io/acme/k8s"), ["quay.io/acme/k8s"]);
+    }
+
+    #[test]
+    fn row_x1_the_longest_prefix_counts() {
+        let found = registries(
+            r#"
+            [[registry]]
+            prefix = "a.example/x"
+            location = "one.example"
+            [[registry]]
+            prefix = "a.example"
+            location = "two.example/all"
+            [[registry]]
+            prefix = "*.wild.example"
+            location = "three.example"
+            [[registry]]
+            prefix = "*.as-it-is.example"
+            insecure = true
+            [[registry]]
+            prefix = "bad.example"
+            location = "bad.example"
+            blocked = true
+            "#,
+        );
+        for (name, expected) in [
+            ("a.example/x/y", "one.example/y"),
+            ("a.example/xx/y", "two.example/all/xx/y"),
+            ("b.wild.example/y", "three.example/y"),
+            ("b.c.wild.example:5000/y", "three.example:5000/y"),
+            (
+                "a.example:5000/x",
+                "bad address \"two.example/all:5000/x\": \"all:5000\" in repository",
+            ),
+            ("wild.example/y", "wild.example/y"),
+            ("b.as-it-is.example/y", "b.as-it-is.example/y insecure"),
+            (
+                "bad.example/y",
+                "bad.example/y is blocked by registries.conf, in the [[registry]] for bad.example",
+            ),
+        ] {
+            let [found] = &endpoints(&found, name)[..] else {
+                panic!("{name} is at one place");
+            };
+            let found = found.split(" \"all:5000/x\" is not").next().unwrap();
+            assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn row_x1_what_is_not_followed_is_refused() {
+        for (text, reason) in [
+            (
+                "[registries.search]\nregistries = [\"docker.io\"]",
+                "is version 1 of the format",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\npull-from-mirror = \"all\"",
+                "which only a [[registry.mirror]] may have",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\n[[registry.mirror]]\nlocation = \"/\"",
+                "needs a location",
+            ),
+            (
+                "[[registry]]\nprefix = \"*.a.example:5000\"",
+                "must have the form *.example.com",
+            ),
+            (
+                "[[registry]]\nprefix = \"a_b.example\"\nlocation = \"a.example\"",
+                "must be host[:port][/path]",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\nblocked = true\n\
+                 [[registry]]\nprefix = \"b.example\"\nlocation = \"a.example/\"",
+                "disagree whether it is blocked",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\ninsecure = true\n\
+                 [[registry]]\nprefix = \"b.example\"\nlocation = \"a.example\"",
+                "disagree whether it is insecure",
+            ),
+            ("[[registry]]\nprefix = \"a.example\"", "needs a location"),
+            (
+                "[[registry]]\ninsecure = true",
+                "needs a prefix or a location",
+            ),
+            (
+                "[[registry]]\nlocation = \"https://a.example\"",
+                "must be host[:port][/path]",
+            ),
+            (
+                "[[registry]]\nprefix = \"*a.example\"",
+                "must be host[:port][/path] or *.example.com",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.example\"\nmirror-by-digest-only = true\n\
+                 [[registry.mirror]]\nlocation = \"b.example\"\npull-from-mirror = \"all\"",
+                "only one may be set",
+            ),
+            (
+                "credential-helpers = [\"ecr-login\"]",
+                "which is not followed here",
+            ),
+        ] {
+            let (_, why) = parse(text).unwrap_err();
+            assert!(
+                why.contains(reason),
+                "{text:?}: {why:?} does not say {reason:?}"
+            );
+        }
+        assert!(
+            parse(
+                "credential-helpers = [\"containers-auth.json\"]\nshort-name-mode = \"enforcing\""
+            )
+            .is_ok()
+        );
+    }
+
+    /// The tables for which each row of a test has its own prefixes.
+    fn table(prefix: &str, more: &str) -> String {
+        format!("[[registry]]\nprefix = \"{prefix}\"\n{more}\n")
+    }
+
+    const BLOCKED: &str = "location = \"x.example\"\nblocked = true";
+    const OPEN: &str = "location = \"y.example\"";
+
+    #[test]
+    fn row_x1_the_longest_prefix_counts_as_it_is_written() {
+        let blocked = |prefix: &str| table(prefix, BLOCKED);
+        let open = |prefix: &str| table(prefix, OPEN);
+        for (tables, name, is_blocked, why) in [
+            (
+                [open("reg.example.com"), blocked("*.example.com")],
+                "reg.example.com/x",
+                false,
+                "one host before all below",
+            ),
+            (
+                [blocked("reg.example.com"), open("*.example.com")],
+                "reg.example.com/x",
+                true,
+                "the same, blocked",
+            ),
+            (
+                [blocked("*.b.example.com"), open("*.example.com")],
+                "a.b.example.com/x",
+                true,
+                "of two wildcards the longer",
+            ),
+            (
+                [open("*.b.example.com"), blocked("*.example.com")],
+                "a.b.example.com/x",
+                false,
+                "the same, open",
+            ),
+            (
+                [blocked("*.b.example"), open("a.b.example")],
+                "a.b.example/x",
+                true,
+                "of one length: by the alphabet",
+            ),
+            (
+                [blocked("a.example/x"), open("a.example")],
+                "a.example/x",
+                true,
+                "a path",
+            ),
+            (
+                [blocked("a.example/x/"), open("a.example//")],
+                "a.example/x/y",
+                true,
+                "slashes do not count",
+            ),
+            (
+                [blocked("a.example/x"), open("a.example")],
+                "a.example/xy",
+                false,
+                "whole components",
+            ),
+            (
+                [blocked("a.example"), open("a.example")],
+                "a.example/x",
+                true,
+                "of two the first",
+            ),
+            (
+                [open("a.example"), blocked("a.example")],
+                "a.example/x",
+                false,
+                "of two the first, open",
+            ),
+            (
+                [blocked("a.example"), open("b.example")],
+                "a.example:5000/x",
+                true,
+                "every port",
+            ),
+            (
+                [blocked("a.example:5000"), open("a.example")],
+                "a.example:5000/x",
+                true,
+                "that port",
+            ),
+            (
+                [blocked("a.example:5000"), open("a.example")],
+                "a.example:5001/x",
+                false,
+                "another port",
+            ),
+            (
+                [blocked("*.example"), open("b.example")],
+                "a.example:5000/x",
+                true,
+                "every port below a domain",
+            ),
+            (
+                [blocked("*.example.com"), open("b.example")],
+                "example.com/x",
+                false,
+                "below, not the domain itself",
+            ),
+            (
+                [blocked("*.example.com"), open("b.example")],
+                "a.example.community/x",
+                false,
+                "whole labels",
+            ),
+        ] {
+            for tables in [
+                tables.concat(),
+                tables.iter().rev().map(String::as_str).collect(),
+            ] {
+                if why.starts_with("of two the first")
+                    && !tables
+                        .starts_with(&table("a.example", if is_blocked { BLOCKED } else { OPEN }))
+                {
+                    continue;
+                }
+                let found = endpoints(&registries(&tables), name);
+                assert_eq!(
+                    found[0].contains("is blocked"),
+                    is_blocked,
+                    "{why}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_host_leads_around_a_block() {
+        for (prefix, names) in [
+            (
+                "ghcr.io",
+                &["ghcr.io/x", "GHCR.io/x", "ghcr.io:443/x", "ghcr.io:5000/x"][..],
+            ),
+            ("GHCR.io", &["ghcr.io/x"]),
+            ("ghcr.io:443", &["ghcr.io/x", "GHCR.IO:443/x"]),
+            (
+                "*.Example.com",
+                &["a.example.com/x", "A.EXAMPLE.COM:5000/x"],
+            ),
+            (
+                "docker.io",
+                &["docker.io/x", "index.docker.io/x", "registry-1.docker.io/x"],
+            ),
+            ("index.docker.io/acme", &["docker.io/acme/x"]),
+            ("registry-1.docker.io", &["docker.io/acme/x"]),
+            (
+                "docker.io/library",
+                &["docker.io/x", "index.docker.io/library/x"],
+            ),
+            (
+                "[2001:db8:0:0::1]",
+                &["[2001:db8::1]/x", "[2001:DB8::1]:5000/x"],
+            ),
+            (
+                "192.0.2.7",
+                &[
+                    "192.0.2.7:5000/x",
+                    "192.0.519/x",
+                    "0xc0.0.2.7/x",
+                    "[::ffff:192.0.2.7]/x",
+                ],
+            ),
+        ] {
+            let found = registries(&table(prefix, BLOCKED));
+            for name in names {
+                let line = endpoints(&found, name).concat();
+                let expected =
+                    format!("blocked by registries.conf, in the [[registry]] for {prefix}");
+                assert!(line.ends_with(&expected), "{prefix} {name}: {line}");
+            }
+        }
+        let found = registries(&table("ghcr.io:443", BLOCKED));
+        assert_eq!(endpoints(&found, "ghcr.io:444/x"), ["ghcr.io:444/x"]);
+    }
+
+    /// As containers/image has it: the table found for a name decides, not those for where it leads.
+    #[test]
+    fn what_is_blocked_by_its_own_name_may_be_a_place_of_another() {
+        let found = registries(
+            r#"
+            [[registry]]
+            prefix = "a.example"
+            location = "blocked.example/a"
+            [[registry.mirror]]
+            location = "blocked.example/mirror"
+            [[registry]]
+            location = "blocked.example"
+            blocked = true
+            "#,
+        );
+        assert_eq!(
+            endpoints(&found, "a.example/x"),
+            ["blocked.example/mirror/x mirror", "blocked.example/a/x"]
+        );
+        let host = |text: &str| text.parse::<Host>().unwrap();
+        for (name, repository, is_blocked) in [
+            ("blocked.example", None, true),
+            ("blocked.example:443", Some("x"), true),
+            ("a.example", None, false),
+            ("other.example", Some("x"), false),
+        ] {
+            let repository = repository.map(|text| text.parse().unwrap());
+            let found = found.blocked(&host(name), repository.as_ref());
+            assert_eq!(found, is_blocked.then_some("blocked.example"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_told_and_not_used() {
+        let parsed = parse(
+            "newer = 1\n[[registry]]\nlocation = \"a.example\"\nsigstore = true\n\
+             [[registry.mirror]]\nlocation = \"b.example\"\nweight = {x = 1}",
+        )
+        .unwrap();
+        assert_eq!(
+            parsed.unknown,
+            ["newer", "registry.sigstore", "registry.mirror.weight"]
+        );
+        for (text, line) in [
+            ("\n[[registry]]\nblocked = \"yes\"", 3),
+            (
+                "[[registry]]\nlocation = \"a.b\"\n[[registry.mirror]]\nlocation = 1",
+                4,
+            ),
+        ] {
+            let (found, why) = parse(text).unwrap_err();
+            assert_eq!(found, Some(line), "{why}");
+        }
+    }
+
+    #[test]
+    fn row_x1_a_drop_in_replaces_the_table_of_its_prefix() {
+        let root = std::env::temp_dir().join(format!(
+            "sysext-oci-proxy-registries-{}",
+            std::process::id()
+        ));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(Registries::load(&root).unwrap(), Registries::default());
+        write(
+            CONFIG,
+            "[[registry]]\nlocation = \"a.example\"\n[[registry]]\nlocation = \"b.example\"",
+        );
+        write(
+            "etc/containers/registries.conf.d/50-a.conf",
+            "[[registry]]\nprefix = \"A.example/\"\nlocation = \"c.example\"",
+        );
+        let found = Registries::load(&root);
+        fs::remove_dir_all(&root).unwrap();
+        let found = found.unwrap();
+        assert_eq!(endpoints(&found, "a.example/x"), ["c.example/x"]);
+        assert_eq!(endpoints(&found, "b.example/x"), ["b.example/x"]);
+    }
+}

@@ -1,0 +1,255 @@
+//! What failed requests mean, and what registries say of them.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::AlertDescription;
+use ureq::Timeout;
+
+use super::agent::{DOCUMENT_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
+use super::url;
+use crate::deadline;
+use crate::error::{Cause, Error};
+use crate::hangup;
+use crate::name::without_userinfo;
+
+/// An answer that makes no sense. A query is no part of it: the URL may be signed, which is as good as
+/// a password.
+pub fn nonsense(url: &str, why: String) -> Error {
+    Error::Nonsense {
+        url: url::for_messages(url),
+        why,
+    }
+}
+
+/// What a failed request means.
+pub fn failure(url: &str, error: ureq::Error) -> Error {
+    if hangup::is_gone() {
+        return Error::ClientGone;
+    }
+    let url = url::for_messages(url);
+    if let Some(limit) = deadline::passed() {
+        return Error::TooSlow { url, limit };
+    }
+    match error {
+        // What IPAddressDeny= and most firewalls drop, TCP sends again and again; no error tells of it.
+        ureq::Error::Timeout(Timeout::Connect) => Error::Unreachable {
+            url,
+            cause: Arc::new(io::Error::new(io::ErrorKind::TimedOut, SILENCE)),
+        },
+        ureq::Error::Timeout(Timeout::Resolve)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::ConnectProxyFailed(_)
+        | ureq::Error::Tls(_) => Error::Unreachable {
+            url,
+            cause: Arc::new(error),
+        },
+        ureq::Error::Rustls(error) => tls_failure(url, &error),
+        ureq::Error::Timeout(timeout) => too_slow(url, timeout),
+        ureq::Error::Io(error) => io_failure(url, error),
+        error => Error::Broken {
+            url,
+            cause: Arc::new(error),
+        },
+    }
+}
+
+fn too_slow(url: String, timeout: Timeout) -> Error {
+    let limit = match timeout {
+        Timeout::PerRead => READ_TIMEOUT,
+        Timeout::RecvBody => DOCUMENT_TIMEOUT,
+        _ => HEAD_TIMEOUT,
+    };
+    Error::TooSlow { url, limit }
+}
+
+fn io_failure(url: String, error: io::Error) -> Error {
+    if let Some(error) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        return tls_failure(url, error);
+    }
+    match error.kind() {
+        // A broken connection is one that there was.
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::NotConnected => Error::Broken {
+            url,
+            cause: Arc::new(error),
+        },
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
+            url,
+            limit: READ_TIMEOUT,
+        },
+        _ if is_forbidden(&error) => Error::NotPermitted {
+            url,
+            cause: Arc::new(error),
+        },
+        _ => Error::Unreachable {
+            url,
+            cause: Arc::new(error),
+        },
+    }
+}
+
+/// The cause when there is not even a refusal.
+const SILENCE: &str = "nobody answers at that address, or what is sent there is dropped, \
+    as IPAddressDeny= of sysext-oci-proxy.service and firewalls do";
+
+/// Is this the cause of an error because a connection took too long?
+pub fn is_silence(cause: &Cause) -> bool {
+    let error: Option<&io::Error> = cause.downcast_ref();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+/// What a sandbox or a security module says: EPERM or EACCES, and for an address family that is not
+/// allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
+fn is_forbidden(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+fn tls_failure(url: String, error: &rustls::Error) -> Error {
+    let host = url::authority(&url).unwrap_or(&url).to_owned();
+    let cause = Arc::new(error.clone());
+    match error {
+        rustls::Error::InvalidCertificate(_) => Error::Untrusted { host, cause },
+        rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
+            Error::WantsCertificate { host, cause }
+        }
+        // What a server that speaks plain HTTP says to a TLS hello.
+        rustls::Error::InvalidMessage(_) => Error::NotTls { host, cause },
+        _ => Error::Unreachable { url, cause },
+    }
+}
+
+/// What servers say that want another client certificate, or one at all (RFC 8446 §6.2).
+fn is_about_our_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+    )
+}
+
+/// What a body that broke off means. ureq wraps its own errors in an io::Error there.
+pub fn read_failure(url: &str, error: io::Error) -> Error {
+    if hangup::is_gone() {
+        return Error::ClientGone;
+    }
+    let url = url::for_messages(url);
+    if let Some(limit) = deadline::passed() {
+        return Error::TooSlow { url, limit };
+    }
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(ureq::Error::Timeout(timeout)) => too_slow(url, *timeout),
+        _ => Error::Broken {
+            url,
+            cause: Arc::new(error),
+        },
+    }
+}
+
+/// The message in an error's body: the distribution-spec's JSON, or the text itself if it is short
+/// and no page. It comes from strangers and goes into a log; a cache may quote the URL that it asked, login and all.
+pub fn error_message(body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let text = match &json {
+        Some(json) => {
+            let first = json.pointer("/errors/0");
+            let text = |name: &str| {
+                let found = first
+                    .and_then(|error| error.get(name))
+                    .or_else(|| json.get(name));
+                found.and_then(|value| value.as_str()).unwrap_or_default()
+            };
+            match (text("code"), text("message")) {
+                ("", "") => text("details").to_owned(),
+                ("", message) => message.to_owned(),
+                (code, "") => code.to_owned(),
+                (code, message) => format!("{code}, {message}"),
+            }
+        }
+        None => String::from_utf8_lossy(body).into_owned(),
+    };
+    let text = text.trim();
+    if text.starts_with('<') {
+        return String::new();
+    }
+    let text = without_userinfo(text);
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(200)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_m13_error_bodies_become_one_short_line() {
+        let long = "x".repeat(1000);
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known"}]}"#,
+                "NAME_UNKNOWN, repository name not known",
+            ),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, "DENIED"),
+            (r#"{"message":"not found"}"#, "not found"),
+            (
+                r#"{"details":"incorrect username or password"}"#,
+                "incorrect username or password",
+            ),
+            (r#"{"errors":[{"cod"#, r#"{"errors":[{"cod"#),
+            ("<html><body>404</body></html>", ""),
+            (
+                "Client sent an\r\nHTTP request",
+                "Client sent an  HTTP request",
+            ),
+            (
+                r#"{"errors":[{"code":"UNKNOWN","message":"Get \"https://u:s3cret@h/v2/\": EOF"}]}"#,
+                "UNKNOWN, Get \"https://h/v2/\": EOF",
+            ),
+            ("", ""),
+            ("[]", ""),
+            (&long, &long[..200]),
+        ] {
+            assert_eq!(error_message(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_the_sandbox_forbids_is_told_from_a_registry_that_is_down() {
+        let line = |number| {
+            let error = ureq::Error::Io(io::Error::from_raw_os_error(number));
+            failure("https://registry.example.com/v2/?secret", error).line()
+        };
+        for (number, why) in [(1, "EPERM"), (13, "EACCES"), (97, "EAFNOSUPPORT")] {
+            let line = line(number);
+            let expected = "this machine forbids to connect for https://registry.example.com/v2/; \
+                            look for RestrictAddressFamilies= and SystemCallFilter= ";
+            assert!(line.starts_with(expected), "{why}: {line}");
+            assert!(line.ends_with(&format!("(os error {number})")), "{line}");
+        }
+        for (number, why) in [(111, "ECONNREFUSED"), (113, "EHOSTUNREACH")] {
+            assert!(line(number).starts_with("cannot connect"), "{why}");
+        }
+        let dropped = failure("http://h/v2/", ureq::Error::Timeout(Timeout::Connect)).line();
+        assert!(
+            dropped.starts_with("cannot connect for http://h/v2/; "),
+            "{dropped}"
+        );
+        assert!(dropped.contains("IPAddressDeny="), "{dropped}");
+    }
+}

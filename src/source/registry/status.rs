@@ -1,0 +1,58 @@
+//! What the status of an answer means, where it is not success.
+
+use super::client::Reply;
+use super::url;
+use crate::error::Error;
+
+/// What an answer that is not success means.
+pub fn status_error(mut reply: Reply) -> Error {
+    let url = reply.url.clone();
+    match reply.status {
+        status @ (401 | 403) => Error::Denied {
+            url,
+            status,
+            message: reply.take_message(),
+        },
+        404 => {
+            drop(reply.take_message()); // else its connection is of no more use
+            Error::Missing { url }
+        }
+        // docker-registry 2.8 announces a body here that never comes.
+        status @ 416 => Error::UnexpectedStatus {
+            url,
+            status,
+            message: String::new(),
+        },
+        status @ (429 | 503) => {
+            drop(reply.take_message()); // for it is asked again soon
+            Error::Busy {
+                url,
+                status,
+                retry_after: reply.wait().unwrap_or_default(),
+            }
+        }
+        // nginx's and Cloudflare's own: ways to say that something broke behind them.
+        status @ (408 | 499 | 500 | 502 | 504 | 520..=524 | 530) => {
+            drop(reply.take_message());
+            Error::Failing { url, status }
+        }
+        status => {
+            let message = reply.take_message();
+            if status == 400 && url.starts_with("http:") && is_about_tls(&message) {
+                let host = url::authority(&url).unwrap_or_default().to_owned();
+                return Error::NeedsTls { host };
+            }
+            Error::UnexpectedStatus {
+                url,
+                status,
+                message,
+            }
+        }
+    }
+}
+
+/// What Go's server and nginx say to plain HTTP on a TLS port.
+fn is_about_tls(message: &str) -> bool {
+    message.contains("HTTP request to an HTTPS server")
+        || message.contains("plain HTTP request was sent to HTTPS")
+}

@@ -1,0 +1,233 @@
+//! How fast a host is asked: as fast as it goes until it complains (429, 503), then slower.
+//!
+//! Registries count requests, in windows or by the second, and one listing makes hundreds from
+//! several threads. After a complaint all of them wait as long as the host wants, and then leave a
+//! space between their requests: twice as much with each complaint, a little less with each answer
+//! that is none. So it settles where the host lets us.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::deadline;
+use crate::hangup;
+use crate::lock::lock;
+use crate::name::Host;
+use crate::source::recent::Recent;
+
+/// Longest that a host's `Retry-After` is waited out. sysupdate does not ask again, so a short one is.
+pub const MAX_WAIT: Duration = Duration::from_secs(10);
+/// Between two requests, after the first complaint.
+const FIRST_SPACE: Duration = Duration::from_millis(50);
+/// And at most.
+const LARGEST_SPACE: Duration = Duration::from_millis(400);
+/// What is left of the space after an answer that is no complaint.
+const SHRINKS_TO: f64 = 0.98;
+/// No space any more.
+const SMALLEST_SPACE: Duration = Duration::from_millis(2);
+
+/// Longest that a request waits for those before it, and that one is made again which a busy host puts off.
+pub const MAX_QUEUE: Duration = Duration::from_secs(30);
+/// A look at how far the queue is takes place at least as often.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Hosts whose complaints are remembered. A registry can redirect to any number of them.
+const MAX_HOSTS: usize = 256;
+
+/// What is known of the hosts that complained last.
+pub struct Pace {
+    hosts: Mutex<Recent<Host, Complaints>>,
+    tickets: AtomicU64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            hosts: Mutex::new(Recent::entries(MAX_HOSTS)),
+            tickets: AtomicU64::default(),
+        }
+    }
+}
+
+struct Complaints {
+    last: Instant,
+    /// The host wants nothing before.
+    not_before: Instant,
+    /// Between two requests.
+    space: Duration,
+    /// When the last request left.
+    sent: Instant,
+    /// The tickets of those who wait: the first come is the first served, also after one more complaint.
+    waiting: BTreeSet<u64>,
+    /// How many answers were none, since it complains.
+    answers: u64,
+}
+
+impl Complaints {
+    /// How long this ticket has to wait, as things are. Zero means that it is its turn.
+    fn wait_for(&mut self, ticket: u64, now: Instant) -> Duration {
+        self.waiting.insert(ticket);
+        let before = u32::try_from(self.waiting.range(..ticket).count()).unwrap_or(u32::MAX);
+        let first = self.not_before.max(self.sent + self.space);
+        first.saturating_duration_since(now) + self.space * before
+    }
+}
+
+impl Pace {
+    /// Waits until this host may be asked. False if the client has not had so much patience.
+    pub fn wait(&self, host: &Host) -> bool {
+        let (begun, ticket) = (Instant::now(), self.tickets.fetch_add(1, Ordering::Relaxed));
+        loop {
+            let mut hosts = lock(&self.hosts);
+            let Some(complaints) = hosts.get(host) else {
+                return true;
+            };
+            let now = Instant::now();
+            let wait = complaints.wait_for(ticket, now);
+            if wait.is_zero() || begun.elapsed() > MAX_QUEUE || deadline::passed().is_some() {
+                complaints.waiting.remove(&ticket);
+                complaints.sent = now;
+                return true;
+            }
+            drop(hosts);
+            if !hangup::pause(wait.min(LOOK)) {
+                if let Some(complaints) = lock(&self.hosts).get(host) {
+                    complaints.waiting.remove(&ticket);
+                }
+                return false;
+            }
+        }
+    }
+
+    /// Notes how the host took a request that was `sent` then: well, or it wants us to `wait`.
+    pub fn note(&self, host: &Host, sent: Instant, wait: Option<Duration>) {
+        let now = Instant::now();
+        let mut hosts = lock(&self.hosts);
+        match wait {
+            Some(wait) => {
+                if hosts.get(host).is_none() {
+                    let complaints = Complaints {
+                        last: sent,
+                        not_before: now,
+                        space: FIRST_SPACE / 2,
+                        sent: now,
+                        waiting: BTreeSet::new(),
+                        answers: 0,
+                    };
+                    hosts.insert(host.clone(), complaints);
+                }
+                let Some(known) = hosts.get(host) else {
+                    return;
+                };
+                // Those that were under way together are one complaint.
+                if sent >= known.last {
+                    known.last = now;
+                    known.space = (known.space * 2).clamp(FIRST_SPACE, LARGEST_SPACE);
+                }
+                // For longer than that nobody waits: who asks again shall be told himself.
+                if wait <= MAX_WAIT {
+                    known.not_before = known.not_before.max(now + wait);
+                }
+            }
+            None => {
+                let Some(known) = hosts.get(host) else {
+                    return;
+                };
+                known.answers += 1;
+                if sent >= known.last {
+                    known.space = known.space.mul_f64(SHRINKS_TO);
+                    if known.space < SMALLEST_SPACE {
+                        hosts.remove(host);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many answers of a host that complains were no complaints. Who is refused while there are more of
+    /// them is not refused for good.
+    pub fn answers(&self, host: &Host) -> u64 {
+        lock(&self.hosts).get(host).map_or(0, |known| known.answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        "registry.example.com".parse().unwrap()
+    }
+
+    /// How long a request waits.
+    fn waits(pace: &Pace) -> Duration {
+        let begin = Instant::now();
+        assert!(pace.wait(&host()));
+        begin.elapsed()
+    }
+
+    #[test]
+    fn a_host_that_does_not_complain_is_asked_at_once() {
+        let pace = Pace::default();
+        pace.note(&host(), Instant::now(), None);
+        assert!(waits(&pace) < Duration::from_millis(20));
+    }
+
+    #[test]
+    fn after_a_complaint_all_wait_and_keep_their_distance() {
+        let pace = Pace::default();
+        let sent = Instant::now();
+        for _ in 0..5 {
+            pace.note(&host(), sent, Some(Duration::from_millis(200)));
+        }
+        let first = waits(&pace);
+        assert!((190..300).contains(&first.as_millis()), "{first:?}");
+        let second = waits(&pace);
+        assert!((30..150).contains(&second.as_millis()), "{second:?}");
+        let other = "other.example.com".parse().unwrap();
+        let begin = Instant::now();
+        assert!(pace.wait(&other));
+        assert!(begin.elapsed() < Duration::from_millis(20));
+    }
+
+    #[test]
+    fn what_was_complained_of_is_forgotten_in_the_end() {
+        let pace = Pace::default();
+        pace.note(&host(), Instant::now(), Some(Duration::ZERO));
+        for _ in 0..200 {
+            pace.note(&host(), Instant::now(), None);
+        }
+        assert!(lock(&pace.hosts).get(&host()).is_none());
+    }
+
+    #[test]
+    fn who_came_first_is_served_first_also_after_another_complaint() {
+        let pace = Pace::default();
+        let sent = Instant::now();
+        pace.note(&host(), sent, Some(Duration::from_millis(500)));
+        let served = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for n in 0..6 {
+                let (pace, served) = (&pace, &served);
+                scope.spawn(move || {
+                    assert!(pace.wait(&host()));
+                    lock(served).push(n);
+                });
+                // A busy machine may begin a thread late.
+                while pace.tickets.load(Ordering::Relaxed) <= n {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            pace.note(&host(), Instant::now(), Some(Duration::from_millis(100)));
+        });
+        assert_eq!(lock(&served)[..], [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn nobody_is_held_by_a_wait_that_is_too_long() {
+        let pace = Pace::default();
+        pace.note(&host(), Instant::now(), Some(Duration::from_secs(3600)));
+        assert!(waits(&pace) < Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,308 @@
+//! The connections that ureq speaks over: as its own, but whatever waits for the other side, be it for
+//! its address, ends when the client is gone for whom that is done.
+//!
+//! ureq's interface for this may change with any version; `Cargo.lock` holds it still.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::time::Duration as Wait;
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
+    RustlsConnector, Transport,
+};
+use ureq::{Error, Timeout};
+
+use super::tls::Tls;
+use crate::deadline;
+use crate::hangup::{self, Until};
+
+/// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https, by certificates of
+/// the host's own if there are such.
+pub fn connector(tls: Tls) -> impl Connector {
+    ().chain(ConnectProxyConnector::default())
+        .chain(Tcp)
+        .chain(tls)
+        .chain(RustlsConnector::default())
+}
+
+/// Finds addresses by the system's means.
+#[derive(Debug)]
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let at_once = NextTimeout {
+            after: Wait::NotHappening,
+            ..timeout
+        };
+        let host = uri.host().unwrap_or_default();
+        if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+            return DefaultResolver::default().resolve(uri, config, at_once);
+        }
+        let (uri, config) = (uri.clone(), config.clone());
+        aside(timeout, move || {
+            DefaultResolver::default().resolve(&uri, &config, at_once)
+        })
+    }
+}
+
+/// How long may be waited: as ureq says, or until the thread's work has to be done.
+fn limit(timeout: NextTimeout) -> Option<Instant> {
+    let times = timeout.not_zero().map(|time| *time).into_iter();
+    let time = times.chain(deadline::left()).min()?;
+    Some(Instant::now() + time)
+}
+
+/// Asks what cannot be interrupted; when nobody waits any more it is left alone.
+fn aside<T: Send + 'static>(
+    timeout: NextTimeout,
+    ask: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (answer, answers) = sync_channel(1);
+    thread::Builder::new().spawn(move || answer.send(ask()).ok())?;
+    let end = limit(timeout);
+    loop {
+        let left = end.map_or(hangup::LOOK, |end| {
+            end.saturating_duration_since(Instant::now())
+        });
+        match answers.recv_timeout(left.min(hangup::LOOK)) {
+            Ok(found) => return found,
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::HostNotFound),
+            Err(RecvTimeoutError::Timeout) if hangup::is_gone() => {
+                return Err(Error::Io(hangup::error()));
+            }
+            Err(RecvTimeoutError::Timeout) if left <= hangup::LOOK && end.is_some() => {
+                return Err(Error::Timeout(timeout.reason));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// Connects to the first of a host's addresses that answers.
+#[derive(Debug)]
+struct Tcp;
+
+impl<In: Transport> Connector<In> for Tcp {
+    type Out = Either<In, TcpTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        if let Some(tunnel) = chained {
+            return Ok(Some(Either::A(tunnel)));
+        }
+        let config = details.config;
+        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+        let transport = TcpTransport {
+            stream: connect(&details.addrs, details.timeout)?,
+            buffers,
+            looked: Instant::now(),
+        };
+        transport.stream.set_nodelay(config.no_delay())?;
+        Ok(Some(Either::B(transport)))
+    }
+}
+
+fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, Error> {
+    let end = limit(timeout);
+    let mut failure = Error::HostNotFound;
+    for (index, address) in addresses.iter().enumerate() {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        // An address that is silent leaves time for the others.
+        let is_last = index + 1 == addresses.len();
+        let share = left.map(|left| if is_last { left } else { left / 2 });
+        match connect_to(*address, share) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if hangup::is_gone() => return Err(Error::Io(error)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                failure = Error::Timeout(Timeout::Connect);
+            }
+            Err(error) => failure = Error::Io(error),
+        }
+    }
+    Err(failure)
+}
+
+fn connect_to(address: SocketAddr, time: Option<Duration>) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let begun = socket.connect(&address.into());
+    let stream = TcpStream::from(socket);
+    match begun {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {
+            hangup::wait(&stream, Until::Writable, time)?;
+            stream.take_error()?.map_or(Ok(stream), Err)
+        }
+        begun => begun.map(|()| stream),
+    }
+}
+
+/// A connection that never blocks, so that it can be waited for together with the client's.
+#[derive(Debug)]
+struct TcpTransport {
+    stream: TcpStream,
+    buffers: LazyBuffers,
+    /// When the client was there the last time. A fast download, which never waits, need not look at each read.
+    looked: Instant,
+}
+
+impl Transport for TcpTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let mut left = &self.buffers.output()[..amount];
+        while !left.is_empty() {
+            let write = |mut stream: &TcpStream| stream.write(left);
+            let written =
+                without_waiting(&self.stream, Until::Writable, timeout.for_write(), write)?;
+            if written == 0 {
+                return Err(Error::Io(io::ErrorKind::WriteZero.into()));
+            }
+            left = &left[written..];
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if self.looked.elapsed() >= hangup::LOOK {
+            if hangup::is_gone() {
+                return Err(Error::Io(hangup::error()));
+            }
+            self.looked = Instant::now();
+        }
+        let free = self.buffers.input_append_buf();
+        let read = |mut stream: &TcpStream| stream.read(free);
+        let amount = without_waiting(&self.stream, Until::Readable, timeout.for_read(), read)?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    /// Is nothing to be read, not even the end?
+    fn is_open(&mut self) -> bool {
+        let peeked = self.stream.peek(&mut [0]);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// Does what can be done on the stream at once, after waiting until it can be.
+fn without_waiting(
+    stream: &TcpStream,
+    until: Until,
+    timeout: NextTimeout,
+    mut attempt: impl FnMut(&TcpStream) -> io::Result<usize>,
+) -> Result<usize, Error> {
+    if timeout.after.is_zero() {
+        return Err(Error::Timeout(timeout.reason));
+    }
+    let end = limit(timeout);
+    loop {
+        match attempt(stream) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                hangup::wait(stream, until, left).map_err(|error| match error.kind() {
+                    io::ErrorKind::TimedOut => Error::Timeout(timeout.reason),
+                    _ => Error::Io(error),
+                })?;
+            }
+            done => return done.map_err(Error::Io),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Nothing that is waited for here takes less than this, or more.
+    const LIMIT: Duration = Duration::from_secs(1);
+
+    fn within(time: Duration) -> NextTimeout {
+        NextTimeout {
+            after: time.into(),
+            reason: Timeout::Resolve,
+            ..NextTimeout::default()
+        }
+    }
+
+    /// An address where nobody takes up the connection, as behind a filter that drops it.
+    fn silent() -> (SocketAddr, TcpStream, Socket) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let waiting = TcpStream::connect(address).unwrap();
+        (address, waiting, listener)
+    }
+
+    #[test]
+    fn nothing_is_waited_for_when_the_client_goes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = Arc::new(listener.accept().unwrap().0);
+        let (address, ..) = &silent();
+        hangup::work_for(&ours);
+        let _watch = hangup::watch();
+        let leaves = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(client);
+        });
+        let begin = Instant::now();
+        let connected = connect(&[*address], within(Duration::from_secs(20)));
+        assert!(matches!(&connected, Err(Error::Io(_))), "{connected:?}");
+        leaves.join().unwrap();
+        let found = aside(within(Duration::from_secs(20)), || {
+            thread::sleep(Duration::from_secs(20));
+            Ok(())
+        });
+        assert!(matches!(&found, Err(Error::Io(_))), "{found:?}");
+        assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn an_address_that_is_silent_leaves_time_for_the_next() {
+        let (address, ..) = &silent();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = other.local_addr().unwrap();
+        let begin = Instant::now();
+        let connected = connect(&[*address, other], within(LIMIT));
+        assert!(connected.is_ok(), "{connected:?}");
+        let connected = connect(&[*address], within(LIMIT / 10));
+        assert!(matches!(connected, Err(Error::Timeout(Timeout::Connect))));
+        assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn a_name_that_takes_too_long_is_given_up() {
+        let found = aside(within(Duration::from_millis(10)), || {
+            thread::sleep(LIMIT);
+            Ok(())
+        });
+        assert!(matches!(found, Err(Error::Timeout(Timeout::Resolve))));
+        let found = aside(within(LIMIT), || Ok(7));
+        assert_eq!(found.unwrap(), 7);
+    }
+}
