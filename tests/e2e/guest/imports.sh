@@ -24,8 +24,8 @@ signed_import() {
     oras push --plain-http --no-tty "$REGISTRY/$repository:SHA256SUMS" SHA256SUMS SHA256SUMS.gpg
     eventually 15 is_given_out "$repository"
 }
-# is_given_out REPOSITORY - the list in this directory is
-is_given_out() { cmp SHA256SUMS <(listing "$1"); }
+# is_given_out REPOSITORY - the list in this directory is, with its signature: the list of the tags may have the same lines
+is_given_out() { cmp SHA256SUMS <(listing "$1") && cmp SHA256SUMS.gpg <(fetch "$URL/$1/SHA256SUMS.gpg"); }
 
 # The checksum's side file is asked for first: where it is there, its signature is SHA256SUMS.gpg to systemd-pull.
 default_verification() {
@@ -75,3 +75,37 @@ tampered() {
     ! importctl --class=sysext pull-raw "$URL/imported/imported-v1.raw" imported || fail "a list that was tampered with is accepted"
 }
 check importctl-refuses-a-tampered-list tampered
+
+# As sysextmgr does with verify_signature=true, its default (openSUSE/sysextmgr, src/download.c and images-list.c): the list, the
+# manifest of each image in it, then the image, each by a systemd-pull of its own that verifies the publisher's signature.
+sysextmgr_verifies() {
+    local file
+    mkdir "$IMPORTS/sysextmgr"
+    cd "$IMPORTS/sysextmgr"
+    image tool-1.2.x86-64.raw squashfs tool 1.2
+    jq --null-input '{config: {name: "tool", architecture: "x86-64", version: "1.2"},
+        extension: {ID: "_any", SYSEXT_VERSION_ID: "1.2", ARCHITECTURE: "x86-64"}}' | gzip --no-name >tool-1.2.x86-64.manifest.gz
+    export GNUPGHOME=$IMPORTS/gnupg
+    signed_import tool tool-1.2.x86-64.raw tool-1.2.x86-64.manifest.gz
+    for file in SHA256SUMS tool-1.2.x86-64.manifest.gz tool-1.2.x86-64.raw; do
+        /usr/lib/systemd/systemd-pull raw --direct --verify signature "$URL/tool/$file" "$IMPORTS/pulled"
+        # It takes a packed file apart, as sysextmgr expects.
+        if [ "${file##*.}" = gz ]; then
+            cmp <(zcat $file) "$IMPORTS/pulled"
+        else
+            cmp $file "$IMPORTS/pulled"
+        fi
+    done
+}
+check sysextmgr-verifies-all-that-it-fetches sysextmgr_verifies
+
+# A list that does not name the manifest: systemd-pull has nothing to verify it by.
+sysextmgr_without_manifest() {
+    cd "$IMPORTS/sysextmgr"
+    export GNUPGHOME=$IMPORTS/gnupg
+    rm tool-1.2.x86-64.manifest.gz
+    signed_import tool tool-1.2.x86-64.raw
+    ! /usr/lib/systemd/systemd-pull raw --direct --verify signature "$URL/tool/tool-1.2.x86-64.manifest.gz" "$IMPORTS/pulled" ||
+        fail "a manifest that the publisher did not sign is accepted"
+}
+check sysextmgr-refuses-what-is-not-signed sysextmgr_without_manifest
