@@ -1,7 +1,7 @@
-//! The program is in the library: see `lib.rs`.
+//! Arguments → exit code. The program itself is the library.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sysext_oci_proxy::main()
+    sysext_oci_proxy::run(std::env::args_os())
 }

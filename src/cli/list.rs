@@ -1,21 +1,43 @@
-//! A listing for people, as a table, and for programs, as JSON. No I/O.
+//! The command `list`: a listing as a table or as JSON.
 
+use log::warn;
 use serde_json::{Value, json};
 
+use super::arguments::List;
+use super::output::printable;
+use crate::error::Result;
 use crate::listing::{File, Listing};
 use crate::name::FileName;
+use crate::snapshot::Snapshots;
 
-/// A line for each file; with `all` one for each thing left out, too.
+/// Lists a directory.
+pub fn list(snapshots: &Snapshots, arguments: &List) -> Result<String> {
+    let (directory, all) = (&arguments.directory, arguments.all);
+    let snapshot = snapshots.listing(directory)?;
+    let listing = &snapshot.whole_listing();
+    let left_out = listing.left_out.len();
+    if listing.files.is_empty() && left_out > 0 && !all {
+        warn!("{directory}: no file is offered, {left_out} left out; --all shows why");
+    }
+    Ok(if arguments.json {
+        json(listing, all)
+    } else {
+        table(listing, all)
+    })
+}
+
+/// One line for each file and, with `all`, for each skipped tag or file.
 pub fn table(listing: &Listing, all: bool) -> String {
+    fn known(value: Option<impl ToString>) -> String {
+        value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+    }
     let mut rows = vec![["VERSION", "FILE", "SIZE", "ARCHITECTURE", "SHA256"].map(str::to_owned)];
     for (name, file) in &listing.files {
         rows.push([
             file.tag.to_string(),
             name.to_string(),
-            file.size
-                .map_or_else(|| "-".to_owned(), |size| size.to_string()),
-            file.architecture
-                .map_or_else(|| "-".to_owned(), |architecture| architecture.to_string()),
+            known(file.size),
+            known(file.architecture),
             file.digest.hex(),
         ]);
     }
@@ -28,14 +50,14 @@ pub fn table(listing: &Listing, all: bool) -> String {
             .map(|one| [one.tag.to_string(), printable(&one.reason)]);
         text.push('\n');
         text.push_str(&align(
-            &std::iter::once(header).chain(reasons).collect::<Vec<_>>(),
+            &[header].into_iter().chain(reasons).collect::<Vec<_>>(),
         ));
     }
     text
 }
 
 /// The same as JSON: `{"files": [{"version", "name", "size", "architecture", "sha256"}],
-/// "leftOut": [{"tag", "reason"}]}`, with what is not known as null.
+/// "leftOut": [{"tag", "reason"}]}`. Unknown values are null.
 pub fn json(listing: &Listing, all: bool) -> String {
     let file = |name: &FileName, file: &File| {
         json!({
@@ -57,35 +79,18 @@ pub fn json(listing: &Listing, all: bool) -> String {
     format!("{found:#}\n")
 }
 
-/// Columns as wide as what is in them, the last one as it is.
+/// Pads each column to its longest cell, except the last column.
 fn align<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: Vec<usize> = (0..N)
-        .map(|n| {
-            rows.iter()
-                .map(|row| row[n].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+    let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max();
+    let widths: Vec<_> = (0..N - 1).map(|n| width(n).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
-        for (n, cell) in row.iter().enumerate() {
-            if n + 1 == N {
-                text.push_str(cell);
-            } else {
-                text.push_str(&format!("{cell:width$}  ", width = widths[n]));
-            }
+        for (cell, width) in row.iter().zip(&widths) {
+            text += &format!("{cell:width$}  ");
         }
-        text.push('\n');
+        text += &format!("{}\n", row[N - 1]);
     }
     text
-}
-
-/// What strangers wrote must not steer the terminal, nor begin a line of its own in the log.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }
 
 #[cfg(test)]

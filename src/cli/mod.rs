@@ -1,169 +1,106 @@
-//! The command line.
+//! The command line: arguments → exit code. One file for each command, except `serve`, which is `server/`.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-
-pub mod inspect;
-pub mod key;
+mod arguments;
+mod inspect;
+mod key;
 pub mod list;
+mod output;
 
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::name::RepositoryAddress;
-use crate::snapshot::Directory;
+use log::{error, warn};
 
-/// Serves OCI registries to systemd-sysupdate.
-///
-/// Without a command it serves. It is meant to be started by sysext-oci-proxy.socket, and leaves
-/// when nobody asks any more.
-#[derive(Debug, Parser)]
-#[command(version)]
-pub struct CommandLine {
-    /// Read this settings file alone, instead of /etc/sysext-oci-proxy/config.toml and drop-ins
-    #[arg(long, value_name = "FILE", global = true)]
-    pub config: Option<PathBuf>,
+use crate::dir::Dir;
+use crate::error::Result;
+use crate::server::{self, handler::Service};
+use crate::settings::{self, Settings};
+use crate::snapshot::Snapshots;
+use crate::source::Upstream;
+use crate::state::State;
+use arguments::{Command, CommandLine, Inspect, Key, Serve, Url};
+use output::print;
 
-    #[command(subcommand)]
-    command: Option<Command>,
+/// The directory below which settings and the files of container tools are.
+const ROOT: &str = "/";
 
-    #[command(flatten)]
-    serve: Serve,
-}
-
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Answer systemd-sysupdate on the socket that systemd hands over (the default)
-    Serve(Serve),
-    /// Show the files of a repository, as systemd-sysupdate would see them
-    List(List),
-    /// Show the manifest and the config of one artifact as JSON
-    Inspect(Inspect),
-    /// Show the URL of a manifest or of a layer, and the headers needed to fetch it, as JSON
-    Url(Url),
-    /// Change what is remembered of repositories that were signed (as root)
-    Key(Key),
-}
-
-/// What to forget.
-#[derive(Args, Clone, Debug)]
-pub struct Key {
-    /// Forget that this repository had a list by its publisher: without one it is listed by its tags again
-    #[arg(long, value_name = "REPOSITORY", required = true)]
-    pub forget_signed: RepositoryAddress,
-}
-
-/// What to list.
-#[derive(Args, Clone, Debug)]
-pub struct List {
-    /// What an address has between its slashes: REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, or a name in the settings
-    #[arg(value_name = "REPOSITORY")]
-    pub directory: Directory,
-    /// Show also what is not offered, and why
-    #[arg(long)]
-    pub all: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What to inspect.
-#[derive(Args, Clone, Debug)]
-pub struct Inspect {
-    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
-    #[arg(value_name = "REFERENCE")]
-    pub directory: Directory,
-}
-
-/// What to locate.
-#[derive(Args, Clone, Debug)]
-pub struct Url {
-    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
-    #[arg(value_name = "REFERENCE")]
-    pub directory: Directory,
-    /// A file of it instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the config), or
-    /// what its name ends in
-    #[arg(long, value_name = "LAYER")]
-    pub layer: Option<String>,
-}
-
-/// How to serve.
-#[derive(Args, Clone, Debug)]
-pub struct Serve {
-    /// Listen here, where systemd hands over no socket
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen: Option<SocketAddr>,
-}
-
-impl CommandLine {
-    /// The words that the program was started with. If they make no sense, it says so and ends.
-    pub fn read() -> Self {
-        Self::checked(Self::try_parse()).unwrap_or_else(|error| error.exit())
-    }
-
-    /// Options of the service stand before other commands, too, where they would mean nothing.
-    fn checked(parsed: Result<Self, clap::Error>) -> Result<Self, clap::Error> {
-        let line = parsed?;
-        if line.serve.listen.is_some() && !line.is_to_serve() {
-            return Err(<Self as CommandFactory>::command().error(
-                ErrorKind::ArgumentConflict,
-                "--listen is for the service; the other commands do not listen, leave it out",
-            ));
-        }
-        Ok(line)
-    }
-
-    /// Is this the service, rather than a look at something?
-    pub fn is_to_serve(&self) -> bool {
-        matches!(self.command, None | Some(Command::Serve(_)))
-    }
-
-    /// The command, which is to serve if none was given. Its options may stand before it.
-    pub fn command(self) -> Command {
-        let before = self.serve;
-        match self.command {
-            None => Command::Serve(before),
-            Some(Command::Serve(serve)) => Command::Serve(Serve {
-                listen: serve.listen.or(before.listen),
-            }),
-            Some(other) => other,
+/// Runs the program with these arguments, of which the first is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command_line = CommandLine::parse(arguments).unwrap_or_else(|error| error.exit());
+    output::start_log(command_line.is_to_serve());
+    match execute(command_line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{}", error.line());
+            server::turn_away_waiting(&error);
+            ExitCode::from(error.exit_status())
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(words: &str) -> Result<CommandLine, clap::Error> {
-        CommandLine::checked(CommandLine::try_parse_from(words.split(' ')))
+fn execute(command_line: CommandLine) -> Result<()> {
+    let settings = Settings::load(command_line.config.as_deref(), Path::new(ROOT))?;
+    match command_line.command() {
+        Command::Serve(Serve { listen }) => {
+            let (cache, state) = (cache_directory(), state_directory());
+            warn_of_missing(cache.is_some(), state.is_some());
+            let snapshots = snapshots(&settings, cache, state)?;
+            server::run(Service::new(settings, snapshots), listen)
+        }
+        Command::List(list) => print(&list::list(&open(&settings)?, &list)?),
+        Command::Inspect(Inspect { directory }) => {
+            print(&inspect::inspect(&open(&settings)?, &directory)?)
+        }
+        Command::Url(Url { directory, layer }) => print(&inspect::url(
+            &open(&settings)?,
+            &directory,
+            layer.as_deref(),
+        )?),
+        Command::Key(Key { forget_signed }) => {
+            print(&key::forget_signed(&settings, &forget_signed)?)
+        }
     }
+}
 
-    #[test]
-    fn serve_is_the_default_and_options_stand_anywhere() {
-        for words in [
-            "sysext-oci-proxy --config /c --listen 127.0.0.1:1",
-            "sysext-oci-proxy --config /c serve --listen 127.0.0.1:1",
-            "sysext-oci-proxy --listen 127.0.0.1:1 serve --config /c",
-            "sysext-oci-proxy serve --listen 127.0.0.1:1 --config /c",
-        ] {
-            let line = parse(words).unwrap();
-            assert_eq!(line.config.as_deref(), Some("/c".as_ref()), "{words}");
-            let Command::Serve(Serve { listen }) = line.command() else {
-                panic!("{words} does not serve")
-            };
-            assert_eq!(listen, Some("127.0.0.1:1".parse().unwrap()), "{words}");
-        }
-        for (words, why) in [
-            ("sysext-oci-proxy serve --listen 5001", "no address"),
-            (
-                "sysext-oci-proxy --listen 127.0.0.1:1 list k8s",
-                "it listens to nobody",
-            ),
-            ("sysext-oci-proxy list k8s --listen 127.0.0.1:1", "the same"),
-        ] {
-            assert!(parse(words).is_err(), "{words}: {why}");
-        }
+/// Everything that a listing is made from.
+fn open(settings: &Settings) -> Result<Snapshots> {
+    snapshots(settings, cache_directory(), state_directory())
+}
+
+fn snapshots(settings: &Settings, cache: Option<PathBuf>, state: Option<Dir>) -> Result<Snapshots> {
+    let state = Arc::new(State::new(state));
+    let upstream = Upstream::new(settings, Path::new(ROOT), state.clone())?;
+    Ok(Snapshots::new(settings.clone(), upstream, cache, state))
+}
+
+/// The directory that systemd names, or one below the user's home if it can be created.
+fn cache_directory() -> Option<PathBuf> {
+    let path = settings::cache_directory()?;
+    let is_named = std::env::var_os("CACHE_DIRECTORY").is_some_and(|named| *named == *path);
+    (is_named || Dir::create(&path).is_ok()).then_some(path)
+}
+
+/// The state directory, if there is one or it can be created.
+fn state_directory() -> Option<Dir> {
+    let path = settings::state_directory()?;
+    Dir::create(&path)
+        .inspect_err(|error| warn!("state directory {}: {error}", path.display()))
+        .ok()
+}
+
+fn warn_of_missing(has_cache: bool, has_state: bool) {
+    if !has_cache {
+        warn!(
+            "there is no cache directory, so nothing is kept on disk, and images that have to be flattened are \
+             not offered; CacheDirectory= of the service, or $CACHE_DIRECTORY, names one"
+        );
+    }
+    if !has_state {
+        warn!(
+            "there is no state directory, so nothing is remembered but what the cache has, and repositories \
+             with 'immutable-tags' are not listed; StateDirectory= of the service, or $STATE_DIRECTORY, names one"
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -27,8 +27,6 @@ use crate::name::FileName;
 use crate::platform::Architecture;
 use crate::settings::{Blobs, Settings};
 use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
-use crate::source::Upstream;
-use crate::state::State;
 
 /// The type of listings and checksums.
 const TEXT: &str = "text/plain";
@@ -48,17 +46,17 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service by these settings, with this way to registries, this directory for its cache, and this state.
-    pub fn new(
-        settings: Settings,
-        upstream: Arc<Upstream>,
-        cache: Option<PathBuf>,
-        state: Arc<State>,
-    ) -> Self {
+    /// A service with these settings, which answers from these snapshots.
+    pub fn new(settings: Settings, snapshots: Snapshots) -> Self {
         Self {
-            snapshots: Snapshots::new(settings.clone(), upstream, cache, state),
             settings,
+            snapshots,
         }
+    }
+
+    /// How long the service waits for a client before it exits.
+    pub fn idle_timeout(&self) -> Duration {
+        self.settings.idle_timeout
     }
 
     /// The answer to a request. An error is the caller's to log and to send.

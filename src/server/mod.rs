@@ -49,15 +49,9 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Before accepting again when the system is short of descriptors or memory.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until nobody has asked for the idle timeout. `has_cache`, `has_state`: is there a directory for what is
-/// kept, and for what is remembered?
-pub fn run(
-    service: Service,
-    listen: Option<SocketAddr>,
-    idle: Duration,
-    has_cache: bool,
-    has_state: bool,
-) -> Result<()> {
+/// Serves until no client has come for the idle timeout, or a signal ends the process.
+pub fn run(service: Service, listen: Option<SocketAddr>) -> Result<()> {
+    let idle = service.idle_timeout();
     let listener = listener(listen)?;
     let cannot = |what| {
         move |cause| Error::Service {
@@ -78,18 +72,6 @@ pub fn run(
         .local_addr()
         .map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
     info!("serving on {address}");
-    if !has_cache {
-        warn!(
-            "there is no cache directory, so nothing is kept on disk, and images that have to be flattened are \
-             not offered; CacheDirectory= of the service, or $CACHE_DIRECTORY, names one"
-        );
-    }
-    if !has_state {
-        warn!(
-            "there is no state directory, so nothing is remembered but what the cache has, and repositories \
-             with 'immutable-tags' are not listed; StateDirectory= of the service, or $STATE_DIRECTORY, names one"
-        );
-    }
     let mut clients = Clients::new(service);
     if let Err(error) = sd_notify::notify(&[
         NotifyState::Ready,

@@ -1,0 +1,164 @@
+//! The arguments of the command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::name::RepositoryAddress;
+use crate::snapshot::Directory;
+
+/// Serves OCI registries to systemd-sysupdate.
+///
+/// Without a command it serves. It is meant to be started by sysext-oci-proxy.socket, and leaves
+/// when nobody asks any more.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct CommandLine {
+    /// Read this settings file alone, instead of /etc/sysext-oci-proxy/config.toml and drop-ins
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// One variant for each command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer systemd-sysupdate on the socket that systemd hands over (the default)
+    Serve(Serve),
+    /// Show the files of a repository, as systemd-sysupdate would see them
+    List(List),
+    /// Show the manifest and the config of one artifact as JSON
+    Inspect(Inspect),
+    /// Show the URL of a manifest or of a layer, and the headers needed to fetch it, as JSON
+    Url(Url),
+    /// Change what is remembered of repositories that were signed (as root)
+    Key(Key),
+}
+
+/// Arguments of `key`.
+#[derive(Args, Clone, Debug)]
+pub struct Key {
+    /// Forget that this repository had a list by its publisher: without one it is listed by its tags again
+    #[arg(long, value_name = "REPOSITORY", required = true)]
+    pub forget_signed: RepositoryAddress,
+}
+
+/// Arguments of `list`.
+#[derive(Args, Clone, Debug)]
+pub struct List {
+    /// The path of an address without its file: REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, or a name in the settings
+    #[arg(value_name = "REPOSITORY")]
+    pub directory: Directory,
+    /// Show also what is not offered, and why
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct Inspect {
+    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
+    #[arg(value_name = "REFERENCE")]
+    pub directory: Directory,
+}
+
+/// Arguments of `url`.
+#[derive(Args, Clone, Debug)]
+pub struct Url {
+    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
+    #[arg(value_name = "REFERENCE")]
+    pub directory: Directory,
+    /// A file of it instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the config), or
+    /// what its name ends in
+    #[arg(long, value_name = "LAYER")]
+    pub layer: Option<String>,
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Serve {
+    /// Listen here, where systemd hands over no socket
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl CommandLine {
+    /// Parses the arguments, of which the first is the program's name.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let line = Self::try_parse_from(arguments)?;
+        // clap takes the options of `serve` before other commands, too, where they mean nothing.
+        if line.serve.listen.is_some() && !line.is_to_serve() {
+            return Err(<Self as CommandFactory>::command().error(
+                ErrorKind::ArgumentConflict,
+                "--listen is for the service; the other commands do not listen, leave it out",
+            ));
+        }
+        Ok(line)
+    }
+
+    /// Whether the command is `serve`.
+    pub fn is_to_serve(&self) -> bool {
+        matches!(self.command, None | Some(Command::Serve(_)))
+    }
+
+    /// The command; `serve` if none was given. The options of `serve` may stand before it.
+    pub fn command(self) -> Command {
+        let before = self.serve;
+        match self.command {
+            None => Command::Serve(before),
+            Some(Command::Serve(serve)) => Command::Serve(Serve {
+                listen: serve.listen.or(before.listen),
+            }),
+            Some(other) => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::parse(words.split(' '))
+    }
+
+    #[test]
+    fn serve_is_the_default_and_options_stand_anywhere() {
+        for words in [
+            "sysext-oci-proxy --config /c --listen 127.0.0.1:1",
+            "sysext-oci-proxy --config /c serve --listen 127.0.0.1:1",
+            "sysext-oci-proxy --listen 127.0.0.1:1 serve --config /c",
+            "sysext-oci-proxy serve --listen 127.0.0.1:1 --config /c",
+        ] {
+            let line = parse(words).unwrap();
+            assert_eq!(line.config.as_deref(), Some("/c".as_ref()), "{words}");
+            let Command::Serve(Serve { listen }) = line.command() else {
+                panic!("{words} does not serve")
+            };
+            assert_eq!(listen, Some("127.0.0.1:1".parse().unwrap()), "{words}");
+        }
+        for (words, why) in [
+            ("sysext-oci-proxy serve --listen 5001", "no address"),
+            (
+                "sysext-oci-proxy --listen 127.0.0.1:1 list k8s",
+                "it listens to nobody",
+            ),
+            ("sysext-oci-proxy list k8s --listen 127.0.0.1:1", "the same"),
+        ] {
+            assert!(parse(words).is_err(), "{words}: {why}");
+        }
+    }
+}
