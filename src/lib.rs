@@ -11,6 +11,7 @@ mod blob;
 mod cache;
 mod cli;
 mod companions;
+mod compression;
 mod deadline;
 mod digest;
 mod dir;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use erofs_rs::{EroFS, Error as ErofsError};
 
-use super::range_reader::{Failure, Image, bad};
+use super::range_reader::{Failure, Region, bad};
 use super::{Entry, FileSystem, MAX_FILE, is_release};
 
 /// What is at [`MAGIC_AT`].
@@ -37,7 +37,7 @@ pub struct Erofs<'b, 'a> {
 
 impl<'b, 'a> Erofs<'b, 'a> {
     /// Reads the superblock.
-    pub fn open(image: Image<'b, 'a>) -> Result<Self, Failure> {
+    pub fn open(image: Region<'b, 'a>) -> Result<Self, Failure> {
         let failure = Rc::new(RefCell::new(None));
         let pieces = Pieces {
             // One that ends nobody knows where may have any length.
@@ -119,7 +119,7 @@ impl FileSystem for Erofs<'_, '_> {
 
 /// What was fetched of an image. Pieces are only added, so that all of them can be borrowed.
 struct Pieces<'b, 'a> {
-    image: RefCell<Image<'b, 'a>>,
+    image: RefCell<Region<'b, 'a>>,
     size: u64,
     pieces: Vec<OnceCell<(u64, Vec<u8>)>>,
     bytes: Cell<usize>,

@@ -13,7 +13,6 @@ mod gpt;
 mod range_reader;
 mod squashfs;
 mod tar;
-mod unpack;
 
 use std::io::Read;
 use std::ops::Range;
@@ -23,11 +22,11 @@ use std::sync::Arc;
 use erofs::Erofs;
 use gpt::Purpose;
 pub use range_reader::Origin;
-use range_reader::{Blocks, Failure, Image, bad};
+use range_reader::{Failure, RangeReader, Region, bad};
 use squashfs::Squashfs;
-use unpack::Packing;
 
 use crate::cache::{Cache, Release};
+use crate::compression::Compression;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
@@ -147,12 +146,13 @@ pub fn metadata(
 }
 
 fn release_in(origin: &dyn Origin, size: u64, file: &str) -> Result<Option<Vec<u8>>, Failure> {
-    let mut blocks = Blocks::new(origin, size);
-    if let Some(packing) = Packing::of(&blocks.head(gpt::TABLE)?) {
-        blocks.unpack(packing)?;
+    let mut reader = RangeReader::new(origin, size);
+    let mut head = Region::whole(&mut reader).head(gpt::TABLE)?;
+    if let Some(compression) = Compression::of(&head) {
+        reader.unpack(compression)?;
+        head = Region::whole(&mut reader).head(gpt::TABLE)?;
     }
-    let mut image = Image::whole(&mut blocks);
-    let head = image.head(gpt::TABLE)?;
+    let mut image = Region::whole(&mut reader);
     if let Some(sector) = gpt::sector_size(&head) {
         return in_partitions(&mut image, &head, sector, file);
     }
@@ -168,7 +168,7 @@ fn release_in(origin: &dyn Origin, size: u64, file: &str) -> Result<Option<Vec<u
 
 /// What the first partition says that has a release.
 fn in_partitions(
-    image: &mut Image<'_, '_>,
+    image: &mut Region<'_, '_>,
     head: &[u8],
     sector: usize,
     file: &str,
@@ -198,7 +198,7 @@ fn in_partitions(
 
 /// What a file system says; `None` if it is no kind that is read here.
 fn in_file_system<'b, 'a>(
-    image: Image<'b, 'a>,
+    image: Region<'b, 'a>,
     head: &[u8],
     folders: &[&str],
     file: &str,
@@ -786,8 +786,8 @@ mod tests {
     fn erofs_is_given_no_more_time_than_others() {
         let bytes = unpacked(image!("lz4.erofs.gz"));
         let image = Memory::new(bytes);
-        let mut blocks = Blocks::new(&image, image.bytes.len() as u64);
-        let mut files = Erofs::open(Image::whole(&mut blocks)).unwrap();
+        let mut reader = RangeReader::new(&image, image.bytes.len() as u64);
+        let mut files = Erofs::open(Region::whole(&mut reader)).unwrap();
         assert!(!files.releases(FOLDERS[0]).unwrap().is_empty());
         let _limit = deadline::within(Duration::ZERO);
         let found = files.releases(FOLDERS[0]).map(|found| found.len());

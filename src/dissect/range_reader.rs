@@ -1,65 +1,64 @@
-//! The bytes of an image by their place, with as few of them fetched as will do.
+//! Reads an image by ranges, and as a stream where that cannot be: it is packed, or its source knows no ranges.
 //!
-//! Place in the chain: source → **blocks** → partitions → squashfs, erofs or tar. Everything that is
-//! read passes here, so here is where it is limited: what is fetched, what is unpacked, what is kept
-//! and how long it takes.
+//! Place in the chain: source → **range_reader** → gpt → squashfs, erofs or tar. All that is read passes through here,
+//! so the limits are here: of bytes fetched, unpacked and kept, and of time.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use log::info;
 
-use super::unpack::{self, Packing};
+use crate::compression::{self, Compression};
 use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hangup;
-use crate::places::Place;
-use crate::pool::WINDOW;
 use crate::source::Part;
 
-/// Fetched by ranges for one image, at most.
+/// Most bytes fetched by ranges for one image.
 const MAX_FETCHED: u64 = 16 << 20;
-/// Streamed for one image, where it has to be read from its start.
+/// Most bytes fetched for one image that has to be read from its start.
 const MAX_STREAMED: u64 = 512 << 20;
-/// Unpacked while it streams: gzip can make a thousand bytes of one.
+/// Most bytes read from a stream after it is unpacked: gzip can make a thousand bytes of one.
 const MAX_UNPACKED: u64 = 2 << 30;
-/// Kept of what was fetched; what was fetched first goes first.
+/// Most bytes kept of those fetched; the oldest go first.
 const MAX_KEPT: usize = 2 << 20;
-/// Read at once, at most. Larger than any block of a file system that is read here.
-const MAX_READ: usize = 2 << 20;
+/// Most bytes read at once. Larger than any block of a file system that is read here.
+const MAX_READ: u64 = 2 << 20;
+/// Largest window that is kept to unpack a stream, as a power of two. `xz -9` and `zstd --ultra` ask for more.
+const MAX_WINDOW_LOG: u32 = 24;
 
-/// Where pieces begin.
+/// Pieces begin at a multiple of this.
 const ALIGNMENT: u64 = 4 << 10;
-/// Smallest piece fetched: a round trip takes as long as these bytes do.
+/// Smallest piece fetched: so many bytes take about as long as a round trip.
 const PIECE: u64 = 64 << 10;
-/// Largest piece fetched of what is read one piece after the other.
+/// Largest piece fetched ahead where pieces are read one after the other.
 const MAX_PIECE: u64 = 1 << 20;
 
 /// Where the bytes of an image come from.
 pub trait Origin {
-    /// How messages call it.
+    /// The image's name in messages.
     fn name(&self) -> String;
 
-    /// Whose word they are, for they are not checked; of a file of our own, which was, nobody's.
+    /// The source that is answerable for the bytes, which are not checked.
     fn source(&self) -> String;
 
-    /// Some of them.
+    /// A range of the bytes.
     fn part(&self, range: Range<u64>) -> Result<Part>;
 
-    /// All of them, from the first on.
+    /// All bytes, from the first on.
     fn whole(&self) -> Result<Box<dyn Read + Send>>;
 }
 
-/// Why something could not be read.
+/// Why an image could not be read.
 #[derive(Debug)]
 pub enum Failure {
-    /// The bytes did not come. Another time they may.
+    /// The bytes did not come. The next time they may.
     Fetch(Error),
-    /// The bytes make no sense, or too many of them would be needed. They will be the same next time.
+    /// The bytes make no sense, or too many of them would be needed. The next time will be the same.
     Image(String),
 }
 
@@ -69,24 +68,35 @@ impl From<Error> for Failure {
     }
 }
 
-/// The image is at fault.
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Image(why)
+    }
+}
+
+/// A [`Failure::Image`].
 pub fn bad<T>(why: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Image(why.into()))
 }
 
-/// The bytes of an image.
-pub struct Blocks<'a> {
+/// Reads an image, and keeps the bytes that it fetched last.
+pub struct RangeReader<'a> {
     origin: &'a dyn Origin,
-    /// How many there are; not known of what is packed.
-    size: Option<u64>,
-    /// How many there are of what is packed.
-    packed: Option<u64>,
-    way: Way,
-    /// What was fetched last, by the place of its first byte.
+    /// Bytes of the image as its origin has it.
+    size: u64,
+    /// How the image is packed. Places and sizes are those in the unpacked image.
+    compression: Option<Compression>,
+    /// Where the image is read as a stream, that.
+    stream: Option<Stream>,
+    /// The least number of bytes to fetch by the next range.
+    ahead: u64,
     pieces: VecDeque<Piece>,
-    fetched: u64,
+    /// Bytes read from streams after they were unpacked.
+    unpacked: u64,
+    tap: Rc<Tap>,
 }
 
+/// Bytes that were fetched.
 struct Piece {
     start: u64,
     bytes: Vec<u8>,
@@ -98,97 +108,43 @@ impl Piece {
     }
 }
 
-/// How bytes are got at.
-enum Way {
-    /// Any of them, by ranges. `ahead`: how many at least.
-    Ranges { ahead: u64 },
-    /// One after the other. To go back is to begin again.
-    Stream(Stream),
-}
-
+/// An image that is read from its start on. To go back is to begin again.
 struct Stream {
-    packing: Option<Packing>,
-    /// For the memory that unpacking takes.
-    _window: Option<Place<'static>>,
     body: Box<dyn Read>,
+    /// The place of the next byte.
     at: u64,
-    unpacked: u64,
-    tap: Rc<RefCell<Tap>>,
 }
 
-/// What came through a stream before it was unpacked.
+/// What an image's origin gave, before it is unpacked.
 #[derive(Default)]
 struct Tap {
-    streamed: u64,
-    failure: Option<io::Error>,
+    /// Bytes, by ranges and in streams.
+    fetched: Cell<u64>,
+    /// Why the last read of a stream failed.
+    failure: Cell<Option<io::Error>>,
 }
 
-impl<'a> Blocks<'a> {
-    /// An image of `size` bytes; nothing is fetched yet.
+impl<'a> RangeReader<'a> {
+    /// A reader of an image of `size` bytes. Nothing is fetched yet.
     pub fn new(origin: &'a dyn Origin, size: u64) -> Self {
         Self {
             origin,
-            size: Some(size),
-            packed: None,
-            way: Way::Ranges { ahead: PIECE },
+            size,
+            compression: None,
+            stream: None,
+            ahead: PIECE,
             pieces: VecDeque::new(),
-            fetched: 0,
+            unpacked: 0,
+            tap: Rc::default(),
         }
     }
 
-    /// Goes on with what is packed in it, which has to be read from its start.
-    pub fn unpack(&mut self, packing: Packing) -> Result<(), Failure> {
+    /// Unpacks the image from here on.
+    pub fn unpack(&mut self, compression: Compression) -> Result<(), Failure> {
         let body = self.origin.whole()?;
         self.pieces.clear();
-        self.packed = self.size.take();
-        self.stream(body, Some(packing))
-    }
-
-    /// How many bytes there are, if that is known.
-    pub fn size(&self) -> Option<u64> {
-        self.size
-    }
-
-    /// The first bytes: `length` of them, or all if there are fewer.
-    pub fn head(&mut self, length: usize) -> Result<Vec<u8>, Failure> {
-        match self.size {
-            Some(size) => self.read(0, length.min(usize::try_from(size).unwrap_or(usize::MAX))),
-            None => {
-                self.reach(0, length as u64)?;
-                let found = self.pieces.back().filter(|piece| piece.start == 0);
-                let bytes = found
-                    .map(|piece| piece.bytes.as_slice())
-                    .unwrap_or_default();
-                Ok(bytes[..length.min(bytes.len())].to_vec())
-            }
-        }
-    }
-
-    /// These bytes, all of them.
-    pub fn read(&mut self, start: u64, length: usize) -> Result<Vec<u8>, Failure> {
-        self.reach(start, length as u64)?;
-        match self.kept(start, length as u64) {
-            Some(bytes) => Ok(bytes.to_vec()),
-            None => bad("it is shorter than it says"),
-        }
-    }
-
-    /// Is there a byte at this place? Where what is packed ends, only unpacking it tells.
-    pub fn has(&mut self, at: u64) -> Result<bool, Failure> {
-        if let Some(size) = self.size {
-            return Ok(at < size);
-        }
-        self.reach(at, 1)?;
-        Ok(self.kept(at, 1).is_some())
-    }
-
-    /// Gets these bytes in one round trip, so that reading them costs none any more.
-    pub fn prepare(&mut self, start: u64, length: u64) -> Result<(), Failure> {
-        match &self.way {
-            // It would have to begin again.
-            Way::Stream(stream) if start < stream.at => Ok(()),
-            _ => self.reach(start, length),
-        }
+        self.compression = Some(compression);
+        self.start_stream(body)
     }
 
     fn kept(&self, start: u64, length: u64) -> Option<&[u8]> {
@@ -196,26 +152,15 @@ impl<'a> Blocks<'a> {
             return Some(&[]);
         }
         let end = start.checked_add(length)?;
-        let piece = self
-            .pieces
-            .iter()
-            .rfind(|piece| piece.start <= start && end <= piece.end())?;
+        let holds = |piece: &&Piece| piece.start <= start && end <= piece.end();
+        let piece = self.pieces.iter().rfind(holds)?;
         let from = usize::try_from(start - piece.start).ok()?;
         piece.bytes.get(from..from + usize::try_from(length).ok()?)
     }
 
-    /// Sees to it that these bytes are among the pieces, or as many of them as a stream has.
+    /// Makes these bytes some of those kept, or as many of them as a stream has.
     fn reach(&mut self, start: u64, length: u64) -> Result<(), Failure> {
-        let size = self.size.unwrap_or(u64::MAX);
-        let end = match start.checked_add(length) {
-            Some(end) if end <= size => end,
-            _ => {
-                return bad(format!(
-                    "it has {size} bytes, and something of it is said to be {length} bytes at {start}"
-                ));
-            }
-        };
-        if length > MAX_READ as u64 {
+        if length > MAX_READ {
             return bad(format!(
                 "a part of it has {length} bytes, at most {MAX_READ} are read at once"
             ));
@@ -224,37 +169,34 @@ impl<'a> Blocks<'a> {
         if self.kept(start, length).is_some() {
             return Ok(());
         }
-        match &mut self.way {
-            Way::Ranges { ahead } => {
-                // What is read one piece after the other comes in larger and larger ones.
-                let is_next = |piece: &Piece| (piece.start..=piece.end()).contains(&start);
-                *ahead = match self.pieces.back() {
-                    Some(last) if is_next(last) => (*ahead * 2).min(MAX_PIECE),
-                    _ => PIECE,
-                };
-                let first = start - start % ALIGNMENT;
-                let range = first..end.max(first.saturating_add(*ahead)).min(size);
-                self.fetch(range)?;
-                match self.way {
-                    // The source knows no ranges: on to the same place in the stream.
-                    Way::Stream(_) => self.reach(start, length),
-                    Way::Ranges { .. } => Ok(()),
-                }
-            }
-            Way::Stream(stream) if start < stream.at => {
-                let (packing, streamed) = (stream.packing, stream.tap.borrow().streamed);
+        let end = start.saturating_add(length);
+        if self.stream.is_none() {
+            // Pieces that are read one after the other are fetched in larger and larger ones.
+            let is_next = |last: &Piece| (last.start..=last.end()).contains(&start);
+            self.ahead = match self.pieces.back() {
+                Some(last) if is_next(last) => (self.ahead * 2).min(MAX_PIECE),
+                _ => PIECE,
+            };
+            let first = start - start % ALIGNMENT;
+            let ahead = first.saturating_add(self.ahead);
+            self.fetch(first..end.max(ahead).min(self.size))?;
+        }
+        match &self.stream {
+            None => Ok(()),
+            Some(stream) if start < stream.at => {
                 let body = self.origin.whole()?;
-                self.fetched += streamed;
-                self.stream(body, packing)?;
+                self.start_stream(body)?;
                 self.advance(start, end)
             }
-            Way::Stream(_) => self.advance(start, end),
+            Some(_) => self.advance(start, end),
         }
     }
 
+    /// Fetches a range, or starts a stream where the source knows no ranges.
     fn fetch(&mut self, range: Range<u64>) -> Result<(), Failure> {
         let length = range.end - range.start;
-        if self.fetched + length > MAX_FETCHED {
+        let fetched = self.tap.fetched.get() + length;
+        if fetched > MAX_FETCHED {
             return bad(format!(
                 "more than {} MiB of it would have to be fetched, which is the limit",
                 MAX_FETCHED >> 20
@@ -268,7 +210,7 @@ impl<'a> Blocks<'a> {
             }
             .into()),
             Part::Range(bytes) => {
-                self.fetched += length;
+                self.tap.fetched.set(fetched);
                 self.keep(range.start, bytes);
                 Ok(())
             }
@@ -278,7 +220,7 @@ impl<'a> Blocks<'a> {
                     self.origin.name(),
                     MAX_STREAMED >> 20
                 );
-                self.stream(body, None)
+                self.start_stream(body)
             }
         }
     }
@@ -294,90 +236,86 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    fn stream(
-        &mut self,
-        body: Box<dyn Read + Send>,
-        packing: Option<Packing>,
-    ) -> Result<(), Failure> {
-        let tap = Rc::new(RefCell::new(Tap::default()));
+    fn start_stream(&mut self, body: Box<dyn Read + Send>) -> Result<(), Failure> {
         let tapped = Tapped {
             body,
-            size: self.packed.or(self.size).unwrap_or_default(),
-            tap: tap.clone(),
+            left: self.size,
+            tap: self.tap.clone(),
         };
-        let unpacked = match &self.way {
-            Way::Stream(before) => before.unpacked,
-            Way::Ranges { .. } => 0,
-        };
-        // One that is begun again needs its window no more.
-        self.way = Way::Ranges { ahead: PIECE };
-        let has_window = matches!(packing, Some(Packing::Xz | Packing::Zstd));
-        let what = || format!("to unpack {}", self.origin.name());
-        let window = has_window.then(|| WINDOW.take(what)).transpose()?;
-        self.way = Way::Stream(Stream {
-            packing,
-            _window: window,
-            body: unpack::stream(packing, Box::new(tapped)).map_err(Failure::Image)?,
-            at: 0,
-            unpacked,
-            tap,
-        });
+        // A stream that is begun again waits for the permit that this one holds.
+        self.stream = None;
+        let body =
+            self.decoder(BufReader::new(tapped))
+                .map_err(|error| match error.downcast() {
+                    Ok(error) => Failure::Fetch(error),
+                    Err(error) => Failure::Image(error.to_string()),
+                })?;
+        self.stream = Some(Stream { body, at: 0 });
         Ok(())
     }
 
-    /// Reads on in the stream up to `end`, and a bit further, and keeps what lies from `start` on.
+    fn decoder(&self, packed: BufReader<Tapped>) -> io::Result<Box<dyn Read>> {
+        let what = || format!("to unpack {}", self.origin.name());
+        Ok(match self.compression {
+            None => Box::new(packed),
+            Some(Compression::Gzip) => Box::new(compression::gzip(packed)),
+            Some(Compression::Zstd) => Box::new(compression::zstd(packed, MAX_WINDOW_LOG, what)?),
+            Some(Compression::Xz) => Box::new(compression::xz(packed, MAX_WINDOW_LOG, what)?),
+            Some(other) => {
+                let why = format!(
+                    "it is packed with {}, which is not unpacked here",
+                    other.name()
+                );
+                return Err(io::Error::other(why));
+            }
+        })
+    }
+
+    /// Reads on in the stream to `end`, and at least a piece, and keeps the bytes from `start` on.
     fn advance(&mut self, start: u64, end: u64) -> Result<(), Failure> {
         let end = end.max(start.saturating_add(PIECE));
         let mut wanted = Vec::new();
         let mut buffer = vec![0; PIECE as usize];
-        loop {
-            self.check_time()?;
-            let Way::Stream(stream) = &mut self.way else {
-                return Ok(());
-            };
-            if stream.at >= end {
-                break;
-            }
+        while let Some(stream) = &mut self.stream
+            && stream.at < end
+        {
             let want = (end - stream.at).min(PIECE) as usize;
             let n = match stream.body.read(&mut buffer[..want]) {
                 Ok(0) => break,
                 Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.broken(&error)),
             };
             let from = start.saturating_sub(stream.at).min(n as u64) as usize;
             wanted.extend_from_slice(&buffer[from..n]);
             stream.at += n as u64;
-            stream.unpacked += n as u64;
-            let streamed = self.fetched + stream.tap.borrow().streamed;
-            if streamed > MAX_STREAMED || stream.unpacked > MAX_UNPACKED {
+            self.unpacked += n as u64;
+            let fetched = self.tap.fetched.get();
+            if fetched > MAX_STREAMED || self.unpacked > MAX_UNPACKED {
                 return bad(format!(
                     "it has to be read from its start, and {} MiB were not enough",
-                    streamed.min(stream.unpacked) >> 20
+                    fetched.min(self.unpacked) >> 20
                 ));
             }
+            self.check_time()?;
         }
         self.keep(start, wanted);
         Ok(())
     }
 
-    /// What broke: the connection, or what came over it.
-    fn broken(&mut self, error: &io::Error) -> Failure {
-        if let Way::Stream(stream) = &self.way
-            && let Some(cause) = stream.tap.borrow_mut().failure.take()
-        {
-            if hangup::is_gone() {
-                return Failure::Fetch(Error::ClientGone);
-            }
-            return Failure::Fetch(Error::Broken {
+    /// Tells a broken connection from bytes that cannot be unpacked.
+    fn broken(&self, error: &io::Error) -> Failure {
+        match self.tap.failure.take() {
+            Some(_) if hangup::is_gone() => Failure::Fetch(Error::ClientGone),
+            Some(cause) => Failure::Fetch(Error::Broken {
                 url: self.origin.name(),
                 cause: Arc::new(cause),
-            });
+            }),
+            None => Failure::Image(format!("it cannot be unpacked: {error}")),
         }
-        Failure::Image(format!("it cannot be unpacked: {error}"))
     }
 
-    /// Is there time left? What costs none of the registry's may cost much of ours.
+    /// An error if no time is left. Bytes that are kept cost the registry nothing, and may cost us much.
     fn check_time(&self) -> Result<(), Failure> {
         match deadline::passed() {
             None => Ok(()),
@@ -389,63 +327,65 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// A body that is watched: what it gave, and whether it broke off. One that ends before it should has
-/// broken off: that says nothing about the image.
+/// A body that notes what it gave and why it broke. One that ends too early has broken, too: that says nothing about
+/// the image.
 struct Tapped {
     body: Box<dyn Read + Send>,
-    /// How many bytes it should have.
-    size: u64,
-    tap: Rc<RefCell<Tap>>,
+    /// Bytes still to come.
+    left: u64,
+    tap: Rc<Tap>,
 }
 
 impl Read for Tapped {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut result = self.body.read(buffer);
-        let mut tap = self.tap.borrow_mut();
-        if matches!(result, Ok(0)) && !buffer.is_empty() && tap.streamed < self.size {
-            result = Err(io::ErrorKind::UnexpectedEof.into());
+        if matches!(result, Ok(0)) && !buffer.is_empty() && self.left > 0 {
+            result = Err(ErrorKind::UnexpectedEof.into());
         }
         match &result {
-            Ok(n) => tap.streamed += *n as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(n) => {
+                self.left = self.left.saturating_sub(*n as u64);
+                self.tap.fetched.update(|fetched| fetched + *n as u64);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
-                tap.failure = Some(io::Error::new(error.kind(), error.to_string()));
+                let copy = io::Error::new(error.kind(), error.to_string());
+                self.tap.failure.set(Some(copy));
             }
         }
         result
     }
 }
 
-/// A part of an image that is an image itself: a partition, or all of it.
-pub struct Image<'b, 'a> {
-    blocks: &'b mut Blocks<'a>,
+/// A region of an image: all of it, or a partition. Places are counted from its start.
+pub struct Region<'b, 'a> {
+    reader: &'b mut RangeReader<'a>,
     start: u64,
-    /// `None` if it ends nobody knows where.
     size: Option<u64>,
 }
 
-impl<'b, 'a> Image<'b, 'a> {
-    /// All of it.
-    pub fn whole(blocks: &'b mut Blocks<'a>) -> Self {
-        let size = blocks.size();
+impl<'b, 'a> Region<'b, 'a> {
+    /// The whole image.
+    pub fn whole(reader: &'b mut RangeReader<'a>) -> Self {
+        let size = reader.compression.is_none().then_some(reader.size);
         Self {
-            blocks,
+            reader,
             start: 0,
             size,
         }
     }
 
-    /// A part of it, cut off where it ends itself.
-    pub fn part(&mut self, range: Range<u64>) -> Image<'_, 'a> {
+    /// A part of it, as far as it lies in it.
+    pub fn part(&mut self, range: Range<u64>) -> Region<'_, 'a> {
         let end = range.end.min(self.size.unwrap_or(u64::MAX));
-        Image {
+        Region {
             start: self.start.saturating_add(range.start),
             size: Some(end.saturating_sub(range.start)),
-            blocks: &mut *self.blocks,
+            reader: &mut *self.reader,
         }
     }
 
-    /// How many bytes it has, if that is known.
+    /// Its size in bytes. That of an image that is packed is not known.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
@@ -453,36 +393,50 @@ impl<'b, 'a> Image<'b, 'a> {
     /// These bytes, all of them.
     pub fn read(&mut self, start: u64, length: usize) -> Result<Vec<u8>, Failure> {
         let start = self.place(start, length as u64)?;
-        self.blocks.read(start, length)
+        self.reader.reach(start, length as u64)?;
+        match self.reader.kept(start, length as u64) {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => bad("it is shorter than it says"),
+        }
     }
 
     /// The first bytes: `length` of them, or all if there are fewer.
     pub fn head(&mut self, length: usize) -> Result<Vec<u8>, Failure> {
-        match self.size {
-            Some(size) => self.read(0, length.min(usize::try_from(size).unwrap_or(usize::MAX))),
-            None => self.blocks.head(length),
+        if let Some(size) = self.size {
+            return self.read(0, length.min(usize::try_from(size).unwrap_or(usize::MAX)));
         }
+        self.reader.reach(self.start, length as u64)?;
+        let found = self.reader.pieces.back();
+        let bytes = found.map_or(&[][..], |piece| &piece.bytes);
+        Ok(bytes[..length.min(bytes.len())].to_vec())
     }
 
-    /// Is there a byte at this place?
+    /// Whether there is a byte at this place.
     pub fn has(&mut self, at: u64) -> Result<bool, Failure> {
-        match self.size {
-            Some(size) => Ok(at < size),
-            None => self.blocks.has(self.start.saturating_add(at)),
+        if let Some(size) = self.size {
+            return Ok(at < size);
         }
+        let at = self.start.saturating_add(at);
+        self.reader.reach(at, 1)?;
+        Ok(self.reader.kept(at, 1).is_some())
     }
 
-    /// Gets these bytes in one round trip, so that reading them costs none any more.
+    /// Fetches these bytes by one range, so that reading them costs no more requests.
     pub fn prepare(&mut self, start: u64, length: u64) -> Result<(), Failure> {
         let start = self.place(start, length)?;
-        self.blocks.prepare(start, length)
+        match &self.reader.stream {
+            // It would have to begin again.
+            Some(stream) if start < stream.at => Ok(()),
+            _ => self.reader.reach(start, length),
+        }
     }
 
-    /// Is there time left to look at what is kept elsewhere?
+    /// An error if no time is left.
     pub fn check_time(&self) -> Result<(), Failure> {
-        self.blocks.check_time()
+        self.reader.check_time()
     }
 
+    /// The place in the image of bytes that must lie in this region.
     fn place(&self, start: u64, length: u64) -> Result<u64, Failure> {
         let size = self.size.unwrap_or(u64::MAX);
         let end = start.checked_add(length).filter(|end| *end <= size);

@@ -7,9 +7,9 @@
 use std::ops::RangeInclusive;
 
 use super::fields::{u16_at, u32_at, u64_at};
-use super::range_reader::{Failure, Image, bad};
-use super::unpack::{self, Method};
+use super::range_reader::{Failure, Region, bad};
 use super::{Entry, FileSystem, MAX_FILE, is_release};
+use crate::compression::BlockCompression;
 
 /// What it begins with.
 pub const MAGIC: &[u8] = b"hsqs";
@@ -42,14 +42,14 @@ const EXTENDED_FILE: u16 = 9;
 
 /// A squashfs image.
 pub struct Squashfs<'b, 'a> {
-    image: Image<'b, 'a>,
+    image: Region<'b, 'a>,
     superblock: Superblock,
 }
 
 /// What of the superblock is of use, checked.
 #[derive(Debug, PartialEq)]
 struct Superblock {
-    method: Method,
+    compression: BlockCompression,
     block_size: usize,
     /// How many there are.
     fragments: u32,
@@ -112,11 +112,11 @@ impl Superblock {
                 version.0, version.1
             ));
         }
-        let method = match u16_at(bytes, 20) {
-            1 => Method::Zlib,
-            4 => Method::Xz,
-            5 => Method::Lz4,
-            6 => Method::Zstd,
+        let compression = match u16_at(bytes, 20) {
+            1 => BlockCompression::Zlib,
+            4 => BlockCompression::Xz,
+            5 => BlockCompression::Lz4,
+            6 => BlockCompression::Zstd,
             2 => return Err("it is packed with lzma, which is not unpacked here".into()),
             3 => return Err("it is packed with lzo, which is not unpacked here".into()),
             other => return Err(format!("it is packed by method {other}, which is none")),
@@ -128,7 +128,7 @@ impl Superblock {
             ));
         }
         let found = Self {
-            method,
+            compression,
             block_size: block_size as usize,
             fragments: u32_at(bytes, 16),
             root: Place::of_reference(u64_at(bytes, 32)),
@@ -153,7 +153,7 @@ impl Superblock {
 
 impl<'b, 'a> Squashfs<'b, 'a> {
     /// Reads the superblock, and all metadata in one piece if there is not much of it.
-    pub fn open(mut image: Image<'b, 'a>) -> Result<Self, Failure> {
+    pub fn open(mut image: Region<'b, 'a>) -> Result<Self, Failure> {
         let superblock = Superblock::parse(&image.read(0, SUPERBLOCK)?).map_err(Failure::Image)?;
         if let Some(size) = image.size().filter(|size| *size < superblock.used) {
             return bad(format!(
@@ -307,7 +307,8 @@ impl<'b, 'a> Squashfs<'b, 'a> {
         if is_plain {
             return Ok(bytes);
         }
-        unpack::block(self.superblock.method, &bytes, limit).map_err(Failure::Image)
+        let compression = self.superblock.compression;
+        compression.unpack(&bytes, limit).map_err(Failure::Image)
     }
 
     /// Where a fragment is, and what it has packed.
@@ -454,8 +455,10 @@ impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
         self.block = if head & PLAIN_METADATA != 0 {
             bytes
         } else {
-            let method = self.squashfs.superblock.method;
-            unpack::block(method, &bytes, METADATA).map_err(Failure::Image)?
+            let compression = self.squashfs.superblock.compression;
+            compression
+                .unpack(&bytes, METADATA)
+                .map_err(Failure::Image)?
         };
         Ok(())
     }

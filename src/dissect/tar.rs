@@ -3,7 +3,7 @@
 //! Format: pax of POSIX, <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html>, and the
 //! long names of GNU tar.
 
-use super::range_reader::{Failure, Image, bad};
+use super::range_reader::{Failure, Region, bad};
 use super::{MAX_FILE, NamedText, is_release};
 
 /// Where [`MAGIC`] is in a header.
@@ -27,7 +27,7 @@ const MAX_RELEASES: usize = 1 << 20;
 
 /// The extension-releases of the first of these folders that has any. What comes after the folder is
 /// not read: archives are made folder by folder.
-pub fn releases(image: &mut Image<'_, '_>, folders: &[&str]) -> Result<Vec<NamedText>, Failure> {
+pub fn releases(image: &mut Region<'_, '_>, folders: &[&str]) -> Result<Vec<NamedText>, Failure> {
     let mut found = Vec::new();
     let mut left = MAX_RELEASES;
     let mut at = 0;
@@ -81,7 +81,7 @@ struct Member {
 }
 
 /// The member whose first header is there; none at the end.
-fn next(image: &mut Image<'_, '_>, mut at: u64) -> Result<Option<Member>, Failure> {
+fn next(image: &mut Region<'_, '_>, mut at: u64) -> Result<Option<Member>, Failure> {
     let mut long = Long::default();
     for _ in 0..MAX_LONG_HEADERS {
         // The two records of zeros at the end are missing now and then.
@@ -133,7 +133,7 @@ fn next(image: &mut Image<'_, '_>, mut at: u64) -> Result<Option<Member>, Failur
 }
 
 /// Where the bytes of a sparse file begin: a map that its header has no room for comes before them.
-fn behind_map(image: &mut Image<'_, '_>, header: &[u8], mut at: u64) -> Result<u64, Failure> {
+fn behind_map(image: &mut Region<'_, '_>, header: &[u8], mut at: u64) -> Result<u64, Failure> {
     let mut goes_on = header.get(SPARSE_GOES_ON) == Some(&1);
     for _ in 0..MAX_LONG_HEADERS {
         if !goes_on {

@@ -11,10 +11,11 @@ use std::io::{Read, Write};
 use std::iter::Peekable;
 use std::str::Chars;
 
+use flate2::GzBuilder;
 use flate2::read::MultiGzDecoder;
-use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 
+use crate::compression::Compression;
 use crate::manifest::{Annotations, Descriptor};
 use crate::platform::Architecture;
 
@@ -52,7 +53,7 @@ impl Metadata {
     /// or not. What is neither has no fields.
     pub fn of_document(bytes: &[u8]) -> Self {
         let mut unpacked = Vec::new();
-        let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
+        let bytes = if Compression::of(bytes) == Some(Compression::Gzip) {
             match MultiGzDecoder::new(bytes)
                 .take(MAX_DOCUMENT)
                 .read_to_end(&mut unpacked)
@@ -148,7 +149,7 @@ impl Metadata {
         let mut packer = GzBuilder::new()
             .mtime(0)
             .operating_system(255)
-            .write(Vec::new(), Compression::best());
+            .write(Vec::new(), flate2::Compression::best());
         packer
             .write_all(json.to_string().as_bytes())
             .expect("a Vec takes what is written");
@@ -279,7 +280,7 @@ mod tests {
     }
 
     fn pack(text: &str) -> Vec<u8> {
-        let mut packer = GzBuilder::new().write(Vec::new(), Compression::fast());
+        let mut packer = GzBuilder::new().write(Vec::new(), flate2::Compression::fast());
         packer.write_all(text.as_bytes()).unwrap();
         packer.finish().unwrap()
     }

@@ -19,7 +19,6 @@ mod scan;
 mod tar_reader;
 mod tar_writer;
 mod tree;
-mod unpack;
 mod wanted;
 mod watched;
 mod workshop;
@@ -42,6 +41,7 @@ pub use workshop::{MadeFile, Product, Workshop};
 
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made};
+use crate::compression::{self, Compression};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::parallel::in_parallel;
@@ -89,6 +89,9 @@ const XATTR: usize = 160;
 const MAX_REST: u64 = 1 << 30;
 /// The same, as a part of what the files may have, where all of it takes memory.
 const REST_IN_MEMORY: u64 = 2;
+/// Largest window of a layer of zstd, as a power of two: 32 MiB. docker buildx and buildah ask for that from level 10 on
+/// (klauspost/compress, `zstd/encoder_options.go`); zstd itself for 8 MiB, without `--ultra` and `--long`.
+const MAX_WINDOW_LOG: u32 = 25;
 /// Layers read at once.
 const MAX_THREADS: usize = 4;
 /// Copied at once, and held back from disk as long as it takes to fill.
@@ -358,7 +361,7 @@ impl Layer {
     fn unpack(blob: &mut impl Read, budget: &Budget, cache: &Cache) -> Result<Self, Failure> {
         let limit = budget.limit;
         let unpacked = Bounded {
-            inner: unpack::unpack(blob)?,
+            inner: unpack(blob)?,
             budget,
         };
         let mut archive = Entries::new(unpacked);
@@ -385,6 +388,22 @@ impl Layer {
         archive.drain()?;
         layer.spool = spool.finish()?;
         Ok(layer)
+    }
+}
+
+/// The archive in a layer: packed with gzip or zstd, or as it is.
+fn unpack<'a>(layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    match Compression::detect(layer)? {
+        (None, archive) => Ok(Box::new(archive)),
+        (Some(Compression::Gzip), packed) => Ok(Box::new(compression::gzip(packed))),
+        (Some(Compression::Zstd), packed) => {
+            let what = || "a layer of zstd".into();
+            Ok(Box::new(compression::zstd(packed, MAX_WINDOW_LOG, what)?))
+        }
+        (Some(other), _) => Err(io::Error::other(format!(
+            "it is packed with {}; layers are gzip, zstd or plain tar",
+            other.name()
+        ))),
     }
 }
 

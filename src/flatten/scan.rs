@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use super::tar_reader::{Entries, Failure};
 use super::tree::is_of_layers;
-use super::unpack::{Form, gzip};
+use crate::compression::{self, Compression};
 
 /// Most bytes that are unpacked of one layer: a few can unpack to any number of them.
 const MAX_UNPACKED: u64 = 64 << 30;
@@ -20,11 +20,10 @@ pub enum Verdict {
 
 /// Reads a layer until it is known what it is; one that is clean to its end. Memory does not grow with its entries.
 pub fn scan(layer: impl Read) -> Result<Verdict, Failure> {
-    let (form, whole) = Form::read(layer)?;
-    if form != Form::Gzip {
+    let (Some(Compression::Gzip), packed) = Compression::detect(layer)? else {
         return Ok(Verdict::ToMake);
-    }
-    let mut archive = Entries::new(gzip(whole).take(MAX_UNPACKED));
+    };
+    let mut archive = Entries::new(compression::gzip(packed).take(MAX_UNPACKED));
     while let Some(entry) = archive.next()? {
         if archive.has_odd_paths() || is_of_layers(&entry) {
             return Ok(Verdict::ToMake);

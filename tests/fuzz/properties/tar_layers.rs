@@ -182,7 +182,7 @@ impl Source for Layers {
 
 /// The bytes of all files in a layer, each by itself in memory.
 fn files_of(layer: &[u8]) -> Vec<Vec<u8>> {
-    let mut archive = Entries::new(unpack::unpack(layer).unwrap());
+    let mut archive = Entries::new(unpack(layer).unwrap());
     let mut files = Vec::new();
     while let Some(entry) = archive.next().unwrap() {
         if let Kind::File { size, pieces } = entry.kind {
