@@ -138,7 +138,7 @@ impl Mirrored {
             n => return self.in_its_place(n - 1, ask),
         }
         let error = match self.ask_primary(&ask) {
-            Err(error) if is_down(&error) => error,
+            Err(error) if error.is_registry_down() => error,
             answer => {
                 self.lister.store(0, Ordering::Relaxed);
                 return answer;
@@ -351,7 +351,7 @@ impl Mirrored {
             return debug!("mirror {} had no time: {}", mirror.host(), error.line());
         }
         let host = mirror.host().as_str();
-        let name = if is_of_the_host(error) {
+        let name = if error.is_of_host() {
             host
         } else {
             mirror.place()
@@ -473,7 +473,7 @@ impl Source for Mirrored {
     /// one has none says nothing, for it knows only what was pulled through it.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         let error = match self.ask_primary(|registry| registry.referrers(subject)) {
-            Err(error) if is_down(&error) => error,
+            Err(error) if error.is_registry_down() => error,
             answer => return answer,
         };
         let (mut failed, mut has_none) = (Vec::new(), None);
@@ -556,33 +556,6 @@ impl Nowhere {
         let may_pass = self.mirrors.into_iter().find(Error::may_pass);
         may_pass.unwrap_or(self.error)
     }
-}
-
-/// A registry that answers has the last word, whatever it says; one that does not has none.
-fn is_down(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unreachable { .. }
-            | Error::NotPermitted { .. }
-            | Error::Broken { .. }
-            | Error::TooSlow { .. }
-            | Error::Failing { .. }
-    )
-}
-
-/// Does it say that nobody can speak to the host, whatever is asked for?
-fn is_of_the_host(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unreachable { .. }
-            | Error::NotPermitted { .. }
-            | Error::TooSlow { .. }
-            | Error::Untrusted { .. }
-            | Error::WantsCertificate { .. }
-            | Error::BadCertificate { .. }
-            | Error::NotTls { .. }
-            | Error::NeedsTls { .. }
-    )
 }
 
 /// The registry's own error, and what its mirrors said.
