@@ -71,7 +71,7 @@ pub fn gzip<R: BufRead>(packed: R) -> MultiGzDecoder<R> {
 pub fn zstd<'a, R: BufRead>(
     packed: R,
     max_window_log: u32,
-    what: impl FnOnce() -> String,
+    what: impl Fn() -> String,
 ) -> io::Result<Windowed<zstd::Decoder<'a, R>>> {
     let mut decoder = zstd::Decoder::with_buffer(packed)?;
     decoder.window_log_max(max_window_log)?;
@@ -82,7 +82,7 @@ pub fn zstd<'a, R: BufRead>(
 pub fn xz<R: BufRead>(
     packed: R,
     max_window_log: u32,
-    what: impl FnOnce() -> String,
+    what: impl Fn() -> String,
 ) -> io::Result<Windowed<XzReader<R>>> {
     Windowed::new(xz_reader(packed, 1 << max_window_log), what)
 }
@@ -96,7 +96,7 @@ pub struct Windowed<D> {
 }
 
 impl<D> Windowed<D> {
-    fn new(decoder: D, what: impl FnOnce() -> String) -> io::Result<Self> {
+    fn new(decoder: D, what: impl Fn() -> String) -> io::Result<Self> {
         let permit = WINDOW.take(what).map_err(io::Error::other)?;
         Ok(Self {
             decoder,

@@ -12,7 +12,6 @@ mod cache;
 mod cli;
 mod companions;
 mod compression;
-mod deadline;
 mod digest;
 mod dir;
 mod dissect;
@@ -23,7 +22,6 @@ mod flatten;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/properties/mod.rs"]
 pub mod fuzz;
-mod hangup;
 mod listing;
 mod lock;
 mod manifest;
@@ -39,6 +37,7 @@ mod settings;
 mod snapshot;
 mod source;
 mod state;
+mod task;
 mod template;
 mod transfers;
 

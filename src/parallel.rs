@@ -5,9 +5,8 @@ use std::thread;
 
 use log::warn;
 
-use crate::deadline;
-use crate::hangup;
 use crate::pool;
+use crate::task;
 
 /// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
 ///
@@ -28,9 +27,9 @@ fn in_parallel_on<T: Sync, R: Send>(
     work: impl Fn(&T, &AtomicBool) -> R + Sync,
 ) -> Vec<Option<R>> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (limit, task, listing) = (deadline::current(), hangup::current(), pool::listing());
+    let (task, listing) = (task::current(), pool::listing());
     let worker = || {
-        let (_limit, _watch) = (deadline::adopt(limit), hangup::adopt(task.clone()));
+        let _task = task::adopt(task.clone());
         let _making = pool::adopt(listing.clone());
         let mut done = Vec::new();
         while !stop.load(Ordering::Relaxed) {

@@ -1,11 +1,10 @@
 //! Places for work that takes long, or much memory: so many at once, and whoever comes later waits.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
-use crate::deadline;
-use crate::error::{Error, Result};
-use crate::hangup;
+use crate::error::Result;
 use crate::lock::lock;
+use crate::task;
 
 /// A number of places.
 pub struct Places {
@@ -26,23 +25,12 @@ impl Places {
     }
 
     /// Waits for a place to do `what`, as long as this thread's client stays and there is time.
-    pub fn take(&self, what: impl FnOnce() -> String) -> Result<Place<'_>> {
-        let _watch = hangup::watch();
-        let mut free = lock(&self.free);
-        while *free == 0 {
-            if hangup::is_gone() {
-                return Err(Error::ClientGone);
-            }
-            if let Some(limit) = deadline::passed() {
-                let url = format!("{}, which waits for others", what());
-                return Err(Error::TooSlow { url, limit });
-            }
-            let wait = deadline::left().map_or(hangup::LOOK, |left| left.min(hangup::LOOK));
-            let waited = self.is_free.wait_timeout(free, wait);
-            free = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *free -= 1;
-        Ok(Place(self))
+    pub fn take(&self, what: impl Fn() -> String) -> Result<Place<'_>> {
+        let what = || format!("{}, which waits for others", what());
+        task::wait_for(&self.free, &self.is_free, what, |free| {
+            *free = free.checked_sub(1)?;
+            Some(Place(self))
+        })
     }
 }
 
@@ -61,6 +49,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn a_place_is_waited_for_until_the_deadline() {
@@ -69,14 +58,14 @@ mod tests {
         let taken = [take().unwrap(), take().unwrap()];
         {
             let time = Duration::from_millis(20);
-            let _limit = deadline::within(time);
+            let _limit = task::within(time);
             let late = take().map(drop).unwrap_err();
             assert!(matches!(late, Error::TooSlow { limit, .. } if limit == time));
         }
         thread::scope(|scope| {
             for _ in 0..10 {
                 scope.spawn(|| {
-                    let _limit = deadline::within(Duration::from_secs(20));
+                    let _limit = task::within(Duration::from_secs(20));
                     assert!(take().is_ok());
                 });
             }
@@ -92,7 +81,7 @@ mod tests {
         let ours = Arc::new(listener.accept().unwrap().0);
         let places = Places::new(1);
         let _taken = places.take(String::new).unwrap();
-        hangup::work_for(&ours);
+        task::work_for(&ours);
         drop(client);
         let begin = Instant::now();
         assert!(matches!(

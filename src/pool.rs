@@ -9,13 +9,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
-use crate::deadline;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::lock::lock;
 use crate::places::Places;
+use crate::task;
 
 /// Documents being read, and what was parsed of them: manifests, indexes, configs, pages of tags.
 pub static DOCUMENTS: Pool = Pool::new("documents", 4 << 20, 32 << 20);
@@ -145,41 +144,33 @@ impl Grant {
     }
 
     /// Takes more, and waits for it as long as this thread's client stays and there is time. `what` it is for.
-    pub fn grow(&self, bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
+    pub fn grow(&self, bytes: usize, what: impl Fn() -> String) -> Result<()> {
         let pool = self.pool;
-        let _watch = hangup::watch();
-        let mut taken = lock(&pool.taken);
-        let ticket = taken.next;
-        taken.next += 1;
-        taken.queue.push_back(ticket);
-        let result = loop {
-            let is_first = taken.queue.front() == Some(&ticket);
-            match pool.draw(&mut taken, &mut lock(&self.held), bytes, is_first) {
-                Drawn::Yes => break Ok(()),
-                Drawn::Wait => {}
-                Drawn::Never => {
-                    let mib = pool.reserve >> 20;
-                    break Err(Error::Nonsense {
-                        url: what(),
-                        why: format!("it takes more than {mib} MiB of memory, the limit"),
-                    });
-                }
-            }
-            if hangup::is_gone() {
-                break Err(Error::ClientGone);
-            }
-            if let Some(limit) = deadline::passed() {
-                let url = format!("{}, which waits for memory for {}", what(), pool.name);
-                break Err(Error::TooSlow { url, limit });
-            }
-            let wait = deadline::left().map_or(hangup::LOOK, |left| left.min(hangup::LOOK));
-            let waited = pool.changed.wait_timeout(taken, wait);
-            taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let ticket = {
+            let mut taken = lock(&pool.taken);
+            let ticket = taken.next;
+            taken.next += 1;
+            taken.queue.push_back(ticket);
+            ticket
         };
-        taken.queue.retain(|other| *other != ticket);
-        drop(taken);
+        let waits = || format!("{}, which waits for memory for {}", what(), pool.name);
+        let drawn = task::wait_for(&pool.taken, &pool.changed, waits, |taken| {
+            let is_first = taken.queue.front() == Some(&ticket);
+            match pool.draw(taken, &mut lock(&self.held), bytes, is_first) {
+                Drawn::Yes => Some(Ok(())),
+                Drawn::Wait => None,
+                Drawn::Never => Some(Err(Error::Nonsense {
+                    url: what(),
+                    why: format!(
+                        "it takes more than {} MiB of memory, the limit",
+                        pool.reserve >> 20
+                    ),
+                })),
+            }
+        });
+        lock(&pool.taken).queue.retain(|other| *other != ticket);
         pool.changed.notify_all();
-        result
+        drawn.flatten()
     }
 
     /// Gives so many bytes back.
@@ -245,7 +236,7 @@ impl Document {
     }
 
     /// Takes what a document of that size needs. `what` it is called in errors.
-    pub fn reserve(&mut self, size: u64, what: impl FnOnce() -> String) -> Result<()> {
+    pub fn reserve(&mut self, size: u64, what: impl Fn() -> String) -> Result<()> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let needed = size.saturating_mul(OF_DOCUMENT);
         if let Some(more) = needed.checked_sub(self.held).filter(|more| *more > 0) {
@@ -295,7 +286,7 @@ fn try_for_listing(bytes: usize) -> bool {
 }
 
 /// Takes more for the listing that this thread makes, and waits for it. Nobody may do so who holds documents.
-pub fn for_listing(bytes: usize, what: impl FnOnce() -> String) -> Result<()> {
+pub fn for_listing(bytes: usize, what: impl Fn() -> String) -> Result<()> {
     match listing() {
         Some(grant) => grant.grow(bytes, what),
         None => Ok(()),
@@ -380,7 +371,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
-                    let _limit = deadline::within(Duration::from_secs(30));
+                    let _limit = task::within(Duration::from_secs(30));
                     let grant = pool.grant();
                     for _ in 0..10 {
                         grant.grow(10, what).unwrap();
@@ -398,7 +389,7 @@ mod tests {
         let pool = pool(10, 10);
         let favourite = pool.grant();
         assert!(favourite.try_grow(10) && favourite.try_grow(10));
-        let _limit = deadline::within(Duration::from_millis(20));
+        let _limit = task::within(Duration::from_millis(20));
         let late = pool.grant().grow(1, what);
         let Err(Error::TooSlow { url, .. }) = late else {
             panic!("{late:?}");

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use crate::deadline;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::source::Skipped;
+use crate::task;
 
 /// How long nothing may come before it is given up. systemd-pull waits about as long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,8 +61,8 @@ impl<O: Origin> Resumed<O> {
 
     /// Opens it again where it broke off, as often as it takes.
     fn reopen(&mut self, why: &str, wait: &mut Wait) -> io::Result<()> {
-        if hangup::is_gone() {
-            return Err(hangup::error());
+        if task::is_client_gone() {
+            return Err(task::client_gone());
         }
         warn!(
             "{}: broke off after {} of {} bytes, going on from there: {why}",
@@ -71,15 +70,14 @@ impl<O: Origin> Resumed<O> {
         );
         let mut why = why.to_owned();
         loop {
-            if wait.begun.elapsed() + wait.pause >= self.patience || deadline::passed().is_some() {
+            if wait.begun.elapsed() + wait.pause >= self.patience || task::passed_limit().is_some()
+            {
                 return Err(wait.given_up(&why));
             }
-            if !hangup::pause(wait.pause) {
-                return Err(hangup::error());
-            }
+            task::sleep(wait.pause).map_err(io::Error::other)?;
             wait.pause = (wait.pause * 2).min(LONGEST_PAUSE);
             // Each of several mirrors may be silent.
-            let limit = deadline::within(self.patience.saturating_sub(wait.begun.elapsed()));
+            let limit = task::within(self.patience.saturating_sub(wait.begun.elapsed()));
             let opened = self.origin.open(self.taken);
             drop(limit);
             match opened {
@@ -332,7 +330,7 @@ mod tests {
     impl Origin for Silent {
         fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
             if from > 0 {
-                let limit = deadline::left().unwrap_or(Duration::from_secs(20));
+                let limit = task::time_left().unwrap_or(Duration::from_secs(20));
                 std::thread::sleep(limit);
                 return Err(Error::TooSlow {
                     url: "u".into(),
@@ -351,7 +349,7 @@ mod tests {
         let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(started.elapsed() < Duration::from_secs(2));
-        assert!(deadline::left().is_none(), "what comes then has its own");
+        assert!(task::time_left().is_none(), "what comes then has its own");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::source::Source;
+use crate::task;
 
 /// How long a buffer may fill before what there is goes on: a client of a slow registry has patience
 /// for a minute without a byte, and the source as much.
@@ -117,7 +117,7 @@ impl<R: Read> Verified<R> {
     fn broken(&self, filled: usize, cause: Option<io::Error>) -> Error {
         let found = self.taken + filled as u64;
         match cause {
-            Some(_) if hangup::is_gone() => Error::ClientGone,
+            Some(_) if task::is_client_gone() => Error::ClientGone,
             Some(cause) => Error::Broken {
                 url: format!("{} after {found} of {} bytes", self.what, self.size),
                 cause: Arc::new(cause),

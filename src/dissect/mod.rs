@@ -291,7 +291,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::deadline;
+    use crate::task;
 
     /// An image in memory that notes what is asked for.
     struct Memory {
@@ -750,7 +750,7 @@ mod tests {
     #[test]
     fn the_time_is_over_for_what_is_kept_too() {
         /// Whose bytes come before the time is over.
-        struct Late(Memory, RefCell<Option<deadline::Within>>);
+        struct Late(Memory, RefCell<Option<task::Restore>>);
 
         impl Origin for Late {
             fn name(&self) -> String {
@@ -763,7 +763,7 @@ mod tests {
 
             fn part(&self, range: Range<u64>) -> Result<Part> {
                 let part = self.0.part(range);
-                *self.1.borrow_mut() = Some(deadline::within(Duration::ZERO));
+                *self.1.borrow_mut() = Some(task::within(Duration::ZERO));
                 part
             }
 
@@ -789,7 +789,7 @@ mod tests {
         let mut reader = RangeReader::new(&image, image.bytes.len() as u64);
         let mut files = Erofs::open(Region::whole(&mut reader)).unwrap();
         assert!(!files.releases(FOLDERS[0]).unwrap().is_empty());
-        let _limit = deadline::within(Duration::ZERO);
+        let _limit = task::within(Duration::ZERO);
         let found = files.releases(FOLDERS[0]).map(|found| found.len());
         let is_late = matches!(found, Err(Failure::Fetch(Error::TooSlow { .. })));
         assert!(is_late, "{found:?}");

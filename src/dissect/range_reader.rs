@@ -13,10 +13,9 @@ use std::sync::Arc;
 use log::info;
 
 use crate::compression::{self, Compression};
-use crate::deadline;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::source::Part;
+use crate::task;
 
 /// Most bytes fetched by ranges for one image.
 const MAX_FETCHED: u64 = 16 << 20;
@@ -306,7 +305,7 @@ impl<'a> RangeReader<'a> {
     /// Tells a broken connection from bytes that cannot be unpacked.
     fn broken(&self, error: &io::Error) -> Failure {
         match self.tap.failure.take() {
-            Some(_) if hangup::is_gone() => Failure::Fetch(Error::ClientGone),
+            Some(_) if task::is_client_gone() => Failure::Fetch(Error::ClientGone),
             Some(cause) => Failure::Fetch(Error::Broken {
                 url: self.origin.name(),
                 cause: Arc::new(cause),
@@ -317,13 +316,7 @@ impl<'a> RangeReader<'a> {
 
     /// An error if no time is left. Bytes that are kept cost the registry nothing, and may cost us much.
     fn check_time(&self) -> Result<(), Failure> {
-        match deadline::passed() {
-            None => Ok(()),
-            Some(limit) => Err(Failure::Fetch(Error::TooSlow {
-                url: self.origin.name(),
-                limit,
-            })),
-        }
+        task::check(|| self.origin.name()).map_err(Failure::Fetch)
     }
 }
 

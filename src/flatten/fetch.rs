@@ -6,18 +6,18 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::MAX_THREADS;
 use super::low_speed::Steady;
 use crate::artifact::Recipe;
 use crate::blob::{self, Positioned, Resumed, StoredBlob, Verified};
 use crate::cache::{Cache, Made, Unfinished};
-use crate::deadline;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::parallel::in_parallel;
 use crate::source::Source;
+use crate::task;
 
 /// Time for all layers of any image, and so much more for each so many bytes of them. An image that takes longer is
 /// given up: it takes one of few places for its registry.
@@ -42,10 +42,9 @@ impl<'a> Layers<'a> {
         if source.is_local() {
             return Ok(Self::Local(source, recipe));
         }
-        let time = time(recipe.size());
-        let (_limit, until) = (deadline::within(time), Instant::now() + time);
+        let _limit = task::within(time(recipe.size()));
         let fetched = in_parallel(&recipe.layers, MAX_THREADS, |(digest, size), stop| {
-            let fetched = fetch(source, *digest, *size, cache, until);
+            let fetched = fetch(source, *digest, *size, cache);
             if fetched.is_err() {
                 stop.store(true, Ordering::Relaxed);
             }
@@ -70,7 +69,7 @@ impl<'a> Layers<'a> {
             Self::Fetched(files) => Ok(Box::new(Positioned::new(files[n].file()?))),
             Self::Local(source, recipe) => {
                 let (digest, size) = recipe.layers[n];
-                Ok(Box::new(verified(source, digest, size, None)?))
+                Ok(Box::new(verified(source, digest, size, false)?))
             }
         }
     }
@@ -80,15 +79,9 @@ fn time(size: u64) -> Duration {
     TIME + Duration::from_secs(size / SLOWEST)
 }
 
-fn fetch(
-    source: &Arc<dyn Source>,
-    digest: Digest,
-    size: u64,
-    cache: &Cache,
-    until: Instant,
-) -> Result<Unfinished> {
+fn fetch(source: &Arc<dyn Source>, digest: Digest, size: u64, cache: &Cache) -> Result<Unfinished> {
     blob::elsewhere_if_wrong(&**source, digest, || {
-        let mut layer = verified(source, digest, size, Some(until))?;
+        let mut layer = verified(source, digest, size, true)?;
         let unfinished = cache.begin_large()?;
         let mut file = unfinished.file()?;
         let mut buffer = vec![0; BUFFER];
@@ -106,7 +99,7 @@ fn verified(
     source: &Arc<dyn Source>,
     digest: Digest,
     size: u64,
-    until: Option<Instant>,
+    is_timed: bool,
 ) -> Result<Verified<Box<dyn Read + Send>>> {
     let what = format!("layer {digest} of {}", source.name());
     let blob = StoredBlob {
@@ -115,9 +108,10 @@ fn verified(
         size,
     };
     let resumed = Resumed::open(blob, what.clone(), size)?;
-    let bytes: Box<dyn Read + Send> = match until {
-        Some(until) => Box::new(Steady::new(resumed, size, until)),
-        None => Box::new(resumed),
+    let bytes: Box<dyn Read + Send> = if is_timed {
+        Box::new(Steady::new(resumed, size))
+    } else {
+        Box::new(resumed)
     };
     Ok(Verified::new(bytes, what, digest, size)?.of(source))
 }

@@ -6,6 +6,8 @@
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
+use crate::task;
+
 /// So many bytes, or the rest of the layer, must come in each span of time.
 const LEAST: u64 = 64 << 10;
 const SPAN: Duration = Duration::from_secs(60);
@@ -15,8 +17,6 @@ pub struct Steady<R> {
     inner: R,
     /// Bytes of the layer still to come.
     left: u64,
-    /// When all of it must have come.
-    until: Instant,
     span: Duration,
     /// Waited for in this span; what is done with the bytes meanwhile does not count.
     waited: Duration,
@@ -25,11 +25,10 @@ pub struct Steady<R> {
 }
 
 impl<R: Read> Steady<R> {
-    pub fn new(inner: R, size: u64, until: Instant) -> Self {
+    pub fn new(inner: R, size: u64) -> Self {
         Self {
             inner,
             left: size,
-            until,
             span: SPAN,
             waited: Duration::ZERO,
             came: 0,
@@ -44,7 +43,7 @@ impl<R: Read> Read for Steady<R> {
         self.waited += started.elapsed();
         self.came += n as u64;
         self.left = self.left.saturating_sub(n as u64);
-        if self.left > 0 && Instant::now() > self.until {
+        if self.left > 0 && task::passed_limit().is_some() {
             let message = "the time for all layers of the image is over";
             return Err(io::Error::new(io::ErrorKind::TimedOut, message));
         }
@@ -78,18 +77,14 @@ mod tests {
         }
     }
 
-    fn later() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
-
     #[test]
     fn a_layer_has_so_much_time_whatever_comes() {
-        let until = Instant::now() + Duration::from_millis(50);
-        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 100, until);
+        let _limit = task::within(Duration::from_millis(50));
+        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 100);
         let error = layer.read_exact(&mut [0; 100]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         // Its last byte is not too late.
-        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 1, Instant::now());
+        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 1);
         layer.read_exact(&mut [0]).unwrap();
     }
 
@@ -111,7 +106,7 @@ mod tests {
                 "little at once, without a pause",
             ),
         ] {
-            let mut layer = Steady::new(Slow(piece, pause), size, later());
+            let mut layer = Steady::new(Slow(piece, pause), size);
             layer.span = 4 * short;
             let mut left = usize::try_from(size).unwrap();
             let mut buffer = vec![0; least];
@@ -129,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_done_between_reads_takes_no_time() {
-        let mut layer = Steady::new(Slow(1, Duration::ZERO), 100, later());
+        let mut layer = Steady::new(Slow(1, Duration::ZERO), 100);
         layer.span = Duration::from_millis(100);
         for _ in 0..3 {
             layer.read_exact(&mut [0]).unwrap();

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,12 @@ use crate::blob::Positioned;
 use crate::cache::{Cache, Made, Sum, Unfinished};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::lock::lock;
 use crate::parallel::in_parallel;
 use crate::places::Places;
 use crate::pool::WORK;
 use crate::source::Source;
+use crate::task;
 
 /// Images at once whose layers are applied, in little memory.
 const SMALL_AT_ONCE: usize = 2;
@@ -145,23 +145,12 @@ impl Standing {
 }
 
 impl Job {
-    /// The result, once it is there; `None` if it is not by then. A client that leaves is waited for no longer.
-    pub fn wait(&self, until: Instant) -> Option<Result<Product>> {
-        let _watch = hangup::watch();
-        let mut result = lock(&self.result);
-        loop {
-            if let Some(finished) = &*result {
-                return Some(finished.result.clone());
-            }
-            if hangup::is_gone() {
-                return Some(Err(Error::ClientGone));
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            let waited = self.is_done.wait_timeout(result, left.min(hangup::LOOK));
-            result = waited.unwrap_or_else(PoisonError::into_inner).0;
+    /// Waits for the result; `None` if it is not there at this thread's deadline.
+    pub fn wait(&self) -> Option<Result<Product>> {
+        let finished = |result: &mut Option<Finished>| Some(result.as_ref()?.result.clone());
+        match task::wait_for(&self.result, &self.is_done, String::new, finished) {
+            Err(Error::TooSlow { .. }) => None,
+            waited => Some(waited.flatten()),
         }
     }
 
@@ -297,13 +286,12 @@ impl Workshop {
         source: &Arc<dyn Source>,
         recipe: &Recipe,
         made: Made,
-        until: Instant,
     ) -> Result<MadeFile> {
         if let Some(file) = self.shared.cache.made(made) {
             show(source, recipe)?;
             return Ok(Positioned::new(Arc::new(file)));
         }
-        let again = self.begin(what, source, recipe).wait(until);
+        let again = self.begin(what, source, recipe).wait();
         let again = again.ok_or_else(|| not_ready(what))??;
         if again.made != made {
             return Err(Error::WrongBytes {

@@ -11,6 +11,7 @@ use crate::extension_release::compatible::{Host, Kind, mismatch};
 use crate::listing::Listing;
 use crate::name::Tag;
 use crate::parallel::in_parallel;
+use crate::task;
 
 impl Resolver<'_> {
     /// Leaves out the extensions that this machine's systemd would refuse, each with its reason, if that is wanted.
@@ -31,7 +32,7 @@ impl Resolver<'_> {
         let failures = Failures::default();
         let verdicts = in_parallel(&judged, self.parallel, |(name, file, _), stop| {
             let found = self.metadata(name, file);
-            if failures.are_too_many(found.as_ref().err()) || self.is_late() {
+            if failures.are_too_many(found.as_ref().err()) || task::passed_limit().is_some() {
                 stop.store(true, Relaxed);
             }
             found

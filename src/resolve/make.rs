@@ -70,7 +70,7 @@ impl Resolver<'_> {
             }
         }
         for (offers, left_out, recipe, job) in begun {
-            let result = match job.wait(self.until) {
+            let result = match job.wait() {
                 Some(Ok(Product { made, .. })) => Ok(recipe.clone().offer(made.digest, made.size)),
                 // There is no place to read it beforehand.
                 Some(Err(error @ Error::NoCache))

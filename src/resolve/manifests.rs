@@ -6,7 +6,6 @@ use super::Resolver;
 use crate::artifact;
 use crate::artifact::index::{self, Choice};
 use crate::blob;
-use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing;
@@ -15,6 +14,7 @@ use crate::name::Tag;
 use crate::platform::Architecture;
 use crate::pool::Document;
 use crate::source::{DOCUMENT_TIMEOUT, Reference};
+use crate::task;
 
 /// Indexes read for one tag. Publishers nest them once, if at all.
 const MAX_INDEXES: usize = 16;
@@ -327,12 +327,12 @@ impl Resolver<'_> {
         }
         // What is as small as a manifest has a manifest's time, however it trickles.
         let is_small = size <= manifest::MAX_SIZE;
-        let limit = is_small.then(|| deadline::within(DOCUMENT_TIMEOUT));
+        let limit = is_small.then(|| task::within(DOCUMENT_TIMEOUT));
         let read = blob::elsewhere_if_wrong(&**self.source, digest, || {
             let (_, blob) = blob::open(self.source, digest, Some(size), what.clone())?;
             blob.into_bytes()
         });
-        let bytes = read.map_err(|error| match (error, deadline::passed()) {
+        let bytes = read.map_err(|error| match (error, task::passed_limit()) {
             (Error::Broken { url, .. }, Some(limit)) => Error::TooSlow { url, limit },
             (error, _) => error,
         })?;

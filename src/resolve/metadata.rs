@@ -109,7 +109,7 @@ impl Resolver<'_> {
             Content::Made(recipe) if !recipe.is_layer(digest) => {
                 let what = format!("{}:{}", source.name(), file.tag);
                 let made = Made { digest, size };
-                let open = || (self.workshop).open(&what, source, recipe, made, self.until);
+                let open = || (self.workshop).open(&what, source, recipe, made);
                 let origin = dissect::Made {
                     name: format!("image {what}"),
                     source: source.name(),

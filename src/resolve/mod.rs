@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::debug;
 use serde::Deserialize;
@@ -36,6 +36,7 @@ use crate::pool;
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
+use crate::task;
 
 use complete::{Unanswered, Verdict, by_version, newest, newest_first};
 use manifests::{Leaf, Setback};
@@ -84,8 +85,6 @@ pub struct Resolver<'a> {
     pub workshop: &'a Workshop,
     /// How many versions are, before anybody asks for them.
     pub flatten: usize,
-    /// When an answer must be there.
-    pub until: Instant,
     /// Where a tag stays what it was when it was first seen.
     pub immutable_tags: Option<ImmutableTags<'a>>,
     /// Where its publisher's own list is.
@@ -297,12 +296,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn is_late(&self) -> bool {
-        Instant::now() > self.until
-    }
-
     /// A place among the requests of all listings. What lies on this machine needs none.
-    fn place(&self, what: impl FnOnce() -> String) -> Result<Option<Place<'_>>> {
+    fn place(&self, what: impl Fn() -> String) -> Result<Option<Place<'_>>> {
         let is_remote = self.cache.is_some();
         is_remote.then(|| self.requests.take(what)).transpose()
     }
@@ -328,7 +323,10 @@ impl Resolver<'_> {
                 Some(Error::NoLogin { .. } | Error::LoginRefused { .. } | Error::BadLogin { .. })
             );
             let is_hopeless = failures.are_too_many(error);
-            if is_hopeless || is_of_login && !has_any.load(Relaxed) || self.is_late() {
+            if is_hopeless
+                || is_of_login && !has_any.load(Relaxed)
+                || task::passed_limit().is_some()
+            {
                 stop.store(true, Relaxed);
             }
             asked

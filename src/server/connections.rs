@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::lock::lock;
+use crate::task;
 
 /// How long the listener waits for the thread of a connection that it sent away. It has only to read what is
 /// there, so it takes longer only where the machine is too busy to serve another client anyway.
@@ -21,8 +22,8 @@ enum State {
     /// It waits for its client to send a whole request, since then. A client that had an answer may have
     /// nothing more to ask.
     Waiting { since: Instant, was_answered: bool },
-    /// It answers this request.
-    Answering(String),
+    /// It answers this request. `is_deaf`: it was shut down for reading before.
+    Answering { request: String, is_deaf: bool },
     /// It was shut down for reading, and its thread has not yet noticed.
     SentAway,
 }
@@ -43,12 +44,24 @@ struct Table {
 }
 
 impl Table {
+    fn is_full(&self, limit: usize) -> bool {
+        let abandoned = || self.entries.iter().filter(|entry| entry.is_abandoned());
+        self.entries.len() >= limit && self.entries.len() - abandoned().count().min(limit) >= limit
+    }
+
     fn entry(&mut self, number: u64) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.number == number)
     }
 }
 
 impl Entry {
+    /// Whether its client has disconnected before the answer: its thread finishes a listing for others.
+    fn is_abandoned(&self) -> bool {
+        // One that is deaf looks as if its client had disconnected.
+        matches!(self.state, State::Answering { is_deaf, .. } if !is_deaf)
+            && task::has_hung_up(&self.stream)
+    }
+
     fn send_away(&mut self) {
         self.state = State::SentAway;
         // It fails if the client is gone, which its thread will notice, too.
@@ -89,11 +102,11 @@ impl Connections {
     }
 
     /// Takes in another connection, and says how many had to go for it: those that wait for their client go
-    /// first. `None` if all are being answered.
+    /// first. `None` if all are being answered. As many clients again may have disconnected before their answer.
     pub fn admit(self: &Arc<Self>, stream: &Arc<TcpStream>) -> (Option<Seat>, usize) {
         let mut gone = 0;
         let mut table = lock(&self.table);
-        while table.entries.len() >= self.limit {
+        while table.is_full(self.limit) {
             let Some(chosen) = first_to_go(table.entries.iter().map(|entry| &entry.state)) else {
                 return (None, gone);
             };
@@ -138,30 +151,26 @@ impl Connections {
         for entry in &mut table.entries {
             match entry.state {
                 State::Waiting { .. } => entry.send_away(),
-                State::Answering(_) => answering += 1,
+                State::Answering { .. } => answering += 1,
                 State::SentAway => {}
             }
         }
         answering
     }
 
-    /// Waits until there is no connection, but no longer than that. Is there none?
+    /// Waits until no client is connected, but no longer than that. Whether none is.
     pub fn wait_until_empty(&self, time: Duration) -> bool {
         let table = lock(&self.table);
-        let is_open = |table: &mut Table| !table.entries.is_empty();
+        let is_open = |table: &mut Table| !table.entries.iter().all(Entry::is_abandoned);
         let waited = self.changed.wait_timeout_while(table, time, is_open);
-        waited
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .entries
-            .is_empty()
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// The requests that are being answered.
     pub fn being_answered(&self) -> Vec<String> {
         let table = lock(&self.table);
         let requests = table.entries.iter().filter_map(|entry| match &entry.state {
-            State::Answering(request) => Some(request.clone()),
+            State::Answering { request, .. } => Some(request.clone()),
             State::Waiting { .. } | State::SentAway => None,
         });
         requests.collect()
@@ -174,7 +183,7 @@ impl Seat {
         let mut table = lock(&self.connections.table);
         let is_stopping = table.is_stopping;
         if let Some(entry) = table.entry(self.number)
-            && let State::Answering(_) = entry.state
+            && let State::Answering { .. } = entry.state
         {
             entry.state = State::Waiting {
                 since: Instant::now(),
@@ -193,9 +202,9 @@ impl Seat {
         let Some(entry) = table.entry(self.number) else {
             return Further::None;
         };
-        let was_sent_away = entry.state == State::SentAway;
-        entry.state = State::Answering(request);
-        if was_sent_away {
+        let is_deaf = entry.state == State::SentAway;
+        entry.state = State::Answering { request, is_deaf };
+        if is_deaf {
             self.connections.changed.notify_all();
             return Further::Deaf;
         }
@@ -237,7 +246,7 @@ fn first_to_go<'a>(states: impl Iterator<Item = &'a State>) -> Option<usize> {
             since,
             was_answered,
         } => Some((!was_answered, *since, n)),
-        State::Answering(_) | State::SentAway => None,
+        State::Answering { .. } | State::SentAway => None,
     });
     waiting.min().map(|(_, _, n)| n)
 }
@@ -261,7 +270,10 @@ mod tests {
             since: now - Duration::from_secs(age),
             was_answered: true,
         };
-        let busy = || State::Answering(String::new());
+        let busy = || State::Answering {
+            request: String::new(),
+            is_deaf: false,
+        };
         for (states, first, why) in [
             (vec![], None, "nobody"),
             (vec![busy(), State::SentAway], None, "nobody waits"),

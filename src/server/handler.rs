@@ -17,16 +17,15 @@ use crate::artifact::kubesolo::Release;
 use crate::artifact::{self, Content, Recipe};
 use crate::blob::{self, Verified};
 use crate::companions::companions;
-use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::flatten::Watched;
-use crate::hangup;
 use crate::listing::{File, Listing};
 use crate::name::FileName;
 use crate::platform::Architecture;
 use crate::settings::{Blobs, Settings};
 use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
+use crate::task;
 
 /// The type of listings and checksums.
 const TEXT: &str = "text/plain";
@@ -181,11 +180,9 @@ impl Service {
             Some(found) if !snapshot.has(name) => found,
             _ => return self.file(request, directory, &snapshot, name),
         };
-        let watch = hangup::watch();
         let mut metadata = self
             .snapshots
             .metadata(directory, &snapshot, image, &file)?;
-        drop(watch);
         if let Some((_, architecture)) = Architecture::at_end_of(stem) {
             metadata.add("ARCHITECTURE", architecture.as_str());
         }
@@ -338,8 +335,7 @@ impl Service {
             }
             return blob(request, snapshot, file, what);
         }
-        // The requests below serve this client only: they end when it disconnects.
-        let (_watch, _limit) = (hangup::watch(), deadline::within(TIME_LIMIT));
+        let _limit = task::within(TIME_LIMIT);
         let (digest, source) = (file.digest, snapshot.source_of(file));
         blob::elsewhere_if_wrong(&**source, digest, || {
             let through = |bytes, size| -> Box<dyn Read + Send> {
@@ -401,8 +397,7 @@ fn offered<'a>(
 
 /// A file that is a blob, or where the registry has it. `what` it is called in errors.
 fn blob(request: &Request, snapshot: &Snapshot, file: &File, what: String) -> Result<Answer> {
-    // The requests below serve this client only: they end when it disconnects.
-    let (_watch, _limit) = (hangup::watch(), deadline::within(TIME_LIMIT));
+    let _limit = task::within(TIME_LIMIT);
     let (digest, source) = (file.digest, snapshot.source_of(file));
     if snapshot.blobs == Blobs::Redirect
         && let Some(url) = source.blob_url(digest)?

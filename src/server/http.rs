@@ -18,8 +18,8 @@ use tiny_http::{HTTPVersion, Header, Response};
 use super::connections::{Further, Seat};
 use crate::blob::Verified;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::memory::Bytes;
+use crate::task;
 
 /// Largest head of a request.
 const MAX_HEAD: usize = 16 << 10;
@@ -111,7 +111,6 @@ impl Blob {
 
     /// Sends all of it.
     fn send(mut self, stream: &mut impl Write) -> Result<(), Interrupted> {
-        let _watch = hangup::watch();
         while self.filled > 0 {
             stream
                 .write_all(&self.buffer[..self.filled])
@@ -230,7 +229,7 @@ impl Connection {
 
     /// What the calling thread does from now on is for this client.
     pub fn take_over(&self) {
-        hangup::work_for(&self.stream);
+        task::work_for(&self.stream);
     }
 
     /// The next request; `None` when the client closed the connection, said nothing for too long, or was sent
@@ -244,7 +243,7 @@ impl Connection {
                     Further::None => request.keeps_alive = false,
                     Further::Deaf => {
                         request.keeps_alive = false;
-                        hangup::work_regardless();
+                        task::work_for_nobody();
                     }
                 }
                 request.local = self.stream.local_addr().ok().map(|address| address.ip());
@@ -490,8 +489,8 @@ fn head(request: &Request, answer: &Answer, keeps_alive: bool) -> Vec<u8> {
 
 /// Whose fault it is that there is no more of a body.
 fn interrupted(error: Error) -> Interrupted {
-    if hangup::is_gone() {
-        Interrupted::Client(hangup::error())
+    if task::is_client_gone() {
+        Interrupted::Client(task::client_gone())
     } else {
         Interrupted::Body(error)
     }

@@ -15,8 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, TryLockError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
@@ -27,12 +26,10 @@ use crate::address::{self, View};
 use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
 use crate::cache::{Cache, Made};
-use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
 use crate::flatten::{MadeFile, Workshop};
-use crate::hangup;
 use crate::listing::{File, LeftOut, Listing, Naming, PublisherList};
 use crate::lock::lock;
 use crate::memory::{Bytes, Held, Kept, Memory, Room};
@@ -45,6 +42,7 @@ use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
 use crate::state::{Promises, State};
+use crate::task;
 use crate::transfers;
 use pairs::{Half, Pairs, Step};
 use promised::{Clock, Older, PROMISE, STAMPED, Stored};
@@ -239,8 +237,6 @@ pub struct Snapshots {
 /// listing.
 struct Slot {
     turn: Places,
-    /// How many wait for their turn, and will be content with what is being made.
-    awaited: Arc<AtomicUsize>,
     newest: Mutex<Newest>,
     promised: Mutex<Promised>,
     pairs: Mutex<Pairs<Shared>>,
@@ -370,7 +366,6 @@ impl Default for Slot {
     fn default() -> Self {
         Self {
             turn: Places::new(1),
-            awaited: Arc::default(),
             newest: Mutex::default(),
             promised: Mutex::default(),
             pairs: Mutex::default(),
@@ -458,22 +453,6 @@ impl Slot {
         promised.is_loaded = false;
         newest.taken = None;
         true
-    }
-}
-
-/// Somebody who waits.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(number: &'a AtomicUsize) -> Self {
-        number.fetch_add(1, Ordering::SeqCst);
-        Self(number)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -601,7 +580,6 @@ impl Snapshots {
             Need::List | Need::Name(_) => Half::List,
         };
         let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
-        let _watch = hangup::watch();
         let (mut taken, mut pairs) = (None, lock(&slot.pairs));
         loop {
             let current = match taken.clone() {
@@ -618,11 +596,8 @@ impl Snapshots {
                     return Ok(found.0);
                 }
                 Step::Wait(time) => {
-                    let waited = slot.answered.wait_timeout(pairs, time.min(hangup::LOOK));
-                    pairs = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    if hangup::is_gone() {
-                        return Err(Error::ClientGone);
-                    }
+                    task::check(|| directory.to_string())?;
+                    pairs = task::wait_a_moment(&slot.answered, pairs, time);
                 }
                 Step::Renew => {
                     drop(pairs);
@@ -838,22 +813,17 @@ impl Snapshots {
         if let Some(result) = known() {
             return result;
         }
-        let waiting = Waiting::new(&slot.awaited);
         let _turn = slot.turn.take(|| format!("the listing of {directory}"))?;
-        drop(waiting);
         if let Some(result) = known() {
             return result;
         }
         let _taking = Taking::new(&slot.newest);
         let begun = Instant::now();
-        let watch = hangup::watch_unless(&slot.awaited);
+        // A listing that was begun is finished, whoever leaves: it is kept for the next client.
+        let for_all = task::for_all();
         let before = slot.signed_before();
         let result = self.take(directory, &located, begun, &before).map(Arc::new);
-        // That is no answer for anybody else, nor is what was made of parts of which some were given up.
-        if hangup::has_given_up() || matches!(result, Err(Error::ClientGone)) {
-            return Err(Error::ClientGone);
-        }
-        drop(watch);
+        drop(for_all);
         let taken = Taken {
             begun,
             done: Instant::now(),
@@ -880,7 +850,7 @@ impl Snapshots {
         begun: Instant,
         before: &SignedBefore,
     ) -> Result<Snapshot> {
-        let _limit = deadline::within(TIME_LIMIT);
+        let _limit = task::within(TIME_LIMIT);
         let _making = pool::adopt(Some(Arc::new(pool::WORK.grant())));
         let Located { places, settings } = located;
         let sources = places
@@ -889,7 +859,7 @@ impl Snapshots {
             .collect::<Result<Vec<_>>>()?;
         let resolver = |n: usize| Resolver {
             signed_before: before.clone(),
-            ..self.resolver(directory, located, n, &sources[n], begun + TIME_LIMIT)
+            ..self.resolver(directory, located, n, &sources[n])
         };
         let is_merged = places.len() > 1;
         let (mut signed, mut kubesolo) = (None, None);
@@ -989,9 +959,9 @@ impl Snapshots {
         file: &File,
     ) -> Result<Metadata> {
         let located = self.settings.locate(&directory.repository)?;
-        let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
+        let _limit = task::within(TIME_LIMIT);
         let source = snapshot.source_of(file);
-        let resolver = self.resolver(directory, &located, file.source, source, until);
+        let resolver = self.resolver(directory, &located, file.source, source);
         if snapshot.is_older {
             resolver.show(file)?;
         }
@@ -1008,9 +978,9 @@ impl Snapshots {
     ) -> Result<Arc<str>> {
         if snapshot.is_older {
             let located = self.settings.locate(&directory.repository)?;
-            let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
+            let _limit = task::within(TIME_LIMIT);
             let source = snapshot.source_of(file);
-            self.resolver(directory, &located, file.source, source, until)
+            self.resolver(directory, &located, file.source, source)
                 .show(file)?;
         }
         Ok(text.clone())
@@ -1027,8 +997,8 @@ impl Snapshots {
             return Err(merged(directory));
         }
         let source = self.open(&located.places[0].1)?;
-        let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
-        work(&self.resolver(directory, &located, 0, &source, until))
+        let _limit = task::within(TIME_LIMIT);
+        work(&self.resolver(directory, &located, 0, &source))
     }
 
     /// The one layer of an image, if it is known to be the file as it is and the cache has it.
@@ -1072,9 +1042,9 @@ impl Snapshots {
             digest: file.digest,
             size: file.size.unwrap_or_default(),
         };
-        let (_limit, until) = (deadline::within(TIME_LIMIT), Instant::now() + TIME_LIMIT);
+        let _limit = task::within(TIME_LIMIT);
         let what = format!("{}:{}", source.name(), file.tag);
-        self.workshop.open(&what, source, recipe, made, until)
+        self.workshop.open(&what, source, recipe, made)
     }
 
     /// Leaves nothing unfinished behind in the cache: the process ends.
@@ -1093,7 +1063,6 @@ impl Snapshots {
         located: &'a Located,
         n: usize,
         source: &'a Arc<dyn Source>,
-        until: Instant,
     ) -> Resolver<'a> {
         let Located { places, settings } = located;
         Resolver {
@@ -1103,7 +1072,6 @@ impl Snapshots {
             address: &directory.repository,
             workshop: &self.workshop,
             flatten: settings.flatten,
-            until,
             naming: Naming {
                 base: &places[n].0,
                 template: settings.names.as_ref(),
@@ -1148,14 +1116,12 @@ impl Room for Snapshots {
             if self.forget() {
                 continue;
             }
-            let is_over = Instant::now() >= end || deadline::passed().is_some();
+            let is_over = Instant::now() >= end || task::passed_limit().is_some();
             if is_over || bytes > self.memory.limit() {
                 let (what, limit) = (what.to_owned(), self.memory.limit());
                 return Err(Error::NoMemory { what, limit });
             }
-            if !hangup::pause(hangup::LOOK) {
-                return Err(Error::ClientGone);
-            }
+            task::sleep(task::LOOK)?;
         }
     }
 }
@@ -1365,7 +1331,7 @@ mod tests {
         let snapshots = folder.snapshots(3, 700 << 10);
         let sent = [list_of(&snapshots, "r0"), list_of(&snapshots, "r1")];
         {
-            let _limit = deadline::within(Duration::from_millis(10));
+            let _limit = task::within(Duration::from_millis(10));
             let error = list_of(&snapshots, "r2").map(drop).unwrap_err();
             assert!(matches!(error, Error::NoMemory { .. }), "{error}");
         }

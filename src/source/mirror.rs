@@ -18,13 +18,12 @@ use super::faults::{self, Origins, REST};
 use super::registry::Registry;
 use super::upstream::Upstream;
 use super::{Download, Part, Reference, Source, StoredManifest};
-use crate::deadline;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::hangup;
 use crate::lock::lock;
 use crate::manifest::Descriptor;
 use crate::name::{Host, Repository, Tag};
+use crate::task;
 
 /// A repository of a registry, by its mirrors too. Nothing is asked yet.
 pub fn open(
@@ -267,8 +266,8 @@ impl Mirrored {
         told: Level,
         ask: impl Fn(&Registry) -> Result<T>,
     ) -> Result<T> {
-        let share = deadline::left().map(|left| left / 2);
-        let limit = share.map(deadline::within);
+        let share = task::time_left().map(|left| left / 2);
+        let limit = share.map(task::within);
         let answer = ask(mirror);
         drop(limit);
         if let Err(error) = &answer
@@ -571,7 +570,7 @@ fn mirrors_too(error: Error, mirrors: &[String]) -> Error {
 
 /// Is it us who break off? Then it is nobody's fault.
 fn is_given_up() -> bool {
-    hangup::is_gone() || deadline::passed().is_some()
+    task::is_over()
 }
 
 /// A body from a mirror. If it breaks off the mirror rests, so that the rest comes from elsewhere.
@@ -633,7 +632,7 @@ mod tests {
         let mirror = endpoint(Role::Mirror { digests, tags });
         let endpoints = vec![mirror, endpoint(Role::Primary)];
         let source = Mirrored::new(&upstream, &host, &repository, endpoints);
-        let _limit = deadline::within(Duration::from_millis(50));
+        let _limit = task::within(Duration::from_millis(50));
         let digest = Digest::of(b"blob");
         assert!(source.blob(digest, 4, 0).is_err());
         assert!(source.tags().is_err());

@@ -1,4 +1,4 @@
-//! Clients that go away: nobody works on for them.
+//! Clients that disconnect: what is done for them alone ends, and a listing is finished.
 
 use std::time::{Duration, Instant};
 
@@ -142,70 +142,73 @@ fn a_listing_is_made_to_its_end_for_whoever_waits_too() {
     assert_eq!(lines.len(), 1, "{:?}", service.log.lines());
 }
 
-#[test]
-fn a_listing_that_nobody_waits_for_any_more_is_not_made() {
-    let (registry, listing) = Registry::with_versions(40);
-    let service = Service::start(registry.settings() + "parallel = 4\n");
-    for pattern in ["/tags/list", "/manifests/v"] {
-        registry.fault(pattern, Fault::Delay(Duration::from_secs(100)));
-        let mut clients = [(); 2].map(|()| Connection::open(service.address));
-        for client in &mut clients {
-            client.ask("/hello/SHA256SUMS");
-        }
-        let mut asked = 0;
-        eventually("the registry is asked", || {
-            asked += count(&registry.take_requests(), pattern);
-            asked > 0
-        });
-        let [first, second] = clients;
-        drop(first);
-        let took = hang_up(second, &registry, 0);
-        assert!(took < LIMIT, "{pattern}: {took:?}");
-        std::thread::sleep(Duration::from_millis(500));
-        assert_eq!(
-            count(&registry.take_requests(), "/v2/"),
-            0,
-            "{pattern}: asked again"
-        );
-        registry.behave();
-    }
-    let trouble = service.log.lines();
-    assert!(
-        !trouble.iter().any(|line| line.starts_with("error")),
-        "{trouble:?}"
-    );
-    assert_eq!(service.listing(), listing);
-}
-
-/// A client leaves while a blob that its listing needs has stalled in its body: the next one gets all of it.
+/// A client asks for a listing and leaves while a request for it is late. The listing is finished, and the next
+/// client gets it without a request.
 #[track_caller]
-fn what_was_half_listed_is_listed_whole(hello: Repository, stalled: &[u8], settings: &str) {
-    let registry = Registry::with_hello(hello);
-    let service = Setup::of(&registry).settings(settings).start();
-    let listing = service.listing();
-    let service = Setup::of(&registry).settings(settings).start();
+fn what_was_begun_is_finished(registry: &Registry, settings: &str, late: &str, listing: &str) {
+    let service = Setup::of(registry).settings(settings).start();
     registry.take_requests();
-    let slow: &str = digest(stalled).leak();
-    registry.fault(slow, Fault::NoRange);
-    registry.fault(slow, Fault::StallAfter(stalled.len() / 2));
+    let late: &'static str = late.to_owned().leak();
+    registry.fault_times(1, late, Fault::Delay(Duration::from_millis(1500)));
     let mut client = Connection::open(service.address);
     client.ask("/hello/SHA256SUMS");
-    eventually("the blob is asked for", || {
-        count(&registry.take_requests(), slow) > 0
+    eventually("the registry is asked", || {
+        count(&registry.take_requests(), late) > 0
     });
-    // Its head is there at once.
-    std::thread::sleep(Duration::from_millis(300));
-    let took = hang_up(client, &registry, registry.open_connections() - 1);
-    assert!(took < LIMIT, "{took:?}");
-    registry.behave();
-    assert_eq!(listing.lines().count(), 3);
+    drop(client);
+    assert_eq!(service.log.with(&["files listed in"]).len(), 1);
+    registry.take_requests();
     assert_eq!(service.listing(), listing);
+    assert_eq!(registry.take_requests(), [""; 0], "{late}: asked again");
     assert_eq!(service.log.with(&["left out"]), [""; 0]);
     assert_eq!(service.log.trouble_so_far(), [""; 0]);
 }
 
 #[test]
-fn a_listing_without_the_config_that_a_client_did_not_wait_for_is_nobodys() {
+fn a_listing_whose_client_leaves_is_finished_for_the_next_one() {
+    let (registry, listing) = Registry::with_versions(40);
+    for late in ["/tags/list", "/manifests/v7"] {
+        what_was_begun_is_finished(&registry, "parallel = 4\n", late, &listing);
+    }
+}
+
+#[test]
+fn clients_that_leave_their_listings_keep_nobody_from_being_answered() {
+    let (registry, listing) = Registry::with_versions(3);
+    for n in 0..64 {
+        registry.put(&format!("silent{n}"), Repository::default());
+    }
+    registry.fault("silent", Fault::Delay(Duration::from_secs(100)));
+    let service = Service::of(&registry);
+    let mut asked = 0;
+    let mut clients = [(); 64].map(|()| Connection::open(service.address));
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.ask(&format!("/silent{n}/SHA256SUMS"));
+    }
+    eventually("the registry is asked for each", || {
+        asked += count(&registry.take_requests(), "silent");
+        asked >= 64
+    });
+    service.no_listing(503);
+    drop(clients);
+    let begun = Instant::now();
+    assert_eq!(service.listing(), listing);
+    assert!(begun.elapsed() < 2 * LIMIT, "{:?}", begun.elapsed());
+}
+
+/// A client leaves while a blob that its listing needs is late: the next one gets all of it.
+#[track_caller]
+fn what_was_half_listed_is_listed_whole(hello: Repository, late: &[u8], settings: &str) {
+    let registry = Registry::with_hello(hello);
+    let service = Setup::of(&registry).settings(settings).start();
+    let listing = service.listing();
+    assert_eq!(listing.lines().count(), 3);
+    drop(service);
+    what_was_begun_is_finished(&registry, settings, &digest(late), &listing);
+}
+
+#[test]
+fn a_listing_is_finished_with_the_config_that_a_client_did_not_wait_for() {
     let mut hello = Repository::default();
     let config = |tag: &str| json!({"architecture": "amd64", "os": "linux", "of": tag}).to_string();
     for tag in ["v1", "v2", "v3"] {
@@ -220,7 +223,7 @@ fn a_listing_without_the_config_that_a_client_did_not_wait_for_is_nobodys() {
 }
 
 #[test]
-fn a_listing_without_the_image_that_a_client_did_not_wait_for_is_nobodys() {
+fn a_listing_is_finished_with_the_image_that_a_client_did_not_wait_for() {
     let mut hello = Repository::default();
     let image = |tag: &str| {
         let noise = noise(300_000);

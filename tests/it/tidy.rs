@@ -17,9 +17,9 @@ const USERS: [(&str, &[&str]); 9] = [
         "rustix",
         &[
             "src/dir.rs",
-            "src/hangup.rs",
             "src/server/mod.rs",
             "src/source/registry/transport.rs",
+            "src/task.rs",
         ],
     ),
     (

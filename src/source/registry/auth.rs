@@ -19,13 +19,13 @@ use super::challenge::{self, Challenge};
 use super::client::{Authorization, Client, Method, Reply, Request, host_of};
 use super::status::status_error;
 use super::url;
-use crate::deadline;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::{Host, Repository};
 use crate::places::{Place, Places};
 use crate::source::config::auth_json::{Found, Keyring, Login};
 use crate::source::recent::Recent;
+use crate::task;
 
 /// How long a token is good if nobody says (the spec's default), and at least: registries name one
 /// second and mean it of another clock.
@@ -137,7 +137,7 @@ impl Session {
             }
             Err(error) => {
                 // That a client left, or had no more time, is its own affair, and all is as it was before.
-                if matches!(error, Error::ClientGone) || deadline::passed().is_some() {
+                if matches!(error, Error::ClientGone) || task::passed_limit().is_some() {
                     return Err(error);
                 }
                 let place = match &error {

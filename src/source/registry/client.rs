@@ -425,9 +425,7 @@ impl Client {
 
     /// Sends when the host may be asked, and notes how it took it.
     fn paced(&self, host: &Host, send: impl FnOnce() -> Result<Reply>) -> Result<Reply> {
-        if !self.pace.wait(host) {
-            return Err(Error::ClientGone);
-        }
+        self.pace.wait(host)?;
         let sent = Instant::now();
         let reply = send()?;
         self.pace.note(host, sent, reply.wait());

@@ -8,10 +8,9 @@ use ureq::Timeout;
 
 use super::agent::{DOCUMENT_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
 use super::url;
-use crate::deadline;
 use crate::error::{Cause, Error};
-use crate::hangup;
 use crate::name::without_userinfo;
+use crate::task;
 
 /// An answer that makes no sense. A query is no part of it: the URL may be signed, which is as good as
 /// a password.
@@ -24,12 +23,9 @@ pub fn nonsense(url: &str, why: String) -> Error {
 
 /// What a failed request means.
 pub fn failure(url: &str, error: ureq::Error) -> Error {
-    if hangup::is_gone() {
-        return Error::ClientGone;
-    }
     let url = url::for_messages(url);
-    if let Some(limit) = deadline::passed() {
-        return Error::TooSlow { url, limit };
+    if let Err(over) = task::check(|| url.clone()) {
+        return over;
     }
     match error {
         // What IPAddressDeny= and most firewalls drop, TCP sends again and again; no error tells of it.
@@ -143,12 +139,9 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
 
 /// What a body that broke off means. ureq wraps its own errors in an io::Error there.
 pub fn read_failure(url: &str, error: io::Error) -> Error {
-    if hangup::is_gone() {
-        return Error::ClientGone;
-    }
     let url = url::for_messages(url);
-    if let Some(limit) = deadline::passed() {
-        return Error::TooSlow { url, limit };
+    if let Err(over) = task::check(|| url.clone()) {
+        return over;
     }
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
     match inner {

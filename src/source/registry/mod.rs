@@ -33,11 +33,11 @@ use super::upstream::Upstream;
 use super::{Download, Part, Reference, Skipped, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
-use crate::hangup;
 use crate::lock::lock;
 use crate::manifest::{self, Descriptor, Manifest};
 use crate::name::{DOCKER_HUB, Host, Repository, Tag};
 use crate::pool;
+use crate::task;
 use auth::{Door, Session, SessionKey, asks_for_token};
 use client::{Method, Reply, Request, Stranger, host_of, is_redirect};
 use error::nonsense;
@@ -386,9 +386,7 @@ impl Registry {
                 return Err(error);
             }
             debug!("trying again in {wait:?}: {}", error.line());
-            if !hangup::pause(wait) {
-                return Err(Error::ClientGone);
-            }
+            task::sleep(wait)?;
             pause *= 2;
         }
     }

@@ -10,11 +10,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::deadline;
-use crate::hangup;
+use crate::error::Result;
 use crate::lock::lock;
 use crate::name::Host;
 use crate::source::recent::Recent;
+use crate::task;
 
 /// Longest that a host's `Retry-After` is waited out. sysupdate does not ask again, so a short one is.
 pub const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -75,27 +75,27 @@ impl Complaints {
 }
 
 impl Pace {
-    /// Waits until this host may be asked. False if the client has not had so much patience.
-    pub fn wait(&self, host: &Host) -> bool {
+    /// Waits until this host may be asked. Fails if the client has disconnected.
+    pub fn wait(&self, host: &Host) -> Result<()> {
         let (begun, ticket) = (Instant::now(), self.tickets.fetch_add(1, Ordering::Relaxed));
         loop {
             let mut hosts = lock(&self.hosts);
             let Some(complaints) = hosts.get(host) else {
-                return true;
+                return Ok(());
             };
             let now = Instant::now();
             let wait = complaints.wait_for(ticket, now);
-            if wait.is_zero() || begun.elapsed() > MAX_QUEUE || deadline::passed().is_some() {
+            if wait.is_zero() || begun.elapsed() > MAX_QUEUE || task::passed_limit().is_some() {
                 complaints.waiting.remove(&ticket);
                 complaints.sent = now;
-                return true;
+                return Ok(());
             }
             drop(hosts);
-            if !hangup::pause(wait.min(LOOK)) {
+            if let Err(error) = task::sleep(wait.min(LOOK)) {
                 if let Some(complaints) = lock(&self.hosts).get(host) {
                     complaints.waiting.remove(&ticket);
                 }
-                return false;
+                return Err(error);
             }
         }
     }
@@ -163,7 +163,7 @@ mod tests {
     /// How long a request waits.
     fn waits(pace: &Pace) -> Duration {
         let begin = Instant::now();
-        assert!(pace.wait(&host()));
+        pace.wait(&host()).unwrap();
         begin.elapsed()
     }
 
@@ -187,7 +187,7 @@ mod tests {
         assert!((30..150).contains(&second.as_millis()), "{second:?}");
         let other = "other.example.com".parse().unwrap();
         let begin = Instant::now();
-        assert!(pace.wait(&other));
+        pace.wait(&other).unwrap();
         assert!(begin.elapsed() < Duration::from_millis(20));
     }
 
@@ -211,7 +211,7 @@ mod tests {
             for n in 0..6 {
                 let (pace, served) = (&pace, &served);
                 scope.spawn(move || {
-                    assert!(pace.wait(&host()));
+                    pace.wait(&host()).unwrap();
                     lock(served).push(n);
                 });
                 // A busy machine may begin a thread late.

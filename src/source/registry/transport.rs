@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,8 @@ use ureq::unversioned::transport::{
 use ureq::{Error, Timeout};
 
 use super::tls::Tls;
-use crate::deadline;
-use crate::hangup::{self, Until};
+use crate::lock::lock;
+use crate::task::{self, Until};
 
 /// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https, by certificates of
 /// the host's own if there are such.
@@ -63,7 +63,7 @@ impl Resolver for SystemResolver {
 /// How long may be waited: as ureq says, or until the thread's work has to be done.
 fn limit(timeout: NextTimeout) -> Option<Instant> {
     let times = timeout.not_zero().map(|time| *time).into_iter();
-    let time = times.chain(deadline::left()).min()?;
+    let time = times.chain(task::time_left()).min()?;
     Some(Instant::now() + time)
 }
 
@@ -72,25 +72,20 @@ fn aside<T: Send + 'static>(
     timeout: NextTimeout,
     ask: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let (answer, answers) = sync_channel(1);
-    thread::Builder::new().spawn(move || answer.send(ask()).ok())?;
-    let end = limit(timeout);
-    loop {
-        let left = end.map_or(hangup::LOOK, |end| {
-            end.saturating_duration_since(Instant::now())
-        });
-        match answers.recv_timeout(left.min(hangup::LOOK)) {
-            Ok(found) => return found,
-            Err(RecvTimeoutError::Disconnected) => return Err(Error::HostNotFound),
-            Err(RecvTimeoutError::Timeout) if hangup::is_gone() => {
-                return Err(Error::Io(hangup::error()));
-            }
-            Err(RecvTimeoutError::Timeout) if left <= hangup::LOOK && end.is_some() => {
-                return Err(Error::Timeout(timeout.reason));
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-    }
+    let answer = Arc::new((Mutex::new(None), Condvar::new()));
+    let answers = answer.clone();
+    thread::Builder::new().spawn(move || {
+        *lock(&answers.0) = Some(ask());
+        answers.1.notify_all();
+    })?;
+    let _limit = timeout.not_zero().map(|time| task::within(*time));
+    let found = task::wait_for(&answer.0, &answer.1, String::new, Option::take);
+    found.unwrap_or_else(|over| {
+        Err(match over {
+            crate::error::Error::ClientGone => Error::Io(task::client_gone()),
+            _ => Error::Timeout(timeout.reason),
+        })
+    })
 }
 
 /// Connects to the first of a host's addresses that answers.
@@ -130,7 +125,7 @@ fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, 
         let share = left.map(|left| if is_last { left } else { left / 2 });
         match connect_to(*address, share) {
             Ok(stream) => return Ok(stream),
-            Err(error) if hangup::is_gone() => return Err(Error::Io(error)),
+            Err(error) if task::is_client_gone() => return Err(Error::Io(error)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 failure = Error::Timeout(Timeout::Connect);
             }
@@ -147,7 +142,7 @@ fn connect_to(address: SocketAddr, time: Option<Duration>) -> io::Result<TcpStre
     let stream = TcpStream::from(socket);
     match begun {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {
-            hangup::wait(&stream, Until::Writable, time)?;
+            task::wait_for_socket(&stream, Until::Writable, time)?;
             stream.take_error()?.map_or(Ok(stream), Err)
         }
         begun => begun.map(|()| stream),
@@ -183,9 +178,9 @@ impl Transport for TcpTransport {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        if self.looked.elapsed() >= hangup::LOOK {
-            if hangup::is_gone() {
-                return Err(Error::Io(hangup::error()));
+        if self.looked.elapsed() >= task::LOOK {
+            if task::is_client_gone() {
+                return Err(Error::Io(task::client_gone()));
             }
             self.looked = Instant::now();
         }
@@ -219,7 +214,7 @@ fn without_waiting(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-                hangup::wait(stream, until, left).map_err(|error| match error.kind() {
+                task::wait_for_socket(stream, until, left).map_err(|error| match error.kind() {
                     io::ErrorKind::TimedOut => Error::Timeout(timeout.reason),
                     _ => Error::Io(error),
                 })?;
@@ -231,10 +226,8 @@ fn without_waiting(
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::sync::Arc;
-
     use super::*;
+    use std::net::TcpListener;
 
     /// Nothing that is waited for here takes less than this, or more.
     const LIMIT: Duration = Duration::from_secs(1);
@@ -264,8 +257,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let ours = Arc::new(listener.accept().unwrap().0);
         let (address, ..) = &silent();
-        hangup::work_for(&ours);
-        let _watch = hangup::watch();
+        task::work_for(&ours);
         let leaves = thread::spawn(move || {
             thread::sleep(Duration::from_millis(100));
             drop(client);
