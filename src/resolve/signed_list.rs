@@ -129,7 +129,7 @@ impl Resolver<'_> {
             None => self.list(tags).map(Contents::Files),
             Some(SignedList { tag, .. }) => Err(Error::NoSignedList {
                 source: name,
-                why: format!("had a list by its publisher, and now has none in tag {tag}"),
+                why: format!("has none in tag {tag}"),
             }),
         }
     }
@@ -156,8 +156,7 @@ impl Resolver<'_> {
         let has_signature = !signed.signatures.is_empty();
         let had_signature = promised.as_ref().is_some_and(|list| list.has_signature);
         if had_signature && !has_signature {
-            let why =
-                format!("had a signed list, and now has one without a signature in tag {tag}");
+            let why = format!("has one without a signature in tag {tag}");
             return Err(Error::NoSignedList { source, why });
         }
         let list = SignedList { tag, has_signature };

@@ -254,34 +254,39 @@ fn a_repository_that_had_a_list_is_never_listed_by_its_tags_instead() {
         assert_eq!(start().listing(), list);
         let manifest = "GET /v2/hello/manifests/";
         type Change = fn(&Registry);
-        let changes: [(&str, Change); 4] = [
-            ("the tag is gone", |registry| {
+        let changes: [(&str, &str, Change); 4] = [
+            ("the tag is gone", "has none in tag", |registry| {
                 registry.change(|hello| {
                     hello.tags.remove("SHA256SUMS");
                     hello.tags.remove("index");
                 });
             }),
-            ("there is no list in it", |registry| {
+            ("there is no list in it", "has none in tag", |registry| {
                 registry.change(|hello| {
                     hello.oras_push("SHA256SUMS", "notes.txt", b"none");
                     hello.oras_push("index", "notes.txt", b"none");
                 });
             }),
-            ("there is no signature in it", |registry| {
-                registry.change(|hello| *hello = with_list("SHA256SUMS", &[]).0);
-            }),
-            ("it is refused", |registry| {
+            (
+                "there is no signature in it",
+                "has one without a signature in tag",
+                |registry| {
+                    registry.change(|hello| *hello = with_list("SHA256SUMS", &[]).0);
+                },
+            ),
+            ("it is refused", "", |registry| {
                 registry.fault("/v2/hello/manifests/SHA256SUMS", Fault::Status(403));
                 registry.fault("/v2/hello/manifests/index", Fault::Status(403));
             }),
         ];
-        for (why, change) in changes {
+        for (why, now, change) in changes {
             change(&registry);
             registry.take_requests();
             let service = start();
             let reason = service.why_no_listing(403);
             if why != "it is refused" {
-                for text in ["/hello had a", "signed-list = \"\"", "key --forget-signed"] {
+                let now = format!("/hello had a list by its publisher, and now {now}");
+                for text in [now.as_str(), "signed-list = \"\"", "key --forget-signed"] {
                     assert!(reason.contains(text), "{tag}, {why}: {reason}");
                 }
             }
