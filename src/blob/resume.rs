@@ -1,8 +1,8 @@
-//! Blobs that outlive their connection.
+//! A blob whose download is resumed when the connection breaks.
 //!
 //! Place in the chain: source → **resumed** → verified → socket. When the connection breaks, or the
-//! body comes short, the rest is asked for again, from another mirror if there is one. Bounded not by
-//! a number of tries but by time without progress.
+//! body is short, the rest is requested again, from another mirror if there is one. The limit is not a
+//! number of attempts but the time without progress.
 
 use std::io::{self, Read};
 use std::mem;
@@ -11,55 +11,49 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use crate::error::{Error, Result};
-use crate::source::Skipped;
+use crate::source::Body;
 use crate::task;
 
-/// How long nothing may come before it is given up. systemd-pull waits about as long.
+/// How long nothing may arrive before the download is given up. systemd-pull waits about as long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a body may end at the same place, as one that is whole does, or break off after all that is known was
-/// read again: that is no accident.
+/// How often a body may end at the same place, or break off after repeating all known bytes: that is
+/// no accident.
 const BARREN_ENDS: u32 = 3;
-/// Between two tries; doubled up to the longest while nothing comes.
+/// Between two attempts; doubled up to the longest while nothing arrives.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Where the bytes come from, from any of them on.
-pub trait Origin: Send {
-    /// The bytes from the one numbered `from` on.
-    fn open(&self, from: u64) -> Result<Box<dyn Read + Send>>;
-}
+/// How many known bytes are read at once, to be dropped.
+const SKIPPED_AT_ONCE: usize = 16 << 10;
 
 /// Reads a blob of known size.
-pub struct Resumed<O> {
-    origin: O,
-    body: Box<dyn Read + Send>,
-    /// How messages call it.
-    what: String,
-    size: u64,
+pub struct Resumed<F> {
+    /// Opens the blob again, so that it gives the bytes from this position on.
+    reopen: F,
+    reader: Box<dyn Read + Send>,
+    /// The position of the reader's next byte. Bytes before `taken` are known and dropped.
+    position: u64,
     taken: u64,
+    size: u64,
+    /// How messages call the blob.
+    what: String,
     patience: Duration,
 }
 
-impl<O: Origin> Resumed<O> {
-    /// Opens it; what fails now fails before a client has been promised anything.
-    pub fn open(origin: O, what: String, size: u64) -> Result<Self> {
-        let body = origin.open(0)?;
-        Ok(Self::begun(origin, body, what, size))
-    }
-
-    /// One that is open, with all of its bytes to come.
-    pub fn begun(origin: O, body: Box<dyn Read + Send>, what: String, size: u64) -> Self {
+impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
+    /// Goes on with a reader that begins at the first byte.
+    pub fn new(reader: Box<dyn Read + Send>, reopen: F, what: String, size: u64) -> Self {
         Self {
-            body,
-            origin,
-            what,
-            size,
+            reopen,
+            reader,
+            position: 0,
             taken: 0,
+            size,
+            what,
             patience: PATIENCE,
         }
     }
 
-    /// Opens it again where it broke off, as often as it takes.
+    /// Opens the blob again where it broke off, trying as long as there is time.
     fn reopen(&mut self, why: &str, wait: &mut Wait) -> io::Result<()> {
         if task::is_client_gone() {
             return Err(task::client_gone());
@@ -78,14 +72,14 @@ impl<O: Origin> Resumed<O> {
             wait.pause = (wait.pause * 2).min(LONGEST_PAUSE);
             // Each of several mirrors may be silent.
             let limit = task::within(self.patience.saturating_sub(wait.begun.elapsed()));
-            let opened = self.origin.open(self.taken);
+            let opened = (self.reopen)(self.taken);
             drop(limit);
             match opened {
                 Ok(body) => {
-                    self.body = body;
+                    (self.reader, self.position) = (body.reader, body.starts_at);
                     return Ok(());
                 }
-                // It was there: fronts say the same while they have nobody behind them.
+                // The blob was there: a proxy also says Missing while its registry is down.
                 Err(error) if error.may_pass() || matches!(error, Error::Missing { .. }) => {
                     why = error.line()
                 }
@@ -93,9 +87,16 @@ impl<O: Origin> Resumed<O> {
             }
         }
     }
+
+    /// Reads known bytes and drops them.
+    fn skip(&mut self) -> io::Result<usize> {
+        let mut known = [0; SKIPPED_AT_ONCE];
+        let left = usize::try_from(self.taken - self.position).unwrap_or(usize::MAX);
+        self.reader.read(&mut known[..left.min(SKIPPED_AT_ONCE)])
+    }
 }
 
-impl<O: Origin> Read for Resumed<O> {
+impl<F: Fn(u64) -> Result<Body>> Read for Resumed<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.size - self.taken).unwrap_or(usize::MAX);
         let want = buffer.len().min(left);
@@ -106,24 +107,29 @@ impl<O: Origin> Read for Resumed<O> {
             begun: Instant::now(),
             pause: FIRST_PAUSE,
         };
-        // How far the body was skipped forward, and how far the one before, which ended there.
+        // How many known bytes this body repeated, and how many the one before it, which ended there.
         let (mut skipped, mut end, mut barren_ends) = (0, 0, 0);
         loop {
-            let failure = match self.body.read(&mut buffer[..want]) {
+            let is_known = self.position < self.taken;
+            let read = match is_known {
+                true => self.skip(),
+                false => self.reader.read(&mut buffer[..want]),
+            };
+            let failure = match read {
                 Ok(0) => None,
                 Ok(n) => {
-                    self.taken += n as u64;
-                    return Ok(n);
-                }
-                // One that is being skipped forward says so after each piece.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    let piece = error.get_ref().and_then(|inner| inner.downcast_ref());
-                    skipped += piece.map_or(0, |Skipped(bytes)| *bytes);
+                    self.position += n as u64;
+                    if !is_known {
+                        self.taken = self.position;
+                        return Ok(n);
+                    }
+                    skipped += n as u64;
                     if wait.begun.elapsed() >= self.patience {
                         return Err(wait.given_up("what is known already comes too slowly"));
                     }
                     continue;
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Some(error),
             };
             let ends_again = skipped == mem::replace(&mut end, skipped);
@@ -134,7 +140,7 @@ impl<O: Origin> Read for Resumed<O> {
                     Some(error) => Err(no_accident(end, &error)),
                 };
             }
-            // A connection that breaks before it brings anything may be of a registry that is being restarted.
+            // A connection that breaks before its first byte may be of a registry that is being restarted.
             barren_ends += u32::from(failure.is_none() || skipped > 0);
             skipped = 0;
             let failure = failure.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
@@ -150,10 +156,10 @@ fn no_accident(end: u64, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), message)
 }
 
-/// A wait for the next byte. The time that a client takes over those before does not count.
+/// A wait for the next byte. The time that a client takes over earlier bytes does not count.
 struct Wait {
     begun: Instant,
-    /// Before the next try.
+    /// Before the next attempt.
     pause: Duration,
 }
 
@@ -172,6 +178,20 @@ mod tests {
 
     use super::*;
 
+    /// A blob that is opened with this.
+    fn resumed<F: Fn(u64) -> Result<Body>>(open: F, size: u64) -> Resumed<F> {
+        let first = open(0).unwrap();
+        assert_eq!(first.starts_at, 0);
+        Resumed::new(first.reader, open, "blob".into(), size)
+    }
+
+    fn body(starts_at: u64, reader: impl Read + Send + 'static) -> Result<Body> {
+        Ok(Body {
+            reader: Box::new(reader),
+            starts_at,
+        })
+    }
+
     /// Gives `bytes`, but each connection only `piece` of them, with an error at its end or without.
     struct Breaking {
         bytes: Vec<u8>,
@@ -182,8 +202,8 @@ mod tests {
         tries: Arc<AtomicUsize>,
     }
 
-    impl Origin for Breaking {
-        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
+    impl Breaking {
+        fn open(&self, from: u64) -> Result<Body> {
             let n = self.tries.fetch_add(1, Ordering::SeqCst);
             if !n.is_multiple_of(self.refusals + 1) {
                 let cause = Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
@@ -192,13 +212,13 @@ mod tests {
                     cause,
                 });
             }
-            let from = usize::try_from(from).unwrap();
-            let end = (from + self.piece).min(self.bytes.len());
-            let piece = io::Cursor::new(self.bytes[from..end].to_vec());
+            let start = usize::try_from(from).unwrap();
+            let end = (start + self.piece).min(self.bytes.len());
+            let piece = io::Cursor::new(self.bytes[start..end].to_vec());
             if self.with_error {
-                Ok(Box::new(piece.chain(Broken)))
+                body(from, piece.chain(Broken))
             } else {
-                Ok(Box::new(piece))
+                body(from, piece)
             }
         }
     }
@@ -228,7 +248,7 @@ mod tests {
                 refusals,
                 tries: counted.clone(),
             };
-            let mut resumed = Resumed::open(origin, "blob".into(), 256).unwrap();
+            let mut resumed = resumed(|from| origin.open(from), 256);
             let mut arrived = Vec::new();
             resumed.read_to_end(&mut arrived).unwrap();
             assert_eq!(arrived, bytes, "{piece} at a time");
@@ -246,43 +266,21 @@ mod tests {
             refusals: 0,
             tries: tries.clone(),
         };
-        let mut resumed = Resumed::open(origin, "blob".into(), 12).unwrap();
+        let mut resumed = resumed(|from| origin.open(from), 12);
         let mut arrived = Vec::new();
         resumed.read_to_end(&mut arrived).unwrap();
         assert_eq!(arrived.len(), 10);
         assert_eq!(tries.load(Ordering::SeqCst), 1 + BARREN_ENDS as usize);
     }
 
-    /// Gives so many bytes, then breaks; knows no ranges.
-    struct WithoutRanges(Arc<AtomicUsize>);
-
-    impl Origin for WithoutRanges {
-        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            Ok(match from {
-                0 => Box::new((&[7; 5][..]).chain(Broken)),
-                _ => Box::new(Known(from).chain(Broken)),
-            })
-        }
-    }
-
-    /// So many bytes that are skipped.
-    struct Known(u64);
-
-    impl Read for Known {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            match mem::take(&mut self.0) {
-                0 => Ok(0),
-                bytes => Err(io::Error::new(io::ErrorKind::Interrupted, Skipped(bytes))),
-            }
-        }
-    }
-
     #[test]
     fn what_breaks_at_the_same_byte_without_ranges_is_given_up_soon() {
-        let tries = Arc::new(AtomicUsize::new(0));
-        let origin = WithoutRanges(tries.clone());
-        let mut resumed = Resumed::open(origin, "blob".into(), 10).unwrap();
+        let tries = AtomicUsize::new(0);
+        let without_ranges = |_| {
+            tries.fetch_add(1, Ordering::SeqCst);
+            body(0, (&[7; 5][..]).chain(Broken))
+        };
+        let mut resumed = resumed(without_ranges, 10);
         let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
         assert!(
             error
@@ -293,30 +291,42 @@ mod tests {
         assert_eq!(tries.load(Ordering::SeqCst), 2 + BARREN_ENDS as usize);
     }
 
-    /// Gives a little, then breaks; from then on it only ever skips.
-    struct Skipping;
-
-    impl Origin for Skipping {
-        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
-            match from {
-                0 => Ok(Box::new((&[7; 5][..]).chain(Broken))),
-                _ => Ok(Box::new(Slow)),
-            }
-        }
+    #[test]
+    fn a_body_without_ranges_is_read_from_its_start_and_what_is_known_is_dropped() {
+        let size = 3 * SKIPPED_AT_ONCE;
+        let bytes: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let tries = AtomicUsize::new(0);
+        let ends = [1, SKIPPED_AT_ONCE, SKIPPED_AT_ONCE + 1, size - 1, size];
+        let open = |_| {
+            let end = ends[tries.fetch_add(1, Ordering::SeqCst)];
+            body(0, io::Cursor::new(bytes[..end].to_vec()).chain(Broken))
+        };
+        let mut arrived = Vec::new();
+        let mut resumed = resumed(open, size as u64);
+        resumed.read_to_end(&mut arrived).unwrap();
+        assert_eq!(arrived, bytes);
+        assert_eq!(tries.load(Ordering::SeqCst), ends.len());
     }
 
+    /// Gives one byte at a time, after a while.
     struct Slow;
 
     impl Read for Slow {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             std::thread::sleep(Duration::from_millis(10));
-            Err(io::ErrorKind::Interrupted.into())
+            buffer[0] = 7;
+            Ok(1)
         }
     }
 
     #[test]
     fn what_is_known_is_skipped_only_so_long() {
-        let mut resumed = Resumed::open(Skipping, "blob".into(), 10).unwrap();
+        let tries = AtomicUsize::new(0);
+        let slow_at_last = |_| match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => body(0, (&[7; 1000][..]).chain(Broken)),
+            _ => body(0, Slow),
+        };
+        let mut resumed = resumed(slow_at_last, 1001);
         resumed.patience = Duration::from_secs(1);
         let started = Instant::now();
         let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
@@ -325,25 +335,21 @@ mod tests {
     }
 
     /// Gives a little, then breaks; from then on it is silent for as long as somebody waits.
-    struct Silent;
-
-    impl Origin for Silent {
-        fn open(&self, from: u64) -> Result<Box<dyn Read + Send>> {
-            if from > 0 {
-                let limit = task::time_left().unwrap_or(Duration::from_secs(20));
-                std::thread::sleep(limit);
-                return Err(Error::TooSlow {
-                    url: "u".into(),
-                    limit,
-                });
-            }
-            Ok(Box::new((&[7; 5][..]).chain(Broken)))
+    fn open_silent(from: u64) -> Result<Body> {
+        if from > 0 {
+            let limit = task::time_left().unwrap_or(Duration::from_secs(20));
+            std::thread::sleep(limit);
+            return Err(Error::TooSlow {
+                url: "u".into(),
+                limit,
+            });
         }
+        body(0, (&[7; 5][..]).chain(Broken))
     }
 
     #[test]
     fn a_silent_origin_is_waited_for_only_so_long() {
-        let mut resumed = Resumed::open(Silent, "blob".into(), 10).unwrap();
+        let mut resumed = resumed(open_silent, 10);
         resumed.patience = Duration::from_secs(1);
         let started = Instant::now();
         let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();
@@ -361,7 +367,7 @@ mod tests {
             refusals: 1_000_000,
             tries: Arc::new(AtomicUsize::new(0)),
         };
-        let mut resumed = Resumed::open(origin, "blob".into(), 10).unwrap();
+        let mut resumed = resumed(|from| origin.open(from), 10);
         resumed.patience = Duration::from_secs(1);
         let started = Instant::now();
         let error = resumed.read_to_end(&mut Vec::new()).unwrap_err();

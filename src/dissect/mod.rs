@@ -72,7 +72,7 @@ impl Origin for Blob<'_> {
     }
 
     fn whole(&self) -> Result<Box<dyn Read + Send>> {
-        self.source.blob(self.digest, self.size, 0)
+        Ok(self.source.blob(self.digest, self.size, 0)?.reader)
     }
 }
 

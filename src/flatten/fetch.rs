@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::MAX_THREADS;
 use super::low_speed::Steady;
 use crate::artifact::Recipe;
-use crate::blob::{self, Positioned, Resumed, StoredBlob, Verified};
+use crate::blob::{self, Positioned, Verified};
 use crate::cache::{Cache, Made, Unfinished};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -102,16 +102,16 @@ fn verified(
     is_timed: bool,
 ) -> Result<Verified<Box<dyn Read + Send>>> {
     let what = format!("layer {digest} of {}", source.name());
-    let blob = StoredBlob {
-        source: source.clone(),
-        digest,
-        size,
-    };
-    let resumed = Resumed::open(blob, what.clone(), size)?;
-    let bytes: Box<dyn Read + Send> = if is_timed {
-        Box::new(Steady::new(resumed, size))
-    } else {
-        Box::new(resumed)
-    };
-    Ok(Verified::new(bytes, what, digest, size)?.of(source))
+    let (_, layer) =
+        blob::open_through(
+            source,
+            digest,
+            Some(size),
+            what,
+            |bytes, size| match is_timed {
+                true => Box::new(Steady::new(bytes, size)),
+                false => bytes,
+            },
+        )?;
+    Ok(layer)
 }

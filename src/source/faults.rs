@@ -109,20 +109,20 @@ struct Origin {
 }
 
 /// As long as it lives, a body of a blob is being read.
-pub struct Body {
+pub struct Transfer {
     origins: Arc<Origins>,
     blob: Digest,
 }
 
 impl Origins {
     /// A body from this place. `is_first`: no other body of the same download came before it.
-    pub fn begin(self: &Arc<Self>, blob: Digest, place: usize, is_first: bool) -> Body {
+    pub fn begin(self: &Arc<Self>, blob: Digest, place: usize, is_first: bool) -> Transfer {
         let mut known = lock(&self.0);
         let origin = known.entry(blob).or_default();
         origin.is_shared |= is_first && origin.bodies > 0;
         origin.bodies += 1;
         origin.places.insert(place);
-        Body {
+        Transfer {
             origins: self.clone(),
             blob,
         }
@@ -140,7 +140,7 @@ impl Origins {
     }
 }
 
-impl Drop for Body {
+impl Drop for Transfer {
     fn drop(&mut self) {
         let mut known = lock(&self.origins.0);
         if let Some(origin) = known.get_mut(&self.blob) {

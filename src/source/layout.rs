@@ -13,7 +13,7 @@ use log::info;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Download, Part, Reference, Source, StoredManifest};
+use super::{Body, Download, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
@@ -181,16 +181,7 @@ impl Layout {
             let why = format!("index after {MAX_INDEXES} others, no more are read");
             return Err(bad(why));
         }
-        let bytes = read(&path)?;
-        let found = Digest::of(&bytes);
-        if found != digest {
-            return Err(Error::WrongBytes {
-                what: format!("index {}", path.display()),
-                expected: digest,
-                found,
-            });
-        }
-        match Manifest::parse(None, &bytes)
+        match Manifest::parse(None, &self.stored(digest)?.bytes)
             .map_err(|why| bad(format!("this index cannot be understood: {why}")))?
         {
             Manifest::Index(index) => Ok(index),
@@ -233,6 +224,23 @@ impl Layout {
 
     fn blob_path(&self, digest: Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// A manifest or index, verified.
+    fn stored(&self, digest: Digest) -> Result<StoredManifest> {
+        let path = self.blob_path(digest);
+        let stored = StoredManifest {
+            bytes: read(&path)?,
+            media_type: None,
+        };
+        stored.verified(digest, || format!("manifest {}", path.display()))
+    }
+
+    fn digest(&self, reference: Reference<'_>) -> Result<Digest> {
+        match reference {
+            Reference::Tag(tag) => self.find(tag),
+            Reference::Digest(digest) => Ok(digest),
+        }
     }
 
     /// A blob's file, at one of its bytes.
@@ -311,18 +319,14 @@ impl Source for Layout {
     }
 
     fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
-        let digest = match reference {
-            Reference::Tag(tag) => self.find(tag)?,
-            Reference::Digest(digest) => digest,
-        };
-        Ok(StoredManifest {
-            bytes: read(&self.blob_path(digest))?,
-            media_type: None,
-        })
+        self.stored(self.digest(reference)?)
     }
 
-    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
-        Ok(Box::new(self.open_blob(digest, size, from)?))
+    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body> {
+        Ok(Body {
+            reader: Box::new(self.open_blob(digest, size, from)?),
+            starts_at: from,
+        })
     }
 
     fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
@@ -397,10 +401,7 @@ impl Source for Layout {
     }
 
     fn manifest_request(&self, reference: Reference<'_>, _: &str) -> Result<Download> {
-        self.blob_request(match reference {
-            Reference::Tag(tag) => self.find(tag)?,
-            Reference::Digest(digest) => digest,
-        })
+        self.blob_request(self.digest(reference)?)
     }
 
     fn annotations(&self, tag: &Tag) -> Annotations {
@@ -486,5 +487,38 @@ fn cannot_read(path: &Path, cause: io::Error) -> Error {
             path: path.to_owned(),
             cause: Arc::new(cause),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_by_digest_has_that_digest() {
+        let name = format!("sysext-oci-proxy-layout-{}", std::process::id());
+        let root = std::env::temp_dir().join(name);
+        fs::create_dir_all(root.join("blobs/sha256")).unwrap();
+        fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let (right, wrong) = (Digest::of(b"right"), Digest::of(b"wrong"));
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"m","size":5,"digest":"{wrong}","annotations":{{"{REF_NAME}":"v1"}}}}]}}"#
+        );
+        fs::write(root.join("index.json"), index).unwrap();
+        let layout = Layout::open(&root).unwrap();
+        for digest in [right, wrong] {
+            fs::write(layout.blob_path(digest), b"right").unwrap();
+        }
+        let manifest = |reference| layout.manifest(reference);
+        let by_digest = [right, wrong].map(|digest| manifest(Reference::Digest(digest)));
+        let by_tag = manifest(Reference::Tag(&"v1".parse().unwrap()));
+        fs::remove_dir_all(&root).unwrap();
+        let [right, wrong] = by_digest;
+        assert_eq!(right.unwrap().bytes, b"right");
+        for wrong in [wrong, by_tag] {
+            assert!(matches!(wrong, Err(Error::WrongBytes { .. })), "{wrong:?}");
+        }
     }
 }

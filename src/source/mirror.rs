@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use log::{Level, debug, log, warn};
 
 use super::config::registries_conf::{Endpoint, Role};
-use super::faults::{self, Origins, REST};
+use super::faults::{Origins, REST, Transfer};
 use super::registry::Registry;
 use super::upstream::Upstream;
-use super::{Download, Part, Reference, Source, StoredManifest};
+use super::{Body, Download, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -308,17 +308,18 @@ impl Mirrored {
         );
     }
 
-    /// The body of a blob of `size` bytes from the one numbered `from` on.
+    /// The last `left` bytes of a blob. `is_first`: no other body of the same download came before it.
     fn watch_blob(
         &self,
         registry: &Registry,
         digest: Digest,
-        body: Box<dyn Read + Send>,
-        (size, from): (u64, u64),
+        reader: Box<dyn Read + Send>,
+        left: u64,
+        is_first: bool,
     ) -> Box<dyn Read + Send> {
-        let origin = (self.origins).begin(digest, self.number_of(registry), from == 0);
+        let transfer = (self.origins).begin(digest, self.number_of(registry), is_first);
         self.shown.note(digest);
-        self.watch(registry, body, size - from, Some(origin))
+        self.watch(registry, reader, left, Some(transfer))
     }
 
     /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.
@@ -327,7 +328,7 @@ impl Mirrored {
         registry: &Registry,
         inner: Box<dyn Read + Send>,
         left: u64,
-        origin: Option<faults::Body>,
+        transfer: Option<Transfer>,
     ) -> Box<dyn Read + Send> {
         let is_mirror = self.number_of(registry) > 0;
         let mirror = is_mirror.then(|| (self.upstream.clone(), registry.place().to_owned()));
@@ -335,7 +336,7 @@ impl Mirrored {
             inner,
             left,
             mirror,
-            _origin: origin,
+            _transfer: transfer,
         })
     }
 
@@ -346,7 +347,7 @@ impl Mirrored {
             return debug!("mirror {} has it not: {}", mirror.host(), error.line());
         }
         let had_no_time = !had_time && matches!(error, Error::TooSlow { .. });
-        if had_no_time || is_given_up() {
+        if had_no_time || task::is_over() {
             return debug!("mirror {} had no time: {}", mirror.host(), error.line());
         }
         let host = mirror.host().as_str();
@@ -384,28 +385,28 @@ impl Source for Mirrored {
         match reference {
             Reference::Tag(_) => self.by_tag(true, ask),
             Reference::Digest(digest) => self.by_digest(digest, |registry| {
-                let stored = registry.manifest(reference)?;
-                let found = Digest::of(&stored.bytes);
-                if found != digest {
-                    if self.number_of(registry) > 0 {
-                        self.note_wrong(digest, registry);
-                    }
-                    let what = format!("manifest {digest} at {}", registry.host());
-                    return Err(Error::WrongBytes {
-                        what,
-                        expected: digest,
-                        found,
-                    });
+                let stored = registry.manifest(reference);
+                if matches!(stored, Err(Error::WrongBytes { .. })) && self.number_of(registry) > 0 {
+                    self.note_wrong(digest, registry);
                 }
-                Ok(stored)
+                stored
             }),
         }
     }
 
-    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
+    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body> {
         let found = self.anywhere(digest, |registry| {
             let body = registry.blob(digest, size, from)?;
-            Ok(self.watch_blob(registry, digest, body, (size, from)))
+            Ok(Body {
+                reader: self.watch_blob(
+                    registry,
+                    digest,
+                    body.reader,
+                    size - body.starts_at,
+                    from == 0,
+                ),
+                ..body
+            })
         });
         found.map_err(|nowhere| {
             if from > 0 {
@@ -423,7 +424,7 @@ impl Source for Mirrored {
                 // Of the registry itself the size can be had otherwise, too.
                 Err(Error::Nonsense { .. }) if !is_mirror => {
                     let size = registry.blob_size(digest)?;
-                    (size, registry.blob(digest, size, 0)?)
+                    (size, registry.blob(digest, size, 0)?.reader)
                 }
                 found => found?,
             };
@@ -436,7 +437,7 @@ impl Source for Mirrored {
                     found: nothing,
                 });
             }
-            Ok((size, self.watch_blob(registry, digest, body, (size, 0))))
+            Ok((size, self.watch_blob(registry, digest, body, size, true)))
         })
     }
 
@@ -568,18 +569,13 @@ fn mirrors_too(error: Error, mirrors: &[String]) -> Error {
     }
 }
 
-/// Is it us who break off? Then it is nobody's fault.
-fn is_given_up() -> bool {
-    task::is_over()
-}
-
 /// A body from a mirror. If it breaks off the mirror rests, so that the rest comes from elsewhere.
 struct Watched<R> {
     inner: R,
     left: u64,
     /// Its place.
     mirror: Option<(Arc<Upstream>, String)>,
-    _origin: Option<faults::Body>,
+    _transfer: Option<Transfer>,
 }
 
 impl<R: Read> Read for Watched<R> {
@@ -593,7 +589,7 @@ impl<R: Read> Read for Watched<R> {
         let has_broken =
             result.is_err() || (matches!(result, Ok(0)) && self.left > 0 && !buffer.is_empty());
         if has_broken
-            && !is_given_up()
+            && !task::is_over()
             && let Some((upstream, place)) = &self.mirror
         {
             upstream.resting.note(place);

@@ -16,8 +16,6 @@ mod recent;
 mod registry;
 mod upstream;
 
-use std::error;
-use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 
@@ -25,7 +23,7 @@ pub use registry::agent::DOCUMENT_TIMEOUT;
 pub use upstream::Upstream;
 
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{Annotations, Descriptor};
 use crate::name::Tag;
 
@@ -51,11 +49,12 @@ pub trait Source: Send + Sync {
     /// The digest a tag has now, if that can be had for less than the manifest.
     fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>>;
 
-    /// A manifest or index as it is stored. Nothing of it is checked but its size.
+    /// A manifest or index as it is stored. One by digest has that digest, else it is [`Error::WrongBytes`]; nothing
+    /// else of it is checked but its size.
     fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest>;
 
-    /// The bytes of a blob from the one numbered `from` on, unchecked, of which there are `size` in all.
-    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Box<dyn Read + Send>>;
+    /// The bytes of a blob of `size` bytes from the position `from` on; from its start if ranges cannot be had.
+    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body>;
 
     /// The bytes of a blob of which only the digest is known, unchecked, and how many there are by the word of
     /// whoever delivers them.
@@ -110,17 +109,12 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// In the `Interrupted` of a body that is being skipped forward: so many bytes more were known already.
-#[derive(Debug)]
-pub struct Skipped(pub u64);
-
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes were known already", self.0)
-    }
+/// The bytes of a blob, unchecked, to its end.
+pub struct Body {
+    pub reader: Box<dyn Read + Send>,
+    /// The position of the first of them.
+    pub starts_at: u64,
 }
-
-impl error::Error for Skipped {}
 
 /// What comes of asking for a range.
 pub enum Part {
@@ -156,4 +150,18 @@ pub struct StoredManifest {
     pub bytes: Vec<u8>,
     /// What the source says it is; a cache does not know any more.
     pub media_type: Option<String>,
+}
+
+impl StoredManifest {
+    /// The same, if it has this digest. `what`: how errors call it.
+    fn verified(self, expected: Digest, what: impl FnOnce() -> String) -> Result<Self> {
+        match Digest::of(&self.bytes) {
+            found if found == expected => Ok(self),
+            found => Err(Error::WrongBytes {
+                what: what(),
+                expected,
+                found,
+            }),
+        }
+    }
 }

@@ -28,6 +28,7 @@ const USERS: [(&str, &[&str]); 9] = [
             "src/source/registry/agent.rs",
             "src/source/registry/client.rs",
             "src/source/registry/error.rs",
+            "src/source/registry/reply.rs",
             "src/source/registry/tls.rs",
             "src/source/registry/transport.rs",
         ],

@@ -1,20 +1,32 @@
-//! What a registry answers when it wants a login: `WWW-Authenticate`.
+//! `WWW-Authenticate`: the ways to log in that a registry offers.
 //!
 //! Grammar: RFC 9110 §11.6.1. Several challenges may stand in one header or in several, in any order
-//! and case; quay leaves quotes out. Schemes that we don't speak are skipped.
+//! and case; quay leaves quotes out. Unknown schemes are skipped.
 
 /// A way to log in that we speak.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Challenge {
     /// User name and password with each request.
     Basic,
-    /// A token, from the server that `realm` names.
-    /// <https://distribution.github.io/distribution/spec/auth/token/>
-    Bearer {
-        realm: String,
-        service: Option<String>,
-        scope: Option<String>,
-    },
+    /// A token with each request.
+    Bearer(BearerChallenge),
+}
+
+/// The token server that gives a token, and the parameters that it is asked with.
+/// <https://distribution.github.io/distribution/spec/auth/token/>
+#[derive(Clone, Debug, PartialEq)]
+pub struct BearerChallenge {
+    pub realm: String,
+    pub service: Option<String>,
+    pub scope: Option<String>,
+}
+
+/// The first Bearer challenge of these.
+pub fn bearer(challenges: &[Challenge]) -> Option<&BearerChallenge> {
+    challenges.iter().find_map(|challenge| match challenge {
+        Challenge::Bearer(bearer) => Some(bearer),
+        Challenge::Basic => None,
+    })
 }
 
 /// The challenges in these headers, in their order.
@@ -56,28 +68,24 @@ fn parse_header(header: &str) -> Vec<Challenge> {
 
 fn understand(raw: RawChallenge<'_>) -> Option<Challenge> {
     let get = |name: &str| {
-        let found = raw
-            .parameters
-            .iter()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name));
-        found
-            .map(|(_, value)| value.clone())
-            .filter(|value| !value.is_empty())
+        let mut parameters = raw.parameters.iter();
+        let (_, value) = parameters.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        (!value.is_empty()).then(|| value.clone())
     };
     if raw.scheme.eq_ignore_ascii_case("basic") {
         Some(Challenge::Basic)
     } else if raw.scheme.eq_ignore_ascii_case("bearer") {
-        Some(Challenge::Bearer {
+        Some(Challenge::Bearer(BearerChallenge {
             realm: get("realm")?,
             service: get("service"),
             scope: get("scope"),
-        })
+        }))
     } else {
         None
     }
 }
 
-/// What stands between commas, those in quotes not counted. An unclosed quote runs to the end.
+/// The elements between commas; a comma in quotes is none. An unclosed quote runs to the end.
 fn elements(header: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     header
@@ -113,11 +121,11 @@ mod tests {
 
     fn bearer(realm: &str, service: &str, scope: &str) -> Challenge {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Challenge::Bearer {
+        Challenge::Bearer(BearerChallenge {
             realm: realm.into(),
             service: some(service),
             scope: some(scope),
-        }
+        })
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the status of an answer means, where it is not success.
 
-use super::client::Reply;
+use super::reply::Reply;
 use super::url;
 use crate::error::Error;
 
@@ -14,7 +14,7 @@ pub fn status_error(mut reply: Reply) -> Error {
             message: reply.take_message(),
         },
         404 => {
-            drop(reply.take_message()); // else its connection is of no more use
+            reply.drain(); // else its connection is of no more use
             Error::Missing { url }
         }
         // docker-registry 2.8 announces a body here that never comes.
@@ -24,7 +24,7 @@ pub fn status_error(mut reply: Reply) -> Error {
             message: String::new(),
         },
         status @ (429 | 503) => {
-            drop(reply.take_message()); // for it is asked again soon
+            reply.drain(); // for it is asked again soon
             Error::Busy {
                 url,
                 status,
@@ -33,7 +33,7 @@ pub fn status_error(mut reply: Reply) -> Error {
         }
         // nginx's and Cloudflare's own: ways to say that something broke behind them.
         status @ (408 | 499 | 500 | 502 | 504 | 520..=524 | 530) => {
-            drop(reply.take_message());
+            reply.drain();
             Error::Failing { url, status }
         }
         status => {

@@ -36,12 +36,12 @@ const LOOK: Duration = Duration::from_millis(200);
 const MAX_HOSTS: usize = 256;
 
 /// What is known of the hosts that complained last.
-pub struct Pace {
+pub struct Throttle {
     hosts: Mutex<Recent<Host, Complaints>>,
     tickets: AtomicU64,
 }
 
-impl Default for Pace {
+impl Default for Throttle {
     fn default() -> Self {
         Self {
             hosts: Mutex::new(Recent::entries(MAX_HOSTS)),
@@ -74,7 +74,7 @@ impl Complaints {
     }
 }
 
-impl Pace {
+impl Throttle {
     /// Waits until this host may be asked. Fails if the client has disconnected.
     pub fn wait(&self, host: &Host) -> Result<()> {
         let (begun, ticket) = (Instant::now(), self.tickets.fetch_add(1, Ordering::Relaxed));
@@ -161,73 +161,73 @@ mod tests {
     }
 
     /// How long a request waits.
-    fn waits(pace: &Pace) -> Duration {
+    fn waits(throttle: &Throttle) -> Duration {
         let begin = Instant::now();
-        pace.wait(&host()).unwrap();
+        throttle.wait(&host()).unwrap();
         begin.elapsed()
     }
 
     #[test]
     fn a_host_that_does_not_complain_is_asked_at_once() {
-        let pace = Pace::default();
-        pace.note(&host(), Instant::now(), None);
-        assert!(waits(&pace) < Duration::from_millis(20));
+        let throttle = Throttle::default();
+        throttle.note(&host(), Instant::now(), None);
+        assert!(waits(&throttle) < Duration::from_millis(20));
     }
 
     #[test]
     fn after_a_complaint_all_wait_and_keep_their_distance() {
-        let pace = Pace::default();
+        let throttle = Throttle::default();
         let sent = Instant::now();
         for _ in 0..5 {
-            pace.note(&host(), sent, Some(Duration::from_millis(200)));
+            throttle.note(&host(), sent, Some(Duration::from_millis(200)));
         }
-        let first = waits(&pace);
+        let first = waits(&throttle);
         assert!((190..300).contains(&first.as_millis()), "{first:?}");
-        let second = waits(&pace);
+        let second = waits(&throttle);
         assert!((30..150).contains(&second.as_millis()), "{second:?}");
         let other = "other.example.com".parse().unwrap();
         let begin = Instant::now();
-        pace.wait(&other).unwrap();
+        throttle.wait(&other).unwrap();
         assert!(begin.elapsed() < Duration::from_millis(20));
     }
 
     #[test]
     fn what_was_complained_of_is_forgotten_in_the_end() {
-        let pace = Pace::default();
-        pace.note(&host(), Instant::now(), Some(Duration::ZERO));
+        let throttle = Throttle::default();
+        throttle.note(&host(), Instant::now(), Some(Duration::ZERO));
         for _ in 0..200 {
-            pace.note(&host(), Instant::now(), None);
+            throttle.note(&host(), Instant::now(), None);
         }
-        assert!(lock(&pace.hosts).get(&host()).is_none());
+        assert!(lock(&throttle.hosts).get(&host()).is_none());
     }
 
     #[test]
     fn who_came_first_is_served_first_also_after_another_complaint() {
-        let pace = Pace::default();
+        let throttle = Throttle::default();
         let sent = Instant::now();
-        pace.note(&host(), sent, Some(Duration::from_millis(500)));
+        throttle.note(&host(), sent, Some(Duration::from_millis(500)));
         let served = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for n in 0..6 {
-                let (pace, served) = (&pace, &served);
+                let (throttle, served) = (&throttle, &served);
                 scope.spawn(move || {
-                    pace.wait(&host()).unwrap();
+                    throttle.wait(&host()).unwrap();
                     lock(served).push(n);
                 });
                 // A busy machine may begin a thread late.
-                while pace.tickets.load(Ordering::Relaxed) <= n {
+                while throttle.tickets.load(Ordering::Relaxed) <= n {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            pace.note(&host(), Instant::now(), Some(Duration::from_millis(100)));
+            throttle.note(&host(), Instant::now(), Some(Duration::from_millis(100)));
         });
         assert_eq!(lock(&served)[..], [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]
     fn nobody_is_held_by_a_wait_that_is_too_long() {
-        let pace = Pace::default();
-        pace.note(&host(), Instant::now(), Some(Duration::from_secs(3600)));
-        assert!(waits(&pace) < Duration::from_millis(200));
+        let throttle = Throttle::default();
+        throttle.note(&host(), Instant::now(), Some(Duration::from_secs(3600)));
+        assert!(waits(&throttle) < Duration::from_millis(200));
     }
 }

@@ -7,9 +7,9 @@ use percent_encoding::{percent_decode_str, percent_encode_byte};
 
 use crate::name::{Host, Repository, url_without_userinfo};
 
-/// Where a redirect or a realm leads.
+/// The URL that a redirect or a realm leads to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Target {
+pub struct Location {
     /// Without user name and password, and without a fragment.
     pub url: String,
     /// The user name and password that stood before the host.
@@ -33,7 +33,7 @@ impl fmt::Debug for Userinfo {
 /// percent-encoded, dot segments are taken away, hosts and schemes are in lower case.
 ///
 /// `None` if it leads neither to http nor to https, or to no host.
-pub fn resolve(base: &str, reference: &[u8]) -> Option<Target> {
+pub fn resolve(base: &str, reference: &[u8]) -> Option<Location> {
     if reference.iter().any(u8::is_ascii_control) {
         return None;
     }
@@ -60,7 +60,7 @@ pub fn resolve(base: &str, reference: &[u8]) -> Option<Target> {
         .ok()?;
     let url = url.to_string();
     authority(&url)?.parse::<Host>().ok()?;
-    Some(Target { url, login })
+    Some(Location { url, login })
 }
 
 /// The next page of a list, by its `Link` headers (RFC 8288), on the same origin as `base`.
@@ -245,7 +245,7 @@ mod tests {
             ("/a\tb", None),
         ] {
             let found = resolve(BASE, location.as_bytes());
-            let expected = target.map(|url| Target {
+            let expected = target.map(|url| Location {
                 url: url.to_owned(),
                 login: None,
             });

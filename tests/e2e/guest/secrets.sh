@@ -14,7 +14,7 @@ no_leaks() {
     journalctl --sync
     journalctl --boot --unit="$SERVICE" --output=cat >"$FLEET/journal"
     # it was asked for, and it was there: requests, and what TLS does
-    grep --quiet 'Get https://ghcr.io/token: 200' "$FLEET/journal"
+    grep --quiet 'GET https://ghcr.io/token: 200' "$FLEET/journal"
     grep --quiet 'ClientHello' "$FLEET/journal"
     /e2e/tests/leaks "$SECRETS" <"$FLEET/journal"
 }

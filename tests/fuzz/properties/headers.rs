@@ -5,7 +5,7 @@
     reason = "a property that does not hold is a panic"
 )]
 
-use super::registry::challenge::{self, Challenge};
+use super::registry::challenge::{self, BearerChallenge, Challenge};
 use super::registry::url::{authority, is_same_origin, next_page, resolve};
 
 /// Challenges are the same when they are written and read again, and do not depend on those of
@@ -35,11 +35,11 @@ pub fn challenges(data: &[u8]) {
 }
 
 fn write(challenge: &Challenge) -> String {
-    let Challenge::Bearer {
+    let Challenge::Bearer(BearerChallenge {
         realm,
         service,
         scope,
-    } = challenge
+    }) = challenge
     else {
         return "Basic realm=\"x\"".to_owned();
     };

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::fuzz::parts;
 use crate::manifest::Descriptor;
 use crate::name::Tag;
-use crate::source::{Download, Part, Reference, Source, StoredManifest};
+use crate::source::{Body, Download, Part, Reference, Source, StoredManifest};
 
 const BLOCK: usize = 512;
 /// Largest layers, and what the files of an image may take: a fuzzer learns nothing from more.
@@ -126,9 +126,12 @@ impl Source for Layers {
         "memory".to_owned()
     }
 
-    fn blob(&self, digest: Digest, _size: u64, from: u64) -> Result<Box<dyn Read + Send>> {
+    fn blob(&self, digest: Digest, _size: u64, from: u64) -> Result<Body> {
         let rest = &self.0[&digest][usize::try_from(from).unwrap()..];
-        Ok(Box::new(Cursor::new(rest.to_vec())))
+        Ok(Body {
+            reader: Box::new(Cursor::new(rest.to_vec())),
+            starts_at: from,
+        })
     }
 
     fn whole_blob(&self, _digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {

@@ -1,0 +1,59 @@
+//! Manifests of a registry, by tag or digest.
+
+use super::pages::Document;
+use super::{Registry, is_of_the_method};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::manifest;
+use crate::name::Tag;
+use crate::source::{Download, Reference, StoredManifest};
+
+impl Registry {
+    pub fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
+        let url = self.manifest_url(Reference::Tag(tag))?;
+        let accept = manifest::ACCEPT.join(", ");
+        match self.fetch(self.get(&url).head().accept(&accept)) {
+            // ECR, Red Hat's and Nexus send no such header; a sha512 is none we know by.
+            Ok(reply) => Ok(reply
+                .header("docker-content-digest")
+                .and_then(|digest| digest.parse().ok())),
+            // Some don't know HEAD, or forbid it alone: GET will tell, and say why.
+            Err(Error::Denied { .. } | Error::UnexpectedStatus { .. } | Error::Nonsense { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A manifest as it is stored. One by digest has that digest, else it is [`Error::WrongBytes`].
+    pub fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
+        let url = self.manifest_url(reference)?;
+        let accept = manifest::ACCEPT.join(", ");
+        let Document {
+            bytes, media_type, ..
+        } = self.document(self.get(&url).accept(&accept), manifest::MAX_SIZE)?;
+        let stored = StoredManifest { bytes, media_type };
+        match reference {
+            Reference::Tag(_) => Ok(stored),
+            Reference::Digest(digest) => {
+                stored.verified(digest, || format!("manifest {digest} at {}", self.host))
+            }
+        }
+    }
+
+    /// Shows that the manifest is here; [`Error::Missing`] if it is not.
+    pub fn show_manifest(&self, digest: Digest) -> Result<()> {
+        let url = self.manifest_url(Reference::Digest(digest))?;
+        let accept = manifest::ACCEPT.join(", ");
+        match self.fetch(self.get(&url).head().accept(&accept)) {
+            Err(error) if is_of_the_method(&error) => {
+                self.manifest(Reference::Digest(digest)).map(drop)
+            }
+            shown => shown.map(drop),
+        }
+    }
+
+    pub fn manifest_request(&self, reference: Reference<'_>, media_type: &str) -> Result<Download> {
+        self.download(self.manifest_url(reference)?, Some(media_type))
+    }
+}

@@ -1,0 +1,88 @@
+//! The artifacts that are attached to a manifest: by the referrers API, else by the fallback tag.
+
+use super::error::nonsense;
+use super::pages::{Document, Pages};
+use super::status::status_error;
+use super::{Registry, url};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::manifest::{self, Descriptor, Manifest};
+
+/// Pages, and all of them together: few referrers are read.
+const MAX_PAGES: usize = 64;
+const MAX_SIZE: usize = 16 << 20;
+
+impl Registry {
+    pub fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
+        let first = self.url(&format!("referrers/{subject}"))?;
+        let mut pages = Pages::new("of what is attached", &first, MAX_PAGES, MAX_SIZE);
+        let mut found = Vec::new();
+        while let Some(url) = pages.next.take() {
+            match self.referrers_at(&url, subject, true) {
+                Ok((page, attached)) => {
+                    found.extend(attached);
+                    pages.turn(&url, &page)?;
+                }
+                Err(error) if url == first && is_of_no_referrers_api(&error) => {
+                    return self.referrers_by_tag(subject);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    fn referrers_by_tag(&self, subject: Digest) -> Result<Vec<Descriptor>> {
+        let url = self.url(&format!("manifests/sha256-{}", subject.hex()))?;
+        match self.referrers_at(&url, subject, false) {
+            Err(Error::Missing { .. }) => Ok(Vec::new()),
+            found => found.map(|(_, attached)| attached),
+        }
+    }
+
+    /// One page. A manifest in the place of a list means that there is none: GitLab resolves the fallback tag to
+    /// the subject itself.
+    fn referrers_at(
+        &self,
+        url: &str,
+        subject: Digest,
+        is_api: bool,
+    ) -> Result<(Document, Vec<Descriptor>)> {
+        let request = self.get(url).accept(manifest::OCI_INDEX);
+        let page = self.with_retries(|| {
+            let reply = self.ask(request, true)?;
+            match reply.status {
+                200 => Document::read(reply, manifest::MAX_SIZE),
+                // ghcr redirects to a page at another host. Its answer says nothing of referrers.
+                _ if is_api && !reply.is_at_home => Err(Error::Missing { url: reply.url }),
+                _ => Err(status_error(reply)),
+            }
+        })?;
+        let url = url::for_messages(url);
+        let missing = |why| {
+            let url = format!("{url}, {why}");
+            Err(Error::Missing { url })
+        };
+        if Digest::of(&page.bytes) == subject {
+            return missing("it is the manifest itself");
+        }
+        match Manifest::parse(page.media_type.as_deref(), &page.bytes) {
+            Ok(Manifest::Index(index)) => {
+                let entries = index.entries.into_iter();
+                Ok((page, entries.map(|entry| entry.descriptor).collect()))
+            }
+            Ok(Manifest::Image(_)) => missing("it is a manifest and no list"),
+            Err(_) => Err(nonsense(&url, "no index".into())),
+        }
+    }
+}
+
+/// Whether registries answer so that do not know the referrers API: 2.8, 3.1 and crane say 404, others 400, 405 or
+/// 501, or give a page. Any other failure says nothing of referrers.
+fn is_of_no_referrers_api(error: &Error) -> bool {
+    match error {
+        Error::Missing { .. } | Error::Nonsense { .. } | Error::LostRedirect { .. } => true,
+        Error::UnexpectedStatus { status, .. } => matches!(status, 400 | 405 | 406 | 410 | 501),
+        _ => false,
+    }
+}
