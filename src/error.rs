@@ -353,6 +353,14 @@ pub enum Finding {
 }
 
 impl Error {
+    /// For `map_err`: the service cannot do this.
+    pub fn service(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |cause| Error::Service {
+            what,
+            cause: Arc::new(cause),
+        }
+    }
+
     /// The HTTP status that the client gets, and what the failure says about the object. The status is never 401:
     /// systemd asks nobody for a password.
     fn class(&self) -> (u16, Finding) {

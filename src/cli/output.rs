@@ -1,7 +1,6 @@
 //! Standard output and the log.
 
 use std::io::{self, ErrorKind, Write};
-use std::sync::Arc;
 
 use log::{Level, LevelFilter};
 
@@ -10,10 +9,9 @@ use crate::error::{Error, Result};
 /// Writes to standard output. A reader that closed the pipe is no error.
 pub fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Service {
-            what: "write to standard output",
-            cause: Arc::new(error),
-        }),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::service("write to standard output")(error))
+        }
         _ => Ok(()),
     }
 }

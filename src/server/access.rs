@@ -1,9 +1,9 @@
-//! Who may ask: not every web page whose visitor runs this service.
+//! Who may ask: any program on this machine, but no web page from elsewhere.
 //!
-//! Nobody logs in here, for only this machine reaches loopback. But a browser on it carries out what
-//! any page in the world says, and we would fetch with the machine's registry logins for it. Two things
-//! give such a request away: its page calls us by a name of its own that it made lead here (DNS
-//! rebinding), or the browser says that the request comes from another site.
+//! Clients do not log in, because only this machine reaches loopback. But a browser on this machine sends whatever
+//! requests a web page wants, and the service would fetch with the machine's registry logins for it. Such a request
+//! is recognized in two ways: its `Host` is a name of the page's own that leads here (DNS rebinding), or the browser
+//! says that it comes from another site (`Sec-Fetch-Site`).
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use super::http::Request;
 use crate::error::{Error, Result};
 use crate::name::{Host, without_userinfo};
 
-/// Refuses a request that calls us by a name that is not ours, or comes from a page elsewhere.
+/// Refuses a request whose `Host` is not ours, or that comes from a page of another site.
 ///
-/// Ours are those of loopback, the address that the connection was made to, and `hosts` of the
-/// settings. A client that names no host is no browser.
+/// Ours are the names of loopback, the local address of the connection, and `hosts` of the settings. A client that
+/// names no host is no browser.
 pub fn check(request: &Request, hosts: &[Host]) -> Result<()> {
     if let Some(host) = &request.host
         && !is_ours(host, request.local, hosts)
@@ -29,7 +29,7 @@ pub fn check(request: &Request, hosts: &[Host]) -> Result<()> {
 }
 
 fn is_ours(text: &str, local: Option<IpAddr>, hosts: &[Host]) -> bool {
-    // A final dot is but the root's.
+    // A final dot is the DNS root's.
     let text = match text.split_once(".:") {
         Some((name, port)) => format!("{name}:{port}"),
         None => text.strip_suffix('.').unwrap_or(text).to_owned(),

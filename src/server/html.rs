@@ -1,7 +1,6 @@
-//! Pages for people who open our address in a browser. No I/O.
+//! Pages for people with a browser. No I/O.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use crate::address::{self, LISTING};
 use crate::error::Error;
@@ -9,10 +8,10 @@ use crate::listing::{File, Incomplete, LeftOut};
 use crate::name::FileName;
 use crate::settings::Settings;
 
-/// Bytes of a page's table, roughly: some ten thousand files. The list has all of them.
+/// Size of a page, roughly, at which its table ends: some ten thousand files. `SHA256SUMS` has all of them.
 const MAX_ROWS: usize = 4 << 20;
 
-/// `/`: what this is and how to go on.
+/// `/`: the purpose of the service, and the repositories in the settings.
 pub fn start(settings: &Settings) -> String {
     let mut body = format!(
         "<p>This serves OCI registries to systemd-sysupdate. The default registry is <code>{}</code>.</p>\n\
@@ -24,14 +23,14 @@ pub fn start(settings: &Settings) -> String {
         body.push_str("<p>In the settings are:</p>\n<ul>\n");
         for repository in settings.repositories.keys() {
             let name = escape(&repository.to_string());
-            let _ = writeln!(body, "<li><a href=\"/{name}/\">{name}</a></li>"); // a String takes it all
+            body += &format!("<li><a href=\"/{name}/\">{name}</a></li>\n");
         }
         body.push_str("</ul>\n");
     }
     page("sysext-oci-proxy", &body)
 }
 
-/// `/<repository>/`: its files, and what of it is not on offer.
+/// `/<repository>/`: its files, of which there are `number`, and the tags and files that are skipped.
 pub fn directory<'a>(
     name: &str,
     number: usize,
@@ -40,22 +39,20 @@ pub fn directory<'a>(
     incomplete: Option<Incomplete>,
 ) -> String {
     let mut body = format!(
-        "<p><a href=\"{LISTING}\">{LISTING}</a> · {} files</p>\n\
-         <table>\n<tr><th>file</th><th>bytes</th><th>tag</th><th>sha256</th></tr>\n",
-        number
+        "<p><a href=\"{LISTING}\">{LISTING}</a> · {number} files</p>\n\
+         <table>\n<tr><th>file</th><th>bytes</th><th>tag</th><th>sha256</th></tr>\n"
     );
     for (n, (name, file)) in files.enumerate() {
         if body.len() > MAX_ROWS {
             let rest = number - n;
-            let _ = writeln!(body, "<tr><td>… and {rest} more files</td></tr>");
+            body += &format!("<tr><td>… and {rest} more files</td></tr>\n");
             break;
         }
         // Without the dot a name with a colon would be a URL of its own, perhaps of a script.
         let link = escape(&format!("./{}", address::in_url(&name)));
         let name = escape(name.as_str());
-        let _ = writeln!(
-            body,
-            "<tr><td><a href=\"{link}\">{name}</a></td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>",
+        body += &format!(
+            "<tr><td><a href=\"{link}\">{name}</a></td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>\n",
             file.size.map_or_else(String::new, |size| size.to_string()),
             escape(file.tag.as_str()),
             file.digest.hex()
@@ -63,20 +60,20 @@ pub fn directory<'a>(
     }
     body.push_str("</table>\n");
     if let Some(incomplete) = incomplete {
-        let _ = writeln!(body, "<p>Incomplete: {incomplete}.</p>"); // a String takes it all
+        body += &format!("<p>Incomplete: {incomplete}.</p>\n");
     }
     if !left_out.is_empty() {
         body.push_str("<p>Not on offer:</p>\n<ul>\n");
         for left_out in left_out {
             let (tag, reason) = (escape(left_out.tag.as_str()), escape(&left_out.reason));
-            let _ = writeln!(body, "<li><code>{tag}</code>: {reason}</li>");
+            body += &format!("<li><code>{tag}</code>: {reason}</li>\n");
         }
         body.push_str("</ul>\n");
     }
     page(name, &body)
 }
 
-/// An error, for an `Accept` that names HTML.
+/// An error, for a client whose `Accept` names HTML.
 pub fn error(error: &Error) -> String {
     page(
         &format!("Error {}", error.status()),
@@ -93,17 +90,10 @@ fn page(title: &str, body: &str) -> String {
 }
 
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Bytes → [`Request`]; [`Answer`] → bytes.
+//! Bytes → [`Request`]; [`Response`] → bytes.
 //!
-//! Requests are read under our own limits, and only the head of an answer is printed by tiny_http:
-//! its server can be made to abort by one request, and its copying ends a broken body with a clean
-//! end mark, so that a cut file looks whole (both measured with 0.12).
+//! Requests are read under limits of our own, and tiny_http writes only the head of a response: one request can
+//! abort its server, and it ends a broken body with a clean end mark, so that a cut file looks whole (both measured
+//! with 0.12).
 
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/request_heads.rs"]
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tiny_http::{HTTPVersion, Header, Response};
+use tiny_http::{HTTPVersion, Header};
 
 use super::connections::{Further, Seat};
 use crate::blob::Verified;
@@ -21,38 +21,38 @@ use crate::error::{Error, Result};
 use crate::memory::Bytes;
 use crate::task;
 
-/// Largest head of a request.
+/// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 /// Most headers in it.
 const MAX_HEADERS: usize = 64;
-/// From the first byte we wait for to the end of the head.
+/// Longest wait for the end of a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that takes nothing for so long is gone.
+/// A client that takes no byte for this time counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest that a client we refused is listened to, so that it reads why.
+/// Longest time that the rest of a refused request is read and dropped.
 const LINGER: Duration = Duration::from_millis(500);
-/// Most bytes that it may say meanwhile.
-const MAX_UNHEARD: usize = 1 << 20;
-/// Piece by which a blob is passed on.
+/// Most bytes that are dropped meanwhile.
+const MAX_DROPPED: usize = 1 << 20;
+/// Size of the pieces in which a blob is sent.
 const BUFFER: usize = 64 << 10;
-/// What a page may do beyond being read: nothing. That it needs no more is to be seen in `html.rs`.
+/// The pages of `html.rs` have no scripts, styles, images or forms.
 const PAGE_POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Longest `X-Reason`. What registries say is in it, and clients have limits too.
+/// Longest `X-Reason`. It quotes registries, and clients have limits for headers.
 const MAX_REASON: usize = 1000;
 
-/// What a client asks.
-#[derive(Clone, Debug, PartialEq)]
+/// The head of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// `GET`, `HEAD`, or whatever it sent.
+    /// `GET`, `HEAD`, or whatever the client sent.
     pub method: String,
     /// The target of the request line: path and query.
     pub target: String,
-    /// What the client calls us, as it wrote it: `localhost:5001`. `None` if it does not say.
+    /// The host in the target, else in the `Host` header: `localhost:5001`.
     pub host: Option<String>,
-    /// The address of ours that it is connected to.
+    /// The local address of the connection.
     pub local: Option<IpAddr>,
-    /// A browser asks, for a page from another site that its visitor has not left for ours.
+    /// A browser asks for a page of another site, and its user did not follow a link to here.
     pub is_cross_site: bool,
     /// `Accept` names `text/html`: a person with a browser.
     pub wants_html: bool,
@@ -64,35 +64,32 @@ pub struct Request {
     pub has_body: bool,
 }
 
-/// What it gets.
-pub struct Answer {
+/// The response to a request.
+pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// Headers but for those about the body's length.
+    /// All headers except those about the body's length.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
     pub body: Body,
 }
 
-/// The body of an answer. Its length is always known.
+/// The body of a response. Its length is always known.
 pub enum Body {
-    /// All of it.
-    Bytes(Vec<u8>),
-    /// All of it, which others get, too.
-    Shared(Bytes),
-    /// A blob to come.
+    /// The whole body, perhaps shared with other responses.
+    Bytes(Bytes),
+    /// A blob that arrives while it is sent.
     Blob(Box<Blob>),
-    /// The size alone, for HEAD.
+    /// Only the size, for HEAD.
     SizeOnly(u64),
 }
 
-/// A blob of which the first piece is there: what fails until then has a status and a reason, and the client
-/// has no part of a file that it would have to get rid of.
+/// A blob of which the first piece has arrived: a failure until then has a status and a reason, and the client
+/// has no partial file to remove.
 pub struct Blob {
     rest: Verified<Box<dyn Read + Send>>,
     size: u64,
     buffer: Vec<u8>,
-    /// How much of the buffer is to be sent next.
+    /// How many bytes of the buffer are sent next.
     filled: usize,
 }
 
@@ -121,24 +118,24 @@ impl Blob {
     }
 }
 
-/// Why an answer was not sent whole.
+/// Why a response was not sent whole.
 #[derive(Debug)]
 pub enum Interrupted {
     /// The client went away, or took nothing for too long.
     Client(io::Error),
-    /// The body could not be had.
+    /// The rest of the body did not arrive.
     Body(Error),
 }
 
 impl Request {
-    /// Is only the head of the answer wanted?
+    /// Whether the response is only a head.
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
 }
 
-impl Answer {
-    /// A good answer.
+impl Response {
+    /// A response with status 200.
     pub fn new(media_type: &'static str, body: Body) -> Self {
         Self {
             status: 200,
@@ -147,55 +144,48 @@ impl Answer {
         }
     }
 
-    /// An answer that is at hand.
-    pub fn bytes(media_type: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
-        Self::new(media_type, Body::Bytes(bytes.into()))
+    /// The same with a body that is in memory, perhaps shared with other responses.
+    pub fn shared(media_type: &'static str, bytes: Bytes) -> Self {
+        Self::new(media_type, Body::Bytes(bytes))
     }
 
-    /// An answer that is at hand for more than one client.
-    pub fn shared(media_type: &'static str, bytes: Bytes) -> Self {
-        Self::new(media_type, Body::Shared(bytes))
+    /// The same with a body of its own.
+    pub fn bytes(media_type: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
+        Self::shared(media_type, Arc::new(bytes.into()))
     }
 
     /// A page for people.
     pub fn page(html: Bytes) -> Self {
-        let mut answer = Self::shared("text/html; charset=utf-8", html);
-        answer
-            .headers
-            .push(("Content-Security-Policy", PAGE_POLICY.to_owned()));
-        answer
+        let mut response = Self::shared("text/html; charset=utf-8", html);
+        let policy = ("Content-Security-Policy", PAGE_POLICY.to_owned());
+        response.headers.push(policy);
+        response
     }
 
-    /// An answer without a body.
-    pub fn empty(status: u16) -> Self {
+    /// A response without a body.
+    pub fn empty(status: u16, headers: Vec<(&'static str, String)>) -> Self {
         Self {
             status,
-            headers: Vec::new(),
-            body: Body::Bytes(Vec::new()),
+            headers,
+            body: Body::Bytes(Arc::new([])),
         }
     }
 
-    /// An error: no body, for systemd 262 keeps one as a partial download; the reason in a header.
+    /// An error: its reason is in a header. It has no body, for systemd 262 keeps one as a partial download.
     pub fn error(error: &Error) -> Self {
-        let mut answer = Self::empty(error.status());
-        answer
-            .headers
-            .push(("X-Reason", header_text(&error.line())));
+        let mut headers = vec![("X-Reason", header_text(&error.line()))];
         if let Some(wait) = error.retry_after() {
-            answer
-                .headers
-                .push(("Retry-After", wait.as_secs().max(1).to_string()));
+            headers.push(("Retry-After", wait.as_secs().max(1).to_string()));
         }
         if matches!(error, Error::MethodNotAllowed { .. }) {
-            answer.headers.push(("Allow", "GET, HEAD".to_owned()));
+            headers.push(("Allow", "GET, HEAD".to_owned()));
         }
-        answer
+        Self::empty(error.status(), headers)
     }
 
     fn size(&self) -> u64 {
         match &self.body {
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::Shared(bytes) => (**bytes).as_ref().len() as u64,
+            Body::Bytes(bytes) => (**bytes).as_ref().len() as u64,
             Body::Blob(blob) => blob.size,
             Body::SizeOnly(size) => *size,
         }
@@ -206,12 +196,12 @@ impl Answer {
 #[derive(Clone)]
 pub struct Connection {
     stream: Arc<TcpStream>,
-    /// What came and is not used yet; the beginning of the next request, when a client is in a hurry.
+    /// Bytes received and not used yet; they may begin the next request.
     received: Vec<u8>,
 }
 
 impl Connection {
-    /// A connection just accepted.
+    /// A connection that was just accepted.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
@@ -227,13 +217,13 @@ impl Connection {
         &self.stream
     }
 
-    /// What the calling thread does from now on is for this client.
+    /// Makes this the client that the calling thread works for.
     pub fn take_over(&self) {
         task::work_for(&self.stream);
     }
 
-    /// The next request; `None` when the client closed the connection, said nothing for too long, or was sent
-    /// away. The seat is told when it is there.
+    /// The next request; `None` when the client closed the connection, sent nothing for too long, or was sent
+    /// away. The seat is told when the request is there.
     pub fn request(&mut self, seat: &Seat) -> Result<Option<Request>> {
         let deadline = Instant::now() + HEAD_TIMEOUT;
         loop {
@@ -248,29 +238,27 @@ impl Connection {
                 }
                 request.local = self.stream.local_addr().ok().map(|address| address.ip());
                 self.received.drain(..length);
-                // Nobody who asks us has anything to tell.
                 if request.has_body && matches!(request.method.as_str(), "GET" | "HEAD") {
-                    let why = "a request here has no body".to_owned();
-                    return Err(Error::BadRequest { status: 413, why });
+                    return Err(bad(413, "a request here has no body"));
                 }
                 return Ok(Some(request));
             }
             if self.received.len() >= MAX_HEAD {
-                let why = format!("the head is longer than {MAX_HEAD} bytes");
-                return Err(Error::BadRequest { status: 431, why });
+                return Err(bad(
+                    431,
+                    format!("the head is longer than {MAX_HEAD} bytes"),
+                ));
             }
             match self.receive(deadline) {
-                Ok(0) => return Ok(None),
-                Ok(_) => {}
-                Err(error) if is_timeout(&error) && self.received.is_empty() => return Ok(None),
-                Err(error) if is_timeout(&error) => {
-                    let why = format!(
-                        "the head did not arrive within {} s",
-                        HEAD_TIMEOUT.as_secs()
-                    );
-                    return Err(Error::BadRequest { status: 408, why });
+                Ok(1..) => {}
+                Err(error) if is_timeout(&error) && !self.received.is_empty() => {
+                    let limit = HEAD_TIMEOUT.as_secs();
+                    return Err(bad(
+                        408,
+                        format!("the head did not arrive within {limit} s"),
+                    ));
                 }
-                Err(_) => return Ok(None),
+                Ok(0) | Err(_) => return Ok(None),
             }
         }
     }
@@ -292,57 +280,51 @@ impl Connection {
         }
     }
 
-    /// Sends an answer. True when the client may ask again on this connection.
-    pub fn answer(&mut self, request: &Request, answer: Answer) -> Result<bool, Interrupted> {
+    /// Sends a response. True when the client may ask again on this connection.
+    pub fn answer(&mut self, request: &Request, response: Response) -> Result<bool, Interrupted> {
         let keeps_alive = request.keeps_alive && !request.has_body;
-        write_answer(&mut &*self.stream, request, answer, keeps_alive)?;
+        write_response(&mut &*self.stream, request, response, keeps_alive)?;
         Ok(keeps_alive)
     }
 
-    /// Tells a client why it is not served.
+    /// Sends an error to a client that is not served.
     pub fn refuse(&mut self, error: &Error) {
-        self.tell(error);
+        let request = Request {
+            minor: 1,
+            ..Request::default()
+        };
+        // If the client is gone, nobody reads it.
+        let _ = write_response(&mut &*self.stream, &request, Response::error(error), false);
     }
 
-    /// The same without waiting for anything: for a client that there is no thread for.
+    /// The same without waiting for the client: it has no thread.
     pub fn turn_away(&mut self, error: &Error) {
         if self.stream.set_nonblocking(true).is_ok() {
-            let _ = (&*self.stream).read(&mut [0; MAX_HEAD]); // what there is of a request, most often all
-            self.tell(error);
+            let _ = (&*self.stream).read(&mut [0; MAX_HEAD]); // most often the whole request
+            self.refuse(error);
             let _ = self.stream.set_nonblocking(false);
         }
     }
 
-    /// Ends the conversation, and listens for a moment more: closing with bytes unread resets the
-    /// connection, and the reset can overtake the answer.
+    /// Ends the sending half and reads for a moment more: closing with bytes unread resets the connection, and
+    /// the reset can overtake the response.
     pub fn linger(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
         let deadline = Instant::now() + LINGER;
-        let mut unheard = 0;
-        while unheard < MAX_UNHEARD {
+        let mut dropped = 0;
+        while dropped < MAX_DROPPED {
             self.received.clear();
             match self.receive(deadline) {
                 Ok(0) | Err(_) => return,
-                Ok(n) => unheard += n,
+                Ok(n) => dropped += n,
             }
         }
     }
+}
 
-    fn tell(&mut self, error: &Error) {
-        let request = Request {
-            method: String::new(),
-            target: String::new(),
-            host: None,
-            local: None,
-            is_cross_site: false,
-            wants_html: false,
-            minor: 1,
-            keeps_alive: false,
-            has_body: false,
-        };
-        // A client that went away need not be told.
-        let _ = write_answer(&mut &*self.stream, &request, Answer::error(error), false);
-    }
+fn bad(status: u16, why: impl Into<String>) -> Error {
+    let why = why.into();
+    Error::BadRequest { status, why }
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -352,71 +334,76 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-/// Reads a request's head, if it is there to its end, and says how many bytes it has.
+/// Parses the head of a request, if it has arrived whole, and says how many bytes it has.
 fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
-    let bad = |status, why: &str| Error::BadRequest {
-        status,
-        why: why.to_owned(),
-    };
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(bad(431, &format!("more than {MAX_HEADERS} headers")));
+            return Err(bad(431, format!("more than {MAX_HEADERS} headers")));
         }
         Err(httparse::Error::Version) => return Err(bad(400, "not HTTP/1.0 or HTTP/1.1")),
-        Err(error) => return Err(bad(400, &error.to_string())),
+        Err(error) => return Err(bad(400, error.to_string())),
     };
     let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
         return Ok(None);
     };
-    let named = |name: &'static str| {
-        head.headers
-            .iter()
-            .filter(move |header| header.name.eq_ignore_ascii_case(name))
-            .map(|header| header.value)
-    };
-    let has_word = |name, word: &str| {
-        named(name).any(|value| {
-            let mut words = value
-                .split(|b| matches!(b, b',' | b';'))
-                .map(<[u8]>::trim_ascii);
-            words.any(|found| found.eq_ignore_ascii_case(word.as_bytes()))
-        })
-    };
-    let has_body = named("Transfer-Encoding").next().is_some()
-        || named("Content-Length").any(|length| length.trim_ascii() != b"0");
-    let mut hosts = named("Host").map(|host| String::from_utf8_lossy(host).trim().to_owned());
-    let (host, another) = (hosts.next(), hosts.next());
-    if another.is_some() {
-        // RFC 9112 §3.2: who looks at the first and who at the last would not be of one mind.
-        return Err(bad(400, "more than one Host"));
-    }
     let (authority, target) = origin_form(target);
-    if authority.is_some_and(str::is_empty) {
-        return Err(bad(400, "the target has a scheme and no host"));
-    }
-    let host = authority.map(str::to_owned).or(host);
-    let host = host.filter(|host| !host.is_empty());
+    let named = |name| values(head.headers, name);
+    let has_word = |name, word: &str| {
+        let mut words = named(name).flat_map(|value| value.split(|b| matches!(b, b',' | b';')));
+        words.any(|found| found.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+    };
     let request = Request {
         method: method.to_owned(),
         target: target.to_owned(),
-        host,
+        host: host(authority, named("Host"))?,
         local: None,
         is_cross_site: has_word("Sec-Fetch-Site", "cross-site")
             && !(has_word("Sec-Fetch-Mode", "navigate") && has_word("Sec-Fetch-Dest", "document")),
         wants_html: has_word("Accept", "text/html"),
         minor,
         keeps_alive: minor == 1 && !has_word("Connection", "close"),
-        has_body,
+        has_body: named("Transfer-Encoding").next().is_some()
+            || named("Content-Length").any(|length| length.trim_ascii() != b"0"),
     };
     Ok(Some((request, length)))
 }
 
-/// The target apart from scheme and authority, which clients send when they take us for a proxy. The
-/// authority counts instead of the Host then (RFC 9112 §3.2.2).
+/// The values of the headers of this name.
+fn values<'a>(
+    headers: &'a [httparse::Header<'_>],
+    name: &'static str,
+) -> impl Iterator<Item = &'a [u8]> {
+    let named = headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value)
+}
+
+/// The host that the client asks, from the target if that has one, else from the `Host` header.
+fn host<'a>(
+    authority: Option<&str>,
+    mut hosts: impl Iterator<Item = &'a [u8]>,
+) -> Result<Option<String>> {
+    let host = hosts.next().map(String::from_utf8_lossy);
+    if hosts.next().is_some() {
+        // RFC 9112 §3.2: some would read the first and some the last.
+        return Err(bad(400, "more than one Host"));
+    }
+    if authority == Some("") {
+        return Err(bad(400, "the target has a scheme and no host"));
+    }
+    let host = authority
+        .or(host.as_deref())
+        .map(|host| host.trim().to_owned());
+    Ok(host.filter(|host| !host.is_empty()))
+}
+
+/// Splits the authority from a target that has one, as clients send to a proxy. It counts instead of the Host
+/// (RFC 9112 §3.2.2).
 fn origin_form(target: &str) -> (Option<&str>, &str) {
     let Some(rest) = target.strip_prefix("http://") else {
         return (None, target);
@@ -428,66 +415,69 @@ fn origin_form(target: &str) -> (Option<&str>, &str) {
     )
 }
 
-fn write_answer(
+fn write_response(
     stream: &mut impl Write,
     request: &Request,
-    answer: Answer,
+    response: Response,
     keeps_alive: bool,
 ) -> Result<(), Interrupted> {
-    let head = head(request, &answer, keeps_alive);
-    match answer.body {
-        Body::Bytes(body) if !request.is_head() => write_whole(stream, head, &body),
-        Body::Shared(body) if !request.is_head() => write_whole(stream, head, (*body).as_ref()),
-        Body::Bytes(_) | Body::Shared(_) | Body::SizeOnly(_) => write_whole(stream, head, &[]),
-        Body::Blob(blob) => {
-            write_whole(stream, head, &[])?;
-            blob.send(stream)
-        }
+    let mut head = head(request, &response, keeps_alive);
+    let body = match &response.body {
+        Body::Bytes(body) if !request.is_head() => (**body).as_ref(),
+        _ => &[],
+    };
+    // One packet where that is enough, and no copy of a large body.
+    let (first, rest) = if body.len() <= BUFFER {
+        head.extend_from_slice(body);
+        (head, &[][..])
+    } else {
+        (head, body)
+    };
+    stream
+        .write_all(&first)
+        .and_then(|()| stream.write_all(rest))
+        .map_err(Interrupted::Client)?;
+    match response.body {
+        Body::Blob(blob) => blob.send(stream),
+        Body::Bytes(_) | Body::SizeOnly(_) => Ok(()),
     }
 }
 
-/// A head and what is at hand of a body: one packet where that is enough, and no copy of a large one.
-fn write_whole(stream: &mut impl Write, mut head: Vec<u8>, body: &[u8]) -> Result<(), Interrupted> {
-    let written = if body.len() <= BUFFER {
-        head.extend_from_slice(body);
-        stream.write_all(&head)
-    } else {
-        stream
-            .write_all(&head)
-            .and_then(|()| stream.write_all(body))
-    };
-    written.map_err(Interrupted::Client)
-}
-
-/// The head of an answer.
-fn head(request: &Request, answer: &Answer, keeps_alive: bool) -> Vec<u8> {
+/// The head of a response.
+fn head(request: &Request, response: &Response, keeps_alive: bool) -> Vec<u8> {
     let server = concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")).to_owned();
-    // Nobody shall take a publisher's file for a page or a script, whatever it looks like.
+    // No browser may take a publisher's file for a page or a script.
     let nosniff = ("X-Content-Type-Options", "nosniff".to_owned());
     let headers = [("Server", server), nosniff]
         .into_iter()
-        .chain(answer.headers.iter().cloned())
-        // What was made out of checked parts is a header; anything else has no place in an answer.
+        .chain(response.headers.iter().cloned())
+        // A header that cannot be written is left out.
         .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
         .collect();
-    // systemd's images stay far below what 32-bit machines cannot count.
-    let size = usize::try_from(answer.size()).unwrap_or(usize::MAX);
+    // Only 32-bit machines cannot count a size, and no image is that large.
+    let size = usize::try_from(response.size()).unwrap_or(usize::MAX);
     let mut head = Vec::with_capacity(512);
-    Response::new(answer.status.into(), headers, io::empty(), Some(size), None)
-        // Above its threshold tiny_http announces chunks instead of a length.
-        .with_chunked_threshold(usize::MAX)
-        // No request headers: a TE among them would make it drop the length.
-        .raw_print(&mut head, HTTPVersion(1, request.minor), &[], true, None)
-        .expect("a Vec takes what is written");
+    tiny_http::Response::new(
+        response.status.into(),
+        headers,
+        io::empty(),
+        Some(size),
+        None,
+    )
+    // Above its threshold tiny_http announces chunks instead of a length.
+    .with_chunked_threshold(usize::MAX)
+    // No request headers: a TE among them would make it drop the length.
+    .raw_print(&mut head, HTTPVersion(1, request.minor), &[], true, None)
+    .expect("a Vec takes what is written");
     if !keeps_alive {
-        // tiny_http drops a Connection header it is given, and nobody may be cut off unannounced.
+        // tiny_http drops a Connection header, and a connection is not closed unannounced.
         head.truncate(head.len() - b"\r\n".len());
         head.extend_from_slice(b"Connection: close\r\n\r\n");
     }
     head
 }
 
-/// Whose fault it is that there is no more of a body.
+/// Why a body ended early: a client that is gone makes the source fail, too.
 fn interrupted(error: Error) -> Interrupted {
     if task::is_client_gone() {
         Interrupted::Client(task::client_gone())
@@ -631,11 +621,11 @@ mod tests {
     }
 
     /// What a client receives, without the headers that vary or that every answer has.
-    fn sent(method: &str, answer: Answer, keeps_alive: bool) -> String {
+    fn sent(method: &str, response: Response, keeps_alive: bool) -> String {
         let (mut request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         request.method = method.into();
         let mut bytes = Vec::new();
-        write_answer(&mut bytes, &request, answer, keeps_alive).unwrap();
+        write_response(&mut bytes, &request, response, keeps_alive).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let varies = |line: &&str| {
             let of_all = ["Date: ", "Server: ", "X-Content-Type-Options: nosniff\r\n"];
@@ -652,7 +642,7 @@ mod tests {
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n{close}\r\n{body}"
             )
         };
-        let answer = || Answer::bytes("text/plain", long.clone());
+        let answer = || Response::bytes("text/plain", long.clone());
         assert_eq!(sent("GET", answer(), true), expected(&long, ""));
         assert_eq!(
             sent("GET", answer(), false),
@@ -676,8 +666,8 @@ mod tests {
         let (request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         for (size, writes) in [(0, 1), (100, 1), (BUFFER, 1), (BUFFER + 1, 2)] {
             let mut sizes = Sizes(Vec::new());
-            let answer = Answer::shared("text/plain", Arc::new(vec![b'x'; size]));
-            write_answer(&mut sizes, &request, answer, true).unwrap();
+            let response = Response::shared("text/plain", Arc::new(vec![b'x'; size]));
+            write_response(&mut sizes, &request, response, true).unwrap();
             assert_eq!(sizes.0.len(), writes, "{size} bytes: {:?}", sizes.0);
         }
     }
@@ -688,7 +678,7 @@ mod tests {
             what: "a\r\nX-Evil: ä".into(),
             why: "x".repeat(5000),
         };
-        let text = sent("GET", Answer::error(&error), true);
+        let text = sent("GET", Response::error(&error), true);
         assert!(
             text.starts_with(
                 "HTTP/1.1 404 Not Found\r\nX-Reason: a??X-Evil: ? is not offered: xxx"
@@ -703,10 +693,10 @@ mod tests {
             status: 429,
             retry_after: Duration::from_secs(90),
         };
-        assert!(sent("GET", Answer::error(&busy), true).contains("\r\nRetry-After: 90\r\n"));
+        assert!(sent("GET", Response::error(&busy), true).contains("\r\nRetry-After: 90\r\n"));
         let method = Error::MethodNotAllowed {
             method: "POST".into(),
         };
-        assert!(sent("POST", Answer::error(&method), true).contains("\r\nAllow: GET, HEAD\r\n"));
+        assert!(sent("POST", Response::error(&method), true).contains("\r\nAllow: GET, HEAD\r\n"));
     }
 }

@@ -5,7 +5,7 @@
     reason = "a property that does not hold is a panic"
 )]
 
-use super::{Answer, Request, head, parse_head};
+use super::{Request, Response, head, parse_head};
 use crate::address::Address;
 use crate::server::access;
 
@@ -37,8 +37,8 @@ pub fn request_heads(data: &[u8]) {
                 assert!(leads_nowhere_else(host), "{host} may be anybody's name");
             }
             let answer = match Address::parse(&request.target) {
-                Ok(_) => Answer::bytes("text/plain", "ok"),
-                Err(error) => Answer::error(&error),
+                Ok(_) => Response::bytes("text/plain", "ok"),
+                Err(error) => Response::error(&error),
             };
             assert_answer(&request, &answer);
         }
@@ -66,7 +66,7 @@ fn leads_nowhere_else(host: &str) -> bool {
 }
 
 /// It has the headers that it was given, each once and whole, and ends where it says.
-fn assert_answer(request: &Request, answer: &Answer) {
+fn assert_answer(request: &Request, answer: &Response) {
     let bytes = head(request, answer, request.keeps_alive);
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut parsed = httparse::Response::new(&mut headers);

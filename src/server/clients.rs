@@ -1,0 +1,276 @@
+//! The clients: a thread for each connection, which answers one request after the other.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info, warn};
+use sd_notify::NotifyState;
+
+use super::connections::{Connections, Seat};
+use super::handler::Service;
+use super::http::{Connection, Interrupted, Request, Response};
+use super::signals::Signals;
+use super::{LOOK, html, notify};
+use crate::error::Error;
+
+/// Connections served at once.
+const MAX_CONNECTIONS: usize = 64;
+/// How long responses may take after SIGTERM. `TimeoutStopSec=` of the unit is longer.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Clients at once that were turned away and whose requests are still read.
+const MAX_LEAVING: usize = 64;
+/// After a line about clients that were turned away they are only counted for this time.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The clients that are served, and those that were turned away.
+pub struct Clients {
+    service: Arc<Service>,
+    connections: Arc<Connections>,
+    /// Each thread that reads the request of a client that was turned away has one more reference.
+    leaving: Arc<()>,
+    /// Clients turned away that no line in the log has counted yet.
+    turned_away: usize,
+    /// When the last such line was logged.
+    logged: Option<Instant>,
+}
+
+impl Clients {
+    /// No client yet.
+    pub fn new(service: Service) -> Self {
+        Self {
+            service: Arc::new(service),
+            connections: Arc::new(Connections::new(MAX_CONNECTIONS, report)),
+            leaving: Arc::default(),
+            turned_away: 0,
+            logged: None,
+        }
+    }
+
+    /// Whether no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Whether the service does something that a client will ask for.
+    pub fn is_service_busy(&self) -> bool {
+        self.service.is_busy()
+    }
+
+    /// Serves a client on a thread of its own, or turns it away if all connections are in use.
+    pub fn welcome(&mut self, stream: TcpStream) {
+        let connection = match Connection::new(stream) {
+            Ok(connection) => connection,
+            Err(error) => return debug!("a connection was gone at once: {error}"),
+        };
+        let (seat, gone) = self.connections.admit(connection.socket());
+        self.turned_away += gone;
+        let Some(seat) = seat else {
+            return self.turn_away(connection);
+        };
+        let service = self.service.clone();
+        let thread = thread::Builder::new().name("connection".into());
+        serve_on(thread, connection, move |connection| {
+            converse(connection, &seat, &service);
+        });
+    }
+
+    fn turn_away(&mut self, mut connection: Connection) {
+        connection.turn_away(&Error::Full {
+            limit: MAX_CONNECTIONS,
+        });
+        self.turned_away += 1;
+        // A client that is sending its request would not read the response after a reset.
+        if Arc::strong_count(&self.leaving) <= MAX_LEAVING {
+            let counted = self.leaving.clone();
+            let thread = thread::Builder::new().name("leaving".into());
+            let linger = move || {
+                let _counted = counted;
+                connection.linger();
+            };
+            if let Err(error) = thread.spawn(linger) {
+                debug!("no thread for a client that was told to come again: {error}");
+            }
+        }
+    }
+
+    /// Logs the first client that is turned away, then one line for all of a while.
+    pub fn log_turned_away(&mut self) {
+        let is_quiet = self.logged.is_some_and(|logged| logged.elapsed() < QUIET);
+        if self.turned_away > 0 && !is_quiet {
+            let n = std::mem::take(&mut self.turned_away);
+            warn!("clients turned away: {n}; at most {MAX_CONNECTIONS} are connected at once");
+            self.logged = Some(Instant::now());
+        }
+    }
+
+    /// Closes the connections that wait for a request and finishes the responses under way, until
+    /// [`STOP_TIMEOUT`] or a second signal.
+    pub fn stop(&self, signals: &Signals) {
+        let answering = self.connections.stop();
+        info!(
+            "told to stop; answers under way: {answering}, which may take {} s",
+            STOP_TIMEOUT.as_secs()
+        );
+        signals.forget_stop();
+        let end = Instant::now() + STOP_TIMEOUT;
+        while !self.connections.wait_until_empty(LOOK) {
+            if signals.is_to_stop() || Instant::now() > end {
+                for request in self.connections.being_answered() {
+                    warn!("{request}: answer cut short, for the service was told to stop");
+                }
+                return;
+            }
+        }
+    }
+
+    /// Removes unfinished files from the cache: the process ends.
+    pub fn close(&self) {
+        self.service.close();
+    }
+}
+
+/// Tells systemd how many connections are open.
+fn report(connections: usize) {
+    let status = match connections {
+        0 => "waiting for clients".to_owned(),
+        n => format!("serving {n} of at most {MAX_CONNECTIONS} connections"),
+    };
+    notify(&[NotifyState::Status(&status)]);
+}
+
+/// Serves a connection on this thread, or answers it with an error if the thread cannot be started.
+fn serve_on(
+    thread: thread::Builder,
+    connection: Connection,
+    serve: impl FnOnce(Connection) + Send + 'static,
+) {
+    let mut unserved = connection.clone();
+    if let Err(cause) = thread.spawn(move || serve(connection)) {
+        let error = Error::NoThread {
+            cause: Arc::new(cause),
+        };
+        warn!("{}", error.line());
+        unserved.turn_away(&error);
+    }
+}
+
+/// Answers one request after the other until either side closes the connection.
+fn converse(mut connection: Connection, seat: &Seat, service: &Service) {
+    connection.take_over();
+    loop {
+        seat.wait();
+        let after = match connection.request(seat) {
+            Ok(Some(request)) => answer(&mut connection, &request, service),
+            Ok(None) => return,
+            Err(error) => {
+                info!("{}", error.line());
+                seat.answer("a bad request".into());
+                connection.refuse(&error);
+                After::Linger
+            }
+        };
+        match after {
+            After::Next => {}
+            After::Close => return,
+            After::Linger => {
+                seat.wait();
+                return connection.linger();
+            }
+        }
+    }
+}
+
+/// What happens to a connection after a response.
+enum After {
+    /// It waits for the next request.
+    Next,
+    /// It is closed.
+    Close,
+    /// It is closed once the rest of the request was read: closing with bytes unread would take back the response.
+    Linger,
+}
+
+/// Answers one request and logs how that went.
+fn answer(connection: &mut Connection, request: &Request, service: &Service) -> After {
+    let started = Instant::now();
+    let Request { method, target, .. } = request;
+    let response = match service.answer(request) {
+        Ok(response) => response,
+        Err(Error::ClientGone) => {
+            info!("{method} {target}: client went away before there was an answer");
+            return After::Close;
+        }
+        Err(error) => refusal(request, &error),
+    };
+    let status = response.status;
+    match connection.answer(request, response) {
+        Ok(keeps_alive) => {
+            let time = started.elapsed().as_millis();
+            debug!("{method} {target}: {status} in {time} ms");
+            match keeps_alive {
+                true => After::Next,
+                false if request.has_body => After::Linger,
+                false => After::Close,
+            }
+        }
+        Err(Interrupted::Client(error)) => {
+            info!("{method} {target}: client went away before it had everything: {error}");
+            After::Close
+        }
+        Err(Interrupted::Body(error)) => {
+            error!("{method} {target}: download cut short: {}", error.line());
+            After::Close
+        }
+    }
+}
+
+/// The response to a request that failed, which is logged here and nowhere else.
+fn refusal(request: &Request, error: &Error) -> Response {
+    let Request { method, target, .. } = request;
+    let line = format!("{method} {target}: {}: {}", error.status(), error.line());
+    match error {
+        // Clients ask for these as a matter of course.
+        Error::BadAddress { .. }
+        | Error::NotOffered { .. }
+        | Error::Missing { .. }
+        | Error::MethodNotAllowed { .. } => info!("{line}"),
+        _ => error!("{line}"),
+    }
+    let mut response = Response::error(error);
+    if request.wants_html {
+        let page = Response::page(Arc::new(html::error(error)));
+        response.headers.splice(0..0, page.headers);
+        response.body = page.body;
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_there_is_no_thread_for_is_told_to_come_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client
+            .write_all(b"GET /k8s/SHA256SUMS HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .unwrap();
+        let connection = Connection::new(listener.accept().unwrap().0).unwrap();
+        // No machine has memory for such a stack.
+        let too_large = thread::Builder::new().stack_size(1 << 60);
+        serve_on(too_large, connection, |_| panic!("there was a thread"));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        for line in ["X-Reason: no thread could be started", "Retry-After: 1\r\n"] {
+            assert!(answer.contains(line), "{answer}");
+        }
+        assert!(answer.ends_with("\r\n\r\n"), "no body: {answer}");
+    }
+}

@@ -1,0 +1,105 @@
+//! A file of a snapshot → its bytes, from memory, from the cache or from its source.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use super::http::{Blob, Body, Response};
+use crate::artifact::{Content, Recipe};
+use crate::blob::{self, Verified};
+use crate::error::Result;
+use crate::flatten::{MadeFile, Watched};
+use crate::listing::File;
+use crate::settings::Blobs;
+use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
+use crate::task;
+
+/// The media type of files and signatures.
+pub const OCTETS: &str = "application/octet-stream";
+
+/// The response with a file, which `what` names in errors.
+pub fn file(
+    snapshots: &Snapshots,
+    directory: &Directory,
+    snapshot: &Snapshot,
+    file: &File,
+    is_head: bool,
+    what: String,
+) -> Result<Response> {
+    match &file.content {
+        Content::Text(text) => {
+            let text = snapshots.text_of(directory, snapshot, file, text)?;
+            Ok(Response::shared(OCTETS, Arc::new(Arc::<[u8]>::from(text))))
+        }
+        Content::Blob => blob(snapshot, file, is_head, what),
+        Content::Made(recipe) if recipe.is_layer(file.digest) => {
+            if !is_head && !snapshots.is_clean(snapshot, file, recipe) {
+                return unread_layer(snapshots, snapshot, file, recipe, what);
+            }
+            if !is_head
+                && snapshot.blobs == Blobs::Stream
+                && let Some(kept) = snapshots.kept_layer(snapshot, file)?
+            {
+                return from_cache(kept, file, what);
+            }
+            blob(snapshot, file, is_head, what)
+        }
+        Content::Made(_) if is_head => Ok(Response::new(
+            OCTETS,
+            Body::SizeOnly(file.size.unwrap_or_default()),
+        )),
+        Content::Made(recipe) => from_cache(snapshots.made(snapshot, file, recipe)?, file, what),
+    }
+}
+
+/// A blob of the file's source, or a redirect to it.
+fn blob(snapshot: &Snapshot, file: &File, is_head: bool, what: String) -> Result<Response> {
+    let _limit = task::within(TIME_LIMIT);
+    let (digest, source) = (file.digest, snapshot.source_of(file));
+    if snapshot.blobs == Blobs::Redirect
+        && let Some(url) = source.blob_url(digest)?
+    {
+        return Ok(Response::empty(307, vec![("Location", url)]));
+    }
+    if is_head {
+        let size = file.size.map_or_else(|| source.blob_size(digest), Ok)?;
+        return Ok(Response::new(OCTETS, Body::SizeOnly(size)));
+    }
+    blob::elsewhere_if_wrong(&**source, digest, || {
+        let (size, blob) = blob::open(source, digest, file.size, what.clone())?;
+        begin(blob, size)
+    })
+}
+
+/// The one layer of an image, which is inspected while it is sent: the download breaks off if the layer has to be
+/// flattened.
+fn unread_layer(
+    snapshots: &Snapshots,
+    snapshot: &Snapshot,
+    file: &File,
+    recipe: &Recipe,
+    what: String,
+) -> Result<Response> {
+    let _limit = task::within(TIME_LIMIT);
+    let (digest, source) = (file.digest, snapshot.source_of(file));
+    blob::elsewhere_if_wrong(&**source, digest, || {
+        let through = |bytes, size| -> Box<dyn Read + Send> {
+            let to_make = snapshots.to_make(snapshot, file, recipe);
+            Box::new(Watched::new(bytes, size, to_make))
+        };
+        let (size, blob) = blob::open_through(source, digest, file.size, what.clone(), through)?;
+        begin(blob, size)
+    })
+}
+
+/// A file in the cache.
+fn from_cache(kept: MadeFile, file: &File, what: String) -> Result<Response> {
+    let size = file.size.unwrap_or_default();
+    let kept: Box<dyn Read + Send> = Box::new(kept);
+    begin(Verified::new(kept, what, file.digest, size)?, size)
+}
+
+/// Waits for the first piece of a body, whose size and digest are verified while it is sent.
+fn begin(blob: Verified<Box<dyn Read + Send>>, size: u64) -> Result<Response> {
+    let blob = Blob::begin(blob, size)?;
+    Ok(Response::new(OCTETS, Body::Blob(Box::new(blob))))
+}

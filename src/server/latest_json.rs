@@ -1,0 +1,76 @@
+//! `latest.json` of a KubeSolo OS release, with URLs that lead back to this service.
+
+use crate::address::{self, View};
+use crate::artifact;
+use crate::artifact::kubesolo::Release;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::listing::{File, Listing};
+use crate::snapshot::{Directory, Snapshot, Snapshots};
+
+/// The name that older clients of KubeSolo OS ask for.
+pub const NAME: &str = "latest.json";
+/// Most reasons that [`why_none`] gives.
+const MAX_REASONS: usize = 3;
+
+/// `latest.json` of a directory, if that is a release. Its URLs are pinned by the digest of the manifest: the tag
+/// may move before the client fetches the files. `host` is the host that the client asked.
+pub fn write(
+    snapshots: &Snapshots,
+    directory: &Directory,
+    snapshot: &Snapshot,
+    host: Option<&str>,
+) -> Result<Option<String>> {
+    let Some(release) = &snapshot.kubesolo else {
+        return Ok(None);
+    };
+    let Some(manifest) = manifest_of(release, snapshot.listing.files.values()) else {
+        return Ok(None);
+    };
+    let pinned = Directory {
+        repository: directory.repository.clone(),
+        view: View::Digest(manifest),
+    };
+    // A file without a title has another name there.
+    let files = &snapshots.listing(&pinned)?.listing.files;
+    let host = host.unwrap_or("localhost:5001");
+    let own = format!("{}-", directory.repository.repository.base());
+    let url_of = |digest| {
+        // Its title, which older clients know, rather than the name with the version.
+        let (name, _) = files
+            .iter()
+            .filter(|(_, file)| file.digest == digest)
+            .min_by_key(|(name, _)| name.as_str().starts_with(&own))?;
+        Some(format!("http://{host}/{pinned}/{}", address::in_url(name)))
+    };
+    let label = match &directory.view {
+        View::Tag(tag) => tag.as_str(),
+        View::Tags | View::Digest(_) => "",
+    };
+    Ok(release.latest_json(label, url_of))
+}
+
+/// The manifest that offers both files of a release.
+fn manifest_of<'a>(
+    release: &Release,
+    files: impl Iterator<Item = &'a File> + Clone,
+) -> Option<Digest> {
+    let manifests = |digest| {
+        let files = files.clone().filter(move |file| file.digest == digest);
+        files.filter_map(|file| file.manifest)
+    };
+    let [kernel, initramfs] = release.files();
+    manifests(kernel).find(|manifest| manifests(initramfs).any(|other| other == *manifest))
+}
+
+/// Why a directory is no release: the reasons why its artifact is skipped, if there are any.
+pub fn why_none(view: &View, listing: &Listing) -> String {
+    let reasons = listing.left_out.iter().map(|one| one.reason.as_str());
+    let of_artifact =
+        reasons.filter(|reason| *view != View::Tags && !artifact::is_of_a_layer(reason));
+    let told: Vec<_> = of_artifact.take(MAX_REASONS).collect();
+    if told.is_empty() {
+        return "only a KubeSolo OS release has it, as in /<repository>:<tag>/latest.json".into();
+    }
+    told.join("; ")
+}
