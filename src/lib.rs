@@ -37,6 +37,7 @@ mod settings;
 mod snapshot;
 mod source;
 mod state;
+mod tar_header;
 mod task;
 mod template;
 mod transfers;

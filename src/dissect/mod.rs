@@ -173,7 +173,7 @@ fn in_partitions(
     sector: usize,
     file: &str,
 ) -> Result<Option<Vec<u8>>, Failure> {
-    let partitions = gpt::parse(head, sector).map_err(Failure::Image)?;
+    let partitions = gpt::parse(head, sector)?;
     let mut is_readable = false;
     for partition in partitions.into_iter().take(MAX_PARTITIONS) {
         let mut part = image.part(partition.bytes);

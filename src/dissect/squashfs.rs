@@ -154,7 +154,7 @@ impl Superblock {
 impl<'b, 'a> Squashfs<'b, 'a> {
     /// Reads the superblock, and all metadata in one piece if there is not much of it.
     pub fn open(mut image: Region<'b, 'a>) -> Result<Self, Failure> {
-        let superblock = Superblock::parse(&image.read(0, SUPERBLOCK)?).map_err(Failure::Image)?;
+        let superblock = Superblock::parse(&image.read(0, SUPERBLOCK)?)?;
         if let Some(size) = image.size().filter(|size| *size < superblock.used) {
             return bad(format!(
                 "its superblock says it has {} bytes, but there are {size}",
@@ -456,9 +456,7 @@ impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
             bytes
         } else {
             let compression = self.squashfs.superblock.compression;
-            compression
-                .unpack(&bytes, METADATA)
-                .map_err(Failure::Image)?
+            compression.unpack(&bytes, METADATA)?
         };
         Ok(())
     }

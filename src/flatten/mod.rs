@@ -9,6 +9,7 @@
 //! no matter how large the files are, it is held only while nothing waits for the network, and nothing that an
 //! image says decides where on this machine something is written.
 
+mod entry;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/tar_layers.rs"]
@@ -30,9 +31,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use entry::{Entry, Kind, Piece};
 pub use fetch::Layers;
 pub use scan::{Verdict, scan};
-use tar_reader::{Entries, Entry, Failure, Kind, Piece, show};
+use tar_reader::{Entries, Failure};
 use tar_writer::Archive;
 use tree::{Change, Content, NodeKind, Tree};
 use wanted::Wanted;
@@ -45,6 +47,7 @@ use crate::compression::{self, Compression};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::parallel::in_parallel;
+use crate::tar_header::show;
 
 /// Counts the changes of what is refused: what an older program refused is tried again. What changes the bytes
 /// that are made changes [`Recipe::key`] instead.

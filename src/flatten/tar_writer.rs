@@ -5,14 +5,16 @@
 //! no compressor's version can change the bytes.
 
 use std::io::{self, Read, Write};
+use std::ops::Range;
 
 use flate2::Crc;
 
-use super::tar_reader::{Attributes, Time};
+use super::entry::{Attributes, Time};
 use super::tree::{Node, NodeKind};
+use crate::tar_header::{BLOCK, Header};
 
-/// What a tar archive is made of.
-const BLOCK: usize = 512;
+/// Largest number in twelve bytes of a header.
+const MAX_NUMBER: u64 = 0o77_777_777_777;
 /// Largest block that gzip can store (RFC 1951 §3.2.4).
 const STORED: usize = 0xffff;
 /// Copied at once.
@@ -32,31 +34,29 @@ impl<W: Write> Archive<W> {
         })
     }
 
-    /// Adds a file. `earlier`: another name of it that was added before. `bytes`: those of a file that has none.
+    /// Adds a file. `earlier`: another name of it that was added before. `bytes`: those of a file that has no such.
     pub fn add(
         &mut self,
         path: &[u8],
         node: Node<'_>,
         earlier: Option<&[u8]>,
-        mut bytes: impl Read,
+        bytes: impl Read,
     ) -> io::Result<()> {
         self.out.write_all(&header(path, node, earlier))?;
         let size = match (node.kind, earlier) {
             (NodeKind::File(content), None) => content.size,
             _ => return Ok(()),
         };
-        let mut left = size;
-        while left > 0 {
-            let want = BUFFER.min(usize::try_from(left).unwrap_or(usize::MAX));
-            match bytes.read(&mut self.buffer[..want])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => {
-                    self.out.write_all(&self.buffer[..n])?;
-                    left -= n as u64;
-                }
+        let mut bytes = bytes.take(size);
+        loop {
+            match bytes.read(&mut self.buffer)? {
+                0 if bytes.limit() > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                0 => break,
+                n => self.out.write_all(&self.buffer[..n])?,
             }
         }
-        self.out.write_all(&[0; BLOCK][..filling(size)])
+        let padding = size.wrapping_neg() % BLOCK as u64;
+        self.out.write_all(&[0; BLOCK][..padding as usize])
     }
 
     pub fn finish(mut self) -> io::Result<()> {
@@ -65,11 +65,7 @@ impl<W: Write> Archive<W> {
     }
 }
 
-fn filling(size: u64) -> usize {
-    (size.wrapping_neg() % BLOCK as u64) as usize
-}
-
-/// A file's header, after the extended one that it needs perhaps.
+/// A file's header, behind an extended one if it needs that.
 fn header(path: &[u8], node: Node<'_>, earlier: Option<&[u8]>) -> Vec<u8> {
     let Attributes {
         mode,
@@ -78,94 +74,108 @@ fn header(path: &[u8], node: Node<'_>, earlier: Option<&[u8]>) -> Vec<u8> {
         modified,
         xattrs,
     } = node.attributes;
+    let mut records = Records::default();
+    let mut block = Block::default();
     let (kind, link, size) = match (node.kind, earlier) {
         (_, Some(earlier)) => (b'1', earlier, 0),
         (NodeKind::File(content), _) => (b'0', &b""[..], content.size),
         (NodeKind::Symlink(target), _) => (b'2', &**target, 0),
-        (NodeKind::CharacterDevice(..), _) => (b'3', &b""[..], 0),
-        (NodeKind::BlockDevice(..), _) => (b'4', &b""[..], 0),
+        (NodeKind::CharacterDevice(major, minor), _) => {
+            block.device(*major, *minor);
+            (b'3', &b""[..], 0)
+        }
+        (NodeKind::BlockDevice(major, minor), _) => {
+            block.device(*major, *minor);
+            (b'4', &b""[..], 0)
+        }
         (NodeKind::Directory, _) => (b'5', &b""[..], 0),
         (NodeKind::Fifo, _) => (b'6', &b""[..], 0),
     };
-    let mut records = Records::default();
-    let mut block = Block::new(kind);
     match (node.kind, path) {
         (NodeKind::Directory, b"") => block.path(b"./", &mut records),
         (NodeKind::Directory, path) => block.path(&[path, b"/"].concat(), &mut records),
         (_, path) => block.path(path, &mut records),
     }
-    block.put(100, &octal::<8>(u64::from(*mode)));
-    for (at, keyword, id) in [(108, "uid", *uid), (116, "gid", *gid)] {
-        block.put(
-            at,
-            &octal::<8>(records.fit(keyword, id.into(), 0o7_777_777)),
-        );
-    }
-    let size = records.fit("size", size, 0o77_777_777_777);
-    block.put(124, &octal::<12>(size));
-    block.put(136, &octal::<12>(records.time(*modified)));
+    block.octal(Header::MODE, u64::from(*mode));
+    block.octal(
+        Header::UID,
+        records.fit("uid", u64::from(*uid), 0o7_777_777),
+    );
+    block.octal(
+        Header::GID,
+        records.fit("gid", u64::from(*gid), 0o7_777_777),
+    );
+    block.octal(Header::SIZE, records.fit("size", size, MAX_NUMBER));
+    block.octal(Header::MODIFIED, records.time(*modified));
     block.link(link, &mut records);
-    if let (NodeKind::CharacterDevice(major, minor) | NodeKind::BlockDevice(major, minor), None) =
-        (node.kind, earlier)
-    {
-        block.put(329, &octal::<8>(u64::from(*major)));
-        block.put(337, &octal::<8>(u64::from(*minor)));
-    }
-    // What unpacks it links one name more to the file, and looks at nothing else that is said there.
+    // Programs that unpack a hard link give the file one name more, and look at nothing else in its entry.
     for (name, value) in xattrs.iter().filter(|_| earlier.is_none()) {
         records.add(&[b"SCHILY.xattr.", name].concat(), value);
     }
     let mut bytes = records.header();
-    bytes.extend(block.summed());
+    bytes.extend(block.finish(kind));
     bytes
 }
 
-/// A header in the making.
+/// A header that is being made.
 struct Block([u8; BLOCK]);
 
+impl Default for Block {
+    fn default() -> Self {
+        Self([0; BLOCK])
+    }
+}
+
 impl Block {
-    fn new(kind: u8) -> Self {
-        let mut block = Self([0; BLOCK]);
-        block.put(156, &[kind]);
-        block.put(257, b"ustar\x0000");
-        block
+    /// Writes to the start of a field.
+    fn put(&mut self, field: Range<usize>, bytes: &[u8]) {
+        self.0[field][..bytes.len()].copy_from_slice(bytes);
     }
 
-    fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    /// Fills a field with a number in octal digits, and a NUL.
+    fn octal(&mut self, field: Range<usize>, number: u64) {
+        let text = format!("{number:0width$o}\0", width = field.len() - 1);
+        self.put(field, text.as_bytes());
     }
 
-    /// What does not fit is in a record as well.
+    fn device(&mut self, major: u32, minor: u32) {
+        self.octal(Header::MAJOR, u64::from(major));
+        self.octal(Header::MINOR, u64::from(minor));
+    }
+
+    /// A path that does not fit is in a record, too.
     fn path(&mut self, path: &[u8], records: &mut Records) {
         match split(path) {
             Some((prefix, name)) => {
-                self.put(345, prefix);
-                self.put(0, name);
+                self.put(Header::PREFIX, prefix);
+                self.put(Header::NAME, name);
             }
             None => {
-                self.put(0, &path[..100]);
+                self.put(Header::NAME, &path[..100]);
                 records.text("path", path);
             }
         }
     }
 
     fn link(&mut self, target: &[u8], records: &mut Records) {
-        self.put(157, &target[..target.len().min(100)]);
+        self.put(Header::LINK, &target[..target.len().min(100)]);
         if target.len() > 100 {
             records.text("linkpath", target);
         }
     }
 
-    /// With its checksum: the sum of all bytes, with blanks in its own place.
-    fn summed(mut self) -> [u8; BLOCK] {
-        self.put(148, &[b' '; 8]);
+    /// The header, with its checksum: the sum of all bytes, with blanks in its own place.
+    fn finish(mut self, kind: u8) -> [u8; BLOCK] {
+        self.0[Header::KIND] = kind;
+        self.put(257..265, b"ustar\x0000");
+        self.put(Header::CHECKSUM, &[b' '; 8]);
         let sum = self.0.iter().map(|byte| u64::from(*byte)).sum();
-        self.put(148, &octal::<7>(sum));
+        self.octal(Header::CHECKSUM.start..Header::CHECKSUM.end - 1, sum);
         self.0
     }
 }
 
-/// Does the path fit into a ustar header? Its prefix and its name do, with a slash between them.
+/// The prefix and the name, with a slash between them, that a path has in a ustar header. `None`: it does not fit.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.len() <= 100 {
         return Some((b"", path));
@@ -175,15 +185,6 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     slashes
         .map(|at| (&path[..at], &path[at + 1..]))
         .find(|(prefix, name)| prefix.len() <= 155 && name.len() <= 100)
-}
-
-/// A number, in octal digits and a NUL.
-fn octal<const N: usize>(number: u64) -> [u8; N] {
-    let mut field = [0; N];
-    for (n, digit) in field[..N - 1].iter_mut().rev().enumerate() {
-        *digit = b'0' + ((number >> (3 * n)) & 7) as u8;
-    }
-    field
 }
 
 /// The records of an extended header.
@@ -201,15 +202,12 @@ impl Records {
         while rest + length.to_string().len() != length {
             length = rest + length.to_string().len();
         }
-        self.bytes.extend(length.to_string().as_bytes());
-        self.bytes.push(b' ');
-        self.bytes.extend(keyword);
-        self.bytes.push(b'=');
-        self.bytes.extend(value);
-        self.bytes.push(b'\n');
+        let length = length.to_string();
+        let record = [length.as_bytes(), b" ", keyword, b"=", value, b"\n"].concat();
+        self.bytes.extend(record);
     }
 
-    /// A path. What is not UTF-8 must be announced (libarchive takes it for UTF-8 else).
+    /// A path. One that is not UTF-8 must be announced, or libarchive takes it for UTF-8.
     fn text(&mut self, keyword: &str, value: &[u8]) {
         if std::str::from_utf8(value).is_err() && !self.is_binary {
             self.add(b"hdrcharset", b"BINARY");
@@ -218,7 +216,7 @@ impl Records {
         self.add(keyword.as_bytes(), value);
     }
 
-    /// What stands in the header itself: the number if it fits, else nothing, and it is in a record.
+    /// The number for the header itself. One that does not fit is in a record, and zero there.
     fn fit(&mut self, keyword: &str, number: u64, largest: u64) -> u64 {
         if number <= largest {
             return number;
@@ -227,47 +225,32 @@ impl Records {
         0
     }
 
+    /// The time for the header itself. One that is not exact there is in a record, too.
     fn time(&mut self, time: Time) -> u64 {
         let seconds = u64::try_from(time.seconds).ok();
-        let plain = seconds.filter(|seconds| *seconds <= 0o77_777_777_777);
-        if let (Some(seconds), 0) = (plain, time.nanoseconds) {
-            return seconds;
+        let seconds = seconds.filter(|seconds| *seconds <= MAX_NUMBER);
+        if seconds.is_none() || time.nanoseconds > 0 {
+            self.add(b"mtime", time.decimal().as_bytes());
         }
-        self.add(b"mtime", decimal(time).as_bytes());
-        plain.unwrap_or(0)
+        seconds.unwrap_or(0)
     }
 
-    /// Nothing if there are none.
+    /// The extended header, if there are records.
     fn header(self) -> Vec<u8> {
         if self.bytes.is_empty() {
             return Vec::new();
         }
-        let mut block = Block::new(b'x');
-        block.put(0, b"././@PaxHeader");
-        block.put(100, &octal::<8>(0o644));
-        block.put(108, &octal::<8>(0));
-        block.put(116, &octal::<8>(0));
-        block.put(124, &octal::<12>(self.bytes.len() as u64));
-        block.put(136, &octal::<12>(0));
-        let mut bytes = block.summed().to_vec();
-        let filling = filling(self.bytes.len() as u64);
-        bytes.extend(self.bytes);
-        bytes.extend(&[0; BLOCK][..filling]);
+        let mut block = Block::default();
+        block.put(Header::NAME, b"././@PaxHeader");
+        block.octal(Header::MODE, 0o644);
+        for field in [Header::UID, Header::GID, Header::MODIFIED] {
+            block.octal(field, 0);
+        }
+        block.octal(Header::SIZE, self.bytes.len() as u64);
+        let mut bytes = [&block.finish(b'x')[..], &self.bytes].concat();
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
         bytes
     }
-}
-
-/// Seconds as pax(1) reads them, with no more digits than are needed.
-fn decimal(time: Time) -> String {
-    let (sign, seconds, nanoseconds) = match (time.seconds, time.nanoseconds) {
-        (seconds, 0) if seconds < 0 => ("-", seconds.unsigned_abs(), 0),
-        (seconds, nanoseconds) if seconds < 0 => {
-            ("-", seconds.unsigned_abs() - 1, 1_000_000_000 - nanoseconds)
-        }
-        (seconds, nanoseconds) => ("", seconds.unsigned_abs(), nanoseconds),
-    };
-    let text = format!("{sign}{seconds}.{nanoseconds:09}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// gzip without compression (RFC 1952, RFC 1951 §3.2.4).
@@ -324,7 +307,8 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
-    use crate::flatten::tar_reader::{Entries, Entry, Kind, Piece, Xattrs};
+    use crate::flatten::entry::{Entry, Kind, Piece, Xattrs};
+    use crate::flatten::tar_reader::Entries;
     use crate::flatten::tree::Content;
 
     /// A path, what is there, and an earlier name of it.

@@ -18,7 +18,8 @@
 use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
-use super::tar_reader::{Attributes, Entry, Kind, MAX_PATH, show};
+use super::entry::{Attributes, Entry, Kind, MAX_PATH};
+use crate::tar_header::show;
 
 /// Before the name of what a layer removes.
 const WHITEOUT: &[u8] = b".wh.";

@@ -1,6 +1,6 @@
 //! The one file of an image that is wanted, by what its name ends in. No I/O.
 
-use super::tar_reader::show;
+use crate::tar_header::show;
 
 /// Files that are told of where there are several.
 const MAX_SHOWN: usize = 3;

@@ -14,7 +14,8 @@ use std::sync::{Arc, OnceLock};
 
 use flate2::read::GzDecoder;
 
-use super::tar_reader::{Entries, Kind};
+use super::entry::Kind;
+use super::tar_reader::Entries;
 use super::{Budget, LARGE, Layers as Fetched, flatten, unpack};
 use crate::artifact::Recipe;
 use crate::cache::Cache;

@@ -1,0 +1,193 @@
+//! An entry of a tar archive: a path in an image, and what is there. No I/O.
+
+use std::collections::BTreeMap;
+
+use crate::tar_header::{decimal, show, split_once};
+
+/// Longest path, as in Linux (PATH_MAX of limits.h).
+pub const MAX_PATH: usize = 4096;
+/// Longest component of a path, and longest name of an xattr (NAME_MAX and XATTR_NAME_MAX of limits.h).
+pub const MAX_NAME: usize = 255;
+const NANOSECONDS: i128 = 1_000_000_000;
+
+/// What an archive says of one path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its components, joined by `/`; empty for the root.
+    pub path: Vec<u8>,
+    pub kind: Kind,
+    pub attributes: Attributes,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// `pieces`: its data, in the order of the archive. What is in none of them is zeros.
+    File {
+        size: u64,
+        pieces: Vec<Piece>,
+    },
+    Directory,
+    Symlink(Vec<u8>),
+    /// Another name of the file at this path in the same image, which is spelled as [`Entry::path`] is.
+    HardLink(Vec<u8>),
+    CharacterDevice(u32, u32),
+    BlockDevice(u32, u32),
+    Fifo,
+}
+
+/// Consecutive bytes of a file that the archive has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Piece {
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// What is kept of an entry besides its kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attributes {
+    /// The lower twelve bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub modified: Time,
+    pub xattrs: Xattrs,
+}
+
+/// Extended attributes by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(
+    clippy::box_collection,
+    reason = "most files have none, and there are many files"
+)]
+pub struct Xattrs(Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+impl Xattrs {
+    pub fn insert(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        self.0.get_or_insert_default().insert(name, value);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let all = self.0.iter().flat_map(|all| all.iter());
+        all.map(|(name, value)| (name.as_slice(), value.as_slice()))
+    }
+
+    /// Removes those whose names are meant, and returns them.
+    pub fn remove_if(&mut self, is_meant: impl Fn(&[u8]) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let Some(all) = &mut self.0 else {
+            return Vec::new();
+        };
+        let removed = all.extract_if(.., |name, _| is_meant(name)).collect();
+        if all.is_empty() {
+            self.0 = None;
+        }
+        removed
+    }
+}
+
+/// Seconds since 1970, rounded down, and nanoseconds after that.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Time {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+impl Time {
+    /// From seconds as pax(1) writes them: `-12.5` is twelve and a half seconds before 1970.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let wrong = || format!("{:?} in an extended header is no time", show(text));
+        let digits = text.strip_prefix(b"-").unwrap_or(text);
+        let (whole, fraction) = split_once(digits, b'.').unwrap_or((digits, b""));
+        if !fraction.iter().all(u8::is_ascii_digit) {
+            return Err(wrong());
+        }
+        let fraction = decimal(&[fraction, b"000000000"].concat()[..9])?;
+        let mut sum = i128::from(decimal(whole)?) * NANOSECONDS + i128::from(fraction);
+        if digits.len() < text.len() {
+            sum = -sum;
+        }
+        Ok(Self {
+            seconds: i64::try_from(sum.div_euclid(NANOSECONDS)).map_err(|_| wrong())?,
+            nanoseconds: sum.rem_euclid(NANOSECONDS) as u32,
+        })
+    }
+
+    /// The same, with no more digits than are needed.
+    pub fn decimal(self) -> String {
+        let sum = i128::from(self.seconds) * NANOSECONDS + i128::from(self.nanoseconds);
+        let sign = if sum < 0 { "-" } else { "" };
+        let (seconds, nanoseconds) = (sum.abs() / NANOSECONDS, sum.abs() % NANOSECONDS);
+        let text = format!("{sign}{seconds}.{nanoseconds:09}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
+/// A path in the form of [`Entry::path`], below the root of the image. One that leads out of it is refused.
+pub fn checked_path(raw: &[u8]) -> Result<Vec<u8>, String> {
+    let wrong = |why: &str| Err(format!("{}: {why}", show(raw)));
+    if raw.is_empty() || raw.contains(&0) {
+        return wrong("this is no path");
+    }
+    let mut components = Vec::new();
+    for component in raw.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => {
+                if components.pop().is_none() {
+                    return wrong("a path with .. in it, which leads out of the image");
+                }
+            }
+            name if name.len() > MAX_NAME => return wrong("a name that is too long"),
+            name => components.push(name),
+        }
+    }
+    let path = components.join(&b'/');
+    if path.len() > MAX_PATH {
+        return wrong("a path that is too long");
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_nanoseconds_and_may_be_before_1970() {
+        for (text, seconds, nanoseconds) in [
+            ("0", 0, 0),
+            ("12", 12, 0),
+            ("12.", 12, 0),
+            ("12.5", 12, 500_000_000),
+            ("12.000000001", 12, 1),
+            ("12.0000000019", 12, 1),
+            ("-1", -1, 0),
+            ("-1.25", -2, 750_000_000),
+            ("-0.5", -1, 500_000_000),
+            ("-0", 0, 0),
+            ("9223372036854775807.999999999", i64::MAX, 999_999_999),
+            ("-9223372036854775807.5", i64::MIN, 500_000_000),
+        ] {
+            let found = Time::parse(text.as_bytes()).unwrap();
+            let expected = Time {
+                seconds,
+                nanoseconds,
+            };
+            assert_eq!(found, expected, "{text}");
+            assert_eq!(Time::parse(found.decimal().as_bytes()), Ok(found), "{text}");
+        }
+        for text in [
+            "-",
+            ".",
+            ".5",
+            "1.5.5",
+            "1.x",
+            "--1",
+            "+1",
+            "1 ",
+            "9223372036854775808",
+        ] {
+            assert!(Time::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+}
