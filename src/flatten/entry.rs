@@ -72,16 +72,14 @@ impl Xattrs {
         all.map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
-    /// Removes those whose names are meant, and returns them.
-    pub fn remove_if(&mut self, is_meant: impl Fn(&[u8]) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let Some(all) = &mut self.0 else {
-            return Vec::new();
-        };
-        let removed = all.extract_if(.., |name, _| is_meant(name)).collect();
-        if all.is_empty() {
-            self.0 = None;
+    /// Keeps only those for which `keeps` is true.
+    pub fn retain(&mut self, mut keeps: impl FnMut(&[u8], &[u8]) -> bool) {
+        if let Some(all) = &mut self.0 {
+            all.retain(|name, value| keeps(name, value));
+            if all.is_empty() {
+                self.0 = None;
+            }
         }
-        removed
     }
 }
 

@@ -1,68 +1,51 @@
-//! The entries of layers, applied in order → the files of the image. No I/O.
+//! The entries of layers, applied in order → the files of the image. No I/O. Whiteouts: [`super::whiteouts`].
 //!
-//! Rules: <https://github.com/opencontainers/image-spec/blob/main/layer.md> ("Applying Changesets"). Where
-//! it is silent we do as umoci does (`oci/layer/tar_extract.go`): what a hard link's entry says of itself means
-//! nothing, a directory takes the place of a symlink, symlinks in lower layers are followed on the way.
+//! Rules: <https://github.com/opencontainers/image-spec/blob/main/layer.md> ("Applying Changesets"). Where they are
+//! silent this does as umoci does (`oci/layer/tar_extract.go`): attributes in the entry of a hard link mean nothing, a
+//! directory takes the place of a symlink, symlinks in lower layers are followed on the way to a path.
 //! `tests/e2e/flatten` compares. Not as umoci:
 //!
 //! * A path that leads out of the image by `..` is refused; umoci leads it back in.
-//! * Whiteouts come first, as the rules want it; umoci takes them in the order of the archive, so that a
-//!   directory with new files in it outlives a whiteout after them, and a hard link to what was hidden before
-//!   it is an error.
-//! * What directories are that no layer has an entry for is always the same; umoci's have the time of the day.
-//! * Whiteouts and opaque directories in the form of overlayfs count as such: passed on they would hide files of
-//!   the host. See <https://docs.kernel.org/filesystems/overlayfs.html> ("whiteouts and opaque directories").
-//! * Names of aufs's own are dropped, as Docker does (`pkg/archive/diff.go`); hard links to what is in its directory
-//!   of them stay.
+//! * Whiteouts come first, as the rules demand. umoci takes them in the order of the archive, so that a directory with
+//!   new files in it outlives a whiteout that stands after them, and a hard link to a file that was hidden before it is
+//!   an error.
+//! * Directories that no layer has an entry for always have the same attributes; umoci gives them the time of the day.
+//! * Hard links to files in a directory of aufs's own stay.
 
 use std::collections::btree_map::Range;
-use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::entry::{Attributes, Entry, Kind, MAX_PATH};
-use crate::tar_header::show;
+use super::whiteouts::{OverlayMarks, Whiteouts, directory_of_aufs, is_of_aufs};
+use crate::tar_header::{show, split_once};
 
-/// Before the name of what a layer removes.
-const WHITEOUT: &[u8] = b".wh.";
-/// In a directory of which nothing in lower layers is to be seen.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// More of aufs's own, which are no files of the image.
-const OF_AUFS: &[u8] = b".wh..wh.";
-
-/// Before the names of xattrs that are overlayfs's own: as root, in a user namespace, and fuse-overlayfs's.
-const OF_OVERLAY: [&[u8]; 3] = [
-    b"trusted.overlay.",
-    b"user.overlay.",
-    b"user.fuseoverlayfs.",
-];
-
-/// Symlinks on the way to one path, as in Linux (MAXSYMLINKS of namei.h).
+/// Most symlinks on the way to one path, as in Linux (MAXSYMLINKS of namei.h).
 const MAX_SYMLINKS: usize = 40;
-/// Components looked at for all paths of an image together: some dozens for each of as many as it may have.
+/// Most components looked at for all paths of an image: some dozens for each of as many paths as it may have.
 const MAX_STEPS: u64 = 20_000_000;
-/// Directories that no layer has an entry for: their time is 1970, and root has them.
-const IMPLIED: NodeKind = NodeKind::Directory;
+/// The mode of directories that no layer has an entry for. Their time is 1970, and root owns them.
 const IMPLIED_MODE: u32 = 0o755;
-/// What an implied directory takes besides its path, which is written to the archive.
+/// Memory that an implied directory takes besides its path, which is written to the archive.
 const IMPLIED_SIZE: usize = 256;
 
 /// A path and why it cannot be.
 pub type Refused = String;
 
-/// What a layer does at one path. Kept of many entries at once, so it is small.
+/// What a layer does at one path. Many are kept at once, so it is small.
 #[derive(Debug)]
 pub struct Change {
-    path: Box<[u8]>,
-    action: Action,
+    pub path: Box<[u8]>,
+    pub action: Action,
     attributes: Attributes,
 }
 
 #[derive(Debug)]
-enum Action {
-    /// Puts a file there.
+pub enum Action {
+    /// Puts a file or directory there.
     Put(NodeKind),
-    /// Puts a directory there. Nothing in lower layers is seen in it.
+    /// Puts a directory there, and removes all that lower layers have in it.
     PutOpaque,
-    /// Gives what is at that path one name more.
+    /// Gives the file at that path another name.
     Link(Box<[u8]>),
     /// Removes what lower layers have there.
     WhiteOut,
@@ -79,7 +62,7 @@ pub enum NodeKind {
     Fifo,
 }
 
-/// Where a file's bytes are, in what was kept of its layer.
+/// The bytes of a file: where they are in the spool of its layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Content {
     pub offset: u64,
@@ -87,36 +70,18 @@ pub struct Content {
 }
 
 impl Change {
-    /// What an entry does. `content`: where its bytes are, of a file.
+    /// What an entry does. `content`: its bytes, of a file.
     pub fn new(entry: Entry, content: Content) -> Self {
-        let Entry {
-            path,
-            kind,
-            mut attributes,
-        } = entry;
-        let overlay = attributes
-            .xattrs
-            .remove_if(|name| OF_OVERLAY.iter().any(|prefix| name.starts_with(prefix)));
-        let says = |suffix: &[u8], wanted: &dyn Fn(&[u8]) -> bool| {
-            let of = |name: &[u8]| {
-                OF_OVERLAY
-                    .iter()
-                    .any(|prefix| name.strip_prefix(*prefix) == Some(suffix))
-            };
-            overlay
-                .iter()
-                .any(|(name, value)| of(name) && wanted(value))
-        };
-        let action = match kind {
+        let mut attributes = entry.attributes;
+        let marks = OverlayMarks::take_from(&mut attributes.xattrs);
+        let action = match entry.kind {
             Kind::CharacterDevice(0, 0) => Action::WhiteOut,
-            Kind::File { .. } if content.size == 0 && says(b"whiteout", &|_| true) => {
-                Action::WhiteOut
-            }
-            Kind::Directory if says(b"opaque", &|value| value == b"y") => Action::PutOpaque,
+            Kind::File { .. } if content.size == 0 && marks.is_whiteout => Action::WhiteOut,
+            Kind::Directory if marks.is_opaque => Action::PutOpaque,
+            Kind::HardLink(target) => Action::Link(target.into()),
             Kind::File { .. } => Action::Put(NodeKind::File(content)),
             Kind::Directory => Action::Put(NodeKind::Directory),
             Kind::Symlink(target) => Action::Put(NodeKind::Symlink(target.into())),
-            Kind::HardLink(target) => Action::Link(target.into()),
             Kind::CharacterDevice(major, minor) => {
                 Action::Put(NodeKind::CharacterDevice(major, minor))
             }
@@ -124,58 +89,19 @@ impl Change {
             Kind::Fifo => Action::Put(NodeKind::Fifo),
         };
         Self {
-            path: path.into(),
+            path: entry.path.into(),
             action,
             attributes,
         }
     }
 
-    /// What of lower layers it hides. `marks`: overlayfs's whiteouts in its layer.
-    fn hides(&self, marks: &HashSet<&[u8]>) -> Option<Hidden<'_>> {
-        let (directory, name) = split(&self.path);
+    /// The file that it puts there, or directory.
+    fn kind(&self) -> &NodeKind {
         match &self.action {
-            _ if is_of_aufs(&self.path) => None,
-            _ if name == OPAQUE => Some(Hidden::Below(directory)),
-            Action::PutOpaque => Some(Hidden::Below(&self.path)),
-            Action::WhiteOut => Some(Hidden::Name(directory, name)),
-            // overlayfs links its whiteouts to one file.
-            Action::Link(target) if marks.contains(&**target) => {
-                Some(Hidden::Name(directory, name))
-            }
-            _ => Some(Hidden::Name(directory, name.strip_prefix(WHITEOUT)?)),
+            Action::Put(kind) => kind,
+            _ => &NodeKind::Directory,
         }
     }
-
-    /// Is it nothing but a mark of what is hidden?
-    fn is_mark(&self, marks: &HashSet<&[u8]>) -> bool {
-        match &self.action {
-            Action::WhiteOut => true,
-            Action::Link(target) if marks.contains(&**target) => true,
-            _ => split(&self.path).1.starts_with(WHITEOUT),
-        }
-    }
-}
-
-/// Does an entry mean something to who applies layers, and something else to who unpacks an archive? Whiteouts do, and
-/// what overlayfs and aufs leave behind.
-pub fn is_of_layers(entry: &Entry) -> bool {
-    let is_of_overlay = |name: &[u8]| OF_OVERLAY.iter().any(|prefix| name.starts_with(prefix));
-    split(&entry.path).1.starts_with(WHITEOUT)
-        || is_of_aufs(&entry.path)
-        || entry.kind == Kind::CharacterDevice(0, 0)
-        || entry
-            .attributes
-            .xattrs
-            .iter()
-            .any(|(name, _)| is_of_overlay(name))
-}
-
-/// What a whiteout or an opaque directory hides.
-enum Hidden<'a> {
-    /// A name in a directory.
-    Name(&'a [u8], &'a [u8]),
-    /// All that is in a directory.
-    Below(&'a [u8]),
 }
 
 /// A file of the image.
@@ -187,17 +113,29 @@ pub struct Node<'a> {
     pub layer: usize,
 }
 
-/// A file in the tree, by its number.
+impl Node<'_> {
+    /// Its content. Only files have one.
+    pub fn content(&self) -> Content {
+        match self.kind {
+            NodeKind::File(content) => *content,
+            _ => Content::default(),
+        }
+    }
+}
+
+/// A file in the tree.
 type Number = u32;
+
+/// A directory, and a name in it.
+type Name<'a> = (Number, &'a [u8]);
 
 const ROOT: Number = 0;
 
 #[derive(Clone, Copy, Debug)]
 struct Place<'a> {
-    /// The directory that it was put into, and its name there. A directory has no other names.
-    parent: Number,
-    name: &'a [u8],
-    /// What puts it there; nothing for a directory that is only implied.
+    /// The name that it was put at. A directory has no other.
+    name: Name<'a>,
+    /// The change that puts it there; none for an implied directory.
     put: Option<&'a Change>,
     layer: u32,
 }
@@ -206,37 +144,34 @@ struct Place<'a> {
 #[derive(Debug)]
 pub struct Tree<'a> {
     places: Vec<Place<'a>>,
-    /// By directory and name. What was removed with its directory stays, where nothing leads to it.
-    names: BTreeMap<(Number, &'a [u8]), Number>,
+    /// Files by name. Those that were removed with their directory stay, where nothing leads to them.
+    names: BTreeMap<Name<'a>, Number>,
     /// Files that have been given a second name: few of many.
     linked: HashSet<Number>,
-    /// What the whiteouts of the layer that is applied have removed: its hard links may still mean that.
-    removed: Removed<'a>,
-    /// Directories in whose place that layer has put something.
-    replaced: Removed<'a>,
+    /// Files that whiteouts of the layer being applied have removed: its hard links may still mean those.
+    removed: HashMap<Name<'a>, Number>,
+    /// Directories that this layer has replaced by something else.
+    replaced: HashMap<Name<'a>, Number>,
+    /// The attributes of implied directories.
     implied: Attributes,
     steps: u64,
     unspelled: usize,
     max_unspelled: usize,
 }
 
-/// What was at names, by directory and name.
-type Removed<'a> = HashMap<(Number, &'a [u8]), Number>;
-
-/// Where a path leads: its components, each with what is there.
+/// Where a path leads: its components, each with the file that is there.
 #[derive(Debug, Default)]
-struct Way<'a> {
+pub struct Way<'a> {
     components: Vec<(&'a [u8], Option<Number>)>,
-    /// Of the path, in bytes, with a slash after each component.
+    /// The length of the path, with a slash after each component.
     length: usize,
 }
 
 impl<'a> Way<'a> {
-    /// What is at its end.
-    fn end(&self) -> Option<Number> {
-        self.components
-            .last()
-            .map_or(Some(ROOT), |(_, number)| *number)
+    /// The file at its end.
+    pub fn end(&self) -> Option<Number> {
+        let last = self.components.last();
+        last.map_or(Some(ROOT), |(_, number)| *number)
     }
 
     fn push(&mut self, component: &'a [u8], number: Option<Number>) {
@@ -244,37 +179,26 @@ impl<'a> Way<'a> {
         self.components.push((component, number));
     }
 
-    /// Goes up. Is there something above?
-    fn pop(&mut self) -> bool {
-        let last = self.components.pop();
-        self.length -= last.map_or(0, |(component, _)| component.len() + 1);
-        last.is_some()
-    }
-
-    fn clear(&mut self) {
-        self.components.clear();
-        self.length = 0;
+    /// Goes up. `None`: it was at the root.
+    fn pop(&mut self) -> Option<()> {
+        let (component, _) = self.components.pop()?;
+        self.length -= component.len() + 1;
+        Some(())
     }
 
     /// The path, with one component more.
-    fn join(&self, name: &[u8]) -> Vec<u8> {
-        let mut path = Vec::with_capacity(self.length + name.len());
-        for (component, _) in &self.components {
-            path.extend_from_slice(component);
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        path
+    fn join(&self, name: &'a [u8]) -> Vec<u8> {
+        let components = self.components.iter().map(|(component, _)| *component);
+        components.chain([name]).collect::<Vec<_>>().join(&b'/')
     }
 }
 
 impl<'a> Tree<'a> {
-    /// Nothing yet. `max_unspelled`: memory for paths that no entry spells, in bytes: such directories, of which a
-    /// single deep path can imply thousands, and what symlinks on the way add to a path.
+    /// An empty tree. `max_unspelled`: bytes of memory for paths that no entry spells: implied directories, of which a
+    /// single deep path can have thousands, and what symlinks on the way add to a path.
     pub fn new(max_unspelled: usize) -> Self {
         let root = Place {
-            parent: ROOT,
-            name: b"",
+            name: (ROOT, b""),
             put: None,
             layer: 0,
         };
@@ -282,8 +206,8 @@ impl<'a> Tree<'a> {
             places: vec![root],
             names: BTreeMap::new(),
             linked: HashSet::new(),
-            removed: Removed::new(),
-            replaced: Removed::new(),
+            removed: HashMap::new(),
+            replaced: HashMap::new(),
             implied: Attributes {
                 mode: IMPLIED_MODE,
                 ..Attributes::default()
@@ -294,7 +218,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Was it refused for want of memory for paths that no entry spells?
+    /// Whether a layer was refused for want of memory for paths that no entry spells.
     pub fn is_full(&self) -> bool {
         self.unspelled > self.max_unspelled
     }
@@ -302,28 +226,20 @@ impl<'a> Tree<'a> {
     /// Applies the next layer, `layer` counted from the lowest.
     pub fn apply(&mut self, layer: usize, changes: &'a [Change]) -> Result<(), Refused> {
         let layer = u32::try_from(layer).unwrap_or(u32::MAX);
-        let is_overlay = |change: &&Change| matches!(change.action, Action::WhiteOut);
-        let marks = changes
-            .iter()
-            .filter(is_overlay)
-            .map(|change| &*change.path)
-            .collect();
-        // A whiteout hides what lower layers have, wherever in its layer it stands: so they come first.
-        self.removed = Removed::new();
-        self.replaced = Removed::new();
-        self.white_out_all(changes, &marks)?;
+        self.removed.clear();
+        self.replaced.clear();
+        // Whiteouts hide files of lower layers, wherever in their own layer they stand. So they come first.
+        let whiteouts = Whiteouts::of(changes);
+        whiteouts.apply(self)?;
         let mut of_aufs = Vec::new();
         for change in changes {
-            let is_of_aufs = is_of_aufs(&change.path);
-            if is_of_aufs {
+            if is_of_aufs(&change.path) {
                 // Its directory of hard links is there as long as its layer is applied. All else means nothing.
-                match components(&change.path).next() {
-                    Some(first) if first.starts_with(OF_AUFS) && first != OPAQUE => {
-                        of_aufs.push(first)
-                    }
-                    _ => continue,
+                match directory_of_aufs(&change.path) {
+                    Some(directory) => of_aufs.push(directory),
+                    None => continue,
                 }
-            } else if change.is_mark(&marks) {
+            } else if whiteouts.has(change) {
                 continue;
             }
             self.add(layer, change)
@@ -335,21 +251,38 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Visits the files, in each directory by name, what is in a directory at once after it: `tar` sets the time of
-    /// a directory when it sees the first path that is not in it. `visit` is told the path, the file, and the path of
-    /// an earlier name of it, if any.
-    pub fn visit<E>(
-        &self,
-        mut visit: impl FnMut(&[u8], Node<'_>, Option<&[u8]>) -> Result<(), E>,
+    /// Removes a name from a directory, or without a name all that is in the directory.
+    pub fn white_out(&mut self, directory: Number, name: Option<&'a [u8]>) -> Result<(), String> {
+        if !self.is_directory(directory) {
+            return Ok(());
+        }
+        let names = match name {
+            Some(b"" | b"." | b"..") => return Err("a whiteout of nothing".into()),
+            Some(name) => vec![(directory, name)],
+            None => self.below(directory).map(|(name, _)| *name).collect(),
+        };
+        for name in names {
+            let number = self.names.remove(&name);
+            self.removed.extend(number.map(|number| (name, number)));
+        }
+        Ok(())
+    }
+
+    /// Visits the files, in each directory by name, those in a directory right after it: `tar` sets the time of a
+    /// directory when it sees the first path that is not in it. `visit` is told the path, the file, and the path of an
+    /// earlier name of it, if any.
+    pub fn visit<'s, E>(
+        &'s self,
+        mut visit: impl FnMut(&[u8], Node<'s>, Option<&[u8]>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut first_names: HashMap<Number, (Number, &[u8])> = HashMap::new();
+        let mut first_names = HashMap::new();
         if self.places[ROOT as usize].put.is_some() {
             visit(b"", self.node(ROOT), None)?;
         }
         let mut path = Vec::new();
         let mut ways = vec![(self.below(ROOT), 0)];
         while let Some((below, length)) = ways.last_mut() {
-            let Some(((parent, name), number)) = below.next() else {
+            let Some((name, number)) = below.next() else {
                 ways.pop();
                 continue;
             };
@@ -357,18 +290,11 @@ impl<'a> Tree<'a> {
             if !path.is_empty() {
                 path.push(b'/');
             }
-            path.extend_from_slice(name);
-            let earlier = match self.linked.contains(number) {
-                true => match first_names.entry(*number) {
-                    hash_map::Entry::Occupied(first) => Some(*first.get()),
-                    hash_map::Entry::Vacant(first) => {
-                        first.insert((*parent, name));
-                        None
-                    }
-                },
-                false => None,
-            };
-            let earlier = earlier.map(|(parent, name)| self.path(parent, name));
+            path.extend_from_slice(name.1);
+            let earlier = (self.linked.contains(number))
+                .then(|| *first_names.entry(*number).or_insert(name))
+                .filter(|first| *first != name)
+                .map(|first| self.path(*first));
             visit(&path, self.node(*number), earlier.as_deref())?;
             if self.is_directory(*number) {
                 ways.push((self.below(*number), path.len()));
@@ -377,20 +303,19 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// What is in a directory, by name.
-    fn below(&self, directory: Number) -> Range<'_, (Number, &'a [u8]), Number> {
-        let first: (Number, &[u8]) = (directory, b"");
-        let end: (Number, &[u8]) = (directory + 1, b"");
+    /// The files in a directory, by name.
+    fn below(&self, directory: Number) -> Range<'_, Name<'a>, Number> {
+        let (first, end): (Name<'_>, Name<'_>) = ((directory, b""), (directory + 1, b""));
         self.names.range(first..end)
     }
 
     /// The path of a name in a directory.
-    fn path(&self, mut directory: Number, name: &'a [u8]) -> Vec<u8> {
+    fn path(&self, (mut directory, name): Name<'a>) -> Vec<u8> {
         let mut names = vec![name];
         while directory != ROOT {
-            let place = &self.places[directory as usize];
-            names.push(place.name);
-            directory = place.parent;
+            let (parent, name) = self.places[directory as usize].name;
+            names.push(name);
+            directory = parent;
         }
         names.reverse();
         names.join(&b'/')
@@ -398,21 +323,10 @@ impl<'a> Tree<'a> {
 
     fn node(&self, number: Number) -> Node<'_> {
         let Place { put, layer, .. } = &self.places[number as usize];
-        let layer = *layer as usize;
-        match put {
-            None => Node {
-                kind: &IMPLIED,
-                attributes: &self.implied,
-                layer,
-            },
-            Some(change) => Node {
-                kind: match &change.action {
-                    Action::Put(kind) => kind,
-                    _ => &NodeKind::Directory,
-                },
-                attributes: &change.attributes,
-                layer,
-            },
+        Node {
+            kind: put.map_or(&NodeKind::Directory, Change::kind),
+            attributes: put.map_or(&self.implied, |change| &change.attributes),
+            layer: *layer as usize,
         }
     }
 
@@ -420,105 +334,46 @@ impl<'a> Tree<'a> {
         *self.node(number).kind == NodeKind::Directory
     }
 
-    /// The target of a symlink.
-    fn target(&self, number: Number) -> Option<&'a [u8]> {
-        match self.places[number as usize].put?.action {
-            Action::Put(NodeKind::Symlink(ref target)) => Some(target),
-            _ => None,
-        }
-    }
-
-    fn white_out_all(
-        &mut self,
-        changes: &'a [Change],
-        marks: &HashSet<&[u8]>,
-    ) -> Result<(), Refused> {
-        if !changes.iter().any(|change| change.hides(marks).is_some()) {
-            return Ok(());
-        }
-        // Paths that are something else than symlinks in this layer, as it spells them.
-        let is_solid =
-            |change: &&Change| !matches!(change.action, Action::Put(NodeKind::Symlink(_)));
-        let solid = changes
-            .iter()
-            .filter(is_solid)
-            .map(|change| &*change.path)
-            .collect();
-        for change in changes {
-            if let Some(hidden) = change.hides(marks) {
-                self.white_out(hidden, &solid)
-                    .map_err(|why| format!("{}: {why}", show(&change.path)))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn white_out(&mut self, hidden: Hidden<'a>, solid: &HashSet<&[u8]>) -> Result<(), String> {
-        let (Hidden::Name(directory, _) | Hidden::Below(directory)) = hidden;
-        let Some(directory) = self.lower_directory(directory, solid)? else {
-            return Ok(());
-        };
-        let keys: Vec<_> = match hidden {
-            Hidden::Name(_, b"" | b"." | b"..") => return Err("a whiteout of nothing".into()),
-            Hidden::Name(_, name) => vec![(directory, name)],
-            Hidden::Below(_) => self.below(directory).map(|(key, _)| *key).collect(),
-        };
-        for key in keys {
-            let number = self.names.remove(&key);
-            self.removed.extend(number.map(|number| (key, number)));
-        }
-        Ok(())
-    }
-
-    /// The directory of a whiteout in lower layers. `None`: there is none to remove something from.
-    fn lower_directory(
-        &mut self,
-        path: &'a [u8],
-        solid: &HashSet<&[u8]>,
-    ) -> Result<Option<Number>, String> {
-        let found = self.follow(path, |spelled| solid.contains(spelled))?;
-        let end = found.and_then(|way| way.end());
-        Ok(end.filter(|number| self.is_directory(*number)))
-    }
-
     fn add(&mut self, layer: u32, change: &'a Change) -> Result<(), String> {
         let path = &*change.path;
-        let is_directory = matches!(
-            change.action,
-            Action::Put(NodeKind::Directory) | Action::PutOpaque
-        );
+        let is_link = matches!(change.action, Action::Link(_));
+        let is_directory = !is_link && *change.kind() == NodeKind::Directory;
         if path.is_empty() {
             if !is_directory {
                 return Err("the root of an image must be a directory".into());
             }
-            let root = &mut self.places[ROOT as usize];
-            (root.put, root.layer) = (Some(change), layer);
+            self.replace(ROOT, layer, change);
             return Ok(());
         }
         let (parent, name) = split(path);
         let (parent, length) = self.directory(layer, parent)?;
-        let length = length + name.len();
+        let name = (parent, name);
+        let length = length + name.1.len();
         if length > MAX_PATH {
-            return Err(too_long(&self.path(parent, name)));
+            return Err(too_long(&self.path(name)));
         }
         self.take(length.saturating_sub(path.len()))?;
         if let Action::Link(target) = &change.action {
-            return self.link((parent, name), target);
+            return self.link(name, target);
         }
-        let before = self.names.get(&(parent, name)).copied();
-        match before.filter(|number| is_directory && self.is_directory(*number)) {
-            // What is in it stays.
-            Some(number) => {
-                let place = &mut self.places[number as usize];
-                (place.put, place.layer) = (Some(change), layer);
+        match self.names.get(&name).copied() {
+            // The files in it stay.
+            Some(number) if is_directory && self.is_directory(number) => {
+                self.replace(number, layer, change);
             }
-            None => drop(self.put(parent, name, Some(change), layer)),
+            _ => drop(self.put(name, Some(change), layer)),
         }
         Ok(())
     }
 
-    /// Gives a file one name more. What the path was before is replaced, other names of that are not.
-    fn link(&mut self, place: (Number, &'a [u8]), target: &'a [u8]) -> Result<(), String> {
+    /// Gives a directory other attributes.
+    fn replace(&mut self, directory: Number, layer: u32, change: &'a Change) {
+        let place = &mut self.places[directory as usize];
+        (place.put, place.layer) = (Some(change), layer);
+    }
+
+    /// Gives a file another name. A file that had this name is replaced, its other names are not.
+    fn link(&mut self, new: Name<'a>, target: &'a [u8]) -> Result<(), String> {
         let (parent, name) = split(target);
         let way = self.follow(parent, |_| false)?.unwrap_or_default();
         let now = way.end().and_then(|parent| self.names.get(&(parent, name)));
@@ -534,7 +389,7 @@ impl<'a> Tree<'a> {
                 Err(format!("a hard link to {}, a directory", show(target)))
             }
             Some(number) => {
-                if self.name(place, number) != Some(number) {
+                if self.name(new, number) != Some(number) {
                     self.linked.insert(number);
                 }
                 Ok(())
@@ -542,99 +397,84 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// What was at that path in lower layers, if a whiteout has removed it or a directory above.
+    /// The file that was at that path in lower layers, if a whiteout has removed it or a directory above.
     fn removed(&self, way: &Way<'a>, name: &'a [u8]) -> Option<Number> {
         let (mut at, mut is_removed) = (ROOT, false);
         let components = way.components.iter().map(|(component, _)| *component);
         for component in components.chain([name]) {
-            let key = (at, component);
-            let removed = self.removed.get(&key);
+            let name = (at, component);
+            let removed = self.removed.get(&name);
             is_removed |= removed.is_some();
-            let lower = removed.or_else(|| self.replaced.get(&key));
-            at = *lower.or_else(|| self.names.get(&key))?;
+            let lower = removed.or_else(|| self.replaced.get(&name));
+            at = *lower.or_else(|| self.names.get(&name))?;
         }
         is_removed.then_some(at)
     }
 
-    /// Gives a file a name, and returns what had it before.
-    fn name(&mut self, place: (Number, &'a [u8]), number: Number) -> Option<Number> {
-        let before = self.names.insert(place, number);
+    /// Gives a file a name, and returns the file that had it before.
+    fn name(&mut self, name: Name<'a>, number: Number) -> Option<Number> {
+        let before = self.names.insert(name, number);
         if let Some(before) = before.filter(|before| self.is_directory(*before)) {
-            self.replaced.entry(place).or_insert(before);
+            self.replaced.entry(name).or_insert(before);
         }
         before
     }
 
-    /// Puts something new at a path. Other names of what was there keep what they are.
-    fn put(
-        &mut self,
-        parent: Number,
-        name: &'a [u8],
-        put: Option<&'a Change>,
-        layer: u32,
-    ) -> Number {
+    /// Puts a new file at a name. Other names of the file that had it keep that.
+    fn put(&mut self, name: Name<'a>, put: Option<&'a Change>, layer: u32) -> Number {
         let number = Number::try_from(self.places.len()).unwrap_or(Number::MAX);
-        self.places.push(Place {
-            parent,
-            name,
-            put,
-            layer,
-        });
-        self.name((parent, name), number);
+        self.places.push(Place { name, put, layer });
+        self.name(name, number);
         number
     }
 
     /// Accounts for memory that no entry spells.
     fn take(&mut self, bytes: usize) -> Result<(), String> {
         self.unspelled += bytes;
-        match self.is_full() {
-            true => Err(format!(
+        if self.is_full() {
+            return Err(format!(
                 "the paths that the image has no entries for take more than {} MiB",
                 self.max_unspelled >> 20
-            )),
-            false => Ok(()),
+            ));
         }
+        Ok(())
     }
 
-    /// The directory that a path of a layer means, made with those above it where there is none; and the length of
-    /// its path with a slash.
+    /// The directory that a path of a layer leads to, implied where there is none; and the length of its path with a
+    /// slash.
     fn directory(&mut self, layer: u32, path: &'a [u8]) -> Result<(Number, usize), String> {
         let way = self.follow(path, |_| false)?.unwrap_or_default();
         let (mut at, mut length) = (ROOT, 0);
-        for (n, (name, number)) in way.components.iter().enumerate() {
+        for (name, number) in way.components {
             length += name.len() + 1;
             at = match number {
-                Some(number) if self.is_directory(*number) => *number,
+                Some(number) if self.is_directory(number) => number,
                 Some(_) => {
-                    let above: Vec<_> =
-                        way.components[..=n].iter().map(|(name, _)| *name).collect();
-                    return Err(format!("{} is no directory", show(&above.join(&b'/'))));
+                    let path = self.path((at, name));
+                    return Err(format!("{} is no directory", show(&path)));
                 }
                 None => {
                     self.take(length - 1 + IMPLIED_SIZE)?;
-                    self.put(at, name, None, layer)
+                    self.put((at, name), None, layer)
                 }
             };
         }
         Ok((at, length))
     }
 
-    /// Where a path leads by the symlinks on it, the last component's too. What is not there is taken to be a
-    /// directory. `None`: `stops` has stopped it at a symlink.
-    fn follow(
+    /// Follows a path by the symlinks on it, also at its end. A component that is not there is taken to be a directory.
+    /// `None`: `stops` is true for a symlink on the way.
+    pub fn follow(
         &mut self,
         path: &'a [u8],
         stops: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<Way<'a>>, String> {
         let mut way = Way::default();
-        // What is still to go, the next path last.
+        // Paths that are still to go, the next one last.
         let mut ahead = vec![path];
         let mut symlinks = 0;
         while let Some(path) = ahead.pop() {
-            let (component, rest) = match path.iter().position(|byte| *byte == b'/') {
-                Some(slash) => (&path[..slash], &path[slash + 1..]),
-                None => (path, &path[path.len()..]),
-            };
+            let (component, rest) = split_once(path, b'/').unwrap_or((path, b""));
             if !rest.is_empty() {
                 ahead.push(rest);
             }
@@ -646,9 +486,8 @@ impl<'a> Tree<'a> {
                 continue;
             }
             if component == b".." {
-                if !way.pop() {
-                    return Err("a symlink on the way leads out of the image".into());
-                }
+                way.pop()
+                    .ok_or("a symlink on the way leads out of the image")?;
                 continue;
             }
             let number = way
@@ -664,7 +503,7 @@ impl<'a> Tree<'a> {
                 }
                 // From the root of the image, as in a container.
                 if target.starts_with(b"/") {
-                    way.clear();
+                    way = Way::default();
                 }
                 ahead.push(target);
             } else if way.length + component.len() > MAX_PATH {
@@ -674,6 +513,14 @@ impl<'a> Tree<'a> {
             }
         }
         Ok(Some(way))
+    }
+
+    /// The target of a symlink.
+    fn target(&self, number: Number) -> Option<&'a [u8]> {
+        match &self.places[number as usize].put?.action {
+            Action::Put(NodeKind::Symlink(target)) => Some(target),
+            _ => None,
+        }
     }
 }
 
@@ -685,20 +532,8 @@ fn too_long(place: &[u8]) -> String {
     )
 }
 
-/// Is it in a directory of aufs's own, or such a name itself? The mark of an opaque directory is none.
-fn is_of_aufs(path: &[u8]) -> bool {
-    let (directory, name) = split(path);
-    components(directory).any(|component| component.starts_with(OF_AUFS))
-        || name.starts_with(OF_AUFS) && name != OPAQUE
-}
-
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/')
-        .filter(|component| !component.is_empty())
-}
-
-/// A path's directory, empty for the root, and its last component.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+/// The directory of a path, empty for the root, and its last component.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),

@@ -15,8 +15,9 @@ use std::sync::{Arc, OnceLock};
 use flate2::read::GzDecoder;
 
 use super::entry::Kind;
+use super::layer::unpack;
 use super::tar_reader::Entries;
-use super::{Budget, LARGE, Layers as Fetched, flatten, unpack};
+use super::{Budget, LARGE, Layers as Fetched, flatten};
 use crate::artifact::Recipe;
 use crate::cache::Cache;
 use crate::digest::Digest;

@@ -1,0 +1,173 @@
+//! What one image may take while it is flattened: memory for its entries, bytes of its files and of archives. No I/O.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::entry::{Entry, Kind};
+use crate::artifact::Recipe;
+use crate::error::Error;
+use crate::tar_header::show;
+
+/// What the layers of one image may take in memory together.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    /// Number of entries.
+    entries: u64,
+    /// Bytes of entries.
+    bytes: u64,
+    /// Bytes of paths that no entry spells.
+    pub unspelled: usize,
+}
+
+impl Memory {
+    /// All of it, in bytes.
+    pub const fn size(&self) -> usize {
+        self.bytes as usize + self.unspelled
+    }
+}
+
+/// Enough for most images, and so little that some may be flattened while a large one is.
+pub const SMALL: Memory = Memory {
+    entries: 20_000,
+    bytes: 6 << 20,
+    unspelled: 2 << 20,
+};
+/// The most that any image may take: some 160,000 entries with names of usual length.
+pub const LARGE: Memory = Memory {
+    entries: 200_000,
+    bytes: 36 << 20,
+    unspelled: 4 << 20,
+};
+/// Memory for an entry without its path, link, pieces and xattrs: as a change of its layer, a place in the tree and a
+/// name there (measured).
+const ENTRY: u64 = 176;
+/// Memory for an xattr without its name and value.
+const XATTR: usize = 160;
+/// Bytes of an archive besides those of files: headers and padding, for as many entries as there may be.
+const MAX_REST: u64 = 1 << 30;
+/// The same as a part of what the files may have, where all of it takes memory.
+const REST_IN_MEMORY: u64 = 2;
+
+/// What one image may still take, of all its layers together.
+pub struct Budget {
+    /// Most bytes of its files.
+    limit: u64,
+    /// Most bytes of the archive, and of a layer when it is unpacked.
+    pub most: u64,
+    pub memory: Memory,
+    entries_left: AtomicU64,
+    memory_left: AtomicU64,
+    files_left: AtomicU64,
+    unpacked_left: AtomicU64,
+    is_outgrown: AtomicBool,
+}
+
+impl Budget {
+    /// For an image whose files may have `limit` bytes in all.
+    pub fn new(limit: u64, memory: Memory) -> Self {
+        Self::with_most(limit, limit.saturating_add(MAX_REST), memory)
+    }
+
+    /// The same where the cache is in memory.
+    pub fn in_memory(self) -> Self {
+        Self::with_most(self.limit, most_in_memory(self.limit), self.memory)
+    }
+
+    fn with_most(limit: u64, most: u64, memory: Memory) -> Self {
+        Self {
+            limit,
+            most,
+            memory,
+            entries_left: AtomicU64::new(memory.entries),
+            memory_left: AtomicU64::new(memory.bytes),
+            files_left: AtomicU64::new(limit),
+            unpacked_left: AtomicU64::new(most),
+            is_outgrown: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the image was refused for want of memory that a larger budget may have.
+    pub fn is_outgrown(&self) -> bool {
+        self.is_outgrown.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the image was refused for want of memory.
+    pub fn outgrow(&self) {
+        self.is_outgrown.store(true, Ordering::Relaxed);
+    }
+
+    /// The bytes of its files that were read so far.
+    pub fn taken(&self) -> u64 {
+        self.limit - self.files_left.load(Ordering::Relaxed)
+    }
+
+    pub fn take_entry(&self, entry: &Entry) -> Result<(), String> {
+        let xattrs = entry.attributes.xattrs.iter();
+        let xattrs: usize = xattrs
+            .map(|(name, value)| name.len() + value.len() + XATTR)
+            .sum();
+        let link = match &entry.kind {
+            Kind::Symlink(target) | Kind::HardLink(target) => target.len(),
+            Kind::File { pieces, .. } => size_of_val(pieces.as_slice()),
+            _ => 0,
+        };
+        let Memory { entries, bytes, .. } = self.memory;
+        let size = ENTRY + (entry.path.len() + link + xattrs) as u64;
+        let why = if !take(&self.entries_left, 1) {
+            format!("the image has more than {entries} entries")
+        } else if !take(&self.memory_left, size) {
+            let mib = bytes >> 20;
+            format!("the names and attributes in the image take more than {mib} MiB")
+        } else {
+            return Ok(());
+        };
+        self.outgrow();
+        Err(why)
+    }
+
+    /// Takes the bytes of a file.
+    pub fn take_file(&self, path: &[u8], size: u64) -> Result<(), String> {
+        if take(&self.files_left, size) {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: the files of the image take more than {} bytes, which is all that 'cache-size' allows",
+            show(path),
+            self.limit
+        ))
+    }
+
+    /// Takes bytes of a layer that is unpacked.
+    pub fn take_unpacked(&self, bytes: usize) -> Result<(), String> {
+        if take(&self.unpacked_left, bytes as u64) {
+            return Ok(());
+        }
+        let most = self.most;
+        Err(format!(
+            "with it there are more than {most} bytes in the layers"
+        ))
+    }
+}
+
+fn take(left: &AtomicU64, n: u64) -> bool {
+    let order = Ordering::Relaxed;
+    left.fetch_update(order, order, |left| left.checked_sub(n))
+        .is_ok()
+}
+
+/// Most bytes of an archive whose files may have `limit`, and of all layers as they are fetched, where the cache is in
+/// memory.
+pub fn most_in_memory(limit: u64) -> u64 {
+    limit.saturating_add(limit / REST_IN_MEMORY)
+}
+
+/// The error of a recipe that need not be read: a layer of it is larger than any may be when it is unpacked.
+pub fn too_large(recipe: &Recipe, limit: u64) -> Option<Error> {
+    let most = limit.saturating_add(MAX_REST);
+    let (layer, size) = *recipe.layers.iter().find(|(_, size)| *size > most)?;
+    Some(Error::CannotFlatten {
+        layer,
+        why: format!(
+            "it has {size} bytes, at most {most} are read, {limit} of files as 'cache-size' allows"
+        ),
+    })
+}
