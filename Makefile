@@ -16,9 +16,10 @@ UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket
 build: ## the program, in target/release (default)
 	$(CARGO) build --release --locked
 
-check: ## format, lints, unit and integration tests: no root, no network
+check: ## format, lints, documentation, unit and integration tests: no root, no network
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --lib --no-deps --document-private-items --locked
 	$(CARGO) test --locked
 
 test: check build ## check, then a real registry and real systemd: as root on Debian

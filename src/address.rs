@@ -1,8 +1,10 @@
 //! What a URL asks for.
 //!
-//!     /<repository>/SHA256SUMS        /<repository>/<file>        /<repository>/<file>.sha256
-//!     /<repository>:<tag>/…           /<repository>@sha256:<hex>/…
-//!     /                               /<repository>/              pages for people
+//! ```text
+//! /<repository>/SHA256SUMS        /<repository>/<file>        /<repository>/<file>.sha256
+//! /<repository>:<tag>/…           /<repository>@sha256:<hex>/…
+//! /                               /<repository>/              pages for people
+//! ```
 
 use std::fmt;
 

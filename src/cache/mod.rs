@@ -5,15 +5,17 @@
 //! when it is read, for it is checked each time: a document against its digest, JSON against a checksum
 //! before it, which is of the file's place too. Of all there is only so much: the last used stays.
 //!
-//!     documents/<hex>     a manifest, index or config as a source delivered it, <hex> is the SHA-256 of
-//!                         the source's name and the digest
-//!     releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
-//!     listings/<hex>      what was given out of a directory, <hex> is the SHA-256 of its name and what made it
-//!     tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
-//!     sums/<hex>          what came of making a file, <hex> is the SHA-256 of its source and recipe
-//!     made/<hex>          a file that was made; up to 'cache-size' of them
-//!     tmp/                files being written, each locked by its process
-//!     format              the format of all that, and what its folders are: another one is set aside
+//! ```text
+//! documents/<hex>     a manifest, index or config as a source delivered it, <hex> is the SHA-256 of
+//!                     the source's name and the digest
+//! releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
+//! listings/<hex>      what was given out of a directory, <hex> is the SHA-256 of its name and what made it
+//! tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
+//! sums/<hex>          what came of making a file, <hex> is the SHA-256 of its source and recipe
+//! made/<hex>          a file that was made; up to 'cache-size' of them
+//! tmp/                files being written, each locked by its process
+//! format              the format of all that, and what its folders are: another one is set aside
+//! ```
 
 mod flattened;
 mod format;

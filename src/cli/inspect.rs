@@ -1,6 +1,6 @@
-//! One artifact, looked at: its manifest and config, and where its layers are.
+//! The commands `inspect` and `url`: the manifest, config and layers of one artifact.
 //!
-//! The JSON forms are those of onmetal-image, whose users have scripts for them.
+//! The JSON is that of onmetal-image, whose users have scripts for it.
 
 use serde_json::{Map, Value, json};
 
@@ -13,9 +13,9 @@ use crate::resolve::{Found, Resolver};
 use crate::snapshot::{Directory, Snapshots};
 use crate::source::{Reference, StoredManifest};
 
-/// Largest config that is shown, as of containers (containers/image `MaxConfigBodySize`).
+/// Largest config that is shown, in bytes (containers/image `MaxConfigBodySize`).
 const MAX_CONFIG: u64 = 4 << 20;
-/// What `--layer` calls a part, and the suffixes that it may have.
+/// The names that `--layer` takes, and the suffixes of the files that they mean.
 const LAYERS: [(&str, &[&str]); 8] = [
     ("kernel", &[".vmlinuz"]),
     ("initramfs", &[".initramfs", ".initramfs.gz", ".initrd"]),
@@ -27,7 +27,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("cmdline", &[".cmdline"]),
 ];
 
-/// `{"descriptor": {…}, "manifest": {…}, "config": {…}}`; the config is null where it is no JSON.
+/// `{"descriptor": {…}, "manifest": {…}, "config": {…}}`; a config that is no JSON is null.
 pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
     snapshots.with_resolver(directory, |resolver| {
         let Found {
@@ -73,8 +73,8 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
     })
 }
 
-/// `{"headers": {"Accept": ["…"], "Authorization": ["Bearer …"]}, "url": "https://…/v2/…/manifests/…"}`, or the same of the
-/// blob that a layer is. There are no `headers` where none are needed.
+/// `{"headers": {"Accept": ["…"], "Authorization": ["Bearer …"]}, "url": "https://…/v2/…/manifests/…"}` of the manifest, or of
+/// the blob of a layer. `headers` is absent if none are needed.
 pub fn url(snapshots: &Snapshots, directory: &Directory, layer: Option<&str>) -> Result<String> {
     snapshots.with_resolver(directory, |resolver| {
         let Found {
@@ -96,7 +96,7 @@ pub fn url(snapshots: &Snapshots, directory: &Directory, layer: Option<&str>) ->
                 let reference = Reference::Digest(digest);
                 let StoredManifest { bytes, .. } = resolver.source.manifest(reference)?;
                 let manifest = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-                // A tag of this manifest stays one. That of an index would lead to the index.
+                // The tag of an index would lead to the index, so its child has its digest.
                 let reference = match &directory.view {
                     View::Tag(tag) if is_direct => Reference::Tag(tag),
                     _ => reference,
@@ -126,7 +126,7 @@ fn media_type(manifest: &Value) -> &str {
     named.unwrap_or(OCI_MANIFEST)
 }
 
-/// The artifact that a reference means here: of an index the one for this machine.
+/// The artifact of a reference; of an index, the one for this machine.
 fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<Found> {
     let reference = match &directory.view {
         View::Tag(tag) => Reference::Tag(tag),
@@ -150,7 +150,7 @@ fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<Found> {
     }
 }
 
-/// The blob that has the file which `--layer` names. That of a command line is the config.
+/// The blob of the file that `--layer` names. A command line is in the config.
 fn blob(image: &Image, found: &Recognised, layer: &str) -> Result<Digest, String> {
     let offer = choose(found, layer)?;
     match &offer.content {

@@ -1,4 +1,4 @@
-//! The command `key`: what root may change of what is remembered.
+//! The command `key`: changes by root to what the state remembers.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,11 +10,11 @@ use crate::name::RepositoryAddress;
 use crate::settings::Settings;
 use crate::state::State;
 
-/// Where the state of the service is: `StateDirectory=` of its unit.
-const OF_THE_SERVICE: &str = "/var/lib/sysext-oci-proxy";
+/// `StateDirectory=` of the service.
+const STATE_DIRECTORY: &str = "/var/lib/sysext-oci-proxy";
 const FORGET: &str = "key --forget-signed";
 
-/// Forgets that a repository had a list by its publisher, and tells of which sources.
+/// Forgets that a repository had a signed list. The text has a line for each of its sources.
 pub fn forget_signed(settings: &Settings, repository: &RepositoryAddress) -> Result<String> {
     let places = settings.locate(repository)?.places;
     let state = open()?;
@@ -36,7 +36,7 @@ pub fn forget_signed(settings: &Settings, repository: &RepositoryAddress) -> Res
     Ok(text)
 }
 
-/// The state of the service, which this process works on as its user.
+/// Opens the state of the service, and changes to the user that owns it.
 fn open() -> Result<State> {
     let cannot = |why| Error::CannotDo {
         command: FORGET,
@@ -46,7 +46,7 @@ fn open() -> Result<State> {
         return Err(cannot("only root may do this".to_owned()));
     }
     let named = env::var_os("STATE_DIRECTORY").filter(|named| !named.is_empty());
-    let path = named.map_or_else(|| OF_THE_SERVICE.into(), PathBuf::from);
+    let path = named.map_or_else(|| STATE_DIRECTORY.into(), PathBuf::from);
     let opened = Dir::open(&path).and_then(Dir::become_owner);
     let opened = opened.map_err(|error| {
         cannot(format!(

@@ -1,8 +1,10 @@
 //! What a system image says of itself, read out of the image: its extension-release(5) file. Of an
 //! image of gigabytes some hundred kilobytes are fetched, by ranges.
 //!
-//!     source ─▶ blocks ─▶ partitions ─▶ squashfs, erofs
-//!                 └─▶ unpack └─▶ tar
+//! ```text
+//! source ─▶ blocks ─▶ partitions ─▶ squashfs, erofs
+//!             └─▶ unpack └─▶ tar
+//! ```
 //!
 //! Nothing here is checked against the image's digest: that would take all of it. Whoever installs
 //! the image checks that.

@@ -1,7 +1,9 @@
 //! A container image's layers → one `.tar.gz`.
 //!
-//!     fetch ─▶ layer: tar_reader ─▶ tree, whiteouts ─▶ tar_writer
-//!                └─▶ spool ────────────────────────────────┘
+//! ```text
+//! fetch ─▶ layer: tar_reader ─▶ tree, whiteouts ─▶ tar_writer
+//!            └─▶ spool ────────────────────────────────┘
+//! ```
 //!
 //! First all layers are fetched to disk and verified, which may take long and takes no memory. Then each is read
 //! once, several at a time: its entries go into memory, the bytes of its files into a spool on disk. Then the

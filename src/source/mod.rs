@@ -1,9 +1,11 @@
 //! Where artifacts come from: a repository of a registry or an OCI layout directory. Everything
 //! after this is source-blind.
 //!
-//!     layout                            an OCI layout directory
-//!     mirror ─▶ registry ─▶ client      a registry and its mirrors, one of them, HTTP
-//!                  └─▶ auth ─▶ credentials, challenge
+//! ```text
+//! layout                            an OCI layout directory
+//! mirror ─▶ registry ─▶ client      a registry and its mirrors, one of them, HTTP
+//!              └─▶ auth ─▶ credentials, challenge
+//! ```
 
 mod config;
 mod faults;

@@ -1,8 +1,10 @@
 //! What is remembered in `$STATE_DIRECTORY`, which unlike the cache cannot be had again.
 //!
-//!     promises/<hex>    what must stay true of a source: see [`Promises`]
-//!     notes/<hex>       what is worth knowing of it: see [`Notes`]
-//!     lock              held by whoever writes
+//! ```text
+//! promises/<hex>    what must stay true of a source: see [`Promises`]
+//! notes/<hex>       what is worth knowing of it: see [`Notes`]
+//! lock              held by whoever writes
+//! ```
 //!
 //! Each is a file of one source, see [`record`] for its form; `<hex>` is the SHA-256 of the source's name (`ghcr.io/acme/app`, `oci:/srv/updates`). Promises are never evicted:
 //! where there is no room for one, that is an error. Notes make room for each other by last use. Each change is

@@ -1,7 +1,9 @@
 //! A file of the state as text: one line with its format and a checksum, then JSON.
 //!
-//!     sysext-oci-proxy promises 1 <64 hex digits>
-//!     {"source":"ghcr.io/acme/app",…}
+//! ```text
+//! sysext-oci-proxy promises 1 <64 hex digits>
+//! {"source":"ghcr.io/acme/app",…}
+//! ```
 //!
 //! The checksum is of the JSON. A file that is in the place of another is known by the source that it names.
 

@@ -1,4 +1,4 @@
-//! What no compiler checks: which file may use what, and what no file may say.
+//! Rules that no compiler checks: which file may import and use what, and what no file may contain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Crates that only these files may use: elsewhere they are an edge that nobody expects.
+/// Crates for the world outside, and the only files that may use them.
 const USERS: [(&str, &[&str]); 9] = [
     ("listenfd", &["src/server/listener.rs"]),
     ("signal_hook", &["src/server/signals.rs"]),
@@ -44,7 +44,7 @@ const USERS: [(&str, &[&str]); 9] = [
     ("rustls_native_certs", &["src/source/registry/agent.rs"]),
 ];
 
-/// Files that decide and do nothing else: no network, no disk, no clock.
+/// Files that only decide: no network, no disk, no clock.
 const PURE: [&str; 10] = [
     "src/name.rs",
     "src/digest.rs",
@@ -67,6 +67,17 @@ const IMPURE: [&str; 8] = [
     "crate::cache",
     "::now()",
 ];
+
+/// Words that write to the disk, and the only files that may use them.
+const WRITES: [&str; 6] = [
+    "File::create",
+    "OpenOptions",
+    "fs::create",
+    "fs::remove",
+    "fs::rename",
+    "fs::write",
+];
+const WRITERS: [&str; 2] = ["src/cache/", "src/dir.rs"];
 
 /// All text files below a directory of the project, with their paths from its root.
 fn files(below: &str) -> BTreeMap<String, String> {
@@ -136,21 +147,56 @@ fn decisions_do_no_io() {
 }
 
 #[test]
+fn only_the_cache_and_directories_write_to_the_disk() {
+    for (file, text) in files("src") {
+        if !WRITERS.iter().any(|writer| file.starts_with(writer)) {
+            for word in WRITES {
+                assert!(!code(&text).contains(word), "{file} must not use {word}");
+            }
+        }
+    }
+}
+
+#[test]
 fn imports_never_turn_back() {
     // Which part (the first component below src/) names which.
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (file, text) in files("src") {
         let part = part_of(&file);
         let named = imports.entry(part.clone()).or_default();
-        named.extend(
-            parts_named(&code(&text))
-                .into_iter()
-                .filter(|other| *other != part),
-        );
+        let others = words_after(&code(&text), "crate::");
+        named.extend(others.into_iter().filter(|other| *other != part));
     }
     let parts: BTreeSet<_> = imports.keys().cloned().collect();
     assert!(parts.contains("lib") && parts.len() > 3, "{parts:?}");
-    // Takes away what imports nothing that is left; what stays in the end goes round in a circle.
+    assert_no_circle(imports);
+}
+
+/// Imports that [`imports_between_the_files_of_a_part_never_turn_back`] leaves out: one algorithm in two files.
+const TURNS_BACK: [(&str, &str); 1] = [("src/flatten/whiteouts.rs", "tree")];
+
+/// Inside a part the same holds for the files beside each other. `mod.rs` has what they share, so it imports them
+/// and they import it.
+#[test]
+fn imports_between_the_files_of_a_part_never_turn_back() {
+    let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for (file, text) in files("src") {
+        let (folder, name) = file.rsplit_once('/').unwrap();
+        let name = name.trim_end_matches(".rs");
+        if folder != "src" && name != "mod" {
+            let mut named = words_after(&code(&text), "super::");
+            named.remove(name);
+            named.retain(|other| !TURNS_BACK.contains(&(&*file, &**other)));
+            let files = folders.entry(folder.to_owned()).or_default();
+            files.insert(name.to_owned(), named);
+        }
+    }
+    assert!(folders.contains_key("src/server"), "{folders:?}");
+    folders.into_values().for_each(assert_no_circle);
+}
+
+/// Takes away whatever imports nothing that is left; the rest imports each other in a circle.
+fn assert_no_circle(mut imports: BTreeMap<String, BTreeSet<String>>) {
     while let Some(leaf) = imports
         .iter()
         .find(|(_, named)| named.iter().all(|name| !imports.contains_key(name)))
@@ -171,8 +217,8 @@ fn part_of(file: &str) -> String {
     part.trim_end_matches(".rs").to_owned()
 }
 
-/// The words that follow `crate::`, also in braces.
-fn parts_named(code: &str) -> BTreeSet<String> {
+/// The words that follow `crate::` or `super::`, also in braces.
+fn words_after(code: &str, prefix: &str) -> BTreeSet<String> {
     let word = |text: &str| {
         text.split(|c: char| !c.is_alphanumeric() && c != '_')
             .next()
@@ -180,7 +226,7 @@ fn parts_named(code: &str) -> BTreeSet<String> {
             .to_owned()
     };
     let mut named = BTreeSet::new();
-    for (start, found) in code.match_indices("crate::") {
+    for (start, found) in code.match_indices(prefix) {
         let rest = &code[start + found.len()..];
         match rest.strip_prefix('{') {
             Some(list) => {
@@ -279,4 +325,33 @@ fn the_bounds_of_memory_add_up() {
     assert_eq!(sizes.len(), table.lines().count() - 1, "{table}");
     let sum: usize = sizes.iter().sum();
     assert!(sum <= 256, "{sum} MiB");
+}
+
+/// The path and the names in backticks that begin a row of a table, or any path in backticks elsewhere.
+#[test]
+fn documents_name_files_and_functions_that_exist() {
+    let folders = [
+        "src/", "tests/", "units/", "docs/", "man/", ".ci/", ".github/",
+    ];
+    for (file, text) in files(".") {
+        if !file.ends_with(".md") || file.starts_with("tests/") {
+            continue;
+        }
+        for line in text.lines() {
+            let mut source = None;
+            for quoted in line.split('`').skip(1).step_by(2) {
+                let is_word = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+                if !quoted.chars().all(is_word) {
+                    continue;
+                }
+                let path = Path::new(ROOT).join(quoted);
+                if folders.iter().any(|folder| quoted.starts_with(folder)) {
+                    assert!(path.exists(), "{file} names {quoted}");
+                    source = fs::read_to_string(path).ok();
+                } else if let Some(source) = source.as_ref().filter(|_| line.starts_with('|')) {
+                    assert!(source.contains(quoted), "{file}: no {quoted}: {line}");
+                }
+            }
+        }
+    }
 }

@@ -3,9 +3,11 @@
 //! Spec: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>. Where registries
 //! do otherwise, a comment names them.
 //!
-//!     tags manifests referrers blobs    what is asked for
-//!       └─▶ retry ─▶ auth ─▶ token      again, with a login
-//!             └─▶ client ─▶ throttle    one request over HTTP, as fast as its host allows
+//! ```text
+//! tags manifests referrers blobs    what is asked for
+//!   └─▶ retry ─▶ auth ─▶ token      again, with a login
+//!         └─▶ client ─▶ throttle    one request over HTTP, as fast as its host allows
+//! ```
 
 pub mod agent;
 pub mod auth;
