@@ -7,19 +7,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::challenge::{self, BearerChallenge, Challenge};
-use super::client::{Client, host_of};
+use super::challenge::{self, Challenge};
 use super::reply::Reply;
 use super::request::{Authorization, Request};
+use super::session::{Session, SessionKey, State, Target};
 use super::token::Tokens;
-use super::url;
 use crate::error::{Error, Result};
 use crate::lock::lock;
-use crate::name::{Host, Repository};
-use crate::places::{Place, Places};
+use crate::name::Host;
 use crate::source::config::auth_json::{Found, Keyring, Login};
 use crate::source::recent::Recent;
-use crate::task;
 
 /// Repositories whose login is remembered.
 const MAX_SESSIONS: usize = 256;
@@ -29,111 +26,6 @@ pub struct Auth {
     pub keyring: Keyring,
     sessions: Mutex<Recent<SessionKey, Arc<Session>>>,
     tokens: Tokens,
-}
-
-/// A repository, and the way of speaking to it that its login is for.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SessionKey {
-    pub host: Host,
-    pub repository: Repository,
-    /// The registry that a mirror of several registries stands in for (`?ns=`): each may want its own login.
-    pub namespace: Option<Host>,
-    /// The host's certificate is not checked, so its answers may be somebody else's.
-    pub unchecked: bool,
-    /// A redirect led there, and no login goes along.
-    pub is_anonymous: bool,
-}
-
-/// The login for one repository. One request at a time logs in, and the result is for all that waited.
-pub struct Session {
-    pub key: SessionKey,
-    turn: Places,
-    state: Mutex<State>,
-}
-
-impl Session {
-    fn new(key: SessionKey) -> Self {
-        Self {
-            key,
-            turn: Places::new(1),
-            state: Mutex::default(),
-        }
-    }
-
-    /// `HOST/REPOSITORY`, for messages.
-    pub fn name(&self) -> String {
-        format!("{}/{}", self.key.host, self.key.repository)
-    }
-
-    /// The `Authorization` header in use.
-    pub fn authorization(&self) -> Option<Authorization> {
-        lock(&self.state).authorization.clone()
-    }
-
-    fn take_turn(&self) -> Result<Place<'_>> {
-        self.turn.take(|| format!("the login for {}", self.name()))
-    }
-
-    /// Remembers the result of a login, for those who wait for it, too.
-    fn conclude(&self, met: Result<State>) -> Result<Option<Authorization>> {
-        let (state, result) = match met {
-            Ok(state) => {
-                let authorization = state.authorization.clone();
-                (state, Ok(authorization))
-            }
-            // That a client left, or ran out of time, concerns no other client: the state stays.
-            Err(error) if matches!(error, Error::ClientGone) || task::passed_limit().is_some() => {
-                return Err(error);
-            }
-            Err(error) => {
-                let place = match &error {
-                    Error::LoginRefused { place, .. } => Some(place.clone()),
-                    _ => None,
-                };
-                let state = State {
-                    place,
-                    failed: Some((Instant::now(), error.clone())),
-                    ..State::default()
-                };
-                (state, Err(error))
-            }
-        };
-        *lock(&self.state) = state;
-        result
-    }
-}
-
-#[derive(Default)]
-struct State {
-    authorization: Option<Authorization>,
-    /// Where a token came from and when it is renewed, before it dies.
-    bearer: Option<(BearerChallenge, Instant)>,
-    /// Where the login was found that is used, or that was refused.
-    place: Option<String>,
-    /// When and why logging in failed.
-    failed: Option<(Instant, Error)>,
-}
-
-impl State {
-    /// The failure of another request's login since `asked`: trying the same again is no use.
-    fn failure_since(&self, asked: Instant) -> Option<Error> {
-        let failed = self.failed.as_ref().filter(|(when, _)| *when >= asked);
-        failed.map(|(_, error)| error.clone())
-    }
-
-    /// The challenge that gives a new token, if this one is about to die.
-    fn to_renew(&self) -> Option<BearerChallenge> {
-        let (challenge, renew_at) = self.bearer.as_ref()?;
-        (*renew_at <= Instant::now()).then(|| challenge.clone())
-    }
-}
-
-/// A repository that may want a login, and how to speak to it.
-pub struct Target<'a> {
-    pub client: &'a Client,
-    pub session: &'a Session,
-    /// `https://host`
-    pub origin: &'a str,
 }
 
 impl Auth {
@@ -209,11 +101,11 @@ impl Auth {
         if used.is_some() && challenge::bearer(&challenges).is_none() {
             // Harbor answers a token that is too narrow with Basic; without a token it names the right scope.
             // ECR Public answers an old token with 400 and no challenge.
-            challenges = target.challenges_at(&refusal.asked)?;
+            challenges = challenges_at(target, &refusal.asked)?;
         }
         if challenges.is_empty() {
             // gcr.io has them only at the root.
-            challenges = target.challenges_at(&format!("{}/v2/", target.origin))?;
+            challenges = challenges_at(target, &format!("{}/v2/", target.origin))?;
         }
         self.meet(target, &challenges)
     }
@@ -293,34 +185,12 @@ impl Auth {
     }
 }
 
-impl Target<'_> {
-    pub fn no_login(&self, keyring: &Keyring, message: String) -> Error {
-        Error::NoLogin {
-            registry: self.session.name(),
-            looked: keyring.describe(),
-            message,
-        }
-    }
-
-    /// Passwords and tokens do not cross a network in the clear.
-    pub fn refuse_plain(&self, url: &str, has_secret: bool) -> Result<()> {
-        if has_secret && url.starts_with("http:") && !host_of(url)?.is_loopback() {
-            return Err(Error::UntrustedRealm {
-                registry: self.session.key.host.to_string(),
-                realm: url::for_messages(url),
-                why: "a login is not sent over plain HTTP".into(),
-            });
-        }
-        Ok(())
-    }
-
-    /// The challenges of a registry when no login is sent.
-    fn challenges_at(&self, url: &str) -> Result<Vec<Challenge>> {
-        let request = Request::get(url).unchecked(self.session.key.unchecked);
-        let mut reply = self.client.send(request)?;
-        reply.drain();
-        Ok(challenges(&reply))
-    }
+/// The challenges of a registry when no login is sent.
+fn challenges_at(target: &Target<'_>, url: &str) -> Result<Vec<Challenge>> {
+    let request = Request::get(url).unchecked(target.session.key.unchecked);
+    let mut reply = target.client.send(request)?;
+    reply.drain();
+    Ok(challenges(&reply))
 }
 
 /// Whether a refusal asks for a token, as registries do.

@@ -22,6 +22,7 @@ mod referrers;
 mod reply;
 mod request;
 mod retry;
+mod session;
 mod status;
 mod tags;
 mod throttle;
@@ -38,11 +39,12 @@ use super::{Download, Reference};
 use crate::error::{Error, Finding, Result};
 use crate::lock::lock;
 use crate::name::{DOCKER_HUB, Host, Repository};
-use auth::{Session, SessionKey, Target, asks_for_token};
+use auth::asks_for_token;
 use client::host_of;
 use error::nonsense;
 use reply::Reply;
 use request::{ForeignToken, Request};
+use session::{Session, SessionKey, Target};
 use status::status_error;
 
 /// A repository at one place.

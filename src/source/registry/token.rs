@@ -12,12 +12,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::agent::MAX_TOKEN;
-use super::auth::Target;
 use super::challenge::BearerChallenge;
 use super::client::host_of;
 use super::error::nonsense;
 use super::reply::Reply;
 use super::request::{Authorization, Request};
+use super::session::Target;
 use super::status::status_error;
 use super::url;
 use crate::error::{Error, Result};
@@ -313,8 +313,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::source::registry::auth::{Auth, SessionKey};
+    use crate::source::registry::auth::Auth;
     use crate::source::registry::client::Client;
+    use crate::source::registry::session::SessionKey;
 
     #[test]
     fn rows_a8_and_a9_tokens_have_two_names_and_a_life() {

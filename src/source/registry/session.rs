@@ -1,0 +1,143 @@
+//! The login for one repository of one registry, as long as it is remembered.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::challenge::BearerChallenge;
+use super::client::{Client, host_of};
+use super::request::Authorization;
+use super::url;
+use crate::error::{Error, Result};
+use crate::lock::lock;
+use crate::name::{Host, Repository};
+use crate::places::{Place, Places};
+use crate::source::config::auth_json::Keyring;
+use crate::task;
+
+/// A repository, and the way of speaking to it that its login is for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    pub host: Host,
+    pub repository: Repository,
+    /// The registry that a mirror of several registries stands in for (`?ns=`): each may want its own login.
+    pub namespace: Option<Host>,
+    /// The host's certificate is not checked, so its answers may be somebody else's.
+    pub unchecked: bool,
+    /// A redirect led there, and no login goes along.
+    pub is_anonymous: bool,
+}
+
+/// The login for one repository. One request at a time logs in, and the result is for all that waited.
+pub struct Session {
+    pub key: SessionKey,
+    turn: Places,
+    pub state: Mutex<State>,
+}
+
+impl Session {
+    pub fn new(key: SessionKey) -> Self {
+        Self {
+            key,
+            turn: Places::new(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// `HOST/REPOSITORY`, for messages.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.key.host, self.key.repository)
+    }
+
+    /// The `Authorization` header in use.
+    pub fn authorization(&self) -> Option<Authorization> {
+        lock(&self.state).authorization.clone()
+    }
+
+    pub fn take_turn(&self) -> Result<Place<'_>> {
+        self.turn.take(|| format!("the login for {}", self.name()))
+    }
+
+    /// Remembers the result of a login, for those who wait for it, too.
+    pub fn conclude(&self, met: Result<State>) -> Result<Option<Authorization>> {
+        let (state, result) = match met {
+            Ok(state) => {
+                let authorization = state.authorization.clone();
+                (state, Ok(authorization))
+            }
+            // That a client left, or ran out of time, concerns no other client: the state stays.
+            Err(error) if matches!(error, Error::ClientGone) || task::passed_limit().is_some() => {
+                return Err(error);
+            }
+            Err(error) => {
+                let place = match &error {
+                    Error::LoginRefused { place, .. } => Some(place.clone()),
+                    _ => None,
+                };
+                let state = State {
+                    place,
+                    failed: Some((Instant::now(), error.clone())),
+                    ..State::default()
+                };
+                (state, Err(error))
+            }
+        };
+        *lock(&self.state) = state;
+        result
+    }
+}
+
+/// The result of the last login.
+#[derive(Default)]
+pub struct State {
+    pub authorization: Option<Authorization>,
+    /// Where a token came from and when it is renewed, before it dies.
+    pub bearer: Option<(BearerChallenge, Instant)>,
+    /// Where the login was found that is used, or that was refused.
+    pub place: Option<String>,
+    /// When and why logging in failed.
+    pub failed: Option<(Instant, Error)>,
+}
+
+impl State {
+    /// The failure of another request's login since `asked`: trying the same again is no use.
+    pub fn failure_since(&self, asked: Instant) -> Option<Error> {
+        let failed = self.failed.as_ref().filter(|(when, _)| *when >= asked);
+        failed.map(|(_, error)| error.clone())
+    }
+
+    /// The challenge that gives a new token, if this one is about to die.
+    pub fn to_renew(&self) -> Option<BearerChallenge> {
+        let (challenge, renew_at) = self.bearer.as_ref()?;
+        (*renew_at <= Instant::now()).then(|| challenge.clone())
+    }
+}
+
+/// A repository that may want a login, and how to speak to it.
+pub struct Target<'a> {
+    pub client: &'a Client,
+    pub session: &'a Session,
+    /// `https://host`
+    pub origin: &'a str,
+}
+
+impl Target<'_> {
+    pub fn no_login(&self, keyring: &Keyring, message: String) -> Error {
+        Error::NoLogin {
+            registry: self.session.name(),
+            looked: keyring.describe(),
+            message,
+        }
+    }
+
+    /// Passwords and tokens do not cross a network in the clear.
+    pub fn refuse_plain(&self, url: &str, has_secret: bool) -> Result<()> {
+        if has_secret && url.starts_with("http:") && !host_of(url)?.is_loopback() {
+            return Err(Error::UntrustedRealm {
+                registry: self.session.key.host.to_string(),
+                realm: url::for_messages(url),
+                why: "a login is not sent over plain HTTP".into(),
+            });
+        }
+        Ok(())
+    }
+}
