@@ -47,7 +47,11 @@ fn execute(command_line: CommandLine) -> Result<()> {
             let (cache, state) = (cache_directory(), state_directory());
             warn_of_missing(cache.is_some(), state.is_some());
             let snapshots = snapshots(&settings, cache, state)?;
-            server::run(Service::new(settings, snapshots), listen)
+            let service = Service {
+                settings,
+                snapshots,
+            };
+            server::run(service, listen)
         }
         Command::List(list) => print(&list::list(&open(&settings)?, &list)?),
         Command::Inspect(Inspect { directory }) => {

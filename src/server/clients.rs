@@ -26,8 +26,8 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// The clients that are served, and those that were turned away.
 pub struct Clients {
-    service: Arc<Service>,
-    connections: Arc<Connections>,
+    pub service: Arc<Service>,
+    pub connections: Arc<Connections>,
     /// Each thread that reads the request of a client that was turned away has one more reference.
     leaving: Arc<()>,
     /// Clients turned away that no line in the log has counted yet.
@@ -46,16 +46,6 @@ impl Clients {
             turned_away: 0,
             logged: None,
         }
-    }
-
-    /// Whether no connection is open.
-    pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
-    }
-
-    /// Whether the service does something that a client will ask for.
-    pub fn is_service_busy(&self) -> bool {
-        self.service.is_busy()
     }
 
     /// Serves a client on a thread of its own, or turns it away if all connections are in use.
@@ -123,11 +113,6 @@ impl Clients {
                 return;
             }
         }
-    }
-
-    /// Removes unfinished files from the cache: the process ends.
-    pub fn close(&self) {
-        self.service.close();
     }
 }
 

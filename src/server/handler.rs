@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -32,24 +31,11 @@ const IMAGES: &[&str] = &[".raw", ".img"];
 
 /// Answers requests.
 pub struct Service {
-    settings: Settings,
-    snapshots: Snapshots,
+    pub settings: Settings,
+    pub snapshots: Snapshots,
 }
 
 impl Service {
-    /// A service with these settings, which answers from these snapshots.
-    pub fn new(settings: Settings, snapshots: Snapshots) -> Self {
-        Self {
-            settings,
-            snapshots,
-        }
-    }
-
-    /// How long the service waits for a client before it exits.
-    pub fn idle_timeout(&self) -> Duration {
-        self.settings.idle_timeout
-    }
-
     /// The response to a request. The caller logs and sends an error.
     pub fn answer(&self, request: &Request) -> Result<Response> {
         access::check(request, &self.settings.hosts)?;
@@ -64,25 +50,13 @@ impl Service {
                 repository,
                 view,
                 file,
-            } => {
-                let handler = Handler {
-                    snapshots: &self.snapshots,
-                    request,
-                    directory: &Directory { repository, view },
-                };
-                handler.answer(file)
+            } => Handler {
+                snapshots: &self.snapshots,
+                request,
+                directory: &Directory { repository, view },
             }
+            .answer(file),
         }
-    }
-
-    /// Removes unfinished files from the cache, whatever is still being done: the process ends.
-    pub fn close(&self) {
-        self.snapshots.close();
-    }
-
-    /// Whether something is being done that no client may wait for any more.
-    pub fn is_busy(&self) -> bool {
-        self.snapshots.is_busy()
     }
 }
 

@@ -488,16 +488,9 @@ fn interrupted(error: Error) -> Interrupted {
 
 /// Text that is safe in a header: printable ASCII, and not too long.
 fn header_text(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c == ' ' || c.is_ascii_graphic() {
-                c
-            } else {
-                '?'
-            }
-        })
-        .take(MAX_REASON)
-        .collect()
+    let mut safe = text.replace(|c: char| c != ' ' && !c.is_ascii_graphic(), "?");
+    safe.truncate(MAX_REASON);
+    safe
 }
 
 #[cfg(test)]

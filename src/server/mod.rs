@@ -46,7 +46,7 @@ enum End {
 
 /// Serves until no client has come for the idle timeout, or a signal ends the process.
 pub fn run(service: Service, listen: Option<SocketAddr>) -> Result<()> {
-    let idle = service.idle_timeout();
+    let idle = service.settings.idle_timeout;
     let listener = listener::open(listen)?;
     let signals = Signals::catch().map_err(Error::service("handle signals"))?;
     let address = listener
@@ -68,7 +68,7 @@ pub fn run(service: Service, listen: Option<SocketAddr>) -> Result<()> {
         End::Leave => info!("no client, leaving as SIGHUP asked for"),
         End::Stop => clients.stop(&signals),
     }
-    clients.close();
+    clients.service.snapshots.close();
     Ok(())
 }
 
@@ -82,7 +82,7 @@ fn accept_until_end(
     loop {
         let timeout = match signals.is_to_leave() {
             false => idle,
-            true if clients.is_empty() => Duration::ZERO,
+            true if clients.connections.is_empty() => Duration::ZERO,
             true => LOOK,
         };
         let is_idle =
@@ -95,7 +95,10 @@ fn accept_until_end(
             // `accept` has given up without having taken a connection: the process may exit if none is open.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let is_to_leave = signals.is_to_leave();
-                if is_idle && clients.is_empty() && (is_to_leave || !clients.is_service_busy()) {
+                if is_idle
+                    && clients.connections.is_empty()
+                    && (is_to_leave || !clients.service.snapshots.is_busy())
+                {
                     return Ok(if is_to_leave { End::Leave } else { End::Idle });
                 }
             }
