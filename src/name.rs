@@ -161,6 +161,11 @@ impl Tag {
         Self(digest.hex()[..12].to_owned())
     }
 
+    /// The fallback tag of the referrers of a manifest (distribution-spec).
+    pub fn of_referrers(subject: &Digest) -> Self {
+        Self(format!("sha256-{}", subject.hex()))
+    }
+
     /// Is it the tag of a signature or of a list of referrers? Such a tag is never a version.
     ///
     /// cosign and the referrers fallback of the distribution-spec:

@@ -17,8 +17,8 @@ use super::{Body, Download, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
-    Annotations, DOCKER_LIST, Descriptor, Entry, Index, MAX_SIZE, Manifest, OCI_INDEX, REF_NAME,
-    Unusable,
+    Annotations, DOCKER_LIST, Descriptor, Entry, Image, Index, MAX_SIZE, Manifest, OCI_INDEX,
+    REF_NAME, Unusable,
 };
 use crate::name::{RepositoryAddress, Tag};
 
@@ -35,39 +35,34 @@ const MAX_UNTAGGED: usize = 20;
 /// An OCI layout directory, as it was when its index was read.
 pub struct Layout {
     root: PathBuf,
-    /// Where a name leads to, or why it leads nowhere.
+    /// The digest of each tag, or why it has none.
     entries: BTreeMap<Tag, Result<Digest, String>>,
-    /// What the index says of those.
+    /// The annotations of their entries.
     annotations: BTreeMap<Tag, Annotations>,
-    /// Indexes that a tag names.
+    /// The indexes of tags.
     named_indexes: Vec<Digest>,
-    /// Manifests in the index that no tag names.
+    /// Manifests in the index without a tag.
     nameless: Vec<Descriptor>,
-    /// Those of them that are on offer nowhere unless they belong to another, and why.
+    /// Those of them that are skipped unless they belong to another, and why.
     untagged: Vec<(Digest, String)>,
-    /// Those of them that are attached to another, by its digest. Read when they are asked for first.
+    /// Those of them that are attached to another, by its digest. Read when first asked for.
     attached: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
 }
 
 impl Layout {
     /// Reads the directory's index.
     pub fn open(root: &Path) -> Result<Self> {
-        let bad = |why: String| Error::BadLayout {
-            path: root.to_owned(),
-            why,
-        };
+        let bad = |why: String| bad(root, why);
         if root.is_file() {
-            return Err(bad(
-                "this is a file, expected a directory; an archive must be unpacked first".into(),
-            ));
+            let why = "this is a file, expected a directory; an archive must be unpacked first";
+            return Err(bad(why.into()));
         }
-        let version: LayoutFile = serde_json::from_slice(&read(&root.join("oci-layout"))?)
+        let LayoutFile {
+            image_layout_version: version,
+        } = serde_json::from_slice(&read(&root.join("oci-layout"))?)
             .map_err(|error| bad(format!("its oci-layout file cannot be understood: {error}")))?;
-        if !version.image_layout_version.starts_with("1.") {
-            return Err(bad(format!(
-                "its version is {:?}, expected 1.0.0",
-                version.image_layout_version
-            )));
+        if !version.starts_with("1.") {
+            return Err(bad(format!("its version is {version:?}, expected 1.0.0")));
         }
         let bytes = read(&root.join("index.json"))?;
         // zot writes no type, and null where there are no entries yet.
@@ -133,7 +128,7 @@ impl Layout {
         }
     }
 
-    /// Notes what a name leads to. Of two the first counts.
+    /// Notes the digest of a tag. Of two the first counts.
     fn note(&mut self, tag: Tag, found: Result<Digest, String>) {
         match self.entries.get(&tag) {
             None => drop(self.entries.insert(tag, found)),
@@ -145,34 +140,35 @@ impl Layout {
         }
     }
 
-    /// What the indexes that tags name have in them.
+    /// The manifests in the indexes of tags.
     fn children(&self) -> HashSet<Digest> {
         let mut found = HashSet::new();
         let mut indexes = self.named_indexes.clone();
-        let mut left = MAX_NAMELESS;
-        while let (Some(index), Some(less)) = (indexes.pop(), left.checked_sub(1)) {
-            left = less;
-            let Ok(bytes) = read(&self.blob_path(index)) else {
-                continue;
-            };
-            if let Ok(Manifest::Index(index)) = Manifest::parse(None, &bytes) {
-                for Entry { descriptor, .. } in index.entries {
-                    if found.insert(descriptor.digest) && is_index(&descriptor) {
-                        indexes.push(descriptor.digest);
-                    }
+        for _ in 0..MAX_NAMELESS {
+            let Some(index) = indexes.pop() else { break };
+            for descriptor in self.entries_of(index).unwrap_or_default() {
+                if found.insert(descriptor.digest) && is_index(&descriptor) {
+                    indexes.push(descriptor.digest);
                 }
             }
         }
         found
     }
 
+    /// The entries of an index; none if it is no index.
+    fn entries_of(&self, index: Digest) -> Result<Vec<Descriptor>> {
+        let bytes = read(&self.blob_path(index))?;
+        Ok(match Manifest::parse(None, &bytes) {
+            Ok(Manifest::Index(Index { entries, .. })) => {
+                entries.into_iter().map(|entry| entry.descriptor).collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
     /// An index in the index, the `count`th, so deep in it.
     fn nested(&self, digest: Digest, depth: usize, count: usize) -> Result<Index> {
-        let path = self.blob_path(digest);
-        let bad = |why: String| Error::BadLayout {
-            path: path.clone(),
-            why,
-        };
+        let bad = |why: String| bad(&self.blob_path(digest), why);
         if depth >= MAX_DEPTH {
             let why = format!("index that lies in more than {MAX_DEPTH} others");
             return Err(bad(why));
@@ -189,7 +185,7 @@ impl Layout {
         }
     }
 
-    /// What stands in the index without a name and is attached to another manifest.
+    /// The manifests without a tag that are attached to another manifest.
     fn read_attached(&self) -> HashMap<Digest, Vec<Descriptor>> {
         let mut attached: HashMap<_, Vec<_>> = HashMap::new();
         if self.nameless.len() > MAX_NAMELESS {
@@ -200,8 +196,8 @@ impl Layout {
             );
         }
         for descriptor in self.nameless.iter().take(MAX_NAMELESS) {
-            let bytes = match read(&self.blob_path(descriptor.digest)) {
-                Ok(bytes) => bytes,
+            let parsed = match read(&self.blob_path(descriptor.digest)) {
+                Ok(bytes) => Manifest::parse(None, &bytes),
                 // Those were told of when their entries were looked for.
                 Err(_) if is_index(descriptor) => continue,
                 Err(error) => {
@@ -209,9 +205,11 @@ impl Layout {
                     continue;
                 }
             };
-            // What cannot be understood is attached to nothing.
-            if let Ok(Manifest::Image(image)) = Manifest::parse(None, &bytes)
-                && let Some(subject) = image.subject
+            // A manifest that cannot be understood is attached to nothing.
+            if let Ok(Manifest::Image(Image {
+                subject: Some(subject),
+                ..
+            })) = parsed
             {
                 attached
                     .entry(subject)
@@ -262,10 +260,7 @@ impl Layout {
     fn find(&self, tag: &Tag) -> Result<Digest> {
         match self.entries.get(tag) {
             Some(Ok(digest)) => Ok(*digest),
-            Some(Err(why)) => Err(Error::BadLayout {
-                path: self.root.join("index.json"),
-                why: why.clone(),
-            }),
+            Some(Err(why)) => Err(bad(&self.root.join("index.json"), why.clone())),
             None => Err(Error::NotOffered {
                 what: format!("{}:{tag}", self.name()),
                 why: "its index has no such name".to_owned(),
@@ -291,7 +286,7 @@ impl Source for Layout {
         if self.untagged.is_empty() {
             return Vec::new();
         }
-        // What a tag leads to by another entry, what is in an index, and what is attached to something.
+        // Manifests of tags by another entry, those in an index, and those attached to another.
         let mut seen = self.children();
         seen.extend(self.entries.values().flatten());
         let attached = self.attached.get_or_init(|| self.read_attached());
@@ -370,19 +365,11 @@ impl Source for Layout {
     }
 
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
-        // What is attached stands in the index without a name, or in one by the fallback tag.
-        let fallback = self
-            .entries
-            .iter()
-            .find(|(tag, _)| tag.as_str() == format!("sha256-{}", subject.hex()))
-            .and_then(|(_, found)| found.as_ref().ok());
+        // They are in the index without a tag, or in the index of the fallback tag.
         let attached = self.attached.get_or_init(|| self.read_attached());
         let mut found = attached.get(&subject).cloned().unwrap_or_default();
-        if let Some(digest) = fallback {
-            let bytes = read(&self.blob_path(*digest))?;
-            if let Ok(Manifest::Index(index)) = Manifest::parse(None, &bytes) {
-                found.extend(index.entries.into_iter().map(|entry| entry.descriptor));
-            }
+        if let Some(Ok(index)) = self.entries.get(&Tag::of_referrers(&subject)) {
+            found.extend(self.entries_of(*index)?);
         }
         Ok(found)
     }
@@ -448,10 +435,7 @@ struct LayoutFile {
 fn open(path: &Path) -> Result<(File, u64)> {
     let metadata = path.metadata().map_err(|error| cannot_read(path, error))?;
     if !metadata.is_file() {
-        return Err(Error::BadLayout {
-            path: path.to_owned(),
-            why: "this is no regular file".into(),
-        });
+        return Err(bad(path, "this is no regular file".into()));
     }
     let file = File::open(path).map_err(|error| cannot_read(path, error))?;
     Ok((file, metadata.len()))
@@ -466,23 +450,25 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         .read_to_end(&mut bytes)
         .map_err(|error| cannot_read(path, error))?;
     if bytes.len() as u64 > MAX_SIZE {
-        let why = format!(
-            "it has more than {MAX_SIZE} bytes, which is the limit for an index or manifest"
-        );
-        return Err(Error::BadLayout {
-            path: path.to_owned(),
-            why,
-        });
+        let limit = "which is the limit for an index or manifest";
+        return Err(bad(
+            path,
+            format!("it has more than {MAX_SIZE} bytes, {limit}"),
+        ));
     }
     Ok(bytes)
 }
 
+fn bad(path: &Path, why: String) -> Error {
+    Error::BadLayout {
+        path: path.to_owned(),
+        why,
+    }
+}
+
 fn cannot_read(path: &Path, cause: io::Error) -> Error {
     match cause.kind() {
-        io::ErrorKind::NotFound => Error::BadLayout {
-            path: path.to_owned(),
-            why: "there is no such file in it".into(),
-        },
+        io::ErrorKind::NotFound => bad(path, "there is no such file in it".into()),
         _ => Error::File {
             path: path.to_owned(),
             cause: Arc::new(cause),

@@ -4,7 +4,6 @@
 //! are the registry's own word: mirrors that may be asked for them are asked when it cannot be reached
 //! (a pull-through cache knows only what was pulled through it).
 
-use std::collections::HashSet;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, log, warn};
 
-use super::config::registries_conf::{Endpoint, Role};
+use super::config::registries_conf::Endpoint;
 use super::faults::{Origins, REST, Transfer};
+use super::recent::Recent;
 use super::registry::Registry;
 use super::upstream::Upstream;
 use super::{Body, Download, Part, Reference, Source, StoredManifest};
@@ -32,16 +32,15 @@ pub fn open(
     repository: &Repository,
 ) -> Result<Arc<dyn Source>> {
     let endpoints = upstream.registries.endpoints(host, repository)?;
-    Ok(Arc::new(Mirrored::new(
-        upstream, host, repository, endpoints,
-    )))
+    let source = Mirrored::new(upstream, host, repository, endpoints);
+    Ok(Arc::new(source))
 }
 
 /// A repository of a registry, at all the places that registries.conf knows.
 struct Mirrored {
     name: String,
     upstream: Arc<Upstream>,
-    mirrors: Vec<(Registry, Role)>,
+    mirrors: Vec<Registry>,
     primary: Registry,
     /// Who answered for tags: 0 is the registry itself, then mirrors count from 1.
     lister: AtomicUsize,
@@ -49,77 +48,48 @@ struct Mirrored {
     down: Mutex<Option<(Instant, Error)>>,
     /// Who is to blame when a blob turns out to be wrong.
     origins: Arc<Origins>,
-    shown: Shown,
+    /// The digests that were shown to be held since the source was opened for a snapshot.
+    shown: Mutex<Recent<Digest, ()>>,
 }
 
-/// What was shown to be held, since the source was opened for a snapshot.
-#[derive(Default)]
-struct Shown(Mutex<HashSet<Digest>>);
-
-/// What is beyond that is asked for each time.
+/// Digests that are remembered as shown. Others are asked for each time.
 const MAX_SHOWN: usize = 1024;
-
-impl Shown {
-    fn note(&self, digest: Digest) {
-        let mut shown = lock(&self.0);
-        if shown.len() < MAX_SHOWN {
-            shown.insert(digest);
-        }
-    }
-
-    fn has(&self, digest: Digest) -> bool {
-        lock(&self.0).contains(&digest)
-    }
-
-    fn forget(&self, digest: Digest) {
-        lock(&self.0).remove(&digest);
-    }
-}
-
 /// A mirror that had so much time to answer had enough.
 const FAIR_SHARE: Duration = Duration::from_secs(5);
 /// In the place of whoever answered first, before anybody has.
 const NOBODY: usize = usize::MAX;
 
 impl Mirrored {
-    /// `endpoints`: as registries.conf orders them, the registry itself last.
     fn new(
         upstream: &Arc<Upstream>,
         host: &Host,
         repository: &Repository,
-        mut endpoints: Vec<Endpoint>,
+        (mirrors, itself): (Vec<Endpoint>, Endpoint),
     ) -> Self {
-        let own = endpoints.pop().unwrap_or_else(|| Endpoint {
-            host: host.clone(),
-            repository: repository.clone(),
-            insecure: None,
-            role: Role::Primary,
-        });
         let mirror = |endpoint: Endpoint| {
             let namespace = upstream.wants_ns(&endpoint.host).then(|| host.clone());
-            let role = endpoint.role;
-            (Registry::new(upstream, endpoint, namespace), role)
+            Registry::new(upstream, endpoint, namespace)
         };
         Self {
             name: format!("{host}/{repository}"),
             upstream: upstream.clone(),
-            mirrors: endpoints.into_iter().map(mirror).collect(),
-            primary: Registry::new(upstream, own, None),
+            mirrors: mirrors.into_iter().map(mirror).collect(),
+            primary: Registry::new(upstream, itself, None),
             lister: AtomicUsize::new(NOBODY),
             down: Mutex::default(),
             origins: Arc::default(),
-            shown: Shown::default(),
+            shown: Mutex::new(Recent::entries(MAX_SHOWN)),
         }
     }
 
-    /// Is it held, where its bytes would come from? `show`: fails with [`Error::Missing`] where it is not.
+    /// Whether a digest is held where its bytes would come from. `show` fails with [`Error::Missing`] if it is not.
     fn is_shown(&self, digest: Digest, show: impl Fn(&Registry) -> Result<()>) -> Result<bool> {
-        if self.shown.has(digest) {
+        if lock(&self.shown).get(&digest).is_some() {
             return Ok(true);
         }
         match self.by_digest(digest, show) {
             Ok(()) => {
-                self.shown.note(digest);
+                lock(&self.shown).insert(digest, ());
                 Ok(true)
             }
             Err(Error::Missing { .. }) => Ok(false),
@@ -127,14 +97,14 @@ impl Mirrored {
         }
     }
 
-    /// Asks for something that tags decide: whoever answered the first time, so that all answers are of
-    /// one mind. That is a mirror only if the registry cannot be reached. That mirrors have it not is an
-    /// answer only where it is one manifest: they may have been filled with others.
+    /// Asks for something that tags decide: the place that answered the first time, so that all answers agree. That is
+    /// a mirror only if the registry cannot be reached. A mirror's 404 counts only if `may_miss`, for a single
+    /// manifest: its tag list may be incomplete.
     fn by_tag<T>(&self, may_miss: bool, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
         match self.lister.load(Ordering::Relaxed) {
             NOBODY => {}
             0 => return ask(&self.primary),
-            n => return self.in_its_place(n - 1, ask),
+            n => return self.in_its_place(&self.mirrors[n - 1], ask),
         }
         let error = match self.ask_primary(&ask) {
             Err(error) if error.is_registry_down() => error,
@@ -143,48 +113,70 @@ impl Mirrored {
                 return answer;
             }
         };
-        let (mut failed, mut missing) = (Vec::new(), None);
-        for n in self.mirrors_for_tags() {
-            let mirror = &self.mirrors[n].0;
-            match self.within_its_share(mirror, Level::Debug, &ask) {
-                Ok(found) => {
-                    let others: String = failed.iter().map(|one| format!("; {one}")).collect();
-                    warn!(
-                        "{}: tags from mirror {}, for {}{others}",
-                        self.name,
-                        mirror.host(),
-                        error.line()
-                    );
-                    self.note_down(error);
-                    self.lister.store(n + 1, Ordering::Relaxed);
-                    return Ok(found);
-                }
-                Err(Error::ClientGone) => return Err(Error::ClientGone),
-                Err(error @ Error::Missing { .. }) if may_miss => missing = Some(error),
-                Err(error) => failed.push(format!("{}: {}", mirror.host(), error.line())),
-            }
+        let (found, failed) = self.ask_mirrors(&ask)?;
+        let (missing, failed): (Vec<_>, Vec<_>) = (failed.into_iter())
+            .partition(|(_, error)| may_miss && matches!(error, Error::Missing { .. }));
+        if let Some((mirror, found)) = found {
+            let others: String = failed
+                .iter()
+                .map(|one| format!("; {}", said(one)))
+                .collect();
+            let (host, error_line) = (mirror.host(), error.line());
+            warn!(
+                "{}: tags from mirror {host}, for {error_line}{others}",
+                self.name
+            );
+            self.note_down(error);
+            self.lister.store(self.number_of(mirror), Ordering::Relaxed);
+            return Ok(found);
         }
-        if let Some(missing) = missing {
+        if let Some((_, missing)) = missing.into_iter().next_back() {
             self.note_down(error);
             return Err(missing);
         }
         Err(mirrors_too(error, &failed))
     }
 
-    /// Asks the mirror that stands in for the registry. What it lacks the registry may have.
-    fn in_its_place<T>(&self, n: usize, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
-        let mirror = &self.mirrors[n].0;
-        let down = || lock(&self.down).clone();
-        match (ask(mirror), down()) {
+    /// Asks the mirrors for something in the place of a registry that is down; those that have failed come last. The
+    /// first that has it answers, and the others failed.
+    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
+    fn ask_mirrors<T>(
+        &self,
+        ask: impl Fn(&Registry) -> Result<T>,
+    ) -> Result<(Option<(&Registry, T)>, Vec<(&Registry, Error)>)> {
+        let mut mirrors: Vec<_> = self
+            .mirrors
+            .iter()
+            .filter(|mirror| mirror.has_tags())
+            .collect();
+        mirrors.sort_by_key(|mirror| self.is_resting(mirror));
+        let mut failed = Vec::new();
+        for mirror in mirrors {
+            match self.within_its_share(mirror, Level::Debug, &ask) {
+                Ok(found) => return Ok((Some((mirror, found)), failed)),
+                Err(Error::ClientGone) => return Err(Error::ClientGone),
+                Err(error) => failed.push((mirror, error)),
+            }
+        }
+        Ok((None, failed))
+    }
+
+    /// Asks the mirror that stands in for the registry. The registry may have what it lacks.
+    fn in_its_place<T>(
+        &self,
+        mirror: &Registry,
+        ask: impl Fn(&Registry) -> Result<T>,
+    ) -> Result<T> {
+        let answer = ask(mirror);
+        match (answer, lock(&self.down).clone()) {
             (Err(missing @ Error::Missing { .. }), Some((_, error))) => {
-                let said = format!("{}: {}", mirror.host(), missing.line());
-                Err(mirrors_too(error, &[said]))
+                Err(mirrors_too(error, &[(mirror, missing)]))
             }
             (answer, _) => answer,
         }
     }
 
-    /// What the registry itself says. One that could not be reached a moment ago is not waited for again.
+    /// Asks the registry itself. One that could not be reached a moment ago is not waited for again.
     fn ask_primary<T>(&self, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
         let down = lock(&self.down).clone();
         match down.filter(|(since, _)| since.elapsed() < REST) {
@@ -195,75 +187,56 @@ impl Mirrored {
 
     fn note_down(&self, error: Error) {
         let mut down = lock(&self.down);
-        if down
-            .as_ref()
-            .is_none_or(|(since, _)| since.elapsed() >= REST)
-        {
+        let is_recent = |(since, _): &(Instant, Error)| since.elapsed() < REST;
+        if !down.as_ref().is_some_and(is_recent) {
             *down = Some((Instant::now(), error));
         }
     }
 
-    /// Mirrors that may be asked for tags; those that have failed come last.
-    fn mirrors_for_tags(&self) -> Vec<usize> {
-        let may_be_asked =
-            |n: &usize| matches!(self.mirrors[*n].1, Role::Mirror { tags: true, .. });
-        let mut mirrors: Vec<_> = (0..self.mirrors.len()).filter(may_be_asked).collect();
-        mirrors.sort_by_key(|n| self.is_resting(&self.mirrors[*n].0));
-        mirrors
-    }
-
     /// Asks for something that a digest names: mirrors in their order, then the registry itself.
     fn by_digest<T>(&self, digest: Digest, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
-        self.anywhere(digest, ask).map_err(|nowhere| nowhere.error)
+        self.anywhere(digest, ask).map_err(|(error, _)| error)
     }
 
+    /// The same. The error is the registry's own, with those of the mirrors.
     fn anywhere<T>(
         &self,
         digest: Digest,
         ask: impl Fn(&Registry) -> Result<T>,
-    ) -> Result<T, Nowhere> {
-        let gone = || Nowhere::from(Error::ClientGone);
-        let (mut resting, mut mirrors) = (Vec::new(), Vec::new());
-        for (mirror, role) in &self.mirrors {
-            if !matches!(role, Role::Mirror { digests: true, .. }) || self.is_wrong(digest, mirror)
-            {
-                continue;
-            }
-            if self.is_resting(mirror) {
-                resting.push(mirror);
-                continue;
-            }
+    ) -> Result<T, (Error, Vec<Error>)> {
+        let may_have = |mirror: &&Registry| mirror.has_digests() && !self.is_wrong(digest, mirror);
+        let (resting, others): (Vec<_>, Vec<_>) =
+            (self.mirrors.iter().filter(may_have)).partition(|mirror| self.is_resting(mirror));
+        let mut failed = Vec::new();
+        for mirror in others {
             match self.within_its_share(mirror, Level::Warn, &ask) {
-                Ok(found) => return Ok(found),
-                // Nobody's fault, and nobody waits for the next one.
-                Err(Error::ClientGone) => return Err(gone()),
-                Err(error) => mirrors.push(error),
+                Err(error) if !matches!(error, Error::ClientGone) => failed.push(error),
+                // It is nobody's fault if the client is gone, and nobody waits for the next mirror.
+                answer => return answer.map_err(|gone| (gone, Vec::new())),
             }
         }
         let error = match ask(&self.primary) {
-            Ok(found) => return Ok(found),
-            Err(Error::ClientGone) => return Err(gone()),
-            Err(error) => error,
+            Err(error) if !matches!(error, Error::ClientGone) => error,
+            answer => return answer.map_err(|gone| (gone, Vec::new())),
         };
-        // Where nobody else has it, one that has failed is better than none.
+        // If nobody else has it, a mirror that has failed before is better than none.
         for mirror in resting {
             match ask(mirror) {
-                Ok(found) => return Ok(found),
-                Err(Error::ClientGone) => return Err(gone()),
-                Err(other) => {
+                Err(other) if !matches!(other, Error::ClientGone) => {
                     debug!("mirror {} fails again: {}", mirror.host(), other.line());
-                    mirrors.push(other);
+                    failed.push(other);
                 }
+                answer => return answer.map_err(|gone| (gone, Vec::new())),
             }
         }
-        Err(Nowhere { error, mirrors })
+        Err((error, failed))
     }
 
-    /// Asks a mirror. One that is silent leaves time for those after it; one that fails rests, and that is `told`.
+    /// Asks a mirror. A silent one leaves time for those after it; one that fails rests, which is logged at this level.
     fn within_its_share<T>(
         &self,
         mirror: &Registry,
-        told: Level,
+        level: Level,
         ask: impl Fn(&Registry) -> Result<T>,
     ) -> Result<T> {
         let share = task::time_left().map(|left| left / 2);
@@ -274,15 +247,15 @@ impl Mirrored {
             && !matches!(error, Error::ClientGone)
         {
             let had_time = share.is_none_or(|share| share >= FAIR_SHARE);
-            self.note_failure(mirror, error, had_time, told);
+            self.note_failure(mirror, error, had_time, level);
         }
         answer
     }
 
     /// The number of a place: 0 is the registry itself, then mirrors count from 1.
     fn number_of(&self, registry: &Registry) -> usize {
-        let is_it = |(mirror, _): &(Registry, Role)| std::ptr::eq(mirror, registry);
-        self.mirrors.iter().position(is_it).map_or(0, |n| n + 1)
+        let position = (self.mirrors.iter()).position(|mirror| std::ptr::eq(mirror, registry));
+        position.map_or(0, |n| n + 1)
     }
 
     fn is_resting(&self, mirror: &Registry) -> bool {
@@ -318,7 +291,7 @@ impl Mirrored {
         is_first: bool,
     ) -> Box<dyn Read + Send> {
         let transfer = (self.origins).begin(digest, self.number_of(registry), is_first);
-        self.shown.note(digest);
+        lock(&self.shown).insert(digest, ());
         self.watch(registry, reader, left, Some(transfer))
     }
 
@@ -330,8 +303,9 @@ impl Mirrored {
         left: u64,
         transfer: Option<Transfer>,
     ) -> Box<dyn Read + Send> {
-        let is_mirror = self.number_of(registry) > 0;
-        let mirror = is_mirror.then(|| (self.upstream.clone(), registry.place().to_owned()));
+        let mirror = registry
+            .is_mirror()
+            .then(|| (self.upstream.clone(), registry.place().to_owned()));
         Box::new(Watched {
             inner,
             left,
@@ -340,9 +314,9 @@ impl Mirrored {
         })
     }
 
-    /// A mirror without something is no news; one in trouble is, and is asked after the others for a while. `told`:
-    /// how loud that is.
-    fn note_failure(&self, mirror: &Registry, error: &Error, had_time: bool, told: Level) {
+    /// Makes a mirror in trouble rest: for a while it is asked after the others. A mirror that only lacks something
+    /// does not rest.
+    fn note_failure(&self, mirror: &Registry, error: &Error, had_time: bool, level: Level) {
         if matches!(error, Error::Missing { .. } | Error::WrongBytes { .. }) {
             return debug!("mirror {} has it not: {}", mirror.host(), error.line());
         }
@@ -350,15 +324,13 @@ impl Mirrored {
         if had_no_time || task::is_over() {
             return debug!("mirror {} had no time: {}", mirror.host(), error.line());
         }
-        let host = mirror.host().as_str();
-        let name = if error.is_of_host() {
-            host
-        } else {
-            mirror.place()
+        let name = match error.is_of_host() {
+            true => mirror.host().as_str(),
+            false => mirror.place(),
         };
         let is_news = self.upstream.resting.note(name);
         log!(
-            if is_news { told } else { Level::Debug },
+            if is_news { level } else { Level::Debug },
             "{}: mirror {} fails, going on without it: {}",
             self.name,
             mirror.host(),
@@ -386,7 +358,7 @@ impl Source for Mirrored {
             Reference::Tag(_) => self.by_tag(true, ask),
             Reference::Digest(digest) => self.by_digest(digest, |registry| {
                 let stored = registry.manifest(reference);
-                if matches!(stored, Err(Error::WrongBytes { .. })) && self.number_of(registry) > 0 {
+                if matches!(stored, Err(Error::WrongBytes { .. })) && registry.is_mirror() {
                     self.note_wrong(digest, registry);
                 }
                 stored
@@ -408,20 +380,22 @@ impl Source for Mirrored {
                 ..body
             })
         });
-        found.map_err(|nowhere| {
-            if from > 0 {
-                nowhere.while_waiting()
-            } else {
-                nowhere.error
+        found.map_err(|(error, mirrors)| {
+            if from == 0 || error.may_pass() {
+                return error;
             }
+            // A mirror that is being restarted may have been where the first bytes came from, whatever the registry
+            // itself says of the blob.
+            let may_pass = mirrors.into_iter().find(Error::may_pass);
+            may_pass.unwrap_or(error)
         })
     }
 
     fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
         self.by_digest(digest, |registry| {
-            let is_mirror = self.number_of(registry) > 0;
+            let is_mirror = registry.is_mirror();
             let (size, body) = match registry.whole_blob(digest) {
-                // Of the registry itself the size can be had otherwise, too.
+                // The registry itself may tell the size in another way.
                 Err(Error::Nonsense { .. }) if !is_mirror => {
                     let size = registry.blob_size(digest)?;
                     (size, registry.blob(digest, size, 0)?.reader)
@@ -469,38 +443,37 @@ impl Source for Mirrored {
         self.is_shown(manifest, |registry| registry.show_manifest(manifest))
     }
 
-    /// The registry's own word, too. A mirror that has some stands in for a registry that cannot be reached; that
-    /// one has none says nothing, for it knows only what was pulled through it.
+    /// By the registry itself, too. A mirror that has some stands in for a registry that cannot be reached; that
+    /// a mirror has none says nothing, for it knows only what was pulled through it.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         let error = match self.ask_primary(|registry| registry.referrers(subject)) {
             Err(error) if error.is_registry_down() => error,
             answer => return answer,
         };
-        let (mut failed, mut has_none) = (Vec::new(), None);
-        for n in self.mirrors_for_tags() {
-            let mirror = &self.mirrors[n].0;
-            let host = mirror.host();
-            let ask = |registry: &Registry| registry.referrers(subject);
-            match self.within_its_share(mirror, Level::Debug, ask) {
-                Ok(found) if found.is_empty() => has_none = has_none.or(Some(host)),
-                Err(Error::ClientGone) => return Err(Error::ClientGone),
-                Err(error) => failed.push(format!("{host}: {}", error.line())),
-                found => return found,
-            }
+        let (found, failed) =
+            self.ask_mirrors(|registry| match registry.referrers(subject)? {
+                none if none.is_empty() => Err(Error::Missing {
+                    url: format!("referrers of {subject}"),
+                }),
+                some => Ok(some),
+            })?;
+        if let Some((_, found)) = found {
+            return Ok(found);
         }
-        Err(match has_none {
-            Some(mirror) => Error::NoneAttachedAtMirror {
+        let is_missing = |(_, error): &&(&Registry, Error)| matches!(error, Error::Missing { .. });
+        Err(match failed.iter().find(is_missing) {
+            Some((mirror, _)) => Error::NoneAttachedAtMirror {
                 error: Box::new(error),
-                mirror: mirror.to_string(),
+                mirror: mirror.host().to_string(),
             },
             None => mirrors_too(error, &failed),
         })
     }
 
     fn note_wrong_bytes(&self, digest: Digest) {
-        self.shown.forget(digest);
+        lock(&self.shown).remove(&digest);
         for n in self.origins.suspects(digest) {
-            self.note_wrong(digest, &self.mirrors[n - 1].0);
+            self.note_wrong(digest, &self.mirrors[n - 1]);
         }
     }
 
@@ -529,44 +502,20 @@ impl Source for Mirrored {
     }
 }
 
-/// Why something is nowhere to be had.
-struct Nowhere {
-    /// The registry's own word.
-    error: Error,
-    /// What the mirrors said.
-    mirrors: Vec<Error>,
-}
-
-impl From<Error> for Nowhere {
-    fn from(error: Error) -> Self {
-        Self {
-            error,
-            mirrors: Vec::new(),
-        }
-    }
-}
-
-impl Nowhere {
-    /// For somebody who has a part of it already: a mirror that is being restarted may have been where that
-    /// came from, whatever the registry itself says of it.
-    fn while_waiting(self) -> Error {
-        if self.error.may_pass() {
-            return self.error;
-        }
-        let may_pass = self.mirrors.into_iter().find(Error::may_pass);
-        may_pass.unwrap_or(self.error)
-    }
-}
-
-/// The registry's own error, and what its mirrors said.
-fn mirrors_too(error: Error, mirrors: &[String]) -> Error {
+/// The registry's own error, with those of its mirrors.
+fn mirrors_too(error: Error, mirrors: &[(&Registry, Error)]) -> Error {
     if mirrors.is_empty() {
         return error;
     }
+    let mirrors: Vec<_> = mirrors.iter().map(said).collect();
     Error::MirrorsToo {
         error: Box::new(error),
         mirrors: mirrors.join("; "),
     }
+}
+
+fn said((mirror, error): &(&Registry, Error)) -> String {
+    format!("{}: {}", mirror.host(), error.line())
 }
 
 /// A body from a mirror. If it breaks off the mirror rests, so that the rest comes from elsewhere.
@@ -581,13 +530,14 @@ struct Watched<R> {
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
-        match &result {
-            Ok(n) => self.left = self.left.saturating_sub(*n as u64),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return result,
-            Err(_) => {}
-        }
-        let has_broken =
-            result.is_err() || (matches!(result, Ok(0)) && self.left > 0 && !buffer.is_empty());
+        let has_broken = match &result {
+            Ok(0) => self.left > 0 && !buffer.is_empty(),
+            Ok(n) => {
+                self.left = self.left.saturating_sub(*n as u64);
+                false
+            }
+            Err(error) => error.kind() != io::ErrorKind::Interrupted,
+        };
         if has_broken
             && !task::is_over()
             && let Some((upstream, place)) = &self.mirror
@@ -605,6 +555,7 @@ mod tests {
 
     use super::*;
     use crate::settings::Settings;
+    use crate::source::config::registries_conf::Role;
     use crate::state::State;
 
     #[test]
@@ -626,13 +577,13 @@ mod tests {
         };
         let (digests, tags) = (true, true);
         let mirror = endpoint(Role::Mirror { digests, tags });
-        let endpoints = vec![mirror, endpoint(Role::Primary)];
+        let endpoints = (vec![mirror], endpoint(Role::Primary));
         let source = Mirrored::new(&upstream, &host, &repository, endpoints);
         let _limit = task::within(Duration::from_millis(50));
         let digest = Digest::of(b"blob");
         assert!(source.blob(digest, 4, 0).is_err());
         assert!(source.tags().is_err());
         let resting = &upstream.resting;
-        assert!(!resting.has(host.as_str()) && !source.is_resting(&source.mirrors[0].0));
+        assert!(!resting.has(host.as_str()) && !source.is_resting(&source.mirrors[0]));
     }
 }

@@ -50,26 +50,15 @@ pub enum Role {
     Mirror { tags: bool, digests: bool },
 }
 
-/// `[[registry]]`
+/// A `[[registry]]` that was checked: locations have no slash at the end, and `pull_from_mirror` says what
+/// `mirror_by_digest_only` did.
 #[derive(Clone, Debug, PartialEq)]
 struct Table {
     prefix: Prefix,
-    /// Empty where the prefix is a wildcard and names stay as they are.
-    location: String,
-    insecure: Option<bool>,
-    blocked: bool,
-    mirrors: Vec<Mirror>,
+    registry: Registry,
 }
 
-/// `[[registry.mirror]]`
-#[derive(Clone, Debug, PartialEq)]
-struct Mirror {
-    location: String,
-    insecure: Option<bool>,
-    pulls: PullFromMirror,
-}
-
-/// Which names a table is for.
+/// The names that a table is for.
 #[derive(Clone, Debug, PartialEq)]
 struct Prefix {
     /// As it is written, without slashes at the end. Its length decides between several.
@@ -87,32 +76,28 @@ enum Hosts {
     Below(String),
 }
 
-/// A `[[registry]]` as TOML has it. Keys that are not known are told of and not used, as podman does: a file for
-/// a newer podman serves an older one.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct RawTable {
-    #[serde(default)]
+/// `[[registry]]` as TOML has it. Unknown keys are warned of and ignored, as by podman: a file for a newer podman
+/// serves an older one.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Registry {
     prefix: String,
-    #[serde(default)]
+    /// Empty if the prefix is a wildcard and names stay as they are.
     location: String,
     insecure: Option<bool>,
-    #[serde(default)]
     blocked: bool,
-    #[serde(default)]
     mirror_by_digest_only: bool,
     /// Only a mirror may have it.
     pull_from_mirror: Option<PullFromMirror>,
-    #[serde(default)]
-    mirror: Vec<RawMirror>,
+    mirror: Vec<Mirror>,
     #[serde(flatten)]
     unknown: BTreeMap<String, IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct RawMirror {
-    #[serde(default)]
+/// `[[registry.mirror]]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Mirror {
     location: String,
     insecure: Option<bool>,
     pull_from_mirror: Option<PullFromMirror>,
@@ -128,13 +113,12 @@ enum PullFromMirror {
     TagOnly,
 }
 
-/// One file. Keys that are about short names, of which there are none here, are accepted and not used.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// One file. Keys for short names are accepted and ignored: there are no short names here.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 struct File {
-    #[serde(default)]
-    registry: Vec<RawTable>,
-    credential_helpers: Option<Vec<String>>,
+    registry: Vec<Registry>,
+    credential_helpers: Vec<String>,
     #[serde(rename = "registries")]
     _version_1: Option<Version1>,
     #[serde(rename = "unqualified-search-registries")]
@@ -166,15 +150,11 @@ impl Registries {
         match std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
             Some(file) => Self::read([PathBuf::from(file)]),
             None => {
-                let config = [CONFIG, VENDOR_CONFIG]
+                let mut configs = [CONFIG, VENDOR_CONFIG]
                     .map(|path| root.join(path))
-                    .into_iter()
-                    .find(|path| path.exists());
-                Self::read(
-                    config
-                        .into_iter()
-                        .chain(drop_ins(&root.join(format!("{CONFIG}.d")))?),
-                )
+                    .into_iter();
+                let config = configs.find(|path| path.exists()).into_iter();
+                Self::read(config.chain(drop_ins(&root.join(format!("{CONFIG}.d")))?))
             }
         }
     }
@@ -199,10 +179,10 @@ impl Registries {
         Ok(registries)
     }
 
-    /// Adds the tables of a later file, which replace those for the same prefixes. In the order of their prefixes,
-    /// which decides between two of one length.
+    /// Adds the tables of a later file, which replace those for the same prefixes; of two in the file the first
+    /// counts. Sorted by prefix, which decides between two of one length.
     fn merge(&mut self, tables: Vec<Table>) {
-        for table in tables {
+        for table in tables.into_iter().rev() {
             self.0.retain(|other| !other.prefix.is_same(&table.prefix));
             self.0.push(table);
         }
@@ -210,53 +190,44 @@ impl Registries {
             .sort_by(|one, other| one.prefix.written.cmp(&other.prefix.written));
     }
 
-    /// The table for this name, and what its prefix leaves of it.
+    /// The table for this name, and the rest of the name behind its prefix.
     fn find(&self, host: &Host, repository: &str) -> Option<(&Table, String)> {
-        let mut longest: Option<(&Table, String)> = None;
-        for table in &self.0 {
-            let Some(rest) = table.prefix.rest_of(host, repository) else {
-                continue;
-            };
-            let length = |table: &Table| table.prefix.written.len();
-            if longest
-                .as_ref()
-                .is_none_or(|(other, _)| length(table) > length(other))
-            {
-                longest = Some((table, rest));
-            }
-        }
-        longest
+        let matching = (self.0.iter())
+            .filter_map(|table| Some((table, table.prefix.rest_of(host, repository)?)));
+        // Of two the first: from the end, the last of the longest.
+        (matching.rev()).max_by_key(|(table, _)| table.prefix.written.len())
     }
 
-    /// The prefix that blocks this repository, or this host where no repository is meant.
+    /// The prefix that blocks this repository, or this host if no repository is meant.
     pub fn blocked(&self, host: &Host, repository: Option<&Repository>) -> Option<&str> {
-        let (host, path) = match repository {
-            Some(repository) => normalized(host, repository),
-            None => return self.blocked_name(&docker_hub(host), ""),
+        let found = match repository.map(|repository| normalized(host, repository)) {
+            Some((host, repository)) => self.find(&host, repository.as_str()),
+            None => self.find(&docker_hub(host), ""),
         };
-        self.blocked_name(&host, path.as_str())
+        let (table, _) = found.filter(|(table, _)| table.registry.blocked)?;
+        Some(&table.prefix.written)
     }
 
-    fn blocked_name(&self, host: &Host, path: &str) -> Option<&str> {
-        let (table, _) = self.find(host, path)?;
-        table.blocked.then_some(table.prefix.written.as_str())
-    }
-
-    /// Where to look for this repository: mirrors in their order, then the registry itself.
-    pub fn endpoints(&self, host: &Host, repository: &Repository) -> Result<Vec<Endpoint>> {
+    /// Where to look for this repository: its mirrors in their order, and the registry itself.
+    pub fn endpoints(
+        &self,
+        host: &Host,
+        repository: &Repository,
+    ) -> Result<(Vec<Endpoint>, Endpoint)> {
         let (host, repository) = normalized(host, repository);
-        let Some((table, rest)) = self.find(&host, repository.as_str()) else {
-            return Ok(vec![Endpoint {
+        let Some((Table { prefix, registry }, rest)) = self.find(&host, repository.as_str()) else {
+            let itself = Endpoint {
                 host,
                 repository,
                 insecure: None,
                 role: Role::Primary,
-            }]);
+            };
+            return Ok((Vec::new(), itself));
         };
-        if table.blocked {
+        if registry.blocked {
             return Err(Error::Blocked {
                 registry: format!("{host}/{repository}"),
-                prefix: table.prefix.written.clone(),
+                prefix: prefix.written.clone(),
             });
         }
         let place = |location: &str, insecure, role| {
@@ -283,16 +254,17 @@ impl Registries {
                 role,
             })
         };
-        let mut endpoints = Vec::new();
-        for mirror in &table.mirrors {
+        let mirrors = registry.mirror.iter().map(|mirror| {
             let role = Role::Mirror {
-                tags: mirror.pulls != PullFromMirror::DigestOnly,
-                digests: mirror.pulls != PullFromMirror::TagOnly,
+                tags: mirror.pull_from_mirror != Some(PullFromMirror::DigestOnly),
+                digests: mirror.pull_from_mirror != Some(PullFromMirror::TagOnly),
             };
-            endpoints.push(place(&mirror.location, mirror.insecure, role)?);
-        }
-        endpoints.push(place(&table.location, table.insecure, Role::Primary)?);
-        Ok(endpoints)
+            place(&mirror.location, mirror.insecure, role)
+        });
+        Ok((
+            mirrors.collect::<Result<_>>()?,
+            place(&registry.location, registry.insecure, Role::Primary)?,
+        ))
     }
 }
 
@@ -315,12 +287,12 @@ impl Prefix {
         })
     }
 
-    /// Are they for the same names, however they are written?
+    /// Whether they are for the same names, however they are written.
     fn is_same(&self, other: &Self) -> bool {
         (&self.hosts, &self.path) == (&other.hosts, &other.path)
     }
 
-    /// What the prefix leaves of a name that it matches, which begins with ':', with '/' or not at all.
+    /// The rest of a name behind this prefix, if it matches: empty, or beginning with ':' or '/'.
     fn rest_of(&self, host: &Host, repository: &str) -> Option<String> {
         let rest = match repository.strip_prefix(&self.path)? {
             rest if self.path.is_empty() || rest.is_empty() || rest.starts_with('/') => rest,
@@ -358,19 +330,19 @@ impl Prefix {
     }
 }
 
-impl RawTable {
+impl Registry {
     /// Checks it as `postProcessRegistries` of containers/image does.
-    fn check(self) -> Result<Table, String> {
-        let location = parse_location("location", &self.location)?;
+    fn check(mut self) -> Result<Table, String> {
+        self.location = parse_location("location", &self.location)?;
         let written = match parse_location("prefix", &self.prefix)? {
-            prefix if prefix.is_empty() => location.clone(),
+            prefix if prefix.is_empty() => self.location.clone(),
             prefix => prefix,
         };
         if written.is_empty() {
             return Err("a [[registry]] needs a prefix or a location".into());
         }
         let prefix = Prefix::parse(&written)?;
-        if location.is_empty() && matches!(prefix.hosts, Hosts::One(_)) {
+        if self.location.is_empty() && matches!(prefix.hosts, Hosts::One(_)) {
             return Err(format!("the [[registry]] for {written:?} needs a location"));
         }
         if self.pull_from_mirror.is_some() {
@@ -378,37 +350,29 @@ impl RawTable {
                 "the [[registry]] for {written:?} has pull-from-mirror, which only a [[registry.mirror]] may have"
             ));
         }
-        let mut mirrors = Vec::new();
-        for mirror in self.mirror {
-            let location = parse_location("mirror location", &mirror.location)?;
-            if location.is_empty() {
+        for mirror in &mut self.mirror {
+            mirror.location = parse_location("mirror location", &mirror.location)?;
+            if mirror.location.is_empty() {
                 return Err(format!("a mirror of {written:?} needs a location"));
             }
-            if self.mirror_by_digest_only && mirror.pull_from_mirror.is_some() {
+            if !self.mirror_by_digest_only {
+                continue;
+            }
+            if mirror.pull_from_mirror.is_some() {
                 return Err(format!(
-                    "{written:?} has mirror-by-digest-only, and its mirror {location:?} has pull-from-mirror; only one may be set"
+                    "{written:?} has mirror-by-digest-only, and its mirror {:?} has pull-from-mirror; only one may be set",
+                    mirror.location
                 ));
             }
-            let usual = match self.mirror_by_digest_only {
-                true => PullFromMirror::DigestOnly,
-                false => PullFromMirror::All,
-            };
-            mirrors.push(Mirror {
-                location,
-                insecure: mirror.insecure,
-                pulls: mirror.pull_from_mirror.unwrap_or(usual),
-            });
+            mirror.pull_from_mirror = Some(PullFromMirror::DigestOnly);
         }
         Ok(Table {
             prefix,
-            location,
-            insecure: self.insecure,
-            blocked: self.blocked,
-            mirrors,
+            registry: self,
         })
     }
 
-    /// The keys of it and its mirrors that are not known.
+    /// The unknown keys of it and its mirrors.
     fn unknown(&self) -> impl Iterator<Item = String> {
         let own = self.unknown.keys().map(|key| format!("registry.{key}"));
         let of_mirrors = self.mirror.iter().flat_map(|mirror| mirror.unknown.keys());
@@ -435,21 +399,14 @@ fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(cause) => return Err(bad(cause)),
     };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(bad)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "conf")
-        {
-            files.push(path);
-        }
-    }
+    let paths = entries.map(|entry| Ok(entry?.path()));
+    let mut files: Vec<_> = paths.collect::<io::Result<_>>().map_err(bad)?;
+    files.retain(|path| path.extension() == Some("conf".as_ref()));
     files.sort();
     Ok(files)
 }
 
-/// What is in one file.
+/// The content of one file.
 #[derive(Debug)]
 struct Parsed {
     tables: Vec<Table>,
@@ -459,32 +416,20 @@ struct Parsed {
 /// Reads one file's text. An error has its line, counted from 1, where it is at one.
 fn parse(text: &str) -> Result<Parsed, (Option<usize>, String)> {
     let file: File = crate::settings::parse_toml(text)?;
-    let helpers = file.credential_helpers.unwrap_or_default();
-    if let Some(helper) = helpers
-        .iter()
-        .find(|helper| *helper != "containers-auth.json")
-    {
+    let mut helpers = file.credential_helpers.iter();
+    if let Some(helper) = helpers.find(|helper| *helper != "containers-auth.json") {
         let why = format!(
             "credential-helpers has {helper:?}, which is not followed here; use credHelpers in auth.json"
         );
         return Err((None, why));
     }
     let mut unknown: Vec<_> = file.unknown.into_keys().collect();
-    let mut all: Vec<Table> = Vec::new();
-    for raw in file.registry {
-        unknown.extend(raw.unknown());
-        let table = raw.check().map_err(|why| (None, why))?;
-        conflict(&all, &table).map_err(|why| (None, why))?;
-        all.push(table);
-    }
-    let mut tables: Vec<Table> = Vec::new();
-    for table in all {
-        if !tables
-            .iter()
-            .any(|first| first.prefix.is_same(&table.prefix))
-        {
-            tables.push(table);
-        }
+    let mut tables = Vec::new();
+    for registry in file.registry {
+        unknown.extend(registry.unknown());
+        let table = registry.check().map_err(|why| (None, why))?;
+        conflict(&tables, &table).map_err(|why| (None, why))?;
+        tables.push(table);
     }
     Ok(Parsed { tables, unknown })
 }
@@ -492,23 +437,24 @@ fn parse(text: &str) -> Result<Parsed, (Option<usize>, String)> {
 /// Two tables for one location must agree whether it is blocked, and whether it is insecure.
 fn conflict(before: &[Table], table: &Table) -> Result<(), String> {
     // The name that containers/image groups tables by.
-    let place = |table: &Table| match table.location.as_str() {
+    let place = |table: &Table| match table.registry.location.as_str() {
         "" => table.prefix.written.clone(),
         location => location.to_owned(),
     };
-    for other in before.iter().filter(|other| place(other) == place(table)) {
-        let is_insecure = |table: &Table| table.insecure == Some(true);
-        let key = if other.blocked != table.blocked {
-            "blocked"
-        } else if is_insecure(other) != is_insecure(table) {
-            "insecure"
-        } else {
-            continue;
-        };
-        return Err(format!(
+    let is_insecure = |table: &Table| table.registry.insecure == Some(true);
+    let disagree = |key| {
+        Err(format!(
             "{:?} is the location of two [[registry]] tables that disagree whether it is {key}",
             place(table)
-        ));
+        ))
+    };
+    for other in before.iter().filter(|other| place(other) == place(table)) {
+        if other.registry.blocked != table.registry.blocked {
+            return disagree("blocked");
+        }
+        if is_insecure(other) != is_insecure(table) {
+            return disagree("insecure");
+        }
     }
     Ok(())
 }
@@ -527,7 +473,7 @@ mod tests {
     fn endpoints(registries: &Registries, name: &str) -> Vec<String> {
         let (host, repository) = name.split_once('/').unwrap();
         match registries.endpoints(&host.parse().unwrap(), &repository.parse().unwrap()) {
-            Ok(found) => found.iter().map(show).collect(),
+            Ok((mirrors, itself)) => mirrors.iter().chain([&itself]).map(show).collect(),
             Err(error) => vec![error.line()],
         }
     }

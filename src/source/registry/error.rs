@@ -1,4 +1,4 @@
-//! What failed requests mean, and what registries say of them.
+//! The meaning of failed requests, and the messages of registries.
 
 use std::io;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ pub fn nonsense(url: &str, why: String) -> Error {
     }
 }
 
-/// What a failed request means.
+/// The meaning of a failed request.
 pub fn failure(url: &str, error: ureq::Error) -> Error {
     let url = url::for_messages(url);
     if let Err(over) = task::check(|| url.clone()) {
         return over;
     }
     match error {
-        // What IPAddressDeny= and most firewalls drop, TCP sends again and again; no error tells of it.
+        // TCP sends again and again what IPAddressDeny= and most firewalls drop; no error tells of it.
         ureq::Error::Timeout(Timeout::Connect) => Error::Unreachable {
             url,
             cause: Arc::new(io::Error::new(io::ErrorKind::TimedOut, SILENCE)),
@@ -67,42 +67,31 @@ fn io_failure(url: String, error: io::Error) -> Error {
     {
         return tls_failure(url, error);
     }
-    match error.kind() {
-        // A broken connection is one that there was.
+    let cause = Arc::new(error);
+    match cause.kind() {
+        // Only a connection that was there can break.
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof
-        | io::ErrorKind::NotConnected => Error::Broken {
-            url,
-            cause: Arc::new(error),
-        },
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Error::TooSlow {
-            url,
-            limit: READ_TIMEOUT,
-        },
-        _ if is_forbidden(&error) => Error::NotPermitted {
-            url,
-            cause: Arc::new(error),
-        },
-        _ => Error::Unreachable {
-            url,
-            cause: Arc::new(error),
-        },
+        | io::ErrorKind::NotConnected => Error::Broken { url, cause },
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => too_slow(url, Timeout::PerRead),
+        _ if is_forbidden(&cause) => Error::NotPermitted { url, cause },
+        _ => Error::Unreachable { url, cause },
     }
 }
 
-/// The cause when there is not even a refusal.
+/// The cause if there is not even a refusal.
 const SILENCE: &str = "nobody answers at that address, or what is sent there is dropped, \
     as IPAddressDeny= of sysext-oci-proxy.service and firewalls do";
 
-/// Is this the cause of an error because a connection took too long?
+/// Whether this is the cause of an error because a connection took too long.
 pub fn is_silence(cause: &Cause) -> bool {
     let error: Option<&io::Error> = cause.downcast_ref();
     error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// What a sandbox or a security module says: EPERM or EACCES, and for an address family that is not
+/// Whether a sandbox or a security module forbids it: EPERM or EACCES, and for an address family that is not
 /// allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
 fn is_forbidden(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
@@ -117,13 +106,13 @@ fn tls_failure(url: String, error: &rustls::Error) -> Error {
         rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
             Error::WantsCertificate { host, cause }
         }
-        // What a server that speaks plain HTTP says to a TLS hello.
+        // A server that speaks plain HTTP answers a TLS hello like this.
         rustls::Error::InvalidMessage(_) => Error::NotTls { host, cause },
         _ => Error::Unreachable { url, cause },
     }
 }
 
-/// What servers say that want another client certificate, or one at all (RFC 8446 §6.2).
+/// Whether a server wants another client certificate, or one at all (RFC 8446 §6.2).
 fn is_about_our_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -137,7 +126,7 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// What a body that broke off means. ureq wraps its own errors in an io::Error there.
+/// The meaning of a body that broke off. ureq wraps its own errors in an io::Error there.
 pub fn read_failure(url: &str, error: io::Error) -> Error {
     let url = url::for_messages(url);
     if let Err(over) = task::check(|| url.clone()) {

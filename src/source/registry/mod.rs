@@ -33,7 +33,7 @@ pub mod url;
 
 use std::sync::{Arc, Mutex};
 
-use super::config::registries_conf::Endpoint;
+use super::config::registries_conf::{Endpoint, Role};
 use super::upstream::Upstream;
 use super::{Download, Reference};
 use crate::error::{Error, Finding, Result};
@@ -54,6 +54,7 @@ pub struct Registry {
     host: Host,
     repository: Repository,
     insecure: Option<bool>,
+    role: Role,
     /// The registry that a mirror is told it stands in for.
     namespace: Option<Host>,
     /// `HOST/REPOSITORY`, with the namespace behind it: its faults are remembered by this name.
@@ -69,7 +70,7 @@ impl Registry {
             host,
             repository,
             insecure,
-            ..
+            role,
         } = endpoint;
         let mut place = format!("{host}/{repository}");
         if let Some(namespace) = &namespace {
@@ -88,6 +89,7 @@ impl Registry {
             host,
             repository,
             insecure,
+            role,
             namespace,
             session,
             foreign_token: Mutex::default(),
@@ -100,6 +102,20 @@ impl Registry {
 
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    pub fn is_mirror(&self) -> bool {
+        self.role != Role::Primary
+    }
+
+    /// Whether it is a mirror that may be asked for tags.
+    pub fn has_tags(&self) -> bool {
+        matches!(self.role, Role::Mirror { tags: true, .. })
+    }
+
+    /// Whether it is a mirror that may be asked for digests.
+    pub fn has_digests(&self) -> bool {
+        matches!(self.role, Role::Mirror { digests: true, .. })
     }
 
     fn origin(&self) -> Result<String> {

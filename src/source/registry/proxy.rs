@@ -1,4 +1,4 @@
-//! Which requests go by way of a proxy: what the environment says of it.
+//! Which requests go by way of a proxy, by the environment.
 //!
 //! Variables are read as Go's tools read them (golang.org/x/net/http/httpproxy), and `ALL_PROXY` as curl does, for
 //! what the others leave open. A proxy that cannot be used is an error for every request that would go by way of
@@ -45,20 +45,24 @@ impl std::fmt::Debug for ProxyUrl {
     }
 }
 
-/// One entry of `NO_PROXY`: who is asked directly.
+/// One entry of `NO_PROXY`: hosts that are asked directly, perhaps on one port alone.
 #[derive(Clone, Debug, PartialEq)]
-enum Exception {
+struct Exception {
+    hosts: Hosts,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Hosts {
     /// `*`
-    Everybody,
+    All,
     /// `10.0.0.0/8`
     Network(IpAddr, u8),
-    /// An address, on one port where it names one.
-    Address(IpAddr, Option<u16>),
-    /// `example.com`, or with a dot before it only what is below.
+    Address(IpAddr),
+    /// `example.com`, or with a dot before it only the hosts below it.
     Domain {
         name: String,
         is_itself: bool,
-        port: Option<u16>,
     },
 }
 
@@ -79,12 +83,11 @@ impl Proxies {
         let is_cgi = set(IN_CGI).is_some();
         let proxy = |names: [&'static str; 4]| {
             let (name, value) = names.into_iter().find_map(set)?;
-            let url = match parse_proxy(&value) {
-                _ if is_cgi && name == "HTTP_PROXY" => Err(
-                    "REQUEST_METHOD is set, and in a CGI program the variable is a client's header"
-                        .to_owned(),
-                ),
-                parsed => parsed,
+            let in_cgi =
+                "REQUEST_METHOD is set, and in a CGI program the variable is a client's header";
+            let url = match is_cgi && name == "HTTP_PROXY" {
+                true => Err(in_cgi.to_owned()),
+                false => parse_proxy(&value),
             };
             Some(url.map_err(|why| Error::BadProxy {
                 variable: name,
@@ -117,54 +120,42 @@ impl Proxies {
         proxy.as_ref().map(Some).map_err(Clone::clone)
     }
 
-    /// Do http and https requests to this host take different ways?
+    /// Whether http and https requests to this host take different ways.
     pub fn differ(&self, host: &Host) -> bool {
-        match (self.find(host, false), self.find(host, true)) {
-            (Ok(http), Ok(https)) => http != https,
-            _ => false,
-        }
+        let found = (self.find(host, false), self.find(host, true));
+        matches!(found, (Ok(http), Ok(https)) if http != https)
     }
 }
 
 impl Exception {
     fn holds(&self, host: &Host, port: u16) -> bool {
-        match self {
-            Self::Everybody => true,
-            Self::Network(network, bits) => host
-                .address()
-                .is_some_and(|address| is_in_network(address, *network, *bits)),
-            Self::Address(address, only) => {
-                host.address() == Some(*address) && only.is_none_or(|only| only == port)
+        let has_host = match &self.hosts {
+            Hosts::All => true,
+            Hosts::Network(network, bits) => {
+                (host.address()).is_some_and(|address| is_in_network(address, *network, *bits))
             }
-            Self::Domain {
-                name,
-                is_itself,
-                port: only,
-            } => {
-                let is_below = match host.bare().strip_suffix(name.as_str()) {
-                    Some("") => *is_itself,
-                    Some(below) => below.ends_with('.'),
-                    None => false,
-                };
-                is_below && only.is_none_or(|only| only == port)
-            }
-        }
+            Hosts::Address(address) => host.address() == Some(*address),
+            Hosts::Domain { name, is_itself } => match host.bare().strip_suffix(name.as_str()) {
+                Some("") => *is_itself,
+                Some(below) => below.ends_with('.'),
+                None => false,
+            },
+        };
+        has_host && self.port.is_none_or(|only| only == port)
     }
 }
 
 fn is_in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
-    let bits = u32::from(bits);
-    match (address, network) {
+    let differing = match (address, network) {
         (IpAddr::V4(address), IpAddr::V4(network)) => {
-            let differ = address.to_bits() ^ network.to_bits();
-            differ.leading_zeros() >= bits
+            (address.to_bits() ^ network.to_bits()).leading_zeros()
         }
         (IpAddr::V6(address), IpAddr::V6(network)) => {
-            let differ = address.to_bits() ^ network.to_bits();
-            differ.leading_zeros() >= bits
+            (address.to_bits() ^ network.to_bits()).leading_zeros()
         }
-        _ => false,
-    }
+        _ => return false,
+    };
+    differing >= bits.into()
 }
 
 /// The entries of `NO_PROXY`, between commas or blanks. What is none names nobody.
@@ -175,32 +166,34 @@ fn parse_exceptions(list: &str) -> Vec<Exception> {
 }
 
 fn parse_exception(entry: &str) -> Option<Exception> {
+    let on_all_ports = |hosts| Some(Exception { hosts, port: None });
     if entry == "*" {
-        return Some(Exception::Everybody);
+        return on_all_ports(Hosts::All);
     }
     if let Some((network, bits)) = entry.split_once('/') {
         let (network, bits): (IpAddr, u8) = (network.parse().ok()?, bits.parse().ok()?);
         let most = if network.is_ipv4() { 32 } else { 128 };
-        return (bits <= most).then_some(Exception::Network(network, bits));
+        return on_all_ports(Hosts::Network(network, bits)).filter(|_| bits <= most);
     }
     let unbracketed = entry
         .strip_prefix('[')
         .and_then(|entry| entry.strip_suffix(']'));
     if let Ok(address) = unbracketed.unwrap_or(entry).parse::<IpAddr>() {
-        return Some(Exception::Address(address.to_canonical(), None));
+        return on_all_ports(Hosts::Address(address.to_canonical()));
     }
     // `*.example.com` is Go's `.example.com`.
     let dotted = entry.strip_prefix('*').unwrap_or(entry);
     let name = dotted.strip_prefix('.').unwrap_or(dotted);
     let host: Host = name.parse().ok()?;
-    Some(match host.address() {
-        Some(address) if name == dotted => Exception::Address(address, host.port()),
-        _ => Exception::Domain {
+    let hosts = match host.address() {
+        Some(address) if name == dotted => Hosts::Address(address),
+        _ => Hosts::Domain {
             name: host.bare().to_owned(),
             is_itself: name == dotted,
-            port: host.port(),
         },
-    })
+    };
+    let port = host.port();
+    Some(Exception { hosts, port })
 }
 
 /// The URL of a proxy, as the variable has it: perhaps without `http://`.

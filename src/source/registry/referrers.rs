@@ -7,6 +7,8 @@ use super::{Registry, url};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Descriptor, Manifest};
+use crate::name::Tag;
+use crate::source::Reference;
 
 /// Pages, and all of them together: few referrers are read.
 const MAX_PAGES: usize = 64;
@@ -33,7 +35,7 @@ impl Registry {
     }
 
     fn referrers_by_tag(&self, subject: Digest) -> Result<Vec<Descriptor>> {
-        let url = self.url(&format!("manifests/sha256-{}", subject.hex()))?;
+        let url = self.manifest_url(Reference::Tag(&Tag::of_referrers(&subject)))?;
         match self.referrers_at(&url, subject, false) {
             Err(Error::Missing { .. }) => Ok(Vec::new()),
             found => found.map(|(_, attached)| attached),
