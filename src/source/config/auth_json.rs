@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::iter::successors;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -30,7 +31,7 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where helpers are looked for. The service's own PATH may have been set by anybody.
 const HELPER_DIRECTORIES: [&str; 4] =
     ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
-/// What a helper says on standard output, with exit status 1, when it knows no login.
+/// The output of a helper that knows no login; its exit status is 1.
 const HELPER_NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// A login. Its secret never shows in `Debug`.
@@ -45,7 +46,7 @@ pub enum Login {
 }
 
 impl Login {
-    /// How many bytes its texts have.
+    /// The bytes of its texts.
     pub fn size(&self) -> usize {
         match self {
             Self::Password { user, password } => user.len() + password.len(),
@@ -71,93 +72,77 @@ pub struct Found {
     pub place: String,
 }
 
-/// Where logins are kept.
+/// The files that may hold logins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Keyring {
+    /// The systemd credential, which comes first. It need not exist.
+    credential: Option<PathBuf>,
     files: Vec<PathBuf>,
-    /// The first of the files is the systemd credential, if there is one.
-    has_credentials: bool,
     /// systemd started us.
     is_service: bool,
 }
 
 impl Keyring {
-    /// The places that the environment names.
+    /// The files that the environment names.
     pub fn from_environment() -> Self {
         Self::places(|name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
+            let value = std::env::var_os(name).filter(|value| !value.is_empty());
+            value.map(PathBuf::from)
         })
     }
 
     /// In this order; `REGISTRY_AUTH_FILE` stands alone, as in podman.
     fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
-        let mut files = Vec::new();
-        if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
-            files.push(directory.join(SYSTEMD_CREDENTIAL));
-        }
-        // systemd sets the one for every service (systemd.exec(5)), the other if it has something.
-        let has_credentials = !files.is_empty();
-        let is_service = variable("INVOCATION_ID").is_some();
-        if let Some(file) = variable("REGISTRY_AUTH_FILE") {
-            files.push(file);
-            return Self {
-                files,
-                has_credentials,
-                is_service,
-            };
-        }
-        let home = variable("HOME");
-        let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
-        if let Some(directory) = variable("XDG_RUNTIME_DIR") {
-            files.push(directory.join("containers/auth.json"));
-        }
-        let config = variable("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
-        files.extend(config.map(|directory| directory.join("containers/auth.json")));
-        files.push("/etc/containers/auth.json".into());
-        let docker = variable("DOCKER_CONFIG").or_else(|| below_home(".docker"));
-        files.extend(docker.map(|directory| directory.join("config.json")));
+        let home = |path: &str| Some(variable("HOME")?.join(path));
+        let files = match variable("REGISTRY_AUTH_FILE") {
+            Some(file) => vec![file],
+            None => {
+                let config = variable("XDG_CONFIG_HOME").or_else(|| home(".config"));
+                let docker = variable("DOCKER_CONFIG").or_else(|| home(".docker"));
+                let containers = |directory: PathBuf| directory.join("containers/auth.json");
+                let found = [
+                    variable("XDG_RUNTIME_DIR").map(containers),
+                    config.map(containers),
+                    Some("/etc/containers/auth.json".into()),
+                    docker.map(|directory| directory.join("config.json")),
+                ];
+                found.into_iter().flatten().collect()
+            }
+        };
         Self {
+            credential: variable("CREDENTIALS_DIRECTORY")
+                .map(|directory| directory.join(SYSTEMD_CREDENTIAL)),
             files,
-            has_credentials,
-            is_service,
+            // systemd sets this for every service, the directory only if there are credentials (systemd.exec(5)).
+            is_service: variable("INVOCATION_ID").is_some(),
         }
     }
 
     /// The login for a repository, from the first file that has one. Files are read each time: a
     /// login that was renewed counts at once.
     pub fn find(&self, host: &Host, repository: &Repository) -> Result<Option<Found>> {
-        for path in &self.files {
-            let Some(file) = AuthFile::read(path)? else {
-                continue;
-            };
-            if let Some(found) = file.find(host, repository)? {
+        for path in self.credential.iter().chain(&self.files) {
+            if let Some(file) = AuthFile::read(path)?
+                && let Some(found) = file.find(host, repository)?
+            {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    /// The places, for a message that nothing was found.
+    /// The files, for a message that nothing was found.
     pub fn describe(&self) -> String {
-        let (credential, files) = self.files.split_at(usize::from(self.has_credentials));
-        // There may be a directory for credentials, and this one not in it.
-        let was_given = credential.first().is_some_and(|path| path.exists());
-        let credential = (self.has_credentials || self.is_service).then(|| {
-            let none = if was_given {
-                ""
-            } else {
-                " (the service was given none)"
+        let credential = (self.credential.is_some() || self.is_service).then(|| {
+            let none = match &self.credential {
+                Some(path) if path.exists() => "",
+                _ => " (the service was given none)",
             };
             format!("the systemd credential {SYSTEMD_CREDENTIAL}{none}")
         });
-        let files = files.iter().map(|path| path.display().to_string());
-        credential
-            .into_iter()
-            .chain(files)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let files = self.files.iter().map(|path| path.display().to_string());
+        let all: Vec<_> = credential.into_iter().chain(files).collect();
+        all.join(", ")
     }
 }
 
@@ -176,15 +161,10 @@ impl<'a> AuthFile<'a> {
         let mut text = Vec::new();
         match fs::File::open(path).and_then(|file| file.take(MAX_SIZE).read_to_end(&mut text)) {
             Ok(_) => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(bad(unreadable(&error))),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(None),
+                _ => return Err(bad(unreadable(&error))),
+            },
         }
         if text.trim_ascii().is_empty() {
             return Ok(None);
@@ -200,15 +180,11 @@ impl<'a> AuthFile<'a> {
     /// A helper of the host's own, then the entry with the longest key, then the helper for all.
     /// An empty entry, as docker writes it beside `credsStore`, is none.
     fn find(&self, host: &Host, repository: &Repository) -> Result<Option<Found>> {
-        if let Some(helper) = self
-            .content
-            .get("credHelpers")
-            .and_then(|all| all.get(host.as_str()))
+        let helpers = self.content.get("credHelpers");
+        if let Some(helper) = helpers.and_then(|all| all.get(host.as_str()))
+            && let Some(found) = self.ask_helper(helper.as_str().unwrap_or_default(), host)?
         {
-            let found = self.ask_helper(helper.as_str().unwrap_or_default(), host)?;
-            if found.is_some() {
-                return Ok(found);
-            }
+            return Ok(Some(found));
         }
         if let Some(found) = self.find_entry(host, repository)? {
             return Ok(Some(found));
@@ -224,8 +200,7 @@ impl<'a> AuthFile<'a> {
             return Ok(None);
         };
         for wanted in keys(host, repository) {
-            let matching = entries.iter().filter(|(key, _)| normalize(key) == wanted);
-            for (key, entry) in matching {
+            for (key, entry) in entries.iter().filter(|(key, _)| normalize(key) == wanted) {
                 let place = format!("{}, key {key:?}", self.path.display());
                 match parse_entry(entry) {
                     Ok(Some(login)) => return Ok(Some(Found { login, place })),
@@ -239,31 +214,27 @@ impl<'a> AuthFile<'a> {
 
     fn ask_helper(&self, name: &str, host: &Host) -> Result<Option<Found>> {
         let place = format!("{}, helper {name:?}", self.path.display());
-        let is_name = !name.is_empty()
-            && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if !is_name {
-            return Err(Error::BadLogin {
-                place,
-                why: "this is not the name of a credential helper".into(),
-            });
-        }
-        let program = format!("docker-credential-{name}");
-        let path = HELPER_DIRECTORIES
-            .iter()
-            .map(|dir| Path::new(dir).join(&program))
-            .find(|path| path.is_file());
-        let Some(path) = path else {
-            let why = format!("{program} is in none of {}", HELPER_DIRECTORIES.join(", "));
-            return Err(Error::BadLogin { place, why });
-        };
-        match run_helper(&path, host, HELPER_TIMEOUT) {
+        let found = find_helper(name).and_then(|path| run_helper(&path, host, HELPER_TIMEOUT));
+        match found {
             Ok(login) => Ok(login.map(|login| Found { login, place })),
             Err(why) => Err(Error::BadLogin { place, why }),
         }
     }
+}
+
+/// The program of a credential helper.
+fn find_helper(name: &str) -> Result<PathBuf, String> {
+    let may_have = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(may_have) {
+        return Err("this is not the name of a credential helper".into());
+    }
+    let program = format!("docker-credential-{name}");
+    let mut paths = HELPER_DIRECTORIES
+        .iter()
+        .map(|dir| Path::new(dir).join(&program));
+    paths
+        .find(|path| path.is_file())
+        .ok_or_else(|| format!("{program} is in none of {}", HELPER_DIRECTORIES.join(", ")))
 }
 
 fn unreadable(error: &io::Error) -> String {
@@ -279,13 +250,9 @@ fn unreadable(error: &io::Error) -> String {
 /// The keys a repository may have, the longest first: whole components, as containers does. (crane
 /// and oras cut every key to its host, and so send one owner's password for another's repository.)
 fn keys(host: &Host, repository: &Repository) -> Vec<String> {
-    let host = docker_hub(host);
-    let mut keys = vec![format!("{host}/{repository}")];
-    while let Some(slash) = keys[keys.len() - 1].rfind('/') {
-        let shorter = keys[keys.len() - 1][..slash].to_owned();
-        keys.push(shorter);
-    }
-    keys
+    let longest = format!("{}/{repository}", docker_hub(host));
+    let shorter = |key: &String| Some(key.rsplit_once('/')?.0.to_owned());
+    successors(Some(longest), shorter).collect()
 }
 
 /// A key as [`keys`] spells it: without scheme, without the API version that docker writes.
@@ -312,10 +279,8 @@ fn normalize(key: &str) -> String {
 /// One entry of `auths`; `None` if there is nothing in it.
 fn parse_entry(entry: &Value) -> Result<Option<Login>, String> {
     let text = |name: &str| {
-        entry
-            .get(name)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
+        let text = entry.get(name).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty())
     };
     if let Some(token) = text("registrytoken") {
         return Ok(Some(Login::RegistryToken(token.to_owned())));
@@ -369,12 +334,10 @@ fn run_helper(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>
     let (input, output) = (child.stdin.take(), child.stdout.take());
     // Reading has a thread of its own: whatever else holds the helper's output may hold it for ever.
     let (sender, answer) = mpsc::channel();
-    let name = if host.as_str() == "docker.io" {
-        "https://index.docker.io/v1/"
-    } else {
-        host.as_str()
-    }
-    .to_owned();
+    let name = match host.as_str() {
+        "docker.io" => "https://index.docker.io/v1/".to_owned(),
+        name => name.to_owned(),
+    };
     let reader = thread::Builder::new().spawn(move || {
         let mut text = String::new();
         let asked = input.map(|mut input| input.write_all(name.as_bytes())); // closes it, too
@@ -399,7 +362,7 @@ fn run_helper(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>
         serde_json::from_str(&text).map_err(|_| "its answer is not JSON".to_owned())?;
     let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     match (field("Username"), field("Secret")) {
-        // Some say so for "not found".
+        // Some helpers mean "not found".
         (_, "") => Ok(None),
         ("<token>", token) => Ok(Some(Login::IdentityToken(token.to_owned()))),
         (user, password) => password_login(user, password).map(Some),
