@@ -1,9 +1,10 @@
-//! erofs, by the crate erofs-rs: it knows the ways that mkfs.erofs packs, and limits what it unpacks.
+//! erofs, by the crate erofs-rs: it knows the ways that mkfs.erofs packs, and limits the bytes that it unpacks.
 //!
-//! It borrows from an image that is all in memory. What it gets instead are pieces that are fetched
-//! when it asks for them, and stay.
+//! The crate borrows from an image that is all in memory. Instead it gets pieces that are fetched when it asks for them,
+//! and stay.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt::Display;
 use std::io::Read;
 use std::ops::{Bound, Range, RangeBounds};
 use std::rc::Rc;
@@ -13,34 +14,34 @@ use erofs_rs::{EroFS, Error as ErofsError};
 use super::range_reader::{Failure, Region, bad};
 use super::{Entry, FileSystem, MAX_FILE, is_release};
 
-/// What is at [`MAGIC_AT`].
+/// The bytes at [`MAGIC_AT`].
 pub const MAGIC: [u8; 4] = 0xE0F5_E1E2_u32.to_le_bytes();
 /// Where the superblock begins (Linux, fs/erofs/erofs_fs.h: EROFS_SUPER_OFFSET).
 pub const MAGIC_AT: usize = 1024;
 
-/// Pieces kept, and bytes in all of them. To find a file takes some dozens.
+/// Most pieces kept, and most bytes in all of them. To find a file takes some dozens of pieces.
 const MAX_PIECES: usize = 1024;
 const MAX_BYTES: usize = 2 << 20;
-/// How often something is asked for. A directory may be packed so that each look at it unpacks
-/// megabytes. A release is found by some dozens.
+/// Most requests of the crate. A directory may be packed so that each look at it unpacks megabytes. A release is found
+/// by some dozens.
 const MAX_REQUESTS: usize = 2 << 10;
-/// Where pieces begin and end: inodes and names are small, and lie close together.
+/// Pieces begin and end at a multiple of this: inodes and names are small, and lie close together.
 const ALIGNMENT: u64 = 4 << 10;
-/// Files of one directory that are looked at.
+/// Most files of one directory that are looked at.
 const MAX_ENTRIES: usize = 1024;
 
 /// An erofs image.
 pub struct Erofs<'b, 'a> {
     files: EroFS<Pieces<'b, 'a>>,
-    failure: Rc<RefCell<Option<Failure>>>,
+    failure: Rc<Cell<Option<Failure>>>,
 }
 
 impl<'b, 'a> Erofs<'b, 'a> {
     /// Reads the superblock.
     pub fn open(image: Region<'b, 'a>) -> Result<Self, Failure> {
-        let failure = Rc::new(RefCell::new(None));
+        let failure = Rc::<Cell<_>>::default();
         let pieces = Pieces {
-            // One that ends nobody knows where may have any length.
+            // The size of an image that is packed is not known.
             size: image.size().unwrap_or(u64::MAX),
             image: RefCell::new(image),
             pieces: (0..MAX_PIECES).map(|_| OnceCell::new()).collect(),
@@ -50,19 +51,19 @@ impl<'b, 'a> Erofs<'b, 'a> {
         };
         match EroFS::new(pieces) {
             Ok(files) => Ok(Self { files, failure }),
-            Err(error) => Err(why(&failure, &error)),
+            Err(error) => Err(cannot_read("its erofs", &failure, &error)),
         }
     }
 
     fn why(&self, error: &ErofsError) -> Failure {
-        why(&self.failure, error)
+        cannot_read("its erofs", &self.failure, error)
     }
 }
 
-/// What kept the crate from its bytes, or else what it says.
-fn why(failure: &RefCell<Option<Failure>>, error: &ErofsError) -> Failure {
-    let failure = failure.borrow_mut().take();
-    failure.unwrap_or_else(|| Failure::Image(format!("its erofs cannot be read: {error}")))
+/// The failure to get bytes, if that is why the crate failed, or else what the crate says.
+fn cannot_read(what: &str, failure: &Cell<Option<Failure>>, error: &dyn Display) -> Failure {
+    let why = || Failure::Image(format!("{what} cannot be read: {error}"));
+    failure.take().unwrap_or_else(why)
 }
 
 impl FileSystem for Erofs<'_, '_> {
@@ -93,39 +94,30 @@ impl FileSystem for Erofs<'_, '_> {
         let inode = self.files.get_inode(entry.inode);
         let file = inode.and_then(|inode| self.files.open_inode_file(inode));
         let file = file.map_err(|error| self.why(&error))?;
-        if file.size() > MAX_FILE as u64 {
+        let (name, size) = (&entry.name, file.size());
+        if size > MAX_FILE as u64 {
             return bad(format!(
-                "{} has {} bytes, at most {MAX_FILE} are read",
-                entry.name,
-                file.size()
+                "{name} has {size} bytes, at most {MAX_FILE} are read"
             ));
         }
-        let (mut bytes, expected) = (Vec::new(), file.size());
-        match file.take(expected).read_to_end(&mut bytes) {
-            Ok(found) if found as u64 == expected => Ok(bytes),
-            Ok(found) => bad(format!(
-                "{} has {found} bytes, expected {expected}",
-                entry.name
-            )),
-            Err(error) => {
-                let failure = self.failure.borrow_mut().take();
-                Err(failure.unwrap_or_else(|| {
-                    Failure::Image(format!("{} cannot be read: {error}", entry.name))
-                }))
-            }
+        let mut bytes = Vec::new();
+        match file.take(size).read_to_end(&mut bytes) {
+            Ok(found) if found as u64 == size => Ok(bytes),
+            Ok(found) => bad(format!("{name} has {found} bytes, expected {size}")),
+            Err(error) => Err(cannot_read(name, &self.failure, &error)),
         }
     }
 }
 
-/// What was fetched of an image. Pieces are only added, so that all of them can be borrowed.
+/// The pieces of an image that were fetched. They are only added, so that all of them can be borrowed.
 struct Pieces<'b, 'a> {
     image: RefCell<Region<'b, 'a>>,
     size: u64,
     pieces: Vec<OnceCell<(u64, Vec<u8>)>>,
     bytes: Cell<usize>,
     requests: Cell<usize>,
-    /// Why the last request was not met.
-    failure: Rc<RefCell<Option<Failure>>>,
+    /// Why the last request failed.
+    failure: Rc<Cell<Option<Failure>>>,
 }
 
 impl Pieces<'_, '_> {
@@ -140,12 +132,11 @@ impl Pieces<'_, '_> {
         let within = |(start, bytes): &(u64, Vec<u8>)| {
             *start <= range.start && range.end <= start + bytes.len() as u64
         };
-        let kept = self.pieces.iter().map_while(OnceCell::get);
-        let piece = match kept.into_iter().find(|piece| within(piece)) {
+        let mut kept = self.pieces.iter().map_while(OnceCell::get);
+        let (start, bytes) = match kept.find(|piece| within(piece)) {
             Some(piece) => piece,
             None => self.add(range.clone())?,
         };
-        let (start, bytes) = piece;
         let (from, to) = (range.start - start, range.end - start);
         match bytes.get(from as usize..to as usize) {
             Some(found) => Ok(found),
@@ -191,9 +182,8 @@ impl erofs_rs::backend::Image for Pieces<'_, '_> {
         if start > end || end > self.size {
             return None;
         }
-        let found = self.find(start..end);
-        found
-            .map_err(|failure| self.failure.replace(Some(failure)))
+        self.find(start..end)
+            .map_err(|failure| self.failure.set(Some(failure)))
             .ok()
     }
 

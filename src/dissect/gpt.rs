@@ -8,17 +8,17 @@ use std::ops::Range;
 
 use super::fields::{array_at, u32_at, u64_at};
 
-/// What a header begins with.
+/// The first bytes of a header.
 const MAGIC: &[u8] = b"EFI PART";
-/// Where it may be, which is the size of a sector.
+/// Sizes of sectors. The header is in the second sector.
 const SECTORS: [usize; 2] = [512, 4096];
-/// Sizes of an entry, and how many there are at most: sgdisk and systemd-repart make 128 of 128 bytes.
+/// Sizes of an entry, and the most entries: sgdisk and systemd-repart make 128 of 128 bytes.
 const ENTRY_SIZES: Range<usize> = 128..513;
 const MAX_ENTRIES: usize = 1024;
-/// How much has to be read for the usual table.
+/// Bytes that have to be read for the usual table.
 pub const TABLE: usize = 32 << 10;
 
-/// What is in a partition, as far as it matters here.
+/// The directory that a partition is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// `/usr`, which is the root directory of its file system.
@@ -27,7 +27,7 @@ pub enum Purpose {
     Root,
 }
 
-/// A partition that may have what is looked for.
+/// A partition that may have an extension-release.
 #[derive(Debug, PartialEq)]
 pub struct Partition {
     pub purpose: Purpose,
@@ -35,96 +35,52 @@ pub struct Partition {
     pub bytes: Range<u64>,
 }
 
-/// What is in a partition by its type, for each architecture. Those of `/usr`, then of `/`.
-const TYPES: [(&str, &str); 16] = [
-    // x86-64
-    (
-        "8484680c-9521-48c6-9c11-b0720656f69e",
-        "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
-    ),
-    // arm64
-    (
-        "b0e01050-ee5f-4390-949a-9101b17104e9",
-        "b921b045-1df0-41c3-af44-4c6f280d3fae",
-    ),
-    // arm
-    (
-        "7d0359a3-02b3-4f0a-865c-654403e70625",
-        "69dad710-2ce4-4e3c-b16c-21a1d49abed3",
-    ),
-    // x86
-    (
-        "75250d76-8cc6-458e-bd66-bd47cc81a812",
-        "44479540-f297-41b2-9af7-d131d5f0458a",
-    ),
-    // riscv64
-    (
-        "beaec34b-8442-439b-a40b-984381ed097d",
-        "72ec70a6-cf74-40e6-bd49-4bda08e8f224",
-    ),
-    // riscv32
-    (
-        "b933fb22-5c3f-4f91-af90-e2bb0fa50702",
-        "60d5a7fe-8e7d-435c-b714-3dd8162144e1",
-    ),
-    // ppc64-le
-    (
-        "15bb03af-77e7-4d4a-b12b-c0d084f7491c",
-        "c31c45e6-3f39-412e-80fb-4809c4980599",
-    ),
-    // ppc64
-    (
-        "2c9739e2-f068-46b3-9fd0-01c5a9afbcca",
-        "912ade1d-a839-4913-8964-a10eee08fbd2",
-    ),
-    // ppc
-    (
-        "7d14fec5-cc71-415d-9d6c-06bf0b3c3eaf",
-        "1de3f1ef-fa98-47b5-8dcd-4a860a654d78",
-    ),
-    // loongarch64
-    (
-        "e611c702-575c-4cbe-9a46-434fa0bf7e3f",
-        "77055800-792c-4f94-b39a-98c91b762bb6",
-    ),
-    // s390x
-    (
-        "8a4f5770-50aa-4ed3-874a-99b710db6fea",
-        "5eead9a9-fe09-4a1e-a1d7-520d00531306",
-    ),
-    // s390
-    (
-        "cd0f869b-d0fb-4ca0-b141-9ea87cc78d66",
-        "08a7acea-624c-4a20-91e8-6e0fa67d23f9",
-    ),
-    // mips-le
-    (
-        "0f4868e9-9952-4706-979f-3ed3a473e947",
-        "37c58c8a-d913-4156-a25f-48b1b64e07f0",
-    ),
-    // mips64-le
-    (
-        "c97c1f32-ba06-40b4-9f22-236061b08aa8",
-        "700bda43-7a34-4507-b179-eeb93d7a7ca3",
-    ),
-    // alpha
-    (
-        "e18cf08c-33ec-4c0d-8246-c6c6fb3da024",
-        "6523f8ae-3eb1-4e2a-a05a-18b695ae656f",
-    ),
-    // ia64
-    (
-        "4301d2a6-4e3b-4b2a-bb94-9e0b2c4225ea",
-        "993d8d3d-f80e-4225-855a-9daf8ed7ea97",
-    ),
+/// Types of partitions for `/usr`, one for each architecture.
+const USR: [&str; 16] = [
+    "8484680c-9521-48c6-9c11-b0720656f69e", // x86-64
+    "b0e01050-ee5f-4390-949a-9101b17104e9", // arm64
+    "7d0359a3-02b3-4f0a-865c-654403e70625", // arm
+    "75250d76-8cc6-458e-bd66-bd47cc81a812", // x86
+    "beaec34b-8442-439b-a40b-984381ed097d", // riscv64
+    "b933fb22-5c3f-4f91-af90-e2bb0fa50702", // riscv32
+    "15bb03af-77e7-4d4a-b12b-c0d084f7491c", // ppc64-le
+    "2c9739e2-f068-46b3-9fd0-01c5a9afbcca", // ppc64
+    "7d14fec5-cc71-415d-9d6c-06bf0b3c3eaf", // ppc
+    "e611c702-575c-4cbe-9a46-434fa0bf7e3f", // loongarch64
+    "8a4f5770-50aa-4ed3-874a-99b710db6fea", // s390x
+    "cd0f869b-d0fb-4ca0-b141-9ea87cc78d66", // s390
+    "0f4868e9-9952-4706-979f-3ed3a473e947", // mips-le
+    "c97c1f32-ba06-40b4-9f22-236061b08aa8", // mips64-le
+    "e18cf08c-33ec-4c0d-8246-c6c6fb3da024", // alpha
+    "4301d2a6-4e3b-4b2a-bb94-9e0b2c4225ea", // ia64
+];
+/// Types of partitions for `/`.
+const ROOT: [&str; 16] = [
+    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", // x86-64
+    "b921b045-1df0-41c3-af44-4c6f280d3fae", // arm64
+    "69dad710-2ce4-4e3c-b16c-21a1d49abed3", // arm
+    "44479540-f297-41b2-9af7-d131d5f0458a", // x86
+    "72ec70a6-cf74-40e6-bd49-4bda08e8f224", // riscv64
+    "60d5a7fe-8e7d-435c-b714-3dd8162144e1", // riscv32
+    "c31c45e6-3f39-412e-80fb-4809c4980599", // ppc64-le
+    "912ade1d-a839-4913-8964-a10eee08fbd2", // ppc64
+    "1de3f1ef-fa98-47b5-8dcd-4a860a654d78", // ppc
+    "77055800-792c-4f94-b39a-98c91b762bb6", // loongarch64
+    "5eead9a9-fe09-4a1e-a1d7-520d00531306", // s390x
+    "08a7acea-624c-4a20-91e8-6e0fa67d23f9", // s390
+    "37c58c8a-d913-4156-a25f-48b1b64e07f0", // mips-le
+    "700bda43-7a34-4507-b179-eeb93d7a7ca3", // mips64-le
+    "6523f8ae-3eb1-4e2a-a05a-18b695ae656f", // alpha
+    "993d8d3d-f80e-4225-855a-9daf8ed7ea97", // ia64
 ];
 
-/// Is this the beginning of a disk with a GPT? Then with sectors of so many bytes.
+/// The size of a sector, if these are the first bytes of a disk with a GPT.
 pub fn sector_size(head: &[u8]) -> Option<usize> {
-    SECTORS.into_iter().find(|sector| {
+    let has_header = |sector: &usize| {
         head.get(*sector..)
             .is_some_and(|rest| rest.starts_with(MAGIC))
-    })
+    };
+    SECTORS.into_iter().find(has_header)
 }
 
 /// The partitions to look into, the likelier ones first. `head`: the first [`TABLE`] bytes.
@@ -142,11 +98,8 @@ pub fn parse(head: &[u8], sector: usize) -> Result<Vec<Partition>, String> {
             ENTRY_SIZES.end - 1
         ));
     }
-    let table = usize::try_from(first)
-        .ok()
-        .and_then(|first| first.checked_mul(sector))
-        .and_then(|at| head.get(at..));
-    let Some(table) = table else {
+    let start = usize::try_from(first).unwrap_or(usize::MAX);
+    let Some(table) = head.get(start.saturating_mul(sector)..) else {
         return Err(format!(
             "the entries of its GPT are in sector {first}, expected them right behind it"
         ));
@@ -156,7 +109,7 @@ pub fn parse(head: &[u8], sector: usize) -> Result<Vec<Partition>, String> {
         .filter_map(|entry| {
             let purpose = purpose(array_at(entry, 0))?;
             let sector = sector as u64;
-            // The last sector belongs to it.
+            // The last sector belongs to the partition.
             let start = u64_at(entry, 32).checked_mul(sector)?;
             let end = u64_at(entry, 40).checked_add(1)?.checked_mul(sector)?;
             let bytes = start..end;
@@ -169,13 +122,11 @@ pub fn parse(head: &[u8], sector: usize) -> Result<Vec<Partition>, String> {
 
 fn purpose(kind: [u8; 16]) -> Option<Purpose> {
     let kind = uuid(kind);
-    TYPES.iter().find_map(|(usr, root)| {
-        if *usr == kind {
-            Some(Purpose::Usr)
-        } else {
-            (*root == kind).then_some(Purpose::Root)
-        }
-    })
+    if USR.contains(&&*kind) {
+        Some(Purpose::Usr)
+    } else {
+        ROOT.contains(&&*kind).then_some(Purpose::Root)
+    }
 }
 
 /// A UUID as GPT stores it: its first three numbers are little-endian.
@@ -209,8 +160,8 @@ mod tests {
 
     #[test]
     fn types_are_stored_in_their_own_order() {
-        for (usr, root) in TYPES {
-            for (text, expected) in [(usr, Purpose::Usr), (root, Purpose::Root)] {
+        for (types, expected) in [(USR, Purpose::Usr), (ROOT, Purpose::Root)] {
+            for text in types {
                 assert_eq!(uuid(bytes_of(text)), text);
                 assert_eq!(purpose(bytes_of(text)), Some(expected), "{text}");
             }

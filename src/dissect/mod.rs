@@ -1,13 +1,13 @@
-//! What a system image says of itself, read out of the image: its extension-release(5) file. Of an
-//! image of gigabytes some hundred kilobytes are fetched, by ranges.
+//! Reads the extension-release(5) file out of a system image. Of an image of gigabytes some hundred kilobytes are
+//! fetched, by ranges.
 //!
 //! ```text
-//! source ─▶ blocks ─▶ partitions ─▶ squashfs, erofs
-//!             └─▶ unpack └─▶ tar
+//! source ─▶ range_reader ─▶ gpt ─▶ squashfs, erofs
+//!                └─▶ tar
 //! ```
 //!
-//! Nothing here is checked against the image's digest: that would take all of it. Whoever installs
-//! the image checks that.
+//! Nothing is checked against the image's digest, which would take all of it. The program that installs the image
+//! checks that.
 
 mod erofs;
 mod fields;
@@ -37,17 +37,17 @@ use crate::name::FileName;
 use crate::places::Places;
 use crate::source::{Part, Source};
 
-/// What the name of a release begins with; then comes the extension's own.
+/// The beginning of a release's name. Then comes the extension's.
 const RELEASE: &str = "extension-release.";
-/// Where releases are in a whole system and in a system extension; in a configuration extension.
+/// Folders of releases in a whole system and in a system extension; in a configuration extension.
 const FOLDERS: [&str; 2] = ["usr/lib/extension-release.d", "etc/extension-release.d"];
-/// Where they are in a file system that is mounted at `/usr`.
+/// The folder of releases in a file system that is mounted at `/usr`.
 const FOLDERS_OF_USR: [&str; 1] = ["lib/extension-release.d"];
-/// Largest release that is read. They have some hundred bytes.
+/// Largest release that is read. Most have some hundred bytes.
 const MAX_FILE: usize = 64 << 10;
-/// Longest name that a file can have. An archive has room for more, which would go into messages.
+/// Longest name of a file. An archive has room for more, which would go into messages.
 const MAX_NAME: usize = 255;
-/// Partitions looked into.
+/// Most partitions looked into.
 const MAX_PARTITIONS: usize = 4;
 
 /// Images looked into at once: each may take 6 MiB, for what is kept of it and the block being read.
@@ -78,10 +78,10 @@ impl Origin for Blob<'_> {
     }
 }
 
-/// A file of our own. `open` gives it, perhaps after it was made.
+/// A file that was flattened here. `open` gives it, perhaps after it was flattened again.
 pub struct Made<F> {
     pub name: String,
-    /// Whose layers it is made of.
+    /// The source whose layers it is made of.
     pub source: String,
     pub open: F,
 }
@@ -110,10 +110,10 @@ impl<F: Fn() -> Result<MadeFile>> Origin for Made<F> {
     }
 }
 
-/// What an image says of itself; nothing if there is no release in it. Each image of a source is read
-/// once in a while.
+/// The fields of an image's extension-release; none if it has no such file. What was found in an image is remembered for
+/// some days.
 ///
-/// `file`: its name. Where there are several releases it says which one is meant.
+/// `file`: the image's name, which says which of several releases is meant.
 pub fn metadata(
     origin: &dyn Origin,
     digest: Digest,
@@ -162,13 +162,13 @@ fn release_in(origin: &dyn Origin, size: u64, file: &str) -> Result<Option<Vec<u
         let releases = tar::releases(&mut image, &FOLDERS)?;
         return Ok(choose(releases, |release| &release.name, file).map(|release| release.text));
     }
-    match in_file_system(image, &head, &FOLDERS, file) {
-        Some(result) => result,
+    match file_system(image, &head)? {
+        Some(mut files) => in_folders(&mut *files, &FOLDERS, file),
         None => bad("it is no squashfs, no erofs, no disk with a GPT and no tar"),
     }
 }
 
-/// What the first partition says that has a release.
+/// The release in the first partition that has one.
 fn in_partitions(
     image: &mut Region<'_, '_>,
     head: &[u8],
@@ -180,15 +180,15 @@ fn in_partitions(
     for partition in partitions.into_iter().take(MAX_PARTITIONS) {
         let mut part = image.part(partition.bytes);
         let head = part.head(gpt::TABLE)?;
+        let Some(mut files) = file_system(part, &head)? else {
+            continue;
+        };
+        is_readable = true;
         let folders: &[&str] = match partition.purpose {
             Purpose::Usr => &FOLDERS_OF_USR,
             Purpose::Root => &FOLDERS,
         };
-        let Some(result) = in_file_system(part, &head, folders, file) else {
-            continue;
-        };
-        is_readable = true;
-        if let Some(release) = result? {
+        if let Some(release) = in_folders(&mut *files, folders, file)? {
             return Ok(Some(release));
         }
     }
@@ -198,24 +198,21 @@ fn in_partitions(
     bad("it is a disk without a partition for / or /usr with squashfs or erofs in it")
 }
 
-/// What a file system says; `None` if it is no kind that is read here.
-fn in_file_system<'b, 'a>(
-    image: Region<'b, 'a>,
+/// The file system in an image; `None` if it is none that is read here.
+fn file_system<'b>(
+    image: Region<'b, '_>,
     head: &[u8],
-    folders: &[&str],
-    file: &str,
-) -> Option<Result<Option<Vec<u8>>, Failure>> {
-    if head.starts_with(squashfs::MAGIC) {
-        let found = Squashfs::open(image);
-        Some(found.and_then(|mut files| in_folders(&mut files, folders, file)))
+) -> Result<Option<Box<dyn FileSystem + 'b>>, Failure> {
+    Ok(if head.starts_with(squashfs::MAGIC) {
+        Some(Box::new(Squashfs::open(image)?))
     } else if has_at(head, erofs::MAGIC_AT, &erofs::MAGIC) {
-        let found = Erofs::open(image);
-        Some(found.and_then(|mut files| in_folders(&mut files, folders, file)))
+        Some(Box::new(Erofs::open(image)?))
     } else {
         None
-    }
+    })
 }
 
+/// The release in the first folder that has one.
 fn in_folders(
     files: &mut dyn FileSystem,
     folders: &[&str],
@@ -234,7 +231,7 @@ fn has_at(head: &[u8], at: usize, magic: &[u8]) -> bool {
     head.get(at..).is_some_and(|rest| rest.starts_with(magic))
 }
 
-/// A file system, as far as it is needed to find a release.
+/// A file system in which releases are looked for.
 trait FileSystem {
     /// The releases in a directory; none if there is no such directory. Symbolic links are not followed.
     fn releases(&mut self, directory: &str) -> Result<Vec<Entry>, Failure>;
@@ -246,7 +243,7 @@ trait FileSystem {
 /// A file in a directory.
 struct Entry {
     name: String,
-    /// What its file system knows it by.
+    /// The number by which its file system finds it.
     inode: u64,
 }
 
@@ -258,30 +255,25 @@ struct NamedText {
 
 /// The name of a release, if it is one.
 fn is_release(name: &[u8]) -> Option<&str> {
-    std::str::from_utf8(name)
-        .ok()
-        .filter(|name| name.starts_with(RELEASE) && !name.contains('/'))
-        .filter(|name| name.len() <= MAX_NAME)
+    let name = std::str::from_utf8(name).ok()?;
+    let is_release = name.starts_with(RELEASE) && !name.contains('/') && name.len() <= MAX_NAME;
+    is_release.then_some(name)
 }
 
-/// The release whose name goes furthest along with the image's, else the first one by name.
+/// The release whose extension's name is the longest that the image's begins with, else the first one by name.
 ///
 /// systemd wants the image's name without its version there, or a single file that any name may have
 /// (extension-release(5), `user.extension-release.strict`).
-fn choose<T>(mut releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> Option<T> {
-    releases.sort_by(|a, b| name(a).cmp(name(b)));
+fn choose<T>(releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> Option<T> {
     let fit = |one: &T| {
         let extension = name(one).strip_prefix(RELEASE).unwrap_or_default();
-        if file.starts_with(extension) {
-            extension.len()
-        } else {
-            0
-        }
+        file.starts_with(extension).then_some(extension.len())
     };
-    let best = (0..releases.len())
+    // Of several with one name the first in the image.
+    releases
+        .into_iter()
         .rev()
-        .max_by_key(|n| fit(&releases[*n]))?;
-    Some(releases.swap_remove(best))
+        .max_by(|a, b| fit(a).cmp(&fit(b)).then_with(|| name(b).cmp(name(a))))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! squashfs: superblock → root inode → directory → … → file, and nothing else of it.
+//! squashfs: superblock → root inode → directory → … → file. Nothing else of an image is read.
 //!
 //! Format: Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_fs.h of Linux; version 4.0,
 //! little-endian. The crate backhand reads all inodes and directories before it finds one, and goes on
-//! for as long as the superblock tells it to; this reads a handful of blocks, whatever that tells.
+//! for as long as the superblock tells it to. This reads a handful of blocks, whatever the superblock says.
 
 use std::ops::RangeInclusive;
 
@@ -11,30 +11,30 @@ use super::range_reader::{Failure, Region, bad};
 use super::{Entry, FileSystem, MAX_FILE, is_release};
 use crate::compression::BlockCompression;
 
-/// What it begins with.
+/// The first bytes of an image.
 pub const MAGIC: &[u8] = b"hsqs";
 const SUPERBLOCK: usize = 96;
-/// Bytes of a block of metadata that is unpacked, and so the most that one has packed.
+/// Most bytes of a block of metadata, packed or unpacked.
 const METADATA: usize = 8 << 10;
-/// Bytes of a block of data, as logarithms (SQUASHFS_FILE_MAX_LOG).
+/// Logarithms of the size of a block of data in bytes (SQUASHFS_FILE_MAX_LOG).
 const BLOCK_LOGS: RangeInclusive<u16> = 12..=20;
-/// Most metadata that is fetched in one piece. An image with twenty thousand files has less.
+/// Most bytes of metadata that are fetched in one piece. An image with twenty thousand files has fewer.
 const MAX_PREPARED: u64 = 768 << 10;
-/// Blocks of metadata read for one inode or directory: a megabyte has ten thousands of entries.
+/// Most blocks of metadata read for one inode or directory: a megabyte has ten thousands of entries.
 const MAX_BLOCKS: usize = 256;
 /// In the size of a block of metadata: it is not packed.
 const PLAIN_METADATA: u16 = 1 << 15;
 /// In the size of a block of data: it is not packed.
 const PLAIN_DATA: u32 = 1 << 24;
-/// Instead of the number of a fragment: there is none.
+/// The number of a fragment where there is none.
 const NO_FRAGMENT: u32 = u32::MAX;
-/// Entries of the fragment table in one block of metadata, and their size.
+/// Entries of the fragment table in one block of metadata, and the size of an entry.
 const FRAGMENTS: u32 = 512;
 const FRAGMENT: usize = 16;
-/// A directory's size counts "." and "..", which are not in it.
+/// A directory's size counts "." and "..", which are not in its listing.
 const UNLISTED: usize = 3;
 
-/// The kinds of inode that matter here, basic and extended (SQUASHFS_DIR_TYPE, …).
+/// Kinds of inodes, basic and extended (SQUASHFS_DIR_TYPE, …).
 const DIRECTORY: u16 = 1;
 const FILE: u16 = 2;
 const EXTENDED_DIRECTORY: u16 = 8;
@@ -46,14 +46,14 @@ pub struct Squashfs<'b, 'a> {
     superblock: Superblock,
 }
 
-/// What of the superblock is of use, checked.
+/// The fields of the superblock that are used, checked.
 #[derive(Debug, PartialEq)]
 struct Superblock {
     compression: BlockCompression,
     block_size: usize,
-    /// How many there are.
+    /// Number of fragments.
     fragments: u32,
-    root: Place,
+    root: Reference,
     /// Where the image ends.
     used: u64,
     inodes: u64,
@@ -61,33 +61,26 @@ struct Superblock {
     fragment_table: u64,
 }
 
-/// The place of an inode or a listing: that of its block in the table, and its own in the block.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Place {
-    block: u32,
-    offset: u16,
+/// The place of an inode or a listing in its table: that of its block, and in the lower sixteen bits that in the block.
+type Reference = u64;
+
+fn reference(block: u32, offset: u16) -> Reference {
+    u64::from(block) << 16 | u64::from(offset)
 }
 
-impl Place {
-    /// As an inode is referred to in one number.
-    fn of_reference(reference: u64) -> Self {
-        Self {
-            block: (reference >> 16) as u32,
-            offset: reference as u16,
-        }
-    }
-
-    fn reference(self) -> u64 {
-        u64::from(self.block) << 16 | u64::from(self.offset)
-    }
-}
-
-/// What an inode says.
+/// What an inode is.
 #[derive(Debug)]
 enum Inode {
-    Directory { listing: Place, size: usize },
+    Directory(Listing),
     File(File),
     Other,
+}
+
+/// The entries of a directory.
+#[derive(Clone, Copy, Debug)]
+struct Listing {
+    start: Reference,
+    size: usize,
 }
 
 /// A small file.
@@ -96,10 +89,10 @@ struct File {
     /// Where its blocks begin.
     start: u64,
     size: usize,
-    /// What comes after its blocks is in this fragment, if it is one, there.
+    /// The fragment that has the bytes after its blocks, and where in it.
     fragment: u32,
     offset: usize,
-    /// What its blocks have packed.
+    /// The sizes of its blocks.
     blocks: Vec<u32>,
 }
 
@@ -131,16 +124,14 @@ impl Superblock {
             compression,
             block_size: block_size as usize,
             fragments: u32_at(bytes, 16),
-            root: Place::of_reference(u64_at(bytes, 32)),
+            root: u64_at(bytes, 32),
             used: u64_at(bytes, 40),
             inodes: u64_at(bytes, 64),
             directories: u64_at(bytes, 72),
             fragment_table: u64_at(bytes, 80),
         };
-        let is_in_order = SUPERBLOCK as u64 <= found.inodes
-            && found.inodes < found.directories
-            && found.directories < found.used;
-        if !is_in_order {
+        let places = [found.inodes, found.directories, found.used];
+        if found.inodes < SUPERBLOCK as u64 || !places.is_sorted_by(|a, b| a < b) {
             return Err(format!(
                 "its inodes are at {}, its directories at {}, its end at {}, \
                  expected one after the other",
@@ -168,7 +159,7 @@ impl<'b, 'a> Squashfs<'b, 'a> {
         Ok(Self { image, superblock })
     }
 
-    fn inode(&mut self, place: Place) -> Result<Inode, Failure> {
+    fn inode(&mut self, place: Reference) -> Result<Inode, Failure> {
         let Superblock {
             inodes,
             directories,
@@ -176,80 +167,59 @@ impl<'b, 'a> Squashfs<'b, 'a> {
             ..
         } = self.superblock;
         let mut metadata = Metadata::at(self, inodes, directories, place)?;
-        let head = metadata.read(16)?;
-        let (mut file, size) = match u16_at(&head, 0) {
+        let kind = u16_at(&metadata.read(16)?, 0);
+        let length = match kind {
+            DIRECTORY | FILE => 16,
+            EXTENDED_DIRECTORY => 24,
+            EXTENDED_FILE => 40,
+            _ => return Ok(Inode::Other),
+        };
+        let body = metadata.read(length)?;
+        let (u16, u32) = (|at| u16_at(&body, at), |at| u32_at(&body, at));
+        let (start, size, fragment, offset) = match kind {
             DIRECTORY => {
-                let body = metadata.read(16)?;
-                return Ok(Inode::Directory {
-                    listing: Place {
-                        block: u32_at(&body, 0),
-                        offset: u16_at(&body, 10),
-                    },
-                    size: u16_at(&body, 8).into(),
-                });
+                let (start, size) = (reference(u32(0), u16(10)), u16(8).into());
+                return Ok(Inode::Directory(Listing { start, size }));
             }
             EXTENDED_DIRECTORY => {
-                let body = metadata.read(24)?;
-                return Ok(Inode::Directory {
-                    listing: Place {
-                        block: u32_at(&body, 8),
-                        offset: u16_at(&body, 18),
-                    },
-                    size: u32_at(&body, 4) as usize,
-                });
+                let (start, size) = (reference(u32(8), u16(18)), u32(4) as usize);
+                return Ok(Inode::Directory(Listing { start, size }));
             }
-            FILE => {
-                let body = metadata.read(16)?;
-                let file = File {
-                    start: u32_at(&body, 0).into(),
-                    size: 0,
-                    fragment: u32_at(&body, 4),
-                    offset: u32_at(&body, 8) as usize,
-                    blocks: Vec::new(),
-                };
-                (file, u64::from(u32_at(&body, 12)))
-            }
-            EXTENDED_FILE => {
-                let body = metadata.read(40)?;
-                let file = File {
-                    start: u64_at(&body, 0),
-                    size: 0,
-                    fragment: u32_at(&body, 28),
-                    offset: u32_at(&body, 32) as usize,
-                    blocks: Vec::new(),
-                };
-                (file, u64_at(&body, 8))
-            }
-            _ => return Ok(Inode::Other),
+            FILE => (u32(0).into(), u32(12).into(), u32(4), u32(8)),
+            _ => (u64_at(&body, 0), u64_at(&body, 8), u32(28), u32(32)),
         };
         if size > MAX_FILE as u64 {
             return bad(format!(
                 "its extension-release has {size} bytes, at most {MAX_FILE} are read"
             ));
         }
-        file.size = size as usize;
-        let blocks = match file.fragment {
-            NO_FRAGMENT => file.size.div_ceil(block_size),
-            _ => file.size / block_size,
+        let size = size as usize;
+        let blocks = match fragment {
+            NO_FRAGMENT => size.div_ceil(block_size),
+            _ => size / block_size,
         };
         let sizes = metadata.read(4 * blocks)?;
-        file.blocks = (0..blocks).map(|n| u32_at(&sizes, 4 * n)).collect();
-        Ok(Inode::File(file))
+        Ok(Inode::File(File {
+            start,
+            size,
+            fragment,
+            offset: offset as usize,
+            blocks: (0..blocks).map(|n| u32_at(&sizes, 4 * n)).collect(),
+        }))
     }
 
     /// Shows the entries of a directory, until it has shown enough: name, inode, kind of inode.
     fn each_entry(
         &mut self,
-        listing: Place,
-        size: usize,
-        mut is_enough: impl FnMut(&[u8], Place, u16) -> bool,
+        listing: Listing,
+        mut is_enough: impl FnMut(&[u8], Reference, u16) -> bool,
     ) -> Result<(), Failure> {
         let (start, end) = (self.superblock.directories, self.superblock.used);
-        let mut left = size.saturating_sub(UNLISTED);
+        let mut left = listing.size.saturating_sub(UNLISTED);
         if left == 0 {
             return Ok(());
         }
-        let mut metadata = Metadata::at(self, start, end, listing)?;
+        let mut metadata = Metadata::at(self, start, end, listing.start)?;
         while left > 0 {
             let head = metadata.read(12)?;
             let (count, block) = (u32_at(&head, 0), u32_at(&head, 4));
@@ -262,7 +232,7 @@ impl<'b, 'a> Squashfs<'b, 'a> {
                 let (offset, kind) = (u16_at(&entry, 0), u16_at(&entry, 4));
                 let name = metadata.read(usize::from(u16_at(&entry, 6)) + 1)?;
                 left = left.saturating_sub(8 + name.len());
-                if is_enough(&name, Place { block, offset }, kind) {
+                if is_enough(&name, reference(block, offset), kind) {
                     return Ok(());
                 }
             }
@@ -270,49 +240,50 @@ impl<'b, 'a> Squashfs<'b, 'a> {
         Ok(())
     }
 
-    /// A directory by its path: where its listing is, and its size.
-    fn directory(&mut self, path: &str) -> Result<Option<(Place, usize)>, Failure> {
-        let mut place = Some(self.superblock.root);
-        for name in path.split('/').map(Some).chain([None]) {
-            let Some(inode) = place.take() else {
+    /// The listing of a directory by its path.
+    fn directory(&mut self, path: &str) -> Result<Option<Listing>, Failure> {
+        let mut inode = self.inode(self.superblock.root)?;
+        for name in path.split('/') {
+            let Inode::Directory(listing) = inode else {
                 return Ok(None);
             };
-            let Inode::Directory { listing, size } = self.inode(inode)? else {
-                return Ok(None);
-            };
-            let Some(name) = name else {
-                return Ok(Some((listing, size)));
-            };
-            self.each_entry(listing, size, |found, inode, kind| {
-                // They are sorted: what comes after it is not it.
+            let mut next = None;
+            self.each_entry(listing, |found, inode, kind| {
                 if found == name.as_bytes() && kind == DIRECTORY {
-                    place = Some(inode);
+                    next = Some(inode);
                 }
+                // Entries are sorted by name.
                 found >= name.as_bytes()
             })?;
+            let Some(next) = next else {
+                return Ok(None);
+            };
+            inode = self.inode(next)?;
         }
-        Ok(None)
+        match inode {
+            Inode::Directory(listing) => Ok(Some(listing)),
+            _ => Ok(None),
+        }
     }
 
-    /// A block of data as it is when it is unpacked.
+    /// A block of data, unpacked.
     fn data(&mut self, start: u64, size: u32) -> Result<Vec<u8>, Failure> {
         let limit = self.superblock.block_size;
-        let (is_plain, packed) = (size & PLAIN_DATA != 0, (size & !PLAIN_DATA) as usize);
+        let packed = (size & !PLAIN_DATA) as usize;
         if packed > limit {
             return bad(format!(
                 "a block of it has {packed} bytes, expected at most {limit}"
             ));
         }
         let bytes = self.image.read(start, packed)?;
-        if is_plain {
-            return Ok(bytes);
+        match size & PLAIN_DATA {
+            0 => Ok(self.superblock.compression.unpack(&bytes, limit)?),
+            _ => Ok(bytes),
         }
-        let compression = self.superblock.compression;
-        compression.unpack(&bytes, limit).map_err(Failure::Image)
     }
 
-    /// Where a fragment is, and what it has packed.
-    fn fragment(&mut self, number: u32) -> Result<(u64, u32), Failure> {
+    /// A fragment, unpacked.
+    fn fragment(&mut self, number: u32) -> Result<Vec<u8>, Failure> {
         let Superblock {
             fragments,
             fragment_table,
@@ -327,26 +298,23 @@ impl<'b, 'a> Squashfs<'b, 'a> {
         let pointer = fragment_table.saturating_add(u64::from(number / FRAGMENTS) * 8);
         let table = u64_at(&self.image.read(pointer, 8)?, 0);
         let offset = (number % FRAGMENTS) as u16 * FRAGMENT as u16;
-        let place = Place { block: 0, offset };
-        let entry = Metadata::at(self, table, used, place)?.read(FRAGMENT)?;
-        Ok((u64_at(&entry, 0), u32_at(&entry, 8)))
+        let entry = Metadata::at(self, table, used, reference(0, offset))?.read(FRAGMENT)?;
+        self.data(u64_at(&entry, 0), u32_at(&entry, 8))
     }
 }
 
 impl FileSystem for Squashfs<'_, '_> {
     fn releases(&mut self, directory: &str) -> Result<Vec<Entry>, Failure> {
-        let Some((listing, size)) = self.directory(directory)? else {
+        let Some(listing) = self.directory(directory)? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
-        self.each_entry(listing, size, |name, inode, kind| {
+        self.each_entry(listing, |name, inode, kind| {
             if kind == FILE
                 && let Some(name) = is_release(name)
             {
-                found.push(Entry {
-                    name: name.to_owned(),
-                    inode: inode.reference(),
-                });
+                let name = name.to_owned();
+                found.push(Entry { name, inode });
             }
             false
         })?;
@@ -354,7 +322,7 @@ impl FileSystem for Squashfs<'_, '_> {
     }
 
     fn read(&mut self, entry: &Entry) -> Result<Vec<u8>, Failure> {
-        let Inode::File(file) = self.inode(Place::of_reference(entry.inode))? else {
+        let Inode::File(file) = self.inode(entry.inode)? else {
             return bad(format!("{} is not a file in it", entry.name));
         };
         let mut bytes = Vec::new();
@@ -372,12 +340,9 @@ impl FileSystem for Squashfs<'_, '_> {
         }
         let left = file.size - bytes.len();
         if left > 0 && file.fragment != NO_FRAGMENT {
-            let (start, size) = self.fragment(file.fragment)?;
-            let fragment = self.data(start, size)?;
-            match fragment
-                .get(file.offset..)
-                .and_then(|rest| rest.get(..left))
-            {
+            let fragment = self.fragment(file.fragment)?;
+            let rest = fragment.get(file.offset..).unwrap_or_default();
+            match rest.get(..left) {
                 Some(tail) => bytes.extend_from_slice(tail),
                 None => return bad(format!("{} ends behind its fragment", entry.name)),
             }
@@ -397,11 +362,12 @@ impl FileSystem for Squashfs<'_, '_> {
 /// Reads on through blocks of metadata.
 struct Metadata<'s, 'b, 'a> {
     squashfs: &'s mut Squashfs<'b, 'a>,
-    /// Of the block after this one.
+    /// Where the next block begins.
     next: u64,
     /// Where the table ends.
     end: u64,
     block: Vec<u8>,
+    /// The place of the next byte in the block.
     at: usize,
     blocks: usize,
 }
@@ -411,18 +377,18 @@ impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
         squashfs: &'s mut Squashfs<'b, 'a>,
         table: u64,
         end: u64,
-        place: Place,
+        place: Reference,
     ) -> Result<Self, Failure> {
         let mut metadata = Self {
             squashfs,
-            next: table.saturating_add(place.block.into()),
+            next: table.saturating_add(place >> 16),
             end,
             block: Vec::new(),
             at: 0,
             blocks: 0,
         };
         metadata.load()?;
-        metadata.at = place.offset.into();
+        metadata.at = usize::from(place as u16);
         Ok(metadata)
     }
 
@@ -434,7 +400,7 @@ impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
                 MAX_BLOCKS * METADATA
             ));
         }
-        let image = &mut self.squashfs.image;
+        let Squashfs { image, superblock } = &mut *self.squashfs;
         if self.next >= self.end {
             return bad(format!(
                 "something of it is at {}, behind the end of its table at {}",
@@ -452,11 +418,9 @@ impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
         let bytes = image.read(self.next + 2, size)?;
         self.next += 2 + size as u64;
         self.at = 0;
-        self.block = if head & PLAIN_METADATA != 0 {
-            bytes
-        } else {
-            let compression = self.squashfs.superblock.compression;
-            compression.unpack(&bytes, METADATA)?
+        self.block = match head & PLAIN_METADATA {
+            0 => superblock.compression.unpack(&bytes, METADATA)?,
+            _ => bytes,
         };
         Ok(())
     }
