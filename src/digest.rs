@@ -3,6 +3,7 @@
 //! Grammar: <https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests>
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -87,6 +88,17 @@ impl fmt::Debug for Digest {
 /// Hashes bytes as they come.
 #[derive(Default)]
 pub struct Hasher(Sha256);
+
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 impl Hasher {
     /// Takes the next bytes.

@@ -1,6 +1,5 @@
-//! Files that were made, and what is known of them: see [`Cache`] for where they lie.
+//! Files that were made, and the outcomes of making them.
 
-use std::cmp::Reverse;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -8,21 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use log::{info, warn};
 use serde::{Deserialize, Serialize};
 
-use super::prune::{self, Kept};
-use super::{Cache, MADE, MADE_WHILE_WRITING, SUMS, Unfinished, discard, key_of, open};
+use super::{
+    Cache, MADE, MADE_WHILE_WRITING, SUMS, Unfinished, discard, key_of, open, prune, remember,
+};
 use crate::digest::{Digest, Hasher};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
-/// Sums remembered that could not be written. After so many all are forgotten.
-const MAX_UNWRITTEN: usize = 1024;
-
 /// A file that was made.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Made {
     /// Of its bytes.
     pub digest: Digest,
@@ -30,13 +26,13 @@ pub struct Made {
     pub size: u64,
 }
 
-/// What came of making a file.
-#[derive(Clone, Debug, PartialEq)]
+/// The outcome of making a file.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
 pub enum Sum {
-    /// This file.
     Made(Made),
-    /// None, and none will ever, as long as it may have no more than `limit` bytes and layers are read by the
-    /// same rules, which `reader` counts.
+    /// No file, as long as it may have no more than `limit` bytes and layers are read by the same rules, which `reader`
+    /// counts.
     Refused {
         layer: Digest,
         why: String,
@@ -45,23 +41,7 @@ pub enum Sum {
     },
 }
 
-/// `sums/<hex>`
-#[derive(Deserialize, Serialize)]
-#[serde(untagged)]
-enum SumFile {
-    Made {
-        digest: String,
-        size: u64,
-    },
-    Refused {
-        layer: String,
-        why: String,
-        limit: u64,
-        reader: u32,
-    },
-}
-
-/// What is another when a file is: its number and the time of its last change, which nobody can set.
+/// A file's inode and ctime: they change whenever the file does.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Stamp {
     inode: u64,
@@ -79,70 +59,29 @@ impl Stamp {
 }
 
 impl Cache {
-    /// What came of a recipe with the layers of this source, if it was tried.
+    /// The outcome of a recipe with the layers of this source, if it was tried.
     ///
-    /// What another source's came to is none of its business: it may lack them.
+    /// The outcome of another source's layers does not count: this one may lack them.
     pub fn sum(&self, source: &str, recipe: Digest) -> Option<Sum> {
         let key = key_of(source, recipe);
-        // What is written may be older.
+        // A file may be older.
         let unwritten = lock(&self.unwritten).get(&key).cloned();
-        unwritten.or_else(|| self.written_sum(key))
+        unwritten.or_else(|| self.read_summed(SUMS, key))
     }
 
-    fn written_sum(&self, key: Digest) -> Option<Sum> {
-        Some(match self.read_summed(SUMS, key)? {
-            SumFile::Made { digest, size } => Sum::Made(Made {
-                digest: digest.parse().ok()?,
-                size,
-            }),
-            SumFile::Refused {
-                layer,
-                why,
-                limit,
-                reader,
-            } => Sum::Refused {
-                layer: layer.parse().ok()?,
-                why,
-                limit,
-                reader,
-            },
-        })
-    }
-
-    /// Remembers what came of a recipe: until the process ends at least, for it takes all layers to know it.
+    /// Remembers the outcome of a recipe, at least until the process ends: to know it takes all layers.
     pub fn keep_sum(&self, source: &str, recipe: Digest, sum: &Sum) {
         let key = key_of(source, recipe);
-        let file = match sum.clone() {
-            Sum::Made(Made { digest, size }) => SumFile::Made {
-                digest: digest.to_string(),
-                size,
-            },
-            Sum::Refused {
-                layer,
-                why,
-                limit,
-                reader,
-            } => SumFile::Refused {
-                layer: layer.to_string(),
-                why,
-                limit,
-                reader,
-            },
-        };
-        let is_written = self.write_summed(SUMS, key, &file);
-        let mut unwritten = lock(&self.unwritten);
-        unwritten.remove(&key);
-        if !is_written {
-            if unwritten.len() >= MAX_UNWRITTEN {
-                unwritten.clear();
-            }
-            unwritten.insert(key, sum.clone());
+        if self.write_summed(SUMS, key, sum) {
+            lock(&self.unwritten).remove(&key);
+        } else {
+            remember(&self.unwritten, key, sum.clone());
         }
     }
 
-    /// A file that was made, if it is still there and undamaged. Using it makes it the last one to go.
+    /// A file that was made, if it is still there and undamaged. From then on it is the one used last.
     ///
-    /// It is read through once, and again when anybody has changed it since.
+    /// A process checks its digest once, and again when anybody has changed the file since.
     pub fn made(&self, made: Made) -> Option<File> {
         let (folder, name) = (self.folder(MADE)?, made.digest.hex());
         let file = open(&folder, &name, made.size)?;
@@ -151,7 +90,7 @@ impl Cache {
             discard_same(&folder, &name, &file);
             return None;
         }
-        // Noting its use changes it, so of two at once the second has to find what the first one left.
+        // Noting its use changes the stamp, so of two at once the second has to find the stamp that the first left.
         let mut checked = lock(&self.checked);
         if Stamp::of(&file).is_ok_and(|now| now == found || checked.get(&made.digest) == Some(&now))
         {
@@ -161,14 +100,14 @@ impl Cache {
         Some(file)
     }
 
-    /// An empty file that is gone when it is closed, whatever ends the process.
+    /// An empty file without a name, which goes when it is closed.
     pub fn scratch(&self) -> Result<File> {
         self.begin_large()?.file()
     }
 
-    /// Begins a file.
+    /// Begins a file that is made.
     pub fn begin_made(&self) -> Result<Unfinished> {
-        // What another process left when it was killed may have filled the disk.
+        // A file that a killed process left may have filled the disk.
         self.sweep();
         if self.is_in_memory {
             self.make_room_of(MADE_WHILE_WRITING, None);
@@ -187,12 +126,10 @@ impl Cache {
         let (root, name) = (self.root.as_ref().ok_or(Error::NoCache)?, made.digest.hex());
         let keep = || unfinished.keep_as(&Dir::create(root)?.create_sub(MADE)?, &name);
         keep().map_err(|cause| self.cannot_write(cause))?;
-        let stamp = unfinished
-            .file()
-            .ok()
-            .and_then(|file| Stamp::of(&file).ok());
+        let file = unfinished.file().ok();
+        let stamp = file.and_then(|file| Stamp::of(&file).ok());
         lock(&self.checked).extend(stamp.map(|stamp| (made.digest, stamp)));
-        // What was left since this one was begun may be as large.
+        // A file that was left since this one was begun may be as large.
         self.sweep();
         self.make_room(Some(&name));
         Ok(())
@@ -200,52 +137,26 @@ impl Cache {
 
     /// The error of writing into the cache.
     pub fn cannot_write(&self, cause: io::Error) -> Error {
+        let root = self.root.as_deref();
         Error::File {
-            path: self
-                .root
-                .as_deref()
-                .unwrap_or(Path::new("cache"))
-                .to_owned(),
+            path: root.unwrap_or(Path::new("cache")).to_owned(),
             cause: Arc::new(cause),
         }
     }
 
-    /// Removes what was not used for longest until all have room. The newest stays, whatever it takes.
+    /// Removes the files not used for longest until the others have room.
     pub fn make_room(&self, newest: Option<&str>) {
         self.make_room_of(self.size, newest);
     }
 
-    /// The same for so many bytes in all.
-    fn make_room_of(&self, most: u64, newest: Option<&str>) {
-        let Some(root) = self.root() else {
-            return;
-        };
-        let mut files = prune::kept(&root, &[MADE]);
-        let is_newest = |file: &Kept| newest.is_some_and(|newest| file.name == newest);
-        files.sort_by_key(|file| Reverse((is_newest(file), file.used)));
-        let mut sum = 0;
-        for file in files {
-            let Kept { name, size, .. } = &file;
-            sum += size;
-            if sum <= most {
-                continue;
-            }
-            let path = root.path_of(MADE).join(name);
-            if is_newest(&file) {
-                warn!(
-                    "{} has {} MiB, more than 'cache-size' allows for all: it is made again after every other",
-                    path.display(),
-                    size >> 20
-                );
-            } else if prune::remove(&root, &file) {
-                info!("cache: {} MiB make room: {}", size >> 20, path.display());
-                sum -= size;
-            }
+    fn make_room_of(&self, size: u64, newest: Option<&str>) {
+        if let Some(root) = self.root() {
+            prune::trim(&root, &[MADE], size, newest);
         }
     }
 }
 
-/// Removes what was read there. That takes a while, in which another process may have put a right one there.
+/// Removes a damaged file. While it was read, another process may have put a right one there, which stays.
 fn discard_same(folder: &Dir, name: &str, read: &File) {
     let place = |found: Metadata| (found.dev(), found.ino());
     let there = folder.file(name).and_then(|there| there.metadata());
@@ -260,24 +171,11 @@ fn is_right(file: &File, made: Made) -> bool {
     let has_size = file
         .metadata()
         .is_ok_and(|metadata| metadata.len() == made.size);
-    let mut hasher = Hashing(Hasher::default());
+    let mut hasher = Hasher::default();
     has_size
         && io::copy(&mut &*file, &mut hasher).is_ok()
-        && hasher.0.finish() == made.digest
+        && hasher.finish() == made.digest
         && io::Seek::rewind(&mut &*file).is_ok()
-}
-
-struct Hashing(Hasher);
-
-impl io::Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -288,6 +186,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cache::MAX_REMEMBERED;
 
     const SOURCE: &str = "localhost:5000/hello";
 
@@ -385,7 +284,7 @@ mod tests {
             Some(made(1)),
             "it was forgotten"
         );
-        for n in 0..MAX_UNWRITTEN {
+        for n in 0..MAX_REMEMBERED {
             cache.keep_sum(SOURCE, Digest::of(&n.to_le_bytes()), &made(3));
         }
         assert_eq!(lock(&cache.unwritten).len(), 1, "there were too many");

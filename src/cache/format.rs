@@ -3,7 +3,7 @@
 //!     sysext-oci-proxy cache 1
 //!     documents releases listings tags sums made tmp
 //!
-//! A program of another format, older or newer, so knows which folders to empty.
+//! So a program of another format, older or newer, knows which folders to empty.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::dir::Dir;
 
 const FORMAT: &str = "format";
 const NEW: &str = "format.new";
-/// Counts the changes of what lies where, and of what it means.
+/// The first line. Its number counts the changes of which files lie where, and of what they mean.
 const HEAD: &str = "sysext-oci-proxy cache 1";
 /// The first words of that line, in every format.
 const MAGIC: &str = "sysext-oci-proxy cache ";
@@ -21,7 +21,7 @@ const FOLDERS: [&str; 7] = [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP
 /// Longest file that is read.
 const LARGEST: u64 = 4 << 10;
 
-/// What a cache is that is not of this format.
+/// What to call a cache that is not of this format.
 pub fn other(root: &Dir) -> Option<&'static str> {
     match read(root) {
         None => Some("of an older program"),
@@ -29,7 +29,7 @@ pub fn other(root: &Dir) -> Option<&'static str> {
     }
 }
 
-/// Empties a cache. How many folders were there?
+/// Empties a cache, and returns the number of folders that were there.
 pub fn empty(root: &Dir) -> io::Result<usize> {
     let found = read(root).unwrap_or_default();
     let mut removed = 0;
@@ -51,7 +51,7 @@ pub fn write(root: &Dir) -> io::Result<()> {
     root.rename(NEW, root, FORMAT)
 }
 
-/// Makes a cache one of this format again that somebody emptied, else the next process would empty it once more.
+/// Gives a cache that somebody emptied its format again, or the next process would empty it once more.
 pub fn restore(root: &Dir) {
     if root.entry(FORMAT).is_none() {
         let _ = write(root); // another thread may be faster
@@ -65,7 +65,7 @@ fn read(root: &Dir) -> Option<String> {
     Some(text)
 }
 
-/// The folders of a cache, by its file. Whatever it says, they are in the cache.
+/// The folders that the file of a cache names. Whatever it says, they are in the cache.
 fn folders(text: &str) -> impl Iterator<Item = &str> {
     let mut lines = text.lines();
     let is_ours = lines.next().is_some_and(|head| head.starts_with(MAGIC));
@@ -80,11 +80,11 @@ fn folders(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::prune::SHELVES;
+    use crate::cache::prune::QUOTAS;
 
     #[test]
     fn every_folder_with_a_limit_is_emptied() {
-        let limited = SHELVES.iter().flat_map(|shelf| shelf.folders);
+        let limited = QUOTAS.iter().flat_map(|quota| quota.folders);
         for folder in limited.chain(&[MADE, TMP]) {
             assert!(FOLDERS.contains(folder), "{folder}");
         }

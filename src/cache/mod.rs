@@ -1,9 +1,9 @@
-//! What is kept on disk between two runs: manifests and configs by digest, and what each tag was.
+//! Files that are kept on disk between runs: manifests and configs by digest, flattened images, what each tag was.
 //!
-//! Everything here can be lost without harm. A file is written to a temporary name and renamed, so a
-//! kill at any moment leaves it whole or not there; what a crash of the machine leaves is found out
-//! when it is read, for it is checked each time: a document against its digest, JSON against a checksum
-//! before it, which is of the file's place too. Of all there is only so much: the last used stays.
+//! All of them can be lost without harm. A file is written to a temporary name and renamed, so it is whole or not there
+//! after a kill at any moment. After a crash of the machine it may be damaged, so it is checked when it is read: a
+//! document against its digest, JSON against a checksum before it, which is of the file's place too. Each kind of file
+//! has a limit; the files used last stay.
 //!
 //! ```text
 //! documents/<hex>     a manifest, index or config as a source delivered it, <hex> is the SHA-256 of
@@ -11,10 +11,10 @@
 //! releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
 //! listings/<hex>      what was given out of a directory, <hex> is the SHA-256 of its name and what made it
 //! tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
-//! sums/<hex>          what came of making a file, <hex> is the SHA-256 of its source and recipe
+//! sums/<hex>          the outcome of making a file, <hex> is the SHA-256 of its source and recipe
 //! made/<hex>          a file that was made; up to 'cache-size' of them
 //! tmp/                files being written, each locked by its process
-//! format              the format of all that, and what its folders are: another one is set aside
+//! format              the format of the cache and its folders: a cache of another format is emptied
 //! ```
 
 mod flattened;
@@ -35,6 +35,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use flattened::{Made, Sum};
 use log::{debug, info, warn};
+use prune::{QUOTAS, Quota};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 pub use temp_file::Unfinished;
@@ -52,12 +53,12 @@ const LISTINGS: &str = "listings";
 const SUMS: &str = "sums";
 const MADE: &str = "made";
 const TMP: &str = "tmp";
-/// Held by whoever changes what a file has.
+/// Locked to change a file.
 const LOCK: &str = "lock";
 
-/// No file that is read into memory has more bytes: the largest are lists that publishers signed.
+/// Largest file that is read into memory: a list that a publisher signed.
 const LARGEST: u64 = 64 << 20;
-/// So much may be written before files are counted again, which takes a look at each.
+/// Bytes written before files are counted again, which takes a look at each.
 const TRIMMED_AFTER: u64 = 16 << 20;
 
 /// A cache on tmpfs takes at most 128 MiB, in bytes: 25 MiB of small files, which have this part of what they have
@@ -74,23 +75,23 @@ const MADE_IN_MEMORY: u64 = 64 << 20;
 /// The cache, or nothing where there is no directory for it.
 pub struct Cache {
     root: Option<PathBuf>,
-    /// It takes memory of the machine, so it is small.
+    /// Whether it takes memory of the machine. Then it is small.
     is_in_memory: bool,
     has_warned: AtomicBool,
-    /// What no other process has that writes there: each container counts its processes from 1.
+    /// A number that no other process has that writes there. Process ids do not do: each container counts from 1.
     own: u64,
     begun: AtomicU64,
     /// The files that are being written.
     at_work: AtWork,
-    /// In bytes, of small files since they were trimmed.
+    /// Bytes of small files written since they were trimmed.
     untrimmed: AtomicU64,
-    /// In bytes, of all files that were made.
+    /// Most bytes of all files that were made.
     size: u64,
     /// Why images could not be read, by the same key as what was read.
     unreadable: Mutex<HashMap<Digest, String>>,
-    /// What came of making files, where it could not be written.
+    /// The outcomes of making files that could not be written.
     unwritten: Mutex<HashMap<Digest, Sum>>,
-    /// Files that were made, and how they were when this process found them to be right.
+    /// Files that were made, as they were when this process found them to be right.
     checked: Mutex<HashMap<Digest, flattened::Stamp>>,
 }
 
@@ -102,7 +103,7 @@ pub enum Release {
     Text(String),
     /// It has none.
     None,
-    /// It cannot be told, and why. Not written: another time its bytes may come undamaged.
+    /// Why it cannot be told. Not written: another time its bytes may come undamaged.
     #[serde(skip)]
     Unreadable(String),
 }
@@ -118,7 +119,7 @@ struct ReleaseFile {
 }
 
 impl ReleaseFile {
-    /// Is it still believed? Not if it is of a time to come: then a clock was wrong.
+    /// Whether it is still believed. One from the future is not: a clock was wrong.
     fn is_of_use(&self, now: u64) -> bool {
         let age = now.checked_sub(self.since);
         self.reader == READER && age.is_some_and(|age| age < BELIEVED.as_secs())
@@ -128,17 +129,14 @@ impl ReleaseFile {
 /// How long what was read of an image is believed: nothing checked it, so a mirror may have made it up.
 const BELIEVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Images remembered that cannot be read. After so many all are forgotten.
-const MAX_UNREADABLE: usize = 1024;
+/// Most outcomes of one kind remembered in this process alone. After so many all are forgotten.
+const MAX_REMEMBERED: usize = 1024;
 
-/// How long another writer of a file is waited for.
+/// Longest wait for another process that writes.
 const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// Counts the changes of how images are read: what an older program found is looked for again.
 const READER: u32 = 1;
-
-/// `tags/<hex>`
-type TagsFile = BTreeMap<String, String>;
 
 impl Cache {
     /// The cache in this directory, with at most so many bytes of files that were made; with `None`
@@ -153,7 +151,7 @@ impl Cache {
             own: RandomState::new().hash_one(process::id()),
             begun: AtomicU64::new(0),
             at_work: AtWork::default(),
-            // What other processes wrote is not known, so the first write trims.
+            // How much other processes wrote is not known, so the first write trims.
             untrimmed: AtomicU64::new(TRIMMED_AFTER),
             size: if is_in_memory {
                 size.min(MADE_IN_MEMORY)
@@ -181,18 +179,17 @@ impl Cache {
         })
     }
 
-    /// Is there a document of this source by that digest, damaged perhaps?
+    /// Whether there is a document of this source with that digest. It may be damaged.
     pub fn has_document(&self, source: &str, digest: Digest) -> bool {
-        let name = key_of(source, digest).hex();
-        let found = self.folder(DOCUMENTS).and_then(|folder| folder.entry(name));
-        found.is_some_and(|entry| entry.is_file)
+        self.size_of_document(source, digest).is_some()
     }
 
-    /// How many bytes a document of this source has, if it is there.
+    /// The size in bytes of a document of this source, if it is there.
     pub fn size_of_document(&self, source: &str, digest: Digest) -> Option<u64> {
-        let folder = self.folder(DOCUMENTS)?;
-        let file = open(&folder, &key_of(source, digest).hex(), LARGEST)?;
-        Some(file.metadata().ok()?.len())
+        let entry = self
+            .folder(DOCUMENTS)?
+            .entry(key_of(source, digest).hex())?;
+        (entry.is_file && entry.len <= LARGEST).then_some(entry.len)
     }
 
     /// Keeps a document that this source delivered and whose digest was checked.
@@ -200,8 +197,8 @@ impl Cache {
         self.write(DOCUMENTS, key_of(source, digest), bytes);
     }
 
-    /// What an image of this source was found to say of itself. It was not checked against its digest, so
-    /// what one source has under that says nothing of another's.
+    /// What an image of this source was found to say of itself. The image was not checked against its digest, so
+    /// nothing follows for another source's image with the same digest.
     pub fn release(&self, source: &str, digest: Digest) -> Option<Release> {
         let key = key_of(source, digest);
         if let Some(why) = lock(&self.unreadable).get(&key) {
@@ -216,12 +213,7 @@ impl Cache {
     pub fn keep_release(&self, source: &str, digest: Digest, release: &Release) {
         let key = key_of(source, digest);
         if let Release::Unreadable(why) = release {
-            let mut unreadable = lock(&self.unreadable);
-            if unreadable.len() >= MAX_UNREADABLE {
-                unreadable.clear();
-            }
-            unreadable.insert(key, why.clone());
-            return;
+            return remember(&self.unreadable, key, why.clone());
         }
         let file = ReleaseFile {
             reader: READER,
@@ -233,11 +225,8 @@ impl Cache {
 
     /// What each tag of a source was when it was last asked for. A hint: tags move.
     pub fn tags(&self, source: &str) -> BTreeMap<Tag, Digest> {
-        let tags: Option<TagsFile> = self.read_summed(TAGS, Digest::of(source.as_bytes()));
-        tags.into_iter()
-            .flatten()
-            .filter_map(|(tag, digest)| Some((tag.parse().ok()?, digest.parse().ok()?)))
-            .collect()
+        let tags = self.read_summed(TAGS, Digest::of(source.as_bytes()));
+        tags.unwrap_or_default()
     }
 
     /// Adds what tags of a source are found to be; what is known of its others stays, but for those that are gone.
@@ -253,17 +242,12 @@ impl Cache {
         let mut tags = before.clone();
         tags.extend(learnt.iter().map(|(tag, digest)| (tag.clone(), *digest)));
         tags.retain(|tag, _| !is_gone(tag));
-        if tags == before {
-            return;
+        if tags != before {
+            self.write_summed(TAGS, Digest::of(source.as_bytes()), &tags);
         }
-        let tags: TagsFile = tags
-            .iter()
-            .map(|(tag, digest)| (tag.to_string(), digest.to_string()))
-            .collect();
-        self.write_summed(TAGS, Digest::of(source.as_bytes()), &tags);
     }
 
-    /// Waits for others that change what a file has, but not for long: it is only a cache.
+    /// Locks the cache to change a file. It does not wait for long: it is only a cache.
     fn turn(&self) -> Option<File> {
         let lock = self.root()?.lock_file(LOCK).ok()?;
         let begun = Instant::now();
@@ -276,12 +260,12 @@ impl Cache {
         Some(lock)
     }
 
-    /// What was given out of a directory, by the key that it was kept with.
+    /// A listing that was given out, by the key that it was kept with.
     pub fn listing<T: DeserializeOwned>(&self, key: Digest) -> Option<T> {
         self.read_summed(LISTINGS, key)
     }
 
-    /// Keeps what was given out of a directory.
+    /// Keeps a listing that was given out.
     pub fn keep_listing(&self, key: Digest, listing: &impl Serialize) {
         self.write_summed(LISTINGS, key, listing);
     }
@@ -322,7 +306,7 @@ impl Cache {
         }
     }
 
-    /// What `parse` makes of a file of at most so many bytes. One that it makes nothing of goes.
+    /// A file of at most so many bytes, as `parse` reads it. One that it cannot read is removed.
     fn read<T>(
         &self,
         folder: &str,
@@ -356,7 +340,7 @@ impl Cache {
         })
     }
 
-    /// Writes JSON, behind a line with its checksum: what damaged bytes say would be believed. Is it there?
+    /// Writes JSON, behind a line with its checksum, or damaged bytes would be believed. Returns whether it is written.
     fn write_summed(&self, folder: &str, key: Digest, file: &impl Serialize) -> bool {
         match serde_json::to_string(file) {
             Ok(json) => {
@@ -381,7 +365,8 @@ impl Cache {
         }
     }
 
-    /// Writes a file whole or not at all. Is it there? Without a cache the service goes on, so one warning is all.
+    /// Writes a file whole or not at all, and returns whether it is written. Without a cache the service goes on, so
+    /// it warns only once.
     fn write(&self, folder: &str, key: Digest, bytes: &[u8]) -> bool {
         let Some(root) = &self.root else {
             return false;
@@ -398,17 +383,23 @@ impl Cache {
         if let Err(error) = &written {
             self.warn_once(error);
         }
-        let size = prune::BLOCK.max(bytes.len() as u64);
+        self.trim_after(bytes.len() as u64);
+        written.is_ok()
+    }
+
+    /// Trims small files after so many of them were written.
+    fn trim_after(&self, written: u64) {
         let part = if self.is_in_memory { PART_IN_MEMORY } else { 1 };
-        if self.untrimmed.fetch_add(size, Ordering::Relaxed) + size >= TRIMMED_AFTER / part {
-            self.untrimmed.store(0, Ordering::Relaxed);
-            if let Some(root) = self.root() {
-                for shelf in &prune::SHELVES {
-                    prune::trim(&root, shelf, part);
-                }
+        let written = prune::BLOCK.max(written);
+        if self.untrimmed.fetch_add(written, Ordering::Relaxed) + written < TRIMMED_AFTER / part {
+            return;
+        }
+        self.untrimmed.store(0, Ordering::Relaxed);
+        if let Some(root) = self.root() {
+            for Quota { folders, size } in &QUOTAS {
+                prune::trim(&root, folders, size / part, None);
             }
         }
-        written.is_ok()
     }
 
     fn warn_once(&self, error: &io::Error) {
@@ -422,17 +413,17 @@ impl Cache {
         }
     }
 
-    /// How many bytes are free where the cache is.
+    /// Bytes that are free where the cache is.
     pub fn free(&self) -> Option<u64> {
         self.root()?.free()
     }
 
-    /// Does it take memory of the machine?
+    /// Whether it takes memory of the machine.
     pub fn is_in_memory(&self) -> bool {
         self.is_in_memory
     }
 
-    /// How many bytes the files of one image may have in all, where the settings say so many.
+    /// Most bytes of the files of one image, where the settings allow `size`.
     pub fn most_of_one(&self, size: u64) -> u64 {
         if self.is_in_memory {
             size.min(FILES_IN_MEMORY)
@@ -454,8 +445,8 @@ impl Cache {
     }
 }
 
-/// Opens a file that is kept. What is not a regular file, or larger than ours are, goes: of a named pipe even
-/// the opening would wait.
+/// Opens a file that is kept. One that is not regular, or larger than ours are, is removed: to open a named pipe
+/// would wait.
 fn open(folder: &Dir, name: &str, largest: u64) -> Option<File> {
     let found = folder.entry(name)?;
     if found.is_file && found.len <= largest {
@@ -465,7 +456,7 @@ fn open(folder: &Dir, name: &str, largest: u64) -> Option<File> {
     None
 }
 
-/// Removes what is not what we kept there, whatever it is.
+/// Removes a damaged file, or whatever else is in its place.
 fn discard(folder: &Dir, name: &str) {
     let path = folder.path_of(name);
     match folder.remove_all(name) {
@@ -478,18 +469,27 @@ fn discard(folder: &Dir, name: &str) {
     }
 }
 
+/// Remembers an outcome as long as this process runs.
+fn remember<T>(known: &Mutex<HashMap<Digest, T>>, key: Digest, outcome: T) {
+    let mut known = lock(known);
+    if known.len() >= MAX_REMEMBERED && !known.contains_key(&key) {
+        known.clear();
+    }
+    known.insert(key, outcome);
+}
+
 /// In seconds since 1970.
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
 }
 
-/// The name of what is kept of one source alone.
+/// The name of a file that is kept of one source alone.
 fn key_of(source: &str, digest: Digest) -> Digest {
     Digest::of(format!("{source} {digest}").as_bytes())
 }
 
-/// Of what is kept there: a file that comes from another place is not this one.
+/// The checksum of a file and of its place: a file from another place is not believed.
 fn checksum(folder: &str, key: Digest, json: &str) -> String {
     Digest::of(format!("{folder}/{}\n{json}", key.hex()).as_bytes()).hex()
 }
@@ -767,7 +767,7 @@ mod tests {
         assert_eq!(cache.release("b", digest), None);
         let next_start = Cache::new(Some(directory.0.clone()), 0);
         assert_eq!(next_start.release("a", digest), None);
-        for n in 0..MAX_UNREADABLE {
+        for n in 0..MAX_REMEMBERED {
             cache.keep_release(&n.to_string(), digest, &why);
         }
         assert_eq!(cache.release("a", digest), None, "there were too many");
@@ -904,7 +904,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_its_shelf_leaves_the_others_there() {
+    fn what_is_larger_than_its_quota_leaves_the_others_there() {
         let directory = Directory::new("larger");
         let path = |name: &str| directory.0.join(TAGS).join(name);
         lay(&path("large"), 17 << 20, 1);

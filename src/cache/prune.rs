@@ -1,87 +1,83 @@
-//! Room: what was not used for longest goes.
+//! Removes the files not used for longest, where there are more than have room.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
-use std::time::SystemTime;
 
-use log::debug;
+use log::{Level, log, warn};
 
-use super::{DOCUMENTS, LISTINGS, RELEASES, SUMS, TAGS};
+use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS};
 use crate::dir::Dir;
 
-/// Folders that share so many bytes.
-pub struct Shelf {
+/// Folders that may have so many bytes together.
+pub struct Quota {
     pub folders: &'static [&'static str],
-    pub room: u64,
-}
-
-/// Each kind by itself: what a stranger's repository brings can be had again, but to make a file
-/// again, only to know its sum, takes minutes.
-pub const SHELVES: [Shelf; 4] = [
-    // A version takes some 4 KiB of manifests and configs: room for sixty thousand.
-    Shelf {
-        folders: &[DOCUMENTS, RELEASES],
-        room: 256 << 20,
-    },
-    // One for each version of an image that is flattened: room for sixteen thousand.
-    Shelf {
-        folders: &[SUMS],
-        room: 64 << 20,
-    },
-    // One for each directory that a client had in the last hour, of some 300 bytes for each of its files.
-    Shelf {
-        folders: &[LISTINGS],
-        room: 64 << 20,
-    },
-    // One for each repository, of some hundred bytes for each of its tags.
-    Shelf {
-        folders: &[TAGS],
-        room: 16 << 20,
-    },
-];
-
-/// What a file takes at least: a block, as most file systems have them.
-pub const BLOCK: u64 = 4 << 10;
-
-/// A file that is kept.
-pub struct Kept {
-    pub folder: &'static str,
-    pub name: OsString,
-    pub used: SystemTime,
     pub size: u64,
 }
 
-/// What is kept in these folders, in no order.
-pub fn kept(root: &Dir, folders: &[&'static str]) -> Vec<Kept> {
-    let mut kept = Vec::new();
+/// Each kind of file has its own quota. A document that a stranger's repository brings can be fetched again, but to
+/// flatten an image again, only for its checksum, takes minutes.
+pub const QUOTAS: [Quota; 4] = [
+    // A version takes some 4 KiB of manifests and configs: room for sixty thousand.
+    Quota {
+        folders: &[DOCUMENTS, RELEASES],
+        size: 256 << 20,
+    },
+    // One for each version of an image that is flattened: room for sixteen thousand.
+    Quota {
+        folders: &[SUMS],
+        size: 64 << 20,
+    },
+    // One for each directory that a client had in the last hour, of some 300 bytes for each of its files.
+    Quota {
+        folders: &[LISTINGS],
+        size: 64 << 20,
+    },
+    // One for each repository, of some hundred bytes for each of its tags.
+    Quota {
+        folders: &[TAGS],
+        size: 16 << 20,
+    },
+];
+
+/// The least that a file takes: a block, as most file systems have them.
+pub const BLOCK: u64 = 4 << 10;
+
+/// Removes files from these folders until the others have no more than `size` bytes, those not used for longest first.
+/// The file that is called `newest` stays, whatever it takes.
+pub fn trim(root: &Dir, folders: &[&str], size: u64, newest: Option<&str>) {
+    let mut files = Vec::new();
     for folder in folders {
         let entries = root.sub(folder).and_then(|folder| folder.entries());
-        let files = entries.into_iter().flatten().filter(|entry| entry.is_file);
-        kept.extend(files.map(|file| Kept {
-            folder,
-            name: file.name,
-            used: file.modified,
-            size: file.len.max(file.on_disk).max(BLOCK),
-        }));
+        let entries = entries.into_iter().flatten().filter(|entry| entry.is_file);
+        files.extend(entries.map(|entry| (*folder, entry)));
     }
-    kept
-}
-
-/// Removes a file that is kept. Is it gone?
-pub fn remove(root: &Dir, Kept { folder, name, .. }: &Kept) -> bool {
-    let removed = root.sub(folder).and_then(|folder| folder.remove(name));
-    removed.is_ok()
-}
-
-/// Removes what was not used for longest until the rest has room on its shelf.
-pub fn trim(root: &Dir, Shelf { folders, room }: &Shelf, part: u64) {
-    let mut kept = kept(root, folders);
-    kept.sort_by_key(|one| std::cmp::Reverse(one.used));
+    let is_newest = |name: &OsString| newest.is_some_and(|newest| name == newest);
+    files.sort_by_key(|(_, file)| Reverse((is_newest(&file.name), file.modified)));
     let mut sum = 0;
-    for one in kept {
-        sum += one.size;
-        if sum > *room / part && remove(root, &one) {
-            debug!("{}/{} makes room", one.folder, one.name.display());
-            sum -= one.size;
+    for (folder, file) in files {
+        let taken = file.len.max(file.on_disk).max(BLOCK);
+        sum += taken;
+        if sum <= size {
+            continue;
+        }
+        let path = root.path_of(folder).join(&file.name);
+        let (path, mib) = (path.display(), taken >> 20);
+        if is_newest(&file.name) {
+            warn!(
+                "{path} has {mib} MiB, more than 'cache-size' allows for all: it is made again after every other"
+            );
+        } else if root
+            .sub(folder)
+            .and_then(|in_it| in_it.remove(&file.name))
+            .is_ok()
+        {
+            let level = if folder == MADE {
+                Level::Info
+            } else {
+                Level::Debug
+            };
+            log!(level, "cache: {mib} MiB make room: {path}");
+            sum -= taken;
         }
     }
 }
