@@ -34,55 +34,39 @@ pub enum Command {
     /// Answer systemd-sysupdate on the socket that systemd hands over (the default)
     Serve(Serve),
     /// Show the files of a repository, as systemd-sysupdate would see them
-    List(List),
+    List {
+        /// The path of an address without its file: REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, or a name in the settings
+        #[arg(value_name = "REPOSITORY")]
+        directory: Directory,
+        /// Show also what is not offered, and why
+        #[arg(long)]
+        all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the manifest and the config of one artifact as JSON
-    Inspect(Inspect),
+    Inspect {
+        /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
+        #[arg(value_name = "REFERENCE")]
+        directory: Directory,
+    },
     /// Show the URL of a manifest or of a layer, and the headers needed to fetch it, as JSON
-    Url(Url),
+    Url {
+        /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
+        #[arg(value_name = "REFERENCE")]
+        directory: Directory,
+        /// A file of it instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the config), or
+        /// what its name ends in
+        #[arg(long, value_name = "LAYER")]
+        layer: Option<String>,
+    },
     /// Change what is remembered of repositories that were signed (as root)
-    Key(Key),
-}
-
-/// Arguments of `key`.
-#[derive(Args, Clone, Debug)]
-pub struct Key {
-    /// Forget that this repository had a list by its publisher: without one it is listed by its tags again
-    #[arg(long, value_name = "REPOSITORY", required = true)]
-    pub forget_signed: RepositoryAddress,
-}
-
-/// Arguments of `list`.
-#[derive(Args, Clone, Debug)]
-pub struct List {
-    /// The path of an address without its file: REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, or a name in the settings
-    #[arg(value_name = "REPOSITORY")]
-    pub directory: Directory,
-    /// Show also what is not offered, and why
-    #[arg(long)]
-    pub all: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `inspect`.
-#[derive(Args, Clone, Debug)]
-pub struct Inspect {
-    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
-    #[arg(value_name = "REFERENCE")]
-    pub directory: Directory,
-}
-
-/// Arguments of `url`.
-#[derive(Args, Clone, Debug)]
-pub struct Url {
-    /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
-    #[arg(value_name = "REFERENCE")]
-    pub directory: Directory,
-    /// A file of it instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the config), or
-    /// what its name ends in
-    #[arg(long, value_name = "LAYER")]
-    pub layer: Option<String>,
+    Key {
+        /// Forget that this repository had a list by its publisher: without one it is listed by its tags again
+        #[arg(long, value_name = "REPOSITORY", required = true)]
+        forget_signed: RepositoryAddress,
+    },
 }
 
 /// Arguments of `serve`.

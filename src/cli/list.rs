@@ -3,27 +3,27 @@
 use log::warn;
 use serde_json::{Value, json};
 
-use super::arguments::List;
 use super::output::printable;
 use crate::error::Result;
 use crate::listing::{File, Listing};
 use crate::name::FileName;
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Directory, Snapshots};
 
-/// Lists a directory.
-pub fn list(snapshots: &Snapshots, arguments: &List) -> Result<String> {
-    let (directory, all) = (&arguments.directory, arguments.all);
+/// Lists a directory. With `all` it has what is skipped, too.
+pub fn list(
+    snapshots: &Snapshots,
+    directory: &Directory,
+    all: bool,
+    is_json: bool,
+) -> Result<String> {
     let snapshot = snapshots.listing(directory)?;
     let listing = &snapshot.whole_listing();
     let left_out = listing.left_out.len();
     if listing.files.is_empty() && left_out > 0 && !all {
         warn!("{directory}: no file is offered, {left_out} left out; --all shows why");
     }
-    Ok(if arguments.json {
-        json(listing, all)
-    } else {
-        table(listing, all)
-    })
+    let write = if is_json { json } else { table };
+    Ok(write(listing, all))
 }
 
 /// One line for each file and, with `all`, for each skipped tag or file.

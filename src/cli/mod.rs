@@ -20,7 +20,7 @@ use crate::settings::{self, Settings};
 use crate::snapshot::Snapshots;
 use crate::source::Upstream;
 use crate::state::State;
-use arguments::{Command, CommandLine, Inspect, Key, Serve, Url};
+use arguments::{Command, CommandLine, Serve};
 use output::print;
 
 /// The directory below which settings and the files of container tools are.
@@ -53,18 +53,18 @@ fn execute(command_line: CommandLine) -> Result<()> {
             };
             server::run(service, listen)
         }
-        Command::List(list) => print(&list::list(&open(&settings)?, &list)?),
-        Command::Inspect(Inspect { directory }) => {
-            print(&inspect::inspect(&open(&settings)?, &directory)?)
-        }
-        Command::Url(Url { directory, layer }) => print(&inspect::url(
+        Command::List {
+            directory,
+            all,
+            json,
+        } => print(&list::list(&open(&settings)?, &directory, all, json)?),
+        Command::Inspect { directory } => print(&inspect::inspect(&open(&settings)?, &directory)?),
+        Command::Url { directory, layer } => print(&inspect::url(
             &open(&settings)?,
             &directory,
             layer.as_deref(),
         )?),
-        Command::Key(Key { forget_signed }) => {
-            print(&key::forget_signed(&settings, &forget_signed)?)
-        }
+        Command::Key { forget_signed } => print(&key::forget_signed(&settings, &forget_signed)?),
     }
 }
 
