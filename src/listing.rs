@@ -1,24 +1,25 @@
 //! Files → the text of `SHA256SUMS`. No I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::{self, Write};
 
 use jiff::civil::Date;
 
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{Content, Offer, Recipe, Recognised, titles};
+use crate::artifact::{Content, Offer, Recognised, Skipped, titles};
 use crate::digest::Digest;
 use crate::memory::Held;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::template::Template;
 
-/// The digest of nothing, which stands beside names that are no files.
+/// The digest of no bytes, for the line of an empty listing.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// Reasons given for the parts of one tag.
 const MAX_REASONS: usize = 20;
-/// Longest reason, in characters: what strangers wrote is quoted in it.
+/// Longest reason, in characters: it quotes texts of strangers.
 const MAX_REASON: usize = 1000;
 
 /// A file in a listing.
@@ -34,7 +35,7 @@ pub struct File {
     pub tag: Tag,
     /// Of the manifest that offers it; not known of a file that only a publisher's list names.
     pub manifest: Option<Digest>,
-    /// What it runs on, as far as its manifest or index says.
+    /// What it runs on, if its manifest or index says so.
     pub architecture: Option<Architecture>,
     /// It comes from an entry of an index, rather than from a plain manifest.
     pub is_of_index: bool,
@@ -45,24 +46,32 @@ pub struct File {
 impl File {
     /// The memory that it takes in a listing beside its name, in bytes and roughly.
     pub fn weight(&self) -> usize {
-        let content = match &self.content {
-            Content::Blob => 0,
-            Content::Text(text) => text.len(),
-            Content::Made(recipe) => size_of_val(&recipe.layers[..]),
-        };
-        size_of::<(FileName, Self)>() + self.tag.as_str().len() + content
+        size_of::<(FileName, Self)>() + self.tag.as_str().len() + self.content.weight()
     }
 }
 
-/// Something that is not listed, and why.
+/// A tag or a part of one that is not listed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeftOut {
     /// The tag it belongs to.
     pub tag: Tag,
+    /// The number of the layer, if it is one.
+    pub layer: Option<usize>,
     /// For the log.
     pub reason: String,
     /// There was no answer for it: another time it may be listed.
     pub is_unanswered: bool,
+}
+
+impl LeftOut {
+    fn new(tag: &Tag, Skipped { layer, why }: Skipped) -> Self {
+        Self {
+            tag: tag.clone(),
+            layer,
+            reason: shortened(why),
+            is_unanswered: false,
+        }
+    }
 }
 
 /// How much of a listing is missing.
@@ -74,17 +83,6 @@ pub struct Incomplete {
     pub tags: usize,
     /// What is attached to the artifact could not be asked for where it counts.
     pub lacks_attached: bool,
-}
-
-impl Incomplete {
-    /// Both of two sources.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            unanswered: self.unanswered + other.unanswered,
-            tags: self.tags + other.tags,
-            lacks_attached: self.lacks_attached || other.lacks_attached,
-        }
-    }
 }
 
 impl fmt::Display for Incomplete {
@@ -108,11 +106,11 @@ pub struct Listing {
     pub files: BTreeMap<FileName, File>,
     /// In the order of tags, then those that were not answered.
     pub left_out: Vec<LeftOut>,
-    /// How many those are, if there are any.
+    /// The number of those, if there are any.
     pub incomplete: Option<Incomplete>,
 }
 
-/// How a repository's files are called.
+/// The names of a repository's files.
 #[derive(Clone, Debug)]
 pub struct Naming<'a> {
     /// The last component of the repository as the URL has it.
@@ -130,12 +128,12 @@ pub struct Naming<'a> {
 pub struct Artifact {
     /// Its digest.
     pub manifest: Digest,
-    /// The architecture that its entry in an index is offered for.
-    pub entry: Option<Architecture>,
-    /// What tells it from other entries for that architecture.
+    /// What it runs on, if its index says so, or the manifest itself and that was asked for.
+    pub architecture: Option<Architecture>,
+    /// It is one of several entries of an index.
+    pub is_of_index: bool,
+    /// The annotation that tells it from other entries for its architecture.
     pub flavour: Option<String>,
-    /// The architecture that a plain manifest says it is for, if one was asked for.
-    pub plain: Option<Architecture>,
     /// The version that it or its index notes. It names the files in the directory of one artifact.
     pub version: Option<String>,
     /// What it offers.
@@ -143,37 +141,33 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Drops what no listing needs: layers that make the same file, and what is only told in the directory of
+    /// Drops what no listing needs: layers that make the same file, and what is only listed in the directory of
     /// one artifact.
     pub fn condense(&mut self, naming: &Naming<'_>) {
-        let Recognised {
-            offers, kubesolo, ..
-        } = &mut self.recognised;
+        let offers = &mut self.recognised.offers;
         if !naming.keeps_titles {
-            *kubesolo = None;
-            let mut rivals: HashMap<String, (Digest, bool)> = HashMap::new();
-            for Offer { suffix, digest, .. } in offers.iter() {
-                let first = rivals.entry(suffix.clone()).or_insert((*digest, false));
-                first.1 |= first.0 != *digest;
-            }
+            self.recognised.kubesolo = None;
+            let suffixes = offers.iter().map(|one| (one.suffix.clone(), one.digest));
+            let shared = titles::shared(suffixes);
             // Where the suffix does not tell files apart, titles count, and the version in them.
-            for offer in offers.iter_mut().filter(|offer| !rivals[&offer.suffix].1) {
-                (offer.title, offer.long_suffix) = (None, None);
+            for offer in offers.iter_mut() {
+                if !shared.contains(&offer.suffix) {
+                    (offer.title, offer.long_suffix) = (None, None);
+                }
             }
-            if !rivals.values().any(|(_, is_shared)| *is_shared) {
+            if shared.is_empty() {
                 self.version = None;
             }
         }
         let mut seen = HashSet::new();
         offers.retain(|offer| {
-            let Offer {
-                title,
-                suffix,
-                long_suffix,
-                digest,
-                ..
-            } = offer;
-            seen.insert((title.clone(), suffix.clone(), long_suffix.clone(), *digest))
+            let names = (&offer.title, &offer.suffix, &offer.long_suffix);
+            seen.insert((
+                names.0.clone(),
+                names.1.clone(),
+                names.2.clone(),
+                offer.digest,
+            ))
         });
         offers.shrink_to_fit();
         // Either is still too long for a name.
@@ -186,62 +180,61 @@ impl Artifact {
         const FILE: usize = size_of::<Offer>() + size_of::<(FileName, File)>();
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let of_offer = |offer: &Offer| {
-            let content = match &offer.content {
-                Content::Blob => 0,
-                Content::Text(text) => text.len(),
-                Content::Made(recipe) => size_of_val(&recipe.layers[..]),
-            };
             let names = offer.suffix.len() + length(&offer.long_suffix) + length(&offer.title);
-            FILE + names + content
+            FILE + names + offer.content.weight()
         };
-        let of_recipe = |recipe: &Recipe| FILE + size_of_val(&recipe.layers[..]);
         let Recognised {
             offers,
             to_make,
-            left_out,
+            skipped,
             kubesolo,
             ..
         } = &self.recognised;
+        let to_make = to_make
+            .as_ref()
+            .map_or(0, |recipe| FILE + size_of_val(&recipe.layers[..]));
         size_of::<Self>()
             + length(&self.version)
             + length(&self.flavour)
             + offers.iter().map(of_offer).sum::<usize>()
-            + to_make.as_ref().map_or(0, of_recipe)
-            + left_out.iter().map(String::len).sum::<usize>()
+            + to_make
+            + skipped.iter().map(|one| one.why.len()).sum::<usize>()
             + kubesolo.as_ref().map_or(0, Release::weight)
     }
 }
 
-/// Why parts of a tag are left out: the first reasons, and how many more there are.
+/// Why parts of a tag are left out: the first reasons, and the number of the others.
 #[derive(Default)]
 pub struct Reasons {
-    told: Vec<String>,
+    told: Vec<Skipped>,
     untold: usize,
 }
 
-impl Reasons {
-    /// Adds some.
-    pub fn add(&mut self, reasons: Vec<String>) {
-        for reason in reasons {
+impl Extend<Skipped> for Reasons {
+    fn extend<T: IntoIterator<Item = Skipped>>(&mut self, skipped: T) {
+        for Skipped { layer, why } in skipped {
             if self.told.len() < MAX_REASONS {
-                self.told.push(shortened(reason));
+                let why = shortened(why);
+                self.told.push(Skipped { layer, why });
             } else {
                 self.untold += 1;
             }
         }
     }
+}
 
-    /// All that is told.
-    pub fn told(mut self) -> Vec<String> {
+impl Reasons {
+    /// The reasons that go into the log.
+    pub fn told(mut self) -> Vec<Skipped> {
         if self.untold > 0 {
-            self.told
-                .push(format!("and {} more of its parts", self.untold));
+            let more = format!("and {} more of its parts", self.untold);
+            self.told.push(Skipped::whole(more));
         }
         self.told
     }
 }
 
-/// As much of a reason as is told.
+/// A reason, cut off where it is too long.
 pub fn shortened(mut reason: String) -> String {
     if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
         reason.truncate(end);
@@ -255,12 +248,9 @@ impl Listing {
     /// Adds what a tag leads to, under its names. Tags come in sorted order.
     pub fn add(&mut self, naming: &Naming<'_>, tag: &Tag, artifacts: Vec<Artifact>) {
         for artifact in artifacts {
-            for reason in &artifact.recognised.left_out {
-                self.leave_out(tag, reason.clone());
-            }
             let (named, reasons) = name_offers(naming, tag, &artifact);
-            for reason in reasons {
-                self.leave_out(tag, reason);
+            for skipped in artifact.recognised.skipped.iter().cloned().chain(reasons) {
+                self.leave_out(tag, skipped);
             }
             for (name, offer) in named {
                 let file = File {
@@ -269,13 +259,13 @@ impl Listing {
                     source: naming.source,
                     tag: tag.clone(),
                     manifest: Some(artifact.manifest),
-                    architecture: artifact.entry.or(artifact.plain),
-                    is_of_index: artifact.entry.is_some(),
+                    architecture: artifact.architecture,
+                    is_of_index: artifact.is_of_index,
                     content: offer.content.clone(),
                 };
                 match name.parse() {
                     Ok(name) => self.insert(name, file),
-                    Err(reason) => self.leave_out(tag, reason),
+                    Err(why) => self.leave_out(tag, Skipped::whole(why)),
                 }
             }
         }
@@ -285,7 +275,11 @@ impl Listing {
     pub fn merge(&mut self, other: Self) {
         self.left_out.extend(other.left_out);
         self.incomplete = match (self.incomplete, other.incomplete) {
-            (Some(one), Some(other)) => Some(one.and(other)),
+            (Some(one), Some(other)) => Some(Incomplete {
+                unanswered: one.unanswered + other.unanswered,
+                tags: one.tags + other.tags,
+                lacks_attached: one.lacks_attached || other.lacks_attached,
+            }),
             (one, other) => one.or(other),
         };
         for (name, file) in other.files {
@@ -296,54 +290,47 @@ impl Listing {
     /// The memory that its files and reasons take, in bytes and roughly.
     pub fn weight(&self) -> usize {
         let files = self.files.iter();
+        let files = files.map(|(name, file)| name.as_str().len() + file.weight());
         let left_out = self.left_out.iter();
-        files
-            .map(|(name, file)| name.as_str().len() + file.weight())
-            .sum::<usize>()
-            + left_out
-                .map(|one| size_of::<LeftOut>() + one.tag.as_str().len() + one.reason.len())
-                .sum::<usize>()
+        let left_out =
+            left_out.map(|one| size_of::<LeftOut>() + one.tag.as_str().len() + one.reason.len());
+        files.chain(left_out).sum()
     }
 
     /// Notes that a tag or a part of it is not listed.
-    pub fn leave_out(&mut self, tag: &Tag, reason: String) {
-        self.left_out.push(LeftOut {
-            tag: tag.clone(),
-            reason: shortened(reason),
-            is_unanswered: false,
-        });
+    pub fn leave_out(&mut self, tag: &Tag, skipped: Skipped) {
+        self.left_out.push(LeftOut::new(tag, skipped));
     }
 
     /// Notes that a tag is not listed because it was not answered.
     pub fn leave_unanswered(&mut self, tag: &Tag, reason: String) {
         self.left_out.push(LeftOut {
-            tag: tag.clone(),
-            reason: shortened(reason),
             is_unanswered: true,
+            ..LeftOut::new(tag, Skipped::whole(reason))
         });
     }
 
     /// Two tags at one name: one line if they have one digest, else the plain manifest wins over an
     /// index's entry, else the first tag by name.
     pub fn insert(&mut self, name: FileName, file: File) {
-        let Some(first) = self.files.get(&name) else {
-            self.files.insert(name, file);
-            return;
-        };
-        if first.digest == file.digest {
-            return;
+        match self.files.entry(name) {
+            Entry::Vacant(place) => drop(place.insert(file)),
+            Entry::Occupied(first) if first.get().digest == file.digest => {}
+            Entry::Occupied(mut first) => {
+                let loser = if first.get().is_of_index && !file.is_of_index {
+                    first.insert(file)
+                } else {
+                    file
+                };
+                let why = format!(
+                    "{} is already the name of another file, which tag {} offers",
+                    first.key(),
+                    first.get().tag
+                );
+                let left_out = LeftOut::new(&loser.tag, Skipped::whole(why));
+                self.left_out.push(left_out);
+            }
         }
-        let (winner, loser) = if first.is_of_index && !file.is_of_index {
-            (file, first.clone())
-        } else {
-            (first.clone(), file)
-        };
-        let reason = format!(
-            "{name} is already the name of another file, which tag {} offers",
-            winner.tag
-        );
-        self.leave_out(&loser.tag, reason);
-        self.files.insert(name, winner);
     }
 
     /// The listing as systemd reads it, sorted by name.
@@ -487,71 +474,63 @@ fn parse_line(line: &[u8]) -> Option<(Digest, FileName)> {
     Some((digest, name.parse().ok()?))
 }
 
-/// Gives the offers of an artifact their names, unchecked, and a reason for what gets none.
+/// Gives the offers of an artifact their names, unchecked, and a reason for each that gets none.
 fn name_offers<'a>(
     naming: &Naming<'_>,
     tag: &Tag,
     artifact: &'a Artifact,
-) -> (Vec<(String, &'a Offer)>, Vec<String>) {
+) -> (Vec<(String, &'a Offer)>, Vec<Skipped>) {
     let offers = &artifact.recognised.offers;
     let noted = artifact.version.as_deref();
     let (in_tag, _) = split_architecture(tag.as_str());
     let versions: Vec<_> = noted.into_iter().chain([in_tag]).collect();
     let stem = stem(naming, tag, artifact);
     let (mut named, mut second, mut clashes) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let mut reasons = Reasons::default();
     let mut needs_stem = false;
     for (offer, ending) in offers.iter().zip(titles::endings(offers, &versions)) {
-        let title = offer.title.as_ref().filter(|_| naming.keeps_titles);
-        if let Some(title) = title {
+        let name = stem.as_ref().ok().zip(ending.as_ref());
+        let name = name.map(|(stem, ending)| format!("{stem}{ending}"));
+        if let Some(title) = offer.title.as_ref().filter(|_| naming.keeps_titles) {
             named.push((title.clone(), offer));
             // A pattern needs a version, and this one is not in the title.
             let lacks = |noted: &str| !titles::has_version(title, noted);
-            if offer.suffix.is_empty() || !noted.is_some_and(lacks) {
-                continue;
+            if !offer.suffix.is_empty() && noted.is_some_and(lacks) {
+                second.extend(name.map(|name| (name, offer)));
             }
+            continue;
         }
-        match (&stem, ending, title) {
-            (Ok(stem), Some(ending), None) => named.push((format!("{stem}{ending}"), offer)),
-            (Ok(stem), Some(ending), Some(_)) => second.push((format!("{stem}{ending}"), offer)),
-            (Ok(stem), None, None) => drop(clashes.insert(format!("{stem}{}", offer.suffix))),
-            (Err(_), _, None) => needs_stem = true,
-            (_, _, Some(_)) => {}
+        match (name, &stem) {
+            (Some(name), _) => named.push((name, offer)),
+            (None, Ok(stem)) => drop(clashes.insert(format!("{stem}{}", offer.suffix))),
+            (None, Err(_)) => needs_stem = true,
         }
     }
-    if let (Err(reason), true) = (stem, needs_stem) {
-        reasons.add(vec![reason]);
-    }
+    let mut reasons = Reasons::default();
+    reasons.extend(stem.err().filter(|_| needs_stem).map(Skipped::whole));
     // Titles may be equal, too.
-    let (mut named, equal) = unique(named);
-    clashes.extend(equal);
-    for name in clashes {
-        reasons.add(vec![format!(
+    clashes.extend(keep_unique(&mut named));
+    reasons.extend(clashes.into_iter().map(|name| {
+        Skipped::whole(format!(
             "two of its layers would both be called {name}, and no title of its own tells one of them apart"
-        )]);
-    }
+        ))
+    }));
+    keep_unique(&mut second);
     let taken: HashSet<_> = named.iter().map(|(name, _)| name.clone()).collect();
     second.retain(|(name, _)| !taken.contains(name) && name.parse::<FileName>().is_ok());
-    named.extend(unique(second).0);
+    named.extend(second);
     (named, reasons.told())
 }
 
-/// The names that stand for one content each, once; and those that stand for several.
-fn unique(named: Vec<(String, &Offer)>) -> (Vec<(String, &Offer)>, Vec<String>) {
-    let mut digests: HashMap<String, (Digest, bool)> = HashMap::new();
-    for (name, offer) in &named {
-        let (first, is_shared) = digests.entry(name.clone()).or_insert((offer.digest, false));
-        *is_shared |= *first != offer.digest;
-    }
-    let (mut unique, mut shared) = (Vec::new(), Vec::new());
-    for (name, offer) in named {
-        match digests.remove(&name) {
-            Some((_, false)) => unique.push((name, offer)),
-            Some((_, true)) => shared.push(name),
-            None => {}
-        }
-    }
-    (unique, shared)
+/// Keeps the names that stand for one content each, once. Returns those that stand for several.
+fn keep_unique(named: &mut Vec<(String, &Offer)>) -> HashSet<String> {
+    let shared = titles::shared(
+        named
+            .iter()
+            .map(|(name, offer)| (name.clone(), offer.digest)),
+    );
+    let mut seen = shared.clone();
+    named.retain(|(name, _)| seen.insert(name.clone()));
+    shared
 }
 
 /// The name without its suffix.
@@ -565,14 +544,14 @@ fn stem(naming: &Naming<'_>, tag: &Tag, artifact: &Artifact) -> Result<String, S
     let base = naming.base;
     let Some(template) = naming.template else {
         let version = with_flavour(version);
-        return Ok(match artifact.entry {
-            Some(arch) => format!("{base}-{version}-{arch}"),
-            None => format!("{base}-{version}"),
+        return Ok(match artifact.architecture {
+            Some(arch) if artifact.is_of_index => format!("{base}-{version}-{arch}"),
+            _ => format!("{base}-{version}"),
         });
     };
-    let in_tag = || split_architecture(tag.as_str()).1;
-    let arch = artifact.entry.or(artifact.plain).or_else(in_tag);
-    // What the name says in its place is no part of the version then.
+    let arch = artifact.architecture;
+    let arch = arch.or_else(|| split_architecture(tag.as_str()).1);
+    // An architecture that the name has in its place is no part of the version.
     let version = match split_architecture(version) {
         (rest, found) if template.wants_arch() && found.is_some() && found == arch => rest,
         _ => version,
@@ -587,7 +566,7 @@ fn stem(naming: &Naming<'_>, tag: &Tag, artifact: &Artifact) -> Result<String, S
         })
 }
 
-/// A version without the architecture that it ends in, and that.
+/// A version without the architecture that it ends in, and that architecture.
 fn split_architecture(version: &str) -> (&str, Option<Architecture>) {
     match Architecture::at_end_of(version) {
         Some((rest, found)) if !rest.is_empty() => (rest, Some(found)),
@@ -600,6 +579,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::artifact::Recipe;
 
     const K8S: Naming<'_> = Naming {
         base: "k8s",
@@ -626,9 +606,9 @@ mod tests {
     fn artifact(entry: Option<&str>, offers: &[Offer]) -> Artifact {
         Artifact {
             manifest: Digest::of(b"{}"),
-            entry: entry.map(|name| name.parse().unwrap()),
+            architecture: entry.map(|name| name.parse().unwrap()),
+            is_of_index: entry.is_some(),
             flavour: None,
-            plain: None,
             version: None,
             recognised: Recognised {
                 offers: offers.to_vec(),
@@ -674,11 +654,9 @@ mod tests {
                 ),
             ),
         ] {
+            let mut artifact = artifact(entry, &raw);
             let plain = plain.map(|name: &str| name.parse().unwrap());
-            let artifact = Artifact {
-                plain,
-                ..artifact(entry, &raw)
-            };
+            artifact.architecture = artifact.architecture.or(plain);
             let found = stem(naming, &tag("v1"), &artifact);
             assert_eq!(found.as_deref().map_err(String::as_str), expected);
         }

@@ -114,6 +114,13 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        (self.variant.iter()).try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
 impl Platform {
     /// Does it name no machine? Tools for artifacts write such a platform where they have none.
     fn is_empty(&self) -> bool {

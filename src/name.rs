@@ -187,6 +187,13 @@ impl Tag {
     }
 }
 
+/// A version without a `v` before its number.
+pub fn without_v(version: &str) -> &str {
+    let bare = version.strip_prefix('v');
+    bare.filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        .unwrap_or(version)
+}
+
 impl Host {
     /// Does this first component of a path name a host rather than a repository?
     ///

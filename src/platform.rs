@@ -80,6 +80,12 @@ impl Architecture {
     }
 }
 
+/// Their names in a sentence.
+pub fn join(architectures: &[Architecture]) -> String {
+    let names = architectures.iter().map(|one| one.as_str());
+    names.collect::<Vec<_>>().join(", ")
+}
+
 impl FromStr for Architecture {
     type Err = String;
 

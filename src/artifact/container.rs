@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 
-use super::{Offer, Recipe, Recognised, call, refusal, suffix};
-use crate::manifest::Image;
+use super::{Offer, Recipe, Recognised, Skipped, suffix, usable};
+use crate::manifest::{Descriptor, Image};
 use crate::platform::Architecture;
 
 /// The configs of container images, OCI's and Docker's.
@@ -15,18 +15,17 @@ const CONFIGS: [&str; 2] = [
     "application/vnd.docker.container.image.v1+json",
 ];
 
-/// The type of a config, or of an entry of an index, by which BuildKit knows a cache that it pushed
-/// (`cache-to: type=registry`).
+/// The type of the config, or of an entry of an index, of a cache that BuildKit pushed (`cache-to: type=registry`).
 pub const BUILD_CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
-/// Why one is not offered.
+/// Why such a cache is not offered.
 pub const IS_BUILD_CACHE: &str = "it is a cache of BuildKit, no image";
 
-/// What every container image is offered as.
+/// The suffix of every container image.
 pub const SUFFIX: &str = ".tar.gz";
 /// Layers of one image. Docker makes no image of more than 127.
 const MAX_LAYERS: usize = 128;
 
-/// An image config says so, unless a layer has a title: then it was pushed as a file.
+/// Whether this is a container image: its config is of one, and no layer was pushed as a file with a title.
 pub fn is_one(image: &Image) -> bool {
     let config = image.config.as_ref();
     config.is_some_and(|config| CONFIGS.contains(&config.media_type.as_str()))
@@ -37,108 +36,83 @@ pub fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
     if !is_one(image) {
         return None;
     }
-    let machine = config.map_or(Machine::Unknown, machine);
-    if let Machine::Foreign(name) = &machine {
-        return Some(Recognised {
-            left_out: vec![format!("its config says it is for {name}")],
-            ..Recognised::default()
-        });
-    }
-    let only_for = match machine {
-        Machine::Known(architecture) => Some(architecture),
-        _ => None,
-    };
-    recognise_layers(image).map(|recognised| Recognised {
-        only_for,
-        ..recognised
+    Some(match config.map(architecture).transpose() {
+        Ok(architecture) => Recognised {
+            only_for: architecture.flatten(),
+            ..recognise_layers(image)
+        },
+        Err(foreign) => Recognised::nothing(format!("its config says it is for {foreign}")),
     })
 }
 
-/// The architecture of an image, by its config.
-enum Machine {
-    Known(Architecture),
-    /// One that no extension is for.
-    Foreign(String),
-    Unknown,
-}
-
-/// The little of an image config that is of interest.
+/// The fields of an image config that are read.
 #[derive(Deserialize)]
 struct Config {
     os: Option<String>,
     architecture: Option<String>,
 }
 
-/// What a config says. One that cannot be understood says nothing.
-fn machine(config: &[u8]) -> Machine {
+/// The architecture that a config names, if it can be read. The error is a platform that no extension is for.
+fn architecture(config: &[u8]) -> Result<Option<Architecture>, String> {
     let Ok(Config { os, architecture }) = serde_json::from_slice(config) else {
-        return Machine::Unknown;
+        return Ok(None);
     };
-    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
-    match (said(os).as_deref(), said(architecture)) {
-        (None | Some("linux"), None) => Machine::Unknown,
-        (None | Some("linux"), Some(name)) => {
-            Architecture::of_oci(&name).map_or(Machine::Foreign(name), Machine::Known)
-        }
-        (Some(os), None) => Machine::Foreign(os.to_owned()),
-        (Some(os), Some(name)) => Machine::Foreign(format!("{os}/{name}")),
+    let os = os.filter(|os| !matches!(os.as_str(), "" | "linux"));
+    match (os, architecture.filter(|name| !name.is_empty())) {
+        (None, None) => Ok(None),
+        (None, Some(name)) => Architecture::of_oci(&name).map(Some).ok_or(name),
+        (Some(os), None) => Err(os),
+        (Some(os), Some(name)) => Err(format!("{os}/{name}")),
     }
 }
 
-fn recognise_layers(image: &Image) -> Option<Recognised> {
-    let left_out = |reason: String| {
-        Some(Recognised {
-            left_out: vec![reason],
-            ..Recognised::default()
-        })
-    };
-    if let [layer] = image.layers.as_slice()
+fn recognise_layers(image: &Image) -> Recognised {
+    let layers = image.layers.as_slice();
+    if let [layer] = layers
         && let Some(suffix) = suffix::of_file_system(&layer.media_type)
-        && refusal(layer).is_none()
+        && usable(layer).is_ok()
     {
-        return Some(Recognised {
+        return Recognised {
             offers: vec![Offer::layer(layer, suffix)],
             ..Recognised::default()
-        });
+        };
     }
-    for (n, layer) in image.layers.iter().enumerate() {
-        if let Some(why) = refusal(layer) {
-            return left_out(format!("{}: {why}", call(n, layer)));
-        }
-        if suffix::of_tar(&layer.media_type).is_none() {
-            let reason = format!("{}: {} is no tar archive", call(n, layer), layer.media_type);
-            return left_out(reason);
-        }
+    let unusable = |(n, layer): (usize, &Descriptor)| {
+        let why = match usable(layer) {
+            Ok(_) if suffix::of_tar(&layer.media_type).is_some() => return None,
+            Ok(_) => format!("{} is no tar archive", layer.media_type),
+            Err(why) => why,
+        };
+        Some(Skipped::layer(n, layer, &why))
+    };
+    if let Some(skipped) = layers.iter().enumerate().find_map(unusable) {
+        return Recognised {
+            skipped: vec![skipped],
+            ..Recognised::default()
+        };
     }
-    match image.layers.as_slice() {
-        [] => left_out("container image without layers".into()),
-        [layer] if suffix::of_tar(&layer.media_type) == Some(SUFFIX) => Some(Recognised {
-            offers: vec![Offer::layer(layer, SUFFIX)],
-            to_make: Some(Recipe {
-                layers: vec![(layer.digest, layer.size)],
-                file: None,
-            }),
-            ..Recognised::default()
-        }),
-        layers if layers.len() > MAX_LAYERS => left_out(format!(
-            "container image of {} layers, at most {MAX_LAYERS} are flattened",
-            layers.len()
-        )),
-        layers => Some(Recognised {
-            to_make: Some(Recipe {
-                layers: layers
-                    .iter()
-                    .map(|layer| (layer.digest, layer.size))
-                    .collect(),
-                file: None,
-            }),
-            ..Recognised::default()
-        }),
+    let offers = match layers {
+        [] => return Recognised::nothing("container image without layers"),
+        [layer] if suffix::of_tar(&layer.media_type) == Some(SUFFIX) => {
+            vec![Offer::layer(layer, SUFFIX)]
+        }
+        layers if layers.len() > MAX_LAYERS => {
+            return Recognised::nothing(format!(
+                "container image of {} layers, at most {MAX_LAYERS} are flattened",
+                layers.len()
+            ));
+        }
+        _ => Vec::new(),
+    };
+    Recognised {
+        offers,
+        to_make: Some(Recipe::new(image, None)),
+        ..Recognised::default()
     }
 }
 
 /// An image of which the settings want the file that ends so. `None` where its layers are to be offered as they
-/// are: it is no image of tar archives, or its one layer is what is wanted.
+/// are: it is no image of tar archives, or its one layer is the file that is wanted.
 pub fn recognise_as(image: &Image, suffix: &str) -> Option<Recognised> {
     let tars = image
         .layers
@@ -149,13 +123,9 @@ pub fn recognise_as(image: &Image, suffix: &str) -> Option<Recognised> {
         return None;
     }
     let mut recognised = recognise(image, None)?;
-    if suffix != SUFFIX && recognised.left_out.is_empty() {
-        let layers = image.layers.iter().map(|layer| (layer.digest, layer.size));
+    if suffix != SUFFIX && recognised.skipped.is_empty() {
         recognised.offers.clear();
-        recognised.to_make = Some(Recipe {
-            layers: layers.collect(),
-            file: Some(suffix.into()),
-        });
+        recognised.to_make = Some(Recipe::new(image, Some(suffix.into())));
     }
     Some(recognised)
 }
@@ -189,12 +159,12 @@ mod tests {
             Some(Recognised {
                 offers,
                 to_make,
-                left_out,
+                skipped,
                 ..
             }) => match (offers.first(), to_make) {
                 (Some(offer), _) => offer.suffix.clone(),
                 (None, Some(recipe)) => format!("made of {} layers", recipe.layers.len()),
-                (None, None) => left_out.join("; "),
+                (None, None) => skipped[0].why.clone(),
             },
         }
     }
@@ -278,8 +248,10 @@ mod tests {
         ] {
             let found = recognise(&one, Some(config.as_bytes())).unwrap();
             let only_for = found.only_for.map_or("any", Architecture::as_str);
-            match found.left_out.first() {
-                Some(reason) => assert_eq!((reason.as_str(), found.to_make), (expected, None)),
+            match found.skipped.first() {
+                Some(skipped) => {
+                    assert_eq!((skipped.why.as_str(), found.to_make), (expected, None));
+                }
                 None => assert_eq!(only_for, expected, "{config}"),
             }
         }
@@ -290,7 +262,7 @@ mod tests {
         let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
         for layers in [&[gzip][..], &[gzip, gzip]] {
             let found = crate::artifact::recognise(&image(BUILD_CACHE, layers), None);
-            assert_eq!(found.left_out, [IS_BUILD_CACHE]);
+            assert_eq!(found.skipped, [Skipped::whole(IS_BUILD_CACHE)]);
             assert!(found.offers.is_empty() && found.to_make.is_none());
         }
     }

@@ -1,10 +1,10 @@
 //! Garden Linux as its own tool pushes it (`gl-oci`): every build artifact a layer with a title and a
 //! type of its own.
 
-use super::{Offer, Recognised, call, refusal};
+use super::{Offer, Recognised};
 use crate::manifest::{Descriptor, Image};
 
-/// What begins all its types.
+/// The prefix of all its types.
 const PREFIX: &str = "application/io.gardenlinux.";
 
 /// The suffix of each type, without the prefix.
@@ -29,31 +29,17 @@ const TYPES: [(&str, &str); 18] = [
     ("image.format.gcpimage.tar.gz", ".gcpimage.tar.gz"),
 ];
 
-/// A layer of theirs makes it one.
+/// One layer of such a type makes it Garden Linux.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
-    if !image
+    let is_theirs = |layer: &Descriptor| layer.media_type.starts_with(PREFIX);
+    image
         .layers
         .iter()
-        .any(|layer| layer.media_type.starts_with(PREFIX))
-    {
-        return None;
-    }
-    let mut recognised = Recognised::default();
-    for (n, layer) in image.layers.iter().enumerate() {
-        match suffix(layer) {
-            Ok(suffix) => recognised.offers.push(Offer::layer(layer, suffix)),
-            Err(why) => recognised
-                .left_out
-                .push(format!("{}: {why}", call(n, layer))),
-        }
-    }
-    Some(recognised)
+        .any(is_theirs)
+        .then(|| Recognised::of_layers(image, |layer| Ok(Offer::layer(layer, suffix(layer)?))))
 }
 
 fn suffix(layer: &Descriptor) -> Result<&'static str, String> {
-    if let Some(why) = refusal(layer) {
-        return Err(why);
-    }
     let name = layer.media_type.strip_prefix(PREFIX);
     let found = TYPES.iter().find(|(known, _)| Some(*known) == name);
     // release, manifest, cert.secureboot.…: about the image, not one.

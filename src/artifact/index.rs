@@ -1,96 +1,82 @@
 //! Indexes: which entries are for the machines that files are offered for.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Known;
 
 use super::container::BUILD_CACHE;
 pub use super::container::IS_BUILD_CACHE;
 use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
-use crate::platform::Architecture;
+use crate::platform::{self, Architecture};
 
-/// What tells several entries of one architecture apart: Garden Linux's annotation, and that of podman's
-/// machine images.
+/// The annotations that tell several entries of one architecture apart: Garden Linux's, and that of podman's machine
+/// images.
 const FLAVOURS: [&str; 2] = ["cname", "disktype"];
-/// What buildkit writes on an attestation's entry (its value differs).
+/// The annotation of BuildKit on an attestation's entry (its value differs).
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
-/// An index sorted out.
+/// The entries of an index by their kinds. Attestations are in neither list.
 #[derive(Debug, Default, PartialEq)]
 pub struct Sorted {
     /// Artifacts, each with its platform where it has one.
-    pub artifacts: Vec<Artifact>,
+    pub artifacts: Vec<Entry>,
     /// Indexes inside this one.
     pub nested: Vec<Descriptor>,
-    /// What else is in it, by which it is known to be no index of artifacts.
+    /// It has an entry by which it is known to be no index of artifacts.
     pub is_build_cache: bool,
 }
 
-/// An artifact that an index leads to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Artifact {
-    /// Its manifest.
-    pub descriptor: Descriptor,
-    /// What machine it is for, if the index says.
-    pub platform: Option<Platform>,
+/// The artifacts of an index that are offered.
+#[derive(Debug, Default, PartialEq)]
+pub struct Choice {
+    /// One for each architecture on offer, and for each flavour of it.
+    pub chosen: Vec<Chosen>,
+    /// The index has one platform: it counts as the one manifest that is chosen.
+    pub is_single: bool,
+    /// A reason for each artifact that is for a machine on offer and not chosen, though nothing shows that another is
+    /// better.
+    pub twins: Vec<String>,
 }
 
-/// What of an index is offered.
-#[derive(Debug, PartialEq)]
-pub enum Choice {
-    /// There is but one platform, which the index may name: it counts as that manifest.
-    Single(Descriptor, Option<Architecture>),
-    /// One manifest for each architecture on offer, and for each flavour of it.
-    Several(Vec<Chosen>),
-}
-
-/// One of several.
+/// An artifact that is offered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chosen {
-    /// What it runs on.
-    pub architecture: Architecture,
-    /// What tells it from others for that: `cname` or `disktype`.
+    /// What it runs on, if the index says so.
+    pub architecture: Option<Architecture>,
+    /// The annotation that tells it from others for that architecture, if there are any: `cname` or `disktype`.
     pub flavour: Option<String>,
     /// Its manifest.
     pub descriptor: Descriptor,
 }
 
-/// Tells artifacts from nested indexes; attestations are neither.
+/// Tells artifacts from nested indexes.
 pub fn sort(index: Index) -> Sorted {
     let mut sorted = Sorted::default();
-    for Entry {
-        descriptor,
-        platform,
-    } in index.entries
-    {
-        if descriptor.media_type == BUILD_CACHE {
-            sorted.is_build_cache = true;
-        }
-        if descriptor.annotations.contains_key(ATTESTATION)
-            || platform.as_ref().is_some_and(is_unknown)
+    for mut entry in index.entries {
+        let Descriptor {
+            media_type,
+            annotations,
+            ..
+        } = &entry.descriptor;
+        sorted.is_build_cache |= media_type == BUILD_CACHE;
+        if annotations.contains_key(ATTESTATION) || entry.platform.as_ref().is_some_and(is_unknown)
         {
             continue;
         }
-        if matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_LIST) {
-            sorted.nested.push(descriptor);
-        } else {
-            let platform = platform.or_else(|| noted_platform(&descriptor));
-            sorted.artifacts.push(Artifact {
-                descriptor,
-                platform,
+        if matches!(media_type.as_str(), OCI_INDEX | DOCKER_LIST) {
+            sorted.nested.push(entry.descriptor);
+            continue;
+        }
+        if entry.platform.is_none()
+            && let Some(architecture) = annotations.get("architecture")
+        {
+            entry.platform = Some(Platform {
+                os: "linux".to_owned(),
+                architecture: architecture.clone(),
+                variant: None,
             });
         }
+        sorted.artifacts.push(entry);
     }
     sorted
-}
-
-/// The architecture that an annotation names where the entry has no platform.
-fn noted_platform(descriptor: &Descriptor) -> Option<Platform> {
-    let architecture = descriptor.annotations.get("architecture")?.clone();
-    Some(Platform {
-        os: "linux".to_owned(),
-        architecture,
-        variant: None,
-    })
 }
 
 fn is_unknown(platform: &Platform) -> bool {
@@ -101,160 +87,118 @@ fn is_unknown(platform: &Platform) -> bool {
 ///
 /// Of two for one architecture the one that more machines can run is taken: the plainest variant of
 /// amd64, the newest of arm (v7 machines run v6 too). Between equals the first one wins.
-///
-/// What is for a machine on offer and is not taken, though nothing shows that another is the better one, has a
-/// reason beside the choice.
-pub fn choose(
-    artifacts: Vec<Artifact>,
-    offered: &[Architecture],
-) -> Result<(Choice, Vec<String>), String> {
-    let Some(first) = artifacts.first() else {
+pub fn choose(entries: Vec<Entry>, offered: &[Architecture]) -> Result<Choice, String> {
+    let Some(first) = entries.first() else {
         return Err("index without a single artifact".into());
     };
-    let is_single = artifacts.iter().all(|other| {
-        platform_key(other) == platform_key(first) && flavour(other) == flavour(first)
-    });
-    if is_single {
-        let Some(platform) = &first.platform else {
-            return match artifacts.len() {
-                1 => Ok((Choice::Single(first.descriptor.clone(), None), Vec::new())),
-                n => Err(format!(
-                    "index of {n} artifacts without a platform, so no name tells them apart"
-                )),
-            };
-        };
-        return match architecture(platform) {
-            Some(found) if offered.contains(&found) => {
-                let others = artifacts.iter().filter(|other| {
-                    other.descriptor.digest != first.descriptor.digest
-                        && other.platform.as_ref().map(rank) == Some(rank(platform))
-                });
-                let twins = others.map(|other| twin(other, found)).collect();
-                Ok((Choice::Single(first.descriptor.clone(), Some(found)), twins))
-            }
-            _ => Err(format!(
-                "its one platform is {}, offered is {}",
-                spell(platform),
-                join(offered)
-            )),
-        };
+    let is_single = entries.iter().all(|other| kind(other) == kind(first));
+    match entries.as_slice() {
+        [only] if only.platform.is_none() => {
+            let chosen = vec![Chosen {
+                architecture: None,
+                flavour: None,
+                descriptor: only.descriptor.clone(),
+            }];
+            return Ok(Choice {
+                chosen,
+                is_single,
+                twins: Vec::new(),
+            });
+        }
+        _ if is_single && first.platform.is_none() => {
+            return Err(format!(
+                "index of {} artifacts without a platform, so no name tells them apart",
+                entries.len()
+            ));
+        }
+        _ => {}
     }
 
     let mut chosen: Vec<(u8, Chosen)> = Vec::new();
     let mut twins = Vec::new();
-    // Where each kind is in that list: some indexes have very many.
-    let mut places = BTreeMap::<_, usize>::new();
-    for artifact in &artifacts {
-        let known = artifact.platform.as_ref();
-        let Some((architecture, rank)) = known.and_then(|p| Some((architecture(p)?, rank(p))))
+    // The places in that list: some indexes have very many.
+    let mut places = BTreeMap::new();
+    for entry in &entries {
+        let Some(platform) = &entry.platform else {
+            continue;
+        };
+        let Some(architecture) = architecture(platform).filter(|found| offered.contains(found))
         else {
             continue;
         };
-        if !offered.contains(&architecture) {
-            continue;
-        }
+        let rank = rank(platform);
         let candidate = Chosen {
-            architecture,
-            flavour: flavour(artifact).map(str::to_owned),
-            descriptor: artifact.descriptor.clone(),
+            architecture: Some(architecture),
+            flavour: flavour(entry).filter(|_| !is_single).map(str::to_owned),
+            descriptor: entry.descriptor.clone(),
         };
-        match places.entry((architecture, flavour(artifact))) {
-            Known::Occupied(place) => {
-                let rival = &mut chosen[*place.get()];
-                if rank < rival.0 {
-                    *rival = (rank, candidate);
-                } else if rank == rival.0
-                    && rival.1.descriptor.digest != candidate.descriptor.digest
-                {
-                    twins.push(twin(artifact, architecture));
+        let place = *(places.entry((architecture, flavour(entry)))).or_insert(chosen.len());
+        match chosen.get_mut(place) {
+            None => chosen.push((rank, candidate)),
+            Some(rival) if rank < rival.0 => *rival = (rank, candidate),
+            Some((best, rival)) => {
+                let digest = candidate.descriptor.digest;
+                if rank == *best && rival.descriptor.digest != digest {
+                    twins.push(format!(
+                        "manifest {digest}: another entry of its index is for {architecture} too, and no annotation \
+                         that is known ({}) tells them apart",
+                        FLAVOURS.join(", ")
+                    ));
                 }
-            }
-            Known::Vacant(place) => {
-                place.insert(chosen.len());
-                chosen.push((rank, candidate));
             }
         }
     }
     if chosen.is_empty() {
-        let platforms: Vec<_> = artifacts
-            .iter()
-            .filter_map(|a| a.platform.as_ref())
-            .map(spell)
-            .collect();
-        return Err(format!(
-            "its platforms are {}, offered is {}",
-            platforms.join(", "),
-            join(offered)
-        ));
+        let mut platforms = entries.iter().filter_map(|entry| entry.platform.as_ref());
+        let offered = platform::join(offered);
+        return Err(match platforms.next() {
+            Some(platform) if is_single => {
+                format!("its one platform is {platform}, offered is {offered}")
+            }
+            first => {
+                let all = first.into_iter().chain(platforms);
+                let all: Vec<_> = all.map(Platform::to_string).collect();
+                format!("its platforms are {}, offered is {offered}", all.join(", "))
+            }
+        });
     }
-    let chosen = chosen.into_iter().map(|(_, chosen)| chosen).collect();
-    Ok((Choice::Several(chosen), twins))
+    Ok(Choice {
+        chosen: chosen.into_iter().map(|(_, chosen)| chosen).collect(),
+        is_single,
+        twins,
+    })
 }
 
-/// Why an artifact is not taken that is for the same machine as another.
-fn twin(artifact: &Artifact, architecture: Architecture) -> String {
-    let digest = artifact.descriptor.digest;
-    format!(
-        "manifest {digest}: another entry of its index is for {architecture} too, and no annotation that is known \
-         ({}) tells them apart",
-        FLAVOURS.join(", ")
-    )
+/// The platform, and the flavour for it. Variants do not count: they share an architecture's name.
+fn kind(entry: &Entry) -> (Option<(&str, &str)>, Option<&str>) {
+    let platform = entry.platform.as_ref();
+    let platform = platform.map(|one| (one.os.as_str(), one.architecture.as_str()));
+    (platform, flavour(entry))
 }
 
-fn flavour(artifact: &Artifact) -> Option<&str> {
-    let annotations = &artifact.descriptor.annotations;
-    FLAVOURS
-        .iter()
-        .find_map(|name| annotations.get(*name))
-        .map(String::as_str)
-}
-
-/// What makes a platform one of its own. Variants do not: they share an architecture's name.
-fn platform_key(artifact: &Artifact) -> Option<(&str, &str)> {
-    artifact
-        .platform
-        .as_ref()
-        .map(|platform| (platform.os.as_str(), platform.architecture.as_str()))
+fn flavour(entry: &Entry) -> Option<&str> {
+    let annotations = &entry.descriptor.annotations;
+    let found = FLAVOURS.iter().find_map(|name| annotations.get(*name));
+    found.map(String::as_str)
 }
 
 /// The architecture of a platform; an extension is for Linux.
 fn architecture(platform: &Platform) -> Option<Architecture> {
-    matches!(platform.os.as_str(), "linux" | "")
-        .then(|| Architecture::of_oci(&platform.architecture))
-        .flatten()
+    let is_linux = matches!(platform.os.as_str(), "linux" | "");
+    Architecture::of_oci(&platform.architecture).filter(|_| is_linux)
 }
 
-/// Which of several variants is preferred: the lowest number.
+/// The order of variants: the lowest is preferred.
 fn rank(platform: &Platform) -> u8 {
-    match (
-        platform.architecture.as_str(),
-        platform.variant.as_deref().unwrap_or_default(),
-    ) {
-        ("arm", "v7") => 0,
+    let variant = platform.variant.as_deref().unwrap_or_default();
+    match (platform.architecture.as_str(), variant) {
+        ("arm", "v7") | ("arm64", "v8") => 0,
         ("arm", "") => 1,
         ("arm", "v6") => 2,
-        ("arm64", "" | "v8") => 0,
         (_, "" | "v1") => 0,
         (_, "v2") => 3,
         _ => 4,
     }
-}
-
-fn spell(platform: &Platform) -> String {
-    let variant = platform
-        .variant
-        .as_deref()
-        .map(|variant| format!("/{variant}"))
-        .unwrap_or_default();
-    format!("{}/{}{variant}", platform.os, platform.architecture)
-}
-
-fn join(architectures: &[Architecture]) -> String {
-    architectures
-        .iter()
-        .map(|architecture| architecture.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 #[cfg(test)]
@@ -263,9 +207,9 @@ mod tests {
     use crate::digest::Digest;
 
     /// An artifact for `os/architecture[/variant]`, or for `-`; its digest is that of its number.
-    fn artifact(n: usize, platform: &str) -> Artifact {
+    fn artifact(n: usize, platform: &str) -> Entry {
         let mut parts = platform.split('/').map(str::to_owned);
-        Artifact {
+        Entry {
             descriptor: Descriptor {
                 media_type: crate::manifest::OCI_MANIFEST.into(),
                 digest: Digest::of(n.to_string().as_bytes()),
@@ -297,15 +241,21 @@ mod tests {
         };
         let offered: Vec<_> = offered.iter().map(|name| name.parse().unwrap()).collect();
         match choose(artifacts.clone(), &offered) {
-            Ok((Choice::Single(one, _), _)) => number(&one),
-            Ok((Choice::Several(several), _)) => several
-                .iter()
-                .map(|one| {
+            Ok(Choice {
+                chosen, is_single, ..
+            }) => {
+                let name = |one: &Chosen| {
+                    let number = number(&one.descriptor);
                     let flavour = one.flavour.as_deref().unwrap_or_default();
-                    format!("{flavour}{}={}", one.architecture, number(&one.descriptor))
-                })
-                .collect::<Vec<_>>()
-                .join(" "),
+                    match one.architecture {
+                        Some(architecture) if !is_single => {
+                            format!("{flavour}{architecture}={number}")
+                        }
+                        _ => number,
+                    }
+                };
+                chosen.iter().map(name).collect::<Vec<_>>().join(" ")
+            }
             Err(why) => why,
         }
     }
@@ -336,6 +286,12 @@ mod tests {
                 &["x86-64"],
                 "0",
                 "gzip and zstd of one platform: the first",
+            ),
+            (
+                &["linux/amd64/v3", "linux/amd64"],
+                &["x86-64"],
+                "1",
+                "of one platform, too, what more machines can run",
             ),
             (
                 &["linux/arm64"],
@@ -416,12 +372,12 @@ mod tests {
             let artifacts = artifacts
                 .map(|(n, platform)| artifact(n, platform))
                 .collect();
-            let (_, twins) = choose(artifacts, &offered).unwrap();
+            let Choice { twins, .. } = choose(artifacts, &offered).unwrap();
             assert_eq!(twins.len(), expected, "{why}: {twins:?}");
         }
         // The same manifest twice is one.
         let twice = vec![artifact(0, "linux/amd64"), artifact(0, "linux/amd64")];
-        assert_eq!(choose(twice, &offered).unwrap().1, [""; 0]);
+        assert_eq!(choose(twice, &offered).unwrap().twins, [""; 0]);
     }
 
     #[test]
@@ -440,9 +396,7 @@ mod tests {
             flavoured(3, "linux/amd64", "kvm"),
         ];
         let offered = ["x86-64".parse().unwrap()];
-        let Ok((Choice::Several(chosen), twins)) = choose(artifacts, &offered) else {
-            panic!("they are several");
-        };
+        let Choice { chosen, twins, .. } = choose(artifacts, &offered).unwrap();
         let [twin] = &twins[..] else {
             panic!("one is left out: {twins:?}");
         };
@@ -459,18 +413,14 @@ mod tests {
 
     #[test]
     fn attestations_are_no_artifacts_on_either_mark() {
-        let entry = |artifact: Artifact| Entry {
-            descriptor: artifact.descriptor,
-            platform: artifact.platform,
-        };
-        let unknown = entry(artifact(0, "unknown/unknown"));
-        let mut marked = entry(artifact(1, "linux/amd64"));
+        let unknown = artifact(0, "unknown/unknown");
+        let mut marked = artifact(1, "linux/amd64");
         marked
             .descriptor
             .annotations
             .insert(ATTESTATION.into(), "builder".into());
-        let real = entry(artifact(2, "linux/amd64"));
-        let mut nested = entry(artifact(3, "-"));
+        let real = artifact(2, "linux/amd64");
+        let mut nested = artifact(3, "-");
         nested.descriptor.media_type = OCI_INDEX.into();
         let sorted = sort(Index {
             entries: vec![unknown, marked, real, nested.clone()],

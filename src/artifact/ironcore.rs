@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{Offer, Recognised, call, refusal};
+use super::{Offer, Recognised, Skipped};
 use crate::manifest::Image;
 
 /// The configs, `{"commandLine": "…"}`.
@@ -51,54 +51,35 @@ const ROLES: [(&str, &[&str]); 7] = [
     (".img", &["application/vnd.ironcore.image.disk.img"]),
 ];
 
-/// Is its config one of theirs, with a command line in it perhaps?
+/// Whether its config is of this kind: it may have a command line in it.
 pub fn has_config(image: &Image) -> bool {
-    image
-        .config
-        .as_ref()
-        .is_some_and(|config| CONFIGS.contains(&config.media_type.as_str()))
+    let config = image.config.as_ref();
+    config.is_some_and(|config| CONFIGS.contains(&config.media_type.as_str()))
 }
 
-/// One of their configs or layers makes it one.
+/// One such config or layer makes it an image of this kind.
 pub fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
-    let roles: Vec<_> = image
-        .layers
-        .iter()
-        .map(|layer| role(&layer.media_type))
-        .collect();
-    if !has_config(image) && roles.iter().all(Option::is_none) {
+    let layers = image.layers.iter();
+    let roles: Vec<_> = layers.filter_map(|layer| role(&layer.media_type)).collect();
+    if roles.is_empty() && !has_config(image) {
         return None;
     }
-    let mut recognised = Recognised::default();
-    for (n, (layer, role)) in image.layers.iter().zip(&roles).enumerate() {
-        let offer = match (refusal(layer), role) {
-            (Some(why), _) => Err(why),
-            (None, None) => Err(format!(
-                "type {:?} is no part of an ironcore image",
-                layer.media_type
-            )),
-            (None, Some((suffix, generation))) => {
-                let has_newer = roles
-                    .iter()
-                    .flatten()
-                    .any(|(other, newer)| other == suffix && newer < generation);
-                if has_newer {
-                    Err(format!("there is a newer {suffix} beside it"))
-                } else {
-                    Ok(Offer::layer(layer, suffix))
-                }
-            }
+    let mut recognised = Recognised::of_layers(image, |layer| {
+        let media_type = &layer.media_type;
+        let Some((suffix, age)) = role(media_type) else {
+            return Err(format!(
+                "type {media_type:?} is no part of an ironcore image"
+            ));
         };
-        match offer {
-            Ok(offer) => recognised.offers.push(offer),
-            Err(why) => recognised
-                .left_out
-                .push(format!("{}: {why}", call(n, layer))),
+        let is_newer = |(other, newer): &(&str, usize)| *other == suffix && *newer < age;
+        if roles.iter().any(is_newer) {
+            return Err(format!("there is a newer {suffix} beside it"));
         }
-    }
+        Ok(Offer::layer(layer, suffix))
+    });
     match config.filter(|_| has_config(image)).map(command_line) {
         Some(Ok(Some(text))) => recognised.offers.push(Offer::text(text, ".cmdline")),
-        Some(Err(why)) => recognised.left_out.push(why),
+        Some(Err(why)) => recognised.skipped.push(Skipped::whole(why)),
         Some(Ok(None)) | None => {}
     }
     Some(recognised)
@@ -172,7 +153,7 @@ mod tests {
             .offers
             .iter()
             .map(show)
-            .chain(found.left_out.clone())
+            .chain(found.skipped.iter().map(|one| one.why.clone()))
             .collect::<Vec<_>>()
             .join(", ")
     }

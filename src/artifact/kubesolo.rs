@@ -4,17 +4,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{Offer, Recognised, call};
+use super::{Offer, Recognised, Skipped};
 use crate::digest::Digest;
 use crate::manifest::Image;
 use crate::platform::Architecture;
 
 const KERNEL: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 const INITRAMFS: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
-/// What begins the keys of its annotations.
+/// The prefix of its annotations.
 const ANNOTATION: &str = "io.kubesolo.os.";
 
-/// What `latest.json` takes over from the annotations, as they are, if they are there.
+/// The annotations that `latest.json` takes over as they are.
 const NOTES: [&str; 5] = [
     "release_notes",
     "release_date",
@@ -68,70 +68,47 @@ impl Release {
     }
 }
 
-/// A kernel or an initramfs of theirs makes it one, and both must be there.
+/// A layer of either type makes it a release, and both must be there.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let find = |media_type: &str| {
-        image
-            .layers
-            .iter()
-            .find(|layer| layer.media_type == media_type)
+        let mut layers = image.layers.iter();
+        layers.find(|layer| layer.media_type == media_type)
     };
     let (kernel, initramfs) = match (find(KERNEL), find(INITRAMFS)) {
-        (None, None) => return None,
         (Some(kernel), Some(initramfs)) => (kernel, initramfs),
-        (kernel, _) => {
-            let missing = if kernel.is_none() {
-                "kernel"
-            } else {
-                "initramfs"
-            };
-            let reason = format!("KubeSolo OS image without {missing}");
-            return Some(Recognised {
-                left_out: vec![reason],
-                ..Recognised::default()
-            });
-        }
+        (None, None) => return None,
+        (None, _) => return Some(Recognised::nothing("KubeSolo OS image without kernel")),
+        (_, None) => return Some(Recognised::nothing("KubeSolo OS image without initramfs")),
     };
-    let architecture = image
+    let notes: BTreeMap<_, _> = image
         .annotations
-        .get("io.kubesolo.os.architecture")
-        .filter(|name| !name.is_empty());
-    let only_for = architecture.map(|name| Architecture::of_oci(name).ok_or(name));
-    let only_for = match only_for.transpose() {
-        Ok(known) => known,
-        Err(name) => {
-            return Some(Recognised {
-                left_out: vec![format!(
-                    "it says it is for {name:?}, which is the name of no architecture"
-                )],
-                ..Recognised::default()
-            });
-        }
-    };
-    let ignored = image
-        .layers
         .iter()
-        .enumerate()
-        .filter(|(_, layer)| layer.media_type != KERNEL && layer.media_type != INITRAMFS);
-    let note = |(key, value): (&String, &String)| {
-        let key = key.strip_prefix(ANNOTATION)?;
-        let is_told = key == "version" || NOTES.contains(&key);
-        is_told.then(|| (key.to_owned(), value.clone()))
+        .filter_map(|(key, value)| Some((key.strip_prefix(ANNOTATION)?, value)))
+        .filter(|(key, _)| *key == "version" || NOTES.contains(key))
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .collect();
+    let only_for = match notes.get("architecture").filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => match Architecture::of_oci(name) {
+            Some(known) => Some(known),
+            None => {
+                return Some(Recognised::nothing(format!(
+                    "it says it is for {name:?}, which is the name of no architecture"
+                )));
+            }
+        },
     };
-    let notes: BTreeMap<_, _> = image.annotations.iter().filter_map(note).collect();
+    let layers = image.layers.iter().enumerate();
+    let others = layers.filter(|(_, layer)| ![KERNEL, INITRAMFS].contains(&&*layer.media_type));
+    let why = "neither kernel nor initramfs of KubeSolo OS";
     Some(Recognised {
         to_make: None,
         offers: vec![
             Offer::layer(kernel, ".vmlinuz"),
             Offer::layer(initramfs, ".initramfs.gz"),
         ],
-        left_out: ignored
-            .map(|(n, layer)| {
-                format!(
-                    "{}: neither kernel nor initramfs of KubeSolo OS",
-                    call(n, layer)
-                )
-            })
+        skipped: others
+            .map(|(n, layer)| Skipped::layer(n, layer, why))
             .collect(),
         only_for,
         kubesolo: Some(Release {
@@ -171,7 +148,7 @@ mod tests {
             Some(found) => {
                 let mut words: Vec<_> =
                     found.offers.into_iter().map(|offer| offer.suffix).collect();
-                words.extend(found.left_out);
+                words.extend(found.skipped.into_iter().map(|one| one.why));
                 words.extend(found.only_for.map(|architecture| architecture.to_string()));
                 words.join(", ")
             }

@@ -1,99 +1,59 @@
-//! Disk images whose media type says what they are: the types of Kairos hadron-layers, Cellebyte's
-//! sysexts and BOOTy, KatlOS, Wrasse and kubeswift, and any other that names an extension and `raw`.
+//! Disk images whose media type says what they are: a type that has the words `raw` and `sysext`, `confext` or
+//! `portable`, such as those of Kairos hadron-layers, Cellebyte's sysexts and BOOTy, KatlOS and Wrasse; and kubeswift's.
 
-use super::{Offer, Recognised, call, oras, refusal, suffix};
+use super::{Offer, Recognised, oras, suffix};
 use crate::manifest::{Descriptor, Image};
 
-/// Layer types, and what the image is for where the type says so.
-const TYPES: [(&str, Option<&str>); 7] = [
-    ("application/vnd.kairos.sysext.raw", Some(".sysext.raw")),
-    (
-        "application/vnd.systemd.sysext.image.v1+raw",
-        Some(".sysext.raw"),
-    ),
-    ("application/vnd.katl.sysext.raw.v1", Some(".sysext.raw")),
-    ("application/vnd.katl.confext.raw.v1", Some(".confext.raw")),
-    (
-        "application/vnd.wrasse.dx.sysext.raw.v1",
-        Some(".sysext.raw"),
-    ),
-    (
-        "application/vnd.wrasse.dx.confext.raw.v1",
-        Some(".confext.raw"),
-    ),
-    ("application/vnd.kubeswift.vmdisk.raw.v1", None),
+/// A raw image of no kind of extension.
+const KUBESWIFT_DISK: &str = "application/vnd.kubeswift.vmdisk.raw.v1";
+/// The kinds of extensions, by the words in types.
+const KINDS: [(&str, &str); 3] = [
+    ("sysext", ".sysext.raw"),
+    ("confext", ".confext.raw"),
+    ("portable", ".portable.raw"),
 ];
 
 /// A layer of such a type makes it one; the others are offered as plain files are.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     // One layer without a telling type is what the whole artifact says it is.
     let of_artifact = image.artifact_type.as_deref().and_then(kind);
-    let is_alone = image.layers.len() == 1;
-    let kinds: Vec<_> = image
-        .layers
-        .iter()
-        .map(|layer| {
-            kind(&layer.media_type)
-                .or(of_artifact.filter(|_| is_alone && has_no_other_suffix(layer)))
-        })
-        .collect();
-    if kinds.iter().all(Option::is_none) {
+    let of_artifact = of_artifact.filter(|_| image.layers.len() == 1);
+    let kind_of = |layer: &Descriptor| {
+        kind(&layer.media_type).or(of_artifact.filter(|_| {
+            let titled = layer.title().and_then(suffix::of_name);
+            titled.is_none_or(|suffix| suffix.starts_with(".raw"))
+        }))
+    };
+    if !image.layers.iter().any(|layer| kind_of(layer).is_some()) {
         return None;
     }
-    let mut recognised = Recognised::default();
-    for (n, (layer, kind)) in image.layers.iter().zip(kinds).enumerate() {
-        let offer = match (refusal(layer), kind) {
-            (Some(why), _) => Err(why),
-            (None, Some(kind)) => Ok(Offer {
-                long_suffix: kind.map(str::to_owned),
-                ..Offer::layer(layer, &raw(layer))
-            }),
-            (None, None) => oras::suffix_of(layer).map(|suffix| Offer::layer(layer, &suffix)),
-        };
-        match offer {
-            Ok(offer) => recognised.offers.push(offer),
-            Err(why) => recognised
-                .left_out
-                .push(format!("{}: {why}", call(n, layer))),
-        }
-    }
-    Some(recognised)
+    Some(Recognised::of_layers(image, |layer| match kind_of(layer) {
+        Some(kind) => Ok(Offer {
+            long_suffix: kind.map(str::to_owned),
+            ..Offer::layer(layer, &raw(layer))
+        }),
+        None => Ok(Offer::layer(layer, &oras::suffix_of(layer)?)),
+    }))
 }
 
-/// `Some` for a type of a raw image, with the kind in it.
+/// `Some` for a type of a raw image, with the kind of extension in it.
 fn kind(media_type: &str) -> Option<Option<&'static str>> {
-    if let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == media_type) {
-        return Some(*kind);
+    if media_type == KUBESWIFT_DISK {
+        return Some(None);
     }
     let has = |word| {
-        media_type
-            .split(|c: char| !c.is_ascii_alphanumeric())
-            .any(|found| found == word)
+        let mut words = media_type.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|found| found == word)
     };
-    let kinds = [
-        ("sysext", ".sysext.raw"),
-        ("confext", ".confext.raw"),
-        ("portable", ".portable.raw"),
-    ];
-    let (_, suffix) = kinds.iter().find(|(word, _)| has("raw") && has(word))?;
+    let (_, suffix) = KINDS.iter().find(|(word, _)| has("raw") && has(word))?;
     Some(Some(suffix))
 }
 
 /// `.raw`, or what the title or the type adds to it: `.raw.zst`.
 fn raw(layer: &Descriptor) -> String {
-    let titled = layer
-        .title()
-        .and_then(suffix::of_name)
-        .filter(|suffix| suffix.starts_with(".raw"));
-    let suffix = titled.unwrap_or_else(|| ".raw".to_owned());
-    suffix::packed(suffix, &layer.media_type)
-}
-
-fn has_no_other_suffix(layer: &Descriptor) -> bool {
-    layer
-        .title()
-        .and_then(suffix::of_name)
-        .is_none_or(|suffix| suffix.starts_with(".raw"))
+    let titled = layer.title().and_then(suffix::of_name);
+    let titled = titled.filter(|suffix| suffix.starts_with(".raw"));
+    suffix::packed(titled.unwrap_or(".raw".to_owned()), &layer.media_type)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Which files a manifest offers. One file for each way of publishing; no I/O.
 //!
-//! The dialects are tried in the order of [`DIALECTS`]. To add one: its file here, its line there,
-//! and a directory in `tests/cases/`.
+//! The dialects are tried in the order of [`DIALECTS`]. To add one, or a media type that none of them knows: its file
+//! here, its line there, and a directory in `tests/cases/`. Suffixes of file names are all in `suffix.rs`.
 
 mod container;
 mod gardenlinux;
+pub mod index;
 mod ironcore;
 pub mod kubesolo;
 mod media_type;
@@ -12,10 +13,11 @@ mod oras;
 mod suffix;
 pub mod titles;
 
-pub mod index;
-
 use std::collections::HashSet;
 use std::sync::Arc;
+
+pub use container::is_one as is_container;
+pub use ironcore::has_config as needs_config;
 
 use crate::digest::Digest;
 use crate::manifest::{Annotations, Descriptor, Image};
@@ -24,28 +26,37 @@ use crate::platform::Architecture;
 /// The annotations that name a version.
 const VERSIONS: [&str; 2] = ["org.opencontainers.image.version", "io.kubesolo.os.version"];
 
-/// What one artifact offers, and what of it is left out and why.
+/// The files that one artifact offers, and what it does not offer.
 #[derive(Debug, Default, PartialEq)]
 pub struct Recognised {
     /// The files, in the order of the layers.
     pub offers: Vec<Offer>,
-    /// One more file, which has to be made first. Where it is one layer that is on offer already, that may have to
-    /// be made into another file.
+    /// One more file, which has to be made first. If it is one layer that is on offer already, reading that layer
+    /// may show that it has to be made into another file.
     pub to_make: Option<Recipe>,
-    /// A reason for each layer that is no file on offer.
-    pub left_out: Vec<String>,
-    /// The one architecture it is good for, if its publisher noted that where clients look.
+    /// What is not offered.
+    pub skipped: Vec<Skipped>,
+    /// The one architecture it is for, if the publisher noted that where clients look.
     pub only_for: Option<Architecture>,
-    /// What KubeSolo OS says of its release.
+    /// A release of KubeSolo OS.
     pub kubesolo: Option<kubesolo::Release>,
+}
+
+/// A layer, an entry of an index or a whole artifact that is not offered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Skipped {
+    /// The number of the layer, counted from 0.
+    pub layer: Option<usize>,
+    /// For the log. It names the layer.
+    pub why: String,
 }
 
 /// A file on offer. Its name is the listing's business, all but the suffix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
-    /// `.raw`, `.tar.gz`, …: what the bytes are.
+    /// `.raw`, `.tar.gz`, …: the format of the bytes.
     pub suffix: String,
-    /// `.sysext.raw`: what tells it from another with the same suffix, if the publisher said.
+    /// `.sysext.raw`: the suffix with the kind of extension, if the publisher named it.
     pub long_suffix: Option<String>,
     /// The file name that the publisher noted.
     pub title: Option<String>,
@@ -73,12 +84,64 @@ pub enum Content {
 pub struct Recipe {
     /// The digests and sizes in bytes of the layers, from the lowest.
     pub layers: Vec<(Digest, u64)>,
-    /// It is the one file in the image whose name ends so; `None`: all of them, as one `.tar.gz`.
+    /// The ending of the one file in the image that is wanted; `None`: all files, as one `.tar.gz`.
     pub file: Option<Arc<str>>,
 }
 
+impl Recognised {
+    /// An artifact that offers nothing.
+    fn nothing(why: impl Into<String>) -> Self {
+        Self {
+            skipped: vec![Skipped::whole(why)],
+            ..Self::default()
+        }
+    }
+
+    /// The offer of each layer, or the reason why it has none.
+    fn of_layers(
+        image: &Image,
+        mut offer: impl FnMut(&Descriptor) -> Result<Offer, String>,
+    ) -> Self {
+        let mut recognised = Self::default();
+        for (n, layer) in image.layers.iter().enumerate() {
+            match usable(layer).and_then(&mut offer) {
+                Ok(offer) => recognised.offers.push(offer),
+                Err(why) => recognised.skipped.push(Skipped::layer(n, layer, &why)),
+            }
+        }
+        recognised
+    }
+}
+
+impl Skipped {
+    /// A whole artifact, or an entry of an index.
+    pub fn whole(why: impl Into<String>) -> Self {
+        Self {
+            layer: None,
+            why: why.into(),
+        }
+    }
+
+    /// A layer, which the reason names by its number and its title.
+    fn layer(n: usize, layer: &Descriptor, why: &str) -> Self {
+        let title = layer.title().map(|title| format!(" ({title:?})"));
+        Self {
+            layer: Some(n),
+            why: format!("layer {}{}: {why}", n + 1, title.unwrap_or_default()),
+        }
+    }
+}
+
 impl Recipe {
-    /// What the result is known by. It changes with the rules by which the result is made.
+    fn new(image: &Image, file: Option<Arc<str>>) -> Self {
+        let layers = image.layers.iter().map(|layer| (layer.digest, layer.size));
+        Self {
+            layers: layers.collect(),
+            file,
+        }
+    }
+
+    /// The key of the result in the cache. It changes with the rules by which the result is made.
     pub fn key(&self) -> Digest {
         let layers = self.layers.iter().map(|(digest, _)| format!("{digest}\n"));
         let form = match &self.file {
@@ -89,58 +152,64 @@ impl Recipe {
         Digest::of(text.as_bytes())
     }
 
-    /// What the result is.
+    /// The suffix of the result.
     pub fn suffix(&self) -> &str {
         self.file.as_deref().unwrap_or(container::SUFFIX)
     }
 
-    /// What has to be fetched, in bytes.
+    /// The bytes to be fetched.
     pub fn size(&self) -> u64 {
         self.layers
             .iter()
             .fold(0, |sum, (_, size)| sum.saturating_add(*size))
     }
 
-    /// Is it one layer, with this digest? Then the layer may be the file as it is.
+    /// Whether it is the one layer with this digest. Then the layer may be the file as it is.
     pub fn is_layer(&self, digest: Digest) -> bool {
         self.file.is_none() && matches!(self.layers.as_slice(), [(layer, _)] if *layer == digest)
     }
 
     /// The file, once it is made.
     pub fn offer(self, digest: Digest, size: u64) -> Offer {
-        Offer {
-            suffix: self.suffix().to_owned(),
-            long_suffix: None,
-            title: None,
-            digest,
-            size,
-            content: Content::Made(self),
-        }
+        let suffix = self.suffix().to_owned();
+        Offer::new(&suffix, digest, size, Content::Made(self))
     }
 }
 
 impl Offer {
-    /// A layer as it is.
-    fn layer(layer: &Descriptor, suffix: &str) -> Self {
+    fn new(suffix: &str, digest: Digest, size: u64, content: Content) -> Self {
         Self {
             suffix: suffix.to_owned(),
             long_suffix: None,
+            title: None,
+            digest,
+            size,
+            content,
+        }
+    }
+
+    /// A layer as it is.
+    fn layer(layer: &Descriptor, suffix: &str) -> Self {
+        Self {
             title: layer.title().map(str::to_owned),
-            digest: layer.digest,
-            size: layer.size,
-            content: Content::Blob,
+            ..Self::new(suffix, layer.digest, layer.size, Content::Blob)
         }
     }
 
     /// A text that stands in a config.
     fn text(text: String, suffix: &str) -> Self {
-        Self {
-            suffix: suffix.to_owned(),
-            long_suffix: None,
-            title: None,
-            digest: Digest::of(text.as_bytes()),
-            size: text.len() as u64,
-            content: Content::Text(text.into()),
+        let (digest, size) = (Digest::of(text.as_bytes()), text.len() as u64);
+        Self::new(suffix, digest, size, Content::Text(text.into()))
+    }
+}
+
+impl Content {
+    /// The memory that it takes beside its own size, in bytes and roughly.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Blob => 0,
+            Self::Text(text) => text.len(),
+            Self::Made(recipe) => size_of_val(&recipe.layers[..]),
         }
     }
 }
@@ -149,7 +218,7 @@ impl Offer {
 /// that [`needs_config`] names.
 type Dialect = fn(&Image, Option<&[u8]>) -> Option<Recognised>;
 
-/// The first one that knows the manifest has it. `files` comes last: it takes any layer.
+/// The first one that knows the manifest has it. `oras` comes last: it takes any layer.
 const DIALECTS: [Dialect; 6] = [
     kubesolo::recognise,
     ironcore::recognise,
@@ -164,10 +233,7 @@ pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
     if let Some(config) = &image.config
         && config.media_type == container::BUILD_CACHE
     {
-        return Recognised {
-            left_out: vec![container::IS_BUILD_CACHE.to_owned()],
-            ..Recognised::default()
-        };
+        return Recognised::nothing(container::IS_BUILD_CACHE);
     }
     DIALECTS
         .iter()
@@ -175,57 +241,42 @@ pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
         .unwrap_or_default()
 }
 
-/// Every layer, as what the settings say it is. Of several those that are texts about the others stay out. Of a
+/// Every layer under the suffix that the settings give. Of several layers, texts about the others are left out. Of a
 /// container image it is the file in it whose name ends so.
 pub fn recognise_as(image: &Image, suffix: &str) -> Recognised {
     if let Some(recognised) = container::recognise_as(image, suffix) {
         return recognised;
     }
-    let mut recognised = Recognised::default();
     let is_alone = image.layers.len() == 1;
-    for (n, layer) in image.layers.iter().enumerate() {
-        let why = refusal(layer).or_else(|| {
-            let is_text = !is_alone && suffix::is_text(&layer.media_type, layer.title());
-            is_text.then(|| "it is text or JSON, and there are other layers beside it".into())
-        });
-        match why {
-            None => recognised.offers.push(Offer::layer(layer, suffix)),
-            Some(why) => recognised
-                .left_out
-                .push(format!("{}: {why}", call(n, layer))),
+    Recognised::of_layers(image, |layer| {
+        if !is_alone && suffix::is_text(&layer.media_type, layer.title()) {
+            return Err("it is text or JSON, and there are other layers beside it".into());
         }
-    }
-    recognised
+        Ok(Offer::layer(layer, suffix))
+    })
 }
 
-/// Every layer that its publisher gave a file name, whatever it is: a directory as `oras pull` makes it.
+/// Every layer with a title, whatever it is: a directory as `oras pull` makes it.
 pub fn titled(image: &Image) -> Vec<Offer> {
-    let is_file = |layer: &&Descriptor| layer.title().is_some() && refusal(layer).is_none();
-    image
-        .layers
-        .iter()
-        .filter(is_file)
-        .map(|layer| Offer::layer(layer, ""))
-        .collect()
+    let files = image.layers.iter().filter(|layer| is_file(layer));
+    files.map(|layer| Offer::layer(layer, "")).collect()
 }
 
-/// The files of an artifact's own directory: what has a title keeps it, whatever it is. What is no image has no
-/// suffix.
+/// The files of an artifact's own directory: a layer with a title keeps it. A layer that is no image has no suffix.
 pub fn as_directory(image: &Image, mut recognised: Recognised) -> Recognised {
-    let is_file = |layer: &Descriptor| layer.title().is_some() && refusal(layer).is_none();
-    recognised.left_out.retain(|why| {
-        let layer = called(why).and_then(|n| image.layers.get(n));
-        !layer.is_some_and(is_file)
-    });
-    let known: HashSet<_> = recognised
-        .offers
-        .iter()
-        .map(|offer| (offer.title.clone(), offer.digest))
-        .collect();
-    let is_other = |offer: &Offer| !known.contains(&(offer.title.clone(), offer.digest));
-    let others = titled(image).into_iter().filter(is_other);
+    let has_file = |skipped: &Skipped| skipped.layer.is_some_and(|n| is_file(&image.layers[n]));
+    recognised.skipped.retain(|one| !has_file(one));
+    let key = |offer: &Offer| (offer.title.clone(), offer.digest);
+    let known: HashSet<_> = recognised.offers.iter().map(key).collect();
+    let others = titled(image).into_iter();
+    let others = others.filter(|offer| !known.contains(&key(offer)));
     recognised.offers.extend(others);
     recognised
+}
+
+/// Whether `oras pull` makes a file of a layer that can be had.
+fn is_file(layer: &Descriptor) -> bool {
+    layer.title().is_some() && usable(layer).is_ok()
 }
 
 /// The version that an artifact says it is.
@@ -234,48 +285,18 @@ pub fn version(annotations: &Annotations) -> Option<&str> {
     VERSIONS.iter().find_map(find).map(String::as_str)
 }
 
-/// Is there something in the config blob that is on offer?
-pub fn needs_config(image: &Image) -> bool {
-    ironcore::has_config(image)
-}
-
-/// Does its config say what machine it is for?
-pub fn is_container(image: &Image) -> bool {
-    container::is_one(image)
-}
-
-/// Why no layer of this kind can be offered, whatever the dialect.
-fn refusal(layer: &Descriptor) -> Option<String> {
+/// The layer, or why no layer of this kind can be offered, whatever the dialect.
+fn usable(layer: &Descriptor) -> Result<&Descriptor, String> {
     if layer.media_type.ends_with("+encrypted") {
-        return Some("it is encrypted".into());
+        return Err("it is encrypted".into());
     }
     if layer.is_foreign
         || layer.media_type.contains("nondistributable")
         || layer.media_type.contains(".foreign.")
     {
-        return Some("it is a foreign layer, whose bytes are not in the registry".into());
+        return Err("it is a foreign layer, whose bytes are not in the registry".into());
     }
-    None
-}
-
-/// Which layer a reason is about, as [`call`] calls it.
-fn called(reason: &str) -> Option<usize> {
-    let rest = reason.strip_prefix("layer ")?;
-    let end = rest.find([' ', ':'])?;
-    rest[..end].parse::<usize>().ok()?.checked_sub(1)
-}
-
-/// Is this reason about one layer, rather than about all of an artifact?
-pub fn is_of_a_layer(reason: &str) -> bool {
-    called(reason).is_some()
-}
-
-/// How a layer is called in a reason: by its place, and its title where it has one.
-fn call(n: usize, layer: &Descriptor) -> String {
-    match layer.title() {
-        Some(title) => format!("layer {} ({title:?})", n + 1),
-        None => format!("layer {}", n + 1),
-    }
+    Ok(layer)
 }
 
 #[cfg(test)]
@@ -306,27 +327,30 @@ mod tests {
             subject: None,
         };
         let recognised = recognise(&image, None);
-        assert_eq!(recognised.left_out.len(), image.layers.len());
+        assert_eq!(recognised.skipped.len(), image.layers.len());
         let begun = Instant::now();
         let directory = as_directory(&image, recognised);
         let took = begun.elapsed();
         assert_eq!(directory.offers.len(), image.layers.len() - 1);
-        let [reason] = &directory.left_out[..] else {
-            panic!("one reason, not {:?}", directory.left_out);
+        let [reason] = &directory.skipped[..] else {
+            panic!("one reason, not {:?}", directory.skipped);
         };
-        assert!(reason.starts_with("layer 10: it has no title"), "{reason}");
+        assert_eq!(reason.layer, Some(9));
+        let why = &reason.why;
+        assert!(why.starts_with("layer 10: it has no title"), "{why}");
         // To compare each with each takes many times as long.
         assert!(took < Duration::from_secs(1), "{took:?}");
     }
 
     #[test]
-    fn a_reason_tells_which_layer_it_is_about() {
-        for title in [None, Some("a.raw".into()), Some("b: (c) ".into())] {
-            let reason = format!("{}: it is encrypted", call(41, &layer(title)));
-            assert_eq!(called(&reason), Some(41), "{reason}");
-        }
-        for reason in ["it has no layers", "layer ", "layer 0: x", "layer x: y"] {
-            assert_eq!(called(reason), None, "{reason}");
+    fn a_reason_names_its_layer() {
+        for (title, expected) in [
+            (None, "layer 42: it is encrypted"),
+            (Some("b: (c) "), "layer 42 (\"b: (c) \"): it is encrypted"),
+        ] {
+            let layer = layer(title.map(str::to_owned));
+            let skipped = Skipped::layer(41, &layer, "it is encrypted");
+            assert_eq!(skipped.why, expected);
         }
     }
 }

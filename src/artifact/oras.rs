@@ -3,59 +3,50 @@
 //! `oras push FILE` types every file as `application/vnd.oci.image.layer.v1.tar`, whatever is in
 //! it. So the title decides, and a tar type is believed only where no title contradicts it.
 
-use super::{Offer, Recognised, call, refusal, suffix};
+use super::{Offer, Recognised, Skipped, suffix};
 use crate::manifest::{Descriptor, Image};
 
-/// What oras calls a file that nobody gave a type.
+/// The type that oras gives a file whose type nobody named.
 const ORAS_DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Takes every manifest.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
-    let mut recognised = Recognised::default();
-    for (n, layer) in image.layers.iter().enumerate() {
-        match suffix_of(layer) {
-            Ok(suffix) => recognised.offers.push(Offer {
-                long_suffix: layer.title().and_then(suffix::with_kind),
-                ..Offer::layer(layer, &suffix)
-            }),
-            Err(why) => recognised
-                .left_out
-                .push(format!("{}: {why}", call(n, layer))),
-        }
-    }
+    let mut recognised = Recognised::of_layers(image, |layer| {
+        Ok(Offer {
+            long_suffix: layer.title().and_then(suffix::with_kind),
+            ..Offer::layer(layer, &suffix_of(layer)?)
+        })
+    });
     if image.layers.is_empty() {
-        recognised.left_out.push("it has no layers".into());
+        recognised.skipped.push(Skipped::whole("it has no layers"));
     }
     Some(recognised)
 }
 
+/// The suffix by the title, else by the type.
 pub fn suffix_of(layer: &Descriptor) -> Result<String, String> {
-    if let Some(why) = refusal(layer) {
-        return Err(why);
-    }
     let media_type = &layer.media_type;
+    let packed = |suffix: String| suffix::packed(suffix, media_type);
     let tar = || suffix::of_tar(media_type).map(str::to_owned);
+    let typed = suffix::of_type(media_type);
     let Some(title) = layer.title() else {
-        let typed =
-            suffix::of_type(media_type).map(|typed| suffix::packed(typed.into(), media_type));
-        return typed
+        return (typed.map(|typed| packed(typed.into())))
             .or_else(tar)
             .ok_or_else(|| format!("it has no title and its type {media_type:?} is not a tar's"));
     };
     let titled = suffix::of_name(title);
-    let typed = suffix::of_type(media_type)
-        .filter(|_| !suffix::is_text(media_type, Some(title)))
-        .filter(|_| titled.as_deref().is_none_or(suffix::is_vague));
     // `initrd.img` is an initramfs, and so is any `.img` whose type says so.
-    match (typed, titled) {
-        (Some(typed), _) => Some(format!("{typed}{}", suffix::packing(title))),
-        (None, titled) => titled,
-    }
-    .map(|suffix| suffix::packed(suffix, media_type))
-    .or_else(|| tar().filter(|_| media_type != ORAS_DEFAULT))
-    .ok_or_else(|| {
-        format!("neither its title nor its type {media_type:?} says what image or archive it is")
-    })
+    let typed = typed
+        .filter(|_| !suffix::is_text(media_type, Some(title)))
+        .filter(|_| titled.as_deref().is_none_or(suffix::is_vague))
+        .map(|typed| format!("{typed}{}", suffix::packing(title)));
+    (typed.or(titled).map(packed))
+        .or_else(|| tar().filter(|_| media_type != ORAS_DEFAULT))
+        .ok_or_else(|| {
+            format!(
+                "neither its title nor its type {media_type:?} says what image or archive it is"
+            )
+        })
 }
 
 #[cfg(test)]
@@ -189,13 +180,11 @@ mod tests {
             subject: None,
         };
         let found = recognise(&image, None).unwrap();
-        assert_eq!(found.offers.len(), 1);
+        assert_eq!((found.offers.len(), found.skipped.len()), (1, 1));
         assert_eq!(found.offers[0].long_suffix.as_deref(), Some(".sysext.raw"));
         assert_eq!(
-            found.left_out,
-            [
-                r#"layer 2 ("notes.txt"): neither its title nor its type "application/vnd.oci.image.layer.v1.tar" says what image or archive it is"#
-            ]
+            found.skipped[0].why,
+            r#"layer 2 ("notes.txt"): neither its title nor its type "application/vnd.oci.image.layer.v1.tar" says what image or archive it is"#
         );
     }
 }

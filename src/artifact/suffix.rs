@@ -1,4 +1,4 @@
-//! File suffixes: what the bytes are, and so what a transfer file's pattern ends in.
+//! File suffixes, by title and by media type: the format of the bytes, which a transfer file's pattern ends in.
 
 use crate::platform::Architecture;
 
@@ -20,14 +20,14 @@ const PACKABLE: [&str; 15] = [
     INITRAMFS,
     ".initrd",
 ];
-/// What systemd-pull unpacks (257: gzip, xz, bzip2; 262 also zstd), and how types say it.
+/// The compressions that systemd-pull unpacks (257: gzip, xz, bzip2; 262 also zstd), and their names in types.
 const PACKINGS: [(&str, &[&str]); 4] = [
     (".gz", &["gzip", "x-gzip"]),
     (".xz", &["xz", "x-xz"]),
     (".zst", &["zstd"]),
     (".bz2", &["bzip2", "x-bzip2"]),
 ];
-/// What stands beside an image. A longer one comes before a part of it.
+/// Files beside an image. A longer suffix comes before its own ending.
 const OTHERS: [&str; 7] = [
     ".roothash.p7s",
     ".roothash",
@@ -37,9 +37,9 @@ const OTHERS: [&str; 7] = [
     ".cmdline",
     ".rootfs",
 ];
-/// What a raw image is for. Part of the suffix where two kinds would else share a name.
+/// The kinds of extensions. Part of the suffix where two kinds would else share a name.
 const KINDS: [&str; 3] = [".sysext", ".confext", ".portable"];
-/// What ends a text about an image, if its title ends in none of the suffixes.
+/// The endings of texts about an image.
 const TEXTS: [&str; 16] = [
     ".txt",
     ".md",
@@ -80,21 +80,18 @@ const FILLERS: [&str; 15] = [
 /// The suffix of a file name, in lower case: `.raw` of `k8s-v1.sysext.raw`, `.tar.gz` of `K8S.TAR.GZ`,
 /// `.initramfs.zst` of `initrd.img.zst`.
 pub fn of_name(name: &str) -> Option<String> {
-    read(name).map(|(_, suffix)| suffix)
+    split(name).map(|(_, suffix)| suffix)
 }
 
-/// A file name without what its suffix was read from.
+/// A file name without the part that its suffix was read from.
 pub fn stem(name: &str) -> &str {
-    match read(name) {
-        Some((stem, _)) => stem,
-        None => split_packing(name).0,
-    }
+    split(name).map_or_else(|| split_packing(name).0, |(stem, _)| stem)
 }
 
 /// The suffix with the kind of extension before it: `.sysext.raw` of `k8s-v1.sysext.raw`.
 pub fn with_kind(name: &str) -> Option<String> {
-    let (stem, suffix) = read(name)?;
-    let kind = KINDS.iter().find(|kind| ends_with(stem, kind))?;
+    let (stem, suffix) = split(name)?;
+    let kind = KINDS.iter().find(|kind| strip(stem, kind).is_some())?;
     Some(format!("{kind}{suffix}"))
 }
 
@@ -113,20 +110,16 @@ pub fn of_tar(media_type: &str) -> Option<&'static str> {
 
 /// The suffix for a media type that names a kernel, an initramfs or a file system.
 pub fn of_type(media_type: &str) -> Option<&'static str> {
-    let mut found = None;
-    for word in words(media_type) {
-        let is_filler = FILLERS.contains(&word)
+    let begins_with_digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let is_filler = |word: &str| {
+        FILLERS.contains(&word)
             || word.bytes().all(|byte| byte.is_ascii_digit())
-            || (word.strip_prefix('v'))
-                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-            || Architecture::of_oci(word).is_some();
-        match WORDS.iter().find(|(known, _)| *known == word) {
-            Some((_, suffix)) => found = Some(*suffix),
-            None if !is_filler => found = None,
-            None => {}
-        }
-    }
-    found
+            || word.strip_prefix('v').is_some_and(begins_with_digit)
+            || Architecture::of_oci(word).is_some()
+    };
+    let last = words(media_type).filter(|word| !is_filler(word)).last()?;
+    let found = WORDS.iter().find(|(word, _)| *word == last);
+    found.map(|(_, suffix)| *suffix)
 }
 
 /// The suffix for a media type that names a file system.
@@ -136,51 +129,42 @@ pub fn of_file_system(media_type: &str) -> Option<&'static str> {
 
 /// A suffix as a title has it, for a type that says how the file is packed: `.raw.zst` for `.raw` and `…+zstd`.
 ///
-/// Of an archive or a file system the type means what is inside.
+/// Of an archive or a file system the type means the content.
 pub fn packed(mut suffix: String, media_type: &str) -> String {
     let is_inside = words(media_type).any(|word| matches!(word, "tar" | "squashfs" | "erofs"));
-    let is_said = PACKINGS.iter().any(|(end, _)| suffix.ends_with(end));
-    if !is_inside && !is_said {
-        let subtype = media_type
-            .split_once('/')
-            .map_or("", |(_, subtype)| subtype);
-        let last = subtype.rsplit('+').next().unwrap_or_default();
+    if !is_inside && split_packing(&suffix).1.is_empty() {
+        let last = subtype(media_type).rsplit('+').next().unwrap_or_default();
         let packing = PACKINGS.iter().find(|(_, names)| names.contains(&last));
         suffix.push_str(packing.map_or("", |(end, _)| end));
     }
     suffix
 }
 
-/// How a file is packed, as far as its name says: `.gz` or nothing.
+/// The ending that says how a file is packed: `.gz`, or nothing.
 pub fn packing(name: &str) -> &'static str {
     split_packing(name).1
 }
 
-/// Does a suffix say no more than that it is an image of some kind?
+/// Whether a suffix says no more than that the file is an image of some kind.
 pub fn is_vague(suffix: &str) -> bool {
     suffix.starts_with(".img")
 }
 
-/// Is this a text about an image rather than an image?
+/// Whether this is a text about an image rather than an image.
 pub fn is_text(media_type: &str, title: Option<&str>) -> bool {
     let is_typed = media_type.starts_with("text/")
         || words(media_type).any(|word| matches!(word, "json" | "yaml"));
-    let is_titled = |title: &str| TEXTS.iter().any(|end| ends_with(title, end));
+    let is_titled = |title: &str| TEXTS.iter().any(|end| strip(title, end).is_some());
     is_typed || title.is_some_and(is_titled)
 }
 
-/// What is before the suffix, and the suffix.
-fn read(name: &str) -> Option<(&str, String)> {
+/// The name before the suffix, and the suffix.
+fn split(name: &str) -> Option<(&str, String)> {
     let (unpacked, packing) = split_packing(name);
-    let before = |end: &str, name: &'_ str| name.len() - end.len();
-    let packable = PACKABLE.iter().find(|end| ends_with(unpacked, end));
-    let found = match packable {
-        Some(end) => Some((&name[..before(end, unpacked)], format!("{end}{packing}"))),
-        None => OTHERS
-            .iter()
-            .find(|end| ends_with(name, end))
-            .map(|end| (&name[..before(end, name)], (*end).to_owned())),
-    };
+    let packable = |end: &&str| Some((strip(unpacked, end)?, format!("{end}{packing}")));
+    let other = |end: &&str| Some((strip(name, end)?, (*end).to_owned()));
+    let found = PACKABLE.iter().find_map(packable);
+    let found = found.or_else(|| OTHERS.iter().find_map(other));
     if found.as_ref().is_none_or(|(_, suffix)| is_vague(suffix))
         && let Some((stem, suffix)) = boot_file(unpacked)
     {
@@ -193,33 +177,30 @@ fn read(name: &str) -> Option<(&str, String)> {
 /// A kernel or an initramfs, by the names that distributions give them: `vmlinuz-6.12.0-amd64`,
 /// `initrd.img-6.12.0-amd64`, `initramfs-linux.img`.
 fn boot_file(name: &str) -> Option<(&str, &'static str)> {
-    let base = name.rsplit('/').next().unwrap_or(name);
-    let after = |word: &str| {
-        let begin = base.get(..word.len())?;
-        begin
-            .eq_ignore_ascii_case(word)
-            .then(|| &base[word.len()..])
+    let after = |path: &'_ str, word: &str| {
+        let base = path.rsplit('/').next().unwrap_or(path);
+        let (begin, _) = base.split_at_checked(word.len())?;
+        let rest = path.len() - base.len() + word.len();
+        begin.eq_ignore_ascii_case(word).then_some(rest)
     };
-    if base == "Image" {
+    if name == "Image" || name.ends_with("/Image") {
         return Some((name, KERNEL));
     }
-    if let Some(rest) = after("vmlinuz").or_else(|| after("bzImage")) {
-        return is_release(rest).then_some((name, KERNEL));
+    if let Some(rest) = after(name, "vmlinuz").or_else(|| after(name, "bzImage")) {
+        return is_release(&name[rest..]).then_some((name, KERNEL));
     }
-    let rest = after("initramfs").or_else(|| after("initrd"))?;
-    let end = [".img", ".cpio"]
-        .into_iter()
-        .find(|end| ends_with(rest, end))
-        .map_or(0, str::len);
-    let begin = [".img-", ".cpio-"]
-        .into_iter()
-        .find(|begin| rest.starts_with(begin))
-        .map_or(0, |begin| begin.len() - 1);
-    let release = rest.get(begin..rest.len() - end)?;
-    is_release(release).then(|| (&name[..name.len() - end], INITRAMFS))
+    let stem = [".img", ".cpio"].iter().find_map(|end| strip(name, end));
+    let stem = stem.unwrap_or(name);
+    let rest = after(stem, "initramfs").or_else(|| after(stem, "initrd"))?;
+    let rest = &stem[rest..];
+    let release = [".img", ".cpio"].iter().find_map(|begin| {
+        let release = rest.strip_prefix(begin)?;
+        release.starts_with('-').then_some(release)
+    });
+    is_release(release.unwrap_or(rest)).then_some((stem, INITRAMFS))
 }
 
-/// May this follow the name of a kernel? It is a release and a machine, rather than another ending.
+/// Whether this may follow the name of a kernel: a release and a machine, rather than another ending.
 fn is_release(rest: &str) -> bool {
     let is_separate = |c: char| c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     let last = rest.rsplit_once('.').map(|(_, last)| last);
@@ -236,27 +217,29 @@ fn is_release(rest: &str) -> bool {
 }
 
 fn split_packing(name: &str) -> (&str, &'static str) {
-    let found = PACKINGS.iter().find(|(end, _)| ends_with(name, end));
-    found.map_or((name, ""), |(end, _)| {
-        (&name[..name.len() - end.len()], end)
-    })
+    let mut packings = PACKINGS.iter();
+    let found = packings.find_map(|(end, _)| Some((strip(name, end)?, *end)));
+    found.unwrap_or((name, ""))
 }
 
-/// In any case of letters.
-fn ends_with(name: &str, end: &str) -> bool {
-    let start = name.len().checked_sub(end.len());
-    let found = start.and_then(|start| name.get(start..));
-    found.is_some_and(|found| found.eq_ignore_ascii_case(end))
+/// The text before an ending, in any case of letters.
+fn strip<'a>(name: &'a str, end: &str) -> Option<&'a str> {
+    let start = name.len().checked_sub(end.len())?;
+    let (rest, found) = name.split_at_checked(start)?;
+    found.eq_ignore_ascii_case(end).then_some(rest)
 }
 
-/// The words of a media type after its `/`.
-fn words(media_type: &str) -> impl Iterator<Item = &str> {
-    let subtype = media_type
+/// A media type after its `/`.
+fn subtype(media_type: &str) -> &str {
+    media_type
         .split_once('/')
-        .map_or("", |(_, subtype)| subtype);
-    subtype
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
+        .map_or("", |(_, subtype)| subtype)
+}
+
+/// The words of it.
+fn words(media_type: &str) -> impl Iterator<Item = &str> {
+    let words = subtype(media_type).split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]

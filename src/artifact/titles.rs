@@ -1,26 +1,38 @@
 //! Distinct name endings for several files of one artifact that share a suffix.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use super::{Offer, suffix};
 use crate::digest::Digest;
+use crate::name::without_v;
 
-/// How the name of each offer ends, in their order. `None` for one that shares its name with another and has no
+/// The ending of each offer's name, in their order. `None` for one that shares its name with another and has no
 /// title of its own.
 ///
 /// The ending is the suffix. If several files share it, the kind of extension (`.sysext`, `.confext`) precedes it.
 /// If they still share it, a part of the title is added: the text after one of the `versions`, else the stem.
 pub fn endings(offers: &[Offer], versions: &[&str]) -> Vec<Option<String>> {
-    let mut endings: Vec<_> = offers
-        .iter()
-        .map(|offer| Some(offer.suffix.clone()))
-        .collect();
+    let suffixes = offers.iter().map(|offer| Some(offer.suffix.clone()));
+    let mut endings: Vec<_> = suffixes.collect();
     for step in [by_kind, by_version, by_stem, by_nothing] {
-        for n in shared(&endings, offers) {
-            endings[n] = step(&offers[n], versions);
+        let digests = offers.iter().map(|offer| offer.digest);
+        let shared = shared(endings.clone().into_iter().zip(digests));
+        for (ending, offer) in endings.iter_mut().zip(offers) {
+            if ending.is_some() && shared.contains(ending) {
+                *ending = step(offer, versions);
+            }
         }
     }
     endings
+}
+
+/// The keys that stand for several contents.
+pub fn shared<K: Clone + Eq + Hash>(keys: impl Iterator<Item = (K, Digest)>) -> HashSet<K> {
+    let mut first = HashMap::new();
+    keys.filter(|(key, digest)| *first.entry(key.clone()).or_insert(*digest) != *digest)
+        .map(|(key, _)| key)
+        .collect()
 }
 
 fn by_kind(offer: &Offer, _: &[&str]) -> Option<String> {
@@ -46,7 +58,7 @@ fn by_nothing(_: &Offer, _: &[&str]) -> Option<String> {
     None
 }
 
-/// Does a title have this version in it, with or without a `v` before it?
+/// Whether a title has this version in it, with or without a `v` before it.
 pub fn has_version(title: &str, version: &str) -> bool {
     after_version(title, &[version]).is_some()
 }
@@ -55,10 +67,7 @@ pub fn has_version(title: &str, version: &str) -> bool {
 fn after_version<'a>(title: &'a str, versions: &[&str]) -> Option<&'a str> {
     let find = |version: &&str| {
         let is_digit = |c: char| c.is_ascii_digit();
-        let bare = version
-            .strip_prefix('v')
-            .filter(|rest| rest.starts_with(is_digit));
-        let version = bare.unwrap_or(version);
+        let version = without_v(version);
         let is_whole = |start: usize| {
             let (before, after) = (&title[..start], &title[start + version.len()..]);
             let mut last = before.chars().rev();
@@ -76,23 +85,6 @@ fn after_version<'a>(title: &'a str, versions: &[&str]) -> Option<&'a str> {
         Some(&title[start + version.len()..])
     };
     versions.iter().find_map(find)
-}
-
-/// The places of endings that stand for several contents.
-fn shared(endings: &[Option<String>], offers: &[Offer]) -> Vec<usize> {
-    let mut known: HashMap<&str, (Digest, bool)> = HashMap::new();
-    for (ending, offer) in endings.iter().zip(offers) {
-        let Some(ending) = ending else { continue };
-        let (first, is_shared) = known.entry(ending).or_insert((offer.digest, false));
-        *is_shared |= *first != offer.digest;
-    }
-    let is_shared = |ending: &Option<String>| {
-        let ending = ending.as_deref();
-        ending.is_some_and(|ending| known[ending].1)
-    };
-    (0..endings.len())
-        .filter(|n| is_shared(&endings[*n]))
-        .collect()
 }
 
 #[cfg(test)]

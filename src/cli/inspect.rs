@@ -9,7 +9,7 @@ use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{Image, OCI_MANIFEST};
-use crate::resolve::{Found, Resolver};
+use crate::resolve::{Resolved, Resolver};
 use crate::snapshot::{Directory, Snapshots};
 use crate::source::{Reference, StoredManifest};
 
@@ -30,7 +30,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
 /// `{"descriptor": {…}, "manifest": {…}, "config": {…}}`; a config that is no JSON is null.
 pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
     snapshots.with_resolver(directory, |resolver| {
-        let Found {
+        let Resolved {
             digest,
             image,
             annotations,
@@ -77,7 +77,7 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
 /// the blob of a layer. `headers` is absent if none are needed.
 pub fn url(snapshots: &Snapshots, directory: &Directory, layer: Option<&str>) -> Result<String> {
     snapshots.with_resolver(directory, |resolver| {
-        let Found {
+        let Resolved {
             digest,
             image,
             is_direct,
@@ -127,7 +127,7 @@ fn media_type(manifest: &Value) -> &str {
 }
 
 /// The artifact of a reference; of an index, the one for this machine.
-fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<Found> {
+fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<Resolved> {
     let reference = match &directory.view {
         View::Tag(tag) => Reference::Tag(tag),
         View::Digest(digest) => Reference::Digest(*digest),
@@ -189,7 +189,8 @@ fn choose<'a>(found: &'a Recognised, layer: &str) -> Result<&'a Offer, String> {
         })
         .collect();
     parts.dedup();
-    let reasons = found.left_out.join("; ");
+    let reasons = found.skipped.iter().map(|one| one.why.as_str());
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
     Err(match (&found.to_make, parts.as_slice(), reasons.as_str()) {
         (Some(recipe), ..) => format!(
             "the file of a container image of {} layers is made here, so no registry has it",
@@ -204,6 +205,7 @@ fn choose<'a>(found: &'a Recognised, layer: &str) -> Result<&'a Offer, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::Skipped;
     use crate::digest::Digest;
 
     fn offer(suffix: &str, title: Option<&str>) -> Offer {
@@ -239,7 +241,7 @@ mod tests {
         ] {
             let image = Recognised {
                 offers: offers.to_vec(),
-                left_out: vec!["layer 1: it is encrypted".to_owned()],
+                skipped: vec![Skipped::whole("layer 1: it is encrypted")],
                 ..Recognised::default()
             };
             let found = choose(&image, layer).map(|offer| offer.suffix.as_str());

@@ -96,6 +96,7 @@ fn align<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::Skipped;
     use crate::digest::Digest;
 
     fn listing() -> Listing {
@@ -121,7 +122,8 @@ mod tests {
                 ..file
             },
         );
-        listing.leave_out(&"v2".parse().unwrap(), "it is\x1b[31m encrypted".into());
+        let skipped = Skipped::whole("it is\x1b[31m encrypted");
+        listing.leave_out(&"v2".parse().unwrap(), skipped);
         listing
     }
 

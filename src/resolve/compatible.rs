@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::complete::{Unanswered, by_version};
 use super::{Failures, Resolver};
+use crate::artifact::Skipped;
 use crate::error::{Error, Finding, Result};
 use crate::extension_release::compatible::{Host, Kind, mismatch};
 use crate::listing::Listing;
@@ -61,7 +62,7 @@ impl Resolver<'_> {
         }
         for (name, tag, reason) in refused {
             listing.files.remove(&name);
-            listing.leave_out(&tag, format!("{name}: {reason}"));
+            listing.leave_out(&tag, Skipped::whole(format!("{name}: {reason}")));
         }
         listing
             .files

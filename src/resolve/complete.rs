@@ -10,7 +10,7 @@ use uapi_version::strverscmp;
 
 use crate::error::Error;
 use crate::listing::Incomplete;
-use crate::name::Tag;
+use crate::name::{Tag, without_v};
 use crate::platform::Architecture;
 use crate::state::Unanswered as Tries;
 
@@ -155,10 +155,7 @@ pub fn newest_first(tags: &[Tag]) -> Vec<&Tag> {
 fn version(tag: &Tag) -> &str {
     let tag = tag.as_str();
     let version = Architecture::at_end_of(tag).map_or(tag, |(version, _)| version);
-    match version.strip_prefix('v') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest,
-        _ => version,
-    }
+    without_v(version)
 }
 
 /// One more try without an answer, at this time in seconds since 1970.

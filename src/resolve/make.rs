@@ -4,7 +4,7 @@ use log::debug;
 
 use super::Resolver;
 use super::complete::by_version;
-use crate::artifact::{Content, Offer, Recipe, Recognised};
+use crate::artifact::{Content, Offer, Recipe, Recognised, Skipped};
 use crate::error::Error;
 use crate::flatten::Product;
 use crate::listing::Artifact;
@@ -38,7 +38,7 @@ impl Resolver<'_> {
             for Recognised {
                 offers,
                 to_make,
-                left_out,
+                skipped,
                 ..
             } in artifacts.iter_mut().map(|one| &mut one.recognised)
             {
@@ -54,7 +54,7 @@ impl Resolver<'_> {
                 let is_begun = || self.workshop.is_begun(self.source, &recipe);
                 if known.is_none() && (turn.is_new || as_it_is && is_begun()) {
                     let job = self.workshop.begin(&what, self.source, &recipe);
-                    begun.push((offers, left_out, recipe, job));
+                    begun.push((offers, skipped, recipe, job));
                     continue;
                 }
                 let result = match known {
@@ -66,10 +66,10 @@ impl Resolver<'_> {
                     }
                     None => Err(turn.why_not()),
                 };
-                settle(offers, left_out, &recipe, result);
+                settle(offers, skipped, &recipe, result);
             }
         }
-        for (offers, left_out, recipe, job) in begun {
+        for (offers, skipped, recipe, job) in begun {
             let result = match job.wait() {
                 Some(Ok(Product { made, .. })) => Ok(recipe.clone().offer(made.digest, made.size)),
                 // There is no place to read it beforehand.
@@ -85,7 +85,7 @@ impl Resolver<'_> {
                     Err("it is still being flattened; it is listed once that is done".to_owned())
                 }
             };
-            settle(offers, left_out, &recipe, result);
+            settle(offers, skipped, &recipe, result);
         }
     }
 }
@@ -103,14 +103,14 @@ fn unread(offers: &mut [Offer], recipe: &Recipe) {
 /// Puts what came of an image in the place of what is offered of it so far.
 fn settle(
     offers: &mut Vec<Offer>,
-    left_out: &mut Vec<String>,
+    skipped: &mut Vec<Skipped>,
     recipe: &Recipe,
     result: Result<Offer, String>,
 ) {
     offers.retain(|offer| !recipe.is_layer(offer.digest));
     match result {
         Ok(offer) => offers.push(offer),
-        Err(reason) => left_out.push(reason),
+        Err(why) => skipped.push(Skipped::whole(why)),
     }
 }
 
@@ -128,7 +128,7 @@ impl<'a> Image<'a> {
             tag,
             machines: artifacts
                 .iter()
-                .filter_map(|one| one.entry.or(one.plain))
+                .filter_map(|one| one.architecture)
                 .collect(),
             has_to_be_made: artifacts.iter().any(|one| one.recognised.to_make.is_some()),
         }

@@ -1,15 +1,15 @@
-//! A reference → the manifests that it leads to, by indexes and for the machines that files are offered for.
+//! A reference → the image manifests that it leads to, by indexes and for the machines that files are offered for.
 
 use std::collections::{HashSet, VecDeque};
 
 use super::Resolver;
-use crate::artifact;
-use crate::artifact::index::{self, Choice};
+use crate::artifact::index::{self, Choice, Chosen};
+use crate::artifact::{self, Skipped};
 use crate::blob;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing;
-use crate::manifest::{self, Annotations, Descriptor, Image, Index, Manifest};
+use crate::manifest::{self, Annotations, Descriptor, Entry, Image, Index, Manifest};
 use crate::name::Tag;
 use crate::platform::Architecture;
 use crate::pool::Document;
@@ -21,46 +21,45 @@ const MAX_INDEXES: usize = 16;
 /// Artifacts read for one index. Garden Linux has some dozens.
 const MAX_ENTRIES: usize = 256;
 
-/// Blobs of at most so many bytes are documents: configs, and what a publisher says of a file.
+/// Blobs of at most so many bytes are documents: configs, and metadata that a publisher wrote.
 const SMALL_BLOB: u64 = 1 << 20;
 
-/// A manifest at the end of the way from a reference.
-pub struct Leaf {
+/// An image manifest that a reference leads to.
+pub struct Resolved {
+    /// Its digest.
     pub digest: Digest,
+    /// The manifest.
     pub image: Image,
-    /// How it was chosen among several of an index.
-    pub chosen: Option<index::Chosen>,
-    /// What it runs on, as far as its index says.
-    pub known: Option<Architecture>,
-    /// The version that its index says it has.
+    /// The reference is its own, rather than that of an index.
+    pub is_direct: bool,
+    /// It is one of several in an index.
+    pub is_of_index: bool,
+    /// The annotation that tells it from others for its architecture.
+    pub flavour: Option<String>,
+    /// What it runs on, if its index says so.
+    pub architecture: Option<Architecture>,
+    /// The version that its index has.
     pub version: Option<String>,
-    /// What the entry of its index says of it.
+    /// The annotations of its entry in the index.
     pub annotations: Annotations,
 }
 
-/// Where a reference leads to.
-pub struct Leaves<T> {
-    /// What was made of each manifest.
-    pub found: Vec<T>,
-    /// A reason for each entry of an index that cannot be used.
-    pub left_out: Vec<String>,
-}
-
-/// Why there are no artifacts.
-pub enum Setback {
-    /// They are not for this machine, or not in a form that can be offered.
+/// Why a reference leads to no artifact.
+pub enum Unlistable {
+    /// It is not for this machine, or not in a form that can be offered.
     NotOffered(String),
-    /// They could not be read.
+    /// It could not be read.
     Failed(Error),
 }
 
-impl From<Error> for Setback {
+impl From<Error> for Unlistable {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
 impl Resolver<'_> {
+    /// The manifest or index that a client asks for.
     pub fn by_reference(&self, reference: Reference<'_>) -> Result<(Digest, Manifest)> {
         match reference {
             Reference::Tag(tag) => self.by_tag(tag, None),
@@ -68,31 +67,80 @@ impl Resolver<'_> {
         }
     }
 
-    /// Does something with each manifest that a reference leads to: one after the other, for together they
-    /// may be large.
-    pub fn leaves<T>(
+    /// Visits each image manifest that a manifest or index leads to: one after the other, for together they may be
+    /// large. Returns what the visits return, and a reason for each entry of an index that cannot be used.
+    pub fn visit_images<T>(
         &self,
         digest: Digest,
         manifest: Manifest,
-        mut visit: impl FnMut(Leaf) -> Result<T, Setback>,
-    ) -> Result<Leaves<T>, Setback> {
-        match manifest {
+        mut visit: impl FnMut(Resolved) -> Result<T, Unlistable>,
+    ) -> Result<(Vec<T>, Vec<Skipped>), Unlistable> {
+        let index = match manifest {
+            Manifest::Index(index) => index,
             Manifest::Image(image) => {
-                let leaf = Leaf {
+                let visited = visit(Resolved {
                     digest,
                     image,
-                    chosen: None,
-                    known: None,
+                    is_direct: true,
+                    is_of_index: false,
+                    flavour: None,
+                    architecture: None,
                     version: None,
                     annotations: Annotations::new(),
-                };
-                Ok(Leaves {
-                    found: vec![visit(leaf)?],
-                    left_out: Vec::new(),
-                })
+                })?;
+                return Ok((vec![visited], Vec::new()));
             }
-            Manifest::Index(index) => self.in_index(digest, index, visit),
+        };
+        let version = artifact::version(&index.annotations).map(str::to_owned);
+        let (entries, mut skipped) = self.entries(digest, index)?;
+        let Choice {
+            chosen,
+            is_single,
+            twins,
+        } = index::choose(entries, self.architectures).map_err(|why| {
+            let rest = skipped.iter().map(String::as_str);
+            let all: Vec<_> = std::iter::once(why.as_str()).chain(rest).collect();
+            Unlistable::NotOffered(all.join("; "))
+        })?;
+        skipped.extend(twins);
+        if chosen.len() > MAX_ENTRIES {
+            return Err(Unlistable::NotOffered(format!(
+                "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
+                chosen.len()
+            )));
         }
+        let mut visited = Vec::new();
+        for Chosen {
+            architecture,
+            flavour,
+            descriptor,
+        } in chosen
+        {
+            let result = self.image(&descriptor).and_then(|image| {
+                visit(Resolved {
+                    digest: descriptor.digest,
+                    image,
+                    is_direct: false,
+                    is_of_index: !is_single,
+                    flavour,
+                    architecture,
+                    version: version.clone(),
+                    annotations: descriptor.annotations,
+                })
+            });
+            match result {
+                Ok(one) => visited.push(one),
+                // The others are there.
+                Err(Unlistable::Failed(
+                    error @ (Error::Missing { .. } | Error::BadLayout { .. }),
+                )) if !is_single => skipped.push(gone(descriptor.digest, &error)),
+                Err(error) => return Err(error),
+            }
+        }
+        if visited.is_empty() {
+            return Err(Unlistable::NotOffered(skipped.join("; ")));
+        }
+        Ok((visited, skipped.into_iter().map(Skipped::whole).collect()))
     }
 
     /// What a tag is, which under `immutable-tags` is what it was when it was first seen.
@@ -199,22 +247,20 @@ impl Resolver<'_> {
         Error::Missing { url }
     }
 
-    /// The manifests that an index leads to, by indexes inside it too.
-    fn in_index<T>(
+    /// The artifacts of an index and of the indexes inside it, and a reason for each entry that cannot be used.
+    fn entries(
         &self,
         digest: Digest,
         index: Index,
-        mut visit: impl FnMut(Leaf) -> Result<T, Setback>,
-    ) -> Result<Leaves<T>, Setback> {
+    ) -> Result<(Vec<Entry>, Vec<String>), Unlistable> {
         let mut seen = HashSet::from([digest]);
-        let (mut artifacts, mut left_out) = (Vec::new(), Vec::new());
-        let version = artifact::version(&index.annotations).map(str::to_owned);
+        let (mut artifacts, mut skipped) = (Vec::new(), Vec::new());
         let mut indexes = VecDeque::from([index]);
-        while let Some(index) = indexes.pop_front() {
-            left_out.extend(index.unusable.iter().map(|one| one.why.clone()));
+        while let Some(mut index) = indexes.pop_front() {
+            skipped.extend(index.unusable.drain(..).map(|one| one.why));
             let sorted = index::sort(index);
             if sorted.is_build_cache {
-                return Err(Setback::NotOffered(index::IS_BUILD_CACHE.to_owned()));
+                return Err(Unlistable::NotOffered(index::IS_BUILD_CACHE.to_owned()));
             }
             artifacts.extend(sorted.artifacts);
             for nested in sorted.nested {
@@ -222,80 +268,21 @@ impl Resolver<'_> {
                     continue;
                 }
                 if seen.len() > MAX_INDEXES {
-                    let reason = format!("index with {MAX_INDEXES} indexes in it or more");
-                    return Err(Setback::NotOffered(reason));
+                    let why = format!("index with {MAX_INDEXES} indexes in it or more");
+                    return Err(Unlistable::NotOffered(why));
                 }
                 match self.named(nested.digest) {
                     Ok(Manifest::Index(index)) => indexes.push_back(index),
                     Ok(Manifest::Image(_)) => return Err(mislabelled(&nested)),
-                    Err(error @ Error::Missing { .. }) => left_out.push(gone(&nested, &error)),
+                    Err(error @ Error::Missing { .. }) => skipped.push(gone(nested.digest, &error)),
                     Err(error) => return Err(error.into()),
                 }
             }
         }
-        let (choice, twins) = index::choose(artifacts, self.architectures).map_err(|why| {
-            // Nothing else tells of them then.
-            let all: Vec<_> = std::iter::once(why).chain(left_out.clone()).collect();
-            Setback::NotOffered(all.join("; "))
-        })?;
-        left_out.extend(twins);
-        let found = match choice {
-            Choice::Single(descriptor, known) => {
-                let image = self.image(&descriptor)?;
-                vec![visit(Leaf {
-                    digest: descriptor.digest,
-                    image,
-                    chosen: None,
-                    known,
-                    version,
-                    annotations: descriptor.annotations,
-                })?]
-            }
-            Choice::Several(several) if several.len() > MAX_ENTRIES => {
-                let reason = format!(
-                    "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
-                    several.len()
-                );
-                return Err(Setback::NotOffered(reason));
-            }
-            Choice::Several(several) => {
-                let mut leaf = |chosen: index::Chosen| {
-                    let digest = chosen.descriptor.digest;
-                    let image = self.image(&chosen.descriptor)?;
-                    let known = Some(chosen.architecture);
-                    visit(Leaf {
-                        digest,
-                        image,
-                        annotations: chosen.descriptor.annotations.clone(),
-                        chosen: Some(chosen),
-                        known,
-                        version: version.clone(),
-                    })
-                };
-                let mut found = Vec::new();
-                for chosen in several {
-                    let descriptor = chosen.descriptor.clone();
-                    match leaf(chosen) {
-                        Ok(leaf) => found.push(leaf),
-                        // The others are there.
-                        Err(Setback::Failed(
-                            error @ (Error::Missing { .. } | Error::BadLayout { .. }),
-                        )) => {
-                            left_out.push(gone(&descriptor, &error));
-                        }
-                        Err(setback) => return Err(setback),
-                    }
-                }
-                if found.is_empty() {
-                    return Err(Setback::NotOffered(left_out.join("; ")));
-                }
-                found
-            }
-        };
-        Ok(Leaves { found, left_out })
+        Ok((artifacts, skipped))
     }
 
-    fn image(&self, descriptor: &Descriptor) -> Result<Image, Setback> {
+    fn image(&self, descriptor: &Descriptor) -> Result<Image, Unlistable> {
         match self.named(descriptor.digest)? {
             Manifest::Image(image) => Ok(image),
             Manifest::Index(_) => Err(mislabelled(descriptor)),
@@ -335,16 +322,16 @@ impl Resolver<'_> {
     }
 }
 
-/// The reason for an entry of an index whose registry has not what it names.
-fn gone(entry: &Descriptor, error: &Error) -> String {
-    format!("its index names {}: {}", entry.digest, error.line())
+/// The reason for an entry of an index that the registry does not have.
+fn gone(digest: Digest, error: &Error) -> String {
+    format!("its index names {digest}: {}", error.line())
 }
 
-fn mislabelled(descriptor: &Descriptor) -> Setback {
+fn mislabelled(descriptor: &Descriptor) -> Unlistable {
     let Descriptor {
         digest, media_type, ..
     } = descriptor;
-    Setback::NotOffered(format!(
+    Unlistable::NotOffered(format!(
         "{digest} is something else than its index calls it, {media_type}"
     ))
 }

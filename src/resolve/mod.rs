@@ -19,19 +19,19 @@ use log::debug;
 use serde::Deserialize;
 
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{self, Recognised};
+use crate::artifact::{self, Recognised, Skipped};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
 use crate::flatten::Workshop;
 use crate::listing::{self, Artifact, Incomplete, Listing, Naming, Reasons};
 use crate::lock::lock;
-use crate::manifest::{Annotations, Image, Manifest};
+use crate::manifest::{Image, Manifest};
 use crate::memory::{Held, Room};
 use crate::name::{RepositoryAddress, Tag};
 use crate::parallel::in_parallel;
 use crate::places::{Place, Places};
-use crate::platform::Architecture;
+use crate::platform::{self, Architecture};
 use crate::pool;
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
@@ -39,7 +39,8 @@ use crate::state::State;
 use crate::task;
 
 use complete::{Unanswered, Verdict, by_version, newest, newest_first};
-use manifests::{Leaf, Setback};
+pub use manifests::Resolved;
+use manifests::Unlistable;
 pub use promised::ImmutableTags;
 pub use signed_list::{Signed, SignedBefore};
 pub use unfinished::Unfinished;
@@ -101,18 +102,6 @@ pub struct Resolver<'a> {
     pub unfinished: &'a Unfinished,
     /// Only extensions that this machine's systemd would merge are listed.
     pub compatible_only: bool,
-}
-
-/// A manifest that a reference leads to.
-pub struct Found {
-    /// Its digest.
-    pub digest: Digest,
-    /// What it says.
-    pub image: Image,
-    /// What the entry of its index says of it, if it is in one.
-    pub annotations: Annotations,
-    /// The reference is its own, rather than that of an index.
-    pub is_direct: bool,
 }
 
 /// What a repository has to list.
@@ -201,7 +190,7 @@ impl Resolver<'_> {
         let mut listing = Listing::default();
         tags.retain(|tag| match not_a_version(tag) {
             Some(reason) => {
-                listing.leave_out(tag, reason.into());
+                listing.leave_out(tag, Skipped::whole(reason));
                 false
             }
             None => true,
@@ -219,11 +208,11 @@ impl Resolver<'_> {
         for (tag, outcome) in answered {
             match outcome {
                 Ok(artifacts) => listing.add(&self.naming, tag, artifacts),
-                Err(reason) => listing.leave_out(tag, reason),
+                Err(reason) => listing.leave_out(tag, Skipped::whole(reason)),
             }
         }
         for (digest, reason) in self.source.untagged() {
-            listing.leave_out(&Tag::of_digest(&digest), reason);
+            listing.leave_out(&Tag::of_digest(&digest), Skipped::whole(reason));
         }
         unanswered.extend(self.leave_out_incompatible(&mut listing)?);
         self.conclude(&tags, listing, unanswered)
@@ -397,8 +386,10 @@ impl Resolver<'_> {
                 .and_then(
                     |(digest, manifest)| match self.artifacts(digest, manifest) {
                         Ok(artifacts) => Some(Ok(artifacts)),
-                        Err(Setback::NotOffered(reason)) => Some(Err(listing::shortened(reason))),
-                        Err(Setback::Failed(_)) => None,
+                        Err(Unlistable::NotOffered(reason)) => {
+                            Some(Err(listing::shortened(reason)))
+                        }
+                        Err(Unlistable::Failed(_)) => None,
                     },
                 );
             let found = found.filter(|outcome| self.fit(outcome, room).is_ok());
@@ -501,8 +492,8 @@ impl Resolver<'_> {
                     .find_map(|one| one.recognised.kubesolo.clone());
                 listing.add(&self.naming, label, artifacts);
             }
-            Err(Setback::NotOffered(reason)) => listing.leave_out(label, reason),
-            Err(Setback::Failed(error)) => return Err(error),
+            Err(Unlistable::NotOffered(reason)) => listing.leave_out(label, Skipped::whole(reason)),
+            Err(Unlistable::Failed(error)) => return Err(error),
         }
         let mut room = MAX_OF_LISTING;
         let mut not_read = Vec::new();
@@ -514,9 +505,9 @@ impl Resolver<'_> {
                 };
                 let mut artifact = Artifact {
                     manifest,
-                    entry: None,
+                    architecture: None,
+                    is_of_index: false,
                     flavour: None,
-                    plain: None,
                     version: None,
                     recognised,
                 };
@@ -527,8 +518,10 @@ impl Resolver<'_> {
                         room = left;
                         listing.add(&self.naming, label, vec![artifact]);
                     }
-                    None => listing
-                        .leave_out(label, format!("attached {manifest}: {}", no_room().line())),
+                    None => {
+                        let why = format!("attached {manifest}: {}", no_room().line());
+                        listing.leave_out(label, Skipped::whole(why));
+                    }
                 }
                 Ok(())
             });
@@ -547,7 +540,7 @@ impl Resolver<'_> {
             }
         }
         for reason in not_read {
-            listing.leave_out(label, reason);
+            listing.leave_out(label, Skipped::whole(reason));
         }
         // It is one artifact: without a part of it there is no directory.
         let unanswered = self.leave_out_incompatible(&mut listing)?;
@@ -610,8 +603,8 @@ impl Resolver<'_> {
         };
         let outcome = match self.artifacts(digest, manifest) {
             Ok(artifacts) => Ok(artifacts),
-            Err(Setback::NotOffered(reason)) => Err(listing::shortened(reason)),
-            Err(Setback::Failed(error)) => {
+            Err(Unlistable::NotOffered(reason)) => Err(listing::shortened(reason)),
+            Err(Unlistable::Failed(error)) => {
                 return Asked {
                     digest: Some(digest),
                     result: Err(error),
@@ -640,60 +633,56 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    fn artifacts(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Artifact>, Setback> {
+    fn artifacts(&self, digest: Digest, manifest: Manifest) -> Result<Vec<Artifact>, Unlistable> {
         let (mut room, mut reasons) = (MAX_OF_TAG, Reasons::default());
-        let found = self.leaves(digest, manifest, |leaf| {
-            let mut artifact = self.artifact(&leaf)?;
-            reasons.add(mem::take(&mut artifact.recognised.left_out));
+        let (mut artifacts, skipped) = self.visit_images(digest, manifest, |resolved| {
+            let mut artifact = self.artifact(resolved)?;
+            reasons.extend(mem::take(&mut artifact.recognised.skipped));
             artifact.condense(&self.naming);
-            let left = room.checked_sub(artifact.weight()).ok_or_else(|| {
+            room = room.checked_sub(artifact.weight()).ok_or_else(|| {
                 let limit = MAX_OF_TAG >> 20;
-                Setback::NotOffered(format!(
+                Unlistable::NotOffered(format!(
                     "it offers so many files that they take more than {limit} MiB of memory"
                 ))
             })?;
-            room = left;
             Ok(artifact)
         })?;
-        reasons.add(found.left_out);
-        let mut artifacts = found.found;
-        // Some belong to no artifact: the first one is as good as any to tell of all.
+        reasons.extend(skipped);
+        // Some belong to no artifact: the first one has them all.
         if let Some(first) = artifacts.first_mut() {
-            first.recognised.left_out = reasons.told();
+            first.recognised.skipped = reasons.told();
         }
         Ok(artifacts)
     }
 
-    /// The manifests that a reference leads to, for the machines that files are offered for.
-    pub fn images(&self, reference: Reference<'_>) -> Result<Vec<Found>> {
+    /// The image manifests that a reference leads to, for the machines that files are offered for.
+    pub fn images(&self, reference: Reference<'_>) -> Result<Vec<Resolved>> {
         let (digest, manifest) = self.promising(|| self.by_reference(reference))?;
-        let found = self.leaves(digest, manifest, |leaf| {
-            let is_direct = leaf.digest == digest;
-            Ok(Found {
-                digest: leaf.digest,
-                image: leaf.image,
-                annotations: match reference {
-                    Reference::Tag(tag) if is_direct => self.source.annotations(tag),
-                    _ => leaf.annotations,
-                },
-                is_direct,
-            })
+        let found = self.visit_images(digest, manifest, |mut resolved| {
+            if let (Reference::Tag(tag), true) = (reference, resolved.is_direct) {
+                resolved.annotations = self.source.annotations(tag);
+            }
+            Ok(resolved)
         });
         found
-            .map(|leaves| leaves.found)
-            .map_err(|setback| not_offered(reference, setback))
+            .map(|(images, _)| images)
+            .map_err(|unlistable| not_offered(reference, unlistable))
     }
 
     /// What one of them offers.
     pub fn offered(&self, reference: Reference<'_>, image: &Image) -> Result<Recognised> {
         let recognised = self.recognise(image, None);
-        recognised.map_err(|setback| not_offered(reference, setback))
+        recognised.map_err(|unlistable| not_offered(reference, unlistable))
     }
 
     /// What a manifest offers, if it is for a machine that files are offered for.
     ///
     /// `known`: what it is for, as far as its index says.
-    fn recognise(&self, image: &Image, known: Option<Architecture>) -> Result<Recognised, Setback> {
+    fn recognise(
+        &self,
+        image: &Image,
+        known: Option<Architecture>,
+    ) -> Result<Recognised, Unlistable> {
         let config = match &image.config {
             Some(config) if artifact::needs_config(image) && config.size <= MAX_CONFIG => {
                 Some(self.small_blob("config", config)?)
@@ -721,39 +710,36 @@ impl Resolver<'_> {
         }
         match recognised.only_for {
             Some(found) if !self.architectures.contains(&found) => {
-                let offered: Vec<_> = self.architectures.iter().map(|one| one.as_str()).collect();
-                let reason = format!(
-                    "it says it is for {found}, offered is {}",
-                    offered.join(", ")
-                );
-                Err(Setback::NotOffered(reason))
+                let offered = platform::join(self.architectures);
+                let reason = format!("it says it is for {found}, offered is {offered}");
+                Err(Unlistable::NotOffered(reason))
             }
             _ => Ok(recognised),
         }
     }
 
-    /// What a manifest offers.
-    fn artifact(&self, leaf: &Leaf) -> Result<Artifact, Setback> {
-        let recognised = self.recognise(&leaf.image, leaf.known)?;
-        let is_wanted = self
-            .naming
-            .template
-            .is_some_and(|template| template.wants_arch());
-        let known = match leaf.known {
-            None if is_wanted => self.architecture_of(&leaf.image)?,
-            known => known,
+    /// The files that an image manifest offers.
+    fn artifact(&self, resolved: Resolved) -> Result<Artifact, Unlistable> {
+        let Resolved {
+            image,
+            architecture,
+            ..
+        } = &resolved;
+        let recognised = self.recognise(image, *architecture)?;
+        let template = self.naming.template;
+        let known = match architecture {
+            None if template.is_some_and(|template| template.wants_arch()) => {
+                self.architecture_of(image)?
+            }
+            known => *known,
         };
-        let own = artifact::version(&leaf.image.annotations).map(str::to_owned);
-        let version = own.or_else(|| leaf.version.clone());
+        let version = artifact::version(&image.annotations).map(str::to_owned);
         Ok(Artifact {
-            manifest: leaf.digest,
-            entry: leaf.chosen.as_ref().map(|chosen| chosen.architecture),
-            flavour: leaf
-                .chosen
-                .as_ref()
-                .and_then(|chosen| chosen.flavour.clone()),
-            plain: known.or(recognised.only_for),
-            version,
+            manifest: resolved.digest,
+            architecture: known.or(recognised.only_for),
+            is_of_index: resolved.is_of_index,
+            flavour: resolved.flavour,
+            version: version.or(resolved.version),
             recognised,
         })
     }
@@ -782,16 +768,16 @@ impl Resolver<'_> {
     }
 }
 
-fn not_offered(reference: Reference<'_>, setback: Setback) -> Error {
-    match setback {
-        Setback::NotOffered(why) => Error::NotOffered {
+fn not_offered(reference: Reference<'_>, unlistable: Unlistable) -> Error {
+    match unlistable {
+        Unlistable::NotOffered(why) => Error::NotOffered {
             what: match reference {
                 Reference::Tag(tag) => format!("tag {tag}"),
                 Reference::Digest(digest) => format!("manifest {digest}"),
             },
             why,
         },
-        Setback::Failed(error) => error,
+        Unlistable::Failed(error) => error,
     }
 }
 

@@ -1,7 +1,6 @@
 //! `latest.json` of a KubeSolo OS release, with URLs that lead back to this service.
 
 use crate::address::{self, View};
-use crate::artifact;
 use crate::artifact::kubesolo::Release;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -65,10 +64,10 @@ fn manifest_of<'a>(
 
 /// Why a directory is no release: the reasons why its artifact is skipped, if there are any.
 pub fn why_none(view: &View, listing: &Listing) -> String {
-    let reasons = listing.left_out.iter().map(|one| one.reason.as_str());
-    let of_artifact =
-        reasons.filter(|reason| *view != View::Tags && !artifact::is_of_a_layer(reason));
-    let told: Vec<_> = of_artifact.take(MAX_REASONS).collect();
+    let of_artifact = listing.left_out.iter().filter(|one| one.layer.is_none());
+    let of_artifact = of_artifact.filter(|_| *view != View::Tags);
+    let reasons = of_artifact.map(|one| one.reason.as_str());
+    let told: Vec<_> = reasons.take(MAX_REASONS).collect();
     if told.is_empty() {
         return "only a KubeSolo OS release has it, as in /<repository>:<tag>/latest.json".into();
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::grammar::{assert_listing, is_file_name};
 use super::parts;
 use super::signed_lists::listing_of;
-use crate::artifact::index::{self, Choice, Chosen};
+use crate::artifact::index::{self, Chosen};
 use crate::artifact::{self, Content, Offer, Recognised};
 use crate::cli::list;
 use crate::digest::Digest;
@@ -61,16 +61,16 @@ pub fn manifests(data: &[u8]) {
                 _ => simple_image(),
             };
             let offered = ["x86-64", "arm64", "arm"].map(|name| name.parse().unwrap());
-            match index::choose(index::sort(index).artifacts, &offered) {
-                Ok((Choice::Single(..), _)) | Err(_) => {}
-                Ok((Choice::Several(several), _)) => {
-                    assert_chosen(&several, &offered);
-                    let artifacts = several.iter().map(|chosen| {
-                        let [recognised, ..] = recognise(&leaf, None);
-                        artifact(chosen.descriptor.digest, &leaf, recognised, Some(chosen))
-                    });
-                    assert_listed(artifacts.collect());
-                }
+            if let Ok(choice) = index::choose(index::sort(index).artifacts, &offered) {
+                let chosen = &choice.chosen;
+                assert!(!choice.is_single || chosen.len() == 1);
+                assert_chosen(chosen, &offered);
+                let artifacts = chosen.iter().map(|chosen| {
+                    let [recognised, ..] = recognise(&leaf, None);
+                    let digest = chosen.descriptor.digest;
+                    artifact(digest, &leaf, recognised, Some(chosen))
+                });
+                assert_listed(artifacts.collect());
             }
         }
         Err(_) => {}
@@ -88,7 +88,10 @@ fn simple_image() -> Image {
 
 fn assert_chosen(several: &[Chosen], offered: &[Architecture]) {
     for (n, one) in several.iter().enumerate() {
-        assert!(offered.contains(&one.architecture));
+        assert!(
+            one.architecture
+                .is_none_or(|found| offered.contains(&found))
+        );
         let rivals = several[..n].iter();
         let mut rivals = rivals.filter(|other| other.architecture == one.architecture);
         assert!(rivals.all(|other| other.flavour != one.flavour));
@@ -157,9 +160,9 @@ fn artifact(
     }
     Artifact {
         manifest,
-        entry: chosen.map(|chosen| chosen.architecture),
+        architecture: chosen.map_or(recognised.only_for, |chosen| chosen.architecture),
+        is_of_index: chosen.is_some_and(|chosen| chosen.architecture.is_some()),
         flavour: chosen.and_then(|chosen| chosen.flavour.clone()),
-        plain: recognised.only_for,
         version: artifact::version(&image.annotations).map(str::to_owned),
         recognised,
     }
@@ -172,13 +175,13 @@ fn assert_listed(artifacts: Vec<Artifact>) {
     for artifact in artifacts {
         let copy = || Artifact {
             manifest: artifact.manifest,
-            entry: artifact.entry,
+            architecture: artifact.architecture,
+            is_of_index: artifact.is_of_index,
             flavour: artifact.flavour.clone(),
-            plain: artifact.plain,
             version: artifact.version.clone(),
             recognised: Recognised {
                 offers: artifact.recognised.offers.clone(),
-                left_out: artifact.recognised.left_out.clone(),
+                skipped: artifact.recognised.skipped.clone(),
                 ..Recognised::default()
             },
         };
