@@ -4,6 +4,7 @@
 //! Files: what systemd-sysupdate takes as a name in `SHA256SUMS`.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -21,78 +22,38 @@ const MAX_LABEL: usize = 63;
 /// Longest file name: NAME_MAX, which systemd holds names in `SHA256SUMS` to.
 const MAX_FILE_NAME: usize = 255;
 
-/// Makes a checked string: parsed by `$check`, printed as it was.
-macro_rules! checked_string {
-    ($(#[$doc:meta])* $name:ident, $check:expr) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-        #[serde(try_from = "String")]
-        pub struct $name(String);
+/// A string that was checked when it was read, by the grammar of what it names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String", bound = "G: Grammar")]
+pub struct Checked<G>(String, PhantomData<G>);
 
-        impl FromStr for $name {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                $check(text)?;
-                Ok(Self(text.to_owned()))
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = String;
-
-            fn try_from(text: String) -> Result<Self, String> {
-                text.parse()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-    };
+/// The rules for a string.
+pub trait Grammar {
+    /// The one spelling of a text, or why it is refused.
+    fn spell(text: &str) -> Result<String, String>;
 }
 
-checked_string! {
-    /// A repository inside a registry: `kubernetes`, `acme/sysexts/debug-tools`.
-    Repository, check_repository
-}
+impl<G> Checked<G> {
+    /// A text that is known to be by the grammar.
+    fn known(text: impl Into<String>) -> Self {
+        Self(text.into(), PhantomData)
+    }
 
-checked_string! {
-    /// A tag: `v1.27.8-x86-64`.
-    Tag, check_tag
-}
-
-checked_string! {
-    /// The name of a file in a listing. Every one of them is a name that systemd accepts: one bad
-    /// name makes systemd-sysupdate refuse the whole list.
-    FileName, check_file_name
-}
-
-/// A registry host with its port, where it has one: `ghcr.io`, `localhost:5000`, `[::1]:5000`.
-///
-/// Names are in lower case and IPv6 addresses in their shortest form, so that one host has one spelling
-/// wherever hosts are compared.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
-#[serde(try_from = "String")]
-pub struct Host(String);
-
-impl FromStr for Host {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse_host(text).map(Self)
+    /// The text as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
-impl TryFrom<String> for Host {
+impl<G: Grammar> FromStr for Checked<G> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        G::spell(text).map(Self::known)
+    }
+}
+
+impl<G: Grammar> TryFrom<String> for Checked<G> {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -100,18 +61,161 @@ impl TryFrom<String> for Host {
     }
 }
 
-impl fmt::Display for Host {
+impl<G> fmt::Display for Checked<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Repository {
-    /// The repository as it is written.
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl<G> fmt::Debug for Checked<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
     }
+}
 
+impl<G> Serialize for Checked<G> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// A repository inside a registry: `kubernetes`, `acme/sysexts/debug-tools`.
+pub type Repository = Checked<RepositoryGrammar>;
+/// A tag: `v1.27.8-x86-64`.
+pub type Tag = Checked<TagGrammar>;
+/// The name of a file in a listing. Every one of them is a name that systemd accepts: one bad
+/// name makes systemd-sysupdate refuse the whole list.
+pub type FileName = Checked<FileNameGrammar>;
+/// A registry host with its port, where it has one: `ghcr.io`, `localhost:5000`, `[::1]:5000`.
+///
+/// Names are in lower case and IPv6 addresses in their shortest form, so that one host has one spelling
+/// wherever hosts are compared.
+pub type Host = Checked<HostGrammar>;
+
+/// Components joined by slashes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepositoryGrammar;
+/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TagGrammar;
+/// A name that systemd-sysupdate takes and gives no meaning of its own.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileNameGrammar;
+/// `name[:port]`, `address[:port]`
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostGrammar;
+
+impl Grammar for RepositoryGrammar {
+    fn spell(text: &str) -> Result<String, String> {
+        if text.len() > MAX_REPOSITORY {
+            return Err(format!(
+                "repository name of {} bytes, at most {MAX_REPOSITORY} are allowed",
+                text.len()
+            ));
+        }
+        match text.split('/').find(|component| !is_component(component)) {
+            None => Ok(text.to_owned()),
+            Some(component) => Err(format!(
+                "{component:?} in repository {text:?} is not a name component: \
+                 lowercase letters and digits, joined by one '.', '_', '__' or dashes"
+            )),
+        }
+    }
+}
+
+/// Whether this is one component: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
+fn is_component(component: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_separator = |between: &str| {
+        matches!(between, "" | "." | "_" | "__") || between.bytes().all(|b| b == b'-')
+    };
+    component.starts_with(is_plain)
+        && component.ends_with(is_plain)
+        && component.split(is_plain).all(is_separator)
+}
+
+impl Grammar for TagGrammar {
+    fn spell(text: &str) -> Result<String, String> {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let is_good = text.len() <= MAX_TAG
+            && text.starts_with(is_word)
+            && text.chars().all(|c| is_word(c) || matches!(c, '.' | '-'));
+        is_good.then(|| text.to_owned()).ok_or_else(|| {
+            format!(
+                "{text:?} is not a tag: at most {MAX_TAG} letters, digits, '_', '.', '-', no '.' or '-' first"
+            )
+        })
+    }
+}
+
+impl Grammar for FileNameGrammar {
+    fn spell(text: &str) -> Result<String, String> {
+        let why = if text.is_empty() || text == "." || text == ".." {
+            "it is empty or dots"
+        } else if text.len() > MAX_FILE_NAME {
+            "it is longer than 255 bytes"
+        } else if text.contains(['/', '%']) {
+            "it has a '/' or '%'"
+        } else if text.starts_with('\\') {
+            "it begins with '\\'"
+        } else if text.chars().any(char::is_control) {
+            "it has a control character"
+        } else if text.starts_with("SHA256SUMS") || text.starts_with("BEST-BEFORE-") {
+            "systemd gives this name a meaning of its own"
+        } else {
+            return Ok(text.to_owned());
+        };
+        Err(format!("{text:?} cannot be listed: {why}"))
+    }
+}
+
+impl Grammar for HostGrammar {
+    fn spell(text: &str) -> Result<String, String> {
+        spell_host(text).ok_or_else(|| {
+            let text = without_userinfo(text);
+            format!("{text:?} is not a registry host, expected name or address and perhaps :port")
+        })
+    }
+}
+
+/// The one spelling of a host; `None` if it is none.
+fn spell_host(text: &str) -> Option<String> {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']')?;
+            let address: Ipv6Addr = address.parse().ok()?;
+            let port = match after {
+                "" => None,
+                after => Some(after.strip_prefix(':')?),
+            };
+            (format!("[{address}]"), port)
+        }
+        None => {
+            let (name, port) = match text.split_once(':') {
+                Some((name, port)) => (name, Some(port)),
+                None => (text, None),
+            };
+            let is_label = |label: &str| {
+                (1..=MAX_LABEL).contains(&label.len())
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
+                    && (label.bytes()).all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            };
+            if name.len() > MAX_HOST_NAME || !name.split('.').all(is_label) {
+                return None;
+            }
+            (name.to_ascii_lowercase(), port)
+        }
+    };
+    let Some(port) = port else {
+        return Some(name);
+    };
+    let is_number = port.bytes().all(|b| b.is_ascii_digit());
+    let number: u16 = port.parse().ok()?;
+    (is_number && number > 0).then(|| format!("{name}:{number}"))
+}
+
+impl Repository {
     /// The last component, which file names begin with.
     pub fn base(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
@@ -125,65 +229,46 @@ impl Repository {
         }
     }
 
-    /// Is it `prefix` itself or below it? Whole components count: `acme/k8s` is not below `acme/k`.
+    /// Whether it is `prefix` or below it. Whole components count: `acme/k8s` is not below `acme/k`.
     pub fn is_within(&self, prefix: &Repository) -> bool {
-        self.0
-            .strip_prefix(&prefix.0)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-}
-
-impl FileName {
-    /// The name as it is written.
-    pub fn as_str(&self) -> &str {
-        &self.0
+        let rest = self.0.strip_prefix(&prefix.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
 impl Tag {
-    /// The tag as it is written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The tag of a publisher's own list of the repository's files.
     pub fn of_listing() -> Self {
-        Self("SHA256SUMS".to_owned())
+        Self::known("SHA256SUMS")
     }
 
     /// The tag of an artifact that lists others, where a publisher has it: `index`.
     pub fn of_index() -> Self {
-        Self("index".to_owned())
+        Self::known("index")
     }
 
-    /// What stands for the version of an artifact that is known by nothing but its digest.
+    /// A label for an artifact that only a digest names, in the place of its version.
     pub fn of_digest(digest: &Digest) -> Self {
-        Self(digest.hex()[..12].to_owned())
+        Self::known(&digest.hex()[..12])
     }
 
     /// The fallback tag of the referrers of a manifest (distribution-spec).
     pub fn of_referrers(subject: &Digest) -> Self {
-        Self(format!("sha256-{}", subject.hex()))
+        Self::known(format!("sha256-{}", subject.hex()))
     }
 
-    /// Is it the tag of a signature or of a list of referrers? Such a tag is never a version.
+    /// Whether it is the tag of a signature or of a list of referrers. Such a tag is never a version.
     ///
     /// cosign and the referrers fallback of the distribution-spec:
     /// `^sha(256|512)-[0-9a-f]{32,}(\..+)?$`.
     pub fn is_of_a_referrer(&self) -> bool {
-        let Some(rest) = self
-            .0
-            .strip_prefix("sha256-")
-            .or_else(|| self.0.strip_prefix("sha512-"))
-        else {
+        let rest = self.0.strip_prefix("sha256-");
+        let Some(rest) = rest.or_else(|| self.0.strip_prefix("sha512-")) else {
             return false;
         };
-        let digits = rest
-            .bytes()
-            .take_while(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            .count();
-        let after = &rest[digits..];
-        digits >= 32 && (after.is_empty() || (after.starts_with('.') && after.len() > 1))
+        let (hex, suffix) = rest.split_once('.').unwrap_or((rest, "none"));
+        let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        hex.len() >= 32 && hex.bytes().all(is_digit) && !suffix.is_empty()
     }
 }
 
@@ -195,33 +280,27 @@ pub fn without_v(version: &str) -> &str {
 }
 
 impl Host {
-    /// Does this first component of a path name a host rather than a repository?
+    /// Whether this first component of a path names a host rather than a repository.
     ///
     /// The rule of docker and of containers: it has a `.` or `:`, or is `localhost`.
     pub fn looks_like_one(component: &str) -> bool {
         component.contains(['.', ':']) || component == "localhost"
     }
 
-    /// The seed of all settings: a registry on this machine, on its usual port.
+    /// The default registry: on this machine, on its usual port.
     pub fn localhost() -> Self {
-        Self("localhost:5000".to_owned())
-    }
-
-    /// The host as it is written.
-    pub fn as_str(&self) -> &str {
-        &self.0
+        Self::known("localhost:5000")
     }
 
     /// The host without port and brackets.
     pub fn bare(&self) -> &str {
-        match self
+        let in_brackets = self
             .0
             .strip_prefix('[')
-            .and_then(|rest| rest.split_once(']'))
-        {
-            Some((address, _)) => address,
-            None => self.0.split(':').next().unwrap_or(&self.0),
-        }
+            .and_then(|rest| rest.split_once(']'));
+        in_brackets
+            .or_else(|| self.0.split_once(':'))
+            .map_or(&self.0, |(bare, _)| bare)
     }
 
     /// The port, where one is written.
@@ -231,7 +310,7 @@ impl Host {
         port.parse().ok()
     }
 
-    /// Is it on this machine? Then plain HTTP is meant.
+    /// Whether it is on this machine. Then plain HTTP is meant.
     ///
     /// `x.localhost` is not, for where it leads depends on the resolver.
     pub fn is_loopback(&self) -> bool {
@@ -241,13 +320,13 @@ impl Host {
         }
     }
 
-    /// Is it a name of this machine, whatever a resolver says? So RFC 6761 §6.3 wants it.
+    /// Whether it is a name of this machine, whatever a resolver says (RFC 6761 §6.3).
     pub fn is_localhost(&self) -> bool {
         let name = self.bare().to_ascii_lowercase();
         name == "localhost" || name.ends_with(".localhost")
     }
 
-    /// Is it an address rather than a name?
+    /// Whether it is an address rather than a name.
     pub fn is_address(&self) -> bool {
         self.address().is_some()
     }
@@ -261,7 +340,7 @@ impl Host {
         }
     }
 
-    /// Is it something else from every machine: loopback, link-local? A name is not looked up for this.
+    /// Whether it means another host on each machine: loopback, link-local. A name is not looked up for this.
     pub fn is_only_reached_from_here(&self) -> bool {
         match self.address() {
             Some(IpAddr::V4(address)) => {
@@ -274,29 +353,25 @@ impl Host {
         }
     }
 
-    /// Are they one machine, whatever the ports?
+    /// Whether they are one machine, whatever the ports.
     pub fn is_same_machine(&self, other: &Self) -> bool {
         self.bare().eq_ignore_ascii_case(other.bare())
             || (self.is_address() && self.address() == other.address())
             || (self.is_loopback() && other.is_loopback())
     }
 
-    /// Have two names the same owner, as far as names can tell: the last two labels, or the last three
-    /// where the second to last is as short as in `co.uk`?
+    /// Whether two names have the same owner, as far as names can tell: the last two labels are the same, or the last
+    /// three where the second to last is as short as in `co.uk`.
     pub fn is_same_domain(&self, other: &Self) -> bool {
         let domain = |host: &Self| {
-            let labels: Vec<_> = host
-                .bare()
-                .split('.')
-                .map(str::to_ascii_lowercase)
-                .collect();
-            let n = labels.len();
-            let count = if n >= 2 && labels[n - 1].len() == 2 && labels[n - 2].len() <= 3 {
-                3
-            } else {
-                2
+            let name = host.bare().to_ascii_lowercase();
+            let labels: Vec<_> = name.split('.').collect();
+            let count = match labels.as_slice() {
+                [.., second, top] if top.len() == 2 && second.len() <= 3 => 3,
+                _ => 2,
             };
-            (n >= count && !host.is_address()).then(|| labels[n - count..].join("."))
+            let start = labels.len().checked_sub(count)?;
+            (!host.is_address()).then(|| labels[start..].join("."))
         };
         self.is_same_machine(other) || (domain(self).is_some() && domain(self) == domain(other))
     }
@@ -313,14 +388,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Is the repository at this host part of it?
+    /// Whether the repository at this host is part of it.
     pub fn holds(&self, host: &Host, repository: &Repository) -> bool {
         let (host, repository) = normalized(host, repository);
-        docker_hub(&self.host) == host
-            && self
-                .path
-                .as_ref()
-                .is_none_or(|path| repository.is_within(path))
+        let is_within = |path| repository.is_within(path);
+        docker_hub(&self.host) == host && self.path.as_ref().is_none_or(is_within)
     }
 }
 
@@ -329,8 +401,8 @@ impl Registry {
 pub fn normalized(host: &Host, repository: &Repository) -> (Host, Repository) {
     let host = docker_hub(host);
     let is_short = host.0 == DOCKER_HUB && !repository.0.contains('/');
-    let full = is_short.then(|| format!("library/{repository}").parse().ok());
-    let repository = full.flatten().unwrap_or_else(|| repository.clone());
+    let full = is_short.then(|| format!("library/{repository}").parse());
+    let repository = full.and_then(Result::ok).unwrap_or(repository.clone());
     (host, repository)
 }
 
@@ -340,7 +412,7 @@ pub const DOCKER_HUB: &str = "docker.io";
 /// `docker.io` for each of the hosts of Docker Hub; any other host as it is.
 pub fn docker_hub(host: &Host) -> Host {
     match host.0.as_str() {
-        "index.docker.io" | "registry-1.docker.io" => Host(DOCKER_HUB.to_owned()),
+        "index.docker.io" | "registry-1.docker.io" => Host::known(DOCKER_HUB),
         _ => host.clone(),
     }
 }
@@ -350,19 +422,15 @@ impl FromStr for Registry {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some((scheme, rest)) = text.split_once("://") {
-            let (text, rest) = (
-                without_userinfo(text),
-                without_userinfo(&format!("//{rest}")),
-            );
+            let text = without_userinfo(text);
+            let rest = without_userinfo(&format!("//{rest}"));
+            let rest = rest.trim_matches('/');
             return Err(format!(
-                "registry {text:?} must be written without {scheme}://, as {:?}",
-                rest.trim_matches('/')
+                "registry {text:?} must be written without {scheme}://, as {rest:?}"
             ));
         }
-        let (host, path) = match text.split_once('/') {
-            Some((host, path)) => (host, Some(path.parse()?)),
-            None => (text, None),
-        };
+        let (host, path) = text.split_once('/').unzip();
+        let host = host.unwrap_or(text);
         if !Host::looks_like_one(host) {
             return Err(format!(
                 "registry {text:?} must begin with a host that has a dot or a port, such as ghcr.io or {host}:443"
@@ -370,7 +438,7 @@ impl FromStr for Registry {
         }
         Ok(Self {
             host: host.parse()?,
-            path,
+            path: path.map(str::parse).transpose()?,
         })
     }
 }
@@ -440,112 +508,6 @@ impl fmt::Display for RepositoryAddress {
             None => write!(f, "{}", self.repository),
         }
     }
-}
-
-/// One component: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
-fn is_component(component: &str) -> bool {
-    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let separators_are_good = component
-        .split(|c: char| c.is_ascii() && is_plain(c as u8))
-        .filter(|between| !between.is_empty())
-        .all(|between| matches!(between, "." | "_" | "__") || between.bytes().all(|b| b == b'-'));
-    let bytes = component.as_bytes();
-    matches!((bytes.first(), bytes.last()), (Some(&first), Some(&last)) if is_plain(first) && is_plain(last))
-        && separators_are_good
-}
-
-fn check_repository(text: &str) -> Result<(), String> {
-    if text.len() > MAX_REPOSITORY {
-        return Err(format!(
-            "repository name of {} bytes, at most {MAX_REPOSITORY} are allowed",
-            text.len()
-        ));
-    }
-    match text.split('/').find(|component| !is_component(component)) {
-        None => Ok(()),
-        Some(component) => Err(format!(
-            "{component:?} in repository {text:?} is not a name component: \
-             lowercase letters and digits, joined by one '.', '_', '__' or dashes"
-        )),
-    }
-}
-
-fn check_tag(text: &str) -> Result<(), String> {
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let good = (1..=MAX_TAG).contains(&text.len())
-        && is_word(text.as_bytes()[0])
-        && text.bytes().all(|b| is_word(b) || b == b'.' || b == b'-');
-    if good {
-        return Ok(());
-    }
-    Err(format!(
-        "{text:?} is not a tag: at most {MAX_TAG} letters, digits, '_', '.', '-', no '.' or '-' first"
-    ))
-}
-
-fn check_file_name(text: &str) -> Result<(), String> {
-    let why = if text.is_empty() || text == "." || text == ".." {
-        "it is empty or dots"
-    } else if text.len() > MAX_FILE_NAME {
-        "it is longer than 255 bytes"
-    } else if text.contains(['/', '%']) {
-        "it has a '/' or '%'"
-    } else if text.starts_with('\\') {
-        "it begins with '\\'"
-    } else if text.chars().any(char::is_control) {
-        "it has a control character"
-    } else if text.starts_with("SHA256SUMS") || text.starts_with("BEST-BEFORE-") {
-        "systemd gives this name a meaning of its own"
-    } else {
-        return Ok(());
-    };
-    Err(format!("{text:?} cannot be listed: {why}"))
-}
-
-fn parse_host(text: &str) -> Result<String, String> {
-    spell_host(text).ok_or_else(|| {
-        let text = without_userinfo(text);
-        format!("{text:?} is not a registry host, expected name or address and perhaps :port")
-    })
-}
-
-/// The one spelling of a host; `None` if it is none.
-fn spell_host(text: &str) -> Option<String> {
-    let (name, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']')?;
-            let address: Ipv6Addr = address.parse().ok()?;
-            let port = match after {
-                "" => None,
-                after => Some(after.strip_prefix(':')?),
-            };
-            (format!("[{address}]"), port)
-        }
-        None => {
-            let (name, port) = match text.split_once(':') {
-                Some((name, port)) => (name, Some(port)),
-                None => (text, None),
-            };
-            let is_label = |label: &str| {
-                (1..=MAX_LABEL).contains(&label.len())
-                    && !label.starts_with('-')
-                    && !label.ends_with('-')
-                    && label
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            };
-            if name.len() > MAX_HOST_NAME || !name.split('.').all(is_label) {
-                return None;
-            }
-            (name.to_ascii_lowercase(), port)
-        }
-    };
-    let Some(port) = port else {
-        return Some(name);
-    };
-    let is_number = port.bytes().all(|b| b.is_ascii_digit());
-    let number: u16 = port.parse().ok()?;
-    (is_number && number > 0).then(|| format!("{name}:{number}"))
 }
 
 /// A text for messages: without what stands before the `@` of a URL or of `user:password@host`.

@@ -1,74 +1,62 @@
 //! The form of file names that settings may give: `{name}-{version}.{arch}`.
 
-use std::str::FromStr;
-
-use serde::Deserialize;
+use crate::name::{Checked, Grammar};
 
 /// The form of file names: `{name}-{version}.{arch}`, without the suffix.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Template(String);
+pub type Template = Checked<TemplateGrammar>;
+
+/// A text with fields in braces.
+#[derive(Clone, PartialEq)]
+pub struct TemplateGrammar;
+
+/// The next field in braces: the text before it, its name, and the text after it.
+fn next_field(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('{')?;
+    let (field, after) = rest.split_once('}').unwrap_or(("", rest));
+    Some((before, field, after))
+}
 
 impl Template {
     /// The name by this template; `None` when it asks for an architecture and there is none.
     pub fn fill(&self, name: &str, version: &str, arch: Option<&str>) -> Option<String> {
-        let arch = match arch {
-            Some(arch) => arch,
-            None if self.wants_arch() => return None,
-            None => "",
-        };
-        // One pass, so that a value with braces in it stays as it is.
         let mut filled = String::new();
-        let mut rest = self.0.as_str();
-        while let Some((before, after)) = rest.split_once('{') {
-            let (field, after) = after.split_once('}').unwrap_or((after, ""));
+        let mut rest = self.as_str();
+        while let Some((before, field, after)) = next_field(rest) {
             filled.push_str(before);
+            // A value with braces in it stays as it is.
             filled.push_str(match field {
                 "name" => name,
                 "version" => version,
-                _ => arch,
+                _ => arch?,
             });
             rest = after;
         }
-        filled.push_str(rest);
-        Some(filled)
+        Some(filled + rest)
     }
 
-    /// Does it ask for the architecture?
+    /// Whether it asks for the architecture.
     pub fn wants_arch(&self) -> bool {
-        self.0.contains("{arch}")
+        self.as_str().contains("{arch}")
     }
 }
 
-impl FromStr for Template {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
+impl Grammar for TemplateGrammar {
+    fn spell(text: &str) -> Result<String, String> {
         let mut rest = text;
-        while let Some((_, after)) = rest.split_once('{') {
-            match after.split_once('}') {
-                Some(("name" | "version" | "arch", after)) => rest = after,
-                _ => {
-                    return Err(format!(
-                        "names {text:?} may have only {{name}}, {{version}} and {{arch}} in braces"
-                    ));
-                }
+        while let Some((_, field, after)) = next_field(rest) {
+            if !matches!(field, "name" | "version" | "arch") {
+                return Err(format!(
+                    "names {text:?} may have only {{name}}, {{version}} and {{arch}} in braces"
+                ));
             }
+            rest = after;
         }
         if !text.contains("{version}") {
             return Err(format!(
                 "names {text:?} needs {{version}}, or all versions would share one name"
             ));
         }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Template {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+        Ok(text.to_owned())
     }
 }
 

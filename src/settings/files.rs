@@ -1,17 +1,20 @@
-//! Settings files: which there are, what each sets, and which of them wins.
+//! Settings files: where they are, the keys of each, and which of them wins.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::values::{Architectures, IdleSeconds, OneOrMore, Parallel, Seconds, Size};
-use super::{Blobs, RepositorySettings, Settings, SignedListTag, Suffix};
+use super::values;
+use super::{Blobs, RepositorySettings, Settings, SignedListTag, Sources, Suffix};
 use crate::error::{Error, Result};
 use crate::name::{Host, Registry, RepositoryAddress, without_userinfo};
+use crate::platform::Architecture;
 use crate::template::Template;
 
 /// The file an administrator writes, below the root directory.
@@ -23,32 +26,37 @@ const DROP_INS: [&str; 3] = [
     "etc/sysext-oci-proxy/config.d",
 ];
 
-/// One file's keys. What a file does not set stays as the files before it left it.
-#[derive(Default, Deserialize)]
+/// The keys of one file. A key that is not in it stays as the files before it set it.
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Partial {
+pub struct Keys {
     registry: Option<Registry>,
     allow: Option<Vec<Registry>>,
-    idle_timeout_sec: Option<IdleSeconds>,
-    listing_ttl_sec: Option<Seconds>,
-    parallel: Option<Parallel>,
-    cache_size: Option<Size>,
+    #[serde(default, deserialize_with = "values::idle_seconds")]
+    idle_timeout_sec: Option<Duration>,
+    #[serde(default, deserialize_with = "values::seconds")]
+    listing_ttl_sec: Option<Duration>,
+    #[serde(default, deserialize_with = "values::parallel")]
+    parallel: Option<NonZeroUsize>,
+    #[serde(default, deserialize_with = "values::size")]
+    cache_size: Option<u64>,
     trusted_hosts: Option<Vec<Host>>,
     mirrors_with_ns: Option<Vec<Host>>,
     mirrors_without_ns: Option<Vec<Host>>,
     compatible_only: Option<bool>,
     hosts: Option<Vec<Host>>,
     #[serde(default)]
-    repository: BTreeMap<RepositoryAddress, PartialRepository>,
+    repository: BTreeMap<RepositoryAddress, RepositoryKeys>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct PartialRepository {
-    source: Option<OneOrMore>,
+struct RepositoryKeys {
+    source: Option<Sources>,
     suffix: Option<Suffix>,
     names: Option<Template>,
-    architectures: Option<Architectures>,
+    #[serde(default, deserialize_with = "values::architectures")]
+    architectures: Option<Vec<Architecture>>,
     immutable_tags: Option<bool>,
     signed_list: Option<SignedListTag>,
     compatible_only: Option<bool>,
@@ -56,95 +64,63 @@ struct PartialRepository {
     blobs: Option<Blobs>,
 }
 
-impl Partial {
-    pub fn merge(&mut self, later: Self) {
-        replace(&mut self.registry, later.registry);
-        replace(&mut self.allow, later.allow);
-        replace(&mut self.idle_timeout_sec, later.idle_timeout_sec);
-        replace(&mut self.listing_ttl_sec, later.listing_ttl_sec);
-        replace(&mut self.parallel, later.parallel);
-        replace(&mut self.cache_size, later.cache_size);
-        replace(&mut self.trusted_hosts, later.trusted_hosts);
-        replace(&mut self.mirrors_with_ns, later.mirrors_with_ns);
-        replace(&mut self.mirrors_without_ns, later.mirrors_without_ns);
-        replace(&mut self.compatible_only, later.compatible_only);
-        replace(&mut self.hosts, later.hosts);
-        for (name, later) in later.repository {
-            let repository = self.repository.entry(name).or_default();
-            replace(&mut repository.source, later.source);
-            replace(&mut repository.suffix, later.suffix);
-            replace(&mut repository.names, later.names);
-            replace(&mut repository.architectures, later.architectures);
-            replace(&mut repository.immutable_tags, later.immutable_tags);
-            replace(&mut repository.signed_list, later.signed_list);
-            replace(&mut repository.compatible_only, later.compatible_only);
-            replace(&mut repository.flatten, later.flatten);
-            replace(&mut repository.blobs, later.blobs);
-        }
-    }
-
-    pub fn complete(self) -> Settings {
-        let default = Settings::default();
-        Settings {
-            registry: self.registry.unwrap_or(default.registry),
-            allow: self.allow.unwrap_or(default.allow),
-            idle_timeout: self.idle_timeout_sec.map_or(default.idle_timeout, |s| s.0),
-            listing_ttl: self.listing_ttl_sec.map_or(default.listing_ttl, |s| s.0),
-            parallel: self.parallel.map_or(default.parallel, |p| p.0),
-            cache_size: self.cache_size.map_or(default.cache_size, |s| s.0),
-            trusted_hosts: self.trusted_hosts.unwrap_or_default(),
-            mirrors_with_ns: self.mirrors_with_ns.unwrap_or_default(),
-            mirrors_without_ns: self.mirrors_without_ns.unwrap_or_default(),
-            compatible_only: self.compatible_only.unwrap_or_default(),
-            hosts: self.hosts.unwrap_or_default(),
-            repositories: self
-                .repository
-                .into_iter()
-                .map(|(name, repository)| (name, repository.complete()))
-                .collect(),
+impl Keys {
+    /// Sets them.
+    pub fn apply(self, settings: &mut Settings) {
+        set(&mut settings.registry, self.registry);
+        set(&mut settings.allow, self.allow);
+        set(&mut settings.idle_timeout, self.idle_timeout_sec);
+        set(&mut settings.listing_ttl, self.listing_ttl_sec);
+        set(&mut settings.parallel, self.parallel);
+        set(&mut settings.cache_size, self.cache_size);
+        set(&mut settings.trusted_hosts, self.trusted_hosts);
+        set(&mut settings.mirrors_with_ns, self.mirrors_with_ns);
+        set(&mut settings.mirrors_without_ns, self.mirrors_without_ns);
+        set(&mut settings.compatible_only, self.compatible_only);
+        set(&mut settings.hosts, self.hosts);
+        for (name, keys) in self.repository {
+            keys.apply(settings.repositories.entry(name).or_default());
         }
     }
 }
 
-impl PartialRepository {
-    fn complete(self) -> RepositorySettings {
-        let default = RepositorySettings::default();
-        RepositorySettings {
-            source: self.source.map(|source| source.0),
-            suffix: self.suffix,
-            names: self.names,
-            architectures: self.architectures.map(|list| list.0),
-            immutable_tags: self.immutable_tags.unwrap_or(default.immutable_tags),
-            signed_list: self.signed_list.unwrap_or_default(),
-            compatible_only: self.compatible_only,
-            flatten: self.flatten.map_or(default.flatten, usize::from),
-            blobs: self.blobs.unwrap_or(default.blobs),
-        }
+impl RepositoryKeys {
+    fn apply(self, settings: &mut RepositorySettings) {
+        set(&mut settings.source, self.source.map(Some));
+        set(&mut settings.suffix, self.suffix.map(Some));
+        set(&mut settings.names, self.names.map(Some));
+        set(&mut settings.architectures, self.architectures.map(Some));
+        set(&mut settings.immutable_tags, self.immutable_tags);
+        set(&mut settings.signed_list, self.signed_list);
+        set(
+            &mut settings.compatible_only,
+            self.compatible_only.map(Some),
+        );
+        set(&mut settings.flatten, self.flatten.map(usize::from));
+        set(&mut settings.blobs, self.blobs);
     }
 }
 
-fn replace<T>(value: &mut Option<T>, later: Option<T>) {
-    if later.is_some() {
-        *value = later;
+fn set<T>(value: &mut T, new: Option<T>) {
+    if let Some(new) = new {
+        *value = new;
     }
 }
 
 /// Reads this one file, or without one all the usual places below `root`.
-pub fn read(file: Option<&Path>, root: &Path) -> Result<Partial> {
-    let mut merged = Partial::default();
-    match file {
-        Some(file) => merged.merge(read_one(file)?),
+pub fn read(file: Option<&Path>, root: &Path) -> Result<Settings> {
+    let files = match file {
+        Some(file) => vec![file.to_owned()],
         None => {
-            let config = root.join(CONFIG);
-            if config.symlink_metadata().is_ok() {
-                merged.merge(read_one(&config)?);
-            }
-            for file in drop_ins(root)? {
-                merged.merge(read_one(&file)?);
-            }
+            let config = Some(root.join(CONFIG)).filter(|path| path.symlink_metadata().is_ok());
+            config.into_iter().chain(drop_ins(root)?).collect()
         }
+    };
+    let mut settings = Settings::default();
+    for file in files {
+        read_one(&file)?.apply(&mut settings);
     }
-    Ok(merged)
+    Ok(settings)
 }
 
 /// The drop-ins in the order they count.
@@ -163,23 +139,22 @@ fn drop_ins(root: &Path) -> Result<Vec<PathBuf>> {
         };
         for entry in entries {
             let entry = entry.map_err(bad)?;
-            let name = entry.file_name();
-            if Path::new(&name)
-                .extension()
-                .is_some_and(|extension| extension == "toml")
-            {
-                by_name.insert(name, entry.path());
+            if entry.path().extension().is_some_and(|end| end == "toml") {
+                by_name.insert(entry.file_name(), entry.path());
             }
         }
     }
     Ok(by_name.into_values().collect())
 }
 
-fn read_one(path: &Path) -> Result<Partial> {
-    let text = fs::read_to_string(path).map_err(|cause| Error::BadSettings {
+fn read_one(path: &Path) -> Result<Keys> {
+    let bad = |(line, why)| Error::BadSettings {
         path: path.into(),
-        line: None,
-        why: match cause.kind() {
+        line,
+        why,
+    };
+    let text = fs::read_to_string(path).map_err(|cause| {
+        let why = match cause.kind() {
             io::ErrorKind::IsADirectory => "this is a directory, expected a TOML file".into(),
             io::ErrorKind::NotFound => "there is no such file".into(),
             io::ErrorKind::PermissionDenied => {
@@ -188,17 +163,10 @@ fn read_one(path: &Path) -> Result<Partial> {
             }
             io::ErrorKind::InvalidData => "this is not UTF-8 text".into(),
             _ => cause.to_string(),
-        },
+        };
+        bad((None, why))
     })?;
-    parse(&text).map_err(|(line, why)| Error::BadSettings {
-        path: path.into(),
-        line,
-        why,
-    })
-}
-
-pub fn parse(text: &str) -> Result<Partial, (Option<usize>, String)> {
-    parse_toml(text)
+    parse_toml(&text).map_err(bad)
 }
 
 /// Reads one TOML file's text. An error has its line, counted from 1.
@@ -215,16 +183,14 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, (Option<usize>, 
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-    use std::time::Duration;
-
     use super::*;
-    use crate::settings::{SourceSetting, Sources};
+    use crate::settings::SourceSetting;
 
     fn settings(text: &str) -> Settings {
-        parse(text)
-            .unwrap_or_else(|why| panic!("{why:?}"))
-            .complete()
+        let mut settings = Settings::default();
+        let keys: Keys = parse_toml(text).unwrap_or_else(|why| panic!("{why:?}"));
+        keys.apply(&mut settings);
+        settings
     }
 
     #[test]
@@ -369,7 +335,7 @@ mod tests {
                 "unknown variant `proxy`",
             ),
         ] {
-            let Err((found, why)) = parse(text) else {
+            let Err((found, why)) = parse_toml::<Keys>(text) else {
                 panic!("{text:?} was accepted")
             };
             assert_eq!(found, Some(line), "line of {text:?}: {why}");

@@ -23,7 +23,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::name::{Host, Registry, Repository, RepositoryAddress, Tag, normalized};
+use crate::name::{
+    Checked, Grammar, Host, Registry, Repository, RepositoryAddress, Tag, normalized,
+};
 use crate::platform::Architecture;
 use crate::template::Template;
 
@@ -34,15 +36,15 @@ pub struct Settings {
     pub registry: Registry,
     /// More registries that a URL may name.
     pub allow: Vec<Registry>,
-    /// How long to stay without a client.
+    /// The time to stay without a client.
     pub idle_timeout: Duration,
-    /// How long a listing is given out again without asking the registry.
+    /// The age up to which a listing is given out again without asking the registry.
     pub listing_ttl: Duration,
     /// Connections to a registry at once, for one listing.
     pub parallel: NonZeroUsize,
-    /// How many bytes of files that had to be made are kept.
+    /// Bytes of made files that are kept.
     pub cache_size: u64,
-    /// Hosts that a registry elsewhere may send us to, for tokens and by redirects.
+    /// Hosts that a registry elsewhere may name, for tokens and by redirects.
     pub trusted_hosts: Vec<Host>,
     /// Mirrors that are told what they mirror (`?ns=`), besides those on this machine.
     pub mirrors_with_ns: Vec<Host>,
@@ -50,20 +52,20 @@ pub struct Settings {
     pub mirrors_without_ns: Vec<Host>,
     /// Lists only extensions that this machine's systemd would merge, where a repository says nothing else.
     pub compatible_only: bool,
-    /// Names and addresses that clients may call us by, besides those of loopback.
+    /// Names and addresses by which clients may call this service, besides those of loopback.
     pub hosts: Vec<Host>,
-    /// What is set for single repositories, by the name a URL has for them.
+    /// The settings for single repositories, by the name a URL has for them.
     pub repositories: BTreeMap<RepositoryAddress, RepositorySettings>,
 }
 
-/// What is set for one repository.
+/// The settings for one repository.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RepositorySettings {
-    /// Where its artifacts come from, when not from where its name says.
+    /// Where its artifacts come from, if not from the place of its name.
     pub source: Option<Sources>,
-    /// What the files are, where nothing else says so or something says wrong: `.raw`.
+    /// The suffix of all its files, whatever the publisher says: `.raw`.
     pub suffix: Option<Suffix>,
-    /// The form of its file names, when not the usual one.
+    /// The form of its file names, if not the usual one.
     pub names: Option<Template>,
     /// The architectures an index offers; `None`: this machine's.
     pub architectures: Option<Vec<Architecture>>,
@@ -73,9 +75,9 @@ pub struct RepositorySettings {
     pub signed_list: SignedListTag,
     /// Lists only extensions that this machine's systemd would merge; `None`: as is said for all.
     pub compatible_only: Option<bool>,
-    /// Of images that have to be flattened, how many of the newest versions are so before anybody asks.
+    /// The number of the newest versions that are flattened before anybody asks, if they have to be.
     pub flatten: usize,
-    /// Whether a client gets a file's bytes from us or is sent to the registry for them.
+    /// Who sends a file's bytes.
     pub blobs: Blobs,
 }
 
@@ -95,14 +97,14 @@ impl Default for RepositorySettings {
     }
 }
 
-/// Whether a client gets a file's bytes from us or is sent to the registry for them.
+/// Who sends a file's bytes to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Blobs {
-    /// From us, checked on the way.
+    /// This service, which checks them on the way.
     #[default]
     Stream,
-    /// By a 307 to the registry. The client checks them, as it does anyway.
+    /// The registry, by a 307. The client checks them, as it does anyway.
     Redirect,
 }
 
@@ -134,16 +136,30 @@ impl TryFrom<String> for SignedListTag {
 /// The value of `source`: one, or several that are merged into one directory.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sources {
-    /// Its files are called by the name of the repository in the settings.
+    /// Its files begin with the name of the repository in the settings.
     One(SourceSetting),
-    /// The files of each are called by its own name.
+    /// The files of each begin with its own name.
     Merged(Vec<SourceSetting>),
 }
 
 /// A suffix: `.raw`, `.tar.gz`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Suffix(String);
+pub type Suffix = Checked<SuffixGrammar>;
+
+/// A dot, and after it letters, digits, dots, dashes or underscores.
+#[derive(Clone, PartialEq)]
+pub struct SuffixGrammar;
+
+impl Grammar for SuffixGrammar {
+    fn spell(text: &str) -> Result<String, String> {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if text.len() > 1 && text.starts_with('.') && text.chars().all(is_good) {
+            return Ok(text.to_owned());
+        }
+        Err(format!(
+            "suffix {text:?} must be one such as \".raw\" or \".tar.gz\""
+        ))
+    }
+}
 
 /// One source.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,9 +173,9 @@ pub enum SourceSetting {
 /// Where the artifacts of a repository come from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Located {
-    /// What the names of their files begin with, and where they are. Several are one merged directory.
+    /// The beginning of their files' names, and their places. Several are one merged directory.
     pub places: Vec<(String, Place)>,
-    /// What is set for it.
+    /// The settings for it.
     pub settings: RepositorySettings,
 }
 
@@ -214,10 +230,10 @@ impl Default for Settings {
 impl Settings {
     /// Reads this one file, or without one all the usual places below `root`.
     pub fn load(file: Option<&Path>, root: &Path) -> Result<Self> {
-        Ok(files::read(file, root)?.complete())
+        files::read(file, root)
     }
 
-    /// Where this repository is and what is set for it.
+    /// The places of this repository, and the settings for it.
     ///
     /// A `[repository.NAME]` with a source is found there, whatever its name looks like: an
     /// administrator wrote it. A name with a host needs that host's permission; any other is below
@@ -239,27 +255,20 @@ impl Settings {
     fn place(&self, source: &SourceSetting) -> Result<Place> {
         match source {
             SourceSetting::Layout(path) => Ok(Place::Layout(path.clone())),
-            SourceSetting::Registry(RepositoryAddress {
-                host: None,
-                repository,
-            }) => self.below_default(repository),
-            SourceSetting::Registry(RepositoryAddress {
-                host: Some(host),
-                repository,
-            }) => Ok(Place::registry(host, repository)),
+            SourceSetting::Registry(RepositoryAddress { host, repository }) => match host {
+                Some(host) => Ok(Place::registry(host, repository)),
+                None => self.below_default(repository),
+            },
         }
     }
 
-    /// Where a URL's own name leads.
+    /// The place of a repository that the settings do not name.
     fn named(&self, address: &RepositoryAddress) -> Result<Place> {
         let Some(host) = &address.host else {
             return self.below_default(&address.repository);
         };
-        let registries = std::iter::once(&self.registry).chain(&self.allow);
-        if !registries
-            .into_iter()
-            .any(|registry| registry.holds(host, &address.repository))
-        {
+        let mut registries = std::iter::once(&self.registry).chain(&self.allow);
+        if !registries.any(|registry| registry.holds(host, &address.repository)) {
             return Err(Error::RegistryNotAllowed {
                 host: host.to_string(),
             });
@@ -287,71 +296,37 @@ impl FromStr for SourceSetting {
             Some(path) => Err(format!(
                 "source \"oci:{path}\" needs an absolute path, as in \"oci:/srv/updates\""
             )),
-            None => text
-                .parse()
-                .map(Self::Registry)
-                .map_err(|why: String| format!("source: {why}")),
+            None => match text.parse() {
+                Ok(address) => Ok(Self::Registry(address)),
+                Err(why) => Err(format!("source: {why}")),
+            },
         }
     }
 }
 
 impl SourceSetting {
-    /// The last component, which the names of its files begin with in a merged directory.
+    /// The last component: the beginning of its files' names in a merged directory.
     fn base(&self) -> String {
         match self {
-            Self::Layout(path) => path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            Self::Layout(path) => {
+                let name = path.file_name().unwrap_or_default();
+                name.to_string_lossy().into_owned()
+            }
             Self::Registry(address) => address.repository.base().to_owned(),
-        }
-    }
-}
-
-impl Suffix {
-    /// The suffix as it is written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Suffix {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let is_good = text.len() > 1
-            && text.starts_with('.')
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        if is_good {
-            Ok(Self(text))
-        } else {
-            Err(format!(
-                "suffix {text:?} must be one such as \".raw\" or \".tar.gz\""
-            ))
         }
     }
 }
 
 /// Where the cache is: `$CACHE_DIRECTORY`, which systemd sets for `CacheDirectory=`, else below the user's home.
 pub fn cache_directory() -> Option<PathBuf> {
-    let value = std::env::var_os;
-    let named = value("CACHE_DIRECTORY");
-    directory(named, value("XDG_CACHE_HOME"), value("HOME"), ".cache")
+    let [named, xdg, home] = ["CACHE_DIRECTORY", "XDG_CACHE_HOME", "HOME"].map(std::env::var_os);
+    directory(named, xdg, home, ".cache")
 }
 
 /// Where the state is: `$STATE_DIRECTORY`, which systemd sets for `StateDirectory=`, else below the user's home.
 pub fn state_directory() -> Option<PathBuf> {
-    let value = std::env::var_os;
-    let named = value("STATE_DIRECTORY");
-    directory(
-        named,
-        value("XDG_STATE_HOME"),
-        value("HOME"),
-        ".local/state",
-    )
+    let [named, xdg, home] = ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"].map(std::env::var_os);
+    directory(named, xdg, home, ".local/state")
 }
 
 /// The directory that systemd names, else one of this program in one of the user's. Names that are not absolute
@@ -378,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_name_leads_to_its_place() {
-        let settings = files::parse(
+        let keys: files::Keys = parse_toml(
             r#"
             registry = "ghcr.io/acme"
             allow = ["quay.io/flatcar", "docker.io/library"]
@@ -390,8 +365,9 @@ mod tests {
             source = "k8s"
             "#,
         )
-        .unwrap()
-        .complete();
+        .unwrap();
+        let mut settings = Settings::default();
+        keys.apply(&mut settings);
         let registry = |host: &str, repository: &str| {
             Some(Place::Registry {
                 host: host.parse().unwrap(),

@@ -1,11 +1,11 @@
-//! Values as they are written in a settings file, and what each may be.
+//! Values as they are written in a settings file, and their limits.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::{SourceSetting, Sources};
 use crate::platform::Architecture;
@@ -13,146 +13,120 @@ use crate::platform::Architecture;
 /// Most connections to a registry at once that `parallel` may ask for.
 const MAX_PARALLEL: usize = 64;
 
-/// A span of time: seconds, decimals allowed, up to a day.
-#[derive(Deserialize)]
-#[serde(try_from = "f64")]
-pub struct Seconds(pub(super) Duration);
-
-impl TryFrom<f64> for Seconds {
-    type Error = String;
-
-    fn try_from(seconds: f64) -> Result<Self, String> {
-        if (0.0..=86400.0).contains(&seconds) {
-            Ok(Self(Duration::from_secs_f64(seconds)))
-        } else {
-            Err(format!(
-                "{seconds} is not a number of seconds from 0 to 86400"
-            ))
-        }
-    }
+/// A value that has to pass a check. Its line is known to the parser if the check fails.
+fn checked<'de, D: Deserializer<'de>, T: Deserialize<'de>, U>(
+    value: D,
+    check: impl FnOnce(T) -> Result<U, String>,
+) -> Result<Option<U>, D::Error> {
+    let checked = check(T::deserialize(value)?);
+    checked.map(Some).map_err(D::Error::custom)
 }
 
-/// How long to wait for a client. The kernel counts in milliseconds, and takes none for ever.
-#[derive(Deserialize)]
-#[serde(try_from = "f64")]
-pub struct IdleSeconds(pub(super) Duration);
+/// A span of time: seconds, decimals allowed, up to a day.
+pub fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+    checked(value, duration)
+}
 
-impl TryFrom<f64> for IdleSeconds {
-    type Error = String;
+/// The time to wait for a client. The kernel counts in milliseconds, and takes none for ever.
+pub fn idle_seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Duration>, D::Error> {
+    checked(value, |seconds| match duration(seconds)? {
+        time if time < Duration::from_millis(10) => Err(format!(
+            "{seconds} is too short a time, at least 0.01 is needed"
+        )),
+        time => Ok(time),
+    })
+}
 
-    fn try_from(seconds: f64) -> Result<Self, String> {
-        let Seconds(time) = seconds.try_into()?;
-        if time < Duration::from_millis(10) {
-            return Err(format!(
-                "{seconds} is too short a time, at least 0.01 is needed"
-            ));
-        }
-        Ok(Self(time))
+fn duration(seconds: f64) -> Result<Duration, String> {
+    if (0.0..=86400.0).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
     }
+    Err(format!(
+        "{seconds} is not a number of seconds from 0 to 86400"
+    ))
 }
 
 /// A number of connections.
-#[derive(Deserialize)]
-#[serde(try_from = "usize")]
-pub struct Parallel(pub(super) NonZeroUsize);
-
-impl TryFrom<usize> for Parallel {
-    type Error = String;
-
-    fn try_from(number: usize) -> Result<Self, String> {
+pub fn parallel<'de, D: Deserializer<'de>>(value: D) -> Result<Option<NonZeroUsize>, D::Error> {
+    checked(value, |number| {
         NonZeroUsize::new(number)
             .filter(|number| number.get() <= MAX_PARALLEL)
-            .map(Self)
             .ok_or_else(|| format!("parallel must be from 1 to {MAX_PARALLEL}, it is {number}"))
-    }
+    })
 }
 
 /// A size in bytes, with K, M, G or T for powers of 1024, as systemd writes sizes.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-pub struct Size(pub(super) u64);
+pub fn size<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    checked(value, |text: String| bytes(&text))
+}
 
-impl TryFrom<String> for Size {
-    type Error = String;
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
+    let unit = match &text[digits.len()..] {
+        "" => Some(1_u64),
+        "K" => Some(1 << 10),
+        "M" => Some(1 << 20),
+        "G" => Some(1 << 30),
+        "T" => Some(1 << 40),
+        _ => None,
+    };
+    let (Ok(number), Some(unit)) = (digits.parse::<u64>(), unit) else {
+        return Err(format!("{text:?} is not a size such as \"500M\" or \"2G\""));
+    };
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| format!("{text:?} is larger than any size can be; \"2G\" is the default"))
+}
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let digits = text.trim_end_matches(['K', 'M', 'G', 'T']);
-        let unit = match &text[digits.len()..] {
-            "" => Some(0),
-            "K" => Some(10),
-            "M" => Some(20),
-            "G" => Some(30),
-            "T" => Some(40),
-            _ => None,
-        };
-        match (digits.parse::<u64>(), unit) {
-            (Ok(number), Some(unit)) => {
-                let size = number.checked_mul(1 << unit);
-                size.map(Self).ok_or_else(|| {
-                    format!("{text:?} is larger than any size can be; \"2G\" is the default")
-                })
-            }
-            _ => Err(format!("{text:?} is not a size such as \"500M\" or \"2G\"")),
+/// The architectures that an index offers.
+pub fn architectures<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Vec<Architecture>>, D::Error> {
+    checked(value, |list: Vec<Architecture>| match list.as_slice() {
+        [] => {
+            Err("architectures must name at least one; without the key it is this machine's".into())
         }
+        _ => Ok(list),
+    })
+}
+
+/// Read by hand, for the message of a wrong one.
+impl<'de> Deserialize<'de> for Sources {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        sources(toml::Value::deserialize(value)?).map_err(D::Error::custom)
     }
 }
 
-/// A source or a list of them. Read by hand, for the message of a wrong one.
-pub struct OneOrMore(pub(super) Sources);
-
-impl<'de> Deserialize<'de> for OneOrMore {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parse = |text: &str| text.parse().map_err(D::Error::custom);
-        match toml::Value::deserialize(deserializer)? {
-            toml::Value::String(text) => Ok(Self(Sources::One(parse(&text)?))),
-            toml::Value::Array(list) if !list.is_empty() => {
-                let one = |value: &toml::Value| match value.as_str() {
-                    Some(text) => parse(text),
-                    None => Err(D::Error::custom(format!(
-                        "source has a {} in its list, expected strings",
-                        value.type_str()
-                    ))),
-                };
-                let sources = list
-                    .iter()
-                    .map(one)
-                    .collect::<Result<Vec<SourceSetting>, _>>()?;
-                let mut named = BTreeMap::new();
-                for (source, value) in sources.iter().zip(&list) {
-                    let value = value.as_str().unwrap_or_default();
-                    if let Some(first) = named.insert(source.base(), value) {
-                        return Err(D::Error::custom(format!(
-                            "sources {first:?} and {value:?} cannot be merged: the names of all their files \
-                             would begin with {:?}; leave one of them out",
-                            source.base()
-                        )));
-                    }
-                }
-                Ok(Self(Sources::Merged(sources)))
-            }
-            other => Err(D::Error::custom(format!(
+fn sources(value: toml::Value) -> Result<Sources, String> {
+    let list = match value {
+        toml::Value::String(text) => return Ok(Sources::One(text.parse()?)),
+        toml::Value::Array(list) if !list.is_empty() => list,
+        other => {
+            return Err(format!(
                 "source is a {}, expected a string or a list of them",
                 other.type_str()
-            ))),
+            ));
         }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "Vec<Architecture>")]
-pub struct Architectures(pub(super) Vec<Architecture>);
-
-impl TryFrom<Vec<Architecture>> for Architectures {
-    type Error = String;
-
-    fn try_from(list: Vec<Architecture>) -> Result<Self, String> {
-        if list.is_empty() {
-            return Err(
-                "architectures must name at least one; without the key it is this machine's".into(),
-            );
+    };
+    let (mut sources, mut named) = (Vec::new(), BTreeMap::new());
+    for value in &list {
+        let Some(text) = value.as_str() else {
+            return Err(format!(
+                "source has a {} in its list, expected strings",
+                value.type_str()
+            ));
+        };
+        let source: SourceSetting = text.parse()?;
+        if let Some(first) = named.insert(source.base(), text) {
+            return Err(format!(
+                "sources {first:?} and {text:?} cannot be merged: the names of all their files \
+                 would begin with {:?}; leave one of them out",
+                source.base()
+            ));
         }
-        Ok(Self(list))
+        sources.push(source);
     }
+    Ok(Sources::Merged(sources))
 }
 
 #[cfg(test)]
@@ -176,8 +150,7 @@ mod tests {
             ("2GG", Err("is not a size")),
             ("", Err("is not a size")),
         ] {
-            let found = Size::try_from(text.to_owned()).map(|size| size.0);
-            match (found, expected) {
+            match (bytes(text), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
                 (Err(why), Err(expected)) => assert!(why.contains(expected), "{why}"),
                 (found, expected) => panic!("{text}: {found:?}, expected {expected:?}"),

@@ -8,7 +8,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::files::{Partial, parse};
+use super::files::{Keys, parse_toml};
 use super::{Place, Settings};
 use crate::fuzz::parts;
 use crate::name::{Registry, RepositoryAddress};
@@ -17,16 +17,17 @@ use crate::server::html;
 /// Settings that are accepted can be used: what they name is by the grammars and the same when it is
 /// written and read again, and every repository is somewhere. Each part is a file.
 pub fn settings(data: &[u8]) {
-    let (mut merged, mut twice) = (Partial::default(), Partial::default());
+    let (mut settings, mut twice) = (Settings::default(), Settings::default());
+    let parse = parse_toml::<Keys>;
     for part in parts(data) {
         let Ok(text) = std::str::from_utf8(part) else {
             return;
         };
         match (parse(text), parse(text), parse(text)) {
             (Ok(one), Ok(two), Ok(three)) => {
-                merged.merge(one);
-                twice.merge(two);
-                twice.merge(three);
+                one.apply(&mut settings);
+                two.apply(&mut twice);
+                three.apply(&mut twice);
             }
             (Err((line, why)), ..) => {
                 assert!(!why.contains('\n'), "{why:?}");
@@ -40,10 +41,8 @@ pub fn settings(data: &[u8]) {
             _ => panic!("it is read now and not then"),
         }
     }
-    let settings = merged.complete();
     assert_eq!(
-        settings,
-        twice.complete(),
+        settings, twice,
         "a file that is there twice changes nothing"
     );
 
