@@ -1,13 +1,14 @@
-//! Which files this machine's systemd would merge.
+//! Leaves out the extensions that this machine's systemd would not merge.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Resolver;
 use super::complete::{Unanswered, by_version};
-use super::{Failures, Resolver};
+use super::tags::Failures;
 use crate::artifact::Skipped;
-use crate::error::{Error, Finding, Result};
+use crate::error::{Finding, Result};
 use crate::extension_release::compatible::{Host, Kind, mismatch};
 use crate::listing::Listing;
 use crate::name::Tag;
@@ -17,21 +18,19 @@ use crate::task;
 impl Resolver<'_> {
     /// Leaves out the extensions that this machine's systemd would refuse, each with its reason, if that is wanted.
     ///
-    /// Of some that may not be found out. Their tags are left out, too, with all their files.
+    /// If that cannot be found out for a file, its tag is left out with all its files, and returned.
     pub fn leave_out_incompatible(&self, listing: &mut Listing) -> Result<Vec<Unanswered>> {
         if !self.compatible_only {
             return Ok(Vec::new());
         }
         let host = Host::read(Path::new("/"))?;
-        let kind_of = |name: &str| Kind::of_name(name);
-        let mut judged: Vec<_> = listing
-            .files
-            .iter()
-            .filter_map(|(name, file)| Some((name, file, kind_of(name.as_str())?)))
+        let files = listing.files.iter();
+        let mut extensions: Vec<_> = files
+            .filter_map(|(name, file)| Some((name, file, Kind::of_name(name.as_str())?)))
             .collect();
-        judged.sort_by(|(_, one, _), (_, other, _)| by_version(&other.tag, &one.tag));
+        extensions.sort_by(|(_, one, _), (_, other, _)| by_version(&other.tag, &one.tag));
         let failures = Failures::default();
-        let verdicts = in_parallel(&judged, self.parallel, |(name, file, _), stop| {
+        let found = in_parallel(&extensions, self.parallel, |(name, file, _), stop| {
             let found = self.metadata(name, file);
             if failures.are_too_many(found.as_ref().err()) || task::passed_limit().is_some() {
                 stop.store(true, Relaxed);
@@ -39,34 +38,28 @@ impl Resolver<'_> {
             found
         });
         let (mut refused, mut unanswered) = (Vec::new(), BTreeMap::<Tag, Unanswered>::new());
-        for ((name, file, kind), verdict) in judged.into_iter().zip(verdicts) {
-            let one = match verdict {
-                Some(Ok(metadata)) => {
-                    let reason = mismatch(&host, &metadata, kind);
-                    refused.extend(reason.map(|reason| (name.clone(), file.tag.clone(), reason)));
-                    continue;
-                }
-                Some(Err(Error::ClientGone)) => return Err(Error::ClientGone),
-                Some(Err(error)) if error.finding() == Finding::Answer => {
-                    refused.push((name.clone(), file.tag.clone(), error.line()));
-                    continue;
-                }
-                Some(Err(error)) => Unanswered::new(&file.tag, error),
+        for ((name, file, kind), found) in extensions.into_iter().zip(found) {
+            let tag = &file.tag;
+            let why = match found {
+                Some(Ok(metadata)) => mismatch(&host, &metadata, kind),
+                Some(Err(error)) if error.finding() == Finding::Answer => Some(error.line()),
                 // What was found so far is kept, so the next listing comes further.
-                None => Unanswered::not_asked(&file.tag),
+                unknown => {
+                    let error = unknown.and_then(Result::err);
+                    let one = unanswered.entry(tag.clone());
+                    let one = one.or_insert_with(|| Unanswered::new(tag, None));
+                    one.error = one.error.take().or(error);
+                    continue;
+                }
             };
-            let first = unanswered.entry(file.tag.clone()).or_insert(one.clone());
-            if first.error.is_none() {
-                *first = one;
-            }
+            refused.extend(why.map(|why| (name.clone(), tag.clone(), why)));
         }
-        for (name, tag, reason) in refused {
+        for (name, tag, why) in refused {
             listing.files.remove(&name);
-            listing.leave_out(&tag, Skipped::whole(format!("{name}: {reason}")));
+            listing.leave_out(&tag, Skipped::whole(format!("{name}: {why}")));
         }
-        listing
-            .files
-            .retain(|_, file| !unanswered.contains_key(&file.tag));
+        let is_known = |tag: &Tag| !unanswered.contains_key(tag);
+        listing.files.retain(|_, file| is_known(&file.tag));
         Ok(unanswered.into_values().collect())
     }
 }

@@ -1,19 +1,25 @@
-//! When a listing is complete. One rule for everything that is asked to list a source's tags. No I/O.
+//! Whether a listing is complete: one rule for everything that is asked to list a source's tags.
 //!
 //! A tag is answered, or it is not ([`Error::finding`]). A listing may lack tags that were not answered, if they are
-//! few and old: then it says so. A listing that lacks the newest version is none, for nobody would see that it does.
+//! few and old: then it says so. Without the newest version it is an error, for nobody would see that it is missing.
 
 use std::cmp::Ordering;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uapi_version::strverscmp;
 
-use crate::error::Error;
-use crate::listing::Incomplete;
+use super::Resolver;
+use crate::error::{Error, Result};
+use crate::listing::{self, Incomplete, Listing};
 use crate::name::{Tag, without_v};
 use crate::platform::Architecture;
 use crate::state::Unanswered as Tries;
 
+/// Tags without an answer that are noted: where there are more it is the registry that does not answer.
+const MAX_NOTED: usize = 500;
+/// Tags without an answer that are told one by one.
+const MAX_UNANSWERED_TOLD: usize = 100;
 /// When to try again where the registry does not say it: what was learnt makes the next try longer.
 pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Tries without an answer after which a tag counts as refused, and the time that they are spread over.
@@ -33,31 +39,22 @@ pub struct Unanswered {
     pub counts_as_refused: bool,
 }
 
+/// Whether there was no time for a tag, or no request left that the registry allows. Another listing may get further.
+pub fn has_run_out(error: Option<&Error>) -> bool {
+    matches!(
+        error,
+        None | Some(Error::TooSlow { .. } | Error::Busy { .. })
+    )
+}
+
 impl Unanswered {
-    /// One that was asked for.
-    pub fn new(tag: &Tag, error: Error) -> Self {
+    /// One that was asked for, or not.
+    pub fn new(tag: &Tag, error: Option<Error>) -> Self {
         Self {
             tag: tag.clone(),
-            error: Some(error),
+            error,
             counts_as_refused: false,
         }
-    }
-
-    /// One whose turn did not come.
-    pub fn not_asked(tag: &Tag) -> Self {
-        Self {
-            tag: tag.clone(),
-            error: None,
-            counts_as_refused: false,
-        }
-    }
-
-    /// Was there no time for it, or no request left that the registry allows? Another listing may get further.
-    pub fn has_run_out(&self) -> bool {
-        matches!(
-            self.error,
-            None | Some(Error::TooSlow { .. } | Error::Busy { .. })
-        )
     }
 
     /// Why, in one line.
@@ -76,56 +73,115 @@ impl Unanswered {
     }
 }
 
-/// What comes of a listing.
+impl Resolver<'_> {
+    /// The listing of so many tags, if it may lack these.
+    pub fn conclude(
+        &self,
+        tags: usize,
+        mut listing: Listing,
+        mut unanswered: Vec<Unanswered>,
+    ) -> Result<Listing> {
+        let source = self.source.name();
+        self.count_tries(&mut unanswered);
+        if !(unanswered.iter()).any(|one| has_run_out(one.error.as_ref())) {
+            self.unfinished.forget(&source);
+        }
+        let listed = newest(listing.files.values().map(|file| &file.tag));
+        listing.incomplete = match judge(tags, &unanswered, listed) {
+            Verdict::Complete => return Ok(listing),
+            Verdict::Incomplete(incomplete) => Some(incomplete),
+            Verdict::Error { why, retry_after } => {
+                return Err(Error::Incomplete {
+                    source,
+                    unanswered: unanswered.len(),
+                    tags,
+                    why: listing::shortened(why),
+                    retry_after,
+                });
+            }
+        };
+        unanswered.sort_by(|one, other| by_version(&other.tag, &one.tag));
+        let more = unanswered.len().saturating_sub(MAX_UNANSWERED_TOLD);
+        for (n, one) in unanswered.iter().take(MAX_UNANSWERED_TOLD).enumerate() {
+            let mut reason = one.reason();
+            if more > 0 && n + 1 == MAX_UNANSWERED_TOLD {
+                reason.push_str(&format!("; and {more} older tags were not answered"));
+            }
+            listing.leave_unanswered(&one.tag, reason);
+        }
+        Ok(listing)
+    }
+
+    /// Notes one more try without an answer for these tags, and which of them count as refused by now.
+    ///
+    /// Another name of the source may have other settings, by which other objects are asked for.
+    fn count_tries(&self, unanswered: &mut [Unanswered]) {
+        let source = &format!("{} as {}", self.source.name(), self.address);
+        let before = self.state.notes(source).unanswered;
+        if unanswered.is_empty() && before.is_empty() {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_secs());
+        let mut noted = BTreeMap::new();
+        self.state.update_notes(source, |notes| {
+            let open: BTreeSet<_> = unanswered.iter().map(|one| &one.tag).collect();
+            notes.unanswered.retain(|tag, _| open.contains(tag));
+            let tried = unanswered.iter().filter(|one| one.error.is_some());
+            for Unanswered { tag, .. } in tried.take(MAX_NOTED) {
+                let tries = notes.unanswered.entry(tag.clone()).or_default();
+                *tries = once_more(tries, now);
+            }
+            noted.clone_from(&notes.unanswered);
+        });
+        for one in unanswered {
+            one.counts_as_refused = noted.get(&one.tag).is_some_and(is_long);
+        }
+    }
+}
+
+/// Whether a listing may be given out.
 #[derive(Debug, PartialEq)]
-pub enum Verdict {
+enum Verdict {
     /// Every tag was answered.
     Complete,
-    /// It is listed, and says what is missing.
+    /// It may, and says what is missing.
     Incomplete(Incomplete),
-    /// It is not listed, for this reason.
+    /// It may not, for this reason.
     Error { why: String, retry_after: Duration },
 }
 
-/// May a source of so many tags be listed? `newest`: the newest version that is listed, or that is known and held
-/// back by a schedule.
-pub fn judge(tags: usize, unanswered: &[Unanswered], newest: Option<&Tag>) -> Verdict {
+/// Judges a listing of a source with so many tags. `newest`: the newest version that is listed, or that is known and
+/// held back by a schedule.
+fn judge(tags: usize, unanswered: &[Unanswered], newest: Option<&Tag>) -> Verdict {
     if unanswered.is_empty() {
         return Verdict::Complete;
     }
     let open = || unanswered.iter().filter(|one| !one.counts_as_refused);
-    let newer = open()
-        .filter(|one| newest.is_none_or(|newest| by_version(&one.tag, newest).is_gt()))
-        .max_by(|one, other| by_version(&one.tag, &other.tag));
-    let why = match (newer, newest) {
-        (Some(one), Some(newest)) => Some(format!(
-            "tag {} is newer than {newest}, the newest that can be listed: {}",
-            one.tag,
-            one.reason()
-        )),
-        (Some(one), None) => Some(format!(
+    let newest_open = open().max_by(|one, other| by_version(&one.tag, &other.tag));
+    let why = match (newest_open, newest) {
+        (Some(one), None) => format!(
             "nothing can be listed without tag {}: {}",
             one.tag,
             one.reason()
-        )),
-        (None, _) if open().count() * 2 > tags => {
-            let newest = open().max_by(|one, other| by_version(&one.tag, &other.tag));
-            newest.map(|one| {
-                let reason = one.reason();
-                format!(
-                    "that is more than half of them, as tag {}: {reason}",
-                    one.tag
-                )
-            })
+        ),
+        (Some(one), Some(newest)) if by_version(&one.tag, newest).is_gt() => format!(
+            "tag {} is newer than {newest}, the newest that can be listed: {}",
+            one.tag,
+            one.reason()
+        ),
+        (Some(one), _) if open().count() * 2 > tags => format!(
+            "that is more than half of them, as tag {}: {}",
+            one.tag,
+            one.reason()
+        ),
+        _ => {
+            return Verdict::Incomplete(Incomplete {
+                unanswered: unanswered.len(),
+                tags,
+                lacks_attached: false,
+            });
         }
-        (None, _) => None,
-    };
-    let Some(why) = why else {
-        return Verdict::Incomplete(Incomplete {
-            unanswered: unanswered.len(),
-            tags,
-            lacks_attached: false,
-        });
     };
     let asked = open().filter_map(|one| one.error.as_ref()?.retry_after());
     let retry_after = asked.max().unwrap_or(RETRY_AFTER);
@@ -135,7 +191,7 @@ pub fn judge(tags: usize, unanswered: &[Unanswered], newest: Option<&Tag>) -> Ve
     }
 }
 
-/// Older versions first, by the UAPI's order of them. What a version is for is no part of it, nor is a `v` before it.
+/// Older versions first, by the UAPI's order. The architecture is no part of the version, nor is a `v` before it.
 pub fn by_version(one: &Tag, other: &Tag) -> Ordering {
     strverscmp(version(one), version(other))
 }
@@ -145,7 +201,7 @@ pub fn newest<'a>(tags: impl Iterator<Item = &'a Tag>) -> Option<&'a Tag> {
     tags.max_by(|one, other| by_version(one, other))
 }
 
-/// The same, all of them: the newest first.
+/// All of them, the newest first.
 pub fn newest_first(tags: &[Tag]) -> Vec<&Tag> {
     let mut tags: Vec<_> = tags.iter().collect();
     tags.sort_by(|one, other| by_version(other, one).then_with(|| one.cmp(other)));
@@ -154,12 +210,11 @@ pub fn newest_first(tags: &[Tag]) -> Vec<&Tag> {
 
 fn version(tag: &Tag) -> &str {
     let tag = tag.as_str();
-    let version = Architecture::at_end_of(tag).map_or(tag, |(version, _)| version);
-    without_v(version)
+    without_v(Architecture::at_end_of(tag).map_or(tag, |(version, _)| version))
 }
 
 /// One more try without an answer, at this time in seconds since 1970.
-pub fn once_more(before: &Tries, now: u64) -> Tries {
+fn once_more(before: &Tries, now: u64) -> Tries {
     // A clock that was set back or forth counts as a pause.
     let pause = now.checked_sub(before.last);
     let counted = pause.filter(|pause| before.tries > 0 && *pause <= LONGEST_PAUSE.as_secs());
@@ -170,8 +225,8 @@ pub fn once_more(before: &Tries, now: u64) -> Tries {
     }
 }
 
-/// Was there no answer for so long that there will be none?
-pub fn is_long(tries: &Tries) -> bool {
+/// Whether a tag was not answered for so long that it will not be.
+fn is_long(tries: &Tries) -> bool {
     tries.tries >= MANY_TRIES && tries.spread >= LONG.as_secs()
 }
 
@@ -188,7 +243,7 @@ mod tests {
             url: "u".into(),
             status: 500,
         };
-        Unanswered::new(&tag(name), error)
+        Unanswered::new(&tag(name), Some(error))
     }
 
     fn judged(tags: usize, unanswered: &[Unanswered], newest: Option<&str>) -> String {
@@ -305,11 +360,11 @@ mod tests {
                 status: 429,
                 retry_after: Duration::from_secs(seconds),
             };
-            Unanswered::new(&tag("v1"), error)
+            Unanswered::new(&tag("v1"), Some(error))
         };
         for (unanswered, expected) in [
             (vec![silent("v1")], 10),
-            (vec![Unanswered::not_asked(&tag("v1"))], 10),
+            (vec![Unanswered::new(&tag("v1"), None)], 10),
             (vec![busy(7), busy(3600), silent("v1")], 3600),
             (vec![busy(0)], 1),
         ] {

@@ -1,10 +1,11 @@
-//! Images that have to be read, or made into another file, before they are listed.
+//! Container images that have to be read or flattened before they are listed.
 
 use log::debug;
 
 use super::Resolver;
 use super::complete::by_version;
-use crate::artifact::{Content, Offer, Recipe, Recognised, Skipped};
+use crate::artifact::{Content, Recipe, Recognised, Skipped};
+use crate::cache::Made;
 use crate::error::Error;
 use crate::flatten::Product;
 use crate::listing::Artifact;
@@ -12,72 +13,55 @@ use crate::name::Tag;
 use crate::platform::Architecture;
 
 impl Resolver<'_> {
-    /// Turns what has to be made into files on offer, or into the reasons why they are not.
+    /// Turns images that have to be made into files on offer, or into the reasons why they are not.
     ///
-    /// What came out before stays known. Of the rest the newest versions are made now, as long as there is time;
-    /// what is not ready by then is made all the same, for the next listing. An image of one gzip layer is made by
-    /// reading it: if it is clean it is on offer as it is. Older ones are on offer until somebody has read them.
+    /// Earlier results stay known. Of the rest the newest versions are made now, as long as there is time;
+    /// those that are not ready by then are made all the same, for the next listing. An image of one gzip layer is made
+    /// by reading it: a clean one is on offer as it is. Older ones are on offer until somebody has read them.
     ///
-    /// `newest`: so many versions are made now; `None` for all of them.
+    /// `newest`: the number of versions that are made now; `None` for all of them.
     pub fn make(&self, found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: Option<usize>) {
         let images: Vec<_> = (found.iter())
             .map(|(tag, artifacts)| Image::new(tag, artifacts))
             .collect();
-        let turns = turns(
-            &images,
-            self.architectures,
-            Architecture::of_this_machine(),
-            newest,
-        );
+        let own = Architecture::of_this_machine();
+        let turns = turns(&images, self.architectures, own, newest);
         drop(images);
         let mut found: Vec<_> = found.into_iter().zip(turns).collect();
         found.sort_by_key(|(_, turn)| turn.place);
         let mut begun = Vec::new();
         for ((tag, artifacts), turn) in found {
             let what = format!("{}:{tag}", self.source.name());
-            for Recognised {
-                offers,
-                to_make,
-                skipped,
-                ..
-            } in artifacts.iter_mut().map(|one| &mut one.recognised)
-            {
-                let Some(recipe) = to_make.take() else {
+            for recognised in artifacts.iter_mut().map(|one| &mut one.recognised) {
+                let Some(recipe) = recognised.to_make.take() else {
                     continue;
                 };
-                let as_it_is = offers.iter().any(|offer| recipe.is_layer(offer.digest));
+                let mut offers = recognised.offers.iter();
+                let as_it_is = offers.any(|offer| recipe.is_layer(offer.digest));
                 if as_it_is && self.workshop.too_large(&recipe).is_some() {
-                    unread(offers, &recipe);
+                    offer_unread(recognised, &recipe);
                     continue;
                 }
                 let known = self.workshop.known(self.source, &recipe);
                 let is_begun = || self.workshop.is_begun(self.source, &recipe);
-                if known.is_none() && (turn.is_new || as_it_is && is_begun()) {
-                    let job = self.workshop.begin(&what, self.source, &recipe);
-                    begun.push((offers, skipped, recipe, job));
-                    continue;
-                }
-                let result = match known {
-                    Some(Ok(made)) => Ok(recipe.clone().offer(made.digest, made.size)),
-                    Some(Err(error)) => Err(error.line()),
-                    None if as_it_is => {
-                        unread(offers, &recipe);
-                        continue;
+                match known {
+                    Some(result) => settle(recognised, recipe, result.map_err(|one| one.line())),
+                    None if turn.is_new || as_it_is && is_begun() => {
+                        let job = self.workshop.begin(&what, self.source, &recipe);
+                        begun.push((recognised, recipe, as_it_is, job));
                     }
-                    None => Err(turn.why_not()),
-                };
-                settle(offers, skipped, &recipe, result);
+                    None if as_it_is => offer_unread(recognised, &recipe),
+                    None => settle(recognised, recipe, Err(turn.why_not())),
+                }
             }
         }
-        for (offers, skipped, recipe, job) in begun {
+        for (recognised, recipe, as_it_is, job) in begun {
             let result = match job.wait() {
-                Some(Ok(Product { made, .. })) => Ok(recipe.clone().offer(made.digest, made.size)),
+                Some(Ok(Product { made, .. })) => Ok(made),
                 // There is no place to read it beforehand.
-                Some(Err(error @ Error::NoCache))
-                    if offers.iter().any(|offer| recipe.is_layer(offer.digest)) =>
-                {
+                Some(Err(error @ Error::NoCache)) if as_it_is => {
                     debug!("{}: {}", self.source.name(), error.line());
-                    unread(offers, &recipe);
+                    offer_unread(recognised, &recipe);
                     continue;
                 }
                 Some(Err(error)) => Err(error.line()),
@@ -85,39 +69,33 @@ impl Resolver<'_> {
                     Err("it is still being flattened; it is listed once that is done".to_owned())
                 }
             };
-            settle(offers, skipped, &recipe, result);
+            settle(recognised, recipe, result);
         }
     }
 }
 
 /// Offers a layer as it is. It is read while it is sent, and may have to be made yet.
-fn unread(offers: &mut [Offer], recipe: &Recipe) {
-    for offer in offers
-        .iter_mut()
-        .filter(|offer| recipe.is_layer(offer.digest))
-    {
+fn offer_unread(recognised: &mut Recognised, recipe: &Recipe) {
+    let offers = recognised.offers.iter_mut();
+    for offer in offers.filter(|offer| recipe.is_layer(offer.digest)) {
         offer.content = Content::Made(recipe.clone());
     }
 }
 
-/// Puts what came of an image in the place of what is offered of it so far.
-fn settle(
-    offers: &mut Vec<Offer>,
-    skipped: &mut Vec<Skipped>,
-    recipe: &Recipe,
-    result: Result<Offer, String>,
-) {
+/// Replaces the offer of an image's layer by the made file, or by the reason why there is none.
+fn settle(recognised: &mut Recognised, recipe: Recipe, result: Result<Made, String>) {
+    let offers = &mut recognised.offers;
     offers.retain(|offer| !recipe.is_layer(offer.digest));
     match result {
-        Ok(offer) => offers.push(offer),
-        Err(why) => skipped.push(Skipped::whole(why)),
+        Ok(made) => offers.push(recipe.offer(made.digest, made.size)),
+        Err(why) => recognised.skipped.push(Skipped::whole(why)),
     }
 }
 
-/// What is known of a tag's images before any of them is read.
+/// An image before it is read.
 struct Image<'a> {
     tag: &'a Tag,
-    /// The machines that they say they are for, in an index, a config or an annotation.
+    /// The architectures that an index, a config or an annotation names.
     machines: Vec<Architecture>,
     has_to_be_made: bool,
 }
@@ -134,22 +112,21 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// The machine that its tag ends in.
+    /// The architecture that its tag ends in.
     fn by_tag(&self) -> Option<Architecture> {
         Architecture::at_end_of(self.tag.as_str()).map(|(_, architecture)| architecture)
     }
 
-    /// What they are for, as far as anything says: the tag only where nothing else does.
+    /// Whether it is for such a machine, if anything says so: the tag only where nothing else does.
     fn is_for(&self, is_meant: impl Fn(&Architecture) -> bool) -> Option<bool> {
-        match (self.machines.as_slice(), self.by_tag()) {
-            ([], None) => None,
-            ([], Some(by_tag)) => Some(is_meant(&by_tag)),
-            (machines, _) => Some(machines.iter().any(is_meant)),
+        match self.machines.as_slice() {
+            [] => self.by_tag().map(|by_tag| is_meant(&by_tag)),
+            machines => Some(machines.iter().any(is_meant)),
         }
     }
 }
 
-/// When it is an image's turn to be made.
+/// The turn of an image to be made.
 #[derive(Clone, Debug, PartialEq)]
 struct Turn {
     /// Counted from the one that is first.
@@ -177,7 +154,7 @@ impl Turn {
     }
 }
 
-/// The turn of each image: the newest release first, of one release what is for this machine. What is for a
+/// The turn of each image: the newest version first, and of one version the image for this machine. An image for a
 /// machine that files are not offered for comes last, and takes no place of others.
 fn turns(
     images: &[Image<'_>],
@@ -187,11 +164,7 @@ fn turns(
 ) -> Vec<Turn> {
     let is_foreign =
         |image: &Image<'_>| image.is_for(|machine| offered.contains(machine)) == Some(false);
-    let is_own = |image: &Image<'_>| {
-        image
-            .is_for(|machine| Some(*machine) == own)
-            .unwrap_or(true)
-    };
+    let is_own = |image: &Image<'_>| image.is_for(|machine| Some(*machine) == own) != Some(false);
     let mut order: Vec<_> = (0..images.len()).collect();
     order.sort_by(|one, other| {
         let (one, other) = (&images[*one], &images[*other]);
@@ -201,21 +174,22 @@ fn turns(
             .then_with(|| is_own(other).cmp(&is_own(one)))
             .then_with(|| one.tag.cmp(other.tag))
     });
-    let mut turns = vec![None; images.len()];
-    let mut versions = 0;
+    let (mut turns, mut versions) = (Vec::new(), 0);
     for (place, n) in order.into_iter().enumerate() {
         let image = &images[n];
         let foreign = image.by_tag().filter(|_| is_foreign(image));
         let is_new = newest.is_none_or(|newest| foreign.is_none() && versions < newest);
         versions += usize::from(image.has_to_be_made);
-        turns[n] = Some(Turn {
+        let turn = Turn {
             place,
             is_new,
             foreign,
             newest,
-        });
+        };
+        turns.push((n, turn));
     }
-    turns.into_iter().flatten().collect()
+    turns.sort_by_key(|(n, _)| *n);
+    turns.into_iter().map(|(_, turn)| turn).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a file says of itself.
+//! The extension-release of a file: what its publisher wrote, and what is inside the image.
 
 use log::{info, warn};
 
@@ -16,27 +16,26 @@ use crate::platform::Architecture;
 use crate::pool;
 
 impl Resolver<'_> {
-    /// What a file of this source says of itself: by its manifest and what is attached to it, and where
-    /// that leaves open what it is for, by what is inside it.
+    /// The extension-release of a file of this source: by its manifest and what is attached to it, and if
+    /// that does not name the host system, by the image itself.
     pub fn metadata(&self, name: &FileName, file: &File) -> Result<Metadata> {
         // Nobody waits for a place who holds documents.
         let place = self.place(|| format!("what is said of {name}"))?;
         let _documents = pool::documents();
-        let image = match file.manifest {
-            Some(manifest) => match self.named(manifest)? {
-                Manifest::Image(image) => Some((manifest, image)),
-                Manifest::Index(_) => None,
-            },
-            None => None,
+        let manifest = file
+            .manifest
+            .map(|digest| Ok((digest, self.named(digest)?)));
+        let image = match manifest.transpose()? {
+            Some((digest, Manifest::Image(image))) => Some((digest, image)),
+            _ => None,
         };
-        let mut found = Metadata::default();
-        if let Some((manifest, image)) = &image {
-            found = self.published(file, *manifest, image)?;
-        }
+        let mut found = match &image {
+            Some((manifest, image)) => self.published(file, *manifest, image)?,
+            None => Metadata::default(),
+        };
         drop(place);
         let is_known = found.has_id() && found.has_version();
-        let is_text = matches!(file.content, Content::Text(_));
-        if !is_known && !is_text {
+        if !is_known && !matches!(file.content, Content::Text(_)) {
             match self.inside(name, file) {
                 Ok(inside) => found.merge(inside),
                 Err(error @ Error::BadImage { .. }) if found.has_id() => warn!("{}", error.line()),
@@ -47,11 +46,11 @@ impl Resolver<'_> {
             return Ok(found);
         };
         let tag = file.tag.as_str();
-        // What a machine a tag is for is no part of its version.
+        // Strip the architecture from the tag.
         let (in_name, _) = Architecture::at_end_of(tag).unzip();
         let version = artifact::version(&image.annotations).or(in_name);
         found.add("SYSEXT_VERSION_ID", version.unwrap_or(tag));
-        // Its config is fetched only if nothing else says it.
+        // The config is fetched only if nothing else names the architecture.
         let architecture = match file.architecture {
             None if !found.has_architecture() => self.architecture_of(&image)?,
             known => known,
@@ -62,7 +61,7 @@ impl Resolver<'_> {
         Ok(found)
     }
 
-    /// What a publisher says of a file: in documents, then in annotations.
+    /// The fields that a publisher wrote about a file: in documents, then in annotations.
     fn published(&self, file: &File, manifest: Digest, image: &Image) -> Result<Metadata> {
         let mut found = Metadata::default();
         let mut read = |image: &Image| {
@@ -75,10 +74,8 @@ impl Resolver<'_> {
         for reason in self.attached(manifest, |_, attached| read(&attached))? {
             info!("{}: {reason}", self.source.name());
         }
-        let own = image
-            .layers
-            .iter()
-            .find(|layer| layer.digest == file.digest);
+        let mut layers = image.layers.iter();
+        let own = layers.find(|layer| layer.digest == file.digest);
         if let Some(layer) = own {
             found.merge(Metadata::of_annotations(&layer.annotations));
         }
@@ -86,19 +83,18 @@ impl Resolver<'_> {
         Ok(found)
     }
 
-    /// Has the repository show that it still holds what an earlier listing has as this file.
+    /// Fails if the repository no longer holds a file of an earlier listing.
     pub fn show(&self, file: &File) -> Result<()> {
         let (what, digest, is_held) = match file.manifest {
             Some(manifest) => ("manifest", manifest, self.source.holds_manifest(manifest)?),
             None => ("blob", file.digest, self.source.holds(file.digest)?),
         };
-        if is_held {
-            Ok(())
-        } else {
-            Err(self.missing(what, digest))
-        }
+        is_held
+            .then_some(())
+            .ok_or_else(|| self.missing(what, digest))
     }
 
+    /// The extension-release in the image.
     fn inside(&self, name: &FileName, file: &File) -> Result<Metadata> {
         let size = match file.size {
             Some(size) => size,

@@ -1,4 +1,4 @@
-//! Lists that publishers sign.
+//! A publisher's own list of the repository's files, `SHA256SUMS`, and its signatures.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -20,7 +20,7 @@ use crate::state::{Promises, SignedList};
 const MAX_SIGNED_LIST: u64 = 60 << 20;
 /// Largest signature of one.
 const MAX_SIGNATURE: u64 = 1 << 20;
-/// What is taken of its artifact beside the list: all that any systemd asks for.
+/// The signatures that any systemd asks for.
 const SIGNATURES: [&str; 4] = [
     "SHA256SUMS.sha256.asc",
     "SHA256SUMS.sha256.gpg",
@@ -28,8 +28,7 @@ const SIGNATURES: [&str; 4] = [
     "SHA256SUMS.gpg",
 ];
 
-/// A publisher's list with its signatures, byte for byte. All are from one artifact. They are shared by
-/// all who get them.
+/// A publisher's list with its signatures, byte for byte, of one artifact. All clients share them.
 pub struct Signed {
     /// `SHA256SUMS`
     pub list: Arc<PublisherList>,
@@ -44,7 +43,7 @@ struct WithList {
     list: Descriptor,
 }
 
-/// The list that was found before, as long as somebody has it. It is not fetched again.
+/// The list that was found before, as long as it is in memory. It is not fetched again.
 #[derive(Clone, Default)]
 pub struct SignedBefore(Option<(Digest, Weak<PublisherList>)>);
 
@@ -61,43 +60,38 @@ impl SignedBefore {
 }
 
 impl Resolver<'_> {
-    /// What the repository has to list: its publisher's own list if there is one, else its files.
+    /// The listing of the repository: its publisher's own list if there is one, else its files.
     ///
-    /// A list that is signed has any number of versions for three requests, so it is asked for before the
-    /// tags, which take a request for every thousand. Not so where the tags are known from before and it
+    /// A signed list has any number of versions for three requests, so it is asked for before the
+    /// tags, which take a request for every thousand. Not so if the tags are known from an earlier listing and it
     /// was not among them.
     ///
     /// A repository that is known to have one is never listed by its tags instead.
     pub fn contents(&self) -> Result<Contents> {
         let name = self.source.name();
+        let known = self.known_tags();
         if *self.signed_list == SignedListTag::Nowhere {
-            return self.list(self.tags()?).map(Contents::Files);
+            return self.list_tags(self.tags()?, &known).map(Contents::Files);
         }
-        let promised = self.list_in(&self.state.promises(&name)?);
-        let tag = match (self.signed_list, &promised) {
-            (SignedListTag::Tag(tag), _) => tag.clone(),
-            (_, Some(promised)) => promised.tag.clone(),
-            _ => Tag::of_listing(),
+        let promised = self.promised_list(&self.state.promises(&name)?);
+        let (tag, is_certain) = match (self.signed_list, &promised) {
+            (SignedListTag::Tag(tag), _) => (tag.clone(), true),
+            (_, Some(promised)) => (promised.tag.clone(), true),
+            _ => (Tag::of_listing(), false),
         };
-        let is_certain = promised.is_some() || matches!(self.signed_list, SignedListTag::Tag(_));
-        let known = self.cache.map(|cache| cache.tags(&name));
-        let known = known.unwrap_or_default();
         let before = known.get(&tag).copied();
         if is_certain || known.is_empty() || before.is_some() {
             match self.artifact_with_list(&tag, before) {
-                Ok(Some(found)) => {
-                    let signed = self.signed(&tag, before, &found)?;
-                    return self.contents_of(tag, signed, promised);
-                }
+                Ok(Some(found)) => return self.publisher_list(tag, before, &found, promised),
                 Ok(None) => {}
-                Err(error) if is_certain => return Err(error),
-                // Some say no, or something odd, for what they have not: the tags will tell.
+                // Some registries refuse, or answer oddly, for what they do not have: the tags will tell.
                 Err(error)
-                    if error.finding() == Finding::Answer
-                        || matches!(
-                            error,
-                            Error::Denied { .. } | Error::UnexpectedStatus { .. }
-                        ) =>
+                    if !is_certain
+                        && (error.finding() == Finding::Answer
+                            || matches!(
+                                error,
+                                Error::Denied { .. } | Error::UnexpectedStatus { .. }
+                            )) =>
                 {
                     debug!("{name}: no signed list: {}", error.line());
                 }
@@ -116,17 +110,14 @@ impl Resolver<'_> {
             }
             let before = known.get(&tag).copied();
             match self.artifact_with_list(&tag, before) {
-                Ok(Some(found)) => {
-                    let signed = self.signed(&tag, before, &found)?;
-                    return self.contents_of(tag, signed, promised);
-                }
+                Ok(Some(found)) => return self.publisher_list(tag, before, &found, promised),
                 Ok(None) => {}
                 Err(error) if may_be_a_version && error.finding() == Finding::Answer => {}
                 Err(error) => return Err(error),
             }
         }
         match promised {
-            None => self.list(tags).map(Contents::Files),
+            None => self.list_tags(tags, &known).map(Contents::Files),
             Some(SignedList { tag, .. }) => Err(Error::NoSignedList {
                 source: name,
                 why: format!("has none in tag {tag}"),
@@ -134,9 +125,9 @@ impl Resolver<'_> {
         }
     }
 
-    /// The list that this name of the source is known to have. One in a tag that a setting names says nothing of the
+    /// The list that this name of the source is known to have. One in a tag that a setting names is none of the
     /// source's other names.
-    fn list_in(&self, promises: &Promises) -> Option<SignedList> {
+    fn promised_list(&self, promises: &Promises) -> Option<SignedList> {
         let own = promises.signed_as.get(self.address);
         let usual = match self.signed_list {
             SignedListTag::Tag(_) => None,
@@ -145,14 +136,24 @@ impl Resolver<'_> {
         own.or(usual).cloned()
     }
 
-    /// A publisher's list, which from now on the source is known to have.
-    fn contents_of(
+    /// The list in an artifact, which from now on the source is known to have. If it cannot be had, that does not mean
+    /// that there is none.
+    fn publisher_list(
         &self,
         tag: Tag,
-        signed: Signed,
+        before: Option<Digest>,
+        artifact: &WithList,
         promised: Option<SignedList>,
     ) -> Result<Contents> {
         let source = self.source.name();
+        let signed = self.signed(&tag, artifact)?;
+        if before != Some(artifact.digest)
+            && self.source.tags_are_its_own()
+            && let Some(cache) = self.cache
+        {
+            let learnt = BTreeMap::from([(tag.clone(), artifact.digest)]);
+            cache.learn_tags(&source, &learnt, |_| false);
+        }
         let has_signature = !signed.signatures.is_empty();
         let had_signature = promised.as_ref().is_some_and(|list| list.has_signature);
         if had_signature && !has_signature {
@@ -177,9 +178,8 @@ impl Resolver<'_> {
     fn artifact_with_list(&self, tag: &Tag, before: Option<Digest>) -> Result<Option<WithList>> {
         match self.by_tag_now(tag, before) {
             Ok((digest, Manifest::Image(image))) => {
-                let mut titled = image.layers.iter().rev();
-                let list = titled.find(|layer| layer.title() == Some(LISTING));
-                let list = list.filter(|list| list.size > 0).cloned();
+                let list = titled(&image, LISTING).filter(|list| list.size > 0);
+                let list = list.cloned();
                 Ok(list.map(|list| WithList {
                     digest,
                     image,
@@ -191,18 +191,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// The publisher's own list in an artifact that has one. That it cannot be had does not mean that there is none.
-    fn signed(&self, tag: &Tag, before: Option<Digest>, artifact: &WithList) -> Result<Signed> {
-        let WithList {
-            digest,
-            image,
-            list,
-        } = artifact;
-        let titled: BTreeMap<_, _> = image
-            .layers
-            .iter()
-            .filter_map(|layer| Some((layer.title()?, layer)))
-            .collect();
+    fn signed(&self, tag: &Tag, artifact: &WithList) -> Result<Signed> {
+        let WithList { image, list, .. } = artifact;
         let check = |title: &str, layer: &Descriptor, limit| match layer.size {
             size if size > limit => Err(Error::BadManifest {
                 what: format!("tag {tag}"),
@@ -211,36 +201,35 @@ impl Resolver<'_> {
             _ => Ok(()),
         };
         check(LISTING, list, MAX_SIGNED_LIST)?;
-        let layer = list;
-        let list = match self.signed_before.get(layer.digest) {
-            Some(list) if list.bytes().len() as u64 == layer.size => list,
-            _ => {
-                let what = format!("the signed list of {}", self.source.name());
-                let held = self.room.hold(&what, PublisherList::weight(layer.size))?;
-                let bytes = self.small_blob("signed list", layer)?;
-                Arc::new(PublisherList::new(layer.digest, bytes, Some(held)))
+        let source = self.source.name();
+        let known = self.signed_before.get(list.digest);
+        let list = match known.filter(|known| known.bytes().len() as u64 == list.size) {
+            Some(known) => known,
+            None => {
+                let what = format!("the signed list of {source}");
+                let held = self.room.hold(&what, PublisherList::weight(list.size))?;
+                let bytes = self.small_blob("signed list", list)?;
+                Arc::new(PublisherList::new(list.digest, bytes, Some(held)))
             }
         };
         let mut signatures = BTreeMap::new();
         for title in SIGNATURES {
-            if let Some(layer) = titled.get(title) {
-                check(title, layer, MAX_SIGNATURE)?;
-                let what = format!("a signature of {}", self.source.name());
-                let held = self
-                    .room
-                    .hold(&what, usize::try_from(layer.size).unwrap_or(usize::MAX))?;
-                let bytes = self.small_blob("signature", layer)?;
-                signatures.insert(title.to_owned(), Arc::new(Kept::new(bytes, held)));
-            }
-        }
-        let is_news = before != Some(*digest) && self.source.tags_are_its_own();
-        if let Some(cache) = self.cache.filter(|_| is_news) {
-            cache.learn_tags(
-                &self.source.name(),
-                &BTreeMap::from([(tag.clone(), *digest)]),
-                |_| false,
-            );
+            let Some(layer) = titled(image, title) else {
+                continue;
+            };
+            check(title, layer, MAX_SIGNATURE)?;
+            let what = format!("a signature of {source}");
+            let size = usize::try_from(layer.size).unwrap_or(usize::MAX);
+            let held = self.room.hold(&what, size)?;
+            let bytes = self.small_blob("signature", layer)?;
+            signatures.insert(title.to_owned(), Arc::new(Kept::new(bytes, held)));
         }
         Ok(Signed { list, signatures })
     }
+}
+
+/// The last layer with this title.
+fn titled<'a>(image: &'a Image, title: &str) -> Option<&'a Descriptor> {
+    let mut layers = image.layers.iter().rev();
+    layers.find(|layer| layer.title() == Some(title))
 }

@@ -867,8 +867,7 @@ impl Snapshots {
             View::Tags if is_merged => {
                 let mut merged = Listing::default();
                 for n in 0..places.len() {
-                    let resolver = resolver(n);
-                    merged.merge(resolver.list(resolver.tags()?)?);
+                    merged.merge(resolver(n).list()?);
                 }
                 merged
             }

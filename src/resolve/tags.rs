@@ -1,0 +1,322 @@
+//! The tags of a source → the outcome of each, many at once.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::Resolver;
+use super::complete::{self, newest, newest_first};
+use super::manifests::Unlistable;
+use crate::digest::Digest;
+use crate::error::{Error, Finding, Result};
+use crate::listing::{self, Artifact};
+use crate::lock::lock;
+use crate::manifest::Manifest;
+use crate::memory::Held;
+use crate::name::Tag;
+use crate::parallel::in_parallel;
+use crate::pool;
+use crate::source::Reference;
+use crate::task;
+
+/// Memory that all tags of a listing may take together, in bytes.
+pub const MAX_OF_LISTING: usize = 32 << 20;
+/// Requests in a row that the registry may turn away before it looks at them. After those it is left alone.
+const MAX_TURNED_AWAY: usize = 20;
+
+/// The outcome of asking for one tag.
+pub enum TagOutcome {
+    /// The artifacts that its manifest leads to.
+    Offered(Vec<Artifact>),
+    /// Why there are none: the registry does not have the tag, or nothing in it can be offered.
+    Skipped(String),
+    /// It is denied to this login, which is no answer as long as everything is.
+    Refused(Error),
+    /// There was no answer. `None`: it was not asked for, because the time was over or the registry refused everything
+    /// before it.
+    Unanswered(Option<Error>),
+}
+
+impl From<Error> for TagOutcome {
+    fn from(error: Error) -> Self {
+        match error.finding() {
+            Finding::Answer => Self::Skipped(listing::shortened(error.line())),
+            Finding::Refusal => Self::Refused(error),
+            Finding::Passing | Finding::Lasting => Self::Unanswered(Some(error)),
+        }
+    }
+}
+
+impl TagOutcome {
+    fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Offered(_) | Self::Skipped(_) | Self::Unanswered(None) => None,
+            Self::Refused(error) | Self::Unanswered(Some(error)) => Some(error),
+        }
+    }
+
+    /// The memory that it takes in a listing, in bytes and roughly.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Offered(artifacts) => artifacts.iter().map(Artifact::weight).sum(),
+            Self::Skipped(why) => why.len(),
+            Self::Refused(_) | Self::Unanswered(_) => 0,
+        }
+    }
+}
+
+/// The outcome of each tag, and the memory that they take.
+pub struct Outcomes<'t> {
+    pub by_tag: BTreeMap<&'t Tag, TagOutcome>,
+    pub held: Vec<Held>,
+}
+
+/// Why a tag is skipped by its name alone: it is no version.
+pub fn skipped_by_name(tag: &Tag) -> Option<&'static str> {
+    if tag.is_of_a_referrer() {
+        Some("this is the tag of a signature or of referrers, not of a version")
+    } else if *tag == Tag::of_listing() {
+        Some("this is the tag of a list that its publisher signed, and there is none in it")
+    } else {
+        None
+    }
+}
+
+/// One listing while its tags are asked for.
+struct Inquiry<'a> {
+    /// The digests of the tags at an earlier listing.
+    before: &'a BTreeMap<Tag, Digest>,
+    /// The digests of the tags whose manifests were had.
+    digests: Mutex<BTreeMap<Tag, Digest>>,
+    failures: Failures,
+    /// The memory that is left, in bytes.
+    room: AtomicUsize,
+    held: Mutex<Vec<Held>>,
+}
+
+impl Inquiry<'_> {
+    /// Whether it is useless to ask for anything else after this outcome.
+    fn is_hopeless(&self, error: Option<&Error>) -> bool {
+        // A password that is refused each time may lock an account.
+        let is_of_login = matches!(
+            error,
+            Some(Error::NoLogin { .. } | Error::LoginRefused { .. } | Error::BadLogin { .. })
+        );
+        self.failures.are_too_many(error) || is_of_login && lock(&self.digests).is_empty()
+    }
+}
+
+impl Resolver<'_> {
+    /// Asks for all these tags, the newest first. An error if no manifest at all was had.
+    ///
+    /// The digests that were learnt are kept, even if the listing fails: the next try asks only for the rest.
+    pub fn outcomes<'t>(
+        &self,
+        tags: &'t [Tag],
+        before: &BTreeMap<Tag, Digest>,
+    ) -> Result<Outcomes<'t>> {
+        let name = self.source.name();
+        let inquiry = Inquiry {
+            before,
+            digests: Mutex::default(),
+            failures: Failures::default(),
+            room: AtomicUsize::new(MAX_OF_LISTING),
+            held: Mutex::default(),
+        };
+        let ask_for_all = |tags: &[&'t Tag]| {
+            let outcomes = in_parallel(tags, self.parallel, |tag, stop| {
+                let outcome = self.ask(tag, &inquiry);
+                if inquiry.is_hopeless(outcome.error()) || task::passed_limit().is_some() {
+                    stop.store(true, Relaxed);
+                }
+                outcome
+            });
+            let outcomes = outcomes.into_iter();
+            let outcomes = outcomes.map(|one| one.unwrap_or(TagOutcome::Unanswered(None)));
+            tags.iter().copied().zip(outcomes).collect::<Vec<_>>()
+        };
+        // Immutable tags are promised as they are learnt, and by one address of a source alone.
+        let goes_on = self.cache.is_some() && self.immutable_tags.is_none();
+        let known = match goes_on {
+            true => self.unfinished.of(&name),
+            false => BTreeMap::new(),
+        };
+        let mut order = newest_first(tags);
+        order.sort_by_key(|tag| known.contains_key(*tag)); // stable: the newest first of either
+        let mut by_tag: BTreeMap<_, _> = ask_for_all(&order).into_iter().collect();
+        if !lock(&inquiry.digests).is_empty() {
+            // The refusal may have been the fault of the login, or of the moment.
+            let is_refused = |tag: &&&Tag| matches!(by_tag[**tag], TagOutcome::Refused(_));
+            let refused: Vec<_> = order.iter().filter(is_refused).copied().collect();
+            by_tag.extend(ask_for_all(&refused));
+        }
+        let digests = mem::take(&mut *lock(&inquiry.digests));
+        // A mirror that stands in for the registry answers nothing for it.
+        if let Some(cache) = self.cache.filter(|_| self.source.tags_are_its_own()) {
+            let is_gone = |tag: &Tag| tags.binary_search(tag).is_err();
+            let is_new = |(tag, digest): (&Tag, &Digest)| before.get(tag) != Some(digest);
+            if digests.iter().any(is_new) || before.keys().any(is_gone) {
+                cache.learn_tags(&name, &digests, is_gone);
+            }
+            if goes_on {
+                self.unfinished.note(&name, &digests);
+            }
+        }
+        if digests.is_empty() && !tags.is_empty() {
+            return Err(self.nothing_had(&order, &by_tag));
+        }
+        self.go_on_from(&known, &inquiry, &mut by_tag);
+        self.believe_refusals(&digests, &mut by_tag);
+        let held = mem::take(&mut *lock(&inquiry.held));
+        Ok(Outcomes { by_tag, held })
+    }
+
+    /// Asks for one tag, and takes room for its outcome.
+    fn ask(&self, tag: &Tag, inquiry: &Inquiry<'_>) -> TagOutcome {
+        let _documents = pool::documents();
+        let before = inquiry.before.get(tag).copied();
+        let found = self
+            .place(|| format!("tag {tag} of {}", self.source.name()))
+            .and_then(|place| Ok((self.by_tag(tag, before)?, place)));
+        let ((digest, manifest), _place) = match found {
+            Ok(found) => found,
+            Err(error) => return error.into(),
+        };
+        lock(&inquiry.digests).insert(tag.clone(), digest);
+        self.outcome(digest, manifest, inquiry)
+    }
+
+    /// The outcome of a tag that is this manifest. It is no answer where the listing has no room for it, or all listings
+    /// together.
+    fn outcome(&self, digest: Digest, manifest: Manifest, inquiry: &Inquiry<'_>) -> TagOutcome {
+        let outcome = match self.artifacts(digest, manifest) {
+            Ok(artifacts) => TagOutcome::Offered(artifacts),
+            Err(Unlistable::NotOffered(why)) => TagOutcome::Skipped(listing::shortened(why)),
+            Err(Unlistable::Failed(error)) => return error.into(),
+        };
+        let weight = outcome.weight();
+        let take = |left: usize| left.checked_sub(weight);
+        if inquiry.room.fetch_update(Relaxed, Relaxed, take).is_err() {
+            return no_room().into();
+        }
+        match self.room.hold("a listing", weight) {
+            Ok(held) => lock(&inquiry.held).push(held),
+            Err(error) => return error.into(),
+        }
+        outcome
+    }
+
+    /// Where there was no time for a tag, or no request, it is what it was in the listing that this one goes on from.
+    fn go_on_from(
+        &self,
+        known: &BTreeMap<Tag, Digest>,
+        inquiry: &Inquiry<'_>,
+        by_tag: &mut BTreeMap<&Tag, TagOutcome>,
+    ) {
+        let Some(cache) = self.cache else { return };
+        let name = self.source.name();
+        for (tag, digest) in known {
+            let Some(outcome @ TagOutcome::Unanswered(_)) = by_tag.get_mut(tag) else {
+                continue;
+            };
+            if complete::has_run_out(outcome.error())
+                && cache.has_document(&name, *digest)
+                && let Ok(manifest) = self.named(*digest)
+                && let found @ (TagOutcome::Offered(_) | TagOutcome::Skipped(_)) =
+                    self.outcome(*digest, manifest, inquiry)
+            {
+                *outcome = found;
+            }
+        }
+    }
+
+    /// A refusal is an answer if the same login still gets another manifest, now that all was asked for.
+    fn believe_refusals(
+        &self,
+        digests: &BTreeMap<Tag, Digest>,
+        by_tag: &mut BTreeMap<&Tag, TagOutcome>,
+    ) {
+        let refused = by_tag.values_mut();
+        let mut refused = refused
+            .filter(|outcome| matches!(outcome, TagOutcome::Refused(_)))
+            .peekable();
+        if refused.peek().is_none() {
+            return;
+        }
+        let another = newest(digests.keys()).map(Reference::Tag);
+        if another.is_some_and(|another| self.source.manifest(another).is_ok()) {
+            for outcome in refused {
+                let why = outcome.error().map(Error::line).unwrap_or_default();
+                *outcome = TagOutcome::Skipped(listing::shortened(why));
+            }
+        }
+    }
+
+    /// Why no manifest was had, though there are tags: the reason of the newest tag without an answer, else of the
+    /// newest that was refused, else of the newest.
+    fn nothing_had(&self, order: &[&Tag], by_tag: &BTreeMap<&Tag, TagOutcome>) -> Error {
+        let source = self.source.name();
+        let tags = order.len();
+        let outcomes = || order.iter().map(|tag| &by_tag[*tag]);
+        let silent = outcomes().filter(|one| matches!(one, TagOutcome::Unanswered(_)));
+        match silent
+            .chain(outcomes())
+            .find_map(TagOutcome::error)
+            .cloned()
+        {
+            Some(error @ Error::TooSlow { .. }) => Error::Incomplete {
+                source,
+                unanswered: tags,
+                tags,
+                why: error.line(),
+                retry_after: complete::RETRY_AFTER,
+            },
+            Some(error) => error,
+            None => {
+                let skipped = order.iter().find_map(|tag| match &by_tag[*tag] {
+                    TagOutcome::Skipped(why) => Some(format!("tag {tag}: {why}")),
+                    _ => None,
+                });
+                let why = skipped.unwrap_or_else(|| "there was no time for any".to_owned());
+                Error::Nonsense {
+                    url: source,
+                    why: format!("{tags} tags, and no manifest of any of them can be had; {why}"),
+                }
+            }
+        }
+    }
+}
+
+/// The error for a part of a listing that has no room in it.
+pub fn no_room() -> Error {
+    Error::ListingFull {
+        limit: MAX_OF_LISTING,
+    }
+}
+
+/// The number of requests in a row that the registry turned away, whatever was asked for.
+#[derive(Default)]
+pub struct Failures(AtomicUsize);
+
+impl Failures {
+    /// Counts one more request. Whether it is useless to ask for anything else.
+    pub fn are_too_many(&self, error: Option<&Error>) -> bool {
+        let is_turned_away = matches!(
+            error,
+            Some(
+                Error::Unreachable { .. }
+                    | Error::Busy { .. }
+                    | Error::NoToken { .. }
+                    | Error::NoLogin { .. }
+                    | Error::LoginRefused { .. }
+                    | Error::BadLogin { .. }
+            )
+        );
+        if !is_turned_away {
+            self.0.store(0, Relaxed);
+            return false;
+        }
+        self.0.fetch_add(1, Relaxed) + 1 >= MAX_TURNED_AWAY
+    }
+}
