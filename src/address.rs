@@ -1,4 +1,4 @@
-//! What a URL asks for.
+//! URLs of this service: the directory and the file that each names.
 //!
 //! ```text
 //! /<repository>/SHA256SUMS        /<repository>/<file>        /<repository>/<file>.sha256
@@ -17,7 +17,7 @@ use crate::name::{FileName, RepositoryAddress, Tag};
 /// The name of the listing.
 pub const LISTING: &str = "SHA256SUMS";
 
-/// What is encoded in a name that goes into a URL, besides all that is not ASCII. To browsers a `\` is
+/// The characters to encode in a name that goes into a URL, besides all that is not ASCII. To browsers a `\` is
 /// a `/`.
 const NOT_IN_PATHS: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -29,7 +29,7 @@ const NOT_IN_PATHS: &AsciiSet = &CONTROLS
     .add(b'?')
     .add(b'\\');
 
-/// What a URL asks for.
+/// The target of a URL.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Address {
     /// `/`
@@ -42,7 +42,7 @@ pub enum Address {
     },
 }
 
-/// Which directory of a repository.
+/// A directory of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum View {
     /// All its tags.
@@ -53,7 +53,7 @@ pub enum View {
     Digest(Digest),
 }
 
-/// What in that directory.
+/// The file in that directory.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Asked {
     /// The page for people.
@@ -122,17 +122,11 @@ pub fn in_url(name: &FileName) -> impl fmt::Display {
 }
 
 fn parse_file(file: &str) -> Result<Asked, String> {
-    if file.is_empty() {
-        return Ok(Asked::Page);
-    }
-    if file == LISTING {
-        return Ok(Asked::Listing);
-    }
-    if file
-        .strip_prefix(LISTING)
-        .is_some_and(|suffix| suffix.starts_with('.'))
-    {
-        return Ok(Asked::Signature(file.to_owned()));
+    match file.strip_prefix(LISTING) {
+        Some("") => return Ok(Asked::Listing),
+        Some(suffix) if suffix.starts_with('.') => return Ok(Asked::Signature(file.to_owned())),
+        _ if file.is_empty() => return Ok(Asked::Page),
+        _ => {}
     }
     match file.strip_suffix(".sha256") {
         Some(file) => Ok(Asked::ChecksumOf(file.parse()?)),

@@ -5,7 +5,8 @@
 
 use crate::name::FileName;
 
-/// What systemd-pull appends to the stem of an image's name (systemd:src/import/pull-raw.c), and root hashes of `/usr`.
+/// The suffixes that systemd-pull appends to the stem of an image's name (systemd:src/import/pull-raw.c), and those of
+/// root hashes of `/usr`.
 const COMPANIONS: [&str; 6] = [
     ".nspawn",
     ".roothash",
@@ -15,7 +16,7 @@ const COMPANIONS: [&str; 6] = [
     ".verity",
 ];
 
-/// What it strips from the name first (systemd:src/shared/import-util.c, `raw_strip_suffixes` and `tar_strip_suffixes`).
+/// The suffixes that it strips from the name first (systemd:src/shared/import-util.c, `raw_strip_suffixes` and `tar_strip_suffixes`).
 const STRIPPED: [&str; 11] = [
     ".xz",
     ".gz",

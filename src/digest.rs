@@ -48,12 +48,9 @@ impl FromStr for Digest {
             ));
         }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            let nibble = |digit: u8| match digit {
-                b'0'..=b'9' => digit - b'0',
-                _ => digit - b'a' + 10,
-            };
-            *byte = nibble(pair[0]) << 4 | nibble(pair[1]);
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            let digits = &hex[2 * n..2 * n + 2];
+            *byte = u8::from_str_radix(digits, 16).expect("they are hex digits");
         }
         Ok(Self(bytes))
     }

@@ -37,7 +37,7 @@ pub struct File {
     pub manifest: Option<Digest>,
     /// What it runs on, if its manifest or index says so.
     pub architecture: Option<Architecture>,
-    /// It comes from an entry of an index, rather than from a plain manifest.
+    /// It comes from one of several entries of an index, rather than from a plain manifest.
     pub is_of_index: bool,
     /// Where its bytes come from.
     pub content: Content,
@@ -74,14 +74,14 @@ impl LeftOut {
     }
 }
 
-/// How much of a listing is missing.
+/// The part of a listing that is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incomplete {
     /// Tags that were not answered.
     pub unanswered: usize,
     /// All tags that were to be asked for.
     pub tags: usize,
-    /// What is attached to the artifact could not be asked for where it counts.
+    /// The attached artifacts could not be asked for at the registry itself.
     pub lacks_attached: bool,
 }
 
@@ -136,7 +136,7 @@ pub struct Artifact {
     pub flavour: Option<String>,
     /// The version that it or its index notes. It names the files in the directory of one artifact.
     pub version: Option<String>,
-    /// What it offers.
+    /// The files that it offers.
     pub recognised: Recognised,
 }
 
@@ -354,7 +354,7 @@ impl Listing {
 pub struct PublisherList {
     digest: Digest,
     bytes: Vec<u8>,
-    /// Where the line of each name begins, in the order of the names. Of two lines with one name the first counts.
+    /// The start of each name's line, in the order of the names. Of two lines with one name the first counts.
     lines: Box<[u32]>,
     /// The memory that it takes, if that is counted.
     _held: Option<Held>,
@@ -394,7 +394,7 @@ impl PublisherList {
         &self.bytes
     }
 
-    /// How many names it has.
+    /// The number of names.
     pub fn len(&self) -> usize {
         self.lines.len()
     }

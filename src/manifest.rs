@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -34,17 +33,15 @@ pub const MAX_SIZE: u64 = 8 << 20;
 /// version, its signature and its SBOM, a directory a layer for each file: ten thousand are no mistake. But
 /// two bytes of JSON can be an entry, so the size alone is no limit.
 const MAX_ITEMS: usize = 16 << 10;
-/// Annotations that are read of one manifest, all its descriptors' together: so many for each layer there can
-/// be. Nine bytes of JSON can be one, and in memory it takes ten times as much.
+/// Annotations that are read of one manifest and its descriptors together: eight for each possible layer. Nine bytes of JSON can be one, and in memory it takes ten times as much.
 const MAX_ANNOTATIONS: usize = 8 * MAX_ITEMS;
-/// Entries without a name that are told of one by one when they cannot be used. A listing tells of one
-/// more for each tag, which is how many the rest are.
+/// Unusable entries without a name that are reported one by one. The others are only counted, in one more reason.
 const MAX_TOLD: usize = 19;
 
 /// Annotations: names and values as the publisher wrote them.
 pub type Annotations = BTreeMap<String, String>;
 
-/// What a tag or digest leads to.
+/// The manifest that a tag or digest leads to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Manifest {
     /// One artifact.
@@ -56,7 +53,7 @@ pub enum Manifest {
 /// One artifact: a config and layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
-    /// What the publisher says it is. Only artifacts have one, container images don't.
+    /// The type of the artifact. Container images have none.
     pub artifact_type: Option<String>,
     /// The config; `None` in manifests that have none.
     pub config: Option<Descriptor>,
@@ -96,11 +93,11 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub struct Entry {
     /// The manifest or index it leads to.
     pub descriptor: Descriptor,
-    /// What machine it is for.
+    /// The machine that it is for.
     pub platform: Option<Platform>,
 }
 
-/// What machine an entry is for, in Go's spelling.
+/// The machine that an entry is for, in Go's spelling.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Platform {
     /// `linux`.
@@ -122,7 +119,7 @@ impl fmt::Display for Platform {
 }
 
 impl Platform {
-    /// Does it name no machine? Tools for artifacts write such a platform where they have none.
+    /// Whether it names no machine. Tools for artifacts write such a platform where they have none.
     fn is_empty(&self) -> bool {
         self.architecture.is_empty() && matches!(self.os.as_str(), "" | "linux")
     }
@@ -151,23 +148,22 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// What a layout's index calls it.
+    /// Its name in a layout's index.
     pub fn ref_name(&self) -> Option<&str> {
         self.annotations.get(REF_NAME).map(String::as_str)
     }
 
     /// The file name that `oras push` noted.
     pub fn title(&self) -> Option<&str> {
-        self.annotations
-            .get("org.opencontainers.image.title")
-            .map(String::as_str)
+        let title = self.annotations.get("org.opencontainers.image.title");
+        title.map(String::as_str)
     }
 }
 
 impl Manifest {
     /// Reads a manifest or index.
     ///
-    /// What it is is said by the `Content-Type` header, else by `mediaType`, else by its shape; a
+    /// The `Content-Type` header tells which it is, else `mediaType`, else its shape; a
     /// header that names no manifest type (registries send JSON, octet-stream or nothing) counts as
     /// none. Where they disagree the manifest is refused, for someone else may read it differently
     /// (CVE-2021-41190).
@@ -178,66 +174,57 @@ impl Manifest {
         }
         let shape = match (&raw.manifests, &raw.layers) {
             (Some(_), Some(_)) => return Err("it has both 'manifests' and 'layers'".into()),
-            (Some(_), None) => Some(Kind::Index),
-            (None, Some(_)) => Some(Kind::Image),
+            (Some(_), None) => Some(Form::Index),
+            (None, Some(_)) => Some(Form::Image),
             (None, None) => None,
         };
-        let header = content_type.map(bare_type).and_then(Kind::of);
+        let header = content_type.map(bare_type).and_then(Form::of);
         let body = match raw.media_type.as_deref().map(bare_type) {
             None | Some("") => None,
-            Some(name) => Some(Kind::of(name).ok_or_else(|| format!("its mediaType is {name:?}"))?),
+            Some(name) => Some(Form::of(name).ok_or_else(|| format!("its mediaType is {name:?}"))?),
         };
         let Some(kind) = header.or(body).or(shape) else {
             return Err("it has neither 'manifests' nor 'layers'".into());
         };
         if [header, body, shape]
-            .into_iter()
+            .iter()
             .flatten()
-            .any(|other| other != kind)
+            .any(|other| *other != kind)
         {
             return Err(
                 "its type, its mediaType and its content disagree whether it is an index".into(),
             );
         }
-        let mut room = Room(MAX_ANNOTATIONS);
-        let annotations = room.read(raw.annotations)?;
-        match kind {
-            Kind::Index => {
-                let entries = raw.manifests.map(|list| list.0).unwrap_or_default();
-                Ok(Self::Index(Index::of(&entries, annotations, &mut room)))
-            }
-            Kind::Image => Ok(Self::Image(Image {
-                artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
-                config: raw
-                    .config
-                    .map(|config| Descriptor::check(config, &mut room))
-                    .transpose()
-                    .map_err(|why| format!("config: {why}"))?,
-                layers: raw
-                    .layers
-                    .map(|list| list.0)
-                    .unwrap_or_default()
-                    .into_iter()
-                    .enumerate()
-                    .map(|(n, layer)| {
-                        Descriptor::check(layer, &mut room)
-                            .map_err(|why| format!("layer {}: {why}", n + 1))
-                    })
-                    .collect::<Result<_, _>>()?,
-                annotations,
-                // An attachment by sha512 is one to something that we never offer.
-                subject: raw.subject.and_then(|subject| subject.digest.parse().ok()),
-            })),
+        let mut budget = AnnotationBudget(MAX_ANNOTATIONS);
+        let annotations = budget.read(raw.annotations)?;
+        if kind == Form::Index {
+            let entries = raw.manifests.unwrap_or_default().0;
+            return Ok(Self::Index(Index::of(&entries, annotations, &mut budget)));
         }
+        let mut check = |what: String, descriptor| {
+            Descriptor::check(descriptor, &mut budget).map_err(|why| format!("{what}: {why}"))
+        };
+        let config = raw.config.map(|config| check("config".into(), config));
+        let config = config.transpose()?;
+        let layers = raw.layers.unwrap_or_default().0.into_iter().enumerate();
+        let layers = layers.map(|(n, layer)| check(format!("layer {}", n + 1), layer));
+        Ok(Self::Image(Image {
+            artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
+            config,
+            layers: layers.collect::<Result<_, _>>()?,
+            annotations,
+            // An attachment by sha512 is one to an artifact that is never offered.
+            subject: raw.subject.and_then(|subject| subject.digest.parse().ok()),
+        }))
     }
 }
 
 impl Index {
-    fn of(list: &[&RawValue], annotations: Annotations, room: &mut Room) -> Self {
+    fn of(list: &[&RawValue], annotations: Annotations, budget: &mut AnnotationBudget) -> Self {
         let (mut entries, mut unusable) = (Vec::new(), Vec::new());
         let (mut nameless, mut untold) = (0, 0);
         for (n, raw) in list.iter().enumerate() {
-            let why = match Entry::parse(raw.get(), room) {
+            let why = match Entry::parse(raw.get(), budget) {
                 Ok(entry) => {
                     entries.push(entry);
                     continue;
@@ -266,12 +253,12 @@ impl Index {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum Form {
     Image,
     Index,
 }
 
-impl Kind {
+impl Form {
     fn of(media_type: &str) -> Option<Self> {
         match media_type {
             OCI_MANIFEST | DOCKER_MANIFEST => Some(Self::Image),
@@ -324,58 +311,52 @@ struct RawDescriptor<'a> {
 /// A list of [`MAX_ITEMS`] at most. Of a longer one no more is read, so that it takes no more memory either.
 struct Items<T>(Vec<T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ItemsOf(PhantomData))
+impl<T> Default for Items<T> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-/// Takes [`Items`].
-struct ItemsOf<T>(PhantomData<T>);
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self::default())
+    }
+}
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsOf<T> {
-    type Value = Items<T>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
         while let Some(item) = list.next_element()? {
-            if items.len() == MAX_ITEMS {
+            if self.0.len() == MAX_ITEMS {
                 return Err(A::Error::custom(format!(
                     "more than {MAX_ITEMS} entries or layers, which is the limit"
                 )));
             }
-            items.push(item);
+            self.0.push(item);
         }
-        Ok(Items(items))
+        Ok(self)
     }
 }
 
-/// How many more annotations are read of a manifest.
-struct Room(usize);
+/// The number of annotations that may still be read of a manifest.
+struct AnnotationBudget(usize);
 
-impl Room {
+impl AnnotationBudget {
     fn read(&mut self, raw: Option<&RawValue>) -> Result<Annotations, String> {
         let Some(raw) = raw else {
             return Ok(Annotations::new());
         };
         let mut json = serde_json::Deserializer::from_str(raw.get());
-        self.deserialize(&mut json).map_err(|why| why.to_string())
+        json.deserialize_map(self).map_err(|why| why.to_string())
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Room {
-    type Value = Annotations;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Annotations, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Room {
+impl<'de> Visitor<'de> for &mut AnnotationBudget {
     type Value = Annotations;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -397,31 +378,29 @@ impl<'de> Visitor<'de> for &mut Room {
 }
 
 impl Descriptor {
-    fn check(raw: RawDescriptor<'_>, room: &mut Room) -> Result<Self, String> {
+    fn check(raw: RawDescriptor<'_>, budget: &mut AnnotationBudget) -> Result<Self, String> {
         Ok(Self {
             media_type: bare_type(raw.media_type.as_deref().unwrap_or_default()).to_owned(),
             digest: raw.digest.parse()?,
             size: raw.size,
-            annotations: room.read(raw.annotations)?,
+            annotations: budget.read(raw.annotations)?,
             is_foreign: raw.urls.is_some_and(|urls| !urls.is_empty()),
         })
     }
 }
 
 impl Entry {
-    fn parse(json: &str, room: &mut Room) -> Result<Self, String> {
+    fn parse(json: &str, budget: &mut AnnotationBudget) -> Result<Self, String> {
         let mut raw: RawDescriptor<'_> =
             serde_json::from_str(json).map_err(|why| why.to_string())?;
-        let platform = raw.platform.take();
-        let platform = platform.filter(|platform| !platform.is_empty());
         Ok(Self {
-            descriptor: Descriptor::check(raw, room)?,
-            platform,
+            platform: raw.platform.take_if(|one| !one.is_empty()),
+            descriptor: Descriptor::check(raw, budget)?,
         })
     }
 }
 
-/// What an entry is called in a layout, however wrong the rest of it is.
+/// The name of an entry in a layout, however wrong the rest of it is.
 fn named(json: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Named {

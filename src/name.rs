@@ -381,9 +381,9 @@ impl Host {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Registry {
-    /// Where it is.
+    /// Its host.
     pub host: Host,
-    /// What comes before each repository's own name.
+    /// The path before each repository's own name.
     pub path: Option<Repository>,
 }
 
@@ -537,7 +537,7 @@ pub fn url_without_userinfo(url: &str) -> String {
     }
 }
 
-/// What getaddrinfo(3) takes for an address besides the usual form, by the rules of inet_aton(3): one
+/// An address in the other forms that getaddrinfo(3) takes, by the rules of inet_aton(3): one
 /// to four numbers, also hexadecimal (`0x7f.1`) or octal (`0177.1`), of which the last fills the rest.
 fn inet_aton(text: &str) -> Option<Ipv4Addr> {
     let number = |text: &str| {

@@ -11,20 +11,19 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::address;
 use crate::name::{Host, RepositoryAddress};
 
-/// Where transfer files are, in `sysupdate.d` and `sysupdate.COMPONENT.d`. A file replaces its namesake in a later one.
+/// The directories of `sysupdate.d` and `sysupdate.COMPONENT.d`. A transfer file replaces its namesake in a later one.
 const DIRECTORIES: [&str; 4] = ["etc", "run", "usr/local/lib", "usr/lib"];
 /// The port of the socket unit.
 const PORT: u16 = 5001;
 /// Largest transfer file that is read, in bytes.
 const LARGEST: u64 = 64 << 10;
 
-/// Does a transfer file below `root` name this repository? `hosts`: names of this service, as the settings have them.
+/// Whether a transfer file below `root` names this repository. `hosts`: names of this service, by the settings.
 pub fn name(root: &Path, hosts: &[Host], repository: &RepositoryAddress) -> bool {
     let mut files = BTreeMap::new();
     for directory in DIRECTORIES {
@@ -35,12 +34,10 @@ pub fn name(root: &Path, hosts: &[Host], repository: &RepositoryAddress) -> bool
             }
         }
     }
-    let mut found = files.values().filter_map(|path| read(path));
-    found.any(|text| {
-        source_path(&text)
-            .and_then(|path| repository_of(path, hosts))
-            .as_ref()
-            == Some(repository)
+    let mut texts = files.values().filter_map(|path| read(path));
+    texts.any(|text| {
+        let named = source_path(&text).and_then(|path| repository_of(path, hosts));
+        named.as_ref() == Some(repository)
     })
 }
 
@@ -113,19 +110,14 @@ fn repository_of(url: &str, hosts: &[Host]) -> Option<RepositoryAddress> {
 }
 
 fn is_ours(place: &str, hosts: &[Host]) -> bool {
-    if hosts.iter().any(|host| host.to_string() == place) {
-        return true;
-    }
-    let (name, port) = match place.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
-        _ => (place, None),
+    let Ok(place) = place.parse::<Host>() else {
+        return false;
     };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = address
-        .parse()
-        .is_ok_and(|address: IpAddr| address.is_loopback());
-    let is_local = name == "localhost" || is_loopback;
-    (is_local && port == Some(PORT)) || hosts.iter().any(|host| host.to_string() == name)
+    let is_named = |host: &Host| match host.port() {
+        Some(_) => *host == place,
+        None => host.bare() == place.bare(),
+    };
+    place.is_loopback() && place.port() == Some(PORT) || hosts.iter().any(is_named)
 }
 
 #[cfg(test)]

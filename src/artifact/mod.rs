@@ -34,7 +34,7 @@ pub struct Recognised {
     /// One more file, which has to be made first. If it is one layer that is on offer already, reading that layer
     /// may show that it has to be made into another file.
     pub to_make: Option<Recipe>,
-    /// What is not offered.
+    /// The parts that are not offered.
     pub skipped: Vec<Skipped>,
     /// The one architecture it is for, if the publisher noted that where clients look.
     pub only_for: Option<Architecture>,
@@ -79,7 +79,7 @@ pub enum Content {
     Made(Recipe),
 }
 
-/// What a file is made of: the layers of a container image.
+/// The layers of a container image that a file is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recipe {
     /// The digests and sizes in bytes of the layers, from the lowest.

@@ -43,7 +43,7 @@ impl Resolver<'_> {
             let why = match found {
                 Some(Ok(metadata)) => mismatch(&host, &metadata, kind),
                 Some(Err(error)) if error.finding() == Finding::Answer => Some(error.line()),
-                // What was found so far is kept, so the next listing comes further.
+                // The metadata found so far is kept, so the next listing gets further.
                 unknown => {
                     let error = unknown.and_then(Result::err);
                     let one = unanswered.entry(tag.clone());

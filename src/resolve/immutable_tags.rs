@@ -1,4 +1,4 @@
-//! What `immutable-tags` holds on to: a tag is what it was when it was first seen.
+//! `immutable-tags`: a tag keeps the digest that it had when it was first seen.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
@@ -11,21 +11,21 @@ use crate::lock::lock;
 use crate::name::Tag;
 use crate::state::State;
 
-/// What a client is told to wait when another process promised something else at the same time.
+/// The `Retry-After` when another process promised another digest at the same time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The tags of one source that must not change.
 pub struct ImmutableTags<'a> {
     state: &'a State,
     source: String,
-    /// What was promised before, once it was read.
+    /// The promises of earlier listings, once they were read.
     known: OnceLock<Result<BTreeMap<Tag, Digest>>>,
-    /// What is new, and to be promised before anybody is told of it.
+    /// New digests, to be promised before a client gets them.
     new: Mutex<BTreeMap<Tag, Digest>>,
 }
 
 impl<'a> ImmutableTags<'a> {
-    /// Those of a source. They are read when they are needed.
+    /// Those of a source. The promises are read when they are needed.
     pub fn new(state: &'a State, source: String) -> Self {
         Self {
             state,
@@ -35,7 +35,7 @@ impl<'a> ImmutableTags<'a> {
         }
     }
 
-    /// What each tag was promised to be.
+    /// The promised digest of each tag.
     fn known(&self) -> Result<&BTreeMap<Tag, Digest>> {
         let read = || {
             if !self.state.is_there() {
@@ -47,17 +47,17 @@ impl<'a> ImmutableTags<'a> {
         self.known.get_or_init(read).as_ref().map_err(Error::clone)
     }
 
-    /// What a tag was promised to be.
+    /// The promised digest of a tag.
     pub fn get(&self, tag: &Tag) -> Result<Option<Digest>> {
         Ok(self.known()?.get(tag).copied())
     }
 
-    /// Notes what a tag is that was not promised to be anything.
+    /// Notes the digest of a tag without a promise.
     pub fn note(&self, tag: &Tag, digest: Digest) {
         lock(&self.new).insert(tag.clone(), digest);
     }
 
-    /// Promises what was noted.
+    /// Promises the digests that were noted.
     fn keep(&self) -> Result<()> {
         let new = std::mem::take(&mut *lock(&self.new));
         if new.is_empty() {
@@ -87,13 +87,13 @@ impl<'a> ImmutableTags<'a> {
 }
 
 impl Resolver<'_> {
-    /// Promises what `work` found the tags to be, where they are immutable, before its result is used. What it
-    /// learnt before it failed is promised, too.
+    /// Promises the digests that `work` found, if tags are immutable, before its result is used; also if it failed
+    /// in the end.
     pub fn promising<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let Some(immutable) = &self.immutable_tags else {
             return work();
         };
-        // Where promises cannot be read or kept, nothing need be asked for.
+        // If promises cannot be read or kept, the registry need not be asked.
         immutable.known()?;
         let result = work();
         immutable.keep().and(result)

@@ -22,7 +22,7 @@ impl Resolver<'_> {
     /// `newest`: the number of versions that are made now; `None` for all of them.
     pub fn make(&self, found: Vec<(&Tag, &mut Vec<Artifact>)>, newest: Option<usize>) {
         let images: Vec<_> = (found.iter())
-            .map(|(tag, artifacts)| Image::new(tag, artifacts))
+            .map(|(tag, artifacts)| Candidate::new(tag, artifacts))
             .collect();
         let own = Architecture::of_this_machine();
         let turns = turns(&images, self.architectures, own, newest);
@@ -93,14 +93,14 @@ fn settle(recognised: &mut Recognised, recipe: Recipe, result: Result<Made, Stri
 }
 
 /// An image before it is read.
-struct Image<'a> {
+struct Candidate<'a> {
     tag: &'a Tag,
     /// The architectures that an index, a config or an annotation names.
     machines: Vec<Architecture>,
     has_to_be_made: bool,
 }
 
-impl<'a> Image<'a> {
+impl<'a> Candidate<'a> {
     fn new(tag: &'a Tag, artifacts: &[Artifact]) -> Self {
         Self {
             tag,
@@ -157,14 +157,15 @@ impl Turn {
 /// The turn of each image: the newest version first, and of one version the image for this machine. An image for a
 /// machine that files are not offered for comes last, and takes no place of others.
 fn turns(
-    images: &[Image<'_>],
+    images: &[Candidate<'_>],
     offered: &[Architecture],
     own: Option<Architecture>,
     newest: Option<usize>,
 ) -> Vec<Turn> {
     let is_foreign =
-        |image: &Image<'_>| image.is_for(|machine| offered.contains(machine)) == Some(false);
-    let is_own = |image: &Image<'_>| image.is_for(|machine| Some(*machine) == own) != Some(false);
+        |image: &Candidate<'_>| image.is_for(|machine| offered.contains(machine)) == Some(false);
+    let is_own =
+        |image: &Candidate<'_>| image.is_for(|machine| Some(*machine) == own) != Some(false);
     let mut order: Vec<_> = (0..images.len()).collect();
     order.sort_by(|one, other| {
         let (one, other) = (&images[*one], &images[*other]);
@@ -213,7 +214,7 @@ mod tests {
             .collect();
         let images: Vec<_> = tags
             .iter()
-            .map(|(tag, machines)| Image {
+            .map(|(tag, machines)| Candidate {
                 tag,
                 machines: machines.clone(),
                 has_to_be_made: true,

@@ -143,7 +143,7 @@ impl Resolver<'_> {
         Ok((visited, skipped.into_iter().map(Skipped::whole).collect()))
     }
 
-    /// What a tag is, which under `immutable-tags` is what it was when it was first seen.
+    /// The manifest of a tag: under `immutable-tags` the one that it had when it was first seen.
     pub fn by_tag(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
         let immutable = match &self.immutable_tags {
             // A publisher's list moves with every version, whatever other tags do.
@@ -151,7 +151,7 @@ impl Resolver<'_> {
             _ => return self.by_tag_now(tag, before),
         };
         if let Some(digest) = immutable.get(tag)? {
-            // Where the registry no longer has that manifest, what the tag is now is no substitute.
+            // If the registry no longer has that manifest, the present one is no substitute.
             return Ok((digest, self.named(digest)?));
         }
         let found = self.by_tag_now(tag, before)?;
@@ -162,8 +162,8 @@ impl Resolver<'_> {
         Ok(found)
     }
 
-    /// What a tag is now. A tag that is known costs a HEAD, for its manifest is at hand. That there is none is believed
-    /// of GET alone: proxies may have lost a manifest that they fetch again for a GET.
+    /// The manifest of a tag now. A tag that is known costs a HEAD, for its manifest is at hand. Only the 404 of a GET
+    /// counts: proxies may have lost a manifest that they fetch again for a GET.
     pub fn by_tag_now(&self, tag: &Tag, before: Option<Digest>) -> Result<(Digest, Manifest)> {
         let now = match (before, self.cache) {
             // A source on disk tells digests for nothing.
@@ -218,7 +218,7 @@ impl Resolver<'_> {
         Ok(manifest)
     }
 
-    /// What this source delivered before.
+    /// A document that this source delivered before.
     fn kept(&self, digest: Digest, most: u64) -> Option<Vec<u8>> {
         self.cache?.document(&self.source.name(), digest, most)
     }
@@ -304,7 +304,7 @@ impl Resolver<'_> {
             document.keep(bytes.len());
             return Ok(bytes);
         }
-        // What is as small as a manifest has a manifest's time, however it trickles.
+        // A blob as small as a manifest has a manifest's time, however slowly it comes.
         let is_small = size <= manifest::MAX_SIZE;
         let limit = is_small.then(|| task::within(DOCUMENT_TIMEOUT));
         let read = blob::elsewhere_if_wrong(&**self.source, digest, || {
@@ -337,7 +337,7 @@ fn mislabelled(descriptor: &Descriptor) -> Unlistable {
 }
 
 fn parse(what: &str, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest> {
-    // It may quote what a stranger wrote, all of it.
+    // The reason may quote a stranger's text as a whole.
     Manifest::parse(media_type, bytes).map_err(|why| Error::BadManifest {
         what: what.to_owned(),
         why: listing::shortened(why),

@@ -115,7 +115,7 @@ impl Resolver<'_> {
             }
             _ => {
                 let source = &**source;
-                // What is kept may have been read at a mirror that gave wrong bytes of it later.
+                // The kept metadata may be of a mirror that gave wrong bytes later.
                 let cache = self.cache.filter(|_| source.wrong_places(digest) == 0);
                 let origin = dissect::Blob {
                     source,

@@ -58,7 +58,7 @@ const MAX_ATTACHED: usize = 64;
 pub struct Resolver<'a> {
     /// Where its artifacts come from.
     pub source: &'a Arc<dyn Source>,
-    /// Where documents are kept; `None` for a source that is on disk itself.
+    /// The cache for documents; `None` for a source that is on disk itself.
     pub cache: Option<&'a Cache>,
     /// Promises and notes about it.
     pub state: &'a State,
@@ -70,7 +70,7 @@ pub struct Resolver<'a> {
     pub architectures: &'a [Architecture],
     /// The suffix that the settings give every layer.
     pub suffix: Option<&'a str>,
-    /// Where images are flattened.
+    /// The queue of images to be flattened.
     pub workshop: &'a Workshop,
     /// The number of versions that are flattened before anybody asks for them.
     pub flatten: usize,

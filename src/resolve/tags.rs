@@ -31,7 +31,7 @@ pub enum TagOutcome {
     Offered(Vec<Artifact>),
     /// Why there are none: the registry does not have the tag, or nothing in it can be offered.
     Skipped(String),
-    /// It is denied to this login, which is no answer as long as everything is.
+    /// The registry denies it to this login, which is no answer as long as it denies everything.
     Refused(Error),
     /// There was no answer. `None`: it was not asked for, because the time was over or the registry refused everything
     /// before it.
@@ -207,7 +207,7 @@ impl Resolver<'_> {
         outcome
     }
 
-    /// Where there was no time for a tag, or no request, it is what it was in the listing that this one goes on from.
+    /// A tag for which there was no time, or no request, has the outcome of the listing that this one goes on from.
     fn go_on_from(
         &self,
         known: &BTreeMap<Tag, Digest>,

@@ -1,4 +1,4 @@
-//! What listings learnt that ran out of time or of requests, so that the next one goes on from there.
+//! The answers of listings that ran out of time or of requests. The next listing goes on from there.
 //!
 //! A tag that was answered a moment ago is asked for last then, and counts as it was where there is no time for it.
 //! Else a repository with more tags than can be asked for in one listing would never be listed.
@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::lock::lock;
 use crate::name::Tag;
 
-/// How long the answer for a tag counts in the next listings, as long as none of them is complete.
+/// The time that the answer for a tag counts in the next listings, as long as none of them is complete.
 const GOOD_FOR: Duration = Duration::from_secs(10 * 60);
 /// Tags that are remembered for all sources together: some MiB.
 const MAX_TAGS: usize = 32_768;
@@ -23,7 +23,7 @@ pub struct Unfinished(Mutex<HashMap<String, Answered>>);
 type Answered = BTreeMap<Tag, (Digest, Instant)>;
 
 impl Unfinished {
-    /// What was answered lately.
+    /// The tags that were answered lately.
     pub fn of(&self, source: &str) -> BTreeMap<Tag, Digest> {
         let sources = lock(&self.0);
         let tags = sources.get(source).into_iter().flatten();
@@ -32,7 +32,7 @@ impl Unfinished {
             .collect()
     }
 
-    /// Notes what was answered now.
+    /// Notes the tags that were answered now.
     pub fn note(&self, source: &str, digests: &BTreeMap<Tag, Digest>) {
         let mut sources = lock(&self.0);
         let mut tags = sources.remove(source).unwrap_or_default();

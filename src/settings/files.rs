@@ -19,7 +19,7 @@ use crate::template::Template;
 
 /// The file an administrator writes, below the root directory.
 const CONFIG: &str = "etc/sysext-oci-proxy/config.toml";
-/// Where drop-ins lie, below the root directory; a file in a later one replaces its namesake.
+/// The directories of drop-ins, below the root directory; a file in a later one replaces its namesake.
 const DROP_INS: [&str; 3] = [
     "usr/lib/sysext-oci-proxy/config.d",
     "run/sysext-oci-proxy/config.d",

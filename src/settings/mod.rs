@@ -32,7 +32,7 @@ use crate::template::Template;
 /// The settings, whole and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Where a repository is looked up whose name has no host.
+    /// The registry of repositories whose names have no host.
     pub registry: Registry,
     /// More registries that a URL may name.
     pub allow: Vec<Registry>,
@@ -61,7 +61,7 @@ pub struct Settings {
 /// The settings for one repository.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RepositorySettings {
-    /// Where its artifacts come from, if not from the place of its name.
+    /// The place of its artifacts, if its name does not say it.
     pub source: Option<Sources>,
     /// The suffix of all its files, whatever the publisher says: `.raw`.
     pub suffix: Option<Suffix>,
@@ -108,7 +108,7 @@ pub enum Blobs {
     Redirect,
 }
 
-/// Where a publisher's own list is.
+/// The tag of a publisher's own list.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum SignedListTag {
@@ -170,7 +170,7 @@ pub enum SourceSetting {
     Registry(RepositoryAddress),
 }
 
-/// Where the artifacts of a repository come from.
+/// A repository that the settings allow.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Located {
     /// The beginning of their files' names, and their places. Several are one merged directory.
@@ -179,7 +179,7 @@ pub struct Located {
     pub settings: RepositorySettings,
 }
 
-/// Where a repository really is.
+/// The place of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// An OCI layout directory.
@@ -317,20 +317,20 @@ impl SourceSetting {
     }
 }
 
-/// Where the cache is: `$CACHE_DIRECTORY`, which systemd sets for `CacheDirectory=`, else below the user's home.
+/// The cache's directory: `$CACHE_DIRECTORY`, which systemd sets for `CacheDirectory=`, else below the user's home.
 pub fn cache_directory() -> Option<PathBuf> {
     let [named, xdg, home] = ["CACHE_DIRECTORY", "XDG_CACHE_HOME", "HOME"].map(std::env::var_os);
     directory(named, xdg, home, ".cache")
 }
 
-/// Where the state is: `$STATE_DIRECTORY`, which systemd sets for `StateDirectory=`, else below the user's home.
+/// The state's directory: `$STATE_DIRECTORY`, which systemd sets for `StateDirectory=`, else below the user's home.
 pub fn state_directory() -> Option<PathBuf> {
     let [named, xdg, home] = ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"].map(std::env::var_os);
     directory(named, xdg, home, ".local/state")
 }
 
-/// The directory that systemd names, else one of this program in one of the user's. Names that are not absolute
-/// count for nothing there (XDG Base Directory Specification).
+/// The directory that systemd names, else this program's in the user's. Names that are not absolute are
+/// ignored there (XDG Base Directory Specification).
 fn directory(
     named: Option<OsString>,
     xdg: Option<OsString>,
