@@ -13,7 +13,7 @@ use crate::manifest::{self, Annotations, Descriptor, Entry, Image, Index, Manife
 use crate::name::Tag;
 use crate::platform::Architecture;
 use crate::pool::Document;
-use crate::source::{DOCUMENT_TIMEOUT, Reference};
+use crate::source::{DOCUMENT_TIMEOUT, Reference, StoredManifest};
 use crate::task;
 
 /// Indexes read for one tag. Publishers nest them once, if at all.
@@ -185,12 +185,7 @@ impl Resolver<'_> {
         }
         let stored = self.source.manifest(Reference::Tag(tag))?;
         let digest = Digest::of(&stored.bytes);
-        let manifest = parse(
-            &format!("manifest of tag {tag}"),
-            stored.media_type.as_deref(),
-            &stored.bytes,
-        )?;
-        self.keep(digest, &stored.bytes);
+        let manifest = self.take(&format!("manifest of tag {tag}"), digest, stored)?;
         Ok((digest, manifest))
     }
 
@@ -213,7 +208,12 @@ impl Resolver<'_> {
             return parse(&what, None, &bytes);
         }
         let stored = self.source.manifest(Reference::Digest(digest))?;
-        let manifest = parse(&what, stored.media_type.as_deref(), &stored.bytes)?;
+        self.take(&what, digest, stored)
+    }
+
+    /// Reads a manifest that the source delivered, and keeps it.
+    fn take(&self, what: &str, digest: Digest, stored: StoredManifest) -> Result<Manifest> {
+        let manifest = parse(what, stored.media_type.as_deref(), &stored.bytes)?;
         self.keep(digest, &stored.bytes);
         Ok(manifest)
     }
@@ -289,17 +289,17 @@ impl Resolver<'_> {
         }
     }
 
-    /// A blob that fits into memory: its size was looked at. A manifest of this snapshot names it. `what` it is called in errors.
+    /// A blob of a size that fits into memory, which a manifest of this snapshot names. `what` names it in errors.
     pub fn small_blob(&self, what: &str, blob: &Descriptor) -> Result<Vec<u8>> {
         let Descriptor { digest, size, .. } = *blob;
         let what = format!("{what} {digest}");
-        // A larger one has memory of its own.
+        // The memory of a larger one is counted elsewhere.
         let mut document = Document::new();
         if size <= SMALL_BLOB {
             document.reserve(size, || what.clone())?;
         }
         let known = self.kept(digest, size);
-        // One of another size cannot be meant: who has it will say so.
+        // If the size differs, the manifest is wrong about it, and the source will say so.
         if let Some(bytes) = known.filter(|bytes| bytes.len() as u64 == size) {
             document.keep(bytes.len());
             return Ok(bytes);
