@@ -343,12 +343,9 @@ impl Host {
     /// Whether it means another host on each machine: loopback, link-local. A name is not looked up for this.
     pub fn is_only_reached_from_here(&self) -> bool {
         match self.address() {
-            Some(IpAddr::V4(address)) => {
-                address.is_loopback() || address.is_link_local() || address.is_unspecified()
-            }
-            Some(IpAddr::V6(address)) => {
-                address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
-            }
+            Some(address) if address.is_loopback() || address.is_unspecified() => true,
+            Some(IpAddr::V4(address)) => address.is_link_local(),
+            Some(IpAddr::V6(address)) => address.is_unicast_link_local(),
             None => self.is_localhost(),
         }
     }
