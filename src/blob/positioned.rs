@@ -1,4 +1,4 @@
-//! Files that several read at once.
+//! A file with several readers at once.
 
 use std::borrow::Borrow;
 use std::fs::File;

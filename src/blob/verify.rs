@@ -1,4 +1,4 @@
-//! Blobs as they stream, hashed on the way.
+//! A blob as it streams, hashed on the way.
 //!
 //! Place in the chain: source → **verified** → socket. The last bytes are held back until the
 //! digest is right, so a client that got them all got the right ones.
@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::task;
 
-/// How long a buffer may fill before what there is goes on: a client of a slow registry has patience
-/// for a minute without a byte, and the source as much.
+/// How long a buffer may fill before its bytes go on: the client of a slow registry waits a minute for a byte,
+/// and so does the source.
 const FILLING: Duration = Duration::from_secs(1);
 
 /// Reads a blob of known size and digest.
@@ -51,7 +51,7 @@ impl<R: Read> Verified<R> {
         })
     }
 
-    /// The same, of a source that is told when the bytes are wrong.
+    /// The same; the source is told when the bytes are wrong.
     pub fn of(self, source: &Arc<dyn Source>) -> Self {
         Self {
             source: Some(source.clone()),
@@ -71,8 +71,7 @@ impl<R: Read> Verified<R> {
         }
     }
 
-    /// Fills the buffer, or takes what is left if that is less, or what comes within a moment. `Ok(0)`
-    /// only at the end.
+    /// Fills the buffer, or as much of it as is left or arrives within a moment. `Ok(0)` only at the end.
     ///
     /// The call that takes the last bytes fails when they are wrong.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {

@@ -37,10 +37,8 @@ pub fn start_log(is_service: bool) {
         .parse_default_env()
         .format(move |out, record| {
             let (target, level) = (record.target(), record.level());
-            // ureq logs logins and signed URLs; the verifier repeats what our own error says.
-            if (target.starts_with("ureq") && level > Level::Warn)
-                || target.starts_with("rustls_platform_verifier")
-            {
+            // ureq logs logins and signed URLs.
+            if target.starts_with("ureq") && level > Level::Warn {
                 return Ok(());
             }
             let (number, name) = match level {

@@ -1,5 +1,5 @@
-//! What is known against mirrors. Each fault is remembered of what it was learnt of: a repository at a
-//! mirror, or a blob of that. What is wrong with one repository there says nothing of another's.
+//! The faults of mirrors. Each is remembered for its subject alone: a host, a repository at a mirror, or a blob of
+//! that. A fault of one repository says nothing of another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ const MAX_WRONG: usize = 64;
 /// Sources of which they are in memory. Others are read again.
 const MAX_SOURCES: usize = 256;
 
-/// What failed a moment ago, by its name: a mirror's host, or one repository there.
+/// Mirrors that failed a moment ago: a host, or one repository there.
 pub struct Resting(Mutex<Recent<String, Instant>>);
 
 impl Default for Resting {
@@ -33,7 +33,7 @@ impl Default for Resting {
 }
 
 impl Resting {
-    /// Notes a failure. Is that news?
+    /// Notes a failure. The result tells whether it is news.
     pub fn note(&self, name: &str) -> bool {
         let before = lock(&self.0).insert(name.to_owned(), Instant::now());
         before.is_none_or(|since| since.elapsed() >= REST)
@@ -56,7 +56,7 @@ impl Default for Wrong {
 }
 
 impl Wrong {
-    /// Did this place give wrong bytes of it?
+    /// Whether this place gave wrong bytes of the blob.
     pub fn has(&self, state: &State, source: &str, digest: Digest, place: &str) -> bool {
         self.with(state, source, |wrong| {
             let since = wrong.get(&digest).and_then(|places| places.get(place));
@@ -64,7 +64,7 @@ impl Wrong {
         })
     }
 
-    /// How many places did?
+    /// The number of places that did.
     pub fn count(&self, state: &State, source: &str, digest: Digest) -> usize {
         self.with(state, source, |wrong| {
             let places = wrong.get(&digest).into_iter().flatten();
@@ -102,7 +102,7 @@ pub struct Origins(Mutex<HashMap<Digest, Origin>>);
 #[derive(Default)]
 struct Origin {
     places: BTreeSet<usize>,
-    /// How many bodies there are.
+    /// The number of bodies.
     bodies: usize,
     /// They are of several downloads: which of them comes from where is not known.
     is_shared: bool,

@@ -22,14 +22,14 @@ use crate::manifest::{
 };
 use crate::name::{RepositoryAddress, Tag};
 
-/// How deep indexes without a name may lie in each other.
+/// Depth of indexes without a name.
 const MAX_DEPTH: usize = 4;
-/// How many of them are read.
+/// Number of them that are read.
 const MAX_INDEXES: usize = 256;
-/// How many manifests without a name are read for what they are attached to, and indexes with one for what is in
-/// them.
+/// Number of manifests without a name that are read for their subjects, and of indexes with one that are read for
+/// their entries.
 const MAX_NAMELESS: usize = 4096;
-/// How many entries without a usable name are reported one by one.
+/// Number of entries without a usable name that are reported one by one.
 const MAX_UNTAGGED: usize = 20;
 
 /// An OCI layout directory, as it was when its index was read.
@@ -109,7 +109,7 @@ impl Layout {
                     continue;
                 }
                 Some(Err(why)) => Some(why),
-                // What is in an index without a name belongs to that.
+                // An entry of an index without a name belongs to that index.
                 None if depth > 0 => None,
                 None => Some(format!(
                     "the layout's index gives it no name; the annotation {REF_NAME} is missing"
@@ -346,22 +346,12 @@ impl Source for Layout {
         }
     }
 
-    fn blob_size(&self, digest: Digest) -> Result<u64> {
-        let path = self.blob_path(digest);
-        let metadata = path.metadata().map_err(|error| cannot_read(&path, error))?;
-        Ok(metadata.len())
-    }
-
     fn holds(&self, blob: Digest) -> Result<bool> {
         match open(&self.blob_path(blob)) {
             Ok(_) => Ok(true),
             Err(Error::BadLayout { .. }) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    fn holds_manifest(&self, manifest: Digest) -> Result<bool> {
-        self.holds(manifest)
     }
 
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {

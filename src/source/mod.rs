@@ -31,19 +31,19 @@ use crate::name::Tag;
 
 /// A repository, wherever it lies.
 pub trait Source: Send + Sync {
-    /// How it is called in messages, and what the cache knows it by: `localhost:5000/kubernetes`,
+    /// Its name in messages and in the cache: `localhost:5000/kubernetes`,
     /// `oci:/srv/updates`.
     fn name(&self) -> String;
 
-    /// Is it on this machine, so that nothing of it is fetched over a network?
+    /// Whether it is on this machine, so that nothing is fetched over a network.
     fn is_local(&self) -> bool {
         false
     }
 
-    /// Its tags, in no order. What is no tag by the grammar is left out.
+    /// Its tags, in no order, without those that break the grammar.
     fn tags(&self) -> Result<Vec<Tag>>;
 
-    /// What it has besides, which no tag leads to, and why it is not on offer.
+    /// Manifests without a tag, and why they are skipped.
     fn untagged(&self) -> Vec<(Digest, String)> {
         Vec::new()
     }
@@ -58,17 +58,18 @@ pub trait Source: Send + Sync {
     /// The bytes of a blob of `size` bytes from the position `from` on; from its start if ranges cannot be had.
     fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body>;
 
-    /// The bytes of a blob of which only the digest is known, unchecked, and how many there are by the word of
-    /// whoever delivers them.
+    /// The bytes of a blob whose size is not known, unchecked, and its size as the place says that delivers them.
     fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)>;
 
     /// Some of the bytes of a blob, unchecked: a range that is not empty, of a blob of `size` bytes.
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part>;
 
-    /// How many bytes a blob has of which only the digest is known.
-    fn blob_size(&self, digest: Digest) -> Result<u64>;
+    /// The size of a blob, in bytes.
+    fn blob_size(&self, digest: Digest) -> Result<u64> {
+        Ok(self.whole_blob(digest)?.0)
+    }
 
-    /// Does this repository hold the blob now? Asked once as long as this source is open, which is for one
+    /// Whether this repository holds the blob now. Asked once as long as this source is open, which is for one
     /// snapshot; a blob that it delivered meanwhile needs no request.
     ///
     /// A repository serves only what it has shown to hold. So this is asked before bytes that did not come
@@ -76,7 +77,9 @@ pub trait Source: Send + Sync {
     fn holds(&self, blob: Digest) -> Result<bool>;
 
     /// The same of a manifest or index.
-    fn holds_manifest(&self, manifest: Digest) -> Result<bool>;
+    fn holds_manifest(&self, manifest: Digest) -> Result<bool> {
+        self.holds(manifest)
+    }
 
     /// The manifests that are attached to one. What they say of themselves is unchecked.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>>;
@@ -84,14 +87,14 @@ pub trait Source: Send + Sync {
     /// A blob that came from here had other bytes than it should.
     fn note_wrong_bytes(&self, _digest: Digest) {}
 
-    /// How many of the places that this source has, such as mirrors, are not asked for a blob any more, for they
-    /// gave wrong bytes of it. If that is one more than before, another try comes from elsewhere.
+    /// The number of mirrors that are not asked for a blob any more, because they gave wrong bytes of it. If it has
+    /// grown, another attempt gets the blob from elsewhere.
     fn wrong_places(&self, _digest: Digest) -> usize {
         0
     }
 
-    /// Does what it says of tags come from the repository itself? If not, a mirror stands in for it, which may
-    /// know others, and nothing of that is to be remembered of the repository.
+    /// Whether its tags come from the repository itself. If not, a mirror stands in for it, which may have others, and
+    /// they must not be remembered of the repository.
     fn tags_are_its_own(&self) -> bool {
         true
     }
@@ -99,13 +102,13 @@ pub trait Source: Send + Sync {
     /// Where a client can fetch the blob without us and without a login, if it can.
     fn blob_url(&self, digest: Digest) -> Result<Option<String>>;
 
-    /// What a client asks to fetch the blob itself, as we would.
+    /// The request by which a client fetches the blob itself, as we would.
     fn blob_request(&self, digest: Digest) -> Result<Download>;
 
-    /// The same of a manifest, of this type.
+    /// The same for a manifest of this type.
     fn manifest_request(&self, reference: Reference<'_>, media_type: &str) -> Result<Download>;
 
-    /// What an OCI layout's index says of a tag.
+    /// The annotations of a tag in an OCI layout's index.
     fn annotations(&self, _tag: &Tag) -> Annotations {
         Annotations::new()
     }
@@ -118,11 +121,11 @@ pub struct Body {
     pub starts_at: u64,
 }
 
-/// What comes of asking for a range.
+/// The answer to a request for a range.
 pub enum Part {
     /// The bytes of the range, all of them.
     Range(Vec<u8>),
-    /// There are no ranges to be had there: the whole blob, from its first byte on.
+    /// The whole blob, from a place that knows no ranges.
     Whole(Box<dyn Read + Send>),
 }
 
@@ -136,7 +139,7 @@ pub struct Download {
     pub authorization: Option<String>,
 }
 
-/// What a manifest is asked for by.
+/// A tag or a digest of a manifest.
 #[derive(Clone, Copy, Debug)]
 pub enum Reference<'a> {
     /// Its tag, which may move.
@@ -150,7 +153,7 @@ pub enum Reference<'a> {
 pub struct StoredManifest {
     /// Its bytes, which its digest is of.
     pub bytes: Vec<u8>,
-    /// What the source says it is; a cache does not know any more.
+    /// The type by the source's headers, if there are any.
     pub media_type: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What all registries share: connections, logins, mirrors, and what was learnt of each host.
+//! The state that all registries share: connections, logins, mirrors, and the properties of hosts.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::name::Host;
 use crate::settings::Settings;
 use crate::state::State;
 
-/// Hosts of which it is remembered whether they speak TLS.
+/// Hosts whose TLS is remembered.
 const MAX_HOSTS: usize = 256;
 
 /// The way to all registries.
@@ -23,7 +23,7 @@ pub struct Upstream {
     pub client: Client,
     pub auth: Auth,
     pub registries: Arc<Registries>,
-    /// What is remembered of each source.
+    /// The notes on each source.
     pub state: Arc<State>,
     mirrors_with_ns: Vec<Host>,
     mirrors_without_ns: Vec<Host>,
@@ -82,7 +82,7 @@ impl Upstream {
         ))
     }
 
-    /// Does this mirror want to know what it mirrors (`?ns=`)? On this machine they do: Spegel and
+    /// Whether a mirror is told which registry it mirrors (`?ns=`). On this machine they are: Spegel and
     /// Dragonfly serve many registries at one address.
     pub fn wants_ns(&self, mirror: &Host) -> bool {
         let is_told = mirror.is_loopback() || self.mirrors_with_ns.contains(mirror);

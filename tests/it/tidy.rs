@@ -35,13 +35,9 @@ const USERS: [(&str, &[&str]); 9] = [
     ),
     (
         "rustls",
-        &[
-            "src/source/registry/agent.rs",
-            "src/source/registry/error.rs",
-            "src/source/registry/tls.rs",
-        ],
+        &["src/source/registry/error.rs", "src/source/registry/tls.rs"],
     ),
-    ("rustls_native_certs", &["src/source/registry/agent.rs"]),
+    ("rustls_native_certs", &["src/source/registry/tls.rs"]),
 ];
 
 /// Files that only decide: no network, no disk, no clock.

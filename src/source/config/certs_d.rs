@@ -24,7 +24,7 @@ pub struct Pem {
     pub text: Vec<u8>,
 }
 
-/// What is kept for one host.
+/// The certificates that are kept for one host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostCertificates {
     pub authorities: Vec<Pem>,
@@ -49,7 +49,7 @@ impl CertificateDirectories {
         )
     }
 
-    /// What is kept for a host; `None` if there is no directory for it.
+    /// The certificates for a host; `None` if there is no directory for it.
     pub fn find(&self, host: &Host) -> Result<Option<HostCertificates>> {
         let directory = self
             .0

@@ -1,4 +1,4 @@
-//! What container tools have settings for, read from their own files.
+//! Settings of container tools, read from their own files.
 
 pub mod auth_json;
 pub mod certs_d;

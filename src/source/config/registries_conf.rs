@@ -20,7 +20,7 @@ use crate::name::{Host, Repository, docker_hub, normalized, without_userinfo};
 
 /// Below the root directory; drop-ins are `registries.conf.d/*.conf` beside it.
 const CONFIG: &str = "etc/containers/registries.conf";
-/// What comes with the system, in case there is none above.
+/// The file of the system, if there is none above.
 const VENDOR_CONFIG: &str = "usr/share/containers/registries.conf";
 /// Names another file, which then stands alone, as podman has it.
 const VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
@@ -36,12 +36,12 @@ pub struct Registries(Vec<Table>);
 pub struct Endpoint {
     pub host: Host,
     pub repository: Repository,
-    /// What the file says of plain HTTP and bad certificates; `None` if it says nothing.
+    /// Whether plain HTTP and any certificate will do; `None` if the file does not say.
     pub insecure: Option<bool>,
     pub role: Role,
 }
 
-/// What an endpoint is asked for.
+/// The requests that go to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Role {
     /// The registry itself: everything.
@@ -294,31 +294,27 @@ impl Prefix {
 
     /// The rest of a name behind this prefix, if it matches: empty, or beginning with ':' or '/'.
     fn rest_of(&self, host: &Host, repository: &str) -> Option<String> {
-        let rest = match repository.strip_prefix(&self.path)? {
-            rest if self.path.is_empty() || rest.is_empty() || rest.starts_with('/') => rest,
-            _ => return None,
-        };
-        let port = match &self.hosts {
+        let rest = repository.strip_prefix(&self.path)?;
+        let is_whole = self.path.is_empty() || rest.is_empty() || rest.starts_with('/');
+        let (has_host, own_port) = match &self.hosts {
             Hosts::One(own) => {
-                let is_own = own.bare() == host.bare()
-                    || (own.is_address() && own.address() == host.address());
-                match own.port() {
-                    _ if !is_own => return None,
-                    None if self.path.is_empty() => host.port(),
-                    None if host.port().is_some_and(|port| port != HTTPS) => return None,
-                    None => None,
-                    // A registry without a port is at the port of https.
-                    Some(port) if port == host.port().unwrap_or(HTTPS) => None,
-                    Some(_) => return None,
-                }
+                let is_same_address = own.is_address() && own.address() == host.address();
+                (own.bare() == host.bare() || is_same_address, own.port())
             }
             Hosts::Below(domain) => {
-                let below = host.bare().strip_suffix(domain.as_str())?;
-                if below.is_empty() {
-                    return None;
-                }
-                host.port()
+                let below = host.bare().strip_suffix(domain.as_str());
+                (below.is_some_and(|below| !below.is_empty()), None)
             }
+        };
+        if !is_whole || !has_host {
+            return None;
+        }
+        // A registry without a port is at the port of https.
+        let is_port = |port| host.port().unwrap_or(HTTPS) == port;
+        let port = match own_port {
+            None if self.path.is_empty() => host.port(),
+            own_port if is_port(own_port.unwrap_or(HTTPS)) => None,
+            _ => return None,
         };
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         let slash = if self.path.is_empty() && !rest.is_empty() {

@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use log::{debug, warn};
+use ureq::Agent;
 use ureq::http::{self, header};
-use ureq::{Agent, Proxy};
 
-use super::agent::{self, DOCUMENT_TIMEOUT, ParsedCertificates, agent};
+use super::agent::{self, DOCUMENT_TIMEOUT, agent};
 use super::error::{failure, is_silence, nonsense};
 use super::proxy::Proxies;
 use super::reply::Reply;
 use super::request::{Authorization, Request};
 use super::throttle::Throttle;
+use super::tls::Tls;
 use super::url::{self, Location};
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -113,30 +114,9 @@ impl Client {
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
-        let parsed = certificates.map(ParsedCertificates::new).transpose()?;
-        let agent = agent(self.parallel, parsed, unchecked);
+        let agent = agent(self.parallel, Tls::new(certificates, unchecked)?);
         agents.insert(key, agent.clone());
         Ok(agent)
-    }
-
-    /// The proxy for a request, if any.
-    fn proxy_for(&self, host: &Host, url: &str) -> Result<Option<Proxy>> {
-        let found = self.proxies.find(host, url.starts_with("https:"))?;
-        let proxy = found.map(agent::proxy).transpose();
-        proxy.map_err(|error| failure(url, error))
-    }
-
-    /// The meaning of a failed request. If it could not connect by way of a proxy, the error names that.
-    fn failure(&self, host: &Host, url: &str, error: ureq::Error) -> Error {
-        let proxy = self.proxies.find(host, url.starts_with("https:"));
-        match (failure(url, error), proxy) {
-            (Error::Unreachable { url, cause }, Ok(Some(proxy))) => {
-                let cause = format!("by way of the proxy {}: {cause}", proxy.place());
-                let cause = Arc::new(io::Error::other(cause));
-                Error::Unreachable { url, cause }
-            }
-            (error, _) => error,
-        }
     }
 
     /// Sends one request, as soon as its host may be asked. Redirects are not followed.
@@ -144,6 +124,15 @@ impl Client {
         let Request { method, url, .. } = request;
         let host = host_of(url)?;
         let agent = self.agent_for(&host, request.unchecked)?;
+        let proxy = self.proxies.find(&host, url.starts_with("https:"))?;
+        let failure = |error| match (failure(url, error), proxy) {
+            (Error::Unreachable { url, cause }, Some(proxy)) => {
+                let cause = format!("by way of the proxy {}: {cause}", proxy.place());
+                let cause = Arc::new(io::Error::other(cause));
+                Error::Unreachable { url, cause }
+            }
+            (error, _) => error,
+        };
         let mut builder = http::Request::builder()
             .method(method)
             .uri(url)
@@ -157,12 +146,11 @@ impl Client {
         if request.form.is_some() {
             builder = builder.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         }
-        let failure = |error| self.failure(&host, url, error);
         let head = builder.body(()).map_err(|error| failure(error.into()))?;
         let head = agent
             .configure_request(head)
             .timeout_recv_body((!request.is_blob).then_some(DOCUMENT_TIMEOUT))
-            .proxy(self.proxy_for(&host, url)?)
+            .proxy(proxy.map(agent::proxy).transpose().map_err(failure)?)
             .build();
         self.throttle.wait(&host)?;
         let sent = Instant::now();

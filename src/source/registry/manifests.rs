@@ -36,7 +36,7 @@ impl Registry {
         match reference {
             Reference::Tag(_) => Ok(stored),
             Reference::Digest(digest) => {
-                stored.verified(digest, || format!("manifest {digest} at {}", self.host))
+                stored.verified(digest, || format!("manifest {digest} at {}", self.host()))
             }
         }
     }

@@ -38,7 +38,7 @@ use super::upstream::Upstream;
 use super::{Download, Reference};
 use crate::error::{Error, Finding, Result};
 use crate::lock::lock;
-use crate::name::{DOCKER_HUB, Host, Repository};
+use crate::name::{DOCKER_HUB, Host};
 use auth::asks_for_token;
 use client::host_of;
 use error::nonsense;
@@ -50,13 +50,8 @@ use status::status_error;
 /// A repository at one place.
 pub struct Registry {
     upstream: Arc<Upstream>,
-    /// As it is called in settings, files and messages.
-    host: Host,
-    repository: Repository,
     insecure: Option<bool>,
     role: Role,
-    /// The registry that a mirror is told it stands in for.
-    namespace: Option<Host>,
     /// `HOST/REPOSITORY`, with the namespace behind it: its faults are remembered by this name.
     place: String,
     session: Arc<Session>,
@@ -77,27 +72,25 @@ impl Registry {
             place += &format!("?ns={namespace}");
         }
         let session = upstream.auth.session(SessionKey {
-            host: host.clone(),
-            repository: repository.clone(),
-            namespace: namespace.clone(),
+            host,
+            repository,
+            namespace,
             unchecked: insecure == Some(true),
             is_anonymous: false,
         });
         Self {
             upstream: upstream.clone(),
-            place,
-            host,
-            repository,
             insecure,
             role,
-            namespace,
+            place,
             session,
             foreign_token: Mutex::default(),
         }
     }
 
+    /// The host as settings, files and messages call it.
     pub fn host(&self) -> &Host {
-        &self.host
+        &self.session.key.host
     }
 
     pub fn place(&self) -> &str {
@@ -120,15 +113,20 @@ impl Registry {
 
     fn origin(&self) -> Result<String> {
         // The one registry whose API is not where its name says.
-        if self.host.as_str() == DOCKER_HUB {
+        if self.host().as_str() == DOCKER_HUB {
             return Ok("https://registry-1.docker.io".to_owned());
         }
-        self.upstream.origin(&self.host, self.insecure)
+        self.upstream.origin(self.host(), self.insecure)
     }
 
     fn url(&self, rest: &str) -> Result<String> {
-        let mut url = format!("{}/v2/{}/{rest}", self.origin()?, self.repository);
-        if let Some(namespace) = &self.namespace {
+        let SessionKey {
+            repository,
+            namespace,
+            ..
+        } = &self.session.key;
+        let mut url = format!("{}/v2/{repository}/{rest}", self.origin()?);
+        if let Some(namespace) = namespace {
             url.push_str(if url.contains('?') { "&ns=" } else { "?ns=" });
             url.push_str(namespace.as_str());
         }
@@ -144,7 +142,7 @@ impl Registry {
 
     /// A request for a small document at this registry, still without a login.
     fn get<'a>(&self, url: &'a str) -> Request<'a> {
-        Request::get(url).unchecked(self.insecure == Some(true))
+        Request::get(url).unchecked(self.session.key.unchecked)
     }
 
     /// Sends a request, logged in if need be. `follow`: to where it is redirected, which may be another registry.
@@ -205,7 +203,8 @@ impl Registry {
         let url = refusal.asked.clone();
         let session = auth.session(SessionKey {
             host: host_of(&url)?,
-            repository: url::repository(&url).unwrap_or_else(|| self.repository.clone()),
+            repository: url::repository(&url)
+                .unwrap_or_else(|| self.session.key.repository.clone()),
             namespace: None,
             unchecked: false,
             is_anonymous: true,
@@ -257,7 +256,7 @@ impl Registry {
             return error;
         }
         Error::NoToken {
-            url: format!("{}/{}", self.host, self.repository),
+            url: self.session.name(),
             why: format!("no token for it: {}", error.line()),
             may_pass: false,
         }

@@ -1,10 +1,10 @@
-//! What the status of an answer means, where it is not success.
+//! The meaning of statuses other than success.
 
 use super::reply::Reply;
 use super::url;
 use crate::error::Error;
 
-/// What an answer that is not success means.
+/// The error for an answer that is not success.
 pub fn status_error(mut reply: Reply) -> Error {
     let url = reply.url.clone();
     match reply.status {
@@ -17,7 +17,7 @@ pub fn status_error(mut reply: Reply) -> Error {
             reply.drain(); // else its connection is of no more use
             Error::Missing { url }
         }
-        // docker-registry 2.8 announces a body here that never comes.
+        // docker-registry 2.8 announces a body here and never sends it.
         status @ 416 => Error::UnexpectedStatus {
             url,
             status,
@@ -31,7 +31,7 @@ pub fn status_error(mut reply: Reply) -> Error {
                 retry_after: reply.wait().unwrap_or_default(),
             }
         }
-        // nginx's and Cloudflare's own: ways to say that something broke behind them.
+        // Some are nginx's and Cloudflare's own: something broke behind them.
         status @ (408 | 499 | 500 | 502 | 504 | 520..=524 | 530) => {
             reply.drain();
             Error::Failing { url, status }
@@ -51,7 +51,7 @@ pub fn status_error(mut reply: Reply) -> Error {
     }
 }
 
-/// What Go's server and nginx say to plain HTTP on a TLS port.
+/// Whether Go's server or nginx complains of plain HTTP on a TLS port.
 fn is_about_tls(message: &str) -> bool {
     message.contains("HTTP request to an HTTPS server")
         || message.contains("plain HTTP request was sent to HTTPS")

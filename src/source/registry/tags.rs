@@ -63,7 +63,7 @@ impl Registry {
         let mut is_first = true;
         while let Some(url) = pages.next.take() {
             let page = pool::with_documents(
-                || format!("the tags of {}/{}", self.host, self.repository),
+                || format!("the tags of {}", self.session.name()),
                 || {
                     let page = self.page_of_tags(&url, paged);
                     let new = page.iter().flat_map(|(_, page)| &page.tags);

@@ -1,4 +1,5 @@
-//! How fast a host is asked: as fast as it goes until it complains (429, 503), then slower.
+//! How fast a host is asked, and where its `Retry-After` is waited for: as fast as it goes until it complains (429,
+//! 503), then slower.
 //!
 //! Registries count requests, in windows or by the second, and one listing makes hundreds from
 //! several threads. After a complaint all of them wait as long as the host wants, and then leave a
@@ -22,20 +23,20 @@ pub const MAX_WAIT: Duration = Duration::from_secs(10);
 const FIRST_SPACE: Duration = Duration::from_millis(50);
 /// And at most.
 const LARGEST_SPACE: Duration = Duration::from_millis(400);
-/// What is left of the space after an answer that is no complaint.
+/// Factor of the space after an answer that is no complaint.
 const SHRINKS_TO: f64 = 0.98;
-/// No space any more.
+/// A smaller space counts as none.
 const SMALLEST_SPACE: Duration = Duration::from_millis(2);
 
-/// Longest that a request waits for those before it, and that one is made again which a busy host puts off.
+/// Longest time a request is queued, or retried at a busy host.
 pub const MAX_QUEUE: Duration = Duration::from_secs(30);
-/// A look at how far the queue is takes place at least as often.
+/// Longest wait between two looks at the queue.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Hosts whose complaints are remembered. A registry can redirect to any number of them.
 const MAX_HOSTS: usize = 256;
 
-/// What is known of the hosts that complained last.
+/// The hosts that complained last.
 pub struct Throttle {
     hosts: Mutex<Recent<Host, Complaints>>,
     tickets: AtomicU64,
@@ -60,7 +61,7 @@ struct Complaints {
     sent: Instant,
     /// The tickets of those who wait: the first come is the first served, also after one more complaint.
     waiting: BTreeSet<u64>,
-    /// How many answers were none, since it complains.
+    /// Answers since the first complaint that were none.
     answers: u64,
 }
 
@@ -100,53 +101,51 @@ impl Throttle {
         }
     }
 
-    /// Notes how the host took a request that was `sent` then: well, or it wants us to `wait`.
+    /// Notes the answer to a request that was `sent` then: `wait` if it is a complaint.
     pub fn note(&self, host: &Host, sent: Instant, wait: Option<Duration>) {
         let now = Instant::now();
         let mut hosts = lock(&self.hosts);
+        if wait.is_some() && hosts.get(host).is_none() {
+            let complaints = Complaints {
+                last: sent,
+                not_before: now,
+                space: FIRST_SPACE / 2,
+                sent: now,
+                waiting: BTreeSet::new(),
+                answers: 0,
+            };
+            hosts.insert(host.clone(), complaints);
+        }
+        let Some(known) = hosts.get(host) else {
+            return;
+        };
+        // Requests that were under way together are one complaint.
+        let is_later = sent >= known.last;
         match wait {
             Some(wait) => {
-                if hosts.get(host).is_none() {
-                    let complaints = Complaints {
-                        last: sent,
-                        not_before: now,
-                        space: FIRST_SPACE / 2,
-                        sent: now,
-                        waiting: BTreeSet::new(),
-                        answers: 0,
-                    };
-                    hosts.insert(host.clone(), complaints);
-                }
-                let Some(known) = hosts.get(host) else {
-                    return;
-                };
-                // Those that were under way together are one complaint.
-                if sent >= known.last {
+                if is_later {
                     known.last = now;
                     known.space = (known.space * 2).clamp(FIRST_SPACE, LARGEST_SPACE);
                 }
-                // For longer than that nobody waits: who asks again shall be told himself.
+                // Nobody waits longer than that: the next request gets the host's own answer.
                 if wait <= MAX_WAIT {
                     known.not_before = known.not_before.max(now + wait);
                 }
             }
             None => {
-                let Some(known) = hosts.get(host) else {
-                    return;
-                };
                 known.answers += 1;
-                if sent >= known.last {
+                if is_later {
                     known.space = known.space.mul_f64(SHRINKS_TO);
-                    if known.space < SMALLEST_SPACE {
-                        hosts.remove(host);
-                    }
+                }
+                if known.space < SMALLEST_SPACE {
+                    hosts.remove(host);
                 }
             }
         }
     }
 
-    /// How many answers of a host that complains were no complaints. Who is refused while there are more of
-    /// them is not refused for good.
+    /// The number of answers of a complaining host that were no complaints. While it grows, a refused request may
+    /// still succeed.
     pub fn answers(&self, host: &Host) -> u64 {
         lock(&self.hosts).get(host).map_or(0, |known| known.answers)
     }

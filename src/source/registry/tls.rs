@@ -1,17 +1,20 @@
-//! TLS to hosts with CAs of their own, where such a CA may be the server's own certificate.
+//! TLS to registries, with the CAs of the system and with the certificates that are kept for a host.
 //!
-//! `openssl req -x509` makes such a certificate, and curl, Go's tools and OpenSSL trust one that is put into
-//! `certs.d`. webpki refuses it as a server's, for it says that it is a CA.
+//! A CA in `certs.d` may be the server's own certificate: `openssl req -x509` makes such a certificate, and curl,
+//! Go's tools and OpenSSL trust it. webpki refuses it as a server's, for it says that it is a CA.
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use log::warn;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
     SignatureScheme, StreamOwned,
@@ -21,51 +24,132 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// Whom to trust, and who we are.
-pub struct Trust {
-    /// The CAs of `certs.d`.
-    pub own: Vec<CertificateDer<'static>>,
-    /// The system's.
-    pub usual: Vec<CertificateDer<'static>>,
-    pub client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+use crate::error::{Error, Result};
+use crate::source::config::certs_d::{HostCertificates, Pem};
+
+/// Speaks TLS over a connection for https.
+pub struct Tls {
+    /// CAs beside the system's.
+    authorities: Vec<CertificateDer<'static>>,
+    /// Our certificate and its key.
+    client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// Any certificate of a server will do.
+    unchecked: bool,
+    /// Made of those for the first connection.
+    config: OnceLock<Arc<ClientConfig>>,
 }
 
-/// How TLS is spoken with this trust.
-pub fn config(trust: Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(trust.own.iter().chain(&trust.usual).cloned());
-    let chains = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone())
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
-    let verifier = Arc::new(OwnCertificates {
-        own: trust.own,
-        chains,
-    });
-    let builder = builder(provider)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    let config = match trust.client {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
-        None => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
+impl Tls {
+    /// Parses the certificates that are kept for a host, if any.
+    pub fn new(certificates: Option<HostCertificates>, unchecked: bool) -> Result<Self> {
+        let HostCertificates {
+            authorities,
+            client,
+        } = certificates.unwrap_or_default();
+        let authorities: Result<Vec<_>> = authorities.iter().map(parse_certificates).collect();
+        Ok(Self {
+            authorities: authorities?.concat(),
+            client: client
+                .map(|(certificate, key)| parse_client(&certificate, &key))
+                .transpose()?,
+            unchecked,
+            config: OnceLock::new(),
+        })
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        if let Some(config) = self.config.get() {
+            return Ok(config.clone());
+        }
+        let provider = Arc::new(default_provider());
+        let verifier = Verifier {
+            schemes: provider
+                .signature_verification_algorithms
+                .supported_schemes(),
+            chains: match self.unchecked {
+                true => None,
+                false => Some(self.chains()?),
+            },
+            authorities: self.authorities.clone(),
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match &self.client {
+            Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
+            None => builder.with_no_client_auth(),
+        };
+        Ok(self.config.get_or_init(|| Arc::new(config)).clone())
+    }
+
+    /// Checks chains by the CAs of `certs.d` and the system's: a private registry may have a public certificate one day.
+    fn chains(&self) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+        let system = rustls_native_certs::load_native_certs();
+        for error in system.errors {
+            warn!("one of the system's CA certificates cannot be read: {error}");
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.authorities.iter().cloned().chain(system.certs));
+        WebPkiServerVerifier::builder_with_provider(roots.into(), default_provider().into())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))
+    }
 }
 
-fn builder(
-    provider: Arc<CryptoProvider>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, rustls::Error> {
-    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+/// A certificate and its key, which must belong together.
+fn parse_client(
+    certificate: &Pem,
+    key: &Pem,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = parse_certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_slice(&key.text).map_err(|_| {
+        let why = "there is no private key in it, expected one in PEM form";
+        bad_pem(key, why)
+    })?;
+    let pair = CertifiedKey::from_der(chain.clone(), private.clone_key(), &default_provider());
+    match pair {
+        Ok(_) => Ok((chain, private)),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let why = format!("it does not belong to {}", certificate.path.display());
+            Err(bad_pem(key, &why))
+        }
+        Err(error) => {
+            let why = format!("it cannot be used with its certificate: {error}");
+            Err(bad_pem(key, &why))
+        }
+    }
 }
 
-/// Checks chains as usual, and believes a server whose certificate is itself among the CAs.
+fn parse_certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem.text).collect();
+    match found {
+        Err(_) => Err(bad_pem(pem, "it is not in PEM form")),
+        Ok(none) if none.is_empty() => {
+            let why = "there is no certificate in it, expected PEM form";
+            Err(bad_pem(pem, why))
+        }
+        Ok(found) => Ok(found),
+    }
+}
+
+fn bad_pem(pem: &Pem, why: &str) -> Error {
+    Error::BadCertificate {
+        path: pem.path.clone(),
+        why: why.to_owned(),
+    }
+}
+
+/// Checks a server's chain, or trusts its certificate if that is itself in `certs.d`.
 #[derive(Debug)]
-struct OwnCertificates {
-    own: Vec<CertificateDer<'static>>,
-    chains: Arc<WebPkiServerVerifier>,
+struct Verifier {
+    schemes: Vec<SignatureScheme>,
+    /// `None` if any certificate will do.
+    chains: Option<Arc<WebPkiServerVerifier>>,
+    authorities: Vec<CertificateDer<'static>>,
 }
 
-impl ServerCertVerifier for OwnCertificates {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -74,9 +158,11 @@ impl ServerCertVerifier for OwnCertificates {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let checked = (self.chains).verify_server_cert(end_entity, intermediates, name, ocsp, now);
-        match checked {
-            Err(error) if is_ca_of_a_server(&error) && self.own.contains(end_entity) => {
+        let Some(chains) = &self.chains else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match chains.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
+            Err(error) if is_ca_of_a_server(&error) && self.authorities.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -90,7 +176,10 @@ impl ServerCertVerifier for OwnCertificates {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        (self.chains).verify_tls12_signature(message, certificate, signed)
+        match &self.chains {
+            Some(chains) => chains.verify_tls12_signature(message, certificate, signed),
+            None => Ok(HandshakeSignatureValid::assertion()),
+        }
     }
 
     fn verify_tls13_signature(
@@ -99,11 +188,14 @@ impl ServerCertVerifier for OwnCertificates {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        (self.chains).verify_tls13_signature(message, certificate, signed)
+        match &self.chains {
+            Some(chains) => chains.verify_tls13_signature(message, certificate, signed),
+            None => Ok(HandshakeSignatureValid::assertion()),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.schemes.clone()
     }
 }
 
@@ -116,9 +208,6 @@ fn is_ca_of_a_server(error: &rustls::Error) -> bool {
         _ => false,
     }
 }
-
-/// Speaks TLS over a connection for https, where there is a configuration for that.
-pub struct Tls(pub(in crate::source) Option<Arc<ClientConfig>>);
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,14 +226,13 @@ impl<In: Transport> Connector<In> for Tls {
         let Some(transport) = chained else {
             return Ok(None);
         };
-        let config = match &self.0 {
-            Some(config) if details.needs_tls() && !transport.is_tls() => config.clone(),
-            _ => return Ok(Some(Either::A(transport))),
-        };
+        if !details.needs_tls() || transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
         let host = details.uri.host().unwrap_or_default();
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
             .map_err(|_| ureq::Error::Tls("no certificate can have the name of this host"))?;
-        let mut conn = ClientConnection::new(config, name)?;
+        let mut conn = ClientConnection::new(self.config()?, name)?;
         let mut sock = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         sock.set_timeout(details.timeout);
         conn.complete_io(&mut sock)?;

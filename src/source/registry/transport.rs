@@ -17,7 +17,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::time::Duration as Wait;
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-    RustlsConnector, Transport,
+    Transport,
 };
 use ureq::{Error, Timeout};
 
@@ -25,13 +25,11 @@ use super::tls::Tls;
 use crate::lock::lock;
 use crate::task::{self, Until};
 
-/// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https, by certificates of
-/// the host's own if there are such.
+/// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https.
 pub fn connector(tls: Tls) -> impl Connector {
     ().chain(ConnectProxyConnector::default())
         .chain(Tcp)
         .chain(tls)
-        .chain(RustlsConnector::default())
 }
 
 /// Finds addresses by the system's means.
@@ -191,14 +189,14 @@ impl Transport for TcpTransport {
         Ok(amount > 0)
     }
 
-    /// Is nothing to be read, not even the end?
+    /// Whether there is nothing to read, not even the end.
     fn is_open(&mut self) -> bool {
         let peeked = self.stream.peek(&mut [0]);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
-/// Does what can be done on the stream at once, after waiting until it can be.
+/// Reads or writes once, after waiting until the stream allows it.
 fn without_waiting(
     stream: &TcpStream,
     until: Until,

@@ -1,4 +1,4 @@
-//! The little of URLs that talking to a registry takes.
+//! URLs of registries: where a redirect, a realm or a next page leads, and what of a URL may be shown.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Location {
     pub login: Option<Userinfo>,
 }
 
-/// What stands before a host. It never shows in `Debug`.
+/// The user name and password before a host. They never show in `Debug`.
 #[derive(Clone, PartialEq)]
 pub struct Userinfo {
     pub user: String,
@@ -122,7 +122,7 @@ pub fn for_messages(url: &str) -> String {
     url
 }
 
-/// Have they the same scheme, host and port? Then what is for one may be sent to the other.
+/// Whether both have the same scheme, host and port. Then a secret for one may be sent to the other.
 pub fn is_same_origin(one: &str, other: &str) -> bool {
     match (Url::parse(one), Url::parse(other)) {
         (Ok(one), Ok(other)) => one.origin().is_tuple() && one.origin() == other.origin(),
@@ -145,7 +145,7 @@ fn split_origin(url: &str) -> Option<(&str, &str)> {
     Some(url.split_at(end))
 }
 
-/// Does a `Link` header speak of a next page, in a form that cannot be read?
+/// Whether a `Link` header names a next page in a form that cannot be read.
 pub fn is_broken_link(header: &str) -> bool {
     split_links(header).is_empty() && header.to_ascii_lowercase().contains("next")
 }

@@ -156,16 +156,8 @@ impl Source for Layers {
         unreachable!()
     }
 
-    fn blob_size(&self, _digest: Digest) -> Result<u64> {
-        unreachable!()
-    }
-
     fn holds(&self, blob: Digest) -> Result<bool> {
         Ok(self.0.contains_key(&blob))
-    }
-
-    fn holds_manifest(&self, _manifest: Digest) -> Result<bool> {
-        unreachable!()
     }
 
     fn referrers(&self, _subject: Digest) -> Result<Vec<Descriptor>> {
