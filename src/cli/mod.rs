@@ -45,8 +45,9 @@ fn execute(command_line: CommandLine) -> Result<()> {
     match command_line.command() {
         Command::Serve(Serve { listen }) => {
             let (cache, state) = (cache_directory(), state_directory());
-            warn_of_missing(cache.is_some(), state.is_some());
+            let (has_cache, has_state) = (cache.is_some(), state.is_some());
             let snapshots = snapshots(&settings, cache, state)?;
+            warn_of_missing(has_cache, has_state);
             let service = Service {
                 settings,
                 snapshots,
