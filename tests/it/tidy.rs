@@ -75,6 +75,9 @@ const WRITES: [&str; 6] = [
 ];
 const WRITERS: [&str; 2] = ["src/cache/", "src/dir.rs"];
 
+/// Most lines of code in a file, without comments, blank lines and unit tests.
+const MAX_LINES: usize = 1_000;
+
 /// All text files below a directory of the project, with their paths from its root.
 fn files(below: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -250,6 +253,15 @@ fn words_after(code: &str, prefix: &str) -> BTreeSet<String> {
     }
     named.remove("");
     named
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    for (file, text) in files("src") {
+        let code = code(&text);
+        let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+        assert!(lines <= MAX_LINES, "{file} has {lines} lines of code");
+    }
 }
 
 #[test]
