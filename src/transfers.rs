@@ -1,9 +1,11 @@
 //! Which repositories the administrator updates from: those that a transfer file of systemd-sysupdate names with an
 //! address of this service.
 //!
-//!     [Source]
-//!     Type=url-file
-//!     Path=http://localhost:5001/kubernetes
+//! ```text
+//! [Source]
+//! Type=url-file
+//! Path=http://localhost:5001/kubernetes
+//! ```
 //!
 //! Format: sysupdate.d(5). Drop-ins of transfer files are not read.
 

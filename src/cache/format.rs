@@ -1,7 +1,9 @@
 //! The format of a cache, in its file `format`: a line with a number, and one with its folders.
 //!
-//!     sysext-oci-proxy cache 1
-//!     documents releases listings tags sums made tmp
+//! ```text
+//! sysext-oci-proxy cache 1
+//! documents releases listings tags sums made tmp
+//! ```
 //!
 //! So a program of another format, older or newer, knows which folders to empty.
 

@@ -1,14 +1,16 @@
 //! A repository's tags → their manifests → the files on offer.
 //!
-//!     signed_list              the publisher's own list, if there is one
-//!     tags                     asks for every tag; a tag is skipped by its name here
-//!     manifests                a tag or digest → a manifest, an index → the manifests in it
-//!     artifacts                a manifest → the files that it offers
-//!     make                     the files that have to be made first
-//!     compatible               leaves out what this machine would not merge
-//!     complete, unfinished     whether the listing may lack tags, and where the next one goes on
-//!     immutable_tags           the digests that tags keep
-//!     metadata                 the extension-release of one file
+//! ```text
+//! signed_list              the publisher's own list, if there is one
+//! tags                     asks for every tag; a tag is skipped by its name here
+//! manifests                a tag or digest → a manifest, an index → the manifests in it
+//! artifacts                a manifest → the files that it offers
+//! make                     the files that have to be made first
+//! compatible               leaves out what this machine would not merge
+//! complete, unfinished     whether the listing may lack tags, and where the next one goes on
+//! immutable_tags           the digests that tags keep
+//! metadata                 the extension-release of one file
+//! ```
 
 mod artifacts;
 mod compatible;

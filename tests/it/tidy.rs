@@ -279,6 +279,17 @@ fn every_source_file_says_first_what_it_is() {
     }
 }
 
+/// An indented block is Rust code for `cargo doc`, which `make check` runs.
+#[test]
+fn diagrams_in_comments_are_fenced() {
+    for (file, text) in files("src") {
+        let has_block = ["//!\n//!     ", "///\n///     "]
+            .iter()
+            .any(|block| text.contains(block));
+        assert!(!has_block, "{file}: put ```text around the indented block");
+    }
+}
+
 #[test]
 fn nothing_is_left_undone_or_points_outside() {
     // Spelled in two halves, for this file is read too.
