@@ -10,8 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::read::ZlibDecoder;
 use xz4rust::{XzDecoder, XzReader};
 
-use crate::places::Place;
-use crate::pool::WINDOW;
+use crate::semaphore::{Permit, Semaphore};
 
 /// The longest sequence of first bytes that is looked at.
 const MAGIC: usize = 6;
@@ -19,6 +18,9 @@ const MAGIC: usize = 6;
 const BUFFER: usize = 64 << 10;
 /// Read at once by the decoder of xz.
 const XZ_BUFFER: NonZeroUsize = NonZeroUsize::new(8 << 10).expect("it is not zero");
+
+/// Decoders with a window at once: each takes up to 32 MiB.
+static WINDOW: Semaphore = Semaphore::new(1);
 
 /// How a whole file is packed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,12 +94,12 @@ pub fn xz<R: BufRead>(
 /// error. `what` says in messages what is waited for.
 pub struct Windowed<D> {
     decoder: D,
-    _permit: Place<'static>,
+    _permit: Permit<'static>,
 }
 
 impl<D> Windowed<D> {
     fn new(decoder: D, what: impl Fn() -> String) -> io::Result<Self> {
-        let permit = WINDOW.take(what).map_err(io::Error::other)?;
+        let permit = WINDOW.acquire(what).map_err(io::Error::other)?;
         Ok(Self {
             decoder,
             _permit: permit,

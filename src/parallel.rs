@@ -8,15 +8,17 @@ use log::warn;
 use crate::pool;
 use crate::task;
 
-/// Does the work for each item, on several threads; `None` for those not begun when it was stopped.
+/// Does the work for each item, on several threads. After a result that `is_last`, no other item is begun; those
+/// that were not are `None`.
 ///
 /// Where the system gives fewer threads, it takes longer; where it gives none, the caller's works.
 pub fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
-    work: impl Fn(&T, &AtomicBool) -> R + Sync,
+    work: impl Fn(&T) -> R + Sync,
+    is_last: impl Fn(&R) -> bool + Sync,
 ) -> Vec<Option<R>> {
-    in_parallel_on(thread::Builder::new, items, threads, work)
+    in_parallel_on(thread::Builder::new, items, threads, work, is_last)
 }
 
 /// The same on threads of a certain kind.
@@ -24,7 +26,8 @@ fn in_parallel_on<T: Sync, R: Send>(
     thread: impl Fn() -> thread::Builder,
     items: &[T],
     threads: usize,
-    work: impl Fn(&T, &AtomicBool) -> R + Sync,
+    work: impl Fn(&T) -> R + Sync,
+    is_last: impl Fn(&R) -> bool + Sync,
 ) -> Vec<Option<R>> {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (task, listing) = (task::current(), pool::listing());
@@ -35,7 +38,9 @@ fn in_parallel_on<T: Sync, R: Send>(
         while !stop.load(Ordering::Relaxed) {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(n) else { break };
-            done.push((n, work(item, &stop)));
+            let result = work(item);
+            stop.fetch_or(is_last(&result), Ordering::Relaxed);
+            done.push((n, result));
         }
         done
     };
@@ -81,11 +86,11 @@ mod tests {
     fn all_work_is_done_once_and_in_order() {
         let items: Vec<usize> = (0..1000).collect();
         for threads in [1, 2, 16] {
-            let results = in_parallel(&items, threads, |n, _| n * 2);
+            let results = in_parallel(&items, threads, |n| n * 2, |_| false);
             let expected: Vec<_> = items.iter().map(|n| Some(n * 2)).collect();
             assert_eq!(results, expected, "{threads} threads");
         }
-        assert_eq!(in_parallel(&[] as &[usize], 16, |n, _| *n), []);
+        assert_eq!(in_parallel(&[] as &[usize], 16, |n| *n, |_| false), []);
     }
 
     #[test]
@@ -94,7 +99,13 @@ mod tests {
         // No machine has memory for such a stack.
         let too_large = || thread::Builder::new().stack_size(1 << 60);
         let caller = thread::current().id();
-        let results = in_parallel_on(too_large, &items, 4, |n, _| (*n, thread::current().id()));
+        let results = in_parallel_on(
+            too_large,
+            &items,
+            4,
+            |n| (*n, thread::current().id()),
+            |_| false,
+        );
         let expected: Vec<_> = items.iter().map(|n| Some((*n, caller))).collect();
         assert_eq!(results, expected);
     }
@@ -102,10 +113,7 @@ mod tests {
     #[test]
     fn stopped_work_is_told_from_work_done() {
         let items: Vec<usize> = (0..10).collect();
-        let results = in_parallel(&items, 1, |n, stop| {
-            stop.store(*n == 3, Ordering::Relaxed);
-            *n
-        });
+        let results = in_parallel(&items, 1, |n| *n, |n| *n == 3);
         let done: Vec<_> = results.into_iter().flatten().collect();
         assert_eq!(done, [0, 1, 2, 3]);
     }

@@ -13,16 +13,12 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use crate::error::{Error, Result};
 use crate::lock::lock;
-use crate::places::Places;
 use crate::task;
 
 /// Documents being read, and what was parsed of them: manifests, indexes, configs, pages of tags.
 pub static DOCUMENTS: Pool = Pool::new("documents", 4 << 20, 32 << 20);
 /// Lists of tags, and the entries of images being flattened.
 pub static WORK: Pool = Pool::new("listings and images", 12 << 20, 40 << 20);
-/// What unpacks with a window of some size: layers of zstd, and images of zstd or xz that are looked into. One at a
-/// time takes up to 32 MiB.
-pub static WINDOW: Places = Places::new(1);
 
 /// What a document takes in memory, by its size: its text and what is parsed of it.
 pub const OF_DOCUMENT: usize = 4;

@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
 use crate::flatten::MadeFile;
 use crate::name::FileName;
-use crate::places::Places;
+use crate::semaphore::Semaphore;
 use crate::source::{Part, Source};
 
 /// The beginning of a release's name. Then comes the extension's.
@@ -51,7 +51,7 @@ const MAX_NAME: usize = 255;
 const MAX_PARTITIONS: usize = 4;
 
 /// Images looked into at once: each may take 6 MiB, for what is kept of it and the block being read.
-static LOOKS: Places = Places::new(3);
+static LOOKS: Semaphore = Semaphore::new(3);
 
 /// A blob of a source.
 pub struct Blob<'a> {
@@ -124,7 +124,7 @@ pub fn metadata(
     let release = match cache.and_then(|cache| cache.release(&origin.source(), digest)) {
         Some(known) => known,
         None => {
-            let _place = LOOKS.take(|| format!("a look into {}", origin.name()))?;
+            let _permit = LOOKS.acquire(|| format!("a look into {}", origin.name()))?;
             let found = match release_in(origin, size, file.as_str()) {
                 Ok(Some(text)) => Release::Text(String::from_utf8_lossy(&text).into_owned()),
                 Ok(None) => Release::None,

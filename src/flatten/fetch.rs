@@ -5,7 +5,6 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::MAX_THREADS;
@@ -43,13 +42,8 @@ impl<'a> Layers<'a> {
             return Ok(Self::Local(source, recipe));
         }
         let _limit = task::within(time(recipe.size()));
-        let fetched = in_parallel(&recipe.layers, MAX_THREADS, |(digest, size), stop| {
-            let fetched = fetch(source, *digest, *size, cache);
-            if fetched.is_err() {
-                stop.store(true, Ordering::Relaxed);
-            }
-            fetched
-        });
+        let fetch = |(digest, size): &_| fetch(source, *digest, *size, cache);
+        let fetched = in_parallel(&recipe.layers, MAX_THREADS, fetch, Result::is_err);
         // Where one is missing, another has the error.
         let files: Result<Vec<_>> = fetched.into_iter().flatten().collect();
         files.map(Self::Fetched)

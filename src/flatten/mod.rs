@@ -31,7 +31,6 @@ mod workshop;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
-use std::sync::atomic::Ordering;
 use std::thread;
 
 use budget::Budget;
@@ -125,14 +124,8 @@ fn read_layers(
 ) -> Result<Vec<Layer>> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let numbers: Vec<_> = (0..recipe.layers.len()).collect();
-    let read = in_parallel(&numbers, threads.min(MAX_THREADS), |n, stop| {
-        let digest = recipe.layers[*n].0;
-        let read = (fetched.open(*n)).and_then(|bytes| Layer::read(bytes, digest, budget, cache));
-        if read.is_err() {
-            stop.store(true, Ordering::Relaxed);
-        }
-        read
-    });
+    let read = |n: &usize| Layer::read(fetched.open(*n)?, recipe.layers[*n].0, budget, cache);
+    let read = in_parallel(&numbers, threads.min(MAX_THREADS), read, Result::is_err);
     let (mut layers, mut refused) = (Vec::with_capacity(read.len()), None);
     // A layer that was not read comes with one that has an error.
     for layer in read.into_iter().flatten() {

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,8 +23,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::parallel::in_parallel;
-use crate::places::Places;
 use crate::pool::WORK;
+use crate::semaphore::Semaphore;
 use crate::source::Source;
 use crate::task;
 
@@ -63,8 +62,8 @@ struct Shared {
     limit: u64,
     jobs: Mutex<HashMap<Key, Arc<Job>>>,
     queue: Mutex<Queue>,
-    small: Places,
-    large: Places,
+    small: Semaphore,
+    large: Semaphore,
 }
 
 impl Shared {
@@ -178,8 +177,8 @@ impl Workshop {
             cache,
             jobs: Mutex::default(),
             queue: Mutex::default(),
-            small: Places::new(SMALL_AT_ONCE),
-            large: Places::new(LARGE_AT_ONCE),
+            small: Semaphore::new(SMALL_AT_ONCE),
+            large: Semaphore::new(LARGE_AT_ONCE),
         };
         Self {
             shared: Arc::new(shared),
@@ -309,21 +308,14 @@ impl Workshop {
 
 /// Has a source show that it still holds all that a file was made of. That is asked once for a snapshot.
 fn show(source: &Arc<dyn Source>, recipe: &Recipe) -> Result<()> {
-    let held = in_parallel(&recipe.layers, SHOWN_AT_ONCE, |(layer, _), stop| {
-        let held = source.holds(*layer);
-        if !matches!(held, Ok(true)) {
-            stop.store(true, Ordering::Relaxed);
-        }
-        held
-    });
-    for ((layer, _), held) in recipe.layers.iter().zip(held) {
-        // Those that were not asked for come with one that is not held.
-        if !held.unwrap_or(Ok(true))? {
-            let url = format!("layer {layer} in {}", source.name());
-            return Err(Error::Missing { url });
-        }
-    }
-    Ok(())
+    let show = |(layer, _): &(Digest, u64)| {
+        let url = || format!("layer {layer} in {}", source.name());
+        (source.holds(*layer)?)
+            .then_some(())
+            .ok_or_else(|| Error::Missing { url: url() })
+    };
+    let shown = in_parallel(&recipe.layers, SHOWN_AT_ONCE, show, Result::is_err);
+    shown.into_iter().flatten().collect()
 }
 
 /// The registry that a source is in. A layout is one of its own.
@@ -474,7 +466,7 @@ impl Work {
         };
         let (digest, size) = (*digest, *size);
         let shared = &self.shared;
-        let _place = shared.small.take(|| self.what.clone())?;
+        let _permit = shared.small.acquire(|| self.what.clone())?;
         let verdict = look(fetched, digest, &shared.cache)?;
         Ok((verdict == Verdict::Clean).then_some(Made { digest, size }))
     }
@@ -484,7 +476,7 @@ impl Work {
         let shared = &self.shared;
         let before = *written;
         if self.recipe.size() <= SMALL_LAYERS {
-            let _place = shared.small.take(|| self.what.clone())?;
+            let _permit = shared.small.acquire(|| self.what.clone())?;
             let memory = WORK.grant();
             memory.grow(SMALL.size(), || self.what.clone())?;
             let budget = shared.budget(SMALL);
@@ -494,7 +486,7 @@ impl Work {
                 return made;
             }
         }
-        let _place = shared.large.take(|| self.what.clone())?;
+        let _permit = shared.large.acquire(|| self.what.clone())?;
         let memory = WORK.grant();
         memory.grow(LARGE.size(), || self.what.clone())?;
         let budget = shared.budget(LARGE);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::Resolver;
 use super::complete::{Unanswered, by_version};
@@ -30,13 +29,12 @@ impl Resolver<'_> {
             .collect();
         extensions.sort_by(|(_, one, _), (_, other, _)| by_version(&other.tag, &one.tag));
         let failures = Failures::default();
-        let found = in_parallel(&extensions, self.parallel, |(name, file, _), stop| {
-            let found = self.metadata(name, file);
-            if failures.are_too_many(found.as_ref().err()) || task::passed_limit().is_some() {
-                stop.store(true, Relaxed);
-            }
-            found
-        });
+        let found = in_parallel(
+            &extensions,
+            self.parallel,
+            |(name, file, _)| self.metadata(name, file),
+            |found| failures.are_too_many(found.as_ref().err()) || task::passed_limit().is_some(),
+        );
         let (mut refused, mut unanswered) = (Vec::new(), BTreeMap::<Tag, Unanswered>::new());
         for ((name, file, kind), found) in extensions.into_iter().zip(found) {
             let tag = &file.tag;

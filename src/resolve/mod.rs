@@ -38,9 +38,9 @@ use crate::listing::{Artifact, Incomplete, Listing, Naming};
 use crate::manifest::{Image, Manifest};
 use crate::memory::Room;
 use crate::name::{RepositoryAddress, Tag};
-use crate::places::{Place, Places};
 use crate::platform::Architecture;
 use crate::pool;
+use crate::semaphore::{Permit, Semaphore};
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
@@ -87,7 +87,7 @@ pub struct Resolver<'a> {
     /// Requests at once.
     pub parallel: usize,
     /// The places for them and for those of all other listings.
-    pub requests: &'a Places,
+    pub requests: &'a Semaphore,
     /// The tags that were answered in listings that could not be finished.
     pub unfinished: &'a Unfinished,
     /// Only extensions that this machine's systemd would merge are listed.
@@ -163,9 +163,9 @@ impl Resolver<'_> {
     }
 
     /// A place among the requests of all listings. What lies on this machine needs none.
-    fn place(&self, what: impl Fn() -> String) -> Result<Option<Place<'_>>> {
+    fn place(&self, what: impl Fn() -> String) -> Result<Option<Permit<'_>>> {
         let is_remote = self.cache.is_some();
-        is_remote.then(|| self.requests.take(what)).transpose()
+        is_remote.then(|| self.requests.acquire(what)).transpose()
     }
 
     /// One artifact as a directory: its files, and those attached to it.

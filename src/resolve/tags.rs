@@ -125,13 +125,11 @@ impl Resolver<'_> {
             held: Mutex::default(),
         };
         let ask_for_all = |tags: &[&'t Tag]| {
-            let outcomes = in_parallel(tags, self.parallel, |tag, stop| {
-                let outcome = self.ask(tag, &inquiry);
-                if inquiry.is_hopeless(outcome.error()) || task::passed_limit().is_some() {
-                    stop.store(true, Relaxed);
-                }
-                outcome
-            });
+            let is_last = |outcome: &TagOutcome| {
+                inquiry.is_hopeless(outcome.error()) || task::passed_limit().is_some()
+            };
+            let ask = |tag: &&Tag| self.ask(tag, &inquiry);
+            let outcomes = in_parallel(tags, self.parallel, ask, is_last);
             let outcomes = outcomes.into_iter();
             let outcomes = outcomes.map(|one| one.unwrap_or(TagOutcome::Unanswered(None)));
             tags.iter().copied().zip(outcomes).collect::<Vec<_>>()

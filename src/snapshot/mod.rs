@@ -34,10 +34,10 @@ use crate::listing::{File, LeftOut, Listing, Naming, PublisherList};
 use crate::lock::lock;
 use crate::memory::{Bytes, Held, Kept, Memory, Room};
 use crate::name::{FileName, RepositoryAddress, Tag};
-use crate::places::Places;
 use crate::platform::Architecture;
 use crate::pool;
 use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished};
+use crate::semaphore::Semaphore;
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
@@ -223,7 +223,7 @@ pub struct Snapshots {
     state: Arc<State>,
     workshop: Workshop,
     upstream: Arc<Upstream>,
-    requests: Places,
+    requests: Semaphore,
     memory: Arc<Memory>,
     unfinished: Unfinished,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
@@ -236,7 +236,7 @@ pub struct Snapshots {
 /// A directory's newest result. One is made at a time, so that many who ask at once are answered by one
 /// listing.
 struct Slot {
-    turn: Places,
+    turn: Semaphore,
     newest: Mutex<Newest>,
     promised: Mutex<Promised>,
     pairs: Mutex<Pairs<Shared>>,
@@ -365,7 +365,7 @@ impl PartialEq for Shared {
 impl Default for Slot {
     fn default() -> Self {
         Self {
-            turn: Places::new(1),
+            turn: Semaphore::new(1),
             newest: Mutex::default(),
             promised: Mutex::default(),
             pairs: Mutex::default(),
@@ -527,7 +527,7 @@ impl Snapshots {
             cache,
             state,
             settings,
-            requests: Places::new(MAX_REQUESTS),
+            requests: Semaphore::new(MAX_REQUESTS),
             memory: Memory::new(MEMORY),
             unfinished: Unfinished::default(),
             directories: Mutex::default(),
@@ -813,7 +813,9 @@ impl Snapshots {
         if let Some(result) = known() {
             return result;
         }
-        let _turn = slot.turn.take(|| format!("the listing of {directory}"))?;
+        let _turn = slot
+            .turn
+            .acquire(|| format!("the listing of {directory}"))?;
         if let Some(result) = known() {
             return result;
         }

@@ -10,7 +10,7 @@ use super::url;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::{Host, Repository};
-use crate::places::{Place, Places};
+use crate::semaphore::{Permit, Semaphore};
 use crate::source::config::auth_json::Keyring;
 use crate::task;
 
@@ -30,7 +30,7 @@ pub struct SessionKey {
 /// The login for one repository. One request at a time logs in, and the result is for all that waited.
 pub struct Session {
     pub key: SessionKey,
-    turn: Places,
+    turn: Semaphore,
     pub state: Mutex<State>,
 }
 
@@ -38,7 +38,7 @@ impl Session {
     pub fn new(key: SessionKey) -> Self {
         Self {
             key,
-            turn: Places::new(1),
+            turn: Semaphore::new(1),
             state: Mutex::default(),
         }
     }
@@ -53,8 +53,9 @@ impl Session {
         lock(&self.state).authorization.clone()
     }
 
-    pub fn take_turn(&self) -> Result<Place<'_>> {
-        self.turn.take(|| format!("the login for {}", self.name()))
+    pub fn take_turn(&self) -> Result<Permit<'_>> {
+        self.turn
+            .acquire(|| format!("the login for {}", self.name()))
     }
 
     /// Remembers the result of a login, for those who wait for it, too.
