@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt;
+use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
@@ -34,12 +35,17 @@ const NOT_IN_PATHS: &AsciiSet = &CONTROLS
 pub enum Address {
     /// `/`
     Start,
-    /// Something in a repository's directory.
-    In {
-        repository: RepositoryAddress,
-        view: View,
-        file: Asked,
-    },
+    /// Something in a directory.
+    In(Directory, Asked),
+}
+
+/// A directory: a repository, or one artifact of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Directory {
+    /// The repository as a URL names it.
+    pub repository: RepositoryAddress,
+    /// All its tags, or one artifact.
+    pub view: View,
 }
 
 /// A directory of a repository.
@@ -91,28 +97,40 @@ impl Address {
                 why: format!("files are below a repository: /<repository>/{LISTING}"),
             });
         };
-        let (repository, view) = parse_directory(directory).map_err(bad)?;
-        Ok(Self::In {
-            repository,
-            view,
-            file: parse_file(file).map_err(bad)?,
-        })
+        let directory = directory.parse().map_err(bad)?;
+        Ok(Self::In(directory, parse_file(file).map_err(bad)?))
     }
 }
 
 /// `<repository>`, `<repository>:<tag>` or `<repository>@sha256:<hex>`.
-pub fn parse_directory(directory: &str) -> Result<(RepositoryAddress, View), String> {
-    if let Some((repository, digest)) = directory.split_once('@') {
-        return Ok((repository.parse()?, View::Digest(digest.parse()?)));
+impl FromStr for Directory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A colon in the first of several components belongs to a host's port.
+        let last = text.rfind('/').map_or(0, |slash| slash + 1);
+        let (repository, view) = if let Some((repository, digest)) = text.split_once('@') {
+            (repository, View::Digest(digest.parse()?))
+        } else if let Some(colon) = text[last..].find(':') {
+            let (repository, tag) = text.split_at(last + colon);
+            (repository, View::Tag(tag[1..].parse()?))
+        } else {
+            (text, View::Tags)
+        };
+        Ok(Self {
+            repository: repository.parse()?,
+            view,
+        })
     }
-    // A colon in the first of several components belongs to a host's port.
-    let last = directory.rfind('/').map_or(0, |slash| slash + 1);
-    match directory[last..].split_once(':') {
-        Some((base, tag)) => {
-            let repository = &directory[..last + base.len()];
-            Ok((repository.parse()?, View::Tag(tag.parse()?)))
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.view {
+            View::Tags => write!(f, "{}", self.repository),
+            View::Tag(tag) => write!(f, "{}:{tag}", self.repository),
+            View::Digest(digest) => write!(f, "{}@{digest}", self.repository),
         }
-        None => Ok((directory.parse()?, View::Tags)),
     }
 }
 
@@ -139,11 +157,8 @@ mod tests {
     use super::*;
 
     fn address(repository: &str, view: View, file: Asked) -> Address {
-        Address::In {
-            repository: repository.parse().unwrap(),
-            view,
-            file,
-        }
+        let repository = repository.parse().unwrap();
+        Address::In(Directory { repository, view }, file)
     }
 
     #[test]

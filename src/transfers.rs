@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::address;
+use crate::address::Directory;
 use crate::name::{Host, RepositoryAddress};
 
 /// The directories of `sysupdate.d` and `sysupdate.COMPONENT.d`. A transfer file replaces its namesake in a later one.
@@ -107,8 +107,8 @@ fn repository_of(url: &str, hosts: &[Host]) -> Option<RepositoryAddress> {
         return None;
     }
     let path = path.replace('\0', "%");
-    let (repository, _) = address::parse_directory(path.trim_end_matches('/')).ok()?;
-    Some(repository)
+    let directory: Directory = path.trim_end_matches('/').parse().ok()?;
+    Some(directory.repository)
 }
 
 fn is_ours(place: &str, hosts: &[Host]) -> bool {

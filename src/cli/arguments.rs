@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::address::Directory;
 use crate::name::RepositoryAddress;
-use crate::snapshot::Directory;
 
 /// Serves OCI registries to systemd-sysupdate.
 ///

@@ -4,13 +4,13 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::address::View;
+use crate::address::{Directory, View};
 use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{Image, OCI_MANIFEST};
 use crate::resolve::{Resolved, Resolver};
-use crate::snapshot::{Directory, Snapshots};
+use crate::snapshot::Snapshots;
 use crate::source::{Reference, StoredManifest};
 
 /// Largest config that is shown, in bytes (containers/image `MaxConfigBodySize`).

@@ -4,10 +4,11 @@ use log::warn;
 use serde_json::{Value, json};
 
 use super::output::printable;
+use crate::address::Directory;
 use crate::error::Result;
 use crate::listing::{File, Listing};
 use crate::name::FileName;
-use crate::snapshot::{Directory, Snapshots};
+use crate::snapshot::Snapshots;
 
 /// Lists a directory. With `all` it has what is skipped, too.
 pub fn list(

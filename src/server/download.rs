@@ -4,13 +4,14 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::http::{Blob, Body, Response};
+use crate::address::Directory;
 use crate::artifact::{Content, Recipe};
 use crate::blob::{self, Verified};
 use crate::error::Result;
 use crate::flatten::{MadeFile, Watched};
 use crate::listing::File;
 use crate::settings::Blobs;
-use crate::snapshot::{Directory, Snapshot, Snapshots, TIME_LIMIT};
+use crate::snapshot::{Snapshot, Snapshots, TIME_LIMIT};
 use crate::task;
 
 /// The media type of files and signatures.

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use super::download::{self, OCTETS};
 use super::http::{Request, Response};
 use super::{access, html, latest_json};
-use crate::address::{Address, Asked, LISTING, View};
+use crate::address::{Address, Asked, Directory, LISTING, View};
 use crate::companions::companions;
 use crate::error::{Error, Result};
 use crate::listing::File;
@@ -21,7 +21,7 @@ use crate::memory::Kept;
 use crate::name::FileName;
 use crate::platform::Architecture;
 use crate::settings::Settings;
-use crate::snapshot::{Directory, Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, Snapshots};
 
 /// The media type of listings and checksums.
 const TEXT: &str = "text/plain";
@@ -46,14 +46,10 @@ impl Service {
         }
         match Address::parse(&request.target)? {
             Address::Start => Ok(Response::page(Arc::new(html::start(&self.settings)))),
-            Address::In {
-                repository,
-                view,
-                file,
-            } => Handler {
+            Address::In(directory, file) => Handler {
                 snapshots: &self.snapshots,
                 request,
-                directory: &Directory { repository, view },
+                directory: &directory,
             }
             .answer(file),
         }

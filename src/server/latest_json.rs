@@ -1,11 +1,11 @@
 //! `latest.json` of a KubeSolo OS release, with URLs that lead back to this service.
 
-use crate::address::{self, View};
+use crate::address::{self, Directory, View};
 use crate::artifact::kubesolo::Release;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::listing::{File, Listing};
-use crate::snapshot::{Directory, Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, Snapshots};
 
 /// The name that older clients of KubeSolo OS ask for.
 pub const NAME: &str = "latest.json";

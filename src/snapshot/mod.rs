@@ -9,20 +9,19 @@
 
 mod pairs;
 mod promised;
+mod slot;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::{Arc, Condvar, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::civil::Date;
 use log::{debug, info, warn};
 use uapi_version::strverscmp;
 
-use crate::address::{self, View};
+use crate::address::{Directory, View};
 use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
 use crate::cache::{Cache, Made};
@@ -33,7 +32,7 @@ use crate::flatten::{MadeFile, Workshop};
 use crate::listing::{File, LeftOut, Listing, Naming, PublisherList};
 use crate::lock::lock;
 use crate::memory::{Bytes, Held, Kept, Memory, Room};
-use crate::name::{FileName, RepositoryAddress, Tag};
+use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::pool;
 use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished};
@@ -44,14 +43,13 @@ use crate::source::{Reference, Source, Upstream, mirror};
 use crate::state::{Promises, State};
 use crate::task;
 use crate::transfers;
-use pairs::{Half, Pairs, Step};
-use promised::{Clock, Older, PROMISE, STAMPED, Stored};
+use pairs::{Half, Step};
+use promised::{Clock, Older, Promised, Stored};
+use slot::{Need, Slot, Taken};
 
 /// Longest time that a listing may take, or a file to be made, or its first bytes to come. systemd-pull gives
 /// up after 60 s without a byte.
 pub const TIME_LIMIT: Duration = Duration::from_secs(40);
-/// Names that a snapshot lacks cause one listing in this time, where `listing-ttl-sec` is shorter: it may be 0.
-const UNKNOWN_NAME: Duration = Duration::from_secs(1);
 /// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
 
@@ -82,7 +80,7 @@ pub struct Snapshot {
     pub kubesolo: Option<Release>,
     /// How clients get the files.
     pub blobs: Blobs,
-    /// It is of an older listing: that its repositories hold what is in it they have to show anew.
+    /// Whether it is of an older listing: its repositories have to show again that they hold its files.
     is_older: bool,
     begun: Instant,
     /// The listing's text, once somebody has asked for it.
@@ -93,8 +91,31 @@ pub struct Snapshot {
     _held: Option<Held>,
 }
 
+/// Two snapshots are the same only if they are one.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
 impl Snapshot {
-    /// Does a client get its text or its page?
+    /// One of an unsigned listing.
+    fn new(listing: Listing, sources: Vec<Arc<dyn Source>>, blobs: Blobs, begun: Instant) -> Self {
+        Self {
+            listing,
+            sources,
+            signed: None,
+            kubesolo: None,
+            blobs,
+            is_older: false,
+            begun,
+            text: Mutex::default(),
+            page: Mutex::default(),
+            _held: None,
+        }
+    }
+
+    /// Whether a client is getting its text or its page.
     fn is_being_sent(&self) -> bool {
         let is_shared = |kept: &Mutex<Option<Arc<Kept>>>| match kept.try_lock() {
             Ok(kept) => kept
@@ -107,7 +128,7 @@ impl Snapshot {
         is_shared(&self.text) || is_shared(&self.page)
     }
 
-    /// Does it have a file of this name?
+    /// Whether it has a file of this name.
     pub fn has(&self, name: &FileName) -> bool {
         self.file(name).is_some()
     }
@@ -154,69 +175,23 @@ impl Snapshot {
         })
     }
 
-    fn lists_the_same(&self, other: &Self) -> bool {
-        match (&self.signed, &other.signed) {
-            (Some(one), Some(other)) => one.list.digest() == other.list.digest(),
-            (None, None) => self.listing.files == other.listing.files,
-            _ => false,
-        }
-    }
-
-    /// Adds what a newer snapshot lacks.
-    fn add_to(&self, older: &mut Older, given: Instant, newer: &Self) {
-        let is_newer = |name: &FileName| newer.has(name);
-        match &self.signed {
-            Some(signed) => older.add_list(&signed.list, given, is_newer),
-            None => older.add_files(&self.listing.files, given, is_newer),
-        }
-    }
-
-    /// When all that it lists was given out before, if it was.
-    fn was_given(&self, older: &Older) -> Option<Instant> {
-        match &self.signed {
-            Some(signed) => older.has_list(&signed.list),
-            None => older.has_all(self.listing.files.iter()),
-        }
-    }
-
     /// Where a file's bytes come from.
     pub fn source_of(&self, file: &File) -> &Arc<dyn Source> {
         &self.sources[file.source]
     }
 }
 
-/// A directory: a repository, or one artifact of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Directory {
-    /// The repository as a URL names it.
-    pub repository: RepositoryAddress,
-    /// All its tags, or one artifact.
-    pub view: View,
+/// A directory that the settings allow.
+struct Found<'a> {
+    directory: &'a Directory,
+    located: Located,
+    slot: Arc<Slot>,
 }
 
-impl FromStr for Directory {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (repository, view) = address::parse_directory(text)?;
-        Ok(Self { repository, view })
-    }
-}
-
-impl fmt::Display for Directory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.view {
-            View::Tags => write!(f, "{}", self.repository),
-            View::Tag(tag) => write!(f, "{}:{tag}", self.repository),
-            View::Digest(digest) => write!(f, "{}@{digest}", self.repository),
-        }
-    }
-}
-
-/// The newest snapshot of each directory.
+/// The snapshots of all directories.
 pub struct Snapshots {
     settings: Settings,
-    /// Of what makes a listing: older ones bind only as long as this is the same.
+    /// The digest of the settings: promises bind only under the same ones.
     made_by: Digest,
     architectures: Vec<Architecture>,
     cache: Arc<Cache>,
@@ -233,285 +208,8 @@ pub struct Snapshots {
     writing: Mutex<()>,
 }
 
-/// A directory's newest result. One is made at a time, so that many who ask at once are answered by one
-/// listing.
-struct Slot {
-    turn: Semaphore,
-    newest: Mutex<Newest>,
-    promised: Mutex<Promised>,
-    pairs: Mutex<Pairs<Shared>>,
-    /// When somebody asked for it last.
-    used: Mutex<Option<Instant>>,
-    /// A half was answered.
-    answered: Condvar,
-}
-
-/// The newest result.
-#[derive(Default)]
-struct Newest {
-    taken: Option<Taken>,
-    /// When it was last taken for a name that the one before lacked.
-    looked: Option<Instant>,
-    is_being_taken: bool,
-}
-
-/// As long as it lives, a new result is being taken.
-struct Taking<'a>(&'a Mutex<Newest>);
-
-impl<'a> Taking<'a> {
-    fn new(newest: &'a Mutex<Newest>) -> Self {
-        lock(newest).is_being_taken = true;
-        Self(newest)
-    }
-}
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        lock(self.0).is_being_taken = false;
-    }
-}
-
-/// What was given out of a directory.
-#[derive(Default)]
-struct Promised {
-    /// The newest listing, and when it was given out last.
-    newest: Option<(Arc<Snapshot>, Instant)>,
-    /// What older listings had.
-    older: Older,
-    /// What earlier processes gave out was read.
-    is_loaded: bool,
-    /// When all this was kept, if nothing changed since.
-    stored: Option<Instant>,
-    /// The memory that the older files take.
-    held: Option<Held>,
-}
-
-impl Promised {
-    /// Notes that this snapshot's listing is given out. Of two that are asked for at once the older one may come last.
-    fn give(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
-        match &mut self.newest {
-            Some((newest, given)) if Arc::ptr_eq(newest, snapshot) => {
-                *given = now;
-                return;
-            }
-            Some((newest, _)) if snapshot.begun < newest.begun => {
-                snapshot.add_to(&mut self.older, now, newest);
-                self.stored = None;
-                return;
-            }
-            Some((newest, given)) => {
-                if !newest.lists_the_same(snapshot) {
-                    newest.add_to(&mut self.older, *given, snapshot);
-                    self.stored = None;
-                }
-            }
-            None => self.stored = snapshot.was_given(&self.older),
-        }
-        self.newest = Some((snapshot.clone(), now));
-        let is_same = |name: &FileName, file: &File| snapshot.file(name).as_deref() == Some(file);
-        self.older.forget(now, is_same);
-        if let Some(signed) = &snapshot.signed {
-            self.older.forget_list(&signed.list);
-        }
-    }
-
-    /// Counts the memory that the older files take. Where there is none they go, and are read again when
-    /// they are needed.
-    fn weigh(&mut self, memory: &Arc<Memory>) {
-        self.held = None;
-        self.held = memory.take(self.older.weight());
-        if self.held.is_none() {
-            self.forget_older();
-        }
-    }
-
-    fn forget_older(&mut self) {
-        self.older = Older::default();
-        self.held = None;
-        self.is_loaded = false;
-    }
-
-    /// The newest listing, as long as it binds.
-    fn newest(&self) -> Option<Arc<Snapshot>> {
-        let live = self.newest.as_ref();
-        let live = live.filter(|(_, given)| given.elapsed() < PROMISE);
-        live.map(|(snapshot, _)| snapshot.clone())
-    }
-
-    /// All that binds now, in the form that is written down.
-    fn to_store(&self, clock: Clock) -> Stored {
-        let mut stored = Stored::default();
-        if let Some((newest, given)) = &self.newest {
-            match &newest.signed {
-                Some(signed) => stored.add_list(&signed.list, *given, clock),
-                None => stored.add_files(newest.listing.files.iter(), *given, clock),
-            }
-        }
-        stored.add_older(&self.older, clock);
-        stored
-    }
-}
-
-/// A snapshot, which is the same as another one only if it is that one.
-#[derive(Clone)]
-struct Shared(Arc<Snapshot>);
-
-impl PartialEq for Shared {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Default for Slot {
-    fn default() -> Self {
-        Self {
-            turn: Semaphore::new(1),
-            newest: Mutex::default(),
-            promised: Mutex::default(),
-            pairs: Mutex::default(),
-            used: Mutex::default(),
-            answered: Condvar::new(),
-        }
-    }
-}
-
-impl Slot {
-    /// The newest signed list.
-    fn signed_before(&self) -> SignedBefore {
-        let newest = lock(&self.newest);
-        let newest = newest.taken.as_ref();
-        let newest = newest.and_then(|taken| taken.result.as_ref().ok());
-        let signed = newest.and_then(|snapshot| snapshot.signed.as_ref());
-        signed
-            .map(|signed| SignedBefore::new(&signed.list))
-            .unwrap_or_default()
-    }
-
-    /// The newest result, if it is what somebody needs who asked then.
-    fn newest_for(
-        &self,
-        need: &Need<'_>,
-        asked: Instant,
-        ttl: Duration,
-    ) -> Option<Result<Arc<Snapshot>>> {
-        let newest = lock(&self.newest);
-        let taken = newest.taken.as_ref()?;
-        newest
-            .will_do(need, asked, ttl)
-            .then(|| taken.result.clone())
-    }
-}
-
-impl Slot {
-    /// Forgets something that nobody is using, to give its memory back. `false` if there is nothing.
-    ///
-    /// What a cache has of it still binds. Whoever holds one of the locks is using it.
-    fn forget(&self) -> bool {
-        let (Ok(mut pairs), Ok(mut promised), Ok(mut newest)) = (
-            self.pairs.try_lock(),
-            self.promised.try_lock(),
-            self.newest.try_lock(),
-        ) else {
-            return false;
-        };
-        if !promised.older.is_empty() {
-            promised.forget_older();
-            return true;
-        }
-        // Its signature would be that of another list.
-        if pairs.has_open(Instant::now()) {
-            return false;
-        }
-        let of_pairs = pairs.snapshots().map(|shared| &shared.0);
-        let of_promise = promised.newest.as_ref().map(|(snapshot, _)| snapshot);
-        let of_newest = newest.taken.as_ref();
-        let of_newest = of_newest.and_then(|taken| taken.result.as_ref().ok());
-        // How often each of them is in this slot, and each signed list in them.
-        let (mut snapshots, mut lists) = (HashMap::new(), HashMap::new());
-        for snapshot in of_pairs.chain(of_promise).chain(of_newest) {
-            snapshots
-                .entry(Arc::as_ptr(snapshot))
-                .or_insert((0, snapshot))
-                .0 += 1;
-        }
-        for (_, snapshot) in snapshots.values() {
-            if let Some(Signed { list, .. }) = &snapshot.signed {
-                lists.entry(Arc::as_ptr(list)).or_insert((0, list)).0 += 1;
-            }
-        }
-        let is_used = snapshots.values().any(|(number, snapshot)| {
-            Arc::strong_count(snapshot) > *number || snapshot.is_being_sent()
-        });
-        let is_sent = lists
-            .values()
-            .any(|(number, list)| Arc::strong_count(list) > *number);
-        if snapshots.is_empty() || is_used || is_sent {
-            return false;
-        }
-        *pairs = Pairs::default();
-        promised.newest = None;
-        promised.is_loaded = false;
-        newest.taken = None;
-        true
-    }
-}
-
-/// What came of taking a snapshot.
-struct Taken {
-    begun: Instant,
-    /// A snapshot may take long, and those who have waited for it are content with it.
-    done: Instant,
-    result: Result<Arc<Snapshot>>,
-}
-
-/// What somebody asks a snapshot for.
-enum Need<'a> {
-    /// Its list.
-    List,
-    /// A signature of its list.
-    Signature(&'a dyn Fn(&Snapshot) -> bool),
-    /// A name.
-    Name(&'a dyn Fn(&Snapshot) -> bool),
-}
-
-impl Newest {
-    /// Is this what somebody needs who asked then?
-    fn will_do(&self, need: &Need<'_>, asked: Instant, ttl: Duration) -> bool {
-        let Some(taken) = &self.taken else {
-            return false;
-        };
-        // Long enough for a listing that failed, or that lacks something.
-        let patience = match &taken.result {
-            Err(error) if !matches!(error.status(), 403 | 404) => UNKNOWN_NAME,
-            _ => ttl.max(UNKNOWN_NAME),
-        };
-        let age = taken.done.elapsed();
-        // Whoever waited while it failed need not try the same.
-        let has_waited = taken.done >= asked;
-        taken.begun >= asked
-            || match (need, &taken.result) {
-                // Whoever waited for a signed list gets the same one as others who wait for its signature.
-                (Need::List, Ok(snapshot)) => age < ttl || snapshot.signed.is_some() && has_waited,
-                (Need::List, Err(_)) => has_waited,
-                // A signature that is not there is no reason to look for a newer list.
-                (Need::Signature(has_it), Ok(snapshot)) if !has_it(snapshot) => {
-                    age < PROMISE && !self.is_being_taken
-                }
-                (Need::Signature(_), Ok(_)) => age < ttl || has_waited,
-                (Need::Signature(_), Err(_)) => has_waited || age < patience,
-                (Need::Name(has_it), Ok(snapshot)) if age < ttl && has_it(snapshot) => true,
-                (Need::Name(_), result) => {
-                    result.is_err() && has_waited
-                        || self
-                            .looked
-                            .is_some_and(|looked| looked.elapsed() < patience)
-                }
-            }
-    }
-}
-
 impl Snapshots {
-    /// Nothing is asked or read yet.
+    /// Nothing is asked or read yet. `cache`: the directory to keep documents in.
     pub fn new(
         settings: Settings,
         upstream: Arc<Upstream>,
@@ -538,17 +236,17 @@ impl Snapshots {
 
     /// The directory's listing, which from then on is promised.
     pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
-        let slot = self.slot(directory)?;
-        let snapshot = self.refresh(&slot, directory, &Need::List)?;
-        self.promise(&slot, directory, &snapshot)?;
+        let found = self.find(directory)?;
+        let snapshot = self.refresh(&found, &Need::List)?;
+        self.promise(&found, &snapshot)?;
         Ok(snapshot)
     }
 
     /// The same for `SHA256SUMS`. `is_sent`: the client gets the list itself, rather than only its head.
     pub fn list(&self, directory: &Directory, is_sent: bool) -> Result<Arc<Snapshot>> {
-        let slot = self.slot(directory)?;
-        let snapshot = self.half(&slot, directory, &Need::List, |_| is_sent)?;
-        self.promise(&slot, directory, &snapshot)?;
+        let found = self.find(directory)?;
+        let snapshot = self.half(&found, Half::List, &Need::List, |_| is_sent)?;
+        self.promise(&found, &snapshot)?;
         Ok(snapshot)
     }
 
@@ -560,26 +258,21 @@ impl Snapshots {
         has_it: impl Fn(&Snapshot) -> bool,
         is_sent: bool,
     ) -> Result<Arc<Snapshot>> {
-        let slot = self.slot(directory)?;
+        let is_sent = |snapshot: &Snapshot| is_sent && has_it(snapshot);
         let need = Need::Signature(&has_it);
-        self.half(&slot, directory, &need, |snapshot| {
-            is_sent && has_it(snapshot)
-        })
+        self.half(&self.find(directory)?, Half::Signature, &need, is_sent)
     }
 
     /// The snapshot for a list or a signature: that of the other half if a client may be waiting for this one.
     fn half(
         &self,
-        slot: &Slot,
-        directory: &Directory,
+        found: &Found<'_>,
+        half: Half,
         need: &Need<'_>,
         is_sent: impl Fn(&Snapshot) -> bool,
     ) -> Result<Arc<Snapshot>> {
-        let half = match need {
-            Need::Signature(_) => Half::Signature,
-            Need::List | Need::Name(_) => Half::List,
-        };
         let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
+        let slot = &found.slot;
         let (mut taken, mut pairs) = (None, lock(&slot.pairs));
         loop {
             let current = match taken.clone() {
@@ -587,21 +280,21 @@ impl Snapshots {
                 taken => taken,
             };
             let now = Instant::now();
-            match pairs.step(half, current.map(Shared).as_ref(), asked, now) {
-                Step::Answer(found) => {
-                    if found.0.signed.is_some() && is_sent(&found.0) {
-                        pairs.answered(half, &found, now);
+            match pairs.step(half, current.as_ref(), asked, now) {
+                Step::Answer(snapshot) => {
+                    if snapshot.signed.is_some() && is_sent(&snapshot) {
+                        pairs.answered(half, &snapshot, now);
                         slot.answered.notify_all();
                     }
-                    return Ok(found.0);
+                    return Ok(snapshot);
                 }
                 Step::Wait(time) => {
-                    task::check(|| directory.to_string())?;
+                    task::check(|| found.directory.to_string())?;
                     pairs = task::wait_a_moment(&slot.answered, pairs, time);
                 }
                 Step::Renew => {
                     drop(pairs);
-                    taken = Some(self.refresh(slot, directory, need)?);
+                    taken = Some(self.refresh(found, need)?);
                     pairs = lock(&slot.pairs);
                 }
             }
@@ -609,41 +302,38 @@ impl Snapshots {
     }
 
     /// The newest snapshot that was promised and has one of these files. Where none has, a new one, whatever that has.
-    /// `beside`: what else is of interest in it.
+    /// `beside`: other files that are wanted of it.
     pub fn having(
         &self,
         directory: &Directory,
         names: &[&FileName],
         beside: &[FileName],
     ) -> Result<Arc<Snapshot>> {
-        let slot = self.slot(directory)?;
+        let found = self.find(directory)?;
         let has_it = |snapshot: &Snapshot| names.iter().any(|name| snapshot.has(name));
-        if let Some(promised) = lock(&slot.promised).newest()
-            && has_it(&promised)
-        {
+        let promised = lock(&found.slot.promised).newest();
+        if let Some(promised) = promised.filter(|promised| has_it(promised)) {
             return Ok(promised);
         }
         let all: Vec<_> = names.iter().copied().chain(beside).collect();
-        match self.older(&slot, directory, &all)? {
+        match self.older(&found, &all)? {
             Some(older) if has_it(&older) => Ok(Arc::new(older)),
-            _ => self.refresh(&slot, directory, &Need::Name(&has_it)),
+            _ => self.refresh(&found, &Need::Name(&has_it)),
         }
     }
 
-    /// Promises what a snapshot lists, and keeps that for the next process.
-    fn promise(&self, slot: &Slot, directory: &Directory, snapshot: &Arc<Snapshot>) -> Result<()> {
-        let mut promised = lock(&slot.promised);
-        self.load(&mut promised, directory, snapshot.signed.as_ref())?;
+    /// Promises the files that a snapshot lists, and keeps the promise for the next process.
+    fn promise(&self, found: &Found<'_>, snapshot: &Arc<Snapshot>) -> Result<()> {
+        let mut promised = lock(&found.slot.promised);
+        self.load(&mut promised, found, snapshot.signed.as_ref())?;
         let clock = clock();
         promised.give(snapshot, clock.now);
-        let is_new = |stored| clock.now.saturating_duration_since(stored) < STAMPED;
-        if !promised.stored.is_some_and(is_new) {
+        if promised.is_to_store(clock.now) {
             let _one_at_a_time = lock(&self.storing);
-            let stored = promised.to_store(clock);
+            let stored = promised.store(clock);
             if stored.len() <= MAX_STORED {
-                self.cache.keep_listing(self.key(directory), &stored);
+                self.cache.keep_listing(self.key(found.directory), &stored);
             }
-            promised.stored = Some(clock.now);
         }
         promised.weigh(&self.memory);
         Ok(())
@@ -688,19 +378,21 @@ impl Snapshots {
         Ok(kept)
     }
 
-    /// Reads what earlier processes promised. The list that is `known` need not be read.
+    /// Reads the promises of earlier processes. The list that is `known` need not be read.
     fn load(
         &self,
         promised: &mut Promised,
-        directory: &Directory,
+        found: &Found<'_>,
         known: Option<&Signed>,
     ) -> Result<()> {
-        if promised.is_loaded {
+        if promised.is_loaded() {
             return Ok(());
         }
         let _one_at_a_time = lock(&self.storing);
-        if let Some(stored) = self.cache.listing::<Stored>(self.key(directory)) {
-            let source = self.sources(directory)?.first().map(|source| source.name());
+        let mut older = Older::default();
+        if let Some(stored) = self.cache.listing::<Stored>(self.key(found.directory)) {
+            let sources = self.sources(&found.located)?;
+            let source = sources.first().map(|source| source.name());
             let list_of = |digest, size| {
                 let known = known.map(|signed| &signed.list);
                 if let Some(list) = known.filter(|list| list.digest() == digest) {
@@ -710,33 +402,27 @@ impl Snapshots {
                 let bytes = self.cache.document(source.as_deref()?, digest, size)?;
                 Some(Arc::new(PublisherList::new(digest, bytes, Some(held))))
             };
-            promised.older = stored.restore(clock(), list_of);
+            older = stored.restore(clock(), list_of);
         }
-        promised.is_loaded = true;
-        promised.weigh(&self.memory);
+        promised.load(older, &self.memory);
         Ok(())
     }
 
-    /// What older listings promised under these names. The repository has to show again that it holds it, so the
-    /// sources are opened anew.
-    fn older(
-        &self,
-        slot: &Slot,
-        directory: &Directory,
-        names: &[&FileName],
-    ) -> Result<Option<Snapshot>> {
-        let mut promised = lock(&slot.promised);
-        self.load(&mut promised, directory, None)?;
+    /// The files that older listings promised under these names. The repository has to show again that it holds them,
+    /// so the sources are opened anew.
+    fn older(&self, found: &Found<'_>, names: &[&FileName]) -> Result<Option<Snapshot>> {
         let now = Instant::now();
-        let file = |name: &&FileName| Some(((*name).clone(), promised.older.get(name, now)?));
-        let files: BTreeMap<_, _> = names.iter().filter_map(file).collect();
-        drop(promised);
+        let files = {
+            let mut promised = lock(&found.slot.promised);
+            self.load(&mut promised, found, None)?;
+            promised.older(names, now)
+        };
         if files.is_empty() {
             return Ok(None);
         }
-        let located = self.settings.locate(&directory.repository)?;
-        let sources = self.sources(directory)?;
-        if files.values().any(|file| file.source >= sources.len()) {
+        let sources = self.sources(&found.located)?;
+        let is_known = |file: &File| file.source < sources.len();
+        if !files.values().all(is_known) {
             return Ok(None);
         }
         let listing = Listing {
@@ -744,71 +430,53 @@ impl Snapshots {
             ..Listing::default()
         };
         Ok(Some(Snapshot {
-            listing,
-            sources,
-            signed: None,
-            kubesolo: None,
-            blobs: located.settings.blobs,
             is_older: true,
-            begun: now,
-            text: Mutex::default(),
-            page: Mutex::default(),
-            _held: None,
+            ..Snapshot::new(listing, sources, found.located.settings.blobs, now)
         }))
     }
 
-    /// Where the promises of a directory are kept. Those that other settings made are elsewhere.
+    /// The key of a directory's promises in the cache. Those made under other settings have another one.
     fn key(&self, directory: &Directory) -> Digest {
         Digest::of(format!("{directory}\n{}\n", self.made_by).as_bytes())
     }
 
-    fn sources(&self, directory: &Directory) -> Result<Vec<Arc<dyn Source>>> {
-        let located = self.settings.locate(&directory.repository)?;
+    fn sources(&self, located: &Located) -> Result<Vec<Arc<dyn Source>>> {
         let places = located.places.iter();
         places.map(|(_, place)| self.open(place)).collect()
     }
 
-    /// Forgets what was not asked for longest and nobody is using.
+    /// Forgets the listing that was not used for longest, of those that nobody is using. `false` if there is none.
     fn forget(&self) -> bool {
         let mut slots: Vec<_> = lock(&self.directories).values().cloned().collect();
         slots.sort_by_key(|slot| *lock(&slot.used));
         slots.iter().any(|slot| slot.forget())
     }
 
-    /// Where a directory is remembered: one that the settings allow, for others cost nothing to think up.
-    fn slot(&self, directory: &Directory) -> Result<Arc<Slot>> {
-        self.settings.locate(&directory.repository)?;
+    /// Finds a directory that the settings allow. Others are not remembered, for anybody can think them up.
+    fn find<'a>(&self, directory: &'a Directory) -> Result<Found<'a>> {
+        let located = self.settings.locate(&directory.repository)?;
         let mut directories = lock(&self.directories);
         if directories.len() >= MAX_DIRECTORIES && !directories.contains_key(directory) {
-            let idle = directories
-                .iter()
-                .filter(|(_, slot)| Arc::strong_count(slot) == 1)
-                .filter(|(_, slot)| !lock(&slot.pairs).has_open(Instant::now()));
-            let oldest = idle.min_by_key(|(_, slot)| {
-                lock(&slot.promised)
-                    .newest
-                    .as_ref()
-                    .map(|(_, given)| *given)
-            });
-            if let Some((oldest, _)) = oldest {
+            let is_idle = |slot: &Arc<Slot>| Arc::strong_count(slot) == 1 && !slot.has_open_pair();
+            let idle = directories.iter().filter(|(_, slot)| is_idle(slot));
+            if let Some((oldest, _)) = idle.min_by_key(|(_, slot)| slot.given()) {
                 let oldest = oldest.clone();
                 directories.remove(&oldest);
             }
         }
         let slot = directories.entry(directory.clone()).or_default().clone();
         *lock(&slot.used) = Some(Instant::now());
-        Ok(slot)
+        Ok(Found {
+            directory,
+            located,
+            slot,
+        })
     }
 
     /// The newest result if it will do, else a new one.
-    fn refresh(
-        &self,
-        slot: &Slot,
-        directory: &Directory,
-        need: &Need<'_>,
-    ) -> Result<Arc<Snapshot>> {
+    fn refresh(&self, found: &Found<'_>, need: &Need<'_>) -> Result<Arc<Snapshot>> {
+        let (directory, slot) = (found.directory, &found.slot);
         let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
-        let located = self.settings.locate(&directory.repository)?;
         let known = || slot.newest_for(need, asked, ttl);
         if let Some(result) = known() {
             return result;
@@ -819,56 +487,50 @@ impl Snapshots {
         if let Some(result) = known() {
             return result;
         }
-        let _taking = Taking::new(&slot.newest);
+        lock(&slot.newest).is_being_taken = true;
         let begun = Instant::now();
-        // A listing that was begun is finished, whoever leaves: it is kept for the next client.
-        let for_all = task::for_all();
-        let before = slot.signed_before();
-        let result = self.take(directory, &located, begun, &before).map(Arc::new);
-        drop(for_all);
-        let taken = Taken {
-            begun,
-            done: Instant::now(),
-            result: result.clone(),
+        let result = {
+            // A listing that was begun is finished, whoever leaves: it is kept for the next client.
+            let (_for_all, _limit) = (task::for_all(), task::within(TIME_LIMIT));
+            self.take(found, begun).map(Arc::new)
         };
+        let done = Instant::now();
         let mut newest = lock(&slot.newest);
+        newest.is_being_taken = false;
         if matches!(need, Need::Name(_)) {
-            newest.looked = Some(taken.done);
+            newest.looked = Some(done);
         }
-        let before = newest.taken.replace(taken);
+        let before = newest.taken.replace(Taken {
+            begun,
+            done,
+            result: result.clone(),
+        });
         drop(newest);
-        let before = before.and_then(|before| before.result.ok());
         if let Ok(snapshot) = &result {
+            let before = before.and_then(|before| before.result.ok());
             let left_out = before.as_ref().map(|before| &before.listing.left_out[..]);
             log_listing(directory, snapshot, left_out);
         }
         result
     }
 
-    fn take(
-        &self,
-        directory: &Directory,
-        located: &Located,
-        begun: Instant,
-        before: &SignedBefore,
-    ) -> Result<Snapshot> {
-        let _limit = task::within(TIME_LIMIT);
+    /// Lists a directory.
+    fn take(&self, found: &Found<'_>, begun: Instant) -> Result<Snapshot> {
+        let Found {
+            directory, located, ..
+        } = found;
         let _making = pool::adopt(Some(Arc::new(pool::WORK.grant())));
-        let Located { places, settings } = located;
-        let sources = places
-            .iter()
-            .map(|(_, place)| self.open(place))
-            .collect::<Result<Vec<_>>>()?;
+        let sources = self.sources(located)?;
+        let before = found.slot.signed_before();
         let resolver = |n: usize| Resolver {
             signed_before: before.clone(),
             ..self.resolver(directory, located, n, &sources[n])
         };
-        let is_merged = places.len() > 1;
         let (mut signed, mut kubesolo) = (None, None);
         let listing = match &directory.view {
-            View::Tags if is_merged => {
+            View::Tags if sources.len() > 1 => {
                 let mut merged = Listing::default();
-                for n in 0..places.len() {
+                for n in 0..sources.len() {
                     merged.merge(resolver(n).list()?);
                 }
                 merged
@@ -886,7 +548,7 @@ impl Snapshots {
                     Listing::default()
                 }
             },
-            View::Tag(_) | View::Digest(_) if is_merged => return Err(merged(directory)),
+            View::Tag(_) | View::Digest(_) if sources.len() > 1 => return Err(merged(directory)),
             View::Tag(tag) => {
                 let (listing, release) = resolver(0).view(Reference::Tag(tag), tag)?;
                 kubesolo = release;
@@ -901,16 +563,10 @@ impl Snapshots {
         };
         let held = self.hold(&format!("the listing of {directory}"), listing.weight())?;
         Ok(Snapshot {
-            listing,
-            sources,
             signed,
             kubesolo,
-            blobs: settings.blobs,
-            is_older: false,
-            begun,
-            text: Mutex::default(),
-            page: Mutex::default(),
             _held: Some(held),
+            ..Snapshot::new(listing, sources, located.settings.blobs, begun)
         })
     }
 
@@ -951,7 +607,7 @@ impl Snapshots {
         }
     }
 
-    /// What a file says of itself.
+    /// The metadata of a file.
     pub fn metadata(
         &self,
         directory: &Directory,
@@ -959,14 +615,9 @@ impl Snapshots {
         name: &FileName,
         file: &File,
     ) -> Result<Metadata> {
-        let located = self.settings.locate(&directory.repository)?;
-        let _limit = task::within(TIME_LIMIT);
-        let source = snapshot.source_of(file);
-        let resolver = self.resolver(directory, &located, file.source, source);
-        if snapshot.is_older {
-            resolver.show(file)?;
-        }
-        resolver.metadata(name, file)
+        self.with_resolver_of(directory, snapshot, file, |resolver| {
+            resolver.metadata(name, file)
+        })
     }
 
     /// A file whose text was in its manifest.
@@ -977,14 +628,25 @@ impl Snapshots {
         file: &File,
         text: &Arc<str>,
     ) -> Result<Arc<str>> {
+        self.with_resolver_of(directory, snapshot, file, |_| Ok(text.clone()))
+    }
+
+    /// Does something with the source of a file, which has to show first that it holds a file of an older listing.
+    fn with_resolver_of<T>(
+        &self,
+        directory: &Directory,
+        snapshot: &Snapshot,
+        file: &File,
+        work: impl FnOnce(&Resolver<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let located = self.settings.locate(&directory.repository)?;
+        let _limit = task::within(TIME_LIMIT);
+        let source = snapshot.source_of(file);
+        let resolver = self.resolver(directory, &located, file.source, source);
         if snapshot.is_older {
-            let located = self.settings.locate(&directory.repository)?;
-            let _limit = task::within(TIME_LIMIT);
-            let source = snapshot.source_of(file);
-            self.resolver(directory, &located, file.source, source)
-                .show(file)?;
+            resolver.show(file)?;
         }
-        Ok(text.clone())
+        work(&resolver)
     }
 
     /// Does something with a repository's own manifests, by the settings for it.
@@ -1185,18 +847,8 @@ mod tests {
     fn an_older_listing_takes_no_newer_promise_back() {
         let now = Instant::now();
         let begun = |begun| {
-            Arc::new(Snapshot {
-                listing: Listing::default(),
-                sources: Vec::new(),
-                signed: None,
-                kubesolo: None,
-                blobs: Blobs::Stream,
-                is_older: false,
-                begun,
-                text: Mutex::default(),
-                page: Mutex::default(),
-                _held: None,
-            })
+            let (listing, sources) = (Listing::default(), Vec::new());
+            Arc::new(Snapshot::new(listing, sources, Blobs::Stream, begun))
         };
         let (older, newer) = (begun(now), begun(now + Duration::from_secs(1)));
         let mut promised = Promised::default();

@@ -1,7 +1,7 @@
-//! What older listings promised: names that newer listings lack, for a while. No I/O.
+//! The promises of a directory: a file that was listed is served for a while, though newer listings lack it. No I/O.
 //!
-//! A client may come for a file after the tag is gone, or after the service has left and was started again. So what
-//! was given out is kept, in memory and in the form that the cache keeps: see [`Stored`].
+//! A client may come for a file after the tag is gone, or after the service has left and was started again. So the
+//! files that were given out are kept, in memory and in the form that the cache keeps: see [`Stored`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::Snapshot;
 use crate::artifact::{Content, Recipe};
 use crate::digest::Digest;
 use crate::listing::{File, PublisherList};
+use crate::memory::{Held, Memory};
 use crate::name::FileName;
 
 /// How long a listing binds after it was given out last. An update of several large files may take so long between
@@ -25,6 +27,138 @@ const MAX_OLDER: usize = 8 << 20;
 const MAX_LISTS: usize = 2;
 /// So many names of an older signed list are kept as files.
 const MAX_AS_FILES: usize = 1000;
+
+/// The files that were given out of one directory.
+#[derive(Default)]
+pub struct Promised {
+    /// The newest listing, and when it was given out last.
+    newest: Option<(Arc<Snapshot>, Instant)>,
+    /// The files of older listings.
+    older: Older,
+    /// Whether the promises of earlier processes were read.
+    is_loaded: bool,
+    /// When all this was written down, if nothing has changed since.
+    stored: Option<Instant>,
+    /// The memory that the older files take.
+    held: Option<Held>,
+}
+
+impl Promised {
+    /// Notes that the listing of a snapshot is given out. Of two that are asked for at once the older one may come last.
+    pub fn give(&mut self, snapshot: &Arc<Snapshot>, now: Instant) {
+        match &mut self.newest {
+            Some((newest, given)) if newest == snapshot => {
+                *given = now;
+                return;
+            }
+            Some((newest, _)) if snapshot.begun < newest.begun => {
+                self.older.add(snapshot, now, newest);
+                self.stored = None;
+                return;
+            }
+            Some((newest, given)) => {
+                if !lists_the_same(newest, snapshot) {
+                    self.older.add(newest, *given, snapshot);
+                    self.stored = None;
+                }
+            }
+            None => self.stored = self.older.given(snapshot),
+        }
+        self.newest = Some((snapshot.clone(), now));
+        self.older.forget(now, snapshot);
+    }
+
+    /// Adds the promises of earlier processes, which are older.
+    pub fn load(&mut self, older: Older, memory: &Arc<Memory>) {
+        self.older = older;
+        self.is_loaded = true;
+        self.weigh(memory);
+    }
+
+    /// Whether the promises of earlier processes were read.
+    pub fn is_loaded(&self) -> bool {
+        self.is_loaded
+    }
+
+    /// Counts the memory that the older files take. Where there is none they are forgotten, and read again when
+    /// they are needed.
+    pub fn weigh(&mut self, memory: &Arc<Memory>) {
+        self.held = None;
+        self.held = memory.take(self.older.weight());
+        if self.held.is_none() {
+            self.forget_older();
+        }
+    }
+
+    /// Whether there are files of older listings.
+    pub fn has_older(&self) -> bool {
+        !self.older.files.is_empty() || !self.older.lists.is_empty()
+    }
+
+    /// Forgets the files of older listings until they are read again.
+    pub fn forget_older(&mut self) {
+        self.older = Older::default();
+        self.held = None;
+        self.is_loaded = false;
+    }
+
+    /// Forgets the newest listing. It is read again as an older one.
+    pub fn forget_newest(&mut self) {
+        self.newest = None;
+        self.is_loaded = false;
+    }
+
+    /// The newest listing, as long as it binds.
+    pub fn newest(&self) -> Option<Arc<Snapshot>> {
+        let live = self.newest.as_ref();
+        let live = live.filter(|(_, given)| given.elapsed() < PROMISE);
+        live.map(|(snapshot, _)| snapshot.clone())
+    }
+
+    /// The newest listing, also when it binds no more.
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.newest.as_ref().map(|(snapshot, _)| snapshot)
+    }
+
+    /// When the newest listing was given out last.
+    pub fn given(&self) -> Option<Instant> {
+        self.newest.as_ref().map(|(_, given)| *given)
+    }
+
+    /// The files that older listings promised under these names.
+    pub fn older(&self, names: &[&FileName], now: Instant) -> BTreeMap<FileName, File> {
+        let file = |name: &&FileName| Some(((*name).clone(), self.older.get(name, now)?));
+        names.iter().filter_map(file).collect()
+    }
+
+    /// Whether the promises have changed since they were written down, or that was too long ago.
+    pub fn is_to_store(&self, now: Instant) -> bool {
+        let is_new = |stored| now.saturating_duration_since(stored) < STAMPED;
+        !self.stored.is_some_and(is_new)
+    }
+
+    /// All that binds now, in the form that is written down.
+    pub fn store(&mut self, clock: Clock) -> Stored {
+        self.stored = Some(clock.now);
+        let mut stored = Stored::default();
+        if let Some((newest, given)) = &self.newest {
+            match &newest.signed {
+                Some(signed) => stored.add_list(&signed.list, *given, clock),
+                None => stored.add_files(newest.listing.files.iter(), *given, clock),
+            }
+        }
+        stored.add_older(&self.older, clock);
+        stored
+    }
+}
+
+fn lists_the_same(one: &Snapshot, other: &Snapshot) -> bool {
+    match (&one.signed, &other.signed) {
+        (Some(one), Some(other)) => one.list.digest() == other.list.digest(),
+        (None, None) => one.listing.files == other.listing.files,
+        _ => false,
+    }
+}
 
 /// Files of older listings of one directory.
 #[derive(Debug, Default)]
@@ -44,21 +178,28 @@ impl Older {
         found.max_by_key(|(_, given)| *given).map(|(file, _)| file)
     }
 
-    /// Adds the files of a listing that was given out last at `given`, as far as a newer one lacks them.
-    pub fn add_files(
+    /// Adds the files of a snapshot that was given out last at `given`, as far as a newer one lacks them.
+    fn add(&mut self, snapshot: &Snapshot, given: Instant, newer: &Snapshot) {
+        let is_newer = |name: &FileName| newer.has(name);
+        match &snapshot.signed {
+            Some(signed) => self.add_list(&signed.list, given, is_newer),
+            None => self.add_files(&snapshot.listing.files, given, is_newer),
+        }
+    }
+
+    fn add_files(
         &mut self,
         files: &BTreeMap<FileName, File>,
         given: Instant,
         is_newer: impl Fn(&FileName) -> bool,
     ) {
         for (name, file) in files.iter().filter(|(name, _)| !is_newer(name)) {
-            self.add(name.clone(), file.clone(), given);
+            self.add_file(name.clone(), file.clone(), given);
         }
         self.shrink();
     }
 
-    /// The same for a list that its publisher signed.
-    pub fn add_list(
+    fn add_list(
         &mut self,
         list: &Arc<PublisherList>,
         given: Instant,
@@ -72,58 +213,51 @@ impl Older {
             self.lists.drain(..surplus);
         } else {
             for (name, file) in lacking() {
-                self.add(name, file, given);
+                self.add_file(name, file, given);
             }
             self.shrink();
         }
     }
 
-    fn add(&mut self, name: FileName, file: File, given: Instant) {
+    fn add_file(&mut self, name: FileName, file: File, given: Instant) {
         let older = self.files.get(&name);
         if older.is_none_or(|(_, older)| *older <= given) {
             self.files.insert(name, (file, given));
         }
     }
 
-    /// Forgets what binds no more, and what the newest listing promises anyway.
-    pub fn forget(&mut self, now: Instant, is_in_newest: impl Fn(&FileName, &File) -> bool) {
+    /// Forgets what binds no more, and the files that the newest listing promises anyway.
+    fn forget(&mut self, now: Instant, newest: &Snapshot) {
+        let is_in_newest =
+            |name: &FileName, file: &File| newest.file(name).as_deref() == Some(file);
         self.files
             .retain(|name, (file, given)| is_live(*given, now) && !is_in_newest(name, file));
-        self.lists.retain(|(_, given)| is_live(*given, now));
-    }
-
-    /// Forgets the lists that are this one.
-    pub fn forget_list(&mut self, newest: &PublisherList) {
+        let newest = newest.signed.as_ref().map(|signed| signed.list.digest());
         self.lists
-            .retain(|(list, _)| list.digest() != newest.digest());
+            .retain(|(list, given)| is_live(*given, now) && Some(list.digest()) != newest);
     }
 
-    /// Was all of this promised already, and when last?
-    pub fn has_all<'a>(
-        &self,
-        mut files: impl Iterator<Item = (&'a FileName, &'a File)>,
-    ) -> Option<Instant> {
-        let same = |(name, file): (&FileName, &File)| {
-            self.files.get(name).is_some_and(|(older, _)| older == file)
-        };
+    /// When all that a snapshot lists was given out last, if it was.
+    fn given(&self, snapshot: &Snapshot) -> Option<Instant> {
+        if let Some(signed) = &snapshot.signed {
+            let same =
+                |(older, _): &&(Arc<PublisherList>, _)| older.digest() == signed.list.digest();
+            return self.lists.iter().find(same).map(|(_, given)| *given);
+        }
+        let same = |(name, file)| self.files.get(name).is_some_and(|(older, _)| older == file);
         let last = self.files.values().map(|(_, given)| *given).max();
-        files.all(same).then_some(last).flatten()
-    }
-
-    /// Was this list promised already, and when last?
-    pub fn has_list(&self, list: &PublisherList) -> Option<Instant> {
-        let same = |(older, _): &&(Arc<PublisherList>, _)| older.digest() == list.digest();
-        self.lists.iter().find(same).map(|(_, given)| *given)
+        snapshot
+            .listing
+            .files
+            .iter()
+            .all(same)
+            .then_some(last)
+            .flatten()
     }
 
     /// The memory that its files take, in bytes and roughly. Lists count by themselves.
     pub fn weight(&self) -> usize {
         self.files.iter().map(weight).sum()
-    }
-
-    /// Is there nothing in it?
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.lists.is_empty()
     }
 
     /// Drops what was given out first until the rest has room.

@@ -3,8 +3,7 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::grammar::{is_file_name, is_repository, is_tag};
-use crate::address::{Address, Asked, View};
-use crate::snapshot::Directory;
+use crate::address::{Address, Asked, Directory, View};
 
 /// An address that is accepted has names by the grammars, and is the same when it is written and read
 /// again; one that is refused is the client's fault.
@@ -19,14 +18,10 @@ pub fn url_paths(data: &[u8]) {
             return;
         }
     };
-    let Address::In {
-        repository,
-        view,
-        file,
-    } = &address
-    else {
+    let Address::In(directory, file) = &address else {
         return;
     };
+    let Directory { repository, view } = directory;
     assert!(
         is_repository(repository.repository.as_str()),
         "{repository}"
@@ -51,11 +46,6 @@ pub fn url_paths(data: &[u8]) {
     if let View::Tag(tag) = view {
         assert!(is_tag(tag.as_str()), "{tag}");
     }
-    let directory = Directory {
-        repository: repository.clone(),
-        view: view.clone(),
-    };
-    let directory = directory.to_string();
     let file = utf8_percent_encode(&file, NON_ALPHANUMERIC);
     let again = Address::parse(&format!("/{directory}/{file}"));
     assert_eq!(again.ok().as_ref(), Some(&address), "{directory} {file}");
