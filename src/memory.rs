@@ -1,31 +1,33 @@
-//! Memory that several things take together: so much, and no more.
+//! Memory of things that are kept: listings, signed lists, pages. Together they take so much, and no more.
+//!
+//! Memory of work in progress is in `pool.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that more than one client gets.
+/// Bytes that several clients may be getting.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A limit, in bytes.
+/// A number of bytes for all.
 pub struct Memory {
     limit: usize,
     taken: AtomicUsize,
 }
 
-/// A part of it, which is free again when this goes.
+/// A part of it, which is free again when this is dropped.
 pub struct Held {
     memory: Arc<Memory>,
     bytes: usize,
 }
 
-/// Where memory comes from for what is kept.
+/// Gives out memory for things that are kept.
 pub trait Room: Sync {
-    /// Takes so many bytes for `what`. That may take a moment: others make room.
+    /// Takes so many bytes for `what`. That may take a moment: others are forgotten.
     fn hold(&self, what: &str, bytes: usize) -> crate::error::Result<Held>;
 }
 
 impl Memory {
-    /// So many bytes.
+    /// Memory of so many bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -33,7 +35,7 @@ impl Memory {
         })
     }
 
-    /// How many bytes there are in all.
+    /// The number of bytes in all.
     pub fn limit(&self) -> usize {
         self.limit
     }
@@ -60,7 +62,7 @@ impl Drop for Held {
     }
 }
 
-/// Bytes that count as taken, as long as anybody has them.
+/// Bytes with the memory that they take.
 pub struct Kept {
     bytes: Vec<u8>,
     _held: Held,

@@ -1,52 +1,56 @@
-//! Memory for what strangers choose the size of: documents that registries send, listings being made, entries of images.
+//! Memory of work in progress whose size strangers choose: documents that registries send, listings being made, entries
+//! of images being flattened.
 //!
 //! Each piece of work has limits of its own, but there may be hundreds at once. So together they draw from a pool of
-//! bytes, and wait for each other. Most of a pool is a reserve, which only one piece of work at a time may use, its
-//! favourite: that one always comes to its end, so nobody waits for ever, though all wait while they hold what they
-//! have. The reserve is as large as the largest piece of work may be.
+//! bytes, and wait for each other. Most of a pool is a reserve, which only one piece of work at a time may use, the
+//! favourite: it always comes to its end, so nobody waits for ever, though each waits while it holds memory.
+//! The reserve is as large as the largest piece of work may be.
 //!
 //! There are two pools. Work that holds [`DOCUMENTS`] must not wait for [`WORK`], for a listing waits for documents.
+//! Memory that is kept when the work is done is counted in `memory.rs`: there nothing comes to an end, so nothing can
+//! be waited for; something is forgotten instead.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::LocalKey;
 
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::task;
 
-/// Documents being read, and what was parsed of them: manifests, indexes, configs, pages of tags.
+/// Documents being read, and the values parsed from them: manifests, indexes, configs, pages of tags.
 pub static DOCUMENTS: Pool = Pool::new("documents", 4 << 20, 32 << 20);
 /// Lists of tags, and the entries of images being flattened.
 pub static WORK: Pool = Pool::new("listings and images", 12 << 20, 40 << 20);
 
-/// What a document takes in memory, by its size: its text and what is parsed of it.
+/// Bytes of memory for each byte of a document: its text and the values parsed from it.
 pub const OF_DOCUMENT: usize = 4;
 
 /// A pool of bytes.
 pub struct Pool {
-    /// What it is for, for messages.
+    /// For messages.
     name: &'static str,
-    /// What all but the favourite may take together, in bytes.
+    /// Bytes for all.
     general: usize,
-    /// What the favourite may take beside.
+    /// More bytes for the favourite.
     reserve: usize,
     taken: Mutex<Taken>,
     changed: Condvar,
 }
 
-/// What is taken of a pool, in bytes.
+/// The bytes taken of a pool.
 #[derive(Debug, Default, PartialEq)]
 struct Taken {
     general: usize,
     reserve: usize,
     has_favourite: bool,
-    /// Those who wait, in the order that they came in.
+    /// The tickets of those who wait, in the order that they came in.
     queue: VecDeque<u64>,
     next: u64,
 }
 
-/// What a piece of work holds of a pool. It goes back when this is dropped.
+/// The bytes that a piece of work holds of a pool. They go back when this is dropped.
 pub struct Grant {
     pool: &'static Pool,
     held: Mutex<Held>,
@@ -59,13 +63,13 @@ struct Held {
     is_favourite: bool,
 }
 
-/// What came of asking for more.
+/// The answer to a piece of work that asks for more.
 #[derive(Debug, PartialEq)]
 enum Drawn {
     Yes,
-    /// Not yet.
+    /// Others have to give some back before.
     Wait,
-    /// Never: the favourite needs more than there is for one.
+    /// The favourite needs more than there is for one.
     Never,
 }
 
@@ -86,7 +90,7 @@ impl Pool {
         }
     }
 
-    /// Nothing of it yet.
+    /// An empty grant.
     pub fn grant(&'static self) -> Grant {
         Grant {
             pool: self,
@@ -94,7 +98,7 @@ impl Pool {
         }
     }
 
-    /// Takes so many bytes, if it can be. Who is not `first` leaves them to others who wait.
+    /// Takes so many bytes, if they are free. They are for the first who waits, or the favourite.
     fn draw(&self, taken: &mut Taken, held: &mut Held, bytes: usize, is_first: bool) -> Drawn {
         let is_of_general = taken.general.saturating_add(bytes) <= self.general;
         if is_of_general && (is_first || held.is_favourite) {
@@ -131,7 +135,7 @@ impl Taken {
 }
 
 impl Grant {
-    /// Takes more, if that is possible at once.
+    /// Takes more, if it is free.
     pub fn try_grow(&self, bytes: usize) -> bool {
         let mut taken = lock(&self.pool.taken);
         let is_first = taken.queue.is_empty();
@@ -139,7 +143,7 @@ impl Grant {
         self.pool.draw(&mut taken, &mut held, bytes, is_first) == Drawn::Yes
     }
 
-    /// Takes more, and waits for it as long as this thread's client stays and there is time. `what` it is for.
+    /// Takes more for `what`, and waits for it until the client disconnects or the deadline.
     pub fn grow(&self, bytes: usize, what: impl Fn() -> String) -> Result<()> {
         let pool = self.pool;
         let ticket = {
@@ -184,54 +188,58 @@ impl Drop for Grant {
     }
 }
 
+type Current = LocalKey<RefCell<Option<Arc<Grant>>>>;
+
 thread_local! {
+    /// The grant for the documents that this thread reads.
     static DOCUMENT: RefCell<Option<Arc<Grant>>> = const { RefCell::new(None) };
+    /// The grant for the listing that this thread makes.
     static LISTING: RefCell<Option<Arc<Grant>>> = const { RefCell::new(None) };
 }
 
-/// As long as it lives, the documents that this thread reads count as held.
-pub struct Documents {
-    is_outermost: bool,
+/// Restores a grant of this thread when it is dropped.
+#[must_use]
+pub struct Restore {
+    current: &'static Current,
+    before: Option<Arc<Grant>>,
 }
 
-/// From now on the documents that this thread reads are held until this is dropped: what is parsed of them
-/// lives as long. Within another one this changes nothing.
-pub fn documents() -> Documents {
-    let is_outermost = DOCUMENT.with_borrow_mut(|document| {
-        let is_outermost = document.is_none();
-        document.get_or_insert_with(|| Arc::new(DOCUMENTS.grant()));
-        is_outermost
-    });
-    Documents { is_outermost }
+fn replace(current: &'static Current, grant: Option<Arc<Grant>>) -> Restore {
+    let before = current.replace(grant);
+    Restore { current, before }
 }
 
-impl Drop for Documents {
+impl Drop for Restore {
     fn drop(&mut self) {
-        if self.is_outermost {
-            DOCUMENT.take();
-        }
+        self.current.set(self.before.take());
     }
+}
+
+/// From now on the documents that this thread reads are held until this is dropped: the values parsed from them
+/// live as long. Within another one this changes nothing.
+pub fn documents() -> Restore {
+    let current = DOCUMENT.with_borrow(Option::clone);
+    let grant = current.unwrap_or_else(|| Arc::new(DOCUMENTS.grant()));
+    replace(&DOCUMENT, Some(grant))
 }
 
 /// A document that is being read.
 pub struct Document {
     grant: Arc<Grant>,
     held: usize,
-    is_kept: bool,
 }
 
 impl Document {
-    /// Nothing of it is there yet.
+    /// One of which nothing has come yet.
     pub fn new() -> Self {
         let current = DOCUMENT.with_borrow(Option::clone);
         Self {
             grant: current.unwrap_or_else(|| Arc::new(DOCUMENTS.grant())),
             held: 0,
-            is_kept: false,
         }
     }
 
-    /// Takes what a document of that size needs. `what` it is called in errors.
+    /// Takes the memory for a document of that size. `what` it is called in errors.
     pub fn reserve(&mut self, size: u64, what: impl Fn() -> String) -> Result<()> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let needed = size.saturating_mul(OF_DOCUMENT);
@@ -242,41 +250,25 @@ impl Document {
         Ok(())
     }
 
-    /// It is whole, of that size: it counts until the [`Documents`] of this thread go.
+    /// It is whole, of that size: it counts until the guard of [`documents`] is dropped.
     pub fn keep(mut self, size: usize) {
-        let needed = size.saturating_mul(OF_DOCUMENT).min(self.held);
-        self.grant.shrink(self.held - needed);
-        self.is_kept = true;
+        let needed = size.saturating_mul(OF_DOCUMENT);
+        self.held = self.held.saturating_sub(needed);
     }
 }
 
 impl Drop for Document {
     fn drop(&mut self) {
-        if !self.is_kept {
-            self.grant.shrink(self.held);
-        }
+        self.grant.shrink(self.held);
     }
 }
 
-/// As long as it lives, this thread makes a listing. After it the one before counts.
-pub struct Making {
-    before: Option<Arc<Grant>>,
+/// From now on this thread helps to make this listing, until the guard is dropped.
+pub fn adopt(listing: Option<Arc<Grant>>) -> Restore {
+    replace(&LISTING, listing)
 }
 
-/// From now on this thread helps to make this listing.
-pub fn adopt(listing: Option<Arc<Grant>>) -> Making {
-    Making {
-        before: LISTING.replace(listing),
-    }
-}
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        LISTING.set(self.before.take());
-    }
-}
-
-/// Takes more for the listing that this thread makes, if that is possible at once.
+/// Takes more for the listing that this thread makes, if it is free.
 fn try_for_listing(bytes: usize) -> bool {
     listing().is_none_or(|grant| grant.try_grow(bytes))
 }
@@ -289,8 +281,8 @@ pub fn for_listing(bytes: usize, what: impl Fn() -> String) -> Result<()> {
     }
 }
 
-/// Does work with documents, of which so many bytes stay for the listing that this thread makes. Where memory for
-/// that has to be waited for, the documents are given up, and the work is done again: what it needs is at hand then.
+/// Does work with documents, and takes so many bytes as it says for the listing that this thread makes. Where those
+/// have to be waited for, the documents are given up, and the work is done again with the memory at hand.
 pub fn with_documents<T>(
     what: impl Fn() -> String,
     mut work: impl FnMut() -> (T, usize),
