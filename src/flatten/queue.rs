@@ -1,40 +1,35 @@
-//! Which image is flattened next. No I/O.
+//! Decides which image is flattened next. No I/O.
 //!
-//! A registry that is slow, or has images without end, takes a share of the places and never all of them.
+//! A registry that is slow or has very many images gets a share of the work in progress, never all of it.
 
-/// Images in work at once. Most of the time each only waits for its registry.
+/// Most images in work at once. Each spends most of the time waiting for its registry.
 const MAX_ACTIVE: usize = 8;
-/// Images of one registry in work at once.
+/// Most images of one registry in work at once.
 const MAX_ACTIVE_OF_ONE: usize = 2;
-/// Images of one registry, in work or waiting.
+/// Most images of one registry, in work or waiting.
 pub const MAX_OF_ONE: usize = 16;
-/// Images in work or waiting.
+/// Most images in work or waiting.
 pub const MAX: usize = 64;
 
-/// What an image takes of the places.
+/// The share of an image in the work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// The registry that it is fetched from, or a layout.
     pub from: String,
-    /// What its layers take on disk, in bytes.
+    /// The size of its layers on disk, in bytes.
     pub size: u64,
 }
 
-/// Is there room for one image more?
-pub fn has_room<'a>(from: &str, all: impl Iterator<Item = &'a Claim>) -> bool {
-    let (mut sum, mut own) = (0, 0);
-    for claim in all {
-        sum += 1;
-        own += usize::from(claim.from == from);
-    }
-    sum < MAX && own < MAX_OF_ONE
+/// Whether one image more may wait.
+pub fn has_room<'a>(from: &str, all: impl Iterator<Item = &'a Claim> + Clone) -> bool {
+    let own = all.clone().filter(|claim| claim.from == from);
+    all.count() < MAX && own.count() < MAX_OF_ONE
 }
 
-/// The next one of those that wait to be begun, counted from the first that came: one whose registry has the
-/// fewest in work. `None`: nothing can be begun before something is done.
+/// The place in the queue of the image to begin next: one whose registry has the fewest in work, of those the first.
+/// `None` if none can be begun before another is done.
 ///
-/// `disk`: the layers of one registry's images take so many bytes at most, unless it is one image. All take twice
-/// as many at most.
+/// `disk`: most bytes for the layers of one registry's images, unless it is one image. All together get twice as many.
 pub fn next<'a>(
     waiting: impl Iterator<Item = &'a Claim>,
     active: &[Claim],
@@ -43,24 +38,22 @@ pub fn next<'a>(
     if active.len() >= MAX_ACTIVE {
         return None;
     }
-    let taken = |claims: &mut dyn Iterator<Item = &Claim>| {
-        claims.fold(0, |sum: u64, claim| {
+    let taken = |is_counted: &dyn Fn(&Claim) -> bool| {
+        let sizes = active.iter().filter(|claim| is_counted(claim));
+        sizes.fold(0, |sum: u64, claim| {
             sum.saturating_add(claim.size.min(disk))
         })
     };
-    let all = taken(&mut active.iter());
-    let mut best: Option<(usize, usize)> = None;
-    for (n, claim) in waiting.enumerate() {
-        let own = || active.iter().filter(|other| other.from == claim.from);
-        let (count, size) = (own().count(), claim.size.min(disk));
-        let has_disk = all.saturating_add(size) <= disk.saturating_mul(2)
-            && (count == 0 || taken(&mut own()).saturating_add(size) <= disk);
-        let is_better = best.is_none_or(|(_, fewest)| count < fewest);
-        if count < MAX_ACTIVE_OF_ONE && has_disk && is_better {
-            best = Some((n, count));
-        }
-    }
-    best.map(|(n, _)| n)
+    let all = taken(&|_| true);
+    let candidates = waiting.enumerate().filter_map(|(n, claim)| {
+        let is_own = |other: &Claim| other.from == claim.from;
+        let size = claim.size.min(disk);
+        let count = active.iter().filter(|other| is_own(other)).count();
+        let fits = all.saturating_add(size) <= disk.saturating_mul(2)
+            && (count == 0 || taken(&is_own).saturating_add(size) <= disk);
+        (fits && count < MAX_ACTIVE_OF_ONE).then_some((count, n))
+    });
+    candidates.min().map(|(_, n)| n)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Layers that are read along while they are sent.
+//! Layers that are scanned while they are sent.
 //!
-//! Place in the chain: source → resumed → **watched** → verified → socket. An image of one layer that nobody has read
-//! yet is offered as that layer. If reading shows that another file has to be made of it, the download is broken off.
+//! Place in the chain: source → resumed → **watched** → verified → socket. An image of one layer that has not been
+//! scanned yet is offered as that layer. If the scan shows that the image has to be flattened, the download is cut short.
 
 use std::io::{self, PipeWriter, Read, Write};
 use std::thread::{self, JoinHandle};
@@ -10,24 +10,24 @@ use log::debug;
 
 use super::{Verdict, scan};
 
-/// Reads a layer of known size.
+/// Reads and scans a layer of known size.
 pub struct Watched<R> {
     inner: R,
     /// Bytes still to come.
     left: u64,
     scan: Option<Scan>,
-    /// Told when another file has to be made, or it is not known.
+    /// Called when the image has to be flattened, or the scan failed.
     to_make: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// A thread that reads what is written into a pipe.
+/// A thread that scans the bytes from a pipe.
 struct Scan {
     pipe: PipeWriter,
     thread: JoinHandle<Option<Verdict>>,
 }
 
 impl<R: Read> Watched<R> {
-    /// A layer of so many bytes. Where the system has no thread for it, it is not watched.
+    /// A layer of so many bytes. Where the system gives no thread, it is not scanned.
     pub fn new(inner: R, size: u64, to_make: impl FnOnce() + Send + 'static) -> Self {
         let scan = Scan::begin();
         if let Err(error) = &scan {
@@ -50,7 +50,7 @@ impl Scan {
         Ok(Self { pipe, thread })
     }
 
-    /// What came of it, once all of the layer was written or nobody reads any more.
+    /// The verdict, once the layer is written or the thread reads no more.
     fn end(self) -> Option<Verdict> {
         drop(self.pipe);
         self.thread.join().ok().flatten()
@@ -64,7 +64,7 @@ impl<R: Read> Read for Watched<R> {
         let Some(scan) = &mut self.scan else {
             return Ok(n);
         };
-        // A thread that knows enough reads no more.
+        // The thread stops reading when it has its verdict.
         let is_over = scan.pipe.write_all(&buffer[..n]).is_err() || self.left == 0;
         if !is_over {
             return Ok(n);
@@ -80,7 +80,7 @@ impl<R: Read> Read for Watched<R> {
                 "it is the layer of an image, and has whiteouts or something else in it that is no file; \
                  the next listing has a file that is made of it",
             )),
-            // The bytes may be wrong, which shows at the end. If they are right, this is as good as ever.
+            // Wrong bytes show at the end. Right ones are worth sending.
             _ => Ok(n),
         }
     }

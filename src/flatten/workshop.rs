@@ -1,7 +1,7 @@
-//! Files that have to be made before they can be sent.
+//! Makes flattened images, in the background.
 //!
-//! What a file is once made is remembered, so it can be listed when it is long gone; then it is made
-//! again when somebody asks for it. Work goes on when nobody waits any more, and the service stays for it.
+//! Digest and size of a made file are remembered, so it can be listed when the file itself is long gone; then it is
+//! made again when a client asks for it. Work goes on when nobody waits any more, and the service stays for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -28,37 +28,37 @@ use crate::semaphore::Semaphore;
 use crate::source::Source;
 use crate::task;
 
-/// Images at once whose layers are applied, in little memory.
+/// Images whose layers are applied at once in little memory.
 const SMALL_AT_ONCE: usize = 2;
-/// The same of images that need more of it.
+/// The same for images that need more memory.
 const LARGE_AT_ONCE: usize = 1;
-/// An image whose layers have more bytes is taken for a large one without a try.
+/// Layers of more bytes are applied in more memory without a try in little.
 const SMALL_LAYERS: u64 = 64 << 20;
-/// Layers that a source is asked for at once, before what was made of them is served from the cache.
+/// Layers that a source is asked for at once, before the file made from them is served from the cache.
 const SHOWN_AT_ONCE: usize = 4;
-/// How long a failure of our own disk stands: all layers are fetched for each try.
-const SETTLED: Duration = Duration::from_secs(600);
-/// One for want of room stands no longer than until there is room for all that was written, and for so much more.
+/// Time without another try after our own disk failed: each try fetches all layers.
+const COOLDOWN: Duration = Duration::from_secs(600);
+/// After a full disk it ends as soon as there is room for all bytes that were written, and so many more.
 const MORE_ROOM: u64 = 1 << 20;
-/// What a client is told to wait for a file that is not ready.
+/// `Retry-After` for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// A file that was made. It stays readable when the cache has removed it.
+/// An open file that was made. It stays readable when the cache removes it.
 pub type MadeFile = Positioned<Arc<File>>;
 
-/// Where files are made.
+/// Makes files.
 #[derive(Clone)]
 pub struct Workshop {
-    /// Shared with every thread that works, so that they outlive nothing they use.
+    /// Shared with every thread that works.
     shared: Arc<Shared>,
 }
 
-/// What a job is known by. A failure of one source is none of another's, so each source has a job of its own.
+/// Recipe and source. A failure of one source is none of another's, so each has a job of its own.
 type Key = (Digest, String);
 
 struct Shared {
     cache: Arc<Cache>,
-    /// How many bytes the files of one image may have in all.
+    /// Most bytes of all files of one image.
     limit: u64,
     jobs: Mutex<HashMap<Key, Arc<Job>>>,
     queue: Mutex<Queue>,
@@ -77,7 +77,7 @@ impl Shared {
     }
 }
 
-/// What waits, and what is in work.
+/// Images that wait, and those in work.
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Work>,
@@ -91,38 +91,38 @@ pub struct Job {
     is_done: Condvar,
 }
 
-/// How it ended.
+/// The end of a job.
 struct Finished {
     result: Result<Product>,
-    /// Why it is of no use to begin anew.
-    standing: Option<Standing>,
+    /// Until when it is not begun anew.
+    cooldown: Option<Cooldown>,
 }
 
-/// A file that was made just now. Whoever waited for it has it open, so nothing can remove it before it is read.
+/// A file that was made just now. It is open, so nothing can remove it before it is read.
 #[derive(Clone)]
 pub struct Product {
-    /// What it is.
+    /// Its digest and size.
     pub made: Made,
-    /// Nothing where it is a layer as it is in its source.
+    /// `None` for a layer as it is in its source.
     file: Option<Arc<File>>,
 }
 
-/// A failure of our own disk, which cost all that was fetched.
-struct Standing {
+/// A pause after a failure of our own disk.
+struct Cooldown {
     since: Instant,
-    /// Where it was for want of room: so many bytes it would do with.
+    /// Bytes that have to be free for another try, where the disk was full.
     needed: Option<u64>,
 }
 
-impl Standing {
-    /// `written`: how many bytes there were of it. How many are free says less: they are freed with the failure,
+impl Cooldown {
+    /// `written`: bytes written before the failure. The bytes that are free say less: they are freed with the failure,
     /// or by somebody else meanwhile.
     fn of(error: &Error, written: u64) -> Option<Self> {
         let Error::File { cause, .. } = error else {
             return None;
         };
         let is_full = match cause.kind() {
-            // Somebody removed it, as may be done with a cache at any time.
+            // A cache may be emptied at any time.
             ErrorKind::NotFound => return None,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
             _ => false,
@@ -133,13 +133,13 @@ impl Standing {
         })
     }
 
-    /// `free`: how many bytes are on our disk.
+    /// `free`: bytes on our disk.
     fn is_over(&self, free: Option<u64>) -> bool {
         let has_room = match (self.needed, free) {
             (Some(needed), Some(free)) => free >= needed,
             _ => false,
         };
-        has_room || self.since.elapsed() >= SETTLED
+        has_room || self.since.elapsed() >= COOLDOWN
     }
 }
 
@@ -153,24 +153,22 @@ impl Job {
         }
     }
 
-    fn finish(&self, result: Result<Product>, standing: Option<Standing>) {
-        *lock(&self.result) = Some(Finished { result, standing });
+    fn finish(&self, result: Result<Product>, cooldown: Option<Cooldown>) {
+        *lock(&self.result) = Some(Finished { result, cooldown });
         self.is_done.notify_all();
     }
 
-    /// Is it of no use to begin anew? `free`: how many bytes are on our disk.
-    fn stands(&self, free: Option<u64>) -> bool {
-        match &*lock(&self.result) {
-            None => true,
-            Some(Finished { standing, .. }) => {
-                standing.as_ref().is_some_and(|one| !one.is_over(free))
-            }
-        }
+    /// Whether it is in work or cools down. `free`: bytes on our disk.
+    fn counts(&self, free: Option<u64>) -> bool {
+        lock(&self.result).as_ref().is_none_or(|finished| {
+            let cooldown = finished.cooldown.as_ref();
+            cooldown.is_some_and(|cooldown| !cooldown.is_over(free))
+        })
     }
 }
 
 impl Workshop {
-    /// A workshop that keeps what it makes there.
+    /// A workshop that keeps the files in this cache.
     pub fn new(cache: Arc<Cache>, limit: u64) -> Self {
         let shared = Shared {
             limit: cache.most_of_one(limit),
@@ -185,14 +183,13 @@ impl Workshop {
         }
     }
 
-    /// Is something being made?
+    /// Whether a file is being made.
     pub fn is_busy(&self) -> bool {
         let queue = lock(&self.shared.queue);
         !queue.waiting.is_empty() || !queue.active.is_empty()
     }
 
-    /// What came out when this was made of this source's layers before, here or in an earlier run, or what is known
-    /// without a try.
+    /// The result of an earlier try with this source's layers, also of an earlier process, or what is known without one.
     pub fn known(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Made>> {
         let limit = self.shared.limit;
         if let Some(error) = self.too_large(recipe) {
@@ -210,15 +207,14 @@ impl Workshop {
         }
     }
 
-    /// Is it being made, or has just failed here?
+    /// Whether it is being made, or has just failed here.
     pub fn is_begun(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> bool {
         let key = (recipe.key(), source.name());
         let free = self.shared.cache.free();
-        (lock(&self.shared.jobs).get(&key)).is_some_and(|job| job.stands(free))
+        (lock(&self.shared.jobs).get(&key)).is_some_and(|job| job.counts(free))
     }
 
-    /// Why nothing of it is fetched. Only its manifest says so: the same layers in another may be smaller, so it is
-    /// not kept.
+    /// The reason not to fetch it. It is not kept: only the manifest gives the sizes, and another may give smaller ones.
     pub fn too_large(&self, recipe: &Recipe) -> Option<Error> {
         let limit = self.shared.limit;
         if let Some(error) = too_large(recipe, limit) {
@@ -235,13 +231,13 @@ impl Workshop {
         })
     }
 
-    /// A layer that is offered as it is, if the cache has it.
+    /// The file of a layer that is offered as it is, if the cache has it.
     pub fn kept(&self, made: Made) -> Option<MadeFile> {
         let file = self.shared.cache.made(made)?;
         Some(Positioned::new(Arc::new(file)))
     }
 
-    /// Begins to make a file, unless that is going on already or has just failed here. `what`: how messages call it.
+    /// Begins to make a file, unless that is going on already or has just failed here. `what` it is called in messages.
     pub fn begin(&self, what: &str, source: &Arc<dyn Source>, recipe: &Recipe) -> Arc<Job> {
         let shared = &self.shared;
         let name = source.name();
@@ -252,7 +248,7 @@ impl Workshop {
         let key = (recipe.key(), name);
         let mut jobs = lock(&shared.jobs);
         let free = shared.cache.free();
-        jobs.retain(|_, job| job.stands(free));
+        jobs.retain(|_, job| job.counts(free));
         if let Some(job) = jobs.get(&key) {
             return job.clone();
         }
@@ -263,12 +259,11 @@ impl Workshop {
             job.finish(Err(not_ready(what)), None);
             return job;
         }
-        jobs.insert(key.clone(), job.clone());
+        jobs.insert(key, job.clone());
         queue.waiting.push_back(Work {
             what: what.to_owned(),
             source: source.clone(),
             recipe: recipe.clone(),
-            key,
             claim,
             job: job.clone(),
             shared: shared.clone(),
@@ -306,7 +301,7 @@ impl Workshop {
     }
 }
 
-/// Has a source show that it still holds all that a file was made of. That is asked once for a snapshot.
+/// Has a source show that it still holds all layers of a file. It is asked once for a snapshot.
 fn show(source: &Arc<dyn Source>, recipe: &Recipe) -> Result<()> {
     let show = |(layer, _): &(Digest, u64)| {
         let url = || format!("layer {layer} in {}", source.name());
@@ -326,12 +321,12 @@ fn registry(source: &str) -> &str {
     }
 }
 
-/// Begins what can be begun, each in a thread of its own.
+/// Begins the images that can be begun, each in a thread of its own.
 fn begin_waiting(shared: &Arc<Shared>) {
     loop {
         let work = {
             let mut queue = lock(&shared.queue);
-            // In memory there is room for what one takes.
+            // A cache in memory has room for one image.
             if shared.cache.is_in_memory() && !queue.active.is_empty() {
                 return;
             }
@@ -364,7 +359,6 @@ struct Work {
     what: String,
     source: Arc<dyn Source>,
     recipe: Recipe,
-    key: Key,
     claim: Claim,
     job: Arc<Job>,
     shared: Arc<Shared>,
@@ -372,30 +366,24 @@ struct Work {
 
 impl Work {
     fn run(&self) {
-        let (result, standing) = match self.begin() {
+        let (result, cooldown) = match self.begin() {
             Ok(Begun::Before(product)) => (Ok(product), None),
             Ok(Begun::Now(unfinished)) => {
                 let mut written = self.recipe.size();
                 let result = self.make(&unfinished, &mut written);
                 written = written.saturating_add(unfinished.size());
                 let error = result.as_ref().err();
-                let standing = error.and_then(|error| Standing::of(error, written));
-                (result, standing)
+                let cooldown = error.and_then(|error| Cooldown::of(error, written));
+                (result, cooldown)
             }
             // Nothing was fetched, so each listing may try.
             Err(error) => (Err(error), None),
         };
-        let is_over = standing.is_none();
-        self.job.finish(result, standing);
+        let is_over = cooldown.is_none();
+        self.job.finish(result, cooldown);
         if is_over {
-            let mut jobs = lock(&self.shared.jobs);
             // Another may have been begun in its place meanwhile.
-            if jobs
-                .get(&self.key)
-                .is_some_and(|job| Arc::ptr_eq(job, &self.job))
-            {
-                jobs.remove(&self.key);
-            }
+            lock(&self.shared.jobs).retain(|_, job| !Arc::ptr_eq(job, &self.job));
         }
     }
 
@@ -412,7 +400,7 @@ impl Work {
         cache.begin_made().map(Begun::Now)
     }
 
-    /// `written`: counts what it takes on disk.
+    /// `written`: counts the bytes that it takes on disk.
     fn make(&self, unfinished: &Unfinished, written: &mut u64) -> Result<Product> {
         let (what, recipe) = (&self.what, &self.recipe);
         let Shared { cache, limit, .. } = &*self.shared;
@@ -475,29 +463,26 @@ impl Work {
     fn flatten(&self, fetched: &Layers<'_>, out: &Unfinished, written: &mut u64) -> Result<Made> {
         let shared = &self.shared;
         let before = *written;
-        if self.recipe.size() <= SMALL_LAYERS {
-            let _permit = shared.small.acquire(|| self.what.clone())?;
-            let memory = WORK.grant();
-            memory.grow(SMALL.size(), || self.what.clone())?;
-            let budget = shared.budget(SMALL);
+        let mut apply = |semaphore: &Semaphore, memory: Memory| {
+            let _permit = semaphore.acquire(|| self.what.clone())?;
+            let grant = WORK.grant();
+            grant.grow(memory.size(), || self.what.clone())?;
+            let budget = shared.budget(memory);
             let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
             *written = before.saturating_add(budget.taken());
-            if !budget.is_outgrown() {
-                return made;
-            }
+            Ok::<_, Error>((made, budget.is_outgrown()))
+        };
+        if self.recipe.size() <= SMALL_LAYERS
+            && let (made, false) = apply(&shared.small, SMALL)?
+        {
+            return made;
         }
-        let _permit = shared.large.acquire(|| self.what.clone())?;
-        let memory = WORK.grant();
-        memory.grow(LARGE.size(), || self.what.clone())?;
-        let budget = shared.budget(LARGE);
-        let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
-        *written = before.saturating_add(budget.taken());
-        made
+        apply(&shared.large, LARGE)?.0
     }
 }
 
 impl Drop for Work {
-    /// Whatever ended the work, nobody waits for it in vain.
+    /// However the work ended, those who wait for it are told.
     fn drop(&mut self) {
         if lock(&self.job.result).is_none() {
             self.job.finish(Err(not_ready(&self.what)), None);
@@ -505,7 +490,7 @@ impl Drop for Work {
     }
 }
 
-/// Work that has a place.
+/// Work that was begun.
 struct Active(Work);
 
 impl Drop for Active {
@@ -521,11 +506,11 @@ impl Drop for Active {
     }
 }
 
-/// What there is to begin with.
+/// The beginning of a try.
 enum Begun {
-    /// It was made before.
+    /// The file was made before.
     Before(Product),
-    /// A file for it.
+    /// A file to write to.
     Now(Unfinished),
 }
 
@@ -534,25 +519,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_stands_until_there_is_room_for_all() {
+    fn after_a_full_disk_nothing_is_tried_until_there_is_room_for_all() {
         let of = |kind: ErrorKind, written| {
             let error = Cache::new(None, 0).cannot_write(kind.into());
-            Standing::of(&error, written)
+            Cooldown::of(&error, written)
         };
         for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
-            let standing = of(kind, 5 << 20).unwrap();
+            let cooldown = of(kind, 5 << 20).unwrap();
             for (free, is_over) in [
                 (None, false),
                 (Some(0), false),
                 (Some((6 << 20) - 1), false),
                 (Some(6 << 20), true),
             ] {
-                assert_eq!(standing.is_over(free), is_over, "{free:?}");
+                assert_eq!(cooldown.is_over(free), is_over, "{free:?}");
             }
         }
-        let standing = of(ErrorKind::NotADirectory, 0).unwrap();
-        assert!(!standing.is_over(Some(u64::MAX)));
+        let cooldown = of(ErrorKind::NotADirectory, 0).unwrap();
+        assert!(!cooldown.is_over(Some(u64::MAX)));
         assert!(of(ErrorKind::NotFound, 0).is_none(), "it was removed");
-        assert!(Standing::of(&not_ready("any"), 0).is_none());
+        assert!(Cooldown::of(&not_ready("any"), 0).is_none());
     }
 }

@@ -1,8 +1,7 @@
-//! The table of open connections: how many there are, which of them wait for their client, and which of
-//! those has to go when there is no place for the next one, or when the service stops.
+//! The table of open connections. It decides which idle one is closed when the table is full, or when the service stops.
 //!
-//! A connection that is sent away is only shut down for reading. Its own thread then reads what had arrived
-//! before, answers if that is a whole request, and closes. So a request that arrives just as its connection
+//! A connection that is closed so is only shut down for reading. Its own thread then reads the bytes that had arrived
+//! before, answers if they are a whole request, and closes. So a request that arrives just as its connection
 //! is chosen is not lost.
 
 use std::net::{Shutdown, TcpStream};
@@ -12,15 +11,14 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 use crate::task;
 
-/// How long the listener waits for the thread of a connection that it sent away. It has only to read what is
-/// there, so it takes longer only where the machine is too busy to serve another client anyway.
+/// Longest wait for the thread of a connection that was sent away. It only reads the bytes that are there, so it takes
+/// longer only where the machine is too busy to serve another client anyway.
 const SENDING_AWAY: Duration = Duration::from_secs(1);
 
-/// What a connection does.
+/// The state of a connection.
 #[derive(Clone, Debug, PartialEq)]
 enum State {
-    /// It waits for its client to send a whole request, since then. A client that had an answer may have
-    /// nothing more to ask.
+    /// It waits for its client to send a whole request. A client that was answered may have nothing more to ask.
     Waiting { since: Instant, was_answered: bool },
     /// It answers this request. `is_deaf`: it was shut down for reading before.
     Answering { request: String, is_deaf: bool },
@@ -39,7 +37,7 @@ struct Table {
     entries: Vec<Entry>,
     /// The number of the next connection.
     next: u64,
-    /// No connection may wait for another request.
+    /// The service stops: no connection waits for another request.
     is_stopping: bool,
 }
 
@@ -75,18 +73,18 @@ pub struct Connections {
     table: Mutex<Table>,
     /// A connection was closed, or has begun to answer.
     changed: Condvar,
-    /// Is told how many there are, whenever that changes.
+    /// Called with the number of connections whenever it changes.
     report: fn(usize),
 }
 
-/// One of them, as long as it lives, whatever ends its thread.
+/// The entry of a connection. It is removed when this is dropped, however the thread ends.
 pub struct Seat {
     connections: Arc<Connections>,
     number: u64,
 }
 
 impl Connections {
-    /// None yet, and at most `limit`.
+    /// An empty table for at most `limit` clients.
     pub fn new(limit: usize, report: fn(usize)) -> Self {
         Self {
             limit,
@@ -96,13 +94,13 @@ impl Connections {
         }
     }
 
-    /// Is there no connection?
+    /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
         lock(&self.table).entries.is_empty()
     }
 
-    /// Takes in another connection, and says how many had to go for it: those that wait for their client go
-    /// first. `None` if all are being answered. As many clients again may have disconnected before their answer.
+    /// Adds a connection, and returns how many were closed for it. `None` if all others are being answered. Those whose
+    /// clients disconnected before their answer do not count, up to the same number.
     pub fn admit(self: &Arc<Self>, stream: &Arc<TcpStream>) -> (Option<Seat>, usize) {
         let mut gone = 0;
         let mut table = lock(&self.table);
@@ -142,8 +140,7 @@ impl Connections {
         (Some(seat), gone)
     }
 
-    /// From now on no connection waits for a request. Those that are being answered are closed after that.
-    /// Says how many these are.
+    /// Closes the connections that wait for a request, now and from now on. Returns how many are being answered.
     pub fn stop(&self) -> usize {
         let mut table = lock(&self.table);
         table.is_stopping = true;
@@ -178,7 +175,7 @@ impl Connections {
 }
 
 impl Seat {
-    /// Its client has an answer, and may send another request, or must go if the service stops.
+    /// The client was answered. It may send another request, unless the service stops.
     pub fn wait(&self) {
         let mut table = lock(&self.connections.table);
         let is_stopping = table.is_stopping;
@@ -195,7 +192,7 @@ impl Seat {
         }
     }
 
-    /// Its client has sent a whole request, which is now being answered.
+    /// The client has sent a whole request, which is now being answered.
     pub fn answer(&self, request: String) -> Further {
         let mut table = lock(&self.connections.table);
         let is_stopping = table.is_stopping;
@@ -216,14 +213,14 @@ impl Seat {
     }
 }
 
-/// May another request come on a connection?
+/// Whether another request may come on a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Further {
     /// Yes.
     Possible,
-    /// No, for the service stops.
+    /// The service stops.
     None,
-    /// No, for it was shut down for reading, which from here looks as if its client had gone.
+    /// It was shut down for reading, so it looks as if its client had disconnected.
     Deaf,
 }
 
@@ -238,8 +235,8 @@ impl Drop for Seat {
     }
 }
 
-/// Which connection goes first: of those whose client has had an answer the one that has waited longest, then
-/// of the others. None while it is being answered.
+/// The connection to close first: of those whose client was answered the one that has waited longest, then of the
+/// others. `None` if all are being answered.
 fn first_to_go<'a>(states: impl Iterator<Item = &'a State>) -> Option<usize> {
     let waiting = states.enumerate().filter_map(|(n, state)| match state {
         State::Waiting {
