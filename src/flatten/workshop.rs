@@ -231,10 +231,18 @@ impl Workshop {
         })
     }
 
-    /// The file of a layer that is offered as it is, if the cache has it.
-    pub fn kept(&self, made: Made) -> Option<MadeFile> {
-        let file = self.shared.cache.made(made)?;
-        Some(Positioned::new(Arc::new(file)))
+    /// A file that was made or scanned, if the cache has it and the source still holds its layers.
+    pub fn kept(
+        &self,
+        source: &Arc<dyn Source>,
+        recipe: &Recipe,
+        made: Made,
+    ) -> Result<Option<MadeFile>> {
+        let Some(file) = self.shared.cache.made(made) else {
+            return Ok(None);
+        };
+        show(source, recipe)?;
+        Ok(Some(Positioned::new(Arc::new(file))))
     }
 
     /// Begins to make a file, unless that is going on already or has just failed here. `what` it is called in messages.
@@ -281,9 +289,8 @@ impl Workshop {
         recipe: &Recipe,
         made: Made,
     ) -> Result<MadeFile> {
-        if let Some(file) = self.shared.cache.made(made) {
-            show(source, recipe)?;
-            return Ok(Positioned::new(Arc::new(file)));
+        if let Some(kept) = self.kept(source, recipe, made)? {
+            return Ok(kept);
         }
         let again = self.begin(what, source, recipe).wait();
         let again = again.ok_or_else(|| not_ready(what))??;

@@ -38,7 +38,7 @@ pub fn file(
             }
             if !is_head
                 && snapshot.blobs == Blobs::Stream
-                && let Some(kept) = snapshots.kept_layer(snapshot, file)?
+                && let Some(kept) = snapshots.kept(snapshot, file, recipe)?
             {
                 return from_cache(kept, file, what);
             }

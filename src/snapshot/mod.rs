@@ -1,11 +1,10 @@
-//! What was promised: a repository's listing and where its files come from, kept for a while.
+//! Snapshots of directories: a listing and the sources of its files at one moment, kept for a while.
 //!
-//! A name in a listing that was given out delivers what that listing promised, though the tag may
-//! have moved since. So a file is looked up in the newest listing given out, then in older ones (see [`Older`]), and a
-//! listing is made anew when it is older than `listing-ttl-sec`. A name that is in none of them causes one new
-//! listing, at most once in `listing-ttl-sec`.
+//! A file that was listed is served as it was listed, though its tag may have moved since. So a file is looked up
+//! in the newest listing given out, then in older ones (`promised.rs`). A listing is made anew when it is older than
+//! `listing-ttl-sec`. A name that is in none of them causes one new listing, at most once in `listing-ttl-sec`.
 //!
-//! A publisher's list and its signature come from one snapshot: see [`Pairs`].
+//! A publisher's list and its signature come from one snapshot (`pairs.rs`). The state of a directory is in `slot.rs`.
 
 mod pairs;
 mod promised;
@@ -47,36 +46,36 @@ use pairs::{Half, Step};
 use promised::{Clock, Older, Promised, Stored};
 use slot::{Need, Slot, Taken};
 
-/// Longest time that a listing may take, or a file to be made, or its first bytes to come. systemd-pull gives
+/// Longest time for a listing, for a file to be made, and for the first bytes of a file. systemd-pull gives
 /// up after 60 s without a byte.
 pub const TIME_LIMIT: Duration = Duration::from_secs(40);
-/// Directories remembered at once; beyond that one that nobody waits for is forgotten for each new one.
+/// Directories remembered at once. Beyond that one that nobody is using is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
 
-/// Memory that all listings, signed lists, pages and promises take together, in bytes: those that are remembered and
-/// those that a client is still getting.
+/// Memory of all listings, signed lists, pages and promises together, in bytes: those that are remembered and those
+/// that a client is still getting.
 const MEMORY: usize = 64 << 20;
-/// Longest wait for others to give some of it back.
+/// Longest wait for some of it to be given back.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
 
-/// Files of one directory that are promised beyond the end of the process. Writing so many down takes some 6 MiB of
-/// memory; only a publisher's list has more in practice, and its bytes are in the cache anyway.
+/// Most files of one directory whose promise outlives the process. Writing so many down takes some 6 MiB of memory.
+/// Only a publisher's list has more in practice, and its bytes are in the cache anyway.
 const MAX_STORED: usize = 5_000;
 
-/// Tags that are looked up at registries at once, for all listings together. Each has a connection, and a process
-/// may have 1024 descriptors as a rule: the clients, downloads and connections that are kept need the others.
-/// Many, for registries that are silent shall leave some to those that are not.
+/// Tags looked up at registries at once, for all listings together. Each takes a connection, and a process usually
+/// has 1024 descriptors: clients, downloads and idle connections need the others. A high number, so that silent
+/// registries leave some to others.
 const MAX_REQUESTS: usize = 256;
 
 /// A directory at one moment.
 pub struct Snapshot {
-    /// Its files, unless a publisher signed a list of them, and what is left out.
+    /// Its files, unless a publisher signed a list of them, and the tags that are left out.
     pub listing: Listing,
-    /// Where their bytes come from; [`File::source`] counts into it.
+    /// The sources of its files; [`File::source`] is an index into them.
     pub sources: Vec<Arc<dyn Source>>,
     /// The list as its publisher wrote and signed it, if there is one.
     pub signed: Option<Signed>,
-    /// What KubeSolo OS says of a release, in the directory of one.
+    /// The release of KubeSolo OS that the directory is, if it is one.
     pub kubesolo: Option<Release>,
     /// How clients get the files.
     pub blobs: Blobs,
@@ -121,7 +120,7 @@ impl Snapshot {
             Ok(kept) => kept
                 .as_ref()
                 .is_some_and(|kept| Arc::strong_count(kept) > 1),
-            // It is being made.
+            // It is being written.
             Err(TryLockError::WouldBlock) => true,
             Err(TryLockError::Poisoned(_)) => false,
         };
@@ -141,7 +140,7 @@ impl Snapshot {
         }
     }
 
-    /// How many files it has.
+    /// The number of its files.
     pub fn len(&self) -> usize {
         match &self.signed {
             Some(signed) => signed.list.len(),
@@ -175,7 +174,7 @@ impl Snapshot {
         })
     }
 
-    /// Where a file's bytes come from.
+    /// The source of a file.
     pub fn source_of(&self, file: &File) -> &Arc<dyn Source> {
         &self.sources[file.source]
     }
@@ -508,8 +507,7 @@ impl Snapshots {
         drop(newest);
         if let Ok(snapshot) = &result {
             let before = before.and_then(|before| before.result.ok());
-            let left_out = before.as_ref().map(|before| &before.listing.left_out[..]);
-            log_listing(directory, snapshot, left_out);
+            log_listing(directory, snapshot, before.as_deref());
         }
         result
     }
@@ -526,14 +524,13 @@ impl Snapshots {
             signed_before: before.clone(),
             ..self.resolver(directory, located, n, &sources[n])
         };
-        let (mut signed, mut kubesolo) = (None, None);
-        let listing = match &directory.view {
+        let (listing, signed, kubesolo) = match &directory.view {
             View::Tags if sources.len() > 1 => {
                 let mut merged = Listing::default();
                 for n in 0..sources.len() {
                     merged.merge(resolver(n).list()?);
                 }
-                merged
+                (merged, None, None)
             }
             View::Tags => match resolver(0).contents()? {
                 Contents::Files(listing) => {
@@ -541,24 +538,19 @@ impl Snapshots {
                     if sources[0].tags_are_its_own() {
                         self.promise_newest(directory, &sources[0].name(), &listing)?;
                     }
-                    listing
+                    (listing, None, None)
                 }
-                Contents::Signed(found) => {
-                    signed = Some(found);
-                    Listing::default()
-                }
+                Contents::Signed(signed) => (Listing::default(), Some(signed), None),
             },
-            View::Tag(_) | View::Digest(_) if sources.len() > 1 => return Err(merged(directory)),
+            _ if sources.len() > 1 => return Err(merged(directory)),
             View::Tag(tag) => {
                 let (listing, release) = resolver(0).view(Reference::Tag(tag), tag)?;
-                kubesolo = release;
-                listing
+                (listing, None, release)
             }
             View::Digest(digest) => {
                 let label = Tag::of_digest(digest);
                 let (listing, release) = resolver(0).view(Reference::Digest(*digest), &label)?;
-                kubesolo = release;
-                listing
+                (listing, None, release)
             }
         };
         let held = self.hold(&format!("the listing of {directory}"), listing.weight())?;
@@ -649,7 +641,7 @@ impl Snapshots {
         work(&resolver)
     }
 
-    /// Does something with a repository's own manifests, by the settings for it.
+    /// Does something with the manifests of a repository, by its settings.
     pub fn with_resolver<T>(
         &self,
         directory: &Directory,
@@ -664,28 +656,24 @@ impl Snapshots {
         work(&self.resolver(directory, &located, 0, &source))
     }
 
-    /// The one layer of an image, if it is known to be the file as it is and the cache has it.
-    pub fn kept_layer(&self, snapshot: &Snapshot, file: &File) -> Result<Option<MadeFile>> {
-        let size = file.size.unwrap_or_default();
-        let digest = file.digest;
-        let Some(kept) = self.workshop.kept(Made { digest, size }) else {
-            return Ok(None);
-        };
-        let source = snapshot.source_of(file);
-        if !source.holds(digest)? {
-            let url = format!("layer {digest} in {}", source.name());
-            return Err(Error::Missing { url });
-        }
-        Ok(Some(kept))
+    /// A file that was made or scanned, if the cache has it.
+    pub fn kept(
+        &self,
+        snapshot: &Snapshot,
+        file: &File,
+        recipe: &Recipe,
+    ) -> Result<Option<MadeFile>> {
+        self.workshop
+            .kept(snapshot.source_of(file), recipe, made_of(file))
     }
 
-    /// Is the one layer of an image known to be the file as it is?
+    /// Whether the one layer of an image is known to be the file as it is.
     pub fn is_clean(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> bool {
         let known = self.workshop.known(snapshot.source_of(file), recipe);
         matches!(known, Some(Ok(made)) if recipe.is_layer(made.digest))
     }
 
-    /// Has the file made that an image is to be offered as, rather than as its one layer.
+    /// A function that has an image flattened, which was offered as its one layer.
     pub fn to_make(
         &self,
         snapshot: &Snapshot,
@@ -698,24 +686,20 @@ impl Snapshots {
         move || drop(workshop.begin(&what, &source, &recipe))
     }
 
-    /// A file that was made from a snapshot's image, made again if need be.
+    /// A file that was made from an image, made again if the cache lacks it.
     pub fn made(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> Result<MadeFile> {
         let source = snapshot.source_of(file);
-        let made = Made {
-            digest: file.digest,
-            size: file.size.unwrap_or_default(),
-        };
         let _limit = task::within(TIME_LIMIT);
         let what = format!("{}:{}", source.name(), file.tag);
-        self.workshop.open(&what, source, recipe, made)
+        self.workshop.open(&what, source, recipe, made_of(file))
     }
 
-    /// Leaves nothing unfinished behind in the cache: the process ends.
+    /// Removes unfinished files from the cache: the process ends.
     pub fn close(&self) {
         self.cache.close();
     }
 
-    /// Is something being done that nobody may wait for any more?
+    /// Whether work goes on that nobody may be waiting for.
     pub fn is_busy(&self) -> bool {
         self.workshop.is_busy()
     }
@@ -771,7 +755,7 @@ impl Snapshots {
 
 impl Room for Snapshots {
     fn hold(&self, what: &str, bytes: usize) -> Result<Held> {
-        let end = Instant::now() + MEMORY_WAIT;
+        let _limit = task::within(MEMORY_WAIT);
         loop {
             if let Some(held) = self.memory.take(bytes) {
                 return Ok(held);
@@ -779,13 +763,21 @@ impl Room for Snapshots {
             if self.forget() {
                 continue;
             }
-            let is_over = Instant::now() >= end || task::passed_limit().is_some();
-            if is_over || bytes > self.memory.limit() {
-                let (what, limit) = (what.to_owned(), self.memory.limit());
+            let limit = self.memory.limit();
+            if bytes > limit || task::passed_limit().is_some() {
+                let what = what.to_owned();
                 return Err(Error::NoMemory { what, limit });
             }
             task::sleep(task::LOOK)?;
         }
+    }
+}
+
+/// A file that was made, as the cache knows it.
+fn made_of(file: &File) -> Made {
+    Made {
+        digest: file.digest,
+        size: file.size.unwrap_or_default(),
     }
 }
 
@@ -804,14 +796,17 @@ fn merged(directory: &Directory) -> Error {
     }
 }
 
-/// One line for the listing, and one for everything left out that was not so in the listing before.
-fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[LeftOut]>) {
+/// Logs a line for the listing, and one for each tag that is newly left out.
+fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&Snapshot>) {
     let Listing {
         left_out,
         incomplete,
         ..
     } = &snapshot.listing;
-    let known: HashSet<_> = before.unwrap_or_default().iter().collect();
+    let known: HashSet<_> = before
+        .iter()
+        .flat_map(|before| &before.listing.left_out)
+        .collect();
     for one in left_out.iter().filter(|one| !known.contains(one)) {
         let LeftOut { tag, reason, .. } = one;
         if one.is_unanswered {
@@ -827,11 +822,8 @@ fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&[Left
         .map(|source| source.name())
         .collect();
     let (n, sources) = (snapshot.len(), sources.join(", "));
-    let signed = if snapshot.signed.is_some() {
-        ", as their publisher lists them"
-    } else {
-        ""
-    };
+    let signed = snapshot.signed.as_ref();
+    let signed = signed.map_or("", |_| ", as their publisher lists them");
     let missing = incomplete.map_or_else(String::new, |incomplete| format!("; {incomplete}"));
     info!("{directory}: {n} files listed in {took} ms from {sources}{signed}{missing}");
 }
