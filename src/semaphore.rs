@@ -27,9 +27,36 @@ impl Semaphore {
     /// Waits for a permit to do `what`, until the client disconnects or the deadline.
     pub fn acquire(&self, what: impl Fn() -> String) -> Result<Permit<'_>> {
         let what = || format!("{}, which waits for others", what());
-        task::wait_for(&self.free, &self.is_free, what, |free| {
-            *free = free.checked_sub(1)?;
-            Some(Permit(self))
+        task::wait_for(&self.free, &self.is_free, what, |free| self.take(free))
+    }
+
+    fn take(&self, free: &mut usize) -> Option<Permit<'_>> {
+        *free = free.checked_sub(1)?;
+        Some(Permit(self))
+    }
+}
+
+/// The permits for one piece of work of many: one of its own, and those that all share. So it goes on, though slowly,
+/// when others hold all that are shared.
+pub struct Share<'a> {
+    own: Semaphore,
+    shared: &'a Semaphore,
+}
+
+impl<'a> Share<'a> {
+    /// A share with one permit of its own.
+    pub const fn new(shared: &'a Semaphore) -> Self {
+        let own = Semaphore::new(1);
+        Self { own, shared }
+    }
+
+    /// Waits for a permit to do `what`, until the client disconnects or the deadline.
+    pub fn acquire(&self, what: impl Fn() -> String) -> Result<Permit<'_>> {
+        let what = || format!("{}, which waits for others", what());
+        task::wait_for(&self.shared.free, &self.shared.is_free, what, |free| {
+            // Whoever waits is not woken for the own one, but finds it at the next look.
+            let shared = self.shared.take(free);
+            shared.or_else(|| self.own.take(&mut lock(&self.own.free)))
         })
     }
 }
@@ -72,6 +99,19 @@ mod tests {
             drop(taken);
         });
         assert!(acquire().is_ok(), "without a deadline too");
+    }
+
+    #[test]
+    fn each_share_has_a_permit_of_its_own() {
+        let shared = Semaphore::new(1);
+        let (greedy, modest) = (Share::new(&shared), Share::new(&shared));
+        let _limit = task::within(Duration::from_millis(10));
+        let held = [greedy.acquire(String::new), greedy.acquire(String::new)];
+        assert!(held.iter().all(Result::is_ok));
+        assert!(greedy.acquire(String::new).is_err());
+        for _ in 0..2 {
+            assert!(modest.acquire(String::new).is_ok());
+        }
     }
 
     #[test]

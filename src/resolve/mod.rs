@@ -40,7 +40,7 @@ use crate::memory::Room;
 use crate::name::{RepositoryAddress, Tag};
 use crate::platform::Architecture;
 use crate::pool;
-use crate::semaphore::{Permit, Semaphore};
+use crate::semaphore::{Permit, Share};
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
@@ -86,8 +86,8 @@ pub struct Resolver<'a> {
     pub room: &'a dyn Room,
     /// Requests at once.
     pub parallel: usize,
-    /// The places for them and for those of all other listings.
-    pub requests: &'a Semaphore,
+    /// The permits for them.
+    pub requests: Share<'a>,
     /// The tags that were answered in listings that could not be finished.
     pub unfinished: &'a Unfinished,
     /// Only extensions that this machine's systemd would merge are listed.

@@ -35,7 +35,7 @@ use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::pool;
 use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished};
-use crate::semaphore::Semaphore;
+use crate::semaphore::{Semaphore, Share};
 use crate::settings::{Blobs, Located, Place, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
@@ -62,10 +62,9 @@ const MEMORY_WAIT: Duration = Duration::from_secs(10);
 /// Only a publisher's list has more in practice, and its bytes are in the cache anyway.
 const MAX_STORED: usize = 5_000;
 
-/// Tags looked up at registries at once, for all listings together. Each takes a connection, and a process usually
-/// has 1024 descriptors: clients, downloads and idle connections need the others. A high number, so that silent
-/// registries leave some to others.
-const MAX_REQUESTS: usize = 256;
+/// Tags looked up at registries at once for all listings together, beside one for each listing. Each takes a
+/// connection, and a process usually has 1024 descriptors: clients, downloads and idle connections need the others.
+const MAX_REQUESTS: usize = 128;
 
 /// A directory at one moment.
 pub struct Snapshot {
@@ -735,7 +734,7 @@ impl Snapshots {
                 .then(|| ImmutableTags::new(&self.state, source.name())),
             signed_list: &settings.signed_list,
             parallel: self.settings.parallel.get(),
-            requests: &self.requests,
+            requests: Share::new(&self.requests),
             unfinished: &self.unfinished,
             compatible_only: settings
                 .compatible_only
