@@ -24,13 +24,8 @@ const MAX_WRONG: usize = 64;
 const MAX_SOURCES: usize = 256;
 
 /// Mirrors that failed a moment ago: a host, or one repository there.
-pub struct Resting(Mutex<Recent<String, Instant>>);
-
-impl Default for Resting {
-    fn default() -> Self {
-        Self(Mutex::new(Recent::entries(MAX_RESTING)))
-    }
-}
+#[derive(Default)]
+pub struct Resting(Mutex<Recent<String, Instant, MAX_RESTING>>);
 
 impl Resting {
     /// Notes a failure. The result tells whether it is news.
@@ -47,13 +42,8 @@ impl Resting {
 }
 
 /// Which mirrors gave wrong bytes of what, by source; in the state too, for the next run.
-pub struct Wrong(Mutex<Recent<String, WrongMirrors>>);
-
-impl Default for Wrong {
-    fn default() -> Self {
-        Self(Mutex::new(Recent::entries(MAX_SOURCES)))
-    }
-}
+#[derive(Default)]
+pub struct Wrong(Mutex<Recent<String, WrongMirrors, MAX_SOURCES>>);
 
 impl Wrong {
     /// Whether this place gave wrong bytes of the blob.

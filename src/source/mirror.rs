@@ -49,7 +49,7 @@ struct Mirrored {
     /// Who is to blame when a blob turns out to be wrong.
     origins: Arc<Origins>,
     /// The digests that were shown to be held since the source was opened for a snapshot.
-    shown: Mutex<Recent<Digest, ()>>,
+    shown: Mutex<Recent<Digest, (), MAX_SHOWN>>,
 }
 
 /// Digests that are remembered as shown. Others are asked for each time.
@@ -78,7 +78,7 @@ impl Mirrored {
             lister: AtomicUsize::new(NOBODY),
             down: Mutex::default(),
             origins: Arc::default(),
-            shown: Mutex::new(Recent::entries(MAX_SHOWN)),
+            shown: Mutex::default(),
         }
     }
 

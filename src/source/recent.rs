@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Remembers values until there are too many. What was not used for longest goes first.
-pub struct Recent<K, V> {
-    max_entries: usize,
+/// Remembers at most `MAX` values. The least recently used goes first.
+pub struct Recent<K, V, const MAX: usize> {
     max_bytes: usize,
     entries: HashMap<K, Entry<V>>,
     /// Of all entries together, as their owner counts them.
@@ -14,29 +13,31 @@ pub struct Recent<K, V> {
     clock: u64,
 }
 
-struct Entry<V> {
-    value: V,
-    bytes: usize,
-    used: u64,
+impl<K, V, const MAX: usize> Default for Recent<K, V, MAX> {
+    fn default() -> Self {
+        Self::with_bytes(usize::MAX)
+    }
 }
 
-impl<K: Clone + Eq + Hash, V> Recent<K, V> {
-    /// At most so many entries, of any size.
-    pub fn entries(max: usize) -> Self {
-        Self::entries_and_bytes(max, usize::MAX)
-    }
-
-    /// At most so many entries, and at most so many bytes in all.
-    pub fn entries_and_bytes(max_entries: usize, max_bytes: usize) -> Self {
+impl<K, V, const MAX: usize> Recent<K, V, MAX> {
+    /// At most so many bytes in all, too.
+    pub fn with_bytes(max_bytes: usize) -> Self {
         Self {
-            max_entries,
             max_bytes,
             entries: HashMap::new(),
             bytes: 0,
             clock: 0,
         }
     }
+}
 
+struct Entry<V> {
+    value: V,
+    bytes: usize,
+    used: u64,
+}
+
+impl<K: Clone + Eq + Hash, V, const MAX: usize> Recent<K, V, MAX> {
     /// The value, which counts as used now.
     pub fn get(&mut self, key: &K) -> Option<&mut V> {
         self.clock += 1;
@@ -56,7 +57,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         if bytes > self.max_bytes {
             return before;
         }
-        while self.entries.len() >= self.max_entries || self.bytes > self.max_bytes - bytes {
+        while self.entries.len() >= MAX || self.bytes > self.max_bytes - bytes {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used);
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
                 break;
@@ -76,7 +77,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         Some(entry.value)
     }
 
-    /// Forgets all for which this is false.
+    /// Forgets all values for which this is false.
     pub fn retain(&mut self, mut is_kept: impl FnMut(&V) -> bool) {
         self.entries.retain(|_, entry| {
             let is_kept = is_kept(&entry.value);
@@ -90,7 +91,7 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
 mod tests {
     use super::*;
 
-    fn keys(recent: &Recent<u32, ()>) -> Vec<u32> {
+    fn keys<const MAX: usize>(recent: &Recent<u32, (), MAX>) -> Vec<u32> {
         let mut keys: Vec<_> = recent.entries.keys().copied().collect();
         keys.sort_unstable();
         keys
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
-        let mut recent = Recent::entries(3);
+        let mut recent = Recent::<_, _, 3>::default();
         for key in 1..=3 {
             assert_eq!(recent.insert(key, ()), None);
         }
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn sizes_are_counted_over_all() {
-        let mut recent = Recent::entries_and_bytes(10, 100);
+        let mut recent = Recent::<_, _, 10>::with_bytes(100);
         for (key, bytes, kept) in [
             (1, 40, vec![1]),
             (2, 60, vec![1, 2]),

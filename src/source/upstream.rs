@@ -28,7 +28,7 @@ pub struct Upstream {
     mirrors_with_ns: Vec<Host>,
     mirrors_without_ns: Vec<Host>,
     /// Whether a host speaks TLS, as `insecure` said and perhaps a try showed.
-    speaks_tls: Mutex<Recent<(Host, Option<bool>), bool>>,
+    speaks_tls: Mutex<Recent<(Host, Option<bool>), bool, MAX_HOSTS>>,
     pub resting: Resting,
     pub wrong: Wrong,
 }
@@ -49,7 +49,7 @@ impl Upstream {
             state,
             mirrors_with_ns: settings.mirrors_with_ns.clone(),
             mirrors_without_ns: settings.mirrors_without_ns.clone(),
-            speaks_tls: Mutex::new(Recent::entries(MAX_HOSTS)),
+            speaks_tls: Mutex::default(),
             resting: Resting::default(),
             wrong: Wrong::default(),
         }))

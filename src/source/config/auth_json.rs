@@ -371,19 +371,16 @@ fn run_helper(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>
 
 /// Waits for a helper to end; one that does not is killed.
 fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>, String> {
-    loop {
+    while Instant::now() < deadline {
         match child.try_wait() {
-            Ok(Some(status)) => return Ok(Some(status)),
-            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            Ok(None) => {
-                if let Err(error) = child.kill().and_then(|()| child.wait()) {
-                    warn!("a credential helper does not end: {error}");
-                }
-                return Ok(None);
-            }
-            Err(error) => return Err(error.to_string()),
+            Ok(None) => thread::sleep(Duration::from_millis(10)),
+            ended => return ended.map_err(|error| error.to_string()),
         }
     }
+    if let Err(error) = child.kill().and_then(|()| child.wait()) {
+        warn!("a credential helper does not end: {error}");
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -35,38 +35,29 @@ pub struct HostCertificates {
 impl CertificateDirectories {
     /// The usual ones below `root`, and the user's.
     pub fn usual(root: &Path) -> Self {
-        let home = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
+        let variable = |name| {
+            let value = std::env::var_os(name).filter(|value| !value.is_empty());
+            value.map(PathBuf::from)
         };
-        let config = home("XDG_CONFIG_HOME").or_else(|| Some(home("HOME")?.join(".config")));
+        let config = variable("XDG_CONFIG_HOME");
+        let config = config.or_else(|| Some(variable("HOME")?.join(".config")));
         let user = config.map(|directory| directory.join("containers/certs.d"));
-        Self(
-            user.into_iter()
-                .chain(DIRECTORIES.map(|directory| root.join(directory)))
-                .collect(),
-        )
+        let system = DIRECTORIES.map(|directory| root.join(directory));
+        Self(user.into_iter().chain(system).collect())
     }
 
     /// The certificates for a host; `None` if there is no directory for it.
     pub fn find(&self, host: &Host) -> Result<Option<HostCertificates>> {
-        let directory = self
-            .0
-            .iter()
-            .map(|base| base.join(host.as_str()))
-            .find(|directory| directory.is_dir());
-        directory.map(|directory| read(&directory)).transpose()
+        let mut directories = self.0.iter().map(|base| base.join(host.as_str()));
+        let found = directories.find(|directory| directory.is_dir());
+        found.map(|directory| read(&directory)).transpose()
     }
 }
 
 fn read(directory: &Path) -> Result<HostCertificates> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
-        .and_then(|entries| {
-            entries
-                .map(|entry| entry.map(|entry| entry.path()))
-                .collect()
-        })
+    let entries = fs::read_dir(directory);
+    let mut paths: Vec<PathBuf> = entries
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
         .map_err(|cause| bad(directory, cause))?;
     paths.sort();
     let mut found = HostCertificates::default();

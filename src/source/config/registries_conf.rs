@@ -119,8 +119,8 @@ enum PullFromMirror {
 struct File {
     registry: Vec<Registry>,
     credential_helpers: Vec<String>,
-    #[serde(rename = "registries")]
-    _version_1: Option<Version1>,
+    #[serde(rename = "registries", deserialize_with = "version_1")]
+    _version_1: (),
     #[serde(rename = "unqualified-search-registries")]
     _search: Option<Vec<String>>,
     #[serde(rename = "short-name-mode")]
@@ -133,15 +133,11 @@ struct File {
     unknown: BTreeMap<String, IgnoredAny>,
 }
 
-/// `[registries.search]` and its like, which are refused.
-struct Version1;
-
-impl<'de> Deserialize<'de> for Version1 {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(D::Error::custom(
-            "[registries] is version 1 of the format, which is not followed here; write [[registry]] tables",
-        ))
-    }
+/// Refuses `[registries.search]` and the like.
+fn version_1<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+    Err(D::Error::custom(
+        "[registries] is version 1 of the format, which is not followed here; write [[registry]] tables",
+    ))
 }
 
 impl Registries {

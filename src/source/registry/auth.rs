@@ -15,7 +15,7 @@ use super::token::Tokens;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::Host;
-use crate::source::config::auth_json::{Found, Keyring, Login};
+use crate::source::config::auth_json::{Keyring, Login};
 use crate::source::recent::Recent;
 
 /// Repositories whose login is remembered.
@@ -24,7 +24,7 @@ const MAX_SESSIONS: usize = 256;
 /// The logins of this machine, and the tokens got so far.
 pub struct Auth {
     pub keyring: Keyring,
-    sessions: Mutex<Recent<SessionKey, Arc<Session>>>,
+    sessions: Mutex<Recent<SessionKey, Arc<Session>, MAX_SESSIONS>>,
     tokens: Tokens,
 }
 
@@ -32,7 +32,7 @@ impl Auth {
     pub fn new(keyring: Keyring, trusted_hosts: Vec<Host>) -> Self {
         Self {
             keyring,
-            sessions: Mutex::new(Recent::entries(MAX_SESSIONS)),
+            sessions: Mutex::default(),
             tokens: Tokens::new(trusted_hosts),
         }
     }
@@ -143,20 +143,15 @@ impl Auth {
             ..State::default()
         };
         let no_login = |message: &str| target.no_login(&self.keyring, message.to_owned());
-        let authorization = match (found, challenge::bearer(challenges)) {
-            (
-                Some(Found {
-                    login: Login::RegistryToken(token),
-                    ..
-                }),
-                _,
-            ) => {
+        let login = found.as_ref().map(|found| &found.login);
+        let authorization = match (login, challenge::bearer(challenges)) {
+            (Some(Login::RegistryToken(token)), _) => {
                 target.refuse_plain(target.origin, true)?;
-                Authorization::bearer(&token)
+                Authorization::bearer(token)
             }
-            (found, Some(challenge)) => {
+            (login, Some(challenge)) => {
                 // A token that anybody gets is no secret.
-                target.refuse_plain(target.origin, found.is_some())?;
+                target.refuse_plain(target.origin, login.is_some())?;
                 let token = (self.tokens).get(target, challenge, found.as_ref(), &self.keyring)?;
                 state.bearer = Some((challenge.clone(), token.renew_at));
                 token.authorization
@@ -164,19 +159,15 @@ impl Auth {
             (_, None) if !challenges.contains(&Challenge::Basic) => {
                 return Err(no_login("it names no way to log in that we speak"));
             }
-            (
-                Some(Found {
-                    login: Login::Password { user, password },
-                    ..
-                }),
-                None,
-            ) => {
+            (Some(Login::Password { user, password }), None) => {
                 target.refuse_plain(target.origin, true)?;
-                Authorization::basic(&user, &password)
+                Authorization::basic(user, password)
             }
-            (Some(Found { place, .. }), None) => {
-                let why = "this is a token, and the registry wants a user name and password".into();
-                return Err(Error::BadLogin { place, why });
+            (Some(Login::IdentityToken(_)), None) => {
+                return Err(Error::BadLogin {
+                    place: state.place.unwrap_or_default(),
+                    why: "this is a token, and the registry wants a user name and password".into(),
+                });
             }
             (None, None) => return Err(no_login("")),
         };

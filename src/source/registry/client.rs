@@ -39,20 +39,14 @@ const MAX_AGENTS: usize = 64;
 pub struct Client {
     certificates: CertificateDirectories,
     parallel: usize,
-    agents: Mutex<Recent<AgentKey, Agent>>,
+    /// By the host, if it has a `certs.d` directory or its certificate is not checked (`true`).
+    agents: Mutex<Recent<(Option<Host>, bool), Agent, MAX_AGENTS>>,
     trusted_hosts: Vec<Host>,
     registries: Arc<Registries>,
     proxies: Proxies,
     pub throttle: Throttle,
     /// The warnings of registries so far.
     warnings: Mutex<HashSet<String>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum AgentKey {
-    Usual,
-    /// For a host with a `certs.d` directory, or whose certificate is not checked (`true`).
-    Own(Host, bool),
 }
 
 impl Client {
@@ -65,7 +59,7 @@ impl Client {
         Self {
             certificates: CertificateDirectories::usual(root),
             parallel,
-            agents: Mutex::new(Recent::entries(MAX_AGENTS)),
+            agents: Mutex::default(),
             trusted_hosts,
             registries,
             proxies: Proxies::from_environment(),
@@ -102,13 +96,13 @@ impl Client {
 
     fn agent_for(&self, host: &Host, unchecked: bool) -> Result<Agent> {
         let mut agents = lock(&self.agents);
-        let own = AgentKey::Own(host.clone(), unchecked);
+        let own = (Some(host.clone()), unchecked);
         if let Some(agent) = agents.get(&own) {
             return Ok(agent.clone());
         }
         let certificates = self.certificates.find(host)?;
         let key = match (&certificates, unchecked) {
-            (None, false) => AgentKey::Usual,
+            (None, false) => (None, false),
             _ => own,
         };
         if let Some(agent) = agents.get(&key) {

@@ -60,27 +60,24 @@ impl Session {
 
     /// Remembers the result of a login, for those who wait for it, too.
     pub fn conclude(&self, met: Result<State>) -> Result<Option<Authorization>> {
-        let (state, result) = match met {
-            Ok(state) => {
-                let authorization = state.authorization.clone();
-                (state, Ok(authorization))
-            }
+        let state = met.or_else(|error| {
             // That a client left, or ran out of time, concerns no other client: the state stays.
-            Err(error) if matches!(error, Error::ClientGone) || task::passed_limit().is_some() => {
+            if matches!(error, Error::ClientGone) || task::passed_limit().is_some() {
                 return Err(error);
             }
-            Err(error) => {
-                let place = match &error {
-                    Error::LoginRefused { place, .. } => Some(place.clone()),
-                    _ => None,
-                };
-                let state = State {
-                    place,
-                    failed: Some((Instant::now(), error.clone())),
-                    ..State::default()
-                };
-                (state, Err(error))
-            }
+            let place = match &error {
+                Error::LoginRefused { place, .. } => Some(place.clone()),
+                _ => None,
+            };
+            Ok(State {
+                place,
+                failed: Some((Instant::now(), error)),
+                ..State::default()
+            })
+        })?;
+        let result = match &state.failed {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(state.authorization.clone()),
         };
         *lock(&self.state) = state;
         result

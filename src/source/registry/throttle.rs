@@ -37,18 +37,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const MAX_HOSTS: usize = 256;
 
 /// The hosts that complained last.
+#[derive(Default)]
 pub struct Throttle {
-    hosts: Mutex<Recent<Host, Complaints>>,
+    hosts: Mutex<Recent<Host, Complaints, MAX_HOSTS>>,
     tickets: AtomicU64,
-}
-
-impl Default for Throttle {
-    fn default() -> Self {
-        Self {
-            hosts: Mutex::new(Recent::entries(MAX_HOSTS)),
-            tickets: AtomicU64::default(),
-        }
-    }
 }
 
 struct Complaints {

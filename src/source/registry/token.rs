@@ -41,7 +41,7 @@ const MAX_ANSWER: u64 = 64 << 10;
 /// The tokens of all registries.
 pub struct Tokens {
     trusted_hosts: Vec<Host>,
-    known: Mutex<Recent<TokenKey, Token>>,
+    known: Mutex<Recent<TokenKey, Token, MAX_TOKENS>>,
 }
 
 /// The use of a token. Registries that share a token server have their own tokens: each is sent only to the
@@ -83,7 +83,7 @@ impl Tokens {
     pub fn new(trusted_hosts: Vec<Host>) -> Self {
         Self {
             trusted_hosts,
-            known: Mutex::new(Recent::entries_and_bytes(MAX_TOKENS, MAX_TOKEN_BYTES)),
+            known: Mutex::new(Recent::with_bytes(MAX_TOKEN_BYTES)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ::url::Url;
-use percent_encoding::{percent_decode_str, percent_encode_byte};
+use percent_encoding::{CONTROLS, percent_decode_str, percent_encode};
 
 use crate::name::{Host, Repository, url_without_userinfo};
 
@@ -38,13 +38,7 @@ pub fn resolve(base: &str, reference: &[u8]) -> Option<Location> {
         return None;
     }
     // Bytes beyond ASCII are whatever the server takes them for. The standard takes them for UTF-8, Go for bytes.
-    let mut ascii = String::new();
-    for byte in reference {
-        match byte {
-            byte if byte.is_ascii() => ascii.push(char::from(*byte)),
-            byte => ascii.push_str(percent_encode_byte(*byte)),
-        }
-    }
+    let ascii = percent_encode(reference, CONTROLS).to_string();
     let mut url = Url::parse(base).ok()?.join(&ascii).ok()?;
     if !matches!(url.scheme(), "http" | "https") {
         return None;
@@ -68,10 +62,8 @@ pub fn resolve(base: &str, reference: &[u8]) -> Option<Location> {
 /// Only path and query of the link are taken, as container tools do: a gateway may not know by what
 /// name it is called, and a hostile link must not lead elsewhere.
 pub fn next_page<'a>(base: &str, links: impl Iterator<Item = &'a str>) -> Option<String> {
-    let target = links
-        .flat_map(split_links)
-        .find(|link| is_next(link.parameters))?
-        .target;
+    let mut links = links.flat_map(split_links);
+    let (target, _) = links.find(|(_, parameters)| is_next(parameters))?;
     let target = Url::parse(&resolve(base, target.as_bytes())?.url).ok()?;
     let mut next = Url::parse(base).ok()?;
     next.set_path(target.path());
@@ -150,13 +142,9 @@ pub fn is_broken_link(header: &str) -> bool {
     split_links(header).is_empty() && header.to_ascii_lowercase().contains("next")
 }
 
-struct Link<'a> {
-    target: &'a str,
-    parameters: &'a str,
-}
-
-/// The links of one header: `<target>; rel="next", <target>…`. What is no link ends the search.
-fn split_links(header: &str) -> Vec<Link<'_>> {
+/// The targets and parameters of the links in one header, `<target>; rel="next", <target>…`, until something that is no
+/// link.
+fn split_links(header: &str) -> Vec<(&str, &str)> {
     let mut links = Vec::new();
     let mut rest = header;
     while let Some((_, after)) = rest.split_once('<') {
@@ -171,10 +159,7 @@ fn split_links(header: &str) -> Vec<Link<'_>> {
                 c == ',' && !is_quoted
             })
             .unwrap_or(after.len());
-        links.push(Link {
-            target: target.trim(),
-            parameters: &after[..end],
-        });
+        links.push((target.trim(), &after[..end]));
         rest = &after[end..];
     }
     links
