@@ -55,15 +55,6 @@ impl TagOutcome {
             Self::Refused(error) | Self::Unanswered(Some(error)) => Some(error),
         }
     }
-
-    /// The memory that it takes in a listing, in bytes and roughly.
-    fn weight(&self) -> usize {
-        match self {
-            Self::Offered(artifacts) => artifacts.iter().map(Artifact::weight).sum(),
-            Self::Skipped(why) => why.len(),
-            Self::Refused(_) | Self::Unanswered(_) => 0,
-        }
-    }
 }
 
 /// The outcome of each tag, and the memory that they take.
@@ -136,10 +127,8 @@ impl Resolver<'_> {
         };
         // Immutable tags are promised as they are learnt, and by one address of a source alone.
         let goes_on = self.cache.is_some() && self.immutable_tags.is_none();
-        let known = match goes_on {
-            true => self.unfinished.of(&name),
-            false => BTreeMap::new(),
-        };
+        let known = goes_on.then(|| self.unfinished.of(&name));
+        let known = known.unwrap_or_default();
         let mut order = newest_first(tags);
         order.sort_by_key(|tag| known.contains_key(*tag)); // stable: the newest first of either
         let mut by_tag: BTreeMap<_, _> = ask_for_all(&order).into_iter().collect();
@@ -174,35 +163,41 @@ impl Resolver<'_> {
     fn ask(&self, tag: &Tag, inquiry: &Inquiry<'_>) -> TagOutcome {
         let _documents = pool::documents();
         let before = inquiry.before.get(tag).copied();
-        let found = self
-            .place(|| format!("tag {tag} of {}", self.source.name()))
-            .and_then(|place| Ok((self.by_tag(tag, before)?, place)));
-        let ((digest, manifest), _place) = match found {
-            Ok(found) => found,
-            Err(error) => return error.into(),
+        let asked = || {
+            let _place = self.place(|| format!("tag {tag} of {}", self.source.name()))?;
+            let (digest, manifest) = self.by_tag(tag, before)?;
+            lock(&inquiry.digests).insert(tag.clone(), digest);
+            self.outcome(digest, manifest, inquiry)
         };
-        lock(&inquiry.digests).insert(tag.clone(), digest);
-        self.outcome(digest, manifest, inquiry)
+        asked().unwrap_or_else(TagOutcome::from)
     }
 
-    /// The outcome of a tag that is this manifest. It is no answer where the listing has no room for it, or all listings
+    /// The outcome of a tag that is this manifest. An error where the listing has no room for it, or all listings
     /// together.
-    fn outcome(&self, digest: Digest, manifest: Manifest, inquiry: &Inquiry<'_>) -> TagOutcome {
-        let outcome = match self.artifacts(digest, manifest) {
-            Ok(artifacts) => TagOutcome::Offered(artifacts),
-            Err(Unlistable::NotOffered(why)) => TagOutcome::Skipped(listing::shortened(why)),
-            Err(Unlistable::Failed(error)) => return error.into(),
+    fn outcome(
+        &self,
+        digest: Digest,
+        manifest: Manifest,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<TagOutcome> {
+        let (outcome, weight) = match self.artifacts(digest, manifest) {
+            Ok(artifacts) => {
+                let weight = artifacts.iter().map(Artifact::weight).sum();
+                (TagOutcome::Offered(artifacts), weight)
+            }
+            Err(Unlistable::NotOffered(why)) => {
+                let why = listing::shortened(why);
+                let weight = why.len();
+                (TagOutcome::Skipped(why), weight)
+            }
+            Err(Unlistable::Failed(error)) => return Err(error),
         };
-        let weight = outcome.weight();
         let take = |left: usize| left.checked_sub(weight);
-        if inquiry.room.fetch_update(Relaxed, Relaxed, take).is_err() {
-            return no_room().into();
-        }
-        match self.room.hold("a listing", weight) {
-            Ok(held) => lock(&inquiry.held).push(held),
-            Err(error) => return error.into(),
-        }
-        outcome
+        let room = inquiry.room.fetch_update(Relaxed, Relaxed, take);
+        room.map_err(|_| no_room())?;
+        let held = self.room.hold("a listing", weight)?;
+        lock(&inquiry.held).push(held);
+        Ok(outcome)
     }
 
     /// A tag for which there was no time, or no request, has the outcome of the listing that this one goes on from.
@@ -221,8 +216,7 @@ impl Resolver<'_> {
             if complete::has_run_out(outcome.error())
                 && cache.has_document(&name, *digest)
                 && let Ok(manifest) = self.named(*digest)
-                && let found @ (TagOutcome::Offered(_) | TagOutcome::Skipped(_)) =
-                    self.outcome(*digest, manifest, inquiry)
+                && let Ok(found) = self.outcome(*digest, manifest, inquiry)
             {
                 *outcome = found;
             }
@@ -235,18 +229,17 @@ impl Resolver<'_> {
         digests: &BTreeMap<Tag, Digest>,
         by_tag: &mut BTreeMap<&Tag, TagOutcome>,
     ) {
-        let refused = by_tag.values_mut();
-        let mut refused = refused
-            .filter(|outcome| matches!(outcome, TagOutcome::Refused(_)))
-            .peekable();
-        if refused.peek().is_none() {
+        let is_refused = |outcome: &TagOutcome| matches!(outcome, TagOutcome::Refused(_));
+        if !by_tag.values().any(is_refused) {
             return;
         }
         let another = newest(digests.keys()).map(Reference::Tag);
-        if another.is_some_and(|another| self.source.manifest(another).is_ok()) {
-            for outcome in refused {
-                let why = outcome.error().map(Error::line).unwrap_or_default();
-                *outcome = TagOutcome::Skipped(listing::shortened(why));
+        if another.is_none_or(|another| self.source.manifest(another).is_err()) {
+            return;
+        }
+        for outcome in by_tag.values_mut() {
+            if let TagOutcome::Refused(error) = outcome {
+                *outcome = TagOutcome::Skipped(listing::shortened(error.line()));
             }
         }
     }
