@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use log::warn;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -25,6 +25,7 @@ use ureq::unversioned::transport::{
 };
 
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::source::config::certs_d::{HostCertificates, Pem};
 
 /// Speaks TLS over a connection for https.
@@ -36,7 +37,7 @@ pub struct Tls {
     /// Any certificate of a server will do.
     unchecked: bool,
     /// Made of those for the first connection.
-    config: OnceLock<Arc<ClientConfig>>,
+    config: Mutex<Option<Arc<ClientConfig>>>,
 }
 
 impl Tls {
@@ -53,12 +54,14 @@ impl Tls {
                 .map(|(certificate, key)| parse_client(&certificate, &key))
                 .transpose()?,
             unchecked,
-            config: OnceLock::new(),
+            config: Mutex::default(),
         })
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        if let Some(config) = self.config.get() {
+        // Many threads connect at once, and reading the system's CAs takes a while: one does it for all.
+        let mut made = lock(&self.config);
+        if let Some(config) = &*made {
             return Ok(config.clone());
         }
         let provider = Arc::new(default_provider());
@@ -80,7 +83,7 @@ impl Tls {
             Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
             None => builder.with_no_client_auth(),
         };
-        Ok(self.config.get_or_init(|| Arc::new(config)).clone())
+        Ok(made.insert(Arc::new(config)).clone())
     }
 
     /// Checks chains by the CAs of `certs.d` and the system's: a private registry may have a public certificate one day.
