@@ -14,18 +14,17 @@ use crate::artifact::{Content, Recipe};
 use crate::digest::Digest;
 use crate::listing::{File, PublisherList};
 use crate::memory::{Held, Memory};
-use crate::name::FileName;
+use crate::name::{FileName, Tag};
 
-/// How long a listing binds after it was given out last. An update of several large files may take so long between
-/// the two.
+/// How long a listing binds after it was given out last: an update may fetch several large files in between.
 pub const PROMISE: Duration = Duration::from_secs(60 * 60);
-/// A listing that did not change is kept anew after this time. One that is read back binds so much longer.
+/// A listing that did not change is written down again after this time. One that is read back binds so much longer.
 pub const STAMPED: Duration = Duration::from_secs(5 * 60);
-/// Memory that the older files of one directory take, in bytes.
+/// Memory for the older files of one directory, in bytes.
 const MAX_OLDER: usize = 8 << 20;
-/// Older signed lists of one directory that are kept whole, for they lack too many names of newer ones.
+/// Most older signed lists of one directory that are kept whole, because newer ones lack many of their names.
 const MAX_LISTS: usize = 2;
-/// So many names of an older signed list are kept as files.
+/// Most names of an older signed list that are kept as files instead.
 const MAX_AS_FILES: usize = 1000;
 
 /// The files that were given out of one directory.
@@ -289,41 +288,40 @@ fn is_live(given: Instant, now: Instant) -> bool {
 /// All that a directory's listings promise, as the cache keeps it.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Stored {
-    /// By name.
-    files: BTreeMap<String, StoredFile>,
+    files: BTreeMap<FileName, StoredFile>,
     /// The lists that their publisher signed. Their bytes are among the documents.
-    pub lists: Vec<StoredList>,
+    lists: Vec<StoredList>,
 }
 
 /// A list that its publisher signed.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct StoredList {
+struct StoredList {
     /// In seconds since 1970.
     given: u64,
-    digest: String,
+    digest: Digest,
     /// In bytes.
-    pub size: u64,
+    size: u64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 struct StoredFile {
     /// When it was given out last, in seconds since 1970.
     given: u64,
-    digest: String,
+    digest: Digest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     source: usize,
-    tag: String,
+    tag: Tag,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    manifest: Option<String>,
+    manifest: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     architecture: Option<String>,
     is_of_index: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    layers: Option<Vec<(String, u64)>>,
-    /// Of a file that is made: that it is the one in an image whose name ends so.
+    layers: Option<Vec<(Digest, u64)>>,
+    /// Of a file that is made: the ending of the one file in the image that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made_file: Option<String>,
 }
@@ -346,51 +344,52 @@ impl Clock {
     /// `None` if it is too long ago, or lies ahead: then a clock was wrong.
     fn to_instant(self, given: u64) -> Option<Instant> {
         let age = Duration::from_secs(self.seconds.checked_sub(given)?);
-        // Whoever was given it between two stamps has its hour, too.
+        // It may have been given out once more since it was written down.
         let age = age.saturating_sub(STAMPED);
         self.now.checked_sub(age).filter(|_| age < PROMISE)
     }
 }
 
 impl Stored {
-    /// How many files it has, those in signed lists aside.
+    /// The number of its files, without those in signed lists.
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// With these files, which were given out last at `given`.
+    /// Adds files that were given out last at `given`.
     pub fn add_files<'a>(
         &mut self,
         files: impl Iterator<Item = (&'a FileName, &'a File)>,
         given: Instant,
         clock: Clock,
     ) {
-        let stored = files.map(|(name, file)| (name.to_string(), stored(file, given, clock)));
-        self.files.extend(stored);
+        let stored = |file| StoredFile::new(file, given, clock);
+        self.files
+            .extend(files.map(|(name, file)| (name.clone(), stored(file))));
     }
 
-    /// With this list.
+    /// Adds a list that was given out last at `given`.
     pub fn add_list(&mut self, list: &PublisherList, given: Instant, clock: Clock) {
         self.lists.push(StoredList {
             given: clock.to_seconds(given),
-            digest: list.digest().to_string(),
+            digest: list.digest(),
             size: list.bytes().len() as u64,
         });
     }
 
-    /// With all older files.
+    /// Adds all older files.
     pub fn add_older(&mut self, older: &Older, clock: Clock) {
         for (name, (file, given)) in &older.files {
             self.files
-                .entry(name.to_string())
-                .or_insert_with(|| stored(file, *given, clock));
+                .entry(name.clone())
+                .or_insert_with(|| StoredFile::new(file, *given, clock));
         }
         for (list, given) in &older.lists {
             self.add_list(list, *given, clock);
         }
     }
 
-    /// What of it binds now. `list_of` has the lists.
+    /// The part of it that binds now. `list_of` has the lists.
     pub fn restore(
         self,
         clock: Clock,
@@ -398,12 +397,11 @@ impl Stored {
     ) -> Older {
         let files = self.files.into_iter().filter_map(|(name, stored)| {
             let given = clock.to_instant(stored.given)?;
-            Some((name.parse().ok()?, (stored.file()?, given)))
+            Some((name, (stored.file()?, given)))
         });
         let lists = self.lists.into_iter().filter_map(|stored| {
             let given = clock.to_instant(stored.given)?;
-            let digest = stored.digest.parse().ok()?;
-            Some((list_of(digest, stored.size)?, given))
+            Some((list_of(stored.digest, stored.size)?, given))
         });
         Older {
             files: files.collect(),
@@ -412,59 +410,44 @@ impl Stored {
     }
 }
 
-fn stored(file: &File, given: Instant, clock: Clock) -> StoredFile {
-    let (text, layers) = match &file.content {
-        Content::Blob => (None, None),
-        Content::Text(text) => (Some(text.to_string()), None),
-        Content::Made(recipe) => {
-            let layers = recipe.layers.iter();
-            (
-                None,
-                Some(
-                    layers
-                        .map(|(digest, size)| (digest.to_string(), *size))
-                        .collect(),
-                ),
-            )
-        }
-    };
-    StoredFile {
-        given: clock.to_seconds(given),
-        digest: file.digest.to_string(),
-        size: file.size,
-        source: file.source,
-        tag: file.tag.to_string(),
-        manifest: file.manifest.map(|manifest| manifest.to_string()),
-        architecture: file.architecture.map(|found| found.to_string()),
-        is_of_index: file.is_of_index,
-        text,
-        layers,
-        made_file: match &file.content {
-            Content::Made(recipe) => recipe.file.as_deref().map(str::to_owned),
-            _ => None,
-        },
-    }
-}
-
 impl StoredFile {
+    fn new(file: &File, given: Instant, clock: Clock) -> Self {
+        let (text, recipe) = match &file.content {
+            Content::Blob => (None, None),
+            Content::Text(text) => (Some(text.to_string()), None),
+            Content::Made(recipe) => (None, Some(recipe)),
+        };
+        Self {
+            given: clock.to_seconds(given),
+            digest: file.digest,
+            size: file.size,
+            source: file.source,
+            tag: file.tag.clone(),
+            manifest: file.manifest,
+            architecture: file.architecture.map(|found| found.to_string()),
+            is_of_index: file.is_of_index,
+            text,
+            layers: recipe.map(|recipe| recipe.layers.clone()),
+            made_file: recipe.and_then(|recipe| recipe.file.as_deref().map(str::to_owned)),
+        }
+    }
+
     fn file(self) -> Option<File> {
-        let layer = |(digest, size): (String, u64)| Some((digest.parse().ok()?, size));
         let content = match (self.text, self.layers) {
             (None, None) => Content::Blob,
             (Some(text), None) => Content::Text(text.into()),
             (_, Some(layers)) => Content::Made(Recipe {
-                layers: layers.into_iter().map(layer).collect::<Option<_>>()?,
+                layers,
                 file: self.made_file.map(Arc::from),
             }),
         };
-        let manifest = self.manifest.map(|digest| digest.parse());
         let architecture = self.architecture.map(|name| name.parse());
         Some(File {
-            digest: self.digest.parse().ok()?,
+            digest: self.digest,
             size: self.size,
             source: self.source,
-            tag: self.tag.parse().ok()?,
-            manifest: manifest.transpose().ok()?,
+            tag: self.tag,
+            manifest: self.manifest,
             architecture: architecture.transpose().ok()?,
             is_of_index: self.is_of_index,
             content,
