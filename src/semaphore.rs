@@ -55,8 +55,8 @@ impl<'a> Share<'a> {
         let what = || format!("{}, which waits for others", what());
         task::wait_for(&self.shared.free, &self.shared.is_free, what, |free| {
             // Whoever waits is not woken for the own one, but finds it at the next look.
-            let shared = self.shared.take(free);
-            shared.or_else(|| self.own.take(&mut lock(&self.own.free)))
+            let own = self.own.take(&mut lock(&self.own.free));
+            own.or_else(|| self.shared.take(free))
         })
     }
 }

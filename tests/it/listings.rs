@@ -320,8 +320,8 @@ fn silent_registries_hold_up_nothing_that_lies_on_this_machine() {
             client
         })
         .collect();
-    // 128 requests for all, and one more for each listing that got fewer than its 16 of them.
-    let all = 128 + names.len() - 128 / 16;
+    // All that are shared, and one of each listing.
+    let all = 128 + names.len();
     eventually("no request is left", || registry.peak_in_flight() >= all);
     let begin = Instant::now();
     assert_eq!(service.listing(), listing);
