@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Last use is noted to the day: whatever is read often would be written as often.
+/// Last use is noted to the day, or a file that is read often would be written as often.
 const NOTED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How deep a directory is removed that lies where a file belongs.
 const MAX_DEPTH: usize = 32;
@@ -38,11 +38,11 @@ pub struct Dir {
     stranger: Option<u32>,
 }
 
-/// What is in a directory under one name.
+/// A name in a directory, and what is there.
 #[derive(Debug)]
 pub struct Entry {
     pub name: OsString,
-    /// Is it a regular file?
+    /// Whether it is a regular file.
     pub is_file: bool,
     /// Its length in bytes.
     pub len: u64,
@@ -51,7 +51,7 @@ pub struct Entry {
     pub modified: SystemTime,
 }
 
-/// Is this process root's?
+/// Whether this process is root's.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
@@ -107,7 +107,7 @@ impl Dir {
         self.path.join(name)
     }
 
-    /// An error if this process must not write here. Whether it can, only a try shows.
+    /// An error if this process must not write here. Only a try shows whether it can.
     pub fn check_writable(&self) -> io::Result<()> {
         match self.stranger {
             None => Ok(()),
@@ -124,7 +124,7 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(&self.handle, name, flags, Mode::empty())?;
         let mut found = Self::of(handle, self.path_of(name))?;
-        // Whose directory it is in may put another in its place.
+        // The owner of the outer directory may put another in its place.
         found.stranger = self.stranger.or(found.stranger);
         Ok(found)
     }
@@ -145,7 +145,7 @@ impl Dir {
         self.sub(name)
     }
 
-    /// Opens a file for reading. What is no regular file is an error: the opening of a named pipe would wait.
+    /// Opens a file for reading. One that is not regular is an error: to open a named pipe would wait.
     pub fn file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.handle, name.as_ref(), flags, Mode::empty())?;
@@ -178,7 +178,7 @@ impl Dir {
         Ok(file.into())
     }
 
-    /// Gives a file another name, in another directory perhaps. What has that name already is replaced.
+    /// Gives a file another name, in another directory perhaps. A file that has that name is replaced.
     pub fn rename(
         &self,
         name: impl AsRef<Path>,
@@ -192,7 +192,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Removes what is no directory: of a link the link itself.
+    /// Removes a file, or a link itself. A directory is an error.
     pub fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
         self.check_writable()?;
         rustix::fs::unlinkat(&self.handle, name.as_ref(), AtFlags::empty())?;
@@ -210,7 +210,7 @@ impl Dir {
         if removed.is_ok() || depth == 0 {
             return removed;
         }
-        // Whether it is a directory, its opening tells for certain.
+        // Opening it tells for certain whether it is a directory.
         let Ok(inside) = self.sub(name) else {
             return removed;
         };
@@ -221,7 +221,7 @@ impl Dir {
         Ok(())
     }
 
-    /// What is in it, in no order. What vanishes meanwhile is left out.
+    /// Its entries, in no order. One that vanishes meanwhile is left out.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut found = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.handle)? {
@@ -235,7 +235,7 @@ impl Dir {
         Ok(found)
     }
 
-    /// What has this name in it.
+    /// The entry of this name in it.
     pub fn entry(&self, name: impl AsRef<Path>) -> Option<Entry> {
         let name = name.as_ref();
         let found = rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
@@ -253,7 +253,7 @@ impl Dir {
         })
     }
 
-    /// Makes a file the last used, once a day. One whose time lies ahead was used before a clock was set.
+    /// Makes a file the one used last, once a day. One whose time lies ahead was used before a clock was set.
     pub fn note_use(&self, file: &File) {
         let now = SystemTime::now();
         let used = file.metadata().and_then(|metadata| metadata.modified());
@@ -274,19 +274,19 @@ impl Dir {
         }
     }
 
-    /// Has the names in it written to disk.
+    /// Writes the names in it to disk.
     pub fn sync(&self) -> io::Result<()> {
         rustix::fs::fsync(&self.handle)?;
         Ok(())
     }
 
-    /// How many bytes are free where it is.
+    /// Bytes that are free where it is.
     pub fn free(&self) -> Option<u64> {
         let found = rustix::fs::fstatvfs(&self.handle).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Does it lie in memory?
+    /// Whether it lies in memory.
     pub fn is_in_memory(&self) -> bool {
         let kind = rustix::fs::fstatfs(self.handle.as_fd()).map(|found| i128::from(found.f_type));
         kind.is_ok_and(|kind| kind == TMPFS || kind == RAMFS)

@@ -1,10 +1,11 @@
-//! Would systemd merge this extension on this host? By its own rules: extension_release_validate() in
-//! src/shared/extension-util.c, as systemd-sysext and systemd-confext call it.
+//! Decides whether systemd would merge an extension on this host, by systemd's own rules: extension_release_validate()
+//! in src/shared/extension-util.c, as systemd-sysext and systemd-confext call it.
 //!
-//! They are those of systemd 262. Those of 257 differ in one thing: there an extension for an OS that the
-//! host's `ID_LIKE` names is refused. Such a version is listed all the same, for which systemd will meet
-//! it is not known here.
+//! The rules are those of systemd 262. Those of 257 differ in one thing: there an extension for an OS that the
+//! host's `ID_LIKE` names is refused. Such a version is listed all the same, because the systemd that will merge it is
+//! not known here.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,25 +15,22 @@ use super::{Metadata, assignments};
 use crate::error::{Error, Result};
 use crate::platform::Architecture;
 
-/// Where a host says what it is, below its root directory; the first that is there counts.
+/// The files of os-release(5) below a host's root directory; the first that is there counts.
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
-/// What extensions are called: images and archives, each also packed.
+/// Suffixes of extensions: images and archives, each also packed.
 const IMAGES: [&str; 3] = [".raw", ".img", ".tar"];
 const PACKED: [&str; 4] = [".gz", ".xz", ".zst", ".bz2"];
 /// Matches every host.
 const ANY: &str = "_any";
-/// Where extensions are to be merged, and where they may be if they don't say.
+/// The scope that extensions are merged in, and the scopes of one that names none.
 const SCOPE: &str = "system";
 const DEFAULT_SCOPES: &str = "system portable";
 
-/// What a host says of itself. What it does not say is empty.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What a host says of itself.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Host {
-    id: String,
-    id_like: String,
-    version_id: String,
-    sysext_level: String,
-    confext_level: String,
+    /// The fields of its os-release(5).
+    fields: BTreeMap<String, String>,
     architecture: Option<Architecture>,
 }
 
@@ -46,8 +44,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By a file's name; `None` if it is no extension's. Both have the same suffix, and where a publisher
-    /// has both another one before it.
+    /// By a file's name; `None` if it is no extension's. Both kinds have the same suffixes; a publisher of both tells
+    /// them apart by another one before that.
     pub fn of_name(name: &str) -> Option<Self> {
         let name = PACKED
             .iter()
@@ -65,21 +63,15 @@ impl Kind {
 impl Host {
     /// From the text of its os-release(5).
     pub fn parse(text: &str, architecture: Option<Architecture>) -> Self {
-        let mut host = Self {
+        Self {
+            fields: assignments(text).into_iter().collect(),
             architecture,
-            ..Self::default()
-        };
-        for (name, value) in assignments(text) {
-            match name.as_str() {
-                "ID" => host.id = value,
-                "ID_LIKE" => host.id_like = value,
-                "VERSION_ID" => host.version_id = value,
-                "SYSEXT_LEVEL" => host.sysext_level = value,
-                "CONFEXT_LEVEL" => host.confext_level = value,
-                _ => {}
-            }
         }
-        host
+    }
+
+    /// A field; empty if there is none.
+    fn get(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", String::as_str)
     }
 
     /// This one, with its files below `root`.
@@ -104,10 +96,12 @@ impl Host {
 
 /// Why the host would refuse an extension that says this of itself; `None` if it would not.
 pub fn mismatch(host: &Host, extension: &Metadata, kind: Kind) -> Option<String> {
-    let (level, scope, host_level) = match kind {
-        Kind::System => ("SYSEXT_LEVEL", "SYSEXT_SCOPE", &host.sysext_level),
-        Kind::Configuration => ("CONFEXT_LEVEL", "CONFEXT_SCOPE", &host.confext_level),
+    let (level, scope) = match kind {
+        Kind::System => ("SYSEXT_LEVEL", "SYSEXT_SCOPE"),
+        Kind::Configuration => ("CONFEXT_LEVEL", "CONFEXT_SCOPE"),
     };
+    let (host_id, host_level, host_version) =
+        (host.get("ID"), host.get(level), host.get("VERSION_ID"));
     let scopes = extension.get(scope).unwrap_or(DEFAULT_SCOPES);
     if !scopes.split_whitespace().any(|one| one == SCOPE) {
         return Some(format!("it is for the scope {scopes}, not for {SCOPE}"));
@@ -124,20 +118,19 @@ pub fn mismatch(host: &Host, extension: &Metadata, kind: Kind) -> Option<String>
     if id == ANY {
         return None;
     }
-    let is_like = host.id_like.split_whitespace().any(|like| like == id);
-    if id != host.id && !is_like {
-        return Some(format!("it is for {id}, and this system is {}", host.id));
+    let mut like = host.get("ID_LIKE").split_whitespace();
+    if id != host_id && !like.any(|like| like == id) {
+        return Some(format!("it is for {id}, and this system is {host_id}"));
     }
     match extension.get(level) {
         Some(found) if !host_level.is_empty() => (found != host_level)
             .then(|| format!("it is for {level} {found}, and this system has {host_level}")),
         // Rolling releases have no version.
-        _ if host.version_id.is_empty() => None,
+        _ if host_version.is_empty() => None,
         _ => match extension.get("VERSION_ID") {
-            Some(found) if found == host.version_id => None,
+            Some(found) if found == host_version => None,
             Some(found) => Some(format!(
-                "it is for {id} {found}, and this system is {}",
-                host.version_id
+                "it is for {id} {found}, and this system is {host_version}"
             )),
             None => Some(format!("it does not say for which version of {id} it is")),
         },
@@ -295,9 +288,9 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         assert!(Host::read(&root).unwrap_err().line().contains("os-release"));
         write("usr/lib/os-release", DEBIAN);
-        assert_eq!(Host::read(&root).unwrap().id, "debian");
+        assert_eq!(Host::read(&root).unwrap().get("ID"), "debian");
         write("etc/os-release", FEDORA);
-        assert_eq!(Host::read(&root).unwrap().id, "fedora");
+        assert_eq!(Host::read(&root).unwrap().get("ID"), "fedora");
         fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -1,8 +1,7 @@
-//! What an image says of itself, for sysextmgr: `<image>.manifest.gz` and `<image>.raw.json`. No I/O.
+//! What an image says of itself (extension-release(5)), and the forms of it that sysextmgr reads: `<image>.manifest.gz` and `<image>.raw.json`. No I/O.
 //!
-//! The fields are those of extension-release(5). They come from wherever a publisher has put them; of
-//! two sources the first one that has a field counts. `ID` is never made up: without it systemd-sysext
-//! would refuse the image, so there is no answer either.
+//! The fields come from wherever a publisher has put them; the first source that has a field counts. `ID` is never
+//! made up: without it systemd-sysext would refuse the image, so there is no answer either.
 
 pub mod compatible;
 
@@ -12,10 +11,9 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 use flate2::GzBuilder;
-use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
-use crate::compression::Compression;
+use crate::compression::{self, Compression};
 use crate::manifest::{Annotations, Descriptor};
 use crate::platform::Architecture;
 
@@ -52,18 +50,18 @@ impl Metadata {
     /// From a document that a publisher wrote: an extension-release file, or a manifest of mkosi's, packed
     /// or not. What is neither has no fields.
     pub fn of_document(bytes: &[u8]) -> Self {
-        let mut unpacked = Vec::new();
-        let bytes = if Compression::of(bytes) == Some(Compression::Gzip) {
-            match MultiGzDecoder::new(bytes)
-                .take(MAX_DOCUMENT)
-                .read_to_end(&mut unpacked)
-            {
-                Ok(_) => unpacked.as_slice(),
-                Err(_) => return Self::default(),
-            }
-        } else {
-            bytes
-        };
+        if Compression::of(bytes) == Some(Compression::Gzip) {
+            let mut unpacked = Vec::new();
+            let mut packed = compression::gzip(bytes).take(MAX_DOCUMENT);
+            return match packed.read_to_end(&mut unpacked) {
+                Ok(_) => Self::of_plain(&unpacked),
+                Err(_) => Self::default(),
+            };
+        }
+        Self::of_plain(bytes)
+    }
+
+    fn of_plain(bytes: &[u8]) -> Self {
         match serde_json::from_slice(bytes) {
             Ok(json) => Self::of_manifest(&json),
             Err(_) => Self::of_extension_release(&String::from_utf8_lossy(bytes)),
@@ -94,16 +92,15 @@ impl Metadata {
         found
     }
 
-    /// Sets a field that is not set yet. What is no field, or empty, is left out.
+    /// Sets a field that is not set yet. Other names, and empty values, are ignored.
     pub fn add(&mut self, name: &str, value: &str) {
         if FIELDS.contains(&name) && !value.is_empty() && !value.chars().any(char::is_control) {
-            self.0
-                .entry(name.to_owned())
-                .or_insert_with(|| value.to_owned());
+            let field = self.0.entry(name.to_owned());
+            field.or_insert_with(|| value.to_owned());
         }
     }
 
-    /// Takes what is not set yet.
+    /// Takes the fields that are not set yet.
     pub fn merge(&mut self, other: Self) {
         for (name, value) in other.0 {
             self.0.entry(name).or_insert(value);
@@ -115,12 +112,12 @@ impl Metadata {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Is it known what the image is for?
+    /// Whether the OS that the image is for is known.
     pub fn has_id(&self) -> bool {
         self.0.contains_key("ID")
     }
 
-    /// Is it known for which versions of that it is? `_any` has none.
+    /// Whether the version of that OS is known. `_any` has none.
     pub fn has_version(&self) -> bool {
         self.get("ID") == Some("_any")
             || ["VERSION_ID", "SYSEXT_LEVEL", "CONFEXT_LEVEL"]
@@ -128,7 +125,7 @@ impl Metadata {
                 .any(|name| self.0.contains_key(*name))
     }
 
-    /// Is it known on which machines?
+    /// Whether the architecture is known.
     pub fn has_architecture(&self) -> bool {
         self.0.contains_key("ARCHITECTURE")
     }
@@ -172,15 +169,14 @@ fn name_alone<'a>(stem: &'a str, version: Option<&str>) -> &'a str {
     };
     let before = version.and_then(|version| {
         let before = stem.strip_suffix(version)?;
-        before
-            .strip_suffix('v')
-            .and_then(|rest| rest.strip_suffix(is_separator))
+        let v = before.strip_suffix('v');
+        v.and_then(|rest| rest.strip_suffix(is_separator))
             .or_else(|| before.strip_suffix(is_separator))
     });
     let first = || {
-        stem.char_indices()
-            .find(|(at, c)| is_separator(*c) && is_version(&stem[at + 1..]))
-            .map(|(at, _)| &stem[..at])
+        let mut separators = stem.match_indices(is_separator).map(|(at, _)| at);
+        let at = separators.find(|at| is_version(&stem[at + 1..]))?;
+        Some(&stem[..at])
     };
     before
         .or_else(first)
@@ -189,7 +185,7 @@ fn name_alone<'a>(stem: &'a str, version: Option<&str>) -> &'a str {
 }
 
 /// The assignments in a file such as os-release(5), in their order, without the quotes and backslashes
-/// that a shell takes away (systemd: parse_env_file_internal in src/basic/env-file.c).
+/// that a shell removes (systemd: parse_env_file_internal in src/basic/env-file.c).
 pub fn assignments(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = text.chars().peekable();
@@ -256,18 +252,19 @@ fn double_quoted(rest: &mut Peekable<Chars<'_>>, value: &mut String) {
     }
 }
 
-/// Is this layer a document about an image, rather than an image?
+/// Whether a layer is a document about an image, rather than an image.
 pub fn is_document(layer: &Descriptor) -> bool {
     let title = layer.title().unwrap_or_default();
-    let is_titled = [".extension-release", ".manifest", ".manifest.gz"]
-        .iter()
-        .any(|end| title.ends_with(end));
+    let ends = [".extension-release", ".manifest", ".manifest.gz"];
+    let is_titled = ends.iter().any(|end| title.ends_with(end));
     let has_type = layer.media_type.contains("extension-release");
     (is_titled || has_type) && layer.size <= MAX_DOCUMENT
 }
 
 #[cfg(test)]
 mod tests {
+    use flate2::read::MultiGzDecoder;
+
     use super::*;
 
     fn metadata(fields: &[(&str, &str)]) -> Metadata {

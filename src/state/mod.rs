@@ -1,4 +1,4 @@
-//! What is remembered in `$STATE_DIRECTORY`, which unlike the cache cannot be had again.
+//! Files in `$STATE_DIRECTORY`, which unlike those of the cache cannot be had again.
 //!
 //! ```text
 //! promises/<hex>    what must stay true of a source: see [`Promises`]
@@ -16,10 +16,10 @@ mod record;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::debug;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use notes::{Notes, Unanswered, WrongMirrors};
@@ -50,19 +50,12 @@ pub struct State {
     root: Option<Dir>,
 }
 
-/// A file: the name of its source, and what is kept of it.
-#[derive(Deserialize)]
+/// The contents of a file.
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Named<T> {
     source: String,
     kept: T,
-}
-
-/// The same, to be written.
-#[derive(Serialize)]
-struct NamedRef<'a, T> {
-    source: &'a str,
-    kept: &'a T,
 }
 
 impl State {
@@ -71,12 +64,12 @@ impl State {
         Self { root }
     }
 
-    /// Is there a directory for it?
+    /// Whether there is a directory for it.
     pub fn is_there(&self) -> bool {
         self.root.is_some()
     }
 
-    /// What was promised of a source. A file of it that cannot be read is an error.
+    /// The promises of a source. A file that cannot be read is an error.
     pub fn promises(&self, source: &str) -> Result<Promises> {
         match &self.root {
             Some(root) => read_promises(root, source),
@@ -84,7 +77,7 @@ impl State {
         }
     }
 
-    /// Changes what is promised of a source, and returns what `change` does. It is on disk then. Without a directory
+    /// Changes the promises of a source, and returns what `change` returns. They are on disk then. Without a directory
     /// for the state nothing is promised.
     pub fn promise<T>(&self, source: &str, change: impl FnOnce(&mut Promises) -> T) -> Result<T> {
         let Some(root) = &self.root else {
@@ -98,22 +91,26 @@ impl State {
         let before = read_promises(root, source)?;
         let mut promises = before.clone();
         let done = change(&mut promises);
-        if promises != before {
-            write_promises(root, source, &promises).map_err(cannot)??;
+        if promises == before {
+            return Ok(done);
         }
-        Ok(done)
+        match write_promises(root, source, &promises).map_err(cannot)? {
+            None => Ok(done),
+            Some(limit) => Err(Error::StateFull {
+                source: source.to_owned(),
+                directory: root.path().to_owned(),
+                limit,
+            }),
+        }
     }
 
-    /// What is noted of a source: nothing, where that cannot be read.
+    /// The notes of a source; none where they cannot be read.
     pub fn notes(&self, source: &str) -> Notes {
-        let read = |root: &Dir| {
-            let folder = root.sub(NOTES).ok()?;
-            read_notes(&folder, source)
-        };
-        self.root.as_ref().and_then(read).unwrap_or_default()
+        let notes = self.root.as_ref().and_then(|root| read_notes(root, source));
+        notes.unwrap_or_default()
     }
 
-    /// Changes what is noted of a source. Where it cannot be written it is forgotten.
+    /// Changes the notes of a source. Those that cannot be written are forgotten.
     pub fn update_notes(&self, source: &str, change: impl FnOnce(&mut Notes)) {
         let Some(root) = &self.root else { return };
         if let Err(error) = write_notes(root, source, change) {
@@ -126,74 +123,71 @@ fn key(source: &str) -> String {
     Digest::of(source.as_bytes()).hex()
 }
 
-/// The error of a file that cannot be believed.
-fn bad(path: PathBuf, why: impl Into<String>) -> Error {
-    let why = why.into();
-    Error::BadState { path, why }
+/// Reads a file, or says why it cannot be read. `None`: it is not there.
+fn read<T: DeserializeOwned>(
+    root: &Dir,
+    kind: &str,
+    source: &str,
+    most: u64,
+) -> Result<Option<T>, String> {
+    let read = || read_all(&root.sub(kind)?.file(key(source))?, most);
+    let bytes = match read() {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot be read: {error}")),
+    };
+    let found: Named<T> = record::read(kind, &bytes)?;
+    if found.source != source {
+        return Err(format!("is of {}, not of {source}", found.source));
+    }
+    Ok(Some(found.kept))
 }
 
 fn read_promises(root: &Dir, source: &str) -> Result<Promises> {
-    let name = key(source);
-    let path = || root.path_of(PROMISES).join(&name);
-    let found = root
-        .sub(PROMISES)
-        .and_then(|folder| read_all(&folder.file(&name)?, MAX_PROMISES));
-    let bytes = match found {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Promises::default()),
-        Err(error) => return Err(bad(path(), format!("cannot be read: {error}"))),
-    };
-    let found: Named<Promises> = record::read(PROMISES, &bytes).map_err(|why| bad(path(), why))?;
-    if found.source == source {
-        Ok(found.kept)
-    } else {
-        Err(bad(
-            path(),
-            format!("is of {}, not of {source}", found.source),
-        ))
-    }
+    let found = read(root, PROMISES, source, MAX_PROMISES);
+    found
+        .map(Option::unwrap_or_default)
+        .map_err(|why| Error::BadState {
+            path: root.path_of(PROMISES).join(key(source)),
+            why,
+        })
 }
 
-/// Writes promises, if there is room for them.
-fn write_promises(root: &Dir, source: &str, promises: &Promises) -> io::Result<Result<()>> {
+/// Writes promises, or returns the limit that they exceed.
+fn write_promises(root: &Dir, source: &str, promises: &Promises) -> io::Result<Option<u64>> {
     let folder = root.create_sub(PROMISES)?;
     let (name, text) = (key(source), to_text(PROMISES, source, promises)?);
+    let size = text.len() as u64;
+    let is_larger = folder.entry(&name).is_none_or(|before| before.len < size);
     let others = folder.entries()?.into_iter();
     let others: u64 = others
         .filter(|entry| *entry.name != *name && entry.name != NEW)
         .map(|entry| entry.len)
         .sum();
-    let size = text.len() as u64;
-    let is_larger = folder.entry(&name).is_none_or(|before| before.len < size);
-    let full = |limit: u64| Error::StateFull {
-        source: source.to_owned(),
-        directory: root.path().to_owned(),
-        limit,
-    };
     if is_larger && size > MAX_PROMISES {
-        return Ok(Err(full(MAX_PROMISES)));
+        return Ok(Some(MAX_PROMISES));
     }
     if is_larger && others + size > MAX_ALL_PROMISES {
-        return Ok(Err(full(MAX_ALL_PROMISES)));
+        return Ok(Some(MAX_ALL_PROMISES));
     }
-    replace(&folder, &name, text.as_bytes(), true).map(Ok)
+    replace(&folder, &name, text.as_bytes(), true)?;
+    Ok(None)
 }
 
-fn read_notes(folder: &Dir, source: &str) -> Option<Notes> {
-    let file = folder.file(key(source)).ok()?;
-    let bytes = read_all(&file, MAX_NOTES).ok()?;
-    let found: Named<Notes> = record::read(NOTES, &bytes).ok()?;
-    folder.note_use(&file);
-    (found.source == source).then_some(found.kept)
+fn read_notes(root: &Dir, source: &str) -> Option<Notes> {
+    let notes = read(root, NOTES, source, MAX_NOTES).ok()??;
+    let folder = root.sub(NOTES).ok()?;
+    folder.note_use(&folder.file(key(source)).ok()?);
+    Some(notes)
 }
 
 fn write_notes(root: &Dir, source: &str, change: impl FnOnce(&mut Notes)) -> io::Result<()> {
     let _lock = lock(root)?;
     let folder = root.create_sub(NOTES)?;
-    let before = read_notes(&folder, source);
-    let mut notes = before.clone().unwrap_or_default();
+    let before = read_notes(root, source).unwrap_or_default();
+    let mut notes = before.clone();
     change(&mut notes);
-    if notes == before.unwrap_or_default() {
+    if notes == before {
         return Ok(());
     }
     let mut text = to_text(NOTES, source, &notes)?;
@@ -222,7 +216,8 @@ fn make_room(folder: &Dir, room: u64) -> io::Result<()> {
 }
 
 fn to_text<T: Serialize>(kind: &str, source: &str, kept: &T) -> io::Result<String> {
-    Ok(record::write(kind, &NamedRef { source, kept })?)
+    let source = source.to_owned();
+    Ok(record::write(kind, &Named { source, kept })?)
 }
 
 /// Keeps other processes and threads from writing until it is dropped.
@@ -232,7 +227,7 @@ fn lock(root: &Dir) -> io::Result<File> {
     Ok(file)
 }
 
-/// All bytes of a file of at most so many.
+/// All bytes of a file that has no more than `most`.
 fn read_all(file: &File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes)?;
@@ -247,10 +242,9 @@ fn read_all(file: &File, most: u64) -> io::Result<Vec<u8>> {
 
 /// Writes a file whole or not at all. One that is `lasting` is on disk before its name is.
 fn replace(folder: &Dir, name: &str, bytes: &[u8], lasting: bool) -> io::Result<()> {
-    // Whoever left it failed or was killed, for the lock is ours.
-    match folder.remove_all(NEW) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+    // Its writer failed or was killed, for the lock is ours.
+    if folder.entry(NEW).is_some() {
+        folder.remove_all(NEW)?;
     }
     let mut file = folder.create_file(NEW)?;
     file.write_all(bytes)?;
