@@ -76,7 +76,11 @@ pub enum Content {
     /// They are known.
     Text(Arc<str>),
     /// They have to be made, or are made already.
-    Made(Recipe),
+    Made {
+        recipe: Recipe,
+        /// In bytes.
+        size: u64,
+    },
 }
 
 /// The layers of a container image that a file is made of.
@@ -172,7 +176,8 @@ impl Recipe {
     /// The file, once it is made.
     pub fn offer(self, digest: Digest, size: u64) -> Offer {
         let suffix = self.suffix().to_owned();
-        Offer::new(&suffix, digest, size, Content::Made(self))
+        let content = Content::Made { recipe: self, size };
+        Offer::new(&suffix, digest, size, content)
     }
 }
 
@@ -209,7 +214,7 @@ impl Content {
         match self {
             Self::Blob => 0,
             Self::Text(text) => text.len(),
-            Self::Made(recipe) => size_of_val(&recipe.layers[..]),
+            Self::Made { recipe, .. } => size_of_val(&recipe.layers[..]),
         }
     }
 }

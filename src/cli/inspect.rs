@@ -160,7 +160,7 @@ fn blob(image: &Image, found: &Recognised, layer: &str) -> Result<Digest, String
             .as_ref()
             .map(|config| config.digest)
             .ok_or_else(|| "it has no config".to_owned()),
-        Content::Made(_) => Err("it is flattened here, so no registry has it".to_owned()),
+        Content::Made { .. } => Err("it is flattened here, so no registry has it".to_owned()),
     }
 }
 

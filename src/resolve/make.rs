@@ -78,7 +78,10 @@ impl Resolver<'_> {
 fn offer_unread(recognised: &mut Recognised, recipe: &Recipe) {
     let offers = recognised.offers.iter_mut();
     for offer in offers.filter(|offer| recipe.is_layer(offer.digest)) {
-        offer.content = Content::Made(recipe.clone());
+        offer.content = Content::Made {
+            recipe: recipe.clone(),
+            size: offer.size,
+        };
     }
 }
 

@@ -102,7 +102,7 @@ impl Resolver<'_> {
         };
         let (digest, source) = (file.digest, self.source);
         match &file.content {
-            Content::Made(recipe) if !recipe.is_layer(digest) => {
+            Content::Made { recipe, .. } if !recipe.is_layer(digest) => {
                 let what = format!("{}:{}", source.name(), file.tag);
                 let made = Made { digest, size };
                 let open = || (self.workshop).open(&what, source, recipe, made);

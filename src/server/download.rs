@@ -7,6 +7,7 @@ use super::http::{Blob, Body, Response};
 use crate::address::Directory;
 use crate::artifact::{Content, Recipe};
 use crate::blob::{self, Verified};
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::flatten::{MadeFile, Watched};
 use crate::listing::File;
@@ -32,23 +33,23 @@ pub fn file(
             Ok(Response::shared(OCTETS, Arc::new(Arc::<[u8]>::from(text))))
         }
         Content::Blob => blob(snapshot, file, is_head, what),
-        Content::Made(recipe) if recipe.is_layer(file.digest) => {
+        Content::Made { recipe, size } if recipe.is_layer(file.digest) => {
             if !is_head && !snapshots.is_clean(snapshot, file, recipe) {
                 return unread_layer(snapshots, snapshot, file, recipe, what);
             }
             if !is_head
                 && snapshot.blobs == Blobs::Stream
-                && let Some(kept) = snapshots.kept(snapshot, file, recipe)?
+                && let Some(kept) = snapshots.kept(snapshot, file, recipe, *size)?
             {
-                return from_cache(kept, file, what);
+                return from_cache(kept, file.digest, *size, what);
             }
             blob(snapshot, file, is_head, what)
         }
-        Content::Made(_) if is_head => Ok(Response::new(
-            OCTETS,
-            Body::SizeOnly(file.size.unwrap_or_default()),
-        )),
-        Content::Made(recipe) => from_cache(snapshots.made(snapshot, file, recipe)?, file, what),
+        Content::Made { size, .. } if is_head => Ok(Response::new(OCTETS, Body::SizeOnly(*size))),
+        Content::Made { recipe, size } => {
+            let made = snapshots.made(snapshot, file, recipe, *size)?;
+            from_cache(made, file.digest, *size, what)
+        }
     }
 }
 
@@ -93,10 +94,9 @@ fn unread_layer(
 }
 
 /// A file in the cache.
-fn from_cache(kept: MadeFile, file: &File, what: String) -> Result<Response> {
-    let size = file.size.unwrap_or_default();
+fn from_cache(kept: MadeFile, digest: Digest, size: u64, what: String) -> Result<Response> {
     let kept: Box<dyn Read + Send> = Box::new(kept);
-    begin(Verified::new(kept, what, file.digest, size)?, size)
+    begin(Verified::new(kept, what, digest, size)?, size)
 }
 
 /// Waits for the first piece of a body, whose size and digest are verified while it is sent.

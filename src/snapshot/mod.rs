@@ -661,9 +661,11 @@ impl Snapshots {
         snapshot: &Snapshot,
         file: &File,
         recipe: &Recipe,
+        size: u64,
     ) -> Result<Option<MadeFile>> {
-        self.workshop
-            .kept(snapshot.source_of(file), recipe, made_of(file))
+        let digest = file.digest;
+        let made = Made { digest, size };
+        self.workshop.kept(snapshot.source_of(file), recipe, made)
     }
 
     /// Whether the one layer of an image is known to be the file as it is.
@@ -686,11 +688,19 @@ impl Snapshots {
     }
 
     /// A file that was made from an image, made again if the cache lacks it.
-    pub fn made(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> Result<MadeFile> {
+    pub fn made(
+        &self,
+        snapshot: &Snapshot,
+        file: &File,
+        recipe: &Recipe,
+        size: u64,
+    ) -> Result<MadeFile> {
+        let digest = file.digest;
+        let made = Made { digest, size };
         let source = snapshot.source_of(file);
         let _limit = task::within(TIME_LIMIT);
         let what = format!("{}:{}", source.name(), file.tag);
-        self.workshop.open(&what, source, recipe, made_of(file))
+        self.workshop.open(&what, source, recipe, made)
     }
 
     /// Removes unfinished files from the cache: the process ends.
@@ -769,14 +779,6 @@ impl Room for Snapshots {
             }
             task::sleep(task::LOOK)?;
         }
-    }
-}
-
-/// A file that was made, as the cache knows it.
-fn made_of(file: &File) -> Made {
-    Made {
-        digest: file.digest,
-        size: file.size.unwrap_or_default(),
     }
 }
 

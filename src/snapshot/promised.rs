@@ -415,7 +415,7 @@ impl StoredFile {
         let (text, recipe) = match &file.content {
             Content::Blob => (None, None),
             Content::Text(text) => (Some(text.to_string()), None),
-            Content::Made(recipe) => (None, Some(recipe)),
+            Content::Made { recipe, .. } => (None, Some(recipe)),
         };
         Self {
             given: clock.to_seconds(given),
@@ -436,10 +436,13 @@ impl StoredFile {
         let content = match (self.text, self.layers) {
             (None, None) => Content::Blob,
             (Some(text), None) => Content::Text(text.into()),
-            (_, Some(layers)) => Content::Made(Recipe {
-                layers,
-                file: self.made_file.map(Arc::from),
-            }),
+            (_, Some(layers)) => Content::Made {
+                size: self.size?,
+                recipe: Recipe {
+                    layers,
+                    file: self.made_file.map(Arc::from),
+                },
+            },
         };
         let architecture = self.architecture.map(|name| name.parse());
         Some(File {
@@ -564,10 +567,13 @@ mod tests {
         };
         all.insert("t".parse().unwrap(), text);
         let made = File {
-            content: Content::Made(Recipe {
-                layers: vec![(Digest::of(b"layer"), 7)],
-                file: Some(".raw".into()),
-            }),
+            content: Content::Made {
+                size: 1,
+                recipe: Recipe {
+                    layers: vec![(Digest::of(b"layer"), 7)],
+                    file: Some(".raw".into()),
+                },
+            },
             ..file("m")
         };
         all.insert("m".parse().unwrap(), made);

@@ -136,7 +136,7 @@ fn assert_offer(image: &Image, offer: &Offer) {
             assert_eq!(offer.digest, Digest::of(text.as_bytes()));
             assert_eq!(offer.size, text.len() as u64);
         }
-        Content::Made(recipe) => {
+        Content::Made { recipe, .. } => {
             assert!(
                 recipe
                     .layers
