@@ -39,7 +39,7 @@ use prune::{QUOTAS, Quota};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 pub use temp_file::Unfinished;
-use temp_file::{AtWork, sweep};
+use temp_file::{TempFiles, sweep};
 
 use crate::digest::Digest;
 use crate::dir::Dir;
@@ -82,7 +82,7 @@ pub struct Cache {
     own: u64,
     begun: AtomicU64,
     /// The files that are being written.
-    at_work: AtWork,
+    temp_files: TempFiles,
     /// Bytes of small files written since they were trimmed.
     untrimmed: AtomicU64,
     /// Most bytes of all files that were made.
@@ -150,7 +150,7 @@ impl Cache {
             has_warned: AtomicBool::new(false),
             own: RandomState::new().hash_one(process::id()),
             begun: AtomicU64::new(0),
-            at_work: AtWork::default(),
+            temp_files: TempFiles::default(),
             // How much other processes wrote is not known, so the first write trims.
             untrimmed: AtomicU64::new(TRIMMED_AFTER),
             size: if is_in_memory {
@@ -359,7 +359,7 @@ impl Cache {
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{:016x}-{number}", process::id(), self.own);
-            if let Some(unfinished) = self.at_work.create(name, root)? {
+            if let Some(unfinished) = self.temp_files.create(name, root)? {
                 return Ok(unfinished);
             }
         }
@@ -434,7 +434,7 @@ impl Cache {
 
     /// Removes what this process has not finished. From now on it begins nothing.
     pub fn close(&self) {
-        self.at_work.close();
+        self.temp_files.close();
     }
 
     /// Removes what killed processes left.

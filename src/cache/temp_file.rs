@@ -1,5 +1,5 @@
-//! Files being written, in `tmp/`. Whoever writes one holds a lock on it, so what a killed process left
-//! is known by nobody holding it.
+//! Files being written, in `tmp/`. The process that writes one holds a lock on it: a file without a lock was left by a
+//! process that was killed.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,21 +14,21 @@ use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
-/// The files that this process is writing. They go when it ends, though threads may be at work on them.
+/// The files that this process is writing. They are removed when it ends, even while threads write them.
 #[derive(Clone, Default)]
-pub struct AtWork(Arc<Mutex<Files>>);
+pub struct TempFiles(Arc<Mutex<Files>>);
 
 #[derive(Default)]
 struct Files {
     /// `tmp/`, held open for all of them.
     tmp: Option<Arc<Dir>>,
-    /// By name, where each is.
+    /// The directory of each, by name.
     unfinished: HashMap<String, Arc<Dir>>,
     is_closed: bool,
 }
 
 impl Files {
-    /// Creates a file in `tmp/`, which somebody may have removed since the last one.
+    /// Creates a file in `tmp/`, which may have been removed since the last one.
     fn create(&mut self, name: &str, root: &Path) -> io::Result<(Arc<Dir>, File)> {
         if let Some(tmp) = &self.tmp {
             match tmp.create_file(name) {
@@ -43,7 +43,7 @@ impl Files {
     }
 }
 
-impl AtWork {
+impl TempFiles {
     /// Creates a file; `None` if another process took it for abandoned before it was locked.
     pub fn create(&self, name: String, root: &Path) -> io::Result<Option<Unfinished>> {
         let (tmp, file) = {
@@ -59,7 +59,7 @@ impl AtWork {
             file,
             name,
             tmp,
-            at_work: self.clone(),
+            temp_files: self.clone(),
         };
         unfinished.file.lock()?;
         let is_there = unfinished.file.metadata()?.nlink() > 0;
@@ -76,16 +76,16 @@ impl AtWork {
     }
 }
 
-/// A file being written. What was not kept goes with it.
+/// A file being written. It is removed unless it is kept.
 pub struct Unfinished {
     file: File,
     name: String,
     tmp: Arc<Dir>,
-    at_work: AtWork,
+    temp_files: TempFiles,
 }
 
 impl Unfinished {
-    /// To write into.
+    /// The file, to write into.
     pub fn file(&self) -> Result<File> {
         self.file.try_clone().map_err(|cause| Error::File {
             path: self.tmp.path_of(&self.name),
@@ -93,17 +93,17 @@ impl Unfinished {
         })
     }
 
-    /// In bytes, so far.
+    /// Its size in bytes so far.
     pub fn size(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Writes all of a small one.
+    /// Writes all of a small file.
     pub fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         (&self.file).write_all(bytes)
     }
 
-    /// Gives it a name in another folder. From then on it is whole, for whoever finds it.
+    /// Gives it a name in another folder. A file there is whole.
     pub fn keep_as(&self, folder: &Dir, name: &str) -> io::Result<()> {
         self.tmp.rename(&self.name, folder, name)
     }
@@ -112,11 +112,11 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         let _ = self.tmp.remove(&self.name); // it may have been kept under another name
-        lock(&self.at_work.0).unfinished.remove(&self.name);
+        lock(&self.temp_files.0).unfinished.remove(&self.name);
     }
 }
 
-/// Removes what killed processes left.
+/// Removes the files that killed processes left.
 pub fn sweep(tmp: &Dir) {
     for entry in tmp.entries().unwrap_or_default() {
         if entry.is_file
@@ -127,8 +127,8 @@ pub fn sweep(tmp: &Dir) {
     }
 }
 
-/// A file that nobody held, held from now on: whoever created it just now, and has still to lock it, waits
-/// until it is gone and creates another.
+/// Locks a file that no process has locked. A process that has just created it, and has still to lock it, waits until it
+/// is removed and creates another.
 fn take_over(tmp: &Dir, name: &OsStr) -> Option<File> {
     let file = tmp.file(name).ok()?;
     file.try_lock().ok()?;
@@ -148,8 +148,8 @@ mod tests {
         let name = format!("sysext-oci-proxy-unfinished-{}", std::process::id());
         let root = std::env::temp_dir().join(name);
         let path = root.join(TMP).join("1");
-        let at_work = AtWork::default();
-        let create = || at_work.create("1".into(), &root).unwrap().unwrap();
+        let temp_files = TempFiles::default();
+        let create = || temp_files.create("1".into(), &root).unwrap().unwrap();
         let unfinished = create();
         let tmp = unfinished.tmp.clone();
         assert!(take_over(&tmp, "1".as_ref()).is_none(), "it is at work");
@@ -169,11 +169,11 @@ mod tests {
         });
 
         fs::remove_dir_all(&root).unwrap();
-        let (unfinished, another) = (create(), at_work.create("2".into(), &root));
+        let (unfinished, another) = (create(), temp_files.create("2".into(), &root));
         assert!(path.exists(), "a cache that was removed is made again");
-        at_work.close();
+        temp_files.close();
         assert!(!path.exists() && tmp.file("2").is_err());
-        assert!(at_work.create("3".into(), &root).is_err());
+        assert!(temp_files.create("3".into(), &root).is_err());
         drop((unfinished, another));
         fs::remove_dir_all(&root).unwrap();
     }

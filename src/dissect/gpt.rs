@@ -18,6 +18,9 @@ const MAX_ENTRIES: usize = 1024;
 /// Bytes that have to be read for the usual table.
 pub const TABLE: usize = 32 << 10;
 
+/// The order in which the bytes of a UUID are stored.
+const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+
 /// The directory that a partition is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
@@ -36,42 +39,42 @@ pub struct Partition {
 }
 
 /// Types of partitions for `/usr`, one for each architecture.
-const USR: [&str; 16] = [
-    "8484680c-9521-48c6-9c11-b0720656f69e", // x86-64
-    "b0e01050-ee5f-4390-949a-9101b17104e9", // arm64
-    "7d0359a3-02b3-4f0a-865c-654403e70625", // arm
-    "75250d76-8cc6-458e-bd66-bd47cc81a812", // x86
-    "beaec34b-8442-439b-a40b-984381ed097d", // riscv64
-    "b933fb22-5c3f-4f91-af90-e2bb0fa50702", // riscv32
-    "15bb03af-77e7-4d4a-b12b-c0d084f7491c", // ppc64-le
-    "2c9739e2-f068-46b3-9fd0-01c5a9afbcca", // ppc64
-    "7d14fec5-cc71-415d-9d6c-06bf0b3c3eaf", // ppc
-    "e611c702-575c-4cbe-9a46-434fa0bf7e3f", // loongarch64
-    "8a4f5770-50aa-4ed3-874a-99b710db6fea", // s390x
-    "cd0f869b-d0fb-4ca0-b141-9ea87cc78d66", // s390
-    "0f4868e9-9952-4706-979f-3ed3a473e947", // mips-le
-    "c97c1f32-ba06-40b4-9f22-236061b08aa8", // mips64-le
-    "e18cf08c-33ec-4c0d-8246-c6c6fb3da024", // alpha
-    "4301d2a6-4e3b-4b2a-bb94-9e0b2c4225ea", // ia64
+const USR: [u128; 16] = [
+    0x8484680c_9521_48c6_9c11_b0720656f69e, // x86-64
+    0xb0e01050_ee5f_4390_949a_9101b17104e9, // arm64
+    0x7d0359a3_02b3_4f0a_865c_654403e70625, // arm
+    0x75250d76_8cc6_458e_bd66_bd47cc81a812, // x86
+    0xbeaec34b_8442_439b_a40b_984381ed097d, // riscv64
+    0xb933fb22_5c3f_4f91_af90_e2bb0fa50702, // riscv32
+    0x15bb03af_77e7_4d4a_b12b_c0d084f7491c, // ppc64-le
+    0x2c9739e2_f068_46b3_9fd0_01c5a9afbcca, // ppc64
+    0x7d14fec5_cc71_415d_9d6c_06bf0b3c3eaf, // ppc
+    0xe611c702_575c_4cbe_9a46_434fa0bf7e3f, // loongarch64
+    0x8a4f5770_50aa_4ed3_874a_99b710db6fea, // s390x
+    0xcd0f869b_d0fb_4ca0_b141_9ea87cc78d66, // s390
+    0x0f4868e9_9952_4706_979f_3ed3a473e947, // mips-le
+    0xc97c1f32_ba06_40b4_9f22_236061b08aa8, // mips64-le
+    0xe18cf08c_33ec_4c0d_8246_c6c6fb3da024, // alpha
+    0x4301d2a6_4e3b_4b2a_bb94_9e0b2c4225ea, // ia64
 ];
 /// Types of partitions for `/`.
-const ROOT: [&str; 16] = [
-    "4f68bce3-e8cd-4db1-96e7-fbcaf984b709", // x86-64
-    "b921b045-1df0-41c3-af44-4c6f280d3fae", // arm64
-    "69dad710-2ce4-4e3c-b16c-21a1d49abed3", // arm
-    "44479540-f297-41b2-9af7-d131d5f0458a", // x86
-    "72ec70a6-cf74-40e6-bd49-4bda08e8f224", // riscv64
-    "60d5a7fe-8e7d-435c-b714-3dd8162144e1", // riscv32
-    "c31c45e6-3f39-412e-80fb-4809c4980599", // ppc64-le
-    "912ade1d-a839-4913-8964-a10eee08fbd2", // ppc64
-    "1de3f1ef-fa98-47b5-8dcd-4a860a654d78", // ppc
-    "77055800-792c-4f94-b39a-98c91b762bb6", // loongarch64
-    "5eead9a9-fe09-4a1e-a1d7-520d00531306", // s390x
-    "08a7acea-624c-4a20-91e8-6e0fa67d23f9", // s390
-    "37c58c8a-d913-4156-a25f-48b1b64e07f0", // mips-le
-    "700bda43-7a34-4507-b179-eeb93d7a7ca3", // mips64-le
-    "6523f8ae-3eb1-4e2a-a05a-18b695ae656f", // alpha
-    "993d8d3d-f80e-4225-855a-9daf8ed7ea97", // ia64
+const ROOT: [u128; 16] = [
+    0x4f68bce3_e8cd_4db1_96e7_fbcaf984b709, // x86-64
+    0xb921b045_1df0_41c3_af44_4c6f280d3fae, // arm64
+    0x69dad710_2ce4_4e3c_b16c_21a1d49abed3, // arm
+    0x44479540_f297_41b2_9af7_d131d5f0458a, // x86
+    0x72ec70a6_cf74_40e6_bd49_4bda08e8f224, // riscv64
+    0x60d5a7fe_8e7d_435c_b714_3dd8162144e1, // riscv32
+    0xc31c45e6_3f39_412e_80fb_4809c4980599, // ppc64-le
+    0x912ade1d_a839_4913_8964_a10eee08fbd2, // ppc64
+    0x1de3f1ef_fa98_47b5_8dcd_4a860a654d78, // ppc
+    0x77055800_792c_4f94_b39a_98c91b762bb6, // loongarch64
+    0x5eead9a9_fe09_4a1e_a1d7_520d00531306, // s390x
+    0x08a7acea_624c_4a20_91e8_6e0fa67d23f9, // s390
+    0x37c58c8a_d913_4156_a25f_48b1b64e07f0, // mips-le
+    0x700bda43_7a34_4507_b179_eeb93d7a7ca3, // mips64-le
+    0x6523f8ae_3eb1_4e2a_a05a_18b695ae656f, // alpha
+    0x993d8d3d_f80e_4225_855a_9daf8ed7ea97, // ia64
 ];
 
 /// The size of a sector, if these are the first bytes of a disk with a GPT.
@@ -121,25 +124,13 @@ pub fn parse(head: &[u8], sector: usize) -> Result<Vec<Partition>, String> {
 }
 
 fn purpose(kind: [u8; 16]) -> Option<Purpose> {
-    let kind = uuid(kind);
-    if USR.contains(&&*kind) {
+    // A UUID is stored with its first three numbers in little-endian.
+    let kind = u128::from_be_bytes(ORDER.map(|at| kind[at]));
+    if USR.contains(&kind) {
         Some(Purpose::Usr)
     } else {
-        ROOT.contains(&&*kind).then_some(Purpose::Root)
+        ROOT.contains(&kind).then_some(Purpose::Root)
     }
-}
-
-/// A UUID as GPT stores it: its first three numbers are little-endian.
-fn uuid(bytes: [u8; 16]) -> String {
-    let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    let mut text = String::new();
-    for (n, at) in order.into_iter().enumerate() {
-        if matches!(n, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{:02x}", bytes[at]));
-    }
-    text
 }
 
 /// The bytes that a UUID is stored as.
@@ -147,8 +138,7 @@ fn uuid(bytes: [u8; 16]) -> String {
 pub fn bytes_of(text: &str) -> [u8; 16] {
     let digits: Vec<_> = text.bytes().filter(|byte| *byte != b'-').collect();
     let mut bytes = [0; 16];
-    let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    for (digits, at) in digits.chunks(2).zip(order) {
+    for (digits, at) in digits.chunks(2).zip(ORDER) {
         bytes[at] = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
     }
     bytes
@@ -161,9 +151,9 @@ mod tests {
     #[test]
     fn types_are_stored_in_their_own_order() {
         for (types, expected) in [(USR, Purpose::Usr), (ROOT, Purpose::Root)] {
-            for text in types {
-                assert_eq!(uuid(bytes_of(text)), text);
-                assert_eq!(purpose(bytes_of(text)), Some(expected), "{text}");
+            for kind in types {
+                let text = format!("{kind:032x}");
+                assert_eq!(purpose(bytes_of(&text)), Some(expected), "{text}");
             }
         }
         assert_eq!(purpose([0; 16]), None, "no partition");

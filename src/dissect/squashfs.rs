@@ -47,7 +47,7 @@ pub struct Squashfs<'b, 'a> {
 }
 
 /// The fields of the superblock that are used, checked.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy)]
 struct Superblock {
     compression: BlockCompression,
     block_size: usize,
@@ -160,13 +160,9 @@ impl<'b, 'a> Squashfs<'b, 'a> {
     }
 
     fn inode(&mut self, place: Reference) -> Result<Inode, Failure> {
-        let Superblock {
-            inodes,
-            directories,
-            block_size,
-            ..
-        } = self.superblock;
-        let mut metadata = Metadata::at(self, inodes, directories, place)?;
+        let superblock = self.superblock;
+        let (table, end) = (superblock.inodes, superblock.directories);
+        let mut metadata = Metadata::at(self, table, end, place)?;
         let kind = u16_at(&metadata.read(16)?, 0);
         let length = match kind {
             DIRECTORY | FILE => 16,
@@ -195,8 +191,8 @@ impl<'b, 'a> Squashfs<'b, 'a> {
         }
         let size = size as usize;
         let blocks = match fragment {
-            NO_FRAGMENT => size.div_ceil(block_size),
-            _ => size / block_size,
+            NO_FRAGMENT => size.div_ceil(superblock.block_size),
+            _ => size / superblock.block_size,
         };
         let sizes = metadata.read(4 * blocks)?;
         Ok(Inode::File(File {
@@ -284,21 +280,18 @@ impl<'b, 'a> Squashfs<'b, 'a> {
 
     /// A fragment, unpacked.
     fn fragment(&mut self, number: u32) -> Result<Vec<u8>, Failure> {
-        let Superblock {
-            fragments,
-            fragment_table,
-            used,
-            ..
-        } = self.superblock;
+        let superblock = self.superblock;
+        let fragments = superblock.fragments;
         if number >= fragments {
             return bad(format!(
                 "a file of it is in fragment {number}, but there are {fragments}"
             ));
         }
-        let pointer = fragment_table.saturating_add(u64::from(number / FRAGMENTS) * 8);
+        let pointer = u64::from(number / FRAGMENTS) * 8;
+        let pointer = superblock.fragment_table.saturating_add(pointer);
         let table = u64_at(&self.image.read(pointer, 8)?, 0);
-        let offset = (number % FRAGMENTS) as u16 * FRAGMENT as u16;
-        let entry = Metadata::at(self, table, used, reference(0, offset))?.read(FRAGMENT)?;
+        let place = reference(0, (number % FRAGMENTS) as u16 * FRAGMENT as u16);
+        let entry = Metadata::at(self, table, superblock.used, place)?.read(FRAGMENT)?;
         self.data(u64_at(&entry, 0), u32_at(&entry, 8))
     }
 }

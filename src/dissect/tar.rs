@@ -71,9 +71,32 @@ struct Member {
     end: u64,
 }
 
+/// What the extended headers of a member say of it.
+#[derive(Default)]
+struct Long {
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl Long {
+    fn add(&mut self, header: &[u8]) -> Result<(), String> {
+        for record in records(header) {
+            match record? {
+                // An empty value takes back what was said.
+                (b"path", b"") => self.name = None,
+                (b"path", name) => self.name = Some(name.to_vec()),
+                (b"size", b"") => self.size = None,
+                (b"size", size) => self.size = Some(decimal(size)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The member whose first header is at this place; none at the end of the archive.
 fn next(image: &mut Region<'_, '_>, mut at: u64) -> Result<Option<Member>, Failure> {
-    let (mut long_name, mut long_size) = (None, None);
+    let mut long = Long::default();
     for _ in 0..MAX_LONG_HEADERS {
         // Some archives lack the two blocks of zeros at the end.
         if !image.has(at)? {
@@ -87,7 +110,7 @@ fn next(image: &mut Region<'_, '_>, mut at: u64) -> Result<Option<Member>, Failu
         if kind == b'S' {
             data = behind_map(image, &header, data)?;
         }
-        let size: u64 = match (kind, long_size) {
+        let size: u64 = match (kind, long.size) {
             // Directories, links and devices have no data, whatever their size is.
             (b'1'..=b'6', _) => 0,
             (b'g' | b'x' | b'K' | b'L', _) | (_, None) => header.number(Header::SIZE)?,
@@ -103,23 +126,12 @@ fn next(image: &mut Region<'_, '_>, mut at: u64) -> Result<Option<Member>, Failu
                     "a header in its tar has {size} bytes, at most {MAX_LONG} are read"
                 ));
             }
-            b'L' => long_name = Some(until_nul(&image.read(data, size as usize)?).to_vec()),
-            b'x' => {
-                for record in records(&image.read(data, size as usize)?) {
-                    match record? {
-                        // An empty value takes back what was said.
-                        (b"path", b"") => long_name = None,
-                        (b"path", name) => long_name = Some(name.to_vec()),
-                        (b"size", b"") => long_size = None,
-                        (b"size", size) => long_size = Some(decimal(size)?),
-                        _ => {}
-                    }
-                }
-            }
+            b'L' => long.name = Some(until_nul(&image.read(data, size as usize)?).to_vec()),
+            b'x' => long.add(&image.read(data, size as usize)?)?,
             b'g' | b'K' => {}
             _ => {
                 return Ok(Some(Member {
-                    name: long_name.unwrap_or_else(|| header.path()),
+                    name: long.name.unwrap_or_else(|| header.path()),
                     is_file: matches!(kind, 0 | b'0' | b'7'),
                     data,
                     size,

@@ -1,7 +1,7 @@
 //! The layers of an image → files on disk whose digests are right.
 //!
-//! A slow registry is waited for here, where an image takes disk and a few threads. Memory for its entries is taken
-//! only after this.
+//! A slow registry makes an image wait here, where it takes disk and a few threads. It takes memory for its entries only
+//! after this.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use crate::parallel::in_parallel;
 use crate::source::Source;
 use crate::task;
 
-/// Time for all layers of any image, and so much more for each so many bytes of them. An image that takes longer is
-/// given up: it takes one of few places for its registry.
+/// Time for all layers of an image, besides that for their bytes at the slowest speed. An image that takes longer is
+/// given up, because there are few permits for each registry.
 const TIME: Duration = Duration::from_secs(10 * 60);
-/// Slowest line that is reckoned with, in bytes a second.
+/// Slowest speed that is expected, in bytes a second.
 const SLOWEST: u64 = 64 << 10;
 
-/// Copied at once. There is one for each layer that is fetched.
+/// Bytes copied at once, for each layer that is fetched.
 const BUFFER: usize = 64 << 10;
 
 /// The layers of an image, to be read.
 pub enum Layers<'a> {
     /// Files of our own. Their bytes are right.
     Fetched(Vec<Unfinished>),
-    /// They lie on this machine, where others may change them: they are verified as they are read.
+    /// Files on this machine, which others may change: they are verified as they are read.
     Local(&'a Arc<dyn Source>, &'a Recipe),
 }
 
 impl<'a> Layers<'a> {
-    /// Fetches all layers, where that is needed.
+    /// Fetches all layers, unless they are on this machine.
     pub fn fetch(source: &'a Arc<dyn Source>, recipe: &'a Recipe, cache: &Cache) -> Result<Self> {
         if source.is_local() {
             return Ok(Self::Local(source, recipe));
@@ -44,7 +44,7 @@ impl<'a> Layers<'a> {
         let _limit = task::within(time(recipe.size()));
         let fetch = |(digest, size): &_| fetch(source, *digest, *size, cache);
         let fetched = in_parallel(&recipe.layers, MAX_THREADS, fetch, Result::is_err);
-        // Where one is missing, another has the error.
+        // A layer that was not fetched comes with one that has an error.
         let files: Result<Vec<_>> = fetched.into_iter().flatten().collect();
         files.map(Self::Fetched)
     }

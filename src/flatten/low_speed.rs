@@ -1,4 +1,4 @@
-//! Layers that come at some speed at least, and are complete at some time.
+//! Gives up a layer that comes too slowly, or that is not complete at the deadline.
 //!
 //! Place in the chain: source → resumed → **steady** → verified → fetch. Only so many images are fetched at once, so
 //! one byte now and then, which keeps a download going, is not enough here.

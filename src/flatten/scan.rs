@@ -1,4 +1,4 @@
-//! A layer → may it be passed on as the file that its image is?
+//! Decides whether the one layer of an image is the file that the image is offered as.
 
 use std::io::{self, Read};
 
@@ -6,19 +6,19 @@ use super::tar_reader::{Entries, Failure};
 use super::whiteouts::is_of_layers;
 use crate::compression::{self, Compression};
 
-/// Most bytes that are unpacked of one layer: a few can unpack to any number of them.
+/// Most bytes that are unpacked of one layer: a few bytes can unpack to any number of them.
 const MAX_UNPACKED: u64 = 64 << 30;
 
-/// What a layer is.
+/// What the one layer of an image is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
-    /// A gzip archive of nothing but files: the file as it is.
+    /// A gzip archive of files alone: the file as it is.
     Clean,
-    /// Another file has to be made of it.
+    /// Another file has to be flattened from it.
     ToMake,
 }
 
-/// Reads a layer until it is known what it is; one that is clean to its end. Memory does not grow with its entries.
+/// Reads a layer until its verdict is known, a clean one to its end. Memory does not grow with its entries.
 pub fn scan(layer: impl Read) -> Result<Verdict, Failure> {
     let (Some(Compression::Gzip), packed) = Compression::detect(layer)? else {
         return Ok(Verdict::ToMake);

@@ -1,22 +1,22 @@
-//! The one file of an image that is wanted, by what its name ends in. No I/O.
+//! Finds the one file in an image whose name has a suffix, which the setting `suffix` names. No I/O.
 
 use crate::tar_header::show;
 
-/// Files that are told of where there are several.
+/// Most files that the error names where there are several.
 const MAX_SHOWN: usize = 3;
 
-/// A search for it.
+/// A search for the file.
 pub struct Wanted<'a, T> {
     suffix: &'a str,
     found: Option<T>,
-    /// The paths of all that might be meant, as far as they are told.
+    /// The paths of the files, as far as the error names them.
     paths: Vec<String>,
-    /// How many there are.
+    /// Number of the files.
     count: usize,
 }
 
 impl<'a, T> Wanted<'a, T> {
-    /// Of files whose names end so, in any case of letters.
+    /// A search for a file whose name ends so, in any case of letters.
     pub fn new(suffix: &'a str) -> Self {
         Self {
             suffix,
@@ -26,7 +26,7 @@ impl<'a, T> Wanted<'a, T> {
         }
     }
 
-    /// Looks at a regular file: one of its paths, and where it is.
+    /// Looks at a regular file: one of its paths, and its place.
     pub fn see(&mut self, path: &[u8], place: T) {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let start = name.len().checked_sub(self.suffix.len());
@@ -41,7 +41,7 @@ impl<'a, T> Wanted<'a, T> {
         }
     }
 
-    /// The one file, or why there is none. It says so of the image with its uppermost layer.
+    /// The place of the file, or why there is not one. The reason is about the image with its uppermost layer.
     pub fn found(self) -> Result<T, String> {
         let suffix = self.suffix;
         match (self.found, self.count) {
