@@ -2,7 +2,7 @@
 //! symbolic link in it is followed.
 //!
 //! The directory itself is opened as it is named: with `DynamicUser=` that name is a link, which root made.
-//! Root neither writes nor deletes in a directory that another user owns. What that user puts there must not
+//! Root neither writes nor deletes in a directory that another user owns. Files that the user puts there must not
 //! direct what root does, and files of root in it would be in the way of their service.
 
 use std::ffi::{OsStr, OsString};
@@ -46,7 +46,7 @@ pub struct Entry {
     pub is_file: bool,
     /// Its length in bytes.
     pub len: u64,
-    /// What it takes on disk, in bytes.
+    /// Its size on disk, in bytes.
     pub on_disk: u64,
     pub modified: SystemTime,
 }

@@ -95,7 +95,7 @@ pub struct Cache {
     checked: Mutex<HashMap<Digest, flattened::Stamp>>,
 }
 
-/// What an image says of itself.
+/// The extension-release(5) in an image.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Release {
@@ -171,7 +171,7 @@ impl Cache {
 
     /// A document of at most so many bytes that this source delivered, if it is there and undamaged.
     ///
-    /// A repository serves only what it has shown to hold. What another one delivered may be private there,
+    /// A repository serves only what it has shown to hold. A document that another one delivered may be private there,
     /// and a digest is no secret: so each source has only what came from itself.
     pub fn document(&self, source: &str, digest: Digest, most: u64) -> Option<Vec<u8>> {
         self.read(DOCUMENTS, key_of(source, digest), most, |bytes| {
@@ -223,7 +223,7 @@ impl Cache {
         self.write_summed(RELEASES, key, &file);
     }
 
-    /// What each tag of a source was when it was last asked for. A hint: tags move.
+    /// The digest that each tag of a source had when it was last asked for. A hint: tags move.
     pub fn tags(&self, source: &str) -> BTreeMap<Tag, Digest> {
         let tags = self.read_summed(TAGS, Digest::of(source.as_bytes()));
         tags.unwrap_or_default()
@@ -240,7 +240,7 @@ impl Cache {
         let _turn = self.turn();
         let before = self.tags(source);
         let mut tags = before.clone();
-        tags.extend(learnt.iter().map(|(tag, digest)| (tag.clone(), *digest)));
+        tags.extend(learnt.clone());
         tags.retain(|tag, _| !is_gone(tag));
         if tags != before {
             self.write_summed(TAGS, Digest::of(source.as_bytes()), &tags);

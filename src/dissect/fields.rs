@@ -1,6 +1,6 @@
 //! Numbers in the headers of file systems and partition tables: all of them little-endian.
 
-/// Two bytes. What lies behind the end is zero.
+/// Two bytes. Bytes behind the end are zero.
 pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(array_at(bytes, at))
 }

@@ -1,6 +1,6 @@
 //! GPT: where the file systems of a disk image are. No I/O.
 //!
-//! Format: UEFI specification, chapter 5. What partitions are for: the Discoverable Partitions
+//! Format: UEFI specification, chapter 5. Types of partitions: the Discoverable Partitions
 //! Specification, <https://uapi-group.org/specifications/specs/discoverable_partitions_specification/>.
 //! The crate gpt reads the copy at the end of the image as well, which is another round trip.
 

@@ -114,7 +114,7 @@ struct Stream {
     at: u64,
 }
 
-/// What an image's origin gave, before it is unpacked.
+/// A record of the bytes that the origin of an image gave, before they are unpacked.
 #[derive(Default)]
 struct Tap {
     /// Bytes, by ranges and in streams.
@@ -399,7 +399,8 @@ impl<'b, 'a> Region<'b, 'a> {
             return self.read(0, length.min(usize::try_from(size).unwrap_or(usize::MAX)));
         }
         self.reader.reach(self.start, length as u64)?;
-        let found = self.reader.pieces.back();
+        let mut pieces = self.reader.pieces.iter();
+        let found = pieces.rfind(|piece| piece.start == self.start);
         let bytes = found.map_or(&[][..], |piece| &piece.bytes);
         Ok(bytes[..length.min(bytes.len())].to_vec())
     }

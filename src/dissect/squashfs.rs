@@ -68,7 +68,7 @@ fn reference(block: u32, offset: u16) -> Reference {
     u64::from(block) << 16 | u64::from(offset)
 }
 
-/// What an inode is.
+/// An inode.
 #[derive(Debug)]
 enum Inode {
     Directory(Listing),

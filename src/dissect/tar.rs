@@ -1,4 +1,4 @@
-//! tar: from header to header, over the files between them. What a header says: [`crate::tar_header`].
+//! tar: from header to header, over the files between them. Headers: [`crate::tar_header`].
 
 use super::fields::array_at;
 use super::range_reader::{Failure, Region, bad};
@@ -18,8 +18,8 @@ const MAX_LONG: u64 = 64 << 10;
 /// Most bytes in all releases of one archive, with their names: all are kept until it is known which one is meant.
 const MAX_RELEASES: usize = 1 << 20;
 
-/// The extension-releases of the first of these folders that has any. What comes after the folder is
-/// not read: archives are made folder by folder.
+/// The extension-releases of the first of these folders that has any. The archive is not read after that folder:
+/// archives are made folder by folder.
 pub fn releases(image: &mut Region<'_, '_>, folders: &[&str]) -> Result<Vec<NamedText>, Failure> {
     let mut found = Vec::new();
     let mut left = MAX_RELEASES;
@@ -71,7 +71,7 @@ struct Member {
     end: u64,
 }
 
-/// What the extended headers of a member say of it.
+/// The name and size in the extended headers of a member.
 #[derive(Default)]
 struct Long {
     name: Option<Vec<u8>>,

@@ -26,7 +26,7 @@ const ANY: &str = "_any";
 const SCOPE: &str = "system";
 const DEFAULT_SCOPES: &str = "system portable";
 
-/// What a host says of itself.
+/// The host, as its os-release(5) describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
     /// The fields of its os-release(5).
@@ -34,7 +34,7 @@ pub struct Host {
     architecture: Option<Architecture>,
 }
 
-/// What an extension extends.
+/// The directories that an extension extends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// `/usr` and `/opt`

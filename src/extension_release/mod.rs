@@ -48,7 +48,7 @@ impl Metadata {
     }
 
     /// From a document that a publisher wrote: an extension-release file, or a manifest of mkosi's, packed
-    /// or not. What is neither has no fields.
+    /// or not. Another document has no fields.
     pub fn of_document(bytes: &[u8]) -> Self {
         if Compression::of(bytes) == Some(Compression::Gzip) {
             let mut unpacked = Vec::new();

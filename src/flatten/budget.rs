@@ -1,4 +1,4 @@
-//! What one image may take while it is flattened: memory for its entries, bytes of its files and of archives. No I/O.
+//! Limits for one image that is flattened: memory for its entries, bytes of its files and of archives. No I/O.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use crate::artifact::Recipe;
 use crate::error::Error;
 use crate::tar_header::show;
 
-/// What the layers of one image may take in memory together.
+/// Memory that the layers of one image may take together.
 #[derive(Clone, Copy)]
 pub struct Memory {
     /// Number of entries.
@@ -47,7 +47,7 @@ const MAX_REST: u64 = 1 << 30;
 /// The same as a part of what the files may have, where all of it takes memory.
 const REST_IN_MEMORY: u64 = 2;
 
-/// What one image may still take, of all its layers together.
+/// The resources that one image has left, for all its layers together.
 pub struct Budget {
     /// Most bytes of its files.
     limit: u64,

@@ -10,7 +10,7 @@ pub const MAX_PATH: usize = 4096;
 pub const MAX_NAME: usize = 255;
 const NANOSECONDS: i128 = 1_000_000_000;
 
-/// What an archive says of one path.
+/// An entry of an archive.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Its components, joined by `/`; empty for the root.
@@ -19,10 +19,10 @@ pub struct Entry {
     pub attributes: Attributes,
 }
 
-/// What an entry is.
+/// The kind of an entry, and its contents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// `pieces`: its data, in the order of the archive. What is in none of them is zeros.
+    /// `pieces`: its data, in the order of the archive. Bytes in none of them are zeros.
     File {
         size: u64,
         pieces: Vec<Piece>,
@@ -43,7 +43,7 @@ pub struct Piece {
     pub size: u64,
 }
 
-/// What is kept of an entry besides its kind.
+/// The attributes of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attributes {
     /// The lower twelve bits.

@@ -78,7 +78,7 @@ pub fn look(fetched: &Layers<'_>, digest: Digest, cache: &Cache) -> Result<Verdi
     believe(verdict, bytes, digest, cache)
 }
 
-/// What was read of a layer, or why it cannot be flattened. Nothing that a layer says, and no fault of it, is believed
+/// The result of reading a layer, once all of it was read. Nothing that a layer says, and no fault of it, is believed
 /// before its digest was seen to be right. `rest`: the bytes that were not read yet.
 fn believe<T>(
     read: Result<T, Failure>,
@@ -153,7 +153,7 @@ impl<'a> Spool<'a> {
         }
     }
 
-    /// Keeps a file. What is between its pieces takes no space.
+    /// Keeps a file. The zeros between its pieces take no space.
     fn keep(
         &mut self,
         size: u64,

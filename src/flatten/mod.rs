@@ -51,7 +51,7 @@ use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::parallel::in_parallel;
 
-/// Counts the changes of what is refused: an image that an older program refused is tried again. What changes the
+/// Counts the changes of what is refused: an image that an older program refused is tried again. A change of the
 /// bytes that are made changes [`Recipe::key`] instead.
 pub const READER: u32 = 2;
 /// Layers read at once.

@@ -9,7 +9,7 @@ use crate::compression::{self, Compression};
 /// Most bytes that are unpacked of one layer: a few bytes can unpack to any number of them.
 const MAX_UNPACKED: u64 = 64 << 30;
 
-/// What the one layer of an image is.
+/// The verdict on the one layer of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
     /// A gzip archive of files alone: the file as it is.

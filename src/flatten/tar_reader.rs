@@ -119,7 +119,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// What is left of the archive.
+    /// The rest of the archive.
     pub fn into_inner(self) -> R {
         self.archive
     }
@@ -367,7 +367,7 @@ fn pairs(numbers: &[u64]) -> Result<Vec<Piece>, String> {
     Ok(pairs.iter().map(piece).collect())
 }
 
-/// What the headers before an entry's own say of it.
+/// The extended headers and long names before an entry.
 #[derive(Clone, Debug, Default)]
 struct Extended {
     path: Option<Vec<u8>>,
@@ -380,7 +380,7 @@ struct Extended {
     sparse: Sparse,
 }
 
-/// What is said of a sparse file in PAX form.
+/// The records of a sparse file in PAX form.
 #[derive(Clone, Debug, Default)]
 struct Sparse {
     /// The name of the file. Its path is then one for programs that know no sparse files.
@@ -430,7 +430,7 @@ impl Extended {
         check_count(sparse.map.len() / 2).map(drop)
     }
 
-    /// What is said of an entry here or in its own header.
+    /// The attributes of an entry, from here or else from its own header.
     fn attributes(self, header: &Header) -> Result<Attributes, String> {
         let modified = match self.modified {
             Some(modified) => modified,

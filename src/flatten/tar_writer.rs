@@ -363,7 +363,7 @@ mod tests {
         node(NodeKind::File(Content { offset: 0, size }))
     }
 
-    /// Is there an extended header? What reads the headers back is told the same either way.
+    /// Whether there is an extended header. The headers are read back the same either way.
     fn is_extended(path: &[u8], node: &Owned, earlier: Option<&[u8]>) -> bool {
         let header = header(path, (node).node(), earlier);
         let archive = [&header[..], &[0; 2 * BLOCK]].concat();

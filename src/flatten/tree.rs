@@ -31,7 +31,7 @@ const IMPLIED_SIZE: usize = 256;
 /// A path and why it cannot be.
 pub type Refused = String;
 
-/// What a layer does at one path. Many are kept at once, so it is small.
+/// A change that a layer makes at one path. Many are kept at once, so it is small.
 #[derive(Debug)]
 pub struct Change {
     pub path: Box<[u8]>,
@@ -51,7 +51,7 @@ pub enum Action {
     WhiteOut,
 }
 
-/// What a file is.
+/// The kind of a file, and its contents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeKind {
     File(Content),
@@ -70,7 +70,7 @@ pub struct Content {
 }
 
 impl Change {
-    /// What an entry does. `content`: its bytes, of a file.
+    /// The change that an entry makes. `content`: the bytes of a file.
     pub fn new(entry: Entry, content: Content) -> Self {
         let mut attributes = entry.attributes;
         let marks = OverlayMarks::take_from(&mut attributes.xattrs);

@@ -70,7 +70,7 @@ impl<'a> Whiteouts<'a> {
         Ok(())
     }
 
-    /// What a change hides: a name in a directory, or without a name all that is in the directory.
+    /// The directory in which a change hides files, and the one name that it hides; without a name it hides all.
     fn hidden_by(&self, change: &'a Change) -> Option<(&'a [u8], Option<&'a [u8]>)> {
         let (directory, name) = split(&change.path);
         if is_of_aufs(&change.path) {

@@ -3,12 +3,13 @@
 //! ```text
 //! promises/<hex>    what must stay true of a source: see [`Promises`]
 //! notes/<hex>       what is worth knowing of it: see [`Notes`]
-//! lock              held by whoever writes
+//! lock              locked to write
 //! ```
 //!
-//! Each is a file of one source, see [`record`] for its form; `<hex>` is the SHA-256 of the source's name (`ghcr.io/acme/app`, `oci:/srv/updates`). Promises are never evicted:
-//! where there is no room for one, that is an error. Notes make room for each other by last use. Each change is
-//! made to what the file has at that moment, under the lock, so two processes lose nothing of each other's.
+//! Each is a file of one source, in the form of [`record`]; `<hex>` is the SHA-256 of the source's name
+//! (`ghcr.io/acme/app`, `oci:/srv/updates`). Promises are never evicted: no room for one is an error. Notes make room for
+//! each other by last use. Each change is made under the lock, to the contents that the file has at that moment, so two
+//! processes lose nothing of each other's.
 
 mod notes;
 mod promises;

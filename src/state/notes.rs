@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::name::Tag;
 
-/// What is noted of one source. A field that a file lacks is empty, and one that this program does not know is
-/// dropped: so fields can be added without a new format. Whoever adds one adds it to [`Notes::forget_some`].
+/// The notes of one source. A field that a file lacks is empty, and one that this program does not know is
+/// dropped: so fields can be added without a new format. A new one is added to [`Notes::forget_some`], too.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Notes {

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::name::{RepositoryAddress, Tag};
 
-/// What must stay true of one source. A field that a file lacks is empty. One that this program does not know makes
+/// The promises of one source. A field that a file lacks is empty. One that this program does not know makes
 /// the file one of a newer program: a promise that is not understood must not be dropped.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Promises {
-    /// What each tag was when it was first seen under `immutable-tags`.
+    /// The digest that each tag had when it was first seen under `immutable-tags`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<Tag, Digest>,
     /// The list of its publisher, if it ever had one in one of the usual tags.
@@ -34,6 +34,6 @@ pub struct Promises {
 pub struct SignedList {
     /// The tag of the artifact that it is in.
     pub tag: Tag,
-    /// Was there a signature beside it?
+    /// Whether there was a signature beside it.
     pub has_signature: bool,
 }
