@@ -6,11 +6,11 @@ use std::mem;
 use std::os::unix::fs::FileExt;
 
 use super::budget::Budget;
+use super::change::{Change, Content};
 use super::entry::{Kind, Piece};
 use super::fetch::Layers;
 use super::scan::{Verdict, scan};
 use super::tar_reader::{Entries, Failure};
-use super::tree::{Change, Content};
 use super::{BUFFER, Node};
 use crate::cache::Cache;
 use crate::compression::{self, Compression};

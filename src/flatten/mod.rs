@@ -1,8 +1,8 @@
 //! A container image's layers → one `.tar.gz`.
 //!
 //! ```text
-//! fetch ─▶ layer: tar_reader ─▶ tree, whiteouts ─▶ tar_writer
-//!            └─▶ spool ────────────────────────────────┘
+//! fetch ─▶ layer: tar_reader ─▶ apply: whiteouts, tree ─▶ tar_writer
+//!            └─▶ spool ───────────────────────────────────┘
 //! ```
 //!
 //! First all layers are fetched to disk and verified, which may take long and takes no memory. Then each is read
@@ -11,7 +11,9 @@
 //! with the size of files; it is held only while nothing waits for the network; and nothing that an image says decides
 //! where on this machine something is written.
 
+mod apply;
 mod budget;
+mod change;
 mod entry;
 mod fetch;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +26,7 @@ mod scan;
 mod tar_reader;
 mod tar_writer;
 mod tree;
+mod union_fs;
 mod wanted;
 mod watched;
 mod whiteouts;
@@ -35,12 +38,13 @@ use std::thread;
 
 use budget::Budget;
 pub use budget::{LARGE, Memory, SMALL, most_in_memory, too_large};
+use change::NodeKind;
 pub use fetch::Layers;
 use layer::Layer;
 pub use layer::look;
 pub use scan::{Verdict, scan};
 use tar_writer::Archive;
-use tree::{Node, NodeKind, Tree};
+use tree::{Node, Tree};
 use wanted::Wanted;
 pub use watched::Watched;
 pub use workshop::{MadeFile, Product, Workshop};
@@ -74,7 +78,7 @@ pub fn flatten(
     };
     let mut tree = Tree::new(budget.memory.unspelled);
     for (n, layer) in layers.iter().enumerate() {
-        let applied = tree.apply(n, &layer.changes);
+        let applied = apply::apply(&mut tree, n, &layer.changes);
         if tree.is_full() {
             budget.outgrow();
         }

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::tar_reader::{Entries, Failure};
-use super::whiteouts::is_of_layers;
+use super::union_fs::is_of_layers;
 use crate::compression::{self, Compression};
 
 /// Most bytes that are unpacked of one layer: a few bytes can unpack to any number of them.

@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use flate2::Crc;
 
+use super::change::NodeKind;
 use super::entry::{Attributes, Time};
-use super::tree::{Node, NodeKind};
+use super::tree::Node;
 use crate::tar_header::{BLOCK, Header};
 
 /// Largest number in twelve bytes of a header.
@@ -307,9 +308,9 @@ mod tests {
     use flate2::read::GzDecoder;
 
     use super::*;
+    use crate::flatten::change::Content;
     use crate::flatten::entry::{Entry, Kind, Piece, Xattrs};
     use crate::flatten::tar_reader::Entries;
-    use crate::flatten::tree::Content;
 
     /// A path, what is there, and an earlier name of it.
     type Named<'a> = (&'a [u8], &'a Owned, Option<&'a [u8]>);

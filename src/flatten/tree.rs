@@ -1,4 +1,4 @@
-//! The entries of layers, applied in order → the files of the image. No I/O. Whiteouts: [`super::whiteouts`].
+//! The files of an image, to which the changes of layers are made. No I/O.
 //!
 //! Rules: <https://github.com/opencontainers/image-spec/blob/main/layer.md> ("Applying Changesets"). Where they are
 //! silent this does as umoci does (`oci/layer/tar_extract.go`): attributes in the entry of a hard link mean nothing, a
@@ -15,8 +15,9 @@
 use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::entry::{Attributes, Entry, Kind, MAX_PATH};
-use super::whiteouts::{OverlayMarks, Whiteouts, directory_of_aufs, is_of_aufs};
+use super::change::{Action, Change, Content, NodeKind};
+use super::entry::{Attributes, MAX_PATH};
+use super::union_fs::{is_of_aufs, split};
 use crate::tar_header::{show, split_once};
 
 /// Most symlinks on the way to one path, as in Linux (MAXSYMLINKS of namei.h).
@@ -30,79 +31,6 @@ const IMPLIED_SIZE: usize = 256;
 
 /// A path and why it cannot be.
 pub type Refused = String;
-
-/// A change that a layer makes at one path. Many are kept at once, so it is small.
-#[derive(Debug)]
-pub struct Change {
-    pub path: Box<[u8]>,
-    pub action: Action,
-    attributes: Attributes,
-}
-
-#[derive(Debug)]
-pub enum Action {
-    /// Puts a file or directory there.
-    Put(NodeKind),
-    /// Puts a directory there, and removes all that lower layers have in it.
-    PutOpaque,
-    /// Gives the file at that path another name.
-    Link(Box<[u8]>),
-    /// Removes what lower layers have there.
-    WhiteOut,
-}
-
-/// The kind of a file, and its contents.
-#[derive(Clone, Debug, PartialEq)]
-pub enum NodeKind {
-    File(Content),
-    Directory,
-    Symlink(Box<[u8]>),
-    CharacterDevice(u32, u32),
-    BlockDevice(u32, u32),
-    Fifo,
-}
-
-/// The bytes of a file: where they are in the spool of its layer.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Content {
-    pub offset: u64,
-    pub size: u64,
-}
-
-impl Change {
-    /// The change that an entry makes. `content`: the bytes of a file.
-    pub fn new(entry: Entry, content: Content) -> Self {
-        let mut attributes = entry.attributes;
-        let marks = OverlayMarks::take_from(&mut attributes.xattrs);
-        let action = match entry.kind {
-            Kind::CharacterDevice(0, 0) => Action::WhiteOut,
-            Kind::File { .. } if content.size == 0 && marks.is_whiteout => Action::WhiteOut,
-            Kind::Directory if marks.is_opaque => Action::PutOpaque,
-            Kind::HardLink(target) => Action::Link(target.into()),
-            Kind::File { .. } => Action::Put(NodeKind::File(content)),
-            Kind::Directory => Action::Put(NodeKind::Directory),
-            Kind::Symlink(target) => Action::Put(NodeKind::Symlink(target.into())),
-            Kind::CharacterDevice(major, minor) => {
-                Action::Put(NodeKind::CharacterDevice(major, minor))
-            }
-            Kind::BlockDevice(major, minor) => Action::Put(NodeKind::BlockDevice(major, minor)),
-            Kind::Fifo => Action::Put(NodeKind::Fifo),
-        };
-        Self {
-            path: entry.path.into(),
-            action,
-            attributes,
-        }
-    }
-
-    /// The file that it puts there, or directory.
-    fn kind(&self) -> &NodeKind {
-        match &self.action {
-            Action::Put(kind) => kind,
-            _ => &NodeKind::Directory,
-        }
-    }
-}
 
 /// A file of the image.
 #[derive(Clone, Copy, Debug)]
@@ -223,32 +151,15 @@ impl<'a> Tree<'a> {
         self.unspelled > self.max_unspelled
     }
 
-    /// Applies the next layer, `layer` counted from the lowest.
-    pub fn apply(&mut self, layer: usize, changes: &'a [Change]) -> Result<(), Refused> {
-        let layer = u32::try_from(layer).unwrap_or(u32::MAX);
+    /// Begins the next layer.
+    pub fn begin_layer(&mut self) {
         self.removed.clear();
         self.replaced.clear();
-        // Whiteouts hide files of lower layers, wherever in their own layer they stand. So they come first.
-        let whiteouts = Whiteouts::of(changes);
-        whiteouts.apply(self)?;
-        let mut of_aufs = Vec::new();
-        for change in changes {
-            if is_of_aufs(&change.path) {
-                // Its directory of hard links is there as long as its layer is applied. All else means nothing.
-                match directory_of_aufs(&change.path) {
-                    Some(directory) => of_aufs.push(directory),
-                    None => continue,
-                }
-            } else if whiteouts.has(change) {
-                continue;
-            }
-            self.add(layer, change)
-                .map_err(|why| format!("{}: {why}", show(&change.path)))?;
-        }
-        for name in of_aufs {
-            self.names.remove(&(ROOT, name));
-        }
-        Ok(())
+    }
+
+    /// Removes a name from the root.
+    pub fn remove_from_root(&mut self, name: &'a [u8]) {
+        self.names.remove(&(ROOT, name));
     }
 
     /// Removes a name from a directory, or without a name all that is in the directory.
@@ -334,7 +245,8 @@ impl<'a> Tree<'a> {
         *self.node(number).kind == NodeKind::Directory
     }
 
-    fn add(&mut self, layer: u32, change: &'a Change) -> Result<(), String> {
+    /// Makes a change, which is no whiteout, of a layer counted from the lowest.
+    pub fn add(&mut self, layer: u32, change: &'a Change) -> Result<(), String> {
         let path = &*change.path;
         let is_link = matches!(change.action, Action::Link(_));
         let is_directory = !is_link && *change.kind() == NodeKind::Directory;
@@ -532,17 +444,11 @@ fn too_long(place: &[u8]) -> String {
     )
 }
 
-/// The directory of a path, empty for the root, and its last component.
-pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flatten::apply::apply;
+    use crate::flatten::entry::{Entry, Kind};
 
     /// An entry in short: `d/=1` a directory, `a=2` a file, `s->t` a symlink, `b==a` a hard link. The number
     /// stands for all that an entry says of itself; without one it is 0.
@@ -614,7 +520,11 @@ mod tests {
     fn flattened(layers: &[&str]) -> Result<String, Refused> {
         let mut tree = new_tree();
         for (layer, entries) in layers.iter().enumerate() {
-            tree.apply(layer, kept(entries.split_whitespace().map(entry)))?;
+            apply(
+                &mut tree,
+                layer,
+                kept(entries.split_whitespace().map(entry)),
+            )?;
         }
         Ok(list(&tree).join(" "))
     }
@@ -989,15 +899,15 @@ mod tests {
             ),
         ] {
             let mut tree = new_tree();
-            tree.apply(0, lower()).unwrap();
-            tree.apply(1, kept(upper)).unwrap();
+            apply(&mut tree, 0, lower()).unwrap();
+            apply(&mut tree, 1, kept(upper)).unwrap();
             assert_eq!(list(&tree).join(" "), expected, "{why}");
         }
         let origin = with("d/=1", "trusted.overlay.origin", "x");
         let mut own = with("a=1", "user.overlay.metacopy", "");
         own.attributes.xattrs.insert(b"user.a".into(), b"b".into());
         let mut tree = new_tree();
-        tree.apply(0, kept([origin, own])).unwrap();
+        apply(&mut tree, 0, kept([origin, own])).unwrap();
         let mut found = Vec::new();
         let visited: Result<(), ()> = tree.visit(|path, node, _| {
             let names = node.attributes.xattrs.iter().map(|(name, _)| show(name));
@@ -1015,7 +925,7 @@ mod tests {
     fn deep_paths_without_directories_take_bounded_memory() {
         let mut tree = new_tree();
         let deep = |n: usize| kept([entry(&format!("{n}/{}a", "d/".repeat(2040)))]);
-        let end = (0..1000).find_map(|n| tree.apply(0, deep(n)).err());
+        let end = (0..1000).find_map(|n| apply(&mut tree, 0, deep(n)).err());
         let why = end.expect("it goes on");
         assert!(
             why.contains("the paths that the image has no entries for take more than 64 MiB"),
@@ -1031,8 +941,9 @@ mod tests {
         let long = vec!["d".repeat(255); 15].join("/");
         let mut tree = new_tree();
         let first = [entry(&format!("{long}/")), entry(&format!("s->{long}"))];
-        tree.apply(0, kept(first)).unwrap();
-        let end = (0..20_000).find_map(|n| tree.apply(1, kept([entry(&format!("s/{n}"))])).err());
+        apply(&mut tree, 0, kept(first)).unwrap();
+        let end =
+            (0..20_000).find_map(|n| apply(&mut tree, 1, kept([entry(&format!("s/{n}"))])).err());
         let why = end.expect("it goes on");
         assert!(
             why.ends_with("the paths that the image has no entries for take more than 64 MiB"),
@@ -1047,8 +958,8 @@ mod tests {
         let layers = |last: &str| {
             let mut tree = new_tree();
             let first = [entry(&format!("{half}/")), entry(&format!("s->{half}"))];
-            tree.apply(0, kept(first)).unwrap();
-            tree.apply(1, kept([entry(last)]))
+            apply(&mut tree, 0, kept(first)).unwrap();
+            apply(&mut tree, 1, kept([entry(last)]))
         };
         let below = [&*name; 5].join("/");
         let fits = "f".repeat(MAX_PATH - half.len() - below.len() - 2);
@@ -1075,11 +986,11 @@ mod tests {
             .collect();
         first.push(entry("s39/"));
         let mut tree = new_tree();
-        tree.apply(0, kept(first)).unwrap();
+        apply(&mut tree, 0, kept(first)).unwrap();
         // Counted from the first path of the first layer on, but it would take seconds here.
         tree.steps += MAX_STEPS - 1_000_000;
         let more = kept((0..1000).map(|n| entry(&format!("s0/{n}"))));
-        let why = tree.apply(1, more).unwrap_err();
+        let why = apply(&mut tree, 1, more).unwrap_err();
         assert!(
             why.ends_with("the paths in the image take too long to follow"),
             "{why}"
@@ -1368,7 +1279,7 @@ mod tests {
                     stack.push(layer.clone());
                     let entries = || entries(&layer);
                     let expected = model.apply(&entries());
-                    let found = tree.apply(stack.len(), kept(entries()));
+                    let found = apply(&mut tree, stack.len(), kept(entries()));
                     assert_eq!(found.is_err(), expected.is_err(), "{stack:?}: {found:?}");
                     if found.is_err() {
                         refused += 1;
