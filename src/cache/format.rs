@@ -7,14 +7,14 @@
 //!
 //! So a program of another format, older or newer, knows which folders to empty.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, TMP};
 use crate::dir::Dir;
 
-const FORMAT: &str = "format";
-const NEW: &str = "format.new";
+/// The name of the file.
+pub const FORMAT: &str = "format";
 /// The first line. Its number counts the changes of which files lie where, and of what they mean.
 const HEAD: &str = "sysext-oci-proxy cache 1";
 /// The first words of that line, in every format.
@@ -45,19 +45,9 @@ pub fn empty(root: &Dir) -> io::Result<usize> {
     Ok(removed)
 }
 
-/// Makes an empty cache one of this format.
-pub fn write(root: &Dir) -> io::Result<()> {
-    let _ = root.remove_all(NEW); // it may be there
-    let text = format!("{HEAD}\n{}\n", FOLDERS.join(" "));
-    root.create_file(NEW)?.write_all(text.as_bytes())?;
-    root.rename(NEW, root, FORMAT)
-}
-
-/// Gives a cache that somebody emptied its format again, or the next process would empty it once more.
-pub fn restore(root: &Dir) {
-    if root.entry(FORMAT).is_none() {
-        let _ = write(root); // another thread may be faster
-    }
+/// The text of the file.
+pub fn text() -> String {
+    format!("{HEAD}\n{}\n", FOLDERS.join(" "))
 }
 
 fn read(root: &Dir) -> Option<String> {

@@ -136,7 +136,7 @@ const MAX_REMEMBERED: usize = 1024;
 const LONGEST_TURN: Duration = Duration::from_secs(5);
 
 /// Counts the changes of how images are read: what an older program found is looked for again.
-const READER: u32 = 1;
+const READER: u32 = 2;
 
 impl Cache {
     /// The cache in this directory, with at most so many bytes of files that were made; with `None`
@@ -289,6 +289,11 @@ impl Cache {
     /// is not used.
     fn set_aside_others(&mut self) {
         let Some(root) = self.root() else { return };
+        if format::other(&root).is_none() {
+            return;
+        }
+        // Another process may be doing the same, and then write.
+        let _turn = self.turn();
         let Some(found) = format::other(&root) else {
             return;
         };
@@ -301,9 +306,16 @@ impl Cache {
                 return;
             }
         }
-        if let Err(error) = format::write(&root) {
+        if let Err(error) = self.write_format(&root) {
             self.warn_once(&error);
         }
+    }
+
+    /// Makes an empty cache one of this format.
+    fn write_format(&self, root: &Dir) -> io::Result<()> {
+        let unfinished = self.begin(root.path())?;
+        unfinished.write_all(format::text().as_bytes())?;
+        unfinished.keep_as(root, format::FORMAT)
     }
 
     /// A file of at most so many bytes, as `parse` reads it. One that it cannot read is removed.
@@ -375,7 +387,10 @@ impl Cache {
             let unfinished = self.begin(root)?;
             unfinished.write_all(bytes)?;
             let root = Dir::create(root)?;
-            format::restore(&root);
+            // Somebody may have emptied it. Without its format the next process would empty it once more.
+            if root.entry(format::FORMAT).is_none() {
+                self.write_format(&root)?;
+            }
             let folder = root.create_sub(folder)?;
             unfinished.keep_as(&folder, &key.hex())
         };
@@ -648,6 +663,7 @@ mod tests {
         lay_all(&elsewhere.0);
         for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP] {
             let link = directory.0.join(folder);
+            let _ = fs::remove_dir(&link); // some are there
             std::os::unix::fs::symlink(elsewhere.0.join(folder), link).unwrap();
         }
         let before = all(&elsewhere.0);
@@ -821,6 +837,29 @@ mod tests {
         fs::write(path("localhost:5000/b"), &whole).unwrap();
         assert_eq!(cache.tags("localhost:5000/b"), BTreeMap::new());
         assert!(!path("localhost:5000/b").exists(), "it is another's");
+    }
+
+    #[test]
+    fn processes_that_start_at_once_on_a_new_cache_empty_none_of_it() {
+        for _ in 0..30 {
+            let directory = Directory::new("at-once");
+            fs::remove_dir_all(&directory.0).unwrap();
+            let bytes = |n: u32| n.to_string().into_bytes();
+            thread::scope(|scope| {
+                for n in 0..8 {
+                    let root = directory.0.clone();
+                    scope.spawn(move || {
+                        let cache = Cache::new(Some(root), 0);
+                        cache.keep_document(SOURCE, Digest::of(&bytes(n)), &bytes(n));
+                        assert!(!cache.has_warned.load(Ordering::Relaxed));
+                    });
+                }
+            });
+            let cache = Cache::new(Some(directory.0.clone()), 0);
+            for n in 0..8 {
+                assert!(cache.has_document(SOURCE, Digest::of(&bytes(n))), "{n}");
+            }
+        }
     }
 
     #[test]

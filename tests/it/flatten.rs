@@ -994,7 +994,10 @@ fn a_cache_that_is_emptied_while_a_file_is_made_is_no_failure_for_long() {
     let service = Setup::new(settings(&registry, ANEW)).cache(&cache).start();
     let mut client = Connection::open(service.address);
     client.ask("/hello/SHA256SUMS");
-    eventually("it is begun", || !cached(&cache, "tmp").is_empty());
+    // Before that, documents are written there.
+    eventually("it is begun", || {
+        !service.log.with(&["v0: flattening"]).is_empty() && !cached(&cache, "tmp").is_empty()
+    });
     for entry in fs::read_dir(cache.path()).unwrap() {
         let path = entry.unwrap().path();
         let removed = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
