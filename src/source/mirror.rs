@@ -4,6 +4,7 @@
 //! are the registry's own word: mirrors that may be asked for them are asked when it cannot be reached
 //! (a pull-through cache knows only what was pulled through it).
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,6 @@ use log::{Level, debug, log, warn};
 
 use super::config::registries_conf::Endpoint;
 use super::faults::{Origins, REST, Transfer};
-use super::recent::Recent;
 use super::registry::Registry;
 use super::upstream::Upstream;
 use super::{Body, Download, Part, Reference, Source, StoredManifest};
@@ -49,7 +49,7 @@ struct Mirrored {
     /// Who is to blame when a blob turns out to be wrong.
     origins: Arc<Origins>,
     /// The digests that were shown to be held since the source was opened for a snapshot.
-    shown: Mutex<Recent<Digest, (), MAX_SHOWN>>,
+    shown: Mutex<HashSet<Digest>>,
 }
 
 /// Digests that are remembered as shown. Others are asked for each time.
@@ -82,14 +82,22 @@ impl Mirrored {
         }
     }
 
+    /// The first ones stay: whoever asks for more of them in the same order again finds those.
+    fn note_shown(&self, digest: Digest) {
+        let mut shown = lock(&self.shown);
+        if shown.len() < MAX_SHOWN {
+            shown.insert(digest);
+        }
+    }
+
     /// Whether a digest is held where its bytes would come from. `show` fails with [`Error::Missing`] if it is not.
     fn is_shown(&self, digest: Digest, show: impl Fn(&Registry) -> Result<()>) -> Result<bool> {
-        if lock(&self.shown).get(&digest).is_some() {
+        if lock(&self.shown).contains(&digest) {
             return Ok(true);
         }
         match self.by_digest(digest, show) {
             Ok(()) => {
-                lock(&self.shown).insert(digest, ());
+                self.note_shown(digest);
                 Ok(true)
             }
             Err(Error::Missing { .. }) => Ok(false),
@@ -205,10 +213,13 @@ impl Mirrored {
         ask: impl Fn(&Registry) -> Result<T>,
     ) -> Result<T, (Error, Vec<Error>)> {
         let may_have = |mirror: &&Registry| mirror.has_digests() && !self.is_wrong(digest, mirror);
-        let (resting, others): (Vec<_>, Vec<_>) =
-            (self.mirrors.iter().filter(may_have)).partition(|mirror| self.is_resting(mirror));
-        let mut failed = Vec::new();
-        for mirror in others {
+        // Judged one after the other: what one mirror fails at may concern the next one, at the same host.
+        let (mut resting, mut failed) = (Vec::new(), Vec::new());
+        for mirror in self.mirrors.iter().filter(may_have) {
+            if self.is_resting(mirror) {
+                resting.push(mirror);
+                continue;
+            }
             match self.within_its_share(mirror, Level::Warn, &ask) {
                 Err(error) if !matches!(error, Error::ClientGone) => failed.push(error),
                 // It is nobody's fault if the client is gone, and nobody waits for the next mirror.
@@ -291,7 +302,7 @@ impl Mirrored {
         is_first: bool,
     ) -> Box<dyn Read + Send> {
         let transfer = (self.origins).begin(digest, self.number_of(registry), is_first);
-        lock(&self.shown).insert(digest, ());
+        self.note_shown(digest);
         self.watch(registry, reader, left, Some(transfer))
     }
 
@@ -450,21 +461,25 @@ impl Source for Mirrored {
             Err(error) if error.is_registry_down() => error,
             answer => return answer,
         };
-        let (found, failed) =
-            self.ask_mirrors(|registry| match registry.referrers(subject)? {
-                none if none.is_empty() => Err(Error::Missing {
+        // A mirror without any may lack them; the next one may have some.
+        let without = Mutex::new(None);
+        let (found, failed) = self.ask_mirrors(|registry| {
+            let found = registry.referrers(subject)?;
+            if found.is_empty() {
+                lock(&without).get_or_insert_with(|| registry.host().to_string());
+                return Err(Error::Missing {
                     url: format!("referrers of {subject}"),
-                }),
-                some => Ok(some),
-            })?;
+                });
+            }
+            Ok(found)
+        })?;
         if let Some((_, found)) = found {
             return Ok(found);
         }
-        let is_missing = |(_, error): &&(&Registry, Error)| matches!(error, Error::Missing { .. });
-        Err(match failed.iter().find(is_missing) {
-            Some((mirror, _)) => Error::NoneAttachedAtMirror {
+        Err(match lock(&without).take() {
+            Some(mirror) => Error::NoneAttachedAtMirror {
                 error: Box::new(error),
-                mirror: mirror.host().to_string(),
+                mirror,
             },
             None => mirrors_too(error, &failed),
         })

@@ -19,6 +19,7 @@ use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore,
     SignatureScheme, StreamOwned,
 };
+use ureq::unversioned::transport::time::{Duration, Instant};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
     TransportAdapter,
@@ -27,6 +28,13 @@ use ureq::unversioned::transport::{
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::source::config::certs_d::{HostCertificates, Pem};
+
+/// Algorithms by which any server may sign whose certificate is not checked, beside ring's.
+const UNCHECKED_SCHEMES: [SignatureScheme; 3] = [
+    SignatureScheme::RSA_PKCS1_SHA1,
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED448,
+];
 
 /// Speaks TLS over a connection for https.
 pub struct Tls {
@@ -65,14 +73,20 @@ impl Tls {
             return Ok(config.clone());
         }
         let provider = Arc::new(default_provider());
+        let mut schemes = provider
+            .signature_verification_algorithms
+            .supported_schemes();
+        let chains = match self.unchecked {
+            // What is not checked may be signed by an algorithm that ring does not have.
+            true => {
+                schemes.extend(UNCHECKED_SCHEMES);
+                None
+            }
+            false => Some(self.chains()?),
+        };
         let verifier = Verifier {
-            schemes: provider
-                .signature_verification_algorithms
-                .supported_schemes(),
-            chains: match self.unchecked {
-                true => None,
-                false => Some(self.chains()?),
-            },
+            schemes,
+            chains,
             authorities: self.authorities.clone(),
         };
         let builder = ClientConfig::builder_with_provider(provider)
@@ -93,7 +107,16 @@ impl Tls {
             warn!("one of the system's CA certificates cannot be read: {error}");
         }
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(self.authorities.iter().cloned().chain(system.certs));
+        let all = self.authorities.iter().cloned().chain(system.certs);
+        let (_, ignored) = roots.add_parsable_certificates(all);
+        if ignored > 0 {
+            warn!("{ignored} of the CA certificates cannot be used, going on without them");
+        }
+        if roots.is_empty() {
+            let why =
+                "this machine has no CA certificates (on Debian: the package ca-certificates)";
+            return Err(rustls::Error::General(why.into()));
+        }
         WebPkiServerVerifier::builder_with_provider(roots.into(), default_provider().into())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))
@@ -237,7 +260,7 @@ impl<In: Transport> Connector<In> for Tls {
             .map_err(|_| ureq::Error::Tls("no certificate can have the name of this host"))?;
         let mut conn = ClientConnection::new(self.config()?, name)?;
         let mut sock = TransportAdapter::new(transport.boxed(), details.current_time.clone());
-        sock.set_timeout(details.timeout);
+        sock.set_timeout(time_left(details));
         conn.complete_io(&mut sock)?;
         let sizes = details.config;
         Ok(Some(Either::B(TlsTransport {
@@ -245,6 +268,18 @@ impl<In: Transport> Connector<In> for Tls {
             buffers: LazyBuffers::new(sizes.input_buffer_size(), sizes.output_buffer_size()),
         })))
     }
+}
+
+/// The time for connecting, without that which TCP and a proxy have taken.
+fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
+    let mut timeout = details.timeout;
+    if let (Instant::Exact(begun), Instant::Exact(now)) = (details.now, (details.current_time)())
+        && !timeout.after.is_not_happening()
+    {
+        let left = timeout.after.saturating_sub(now.duration_since(begun));
+        timeout.after = Duration::Exact(left);
+    }
+    timeout
 }
 
 /// A connection with TLS.
