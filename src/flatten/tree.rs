@@ -61,8 +61,10 @@ const ROOT: Number = 0;
 
 #[derive(Clone, Copy, Debug)]
 struct Place<'a> {
-    /// The name that it was put at. A directory has no other.
-    name: Name<'a>,
+    /// The directory, and the name in it, that it was put at. A directory has no other name. Two fields, for they
+    /// take less memory than a pair.
+    parent: Number,
+    name: &'a [u8],
     /// The change that puts it there; none for an implied directory.
     put: Option<&'a Change>,
     layer: u32,
@@ -126,7 +128,8 @@ impl<'a> Tree<'a> {
     /// single deep path can have thousands, and what symlinks on the way add to a path.
     pub fn new(max_unspelled: usize) -> Self {
         let root = Place {
-            name: (ROOT, b""),
+            parent: ROOT,
+            name: b"",
             put: None,
             layer: 0,
         };
@@ -224,7 +227,7 @@ impl<'a> Tree<'a> {
     fn path(&self, (mut directory, name): Name<'a>) -> Vec<u8> {
         let mut names = vec![name];
         while directory != ROOT {
-            let (parent, name) = self.places[directory as usize].name;
+            let Place { parent, name, .. } = self.places[directory as usize];
             names.push(name);
             directory = parent;
         }
@@ -335,7 +338,13 @@ impl<'a> Tree<'a> {
     /// Puts a new file at a name. Other names of the file that had it keep that.
     fn put(&mut self, name: Name<'a>, put: Option<&'a Change>, layer: u32) -> Number {
         let number = Number::try_from(self.places.len()).unwrap_or(Number::MAX);
-        self.places.push(Place { name, put, layer });
+        let (parent, last) = name;
+        self.places.push(Place {
+            parent,
+            name: last,
+            put,
+            layer,
+        });
         self.name(name, number);
         number
     }

@@ -82,6 +82,8 @@ impl Resolver<'_> {
         mut unanswered: Vec<Unanswered>,
     ) -> Result<Listing> {
         let source = self.source.name();
+        // The newest count, where there are more than can be noted or told.
+        unanswered.sort_by(|one, other| by_version(&other.tag, &one.tag));
         self.count_tries(&mut unanswered);
         if !(unanswered.iter()).any(|one| has_run_out(one.error.as_ref())) {
             self.unfinished.forget(&source);
@@ -100,7 +102,6 @@ impl Resolver<'_> {
                 });
             }
         };
-        unanswered.sort_by(|one, other| by_version(&other.tag, &one.tag));
         let more = unanswered.len().saturating_sub(MAX_UNANSWERED_TOLD);
         for (n, one) in unanswered.iter().take(MAX_UNANSWERED_TOLD).enumerate() {
             let mut reason = one.reason();

@@ -153,7 +153,7 @@ impl Resolver<'_> {
         if digests.is_empty() && !tags.is_empty() {
             return Err(self.nothing_had(&order, &by_tag));
         }
-        self.go_on_from(&known, &inquiry, &mut by_tag);
+        self.go_on_from(&known, &order, &inquiry, &mut by_tag);
         self.believe_refusals(&digests, &mut by_tag);
         let held = mem::take(&mut *lock(&inquiry.held));
         Ok(Outcomes { by_tag, held })
@@ -204,12 +204,14 @@ impl Resolver<'_> {
     fn go_on_from(
         &self,
         known: &BTreeMap<Tag, Digest>,
+        newest_first: &[&Tag],
         inquiry: &Inquiry<'_>,
         by_tag: &mut BTreeMap<&Tag, TagOutcome>,
     ) {
         let Some(cache) = self.cache else { return };
         let name = self.source.name();
-        for (tag, digest) in known {
+        let known = |tag| Some((tag, known.get(tag)?));
+        for (tag, digest) in newest_first.iter().copied().filter_map(known) {
             let Some(outcome @ TagOutcome::Unanswered(_)) = by_tag.get_mut(tag) else {
                 continue;
             };
