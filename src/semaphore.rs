@@ -1,5 +1,6 @@
 //! A semaphore: it bounds how much work of one kind is done at once. Whoever comes later waits.
 
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 
 use crate::error::Result;
@@ -13,7 +14,11 @@ pub struct Semaphore {
 }
 
 /// A permit. It is free again when this is dropped, also by a panic.
-pub struct Permit<'a>(&'a Semaphore);
+pub struct Permit<'a> {
+    of: &'a Semaphore,
+    /// Where those wait who may take it.
+    awaited_at: &'a Semaphore,
+}
 
 impl Semaphore {
     /// A semaphore with so many permits.
@@ -31,8 +36,15 @@ impl Semaphore {
     }
 
     fn take(&self, free: &mut usize) -> Option<Permit<'_>> {
+        self.take_for(free, self)
+    }
+
+    fn take_for<'a>(&'a self, free: &mut usize, awaited_at: &'a Self) -> Option<Permit<'a>> {
         *free = free.checked_sub(1)?;
-        Some(Permit(self))
+        Some(Permit {
+            of: self,
+            awaited_at,
+        })
     }
 }
 
@@ -41,30 +53,60 @@ impl Semaphore {
 pub struct Share<'a> {
     own: Semaphore,
     shared: &'a Semaphore,
+    /// Those who wait, in the order that they came in: the first may take the own permit.
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    tickets: VecDeque<u64>,
+    next: u64,
 }
 
 impl<'a> Share<'a> {
     /// A share with one permit of its own.
-    pub const fn new(shared: &'a Semaphore) -> Self {
-        let own = Semaphore::new(1);
-        Self { own, shared }
+    pub fn new(shared: &'a Semaphore) -> Self {
+        Self {
+            own: Semaphore::new(1),
+            shared,
+            waiting: Mutex::default(),
+        }
     }
 
     /// Waits for a permit to do `what`, until the client disconnects or the deadline.
     pub fn acquire(&self, what: impl Fn() -> String) -> Result<Permit<'_>> {
         let what = || format!("{}, which waits for others", what());
-        task::wait_for(&self.shared.free, &self.shared.is_free, what, |free| {
-            // Whoever waits is not woken for the own one, but finds it at the next look.
-            let own = self.own.take(&mut lock(&self.own.free));
+        let ticket = {
+            let mut waiting = lock(&self.waiting);
+            let ticket = waiting.next;
+            waiting.next += 1;
+            waiting.tickets.push_back(ticket);
+            ticket
+        };
+        let permit = task::wait_for(&self.shared.free, &self.shared.is_free, what, |free| {
+            let is_first = lock(&self.waiting).tickets.front() == Some(&ticket);
+            let own = is_first
+                .then(|| (self.own).take_for(&mut lock(&self.own.free), self.shared))
+                .flatten();
             own.or_else(|| self.shared.take(free))
-        })
+        });
+        lock(&self.waiting).tickets.retain(|other| *other != ticket);
+        // It may have been woken for one that it did not take.
+        self.shared.is_free.notify_one();
+        permit
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.is_free.notify_one();
+        *lock(&self.of.free) += 1;
+        if std::ptr::eq(self.of, self.awaited_at) {
+            self.of.is_free.notify_one();
+        } else {
+            // Whoever looks for it holds that lock until they wait. Which of them may take it they know themselves.
+            drop(lock(&self.awaited_at.free));
+            self.awaited_at.is_free.notify_all();
+        }
     }
 }
 
@@ -112,6 +154,34 @@ mod tests {
         for _ in 0..2 {
             assert!(modest.acquire(String::new).is_ok());
         }
+    }
+
+    #[test]
+    fn the_own_permit_goes_to_whoever_waits_longest() {
+        let shared = Semaphore::new(0);
+        let share = Share::new(&shared);
+        let order = Mutex::new(Vec::new());
+        let taken = share.acquire(String::new).unwrap();
+        thread::scope(|scope| {
+            for n in 0..5 {
+                let (share, order) = (&share, &order);
+                scope.spawn(move || {
+                    let permit = share.acquire(String::new).unwrap();
+                    lock(order).push(n);
+                    drop(permit);
+                });
+                while lock(&share.waiting).tickets.len() <= n {
+                    thread::yield_now();
+                }
+            }
+            let begin = Instant::now();
+            drop(taken);
+            while lock(&order).len() < 5 {
+                thread::yield_now();
+            }
+            assert!(begin.elapsed() < task::LOOK, "they are woken for it");
+        });
+        assert_eq!(*lock(&order), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -47,12 +47,13 @@ fn execute(command_line: CommandLine) -> Result<()> {
             let (cache, state) = (cache_directory(), state_directory());
             let (has_cache, has_state) = (cache.is_some(), state.is_some());
             let snapshots = snapshots(&settings, cache, state)?;
+            let listener = server::open_listener(listen)?;
             warn_of_missing(has_cache, has_state);
             let service = Service {
                 settings,
                 snapshots,
             };
-            server::run(service, listen)
+            server::run(service, listener)
         }
         Command::List {
             directory,

@@ -147,7 +147,7 @@ fn converse(mut connection: Connection, seat: &Seat, service: &Service) {
     loop {
         seat.wait();
         let after = match connection.request(seat) {
-            Ok(Some(request)) => answer(&mut connection, &request, service),
+            Ok(Some(request)) => answer(&mut connection, &request, service, seat),
             Ok(None) => return,
             Err(error) => {
                 info!("{}", error.line());
@@ -178,7 +178,7 @@ enum After {
 }
 
 /// Answers one request and logs how that went.
-fn answer(connection: &mut Connection, request: &Request, service: &Service) -> After {
+fn answer(connection: &mut Connection, request: &Request, service: &Service, seat: &Seat) -> After {
     let started = Instant::now();
     let Request { method, target, .. } = request;
     let response = match service.answer(request) {
@@ -190,6 +190,7 @@ fn answer(connection: &mut Connection, request: &Request, service: &Service) -> 
         Err(error) => refusal(request, &error),
     };
     let status = response.status;
+    seat.respond();
     match connection.answer(request, response) {
         Ok(keeps_alive) => {
             let time = started.elapsed().as_millis();

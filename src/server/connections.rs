@@ -20,8 +20,8 @@ const SENDING_AWAY: Duration = Duration::from_secs(1);
 enum State {
     /// It waits for its client to send a whole request. A client that was answered may have nothing more to ask.
     Waiting { since: Instant, was_answered: bool },
-    /// It answers this request. `is_deaf`: it was shut down for reading before.
-    Answering { request: String, is_deaf: bool },
+    /// It answers this request. `is_left`: its thread works for others alone if its client has disconnected.
+    Answering { request: String, is_left: bool },
     /// It was shut down for reading, and its thread has not yet noticed.
     SentAway,
 }
@@ -55,8 +55,7 @@ impl Table {
 impl Entry {
     /// Whether its client has disconnected before the answer: its thread finishes a listing for others.
     fn is_abandoned(&self) -> bool {
-        // One that is deaf looks as if its client had disconnected.
-        matches!(self.state, State::Answering { is_deaf, .. } if !is_deaf)
+        matches!(self.state, State::Answering { is_left: true, .. })
             && task::has_hung_up(&self.stream)
     }
 
@@ -148,7 +147,7 @@ impl Connections {
         for entry in &mut table.entries {
             match entry.state {
                 State::Waiting { .. } => entry.send_away(),
-                State::Answering { .. } => answering += 1,
+                State::Answering { .. } => answering += usize::from(!entry.is_abandoned()),
                 State::SentAway => {}
             }
         }
@@ -167,8 +166,8 @@ impl Connections {
     pub fn being_answered(&self) -> Vec<String> {
         let table = lock(&self.table);
         let requests = table.entries.iter().filter_map(|entry| match &entry.state {
-            State::Answering { request, .. } => Some(request.clone()),
-            State::Waiting { .. } | State::SentAway => None,
+            State::Answering { request, .. } if !entry.is_abandoned() => Some(request.clone()),
+            _ => None,
         });
         requests.collect()
     }
@@ -192,6 +191,18 @@ impl Seat {
         }
     }
 
+    /// The response is being sent. A client that has shut down its sending half still gets it.
+    pub fn respond(&self) {
+        let mut table = lock(&self.connections.table);
+        if let Some(Entry {
+            state: State::Answering { is_left, .. },
+            ..
+        }) = table.entry(self.number)
+        {
+            *is_left = false;
+        }
+    }
+
     /// The client has sent a whole request, which is now being answered.
     pub fn answer(&self, request: String) -> Further {
         let mut table = lock(&self.connections.table);
@@ -200,7 +211,9 @@ impl Seat {
             return Further::None;
         };
         let is_deaf = entry.state == State::SentAway;
-        entry.state = State::Answering { request, is_deaf };
+        // One that is deaf looks as if its client had disconnected.
+        let is_left = !is_deaf;
+        entry.state = State::Answering { request, is_left };
         if is_deaf {
             self.connections.changed.notify_all();
             return Further::Deaf;
@@ -269,7 +282,7 @@ mod tests {
         };
         let busy = || State::Answering {
             request: String::new(),
-            is_deaf: false,
+            is_left: true,
         };
         for (states, first, why) in [
             (vec![], None, "nobody"),

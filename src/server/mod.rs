@@ -17,7 +17,7 @@ mod listener;
 mod signals;
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -29,7 +29,7 @@ use clients::Clients;
 use handler::Service;
 use signals::Signals;
 
-pub use listener::turn_away_waiting;
+pub use listener::{open as open_listener, turn_away_waiting};
 
 /// Longest wait before the next look whether the last client has left, or another signal come.
 const LOOK: Duration = Duration::from_millis(100);
@@ -45,9 +45,8 @@ enum End {
 }
 
 /// Serves until no client has come for the idle timeout, or a signal ends the process.
-pub fn run(service: Service, listen: Option<SocketAddr>) -> Result<()> {
+pub fn run(service: Service, listener: TcpListener) -> Result<()> {
     let idle = service.settings.idle_timeout;
-    let listener = listener::open(listen)?;
     let signals = Signals::catch().map_err(Error::service("handle signals"))?;
     let address = listener
         .local_addr()

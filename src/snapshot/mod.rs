@@ -508,6 +508,10 @@ impl Snapshots {
             let before = before.and_then(|before| before.result.ok());
             log_listing(directory, snapshot, before.as_deref());
         }
+        // It was finished for the next client, and is not given out to this one.
+        if task::is_client_gone() {
+            return Err(Error::ClientGone);
+        }
         result
     }
 
