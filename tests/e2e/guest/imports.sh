@@ -82,13 +82,13 @@ sysextmgr_verifies() {
     local file
     mkdir "$IMPORTS/sysextmgr"
     cd "$IMPORTS/sysextmgr"
-    image tool-1.2.x86-64.raw squashfs tool 1.2
-    jq --null-input '{config: {name: "tool", architecture: "x86-64", version: "1.2"},
-        extension: {ID: "_any", SYSEXT_VERSION_ID: "1.2", ARCHITECTURE: "x86-64"}}' | gzip --no-name >tool-1.2.x86-64.manifest.gz
+    image wrench-1.2.x86-64.raw squashfs wrench 1.2
+    jq --null-input '{config: {name: "wrench", architecture: "x86-64", version: "1.2"},
+        extension: {ID: "_any", SYSEXT_VERSION_ID: "1.2", ARCHITECTURE: "x86-64"}}' | gzip --no-name >wrench-1.2.x86-64.manifest.gz
     export GNUPGHOME=$IMPORTS/gnupg
-    signed_import tool tool-1.2.x86-64.raw tool-1.2.x86-64.manifest.gz
-    for file in SHA256SUMS tool-1.2.x86-64.manifest.gz tool-1.2.x86-64.raw; do
-        /usr/lib/systemd/systemd-pull raw --direct --verify signature "$URL/tool/$file" "$IMPORTS/pulled"
+    signed_import wrench wrench-1.2.x86-64.raw wrench-1.2.x86-64.manifest.gz
+    for file in SHA256SUMS wrench-1.2.x86-64.manifest.gz wrench-1.2.x86-64.raw; do
+        /usr/lib/systemd/systemd-pull raw --direct --verify signature "$URL/wrench/$file" "$IMPORTS/pulled"
         # It takes a packed file apart, as sysextmgr expects.
         if [ "${file##*.}" = gz ]; then
             cmp <(zcat $file) "$IMPORTS/pulled"
@@ -103,9 +103,9 @@ check sysextmgr-verifies-all-that-it-fetches sysextmgr_verifies
 sysextmgr_without_manifest() {
     cd "$IMPORTS/sysextmgr"
     export GNUPGHOME=$IMPORTS/gnupg
-    rm tool-1.2.x86-64.manifest.gz
-    signed_import tool tool-1.2.x86-64.raw
-    ! /usr/lib/systemd/systemd-pull raw --direct --verify signature "$URL/tool/tool-1.2.x86-64.manifest.gz" "$IMPORTS/pulled" ||
+    rm wrench-1.2.x86-64.manifest.gz
+    signed_import wrench wrench-1.2.x86-64.raw
+    ! /usr/lib/systemd/systemd-pull raw --direct --verify signature "$URL/wrench/wrench-1.2.x86-64.manifest.gz" "$IMPORTS/pulled" ||
         fail "a manifest that the publisher did not sign is accepted"
 }
 check sysextmgr-refuses-what-is-not-signed sysextmgr_without_manifest
