@@ -39,7 +39,7 @@ pub struct Choice {
 /// An artifact that is offered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chosen {
-    /// What it runs on, if the index says so.
+    /// Its architecture, if the index gives one.
     pub architecture: Option<Architecture>,
     /// The annotation that tells it from others for that architecture, if there are any: `cname` or `disktype`.
     pub flavour: Option<String>,

@@ -129,7 +129,7 @@ pub fn of_file_system(media_type: &str) -> Option<&'static str> {
 
 /// A suffix as a title has it, for a type that says how the file is packed: `.raw.zst` for `.raw` and `…+zstd`.
 ///
-/// Of an archive or a file system the type means the content.
+/// The type of a tar archive, squashfs or erofs describes the compression inside the file, so it adds nothing.
 pub fn packed(mut suffix: String, media_type: &str) -> String {
     let is_inside = words(media_type).any(|word| matches!(word, "tar" | "squashfs" | "erofs"));
     if !is_inside && split_packing(&suffix).1.is_empty() {

@@ -5,7 +5,7 @@
 //! documents releases listings tags sums made tmp
 //! ```
 //!
-//! So a program of another format, older or newer, knows which folders to empty.
+//! A version of the program with another format empties the folders that this file names.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
@@ -23,7 +23,7 @@ const FOLDERS: [&str; 7] = [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP
 /// Longest file that is read.
 const LARGEST: u64 = 4 << 10;
 
-/// What to call a cache that is not of this format.
+/// For the log: describes a cache of another format. `None` if it is of this one.
 pub fn other(root: &Dir) -> Option<&'static str> {
     match read(root) {
         None => Some("of an older program"),

@@ -197,8 +197,8 @@ impl Cache {
         self.write(DOCUMENTS, key_of(source, digest), bytes);
     }
 
-    /// What an image of this source was found to say of itself. The image was not checked against its digest, so
-    /// nothing follows for another source's image with the same digest.
+    /// The extension-release that was read in an image of this source. The digest of the image was not verified, so
+    /// the result is not used for another source's image with the same digest.
     pub fn release(&self, source: &str, digest: Digest) -> Option<Release> {
         let key = key_of(source, digest);
         if let Some(why) = lock(&self.unreadable).get(&key) {

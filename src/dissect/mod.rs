@@ -269,7 +269,7 @@ fn choose<T>(releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> Opti
         let extension = name(one).strip_prefix(RELEASE).unwrap_or_default();
         file.starts_with(extension).then_some(extension.len())
     };
-    // Of several with one name the first in the image.
+    // If several have one name, the first in the image counts.
     releases
         .into_iter()
         .rev()

@@ -39,6 +39,23 @@ fn a_file_that_newer_listings_lack_is_still_delivered() {
 }
 
 #[test]
+fn companions_in_an_older_listing_do_not_hide_a_file_that_is_new() {
+    let registry = Registry::with_hello(versions(1).0);
+    registry.change(|hello| hello.oras_push("v1", "hello.roothash", b"root hash"));
+    let service = Service::start(registry.settings() + ANEW);
+    assert!(service.listing().contains("hello-v1.roothash"));
+    list_after(&registry, &service, |hello| {
+        hello.tags.remove("v1");
+    });
+    registry.change(|hello| hello.oras_push("v1", "hello.raw", b"image 1"));
+    let sums = service.get("/hello/hello-v1.raw.sha256");
+    assert_eq!(
+        (sums.status, sums.text()),
+        (200, &*line(b"image 1", "hello-v1.raw"))
+    );
+}
+
+#[test]
 fn under_a_name_of_several_older_listings_the_newer_one_counts() {
     let registry = Registry::with_hello(versions(2).0);
     let service = Service::start(registry.settings() + ANEW);
