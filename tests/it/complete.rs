@@ -540,3 +540,16 @@ fn each_source_of_a_merged_directory_is_judged_by_itself() {
         lines(&files).len()
     });
 }
+
+#[test]
+fn once_a_login_is_refused_the_other_tags_are_not_asked_for() {
+    let (registry, _) = Registry::with_versions(40);
+    let service = Service::start(registry.settings() + "parallel = 1\n");
+    registry.fault("/manifests/v", Fault::Status(401));
+    assert_eq!(service.get("/hello/SHA256SUMS").status, 403);
+    let asked = count(&registry.take_requests(), "/manifests/v");
+    assert!(
+        asked <= 2,
+        "{asked} requests; an account may be locked by them"
+    );
+}
