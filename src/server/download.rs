@@ -1,9 +1,9 @@
-//! A file of a snapshot → its bytes, from memory, from the cache or from its source.
+//! A file of a snapshot → its bytes, from memory, from the cache or from its source; none for a client that has them.
 
 use std::io::Read;
 use std::sync::Arc;
 
-use super::http::{Blob, Body, Response};
+use super::http::{Blob, Body, Request, Response};
 use crate::address::Directory;
 use crate::artifact::{Content, Recipe};
 use crate::blob::{self, Verified};
@@ -24,13 +24,37 @@ pub fn file(
     directory: &Directory,
     snapshot: &Snapshot,
     file: &File,
+    request: &Request,
+    what: String,
+) -> Result<Response> {
+    if request.has_already(file.digest) {
+        snapshots.show(directory, snapshot, file)?;
+        return Ok(Response::not_modified(file.digest));
+    }
+    let response = bytes(
+        snapshots,
+        directory,
+        snapshot,
+        file,
+        request.is_head(),
+        what,
+    )?;
+    Ok(response.tagged(file.digest))
+}
+
+fn bytes(
+    snapshots: &Snapshots,
+    directory: &Directory,
+    snapshot: &Snapshot,
+    file: &File,
     is_head: bool,
     what: String,
 ) -> Result<Response> {
     match &file.content {
         Content::Text(text) => {
-            let text = snapshots.text_of(directory, snapshot, file, text)?;
-            Ok(Response::shared(OCTETS, Arc::new(Arc::<[u8]>::from(text))))
+            snapshots.show(directory, snapshot, file)?;
+            let text = Arc::<[u8]>::from(text.clone());
+            Ok(Response::shared(OCTETS, Arc::new(text)))
         }
         Content::Blob => blob(snapshot, file, is_head, what),
         Content::Made { recipe, size } if recipe.is_layer(file.digest) => {

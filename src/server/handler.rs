@@ -15,6 +15,7 @@ use super::http::{Request, Response};
 use super::{access, html, latest_json};
 use crate::address::{Address, Asked, Directory, LISTING, View};
 use crate::companions::companions;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing::File;
 use crate::memory::Kept;
@@ -149,7 +150,7 @@ impl Handler<'_> {
         for companion in &beside {
             text.extend(snapshot.file(companion).map(|file| line(companion, &file)));
         }
-        Ok(Response::bytes(TEXT, text))
+        Ok(self.written(TEXT, text))
     }
 
     /// Whether the list of the directory is signed, or an older list that has this file was.
@@ -201,8 +202,8 @@ impl Handler<'_> {
             ));
         }
         Ok(match form {
-            SideForm::Manifest => Response::bytes("application/gzip", metadata.manifest_gz(stem)),
-            SideForm::Json => Response::bytes(JSON, metadata.json(image.as_str())),
+            SideForm::Manifest => self.written("application/gzip", metadata.manifest_gz(stem)),
+            SideForm::Json => self.written(JSON, metadata.json(image.as_str())),
         })
     }
 
@@ -214,7 +215,7 @@ impl Handler<'_> {
         }
         let host = self.request.host.as_deref();
         match latest_json::write(self.snapshots, self.directory, &snapshot, host)? {
-            Some(json) => Ok(Response::bytes(JSON, json)),
+            Some(json) => Ok(self.written(JSON, json)),
             None => {
                 let why = latest_json::why_none(&self.directory.view, &snapshot.listing);
                 Err(self.not_offered(latest_json::NAME, why))
@@ -226,15 +227,24 @@ impl Handler<'_> {
     fn file(&self, snapshot: &Snapshot, name: &FileName) -> Result<Response> {
         let file = &*self.find(snapshot, name)?;
         let what = format!("{}/{name} ({})", self.directory, file.digest);
-        let is_head = self.request.is_head();
         download::file(
             self.snapshots,
             self.directory,
             snapshot,
             file,
-            is_head,
+            self.request,
             what,
         )
+    }
+
+    /// A small file that was made for this request.
+    fn written(&self, media_type: &'static str, bytes: impl Into<Vec<u8>>) -> Response {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        match self.request.has_already(digest) {
+            true => Response::not_modified(digest),
+            false => Response::bytes(media_type, bytes).tagged(digest),
+        }
     }
 
     fn find<'a>(&self, snapshot: &'a Snapshot, name: &FileName) -> Result<Cow<'a, File>> {

@@ -17,6 +17,7 @@ use tiny_http::{HTTPVersion, Header};
 
 use super::connections::{Further, Seat};
 use crate::blob::Verified;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::Bytes;
 use crate::task;
@@ -38,6 +39,8 @@ const BUFFER: usize = 64 << 10;
 /// The pages of `html.rs` have no scripts, styles, images or forms.
 const PAGE_POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The status of a response whose bytes the client has.
+const NOT_MODIFIED: u16 = 304;
 /// Longest `X-Reason`. It quotes registries, and clients have limits for headers.
 const MAX_REASON: usize = 1000;
 
@@ -56,6 +59,8 @@ pub struct Request {
     pub is_cross_site: bool,
     /// `Accept` names `text/html`: a person with a browser.
     pub wants_html: bool,
+    /// `If-None-Match`: the versions that the client has, as `ETag` named them.
+    none_match: String,
     /// The `x` of HTTP/1.x.
     minor: u8,
     /// Another request may follow on the connection.
@@ -132,6 +137,13 @@ impl Request {
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
+
+    /// Whether the client has the bytes with this digest (RFC 9110 §13.1.2). A proxy on the way may have made the tag weak.
+    pub fn has_already(&self, digest: Digest) -> bool {
+        let own = entity_tag(digest);
+        let mut tags = self.none_match.split(',').map(str::trim);
+        tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == own)
+    }
 }
 
 impl Response {
@@ -160,6 +172,19 @@ impl Response {
         let policy = ("Content-Security-Policy", PAGE_POLICY.to_owned());
         response.headers.push(policy);
         response
+    }
+
+    /// The same with the digest of its body in `ETag`. A redirect leads to a body that has another one.
+    pub fn tagged(mut self, digest: Digest) -> Self {
+        if self.status == 200 {
+            self.headers.push(("ETag", entity_tag(digest)));
+        }
+        self
+    }
+
+    /// The response to a client that has the bytes with this digest.
+    pub fn not_modified(digest: Digest) -> Self {
+        Self::empty(NOT_MODIFIED, vec![("ETag", entity_tag(digest))])
     }
 
     /// A response without a body.
@@ -322,6 +347,11 @@ impl Connection {
     }
 }
 
+/// A digest as a strong entity tag: the same digest, the same bytes.
+fn entity_tag(digest: Digest) -> String {
+    format!("\"{digest}\"")
+}
+
 fn bad(status: u16, why: impl Into<String>) -> Error {
     let why = why.into();
     Error::BadRequest { status, why }
@@ -364,6 +394,10 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
         is_cross_site: has_word("Sec-Fetch-Site", "cross-site")
             && !(has_word("Sec-Fetch-Mode", "navigate") && has_word("Sec-Fetch-Dest", "document")),
         wants_html: has_word("Accept", "text/html"),
+        none_match: String::from_utf8_lossy(
+            &named("If-None-Match").collect::<Vec<_>>().join(&b','),
+        )
+        .into_owned(),
         minor,
         keeps_alive: minor == 1 && !has_word("Connection", "close"),
         has_body: named("Transfer-Encoding").next().is_some()
@@ -469,6 +503,12 @@ fn head(request: &Request, response: &Response, keeps_alive: bool) -> Vec<u8> {
     // No request headers: a TE among them would make it drop the length.
     .raw_print(&mut head, HTTPVersion(1, request.minor), &[], true, None)
     .expect("a Vec takes what is written");
+    if response.status == NOT_MODIFIED {
+        // tiny_http writes the length last, and here it would be the length of the body that is not sent (RFC 9110 §8.6).
+        let length = format!("Content-Length: {size}\r\n\r\n");
+        head.truncate(head.len() - length.len());
+        head.extend_from_slice(b"\r\n");
+    }
     if !keeps_alive {
         // tiny_http drops a Connection header, and a connection is not closed unannounced.
         head.truncate(head.len() - b"\r\n".len());
@@ -514,6 +554,7 @@ mod tests {
             local: None,
             is_cross_site: false,
             wants_html: false,
+            none_match: String::new(),
             minor: 1,
             keeps_alive: true,
             has_body: false,
@@ -545,6 +586,53 @@ mod tests {
             read("GET http://localhost:5001 HTTP/1.1\r\n\r\n").target,
             "/"
         );
+    }
+
+    #[test]
+    fn a_client_names_the_bytes_that_it_has() {
+        let digest = Digest::of(b"");
+        let own = format!("\"{digest}\"");
+        let other = format!("\"{}\"", Digest::of(b"x"));
+        for (values, expected, why) in [
+            (vec![own.clone()], true, "ours"),
+            (vec![format!("{other}, {own}")], true, "one of several"),
+            (
+                vec![other.clone(), own.clone()],
+                true,
+                "headers of the same name are one list",
+            ),
+            (vec![format!("W/{own}")], true, "the comparison is weak"),
+            (vec!["*".into()], true, "any"),
+            (vec![], false, "no such header"),
+            (vec![String::new()], false, "empty"),
+            (vec![other], false, "another"),
+            (vec![digest.to_string()], false, "a tag is quoted"),
+            (
+                vec![format!("\"{}\"", digest.hex())],
+                false,
+                "a part of ours",
+            ),
+        ] {
+            let header = |value| format!("If-None-Match: {value}\n");
+            let headers: String = values.into_iter().map(header).collect();
+            let (request, _) = parse(&format!("GET / HTTP/1.1\n{headers}\n"))
+                .unwrap()
+                .unwrap();
+            assert_eq!(request.has_already(digest), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_response_without_new_bytes_has_neither_body_nor_length() {
+        let digest = Digest::of(b"");
+        for (keeps_alive, close) in [(true, ""), (false, "Connection: close\r\n")] {
+            let expected =
+                format!("HTTP/1.1 304 Not Modified\r\nETag: \"{digest}\"\r\n{close}\r\n");
+            assert_eq!(
+                sent("GET", Response::not_modified(digest), keeps_alive),
+                expected
+            );
+        }
     }
 
     #[test]

@@ -615,15 +615,9 @@ impl Snapshots {
         })
     }
 
-    /// A file whose text was in its manifest.
-    pub fn text_of(
-        &self,
-        directory: &Directory,
-        snapshot: &Snapshot,
-        file: &File,
-        text: &Arc<str>,
-    ) -> Result<Arc<str>> {
-        self.with_resolver_of(directory, snapshot, file, |_| Ok(text.clone()))
+    /// Has the source of a file show that it still holds it, for an answer that needs no bytes of it.
+    pub fn show(&self, directory: &Directory, snapshot: &Snapshot, file: &File) -> Result<()> {
+        self.with_resolver_of(directory, snapshot, file, |resolver| resolver.show(file))
     }
 
     /// Does something with the source of a file, which has to show first that it holds a file of an older listing.

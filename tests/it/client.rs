@@ -68,7 +68,7 @@ impl Connection {
     /// Reads one answer. `method` tells whether a body follows the head.
     pub fn receive(&mut self, method: &str) -> io::Result<Response> {
         let mut response = self.receive_head()?;
-        if method == "HEAD" {
+        if method == "HEAD" || response.status == 304 {
             return Ok(response);
         }
         let Some(length) = response

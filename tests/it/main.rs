@@ -38,6 +38,7 @@ mod corpus;
 mod dialects;
 mod downloads;
 mod edges;
+mod etags;
 mod flatten;
 mod hangups;
 mod held;
