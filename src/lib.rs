@@ -30,6 +30,7 @@ mod name;
 mod parallel;
 mod platform;
 mod pool;
+mod printable;
 mod resolve;
 mod semaphore;
 mod server;

@@ -9,6 +9,7 @@ use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{Image, OCI_MANIFEST};
+use crate::printable::in_json;
 use crate::resolve::{Resolved, Resolver};
 use crate::snapshot::Snapshots;
 use crate::source::{Reference, StoredManifest};
@@ -66,10 +67,8 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
         if !annotations.is_empty() {
             descriptor["annotations"] = json!(annotations);
         }
-        Ok(format!(
-            "{:#}\n",
-            json!({ "descriptor": descriptor, "manifest": manifest, "config": config })
-        ))
+        let found = json!({ "descriptor": descriptor, "manifest": manifest, "config": config });
+        Ok(in_json(&format!("{found:#}\n")).into_owned())
     })
 }
 
@@ -117,7 +116,7 @@ pub fn url(snapshots: &Snapshots, directory: &Directory, layer: Option<&str>) ->
         if !headers.is_empty() {
             found["headers"] = headers.into();
         }
-        Ok(format!("{found:#}\n"))
+        Ok(in_json(&format!("{found:#}\n")).into_owned())
     })
 }
 

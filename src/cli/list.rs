@@ -3,11 +3,11 @@
 use log::warn;
 use serde_json::{Value, json};
 
-use super::output::printable;
 use crate::address::Directory;
 use crate::error::Result;
 use crate::listing::{File, Listing};
 use crate::name::FileName;
+use crate::printable::{in_json, printable};
 use crate::snapshot::Snapshots;
 
 /// Lists a directory. With `all` it has what is skipped, too.
@@ -36,7 +36,7 @@ pub fn table(listing: &Listing, all: bool) -> String {
     for (name, file) in &listing.files {
         rows.push([
             file.tag.to_string(),
-            name.to_string(),
+            printable(name.as_str()).into_owned(),
             known(file.size),
             known(file.architecture),
             file.digest.hex(),
@@ -48,7 +48,7 @@ pub fn table(listing: &Listing, all: bool) -> String {
         let reasons = listing
             .left_out
             .iter()
-            .map(|one| [one.tag.to_string(), printable(&one.reason)]);
+            .map(|one| [one.tag.to_string(), printable(&one.reason).into_owned()]);
         text.push('\n');
         text.push_str(&align(
             &[header].into_iter().chain(reasons).collect::<Vec<_>>(),
@@ -77,7 +77,7 @@ pub fn json(listing: &Listing, all: bool) -> String {
             .map(|one| json!({ "tag": one.tag.as_str(), "reason": one.reason }));
         found["leftOut"] = left_out.collect();
     }
-    format!("{found:#}\n")
+    in_json(&format!("{found:#}\n")).into_owned()
 }
 
 /// Pads each column to its longest cell, except the last column.
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(table(&listing(), false), files);
         assert_eq!(
             table(&listing(), true),
-            format!("{files}\nNOT OFFERED  REASON\nv2           it is?[31m encrypted\n")
+            format!("{files}\nNOT OFFERED  REASON\nv2           it is\\u{{1b}}[31m encrypted\n")
         );
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use log::{Level, LevelFilter};
 
 use crate::error::{Error, Result};
+use crate::printable::printable;
 
 /// Writes to standard output. A reader that closed the pipe is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -14,12 +15,6 @@ pub fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Replaces control characters: text of strangers must not steer the terminal, nor begin a line of its own in the
-/// log.
-pub fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
 }
 
 /// Sends the log to standard error, one line for each message. In the journal a prefix has the level
@@ -47,7 +42,8 @@ pub fn start_log(is_service: bool) {
                 Level::Info => (6, ""),
                 Level::Debug | Level::Trace => (7, ""),
             };
-            let line = printable(&record.args().to_string());
+            let text = record.args().to_string();
+            let line = printable(&text);
             if is_journal {
                 writeln!(out, "<{number}>{line}")
             } else {

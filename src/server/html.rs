@@ -6,6 +6,7 @@ use crate::address::{self, LISTING};
 use crate::error::Error;
 use crate::listing::{File, Incomplete, LeftOut};
 use crate::name::FileName;
+use crate::printable::printable;
 use crate::settings::Settings;
 
 /// Size of a page, roughly, at which its table ends: some ten thousand files. `SHA256SUMS` has all of them.
@@ -90,7 +91,8 @@ fn page(title: &str, body: &str) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
+    printable(text)
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")

@@ -20,6 +20,7 @@ use crate::blob::Verified;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::Bytes;
+use crate::printable::in_ascii;
 use crate::task;
 
 /// Largest head of a request, in bytes.
@@ -528,7 +529,7 @@ fn interrupted(error: Error) -> Interrupted {
 
 /// Text that is safe in a header: printable ASCII, and not too long.
 fn header_text(text: &str) -> String {
-    let mut safe = text.replace(|c: char| c != ' ' && !c.is_ascii_graphic(), "?");
+    let mut safe = in_ascii(text).into_owned();
     safe.truncate(MAX_REASON);
     safe
 }
@@ -762,7 +763,7 @@ mod tests {
         let text = sent("GET", Response::error(&error), true);
         assert!(
             text.starts_with(
-                "HTTP/1.1 404 Not Found\r\nX-Reason: a??X-Evil: ? is not offered: xxx"
+                "HTTP/1.1 404 Not Found\r\nX-Reason: a\\r\\nX-Evil: \\u{e4} is not offered: xxx"
             ),
             "{text}"
         );

@@ -41,7 +41,7 @@ const USERS: [(&str, &[&str]); 9] = [
 ];
 
 /// Files that only decide: no network, no disk, no clock.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "src/name.rs",
     "src/digest.rs",
     "src/manifest.rs",
@@ -49,6 +49,7 @@ const PURE: [&str; 10] = [
     "src/companions.rs",
     "src/listing.rs",
     "src/memory.rs",
+    "src/printable.rs",
     "src/snapshot/pairs.rs",
     "src/snapshot/promised.rs",
     "src/template.rs",
