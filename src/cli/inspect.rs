@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::address::{Directory, View};
+use crate::address::{Directory, Located, View};
 use crate::artifact::{Content, Offer, Recognised};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -29,8 +29,9 @@ const LAYERS: [(&str, &[&str]); 8] = [
 ];
 
 /// `{"descriptor": {…}, "manifest": {…}, "config": {…}}`; a config that is no JSON is null.
-pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
-    snapshots.with_resolver(directory, |resolver| {
+pub fn inspect(snapshots: &Snapshots, located: &Located) -> Result<String> {
+    let directory = &located.directory;
+    snapshots.with_resolver(located, |resolver| {
         let Resolved {
             digest,
             image,
@@ -74,8 +75,9 @@ pub fn inspect(snapshots: &Snapshots, directory: &Directory) -> Result<String> {
 
 /// `{"headers": {"Accept": ["…"], "Authorization": ["Bearer …"]}, "url": "https://…/v2/…/manifests/…"}` of the manifest, or of
 /// the blob of a layer. `headers` is absent if none are needed.
-pub fn url(snapshots: &Snapshots, directory: &Directory, layer: Option<&str>) -> Result<String> {
-    snapshots.with_resolver(directory, |resolver| {
+pub fn url(snapshots: &Snapshots, located: &Located, layer: Option<&str>) -> Result<String> {
+    let directory = &located.directory;
+    snapshots.with_resolver(located, |resolver| {
         let Resolved {
             digest,
             image,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::{env, mem};
 
+use crate::address::{Directory, View};
 use crate::dir::{self, Dir};
 use crate::error::{Error, Result};
 use crate::name::RepositoryAddress;
@@ -15,8 +16,9 @@ const STATE_DIRECTORY: &str = "/var/lib/sysext-oci-proxy";
 const FORGET: &str = "key --forget-signed";
 
 /// Forgets that a repository had a signed list. The text has a line for each of its sources.
-pub fn forget_signed(settings: &Settings, repository: &RepositoryAddress) -> Result<String> {
-    let places = settings.locate(repository)?.places;
+pub fn forget_signed(settings: &Settings, repository: RepositoryAddress) -> Result<String> {
+    let view = View::Tags;
+    let places = Directory { repository, view }.locate(settings)?.places;
     let state = open()?;
     let mut text = String::new();
     for (_, place) in places {

@@ -3,7 +3,7 @@
 use log::warn;
 use serde_json::{Value, json};
 
-use crate::address::Directory;
+use crate::address::Located;
 use crate::error::Result;
 use crate::listing::{File, Listing};
 use crate::name::FileName;
@@ -11,17 +11,12 @@ use crate::printable::{in_json, printable};
 use crate::snapshot::Snapshots;
 
 /// Lists a directory. With `all` it has what is skipped, too.
-pub fn list(
-    snapshots: &Snapshots,
-    directory: &Directory,
-    all: bool,
-    is_json: bool,
-) -> Result<String> {
-    let snapshot = snapshots.listing(directory)?;
+pub fn list(snapshots: &Snapshots, located: &Located, all: bool, is_json: bool) -> Result<String> {
+    let snapshot = snapshots.listing(located)?;
     let listing = &snapshot.whole_listing();
     let left_out = listing.left_out.len();
     if listing.files.is_empty() && left_out > 0 && !all {
-        warn!("{directory}: no file is offered, {left_out} left out; --all shows why");
+        warn!("{located}: no file is offered, {left_out} left out; --all shows why");
     }
     let write = if is_json { json } else { table };
     Ok(write(listing, all))

@@ -59,14 +59,20 @@ fn execute(command_line: CommandLine) -> Result<()> {
             directory,
             all,
             json,
-        } => print(&list::list(&open(&settings)?, &directory, all, json)?),
-        Command::Inspect { directory } => print(&inspect::inspect(&open(&settings)?, &directory)?),
-        Command::Url { directory, layer } => print(&inspect::url(
-            &open(&settings)?,
-            &directory,
-            layer.as_deref(),
-        )?),
-        Command::Key { forget_signed } => print(&key::forget_signed(&settings, &forget_signed)?),
+        } => {
+            let located = directory.locate(&settings)?;
+            print(&list::list(&open(&settings)?, &located, all, json)?)
+        }
+        Command::Inspect { directory } => {
+            let located = directory.locate(&settings)?;
+            print(&inspect::inspect(&open(&settings)?, &located)?)
+        }
+        Command::Url { directory, layer } => {
+            let located = directory.locate(&settings)?;
+            let layer = layer.as_deref();
+            print(&inspect::url(&open(&settings)?, &located, layer)?)
+        }
+        Command::Key { forget_signed } => print(&key::forget_signed(&settings, forget_signed)?),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::http::{Blob, Body, Request, Response};
-use crate::address::Directory;
+use crate::address::Located;
 use crate::artifact::{Content, Recipe};
 use crate::blob::{self, Verified};
 use crate::digest::Digest;
@@ -21,30 +21,23 @@ pub const OCTETS: &str = "application/octet-stream";
 /// The response with a file, which `what` names in errors.
 pub fn file(
     snapshots: &Snapshots,
-    directory: &Directory,
+    located: &Located,
     snapshot: &Snapshot,
     file: &File,
     request: &Request,
     what: String,
 ) -> Result<Response> {
     if request.has_already(file.digest) {
-        snapshots.show(directory, snapshot, file)?;
+        snapshots.show(located, snapshot, file)?;
         return Ok(Response::not_modified(file.digest));
     }
-    let response = bytes(
-        snapshots,
-        directory,
-        snapshot,
-        file,
-        request.is_head(),
-        what,
-    )?;
+    let response = bytes(snapshots, located, snapshot, file, request.is_head(), what)?;
     Ok(response.tagged(file.digest))
 }
 
 fn bytes(
     snapshots: &Snapshots,
-    directory: &Directory,
+    located: &Located,
     snapshot: &Snapshot,
     file: &File,
     is_head: bool,
@@ -52,7 +45,7 @@ fn bytes(
 ) -> Result<Response> {
     match &file.content {
         Content::Text(text) => {
-            snapshots.show(directory, snapshot, file)?;
+            snapshots.show(located, snapshot, file)?;
             let text = Arc::<[u8]>::from(text.clone());
             Ok(Response::shared(OCTETS, Arc::new(text)))
         }

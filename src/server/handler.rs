@@ -1,6 +1,6 @@
 //! [`Request`] → [`Response`]: the whole story, top to bottom.
 //!
-//! Who may ask is in `access.rs`, addresses are parsed in `address.rs`, and a [`Snapshot`] has what is on offer.
+//! Who may ask is in `access.rs`, addresses are parsed and located in `address/`, and a [`Snapshot`] has what is on offer.
 //! Pages are written in `html.rs`; `download.rs` delivers the bytes of a file.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use super::download::{self, OCTETS};
 use super::http::{Request, Response};
 use super::{access, html, latest_json};
-use crate::address::{Address, Asked, Directory, LISTING, View};
+use crate::address::{Address, Asked, LISTING, Located, View};
 use crate::companions::companions;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ impl Service {
             Address::In(directory, file) => Handler {
                 snapshots: &self.snapshots,
                 request,
-                directory: &directory,
+                located: &directory.locate(&self.settings)?,
             }
             .answer(file),
         }
@@ -61,7 +61,7 @@ impl Service {
 struct Handler<'a> {
     snapshots: &'a Snapshots,
     request: &'a Request,
-    directory: &'a Directory,
+    located: &'a Located,
 }
 
 impl Handler<'_> {
@@ -74,20 +74,17 @@ impl Handler<'_> {
             Asked::File(name) if name.as_str() == latest_json::NAME => self.latest_json(&name),
             Asked::File(name) => match SideFile::parse(&name) {
                 Some(side_file) => self.side_file(&name, &side_file),
-                None => self.file(
-                    &*self.snapshots.having(self.directory, &[&name], &[])?,
-                    &name,
-                ),
+                None => self.file(&*self.snapshots.having(self.located, &[&name], &[])?, &name),
             },
         }
     }
 
     /// The listing as a page for people.
     fn page(&self) -> Result<Response> {
-        let snapshot = self.snapshots.listing(self.directory)?;
+        let snapshot = self.snapshots.listing(self.located)?;
         let page = self.snapshots.page(&snapshot, || {
             html::directory(
-                &self.directory.to_string(),
+                &self.located.to_string(),
                 snapshot.len(),
                 snapshot.files(),
                 &snapshot.listing.left_out,
@@ -100,7 +97,7 @@ impl Handler<'_> {
     /// `SHA256SUMS`.
     fn listing(&self) -> Result<Response> {
         let is_sent = !self.request.is_head();
-        let snapshot = self.snapshots.list(self.directory, is_sent)?;
+        let snapshot = self.snapshots.list(self.located, is_sent)?;
         let text = self.snapshots.text(&snapshot, tomorrow())?;
         Ok(with_incomplete(Response::shared(TEXT, text), &snapshot))
     }
@@ -112,9 +109,7 @@ impl Handler<'_> {
         }
         let has_it = |snapshot: &Snapshot| find(snapshot, name).is_some();
         let is_sent = !self.request.is_head();
-        let snapshot = self
-            .snapshots
-            .of_signature(self.directory, has_it, is_sent)?;
+        let snapshot = self.snapshots.of_signature(self.located, has_it, is_sent)?;
         match find(&snapshot, name) {
             Some(signature) => Ok(Response::shared(OCTETS, signature.clone())),
             None if snapshot.signed.is_some() => {
@@ -137,7 +132,7 @@ impl Handler<'_> {
         let own: Option<FileName> = format!("{name}.sha256").parse().ok();
         let names: Vec<_> = own.iter().chain([name]).collect();
         let beside: Vec<_> = companions(name).collect();
-        let snapshot = self.snapshots.having(self.directory, &names, &beside)?;
+        let snapshot = self.snapshots.having(self.located, &names, &beside)?;
         if self.is_in_signed_list(&snapshot, name)? {
             let why = format!("the checksums of a signed directory are in {LISTING}");
             return Err(self.not_offered(&format!("{name}.sha256"), why));
@@ -163,10 +158,10 @@ impl Handler<'_> {
             return Ok(true);
         }
         // The listing that has the file may be older than the signature.
-        if self.directory.view == View::Tags {
+        if self.located.directory.view == View::Tags {
             let newest = self
                 .snapshots
-                .of_signature(self.directory, has_signature, false)?;
+                .of_signature(self.located, has_signature, false)?;
             if has_signature(&newest) {
                 return Ok(true);
             }
@@ -182,7 +177,7 @@ impl Handler<'_> {
     fn side_file(&self, name: &FileName, side_file: &SideFile) -> Result<Response> {
         let SideFile { stem, form, images } = side_file;
         let names: Vec<_> = images.iter().chain([name]).collect();
-        let snapshot = self.snapshots.having(self.directory, &names, &[])?;
+        let snapshot = self.snapshots.having(self.located, &names, &[])?;
         let found = |image| Some((image, snapshot.file(image)?));
         let (image, file) = match images.iter().find_map(found) {
             Some(found) if !snapshot.has(name) => found,
@@ -190,7 +185,7 @@ impl Handler<'_> {
         };
         let mut metadata = self
             .snapshots
-            .metadata(self.directory, &snapshot, image, &file)?;
+            .metadata(self.located, &snapshot, image, &file)?;
         if let Some((_, architecture)) = Architecture::at_end_of(stem) {
             metadata.add("ARCHITECTURE", architecture.as_str());
         }
@@ -209,15 +204,15 @@ impl Handler<'_> {
 
     /// `latest.json` of KubeSolo OS. A file of that name that a publisher offers has precedence.
     fn latest_json(&self, name: &FileName) -> Result<Response> {
-        let snapshot = self.snapshots.listing(self.directory)?;
+        let snapshot = self.snapshots.listing(self.located)?;
         if snapshot.has(name) {
             return self.file(&snapshot, name);
         }
         let host = self.request.host.as_deref();
-        match latest_json::write(self.snapshots, self.directory, &snapshot, host)? {
+        match latest_json::write(self.snapshots, self.located, &snapshot, host)? {
             Some(json) => Ok(self.written(JSON, json)),
             None => {
-                let why = latest_json::why_none(&self.directory.view, &snapshot.listing);
+                let why = latest_json::why_none(&self.located.directory.view, &snapshot.listing);
                 Err(self.not_offered(latest_json::NAME, why))
             }
         }
@@ -226,10 +221,10 @@ impl Handler<'_> {
     /// A file of a snapshot.
     fn file(&self, snapshot: &Snapshot, name: &FileName) -> Result<Response> {
         let file = &*self.find(snapshot, name)?;
-        let what = format!("{}/{name} ({})", self.directory, file.digest);
+        let what = format!("{}/{name} ({})", self.located, file.digest);
         download::file(
             self.snapshots,
-            self.directory,
+            self.located,
             snapshot,
             file,
             self.request,
@@ -251,10 +246,7 @@ impl Handler<'_> {
         snapshot.file(name).ok_or_else(|| {
             let why = match snapshot.len() {
                 0 => "the repository offers no file at all".to_owned(),
-                n => format!(
-                    "it is none of the {n} files in {}/{LISTING}",
-                    self.directory
-                ),
+                n => format!("it is none of the {n} files in {}/{LISTING}", self.located),
             };
             self.not_offered(name.as_str(), why)
         })
@@ -262,7 +254,7 @@ impl Handler<'_> {
 
     fn not_offered(&self, name: &str, why: impl Into<String>) -> Error {
         Error::NotOffered {
-            what: format!("{}/{name}", self.directory),
+            what: format!("{}/{name}", self.located),
             why: why.into(),
         }
     }

@@ -1,6 +1,6 @@
 //! `latest.json` of a KubeSolo OS release, with URLs that lead back to this service.
 
-use crate::address::{self, Directory, View};
+use crate::address::{self, Located, View};
 use crate::artifact::kubesolo::Release;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -16,7 +16,7 @@ const MAX_REASONS: usize = 3;
 /// may move before the client fetches the files. `host` is the host that the client asked.
 pub fn write(
     snapshots: &Snapshots,
-    directory: &Directory,
+    located: &Located,
     snapshot: &Snapshot,
     host: Option<&str>,
 ) -> Result<Option<String>> {
@@ -26,14 +26,11 @@ pub fn write(
     let Some(manifest) = manifest_of(release, snapshot.listing.files.values()) else {
         return Ok(None);
     };
-    let pinned = Directory {
-        repository: directory.repository.clone(),
-        view: View::Digest(manifest),
-    };
+    let pinned = located.with_view(View::Digest(manifest));
     // A file without a title has another name there.
     let files = &snapshots.listing(&pinned)?.listing.files;
     let host = host.unwrap_or("localhost:5001");
-    let own = format!("{}-", directory.repository.repository.base());
+    let own = format!("{}-", located.directory.repository.repository.base());
     let url_of = |digest| {
         // Its title, which older clients know, rather than the name with the version.
         let (name, _) = files
@@ -42,7 +39,7 @@ pub fn write(
             .min_by_key(|(name, _)| name.as_str().starts_with(&own))?;
         Some(format!("http://{host}/{pinned}/{}", address::in_url(name)))
     };
-    let label = match &directory.view {
+    let label = match &located.directory.view {
         View::Tag(tag) => tag.as_str(),
         View::Tags | View::Digest(_) => "",
     };

@@ -14,7 +14,6 @@ pub use files::parse_toml;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -22,10 +21,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
-use crate::name::{
-    Checked, Grammar, Host, Registry, Repository, RepositoryAddress, Tag, normalized,
-};
+use crate::error::Result;
+use crate::name::{Checked, Grammar, Host, Registry, RepositoryAddress, Tag};
 use crate::platform::Architecture;
 use crate::template::Template;
 
@@ -170,41 +167,6 @@ pub enum SourceSetting {
     Registry(RepositoryAddress),
 }
 
-/// A repository that the settings allow.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Located {
-    /// The beginning of their files' names, and their places. Several are one merged directory.
-    pub places: Vec<(String, Place)>,
-    /// The settings for it.
-    pub settings: RepositorySettings,
-}
-
-/// The place of a repository.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
-    /// An OCI layout directory.
-    Layout(PathBuf),
-    /// A repository of a registry.
-    Registry { host: Host, repository: Repository },
-}
-
-impl Place {
-    /// A repository of a registry, by its one name.
-    fn registry(host: &Host, repository: &Repository) -> Self {
-        let (host, repository) = normalized(host, repository);
-        Self::Registry { host, repository }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Layout(path) => write!(f, "oci:{}", path.display()),
-            Self::Registry { host, repository } => write!(f, "{host}/{repository}"),
-        }
-    }
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -232,59 +194,6 @@ impl Settings {
     pub fn load(file: Option<&Path>, root: &Path) -> Result<Self> {
         files::read(file, root)
     }
-
-    /// The places of this repository, and the settings for it.
-    ///
-    /// A `[repository.NAME]` with a source is found there, whatever its name looks like: an
-    /// administrator wrote it. A name with a host needs that host's permission; any other is below
-    /// the default registry.
-    pub fn locate(&self, address: &RepositoryAddress) -> Result<Located> {
-        let settings = self.repositories.get(address).cloned().unwrap_or_default();
-        let base = address.repository.base().to_owned();
-        let places = match &settings.source {
-            Some(Sources::One(source)) => vec![(base, self.place(source)?)],
-            Some(Sources::Merged(sources)) => {
-                let located = |source: &SourceSetting| Ok((source.base(), self.place(source)?));
-                sources.iter().map(located).collect::<Result<_>>()?
-            }
-            None => vec![(base, self.named(address)?)],
-        };
-        Ok(Located { places, settings })
-    }
-
-    fn place(&self, source: &SourceSetting) -> Result<Place> {
-        match source {
-            SourceSetting::Layout(path) => Ok(Place::Layout(path.clone())),
-            SourceSetting::Registry(RepositoryAddress { host, repository }) => match host {
-                Some(host) => Ok(Place::registry(host, repository)),
-                None => self.below_default(repository),
-            },
-        }
-    }
-
-    /// The place of a repository that the settings do not name.
-    fn named(&self, address: &RepositoryAddress) -> Result<Place> {
-        let Some(host) = &address.host else {
-            return self.below_default(&address.repository);
-        };
-        let mut registries = std::iter::once(&self.registry).chain(&self.allow);
-        if !registries.any(|registry| registry.holds(host, &address.repository)) {
-            return Err(Error::RegistryNotAllowed {
-                host: host.to_string(),
-            });
-        }
-        Ok(Place::registry(host, &address.repository))
-    }
-
-    fn below_default(&self, repository: &Repository) -> Result<Place> {
-        let repository = repository
-            .below(self.registry.path.as_ref())
-            .map_err(|why| Error::BadAddress {
-                path: repository.to_string(),
-                why,
-            })?;
-        Ok(Place::registry(&self.registry.host, &repository))
-    }
 }
 
 impl FromStr for SourceSetting {
@@ -306,7 +215,7 @@ impl FromStr for SourceSetting {
 
 impl SourceSetting {
     /// The last component: the beginning of its files' names in a merged directory.
-    fn base(&self) -> String {
+    pub fn base(&self) -> String {
         match self {
             Self::Layout(path) => {
                 let name = path.file_name().unwrap_or_default();
@@ -350,55 +259,6 @@ fn directory(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_leads_to_its_place() {
-        let keys: files::Keys = parse_toml(
-            r#"
-            registry = "ghcr.io/acme"
-            allow = ["quay.io/flatcar", "docker.io/library"]
-            [repository.layout]
-            source = "oci:/srv/a"
-            [repository.elsewhere]
-            source = "example.org/x/y"
-            [repository.alias]
-            source = "k8s"
-            "#,
-        )
-        .unwrap();
-        let mut settings = Settings::default();
-        keys.apply(&mut settings);
-        let registry = |host: &str, repository: &str| {
-            Some(Place::Registry {
-                host: host.parse().unwrap(),
-                repository: repository.parse().unwrap(),
-            })
-        };
-        for (name, place) in [
-            ("k8s", registry("ghcr.io", "acme/k8s")),
-            ("team/k8s", registry("ghcr.io", "acme/team/k8s")),
-            ("alias", registry("ghcr.io", "acme/k8s")),
-            ("layout", Some(Place::Layout("/srv/a".into()))),
-            ("elsewhere", registry("example.org", "x/y")),
-            ("quay.io/flatcar/k8s", registry("quay.io", "flatcar/k8s")),
-            ("ghcr.io/acme/k8s", registry("ghcr.io", "acme/k8s")),
-            ("ghcr.io/other/k8s", None),
-            ("quay.io/flat/k8s", None),
-            ("quay.io/flatcar-evil/k8s", None),
-            ("Quay.IO/flatcar/k8s", registry("quay.io", "flatcar/k8s")),
-            ("docker.io/alpine", registry("docker.io", "library/alpine")),
-            (
-                "index.docker.io/library/x",
-                registry("docker.io", "library/x"),
-            ),
-            ("docker.io/acme/x", None),
-            ("example.org/x/y", None),
-        ] {
-            let found = settings.locate(&name.parse().unwrap()).ok();
-            let found = found.map(|mut located| located.places.remove(0).1);
-            assert_eq!(found, place, "{name}");
-        }
-    }
 
     #[test]
     fn a_directory_is_the_one_systemd_names_else_one_below_home() {

@@ -20,7 +20,7 @@ use jiff::civil::Date;
 use log::{debug, info, warn};
 use uapi_version::strverscmp;
 
-use crate::address::{Directory, View};
+use crate::address::{Directory, Located, Place, View};
 use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
 use crate::cache::{Cache, Made};
@@ -36,7 +36,7 @@ use crate::platform::Architecture;
 use crate::pool;
 use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished};
 use crate::semaphore::{Semaphore, Share};
-use crate::settings::{Blobs, Located, Place, Settings, Suffix};
+use crate::settings::{Blobs, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
 use crate::state::{Promises, State};
@@ -179,10 +179,9 @@ impl Snapshot {
     }
 }
 
-/// A directory that the settings allow.
+/// A directory, and its state.
 struct Found<'a> {
-    directory: &'a Directory,
-    located: Located,
+    located: &'a Located,
     slot: Arc<Slot>,
 }
 
@@ -233,16 +232,16 @@ impl Snapshots {
     }
 
     /// The directory's listing, which from then on is promised.
-    pub fn listing(&self, directory: &Directory) -> Result<Arc<Snapshot>> {
-        let found = self.find(directory)?;
+    pub fn listing(&self, located: &Located) -> Result<Arc<Snapshot>> {
+        let found = self.find(located);
         let snapshot = self.refresh(&found, &Need::List)?;
         self.promise(&found, &snapshot)?;
         Ok(snapshot)
     }
 
     /// The same for `SHA256SUMS`. `is_sent`: the client gets the list itself, rather than only its head.
-    pub fn list(&self, directory: &Directory, is_sent: bool) -> Result<Arc<Snapshot>> {
-        let found = self.find(directory)?;
+    pub fn list(&self, located: &Located, is_sent: bool) -> Result<Arc<Snapshot>> {
+        let found = self.find(located);
         let snapshot = self.half(&found, Half::List, &Need::List, |_| is_sent)?;
         self.promise(&found, &snapshot)?;
         Ok(snapshot)
@@ -252,13 +251,13 @@ impl Snapshots {
     /// client gets that itself, rather than only its head.
     pub fn of_signature(
         &self,
-        directory: &Directory,
+        located: &Located,
         has_it: impl Fn(&Snapshot) -> bool,
         is_sent: bool,
     ) -> Result<Arc<Snapshot>> {
         let is_sent = |snapshot: &Snapshot| is_sent && has_it(snapshot);
         let need = Need::Signature(&has_it);
-        self.half(&self.find(directory)?, Half::Signature, &need, is_sent)
+        self.half(&self.find(located), Half::Signature, &need, is_sent)
     }
 
     /// The snapshot for a list or a signature: that of the other half if a client may be waiting for this one.
@@ -287,7 +286,7 @@ impl Snapshots {
                     return Ok(snapshot);
                 }
                 Step::Wait(time) => {
-                    task::check(|| found.directory.to_string())?;
+                    task::check(|| found.located.to_string())?;
                     pairs = task::wait_a_moment(&slot.answered, pairs, time);
                 }
                 Step::Renew => {
@@ -303,11 +302,11 @@ impl Snapshots {
     /// `beside`: other files that are wanted of it.
     pub fn having(
         &self,
-        directory: &Directory,
+        located: &Located,
         names: &[&FileName],
         beside: &[FileName],
     ) -> Result<Arc<Snapshot>> {
-        let found = self.find(directory)?;
+        let found = self.find(located);
         let has_it = |snapshot: &Snapshot| names.iter().any(|name| snapshot.has(name));
         let promised = lock(&found.slot.promised).newest();
         if let Some(promised) = promised.filter(|promised| has_it(promised)) {
@@ -330,7 +329,7 @@ impl Snapshots {
             let _one_at_a_time = lock(&self.storing);
             let stored = promised.store(clock);
             if stored.len() <= MAX_STORED {
-                self.cache.keep_listing(self.key(found.directory), &stored);
+                self.cache.keep_listing(self.key(found.located), &stored);
             }
         }
         promised.weigh(&self.memory);
@@ -388,8 +387,8 @@ impl Snapshots {
         }
         let _one_at_a_time = lock(&self.storing);
         let mut older = Older::default();
-        if let Some(stored) = self.cache.listing::<Stored>(self.key(found.directory)) {
-            let sources = self.sources(&found.located)?;
+        if let Some(stored) = self.cache.listing::<Stored>(self.key(found.located)) {
+            let sources = self.sources(found.located)?;
             let source = sources.first().map(|source| source.name());
             let list_of = |digest, size| {
                 let known = known.map(|signed| &signed.list);
@@ -418,7 +417,7 @@ impl Snapshots {
         if files.is_empty() {
             return Ok(None);
         }
-        let sources = self.sources(&found.located)?;
+        let sources = self.sources(found.located)?;
         let is_known = |file: &File| file.source < sources.len();
         if !files.values().all(is_known) {
             return Ok(None);
@@ -434,8 +433,8 @@ impl Snapshots {
     }
 
     /// The key of a directory's promises in the cache. Those made under other settings have another one.
-    fn key(&self, directory: &Directory) -> Digest {
-        Digest::of(format!("{directory}\n{}\n", self.made_by).as_bytes())
+    fn key(&self, located: &Located) -> Digest {
+        Digest::of(format!("{located}\n{}\n", self.made_by).as_bytes())
     }
 
     fn sources(&self, located: &Located) -> Result<Vec<Arc<dyn Source>>> {
@@ -450,9 +449,9 @@ impl Snapshots {
         slots.iter().any(|slot| slot.forget())
     }
 
-    /// Finds a directory that the settings allow. Others are not remembered, for anybody can think them up.
-    fn find<'a>(&self, directory: &'a Directory) -> Result<Found<'a>> {
-        let located = self.settings.locate(&directory.repository)?;
+    /// Finds the state of a directory.
+    fn find<'a>(&self, located: &'a Located) -> Found<'a> {
+        let directory = &located.directory;
         let mut directories = lock(&self.directories);
         if directories.len() >= MAX_DIRECTORIES && !directories.contains_key(directory) {
             let is_idle = |slot: &Arc<Slot>| Arc::strong_count(slot) == 1 && !slot.has_open_pair();
@@ -464,24 +463,18 @@ impl Snapshots {
         }
         let slot = directories.entry(directory.clone()).or_default().clone();
         *lock(&slot.used) = Some(Instant::now());
-        Ok(Found {
-            directory,
-            located,
-            slot,
-        })
+        Found { located, slot }
     }
 
     /// The newest result if it will do, else a new one.
     fn refresh(&self, found: &Found<'_>, need: &Need<'_>) -> Result<Arc<Snapshot>> {
-        let (directory, slot) = (found.directory, &found.slot);
+        let (located, slot) = (found.located, &found.slot);
         let (asked, ttl) = (Instant::now(), self.settings.listing_ttl);
         let known = || slot.newest_for(need, asked, ttl);
         if let Some(result) = known() {
             return result;
         }
-        let _turn = slot
-            .turn
-            .acquire(|| format!("the listing of {directory}"))?;
+        let _turn = slot.turn.acquire(|| format!("the listing of {located}"))?;
         if let Some(result) = known() {
             return result;
         }
@@ -506,7 +499,7 @@ impl Snapshots {
         drop(newest);
         if let Ok(snapshot) = &result {
             let before = before.and_then(|before| before.result.ok());
-            log_listing(directory, snapshot, before.as_deref());
+            log_listing(&located.directory, snapshot, before.as_deref());
         }
         // It was finished for the next client, and is not given out to this one.
         if task::is_client_gone() {
@@ -517,15 +510,14 @@ impl Snapshots {
 
     /// Lists a directory.
     fn take(&self, found: &Found<'_>, begun: Instant) -> Result<Snapshot> {
-        let Found {
-            directory, located, ..
-        } = found;
+        let Found { located, .. } = found;
+        let directory = &located.directory;
         let _making = pool::adopt(Some(Arc::new(pool::WORK.grant())));
         let sources = self.sources(located)?;
         let before = found.slot.signed_before();
         let resolver = |n: usize| Resolver {
             signed_before: before.clone(),
-            ..self.resolver(directory, located, n, &sources[n])
+            ..self.resolver(located, n, &sources[n])
         };
         let (listing, signed, kubesolo) = match &directory.view {
             View::Tags if sources.len() > 1 => {
@@ -605,33 +597,32 @@ impl Snapshots {
     /// The metadata of a file.
     pub fn metadata(
         &self,
-        directory: &Directory,
+        located: &Located,
         snapshot: &Snapshot,
         name: &FileName,
         file: &File,
     ) -> Result<Metadata> {
-        self.with_resolver_of(directory, snapshot, file, |resolver| {
+        self.with_resolver_of(located, snapshot, file, |resolver| {
             resolver.metadata(name, file)
         })
     }
 
     /// Has the source of a file show that it still holds it, for an answer that needs no bytes of it.
-    pub fn show(&self, directory: &Directory, snapshot: &Snapshot, file: &File) -> Result<()> {
-        self.with_resolver_of(directory, snapshot, file, |resolver| resolver.show(file))
+    pub fn show(&self, located: &Located, snapshot: &Snapshot, file: &File) -> Result<()> {
+        self.with_resolver_of(located, snapshot, file, |resolver| resolver.show(file))
     }
 
     /// Does something with the source of a file, which has to show first that it holds a file of an older listing.
     fn with_resolver_of<T>(
         &self,
-        directory: &Directory,
+        located: &Located,
         snapshot: &Snapshot,
         file: &File,
         work: impl FnOnce(&Resolver<'_>) -> Result<T>,
     ) -> Result<T> {
-        let located = self.settings.locate(&directory.repository)?;
         let _limit = task::within(TIME_LIMIT);
         let source = snapshot.source_of(file);
-        let resolver = self.resolver(directory, &located, file.source, source);
+        let resolver = self.resolver(located, file.source, source);
         if snapshot.is_older {
             resolver.show(file)?;
         }
@@ -641,16 +632,15 @@ impl Snapshots {
     /// Does something with the manifests of a repository, by its settings.
     pub fn with_resolver<T>(
         &self,
-        directory: &Directory,
+        located: &Located,
         work: impl FnOnce(&Resolver<'_>) -> Result<T>,
     ) -> Result<T> {
-        let located = self.settings.locate(&directory.repository)?;
         if located.places.len() > 1 {
-            return Err(merged(directory));
+            return Err(merged(&located.directory));
         }
         let source = self.open(&located.places[0].1)?;
         let _limit = task::within(TIME_LIMIT);
-        work(&self.resolver(directory, &located, 0, &source))
+        work(&self.resolver(located, 0, &source))
     }
 
     /// A file that was made or scanned, if the cache has it.
@@ -713,12 +703,15 @@ impl Snapshots {
 
     fn resolver<'a>(
         &'a self,
-        directory: &'a Directory,
         located: &'a Located,
         n: usize,
         source: &'a Arc<dyn Source>,
     ) -> Resolver<'a> {
-        let Located { places, settings } = located;
+        let Located {
+            directory,
+            places,
+            settings,
+        } = located;
         Resolver {
             source,
             cache: matches!(places[n].1, Place::Registry { .. }).then_some(&*self.cache),
@@ -933,8 +926,13 @@ mod tests {
         .unwrap();
     }
 
+    fn located(snapshots: &Snapshots, directory: &str) -> Located {
+        let directory: Directory = directory.parse().unwrap();
+        directory.locate(&snapshots.settings).unwrap()
+    }
+
     fn list_of(snapshots: &Snapshots, directory: &str) -> Result<Bytes> {
-        let snapshot = snapshots.list(&directory.parse().unwrap(), false)?;
+        let snapshot = snapshots.list(&located(snapshots, directory), false)?;
         snapshots.text(&snapshot, Date::constant(2026, 1, 1))
     }
 
@@ -988,7 +986,7 @@ mod tests {
     fn a_list_whose_signature_may_be_asked_for_is_not_forgotten() {
         let folder = Folder::with_lists("open", 3);
         let snapshots = folder.snapshots(3, 700 << 10);
-        let directory: Directory = "r0".parse().unwrap();
+        let directory = located(&snapshots, "r0");
         let digest = |snapshot: Arc<Snapshot>| snapshot.signed.as_ref().unwrap().list.digest();
         let list = digest(snapshots.list(&directory, true).unwrap());
         for other in ["r1", "r2", "r1"] {

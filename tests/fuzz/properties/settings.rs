@@ -8,8 +8,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use super::Settings;
 use super::files::{Keys, parse_toml};
-use super::{Place, Settings};
+use crate::address::{Directory, Place, View};
 use crate::fuzz::parts;
 use crate::name::{Registry, RepositoryAddress};
 use crate::server::html;
@@ -71,7 +72,11 @@ fn assert_same_again<T: FromStr + PartialEq + Display>(value: &T) {
 }
 
 fn assert_located(settings: &Settings, address: &RepositoryAddress) {
-    let Ok(located) = settings.locate(address) else {
+    let directory = Directory {
+        repository: address.clone(),
+        view: View::Tags,
+    };
+    let Ok(located) = directory.locate(settings) else {
         return;
     };
     assert!(!located.places.is_empty());

@@ -5,6 +5,10 @@
 //! /<repository>:<tag>/…           /<repository>@sha256:<hex>/…
 //! /                               /<repository>/              pages for people
 //! ```
+//!
+//! `located.rs` finds the sources of a directory in the settings.
+
+mod located;
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +18,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::name::{FileName, RepositoryAddress, Tag};
+
+pub use located::{Located, Place};
 
 /// The name of the listing.
 pub const LISTING: &str = "SHA256SUMS";

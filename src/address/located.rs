@@ -1,0 +1,186 @@
+//! A directory and its sources, by the settings.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Directory, View};
+use crate::error::{Error, Result};
+use crate::name::{Host, Repository, RepositoryAddress, normalized};
+use crate::settings::{RepositorySettings, Settings, SourceSetting, Sources};
+
+/// A directory that the settings allow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located {
+    pub directory: Directory,
+    /// The places of its sources, and the base of each source's file names. Several are one merged directory.
+    pub places: Vec<(String, Place)>,
+    /// The settings of its repository.
+    pub settings: RepositorySettings,
+}
+
+/// The place of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// An OCI layout directory.
+    Layout(PathBuf),
+    /// A repository of a registry.
+    Registry { host: Host, repository: Repository },
+}
+
+impl Directory {
+    /// Finds the sources of this directory.
+    ///
+    /// A `[repository.NAME]` with a source is found there, whatever NAME looks like: an administrator wrote it. A
+    /// name with a host needs that host to be allowed; any other is below the default registry.
+    pub fn locate(self, settings: &Settings) -> Result<Located> {
+        let of_repository = settings.repositories.get(&self.repository);
+        let of_repository = of_repository.cloned().unwrap_or_default();
+        let base = self.repository.repository.base().to_owned();
+        let places = match &of_repository.source {
+            Some(Sources::One(source)) => vec![(base, Place::set(source, settings)?)],
+            Some(Sources::Merged(sources)) => {
+                let place =
+                    |source: &SourceSetting| Ok((source.base(), Place::set(source, settings)?));
+                sources.iter().map(place).collect::<Result<_>>()?
+            }
+            None => vec![(base, Place::named(&self.repository, settings)?)],
+        };
+        Ok(Located {
+            directory: self,
+            places,
+            settings: of_repository,
+        })
+    }
+}
+
+impl Located {
+    /// Another directory of the same repository.
+    pub fn with_view(&self, view: View) -> Self {
+        let mut other = self.clone();
+        other.directory.view = view;
+        other
+    }
+}
+
+impl fmt::Display for Located {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directory.fmt(f)
+    }
+}
+
+impl Place {
+    /// The place that a setting names.
+    fn set(source: &SourceSetting, settings: &Settings) -> Result<Self> {
+        match source {
+            SourceSetting::Layout(path) => Ok(Self::Layout(path.clone())),
+            SourceSetting::Registry(RepositoryAddress { host, repository }) => match host {
+                Some(host) => Ok(Self::registry(host, repository)),
+                None => Self::below_default(repository, settings),
+            },
+        }
+    }
+
+    /// The place of a repository that no setting names.
+    fn named(address: &RepositoryAddress, settings: &Settings) -> Result<Self> {
+        let Some(host) = &address.host else {
+            return Self::below_default(&address.repository, settings);
+        };
+        let mut registries = std::iter::once(&settings.registry).chain(&settings.allow);
+        if !registries.any(|registry| registry.holds(host, &address.repository)) {
+            return Err(Error::RegistryNotAllowed {
+                host: host.to_string(),
+            });
+        }
+        Ok(Self::registry(host, &address.repository))
+    }
+
+    fn below_default(repository: &Repository, settings: &Settings) -> Result<Self> {
+        let bad = |why| Error::BadAddress {
+            path: repository.to_string(),
+            why,
+        };
+        let repository = repository
+            .below(settings.registry.path.as_ref())
+            .map_err(bad)?;
+        Ok(Self::registry(&settings.registry.host, &repository))
+    }
+
+    /// A repository of a registry, by its one name.
+    fn registry(host: &Host, repository: &Repository) -> Self {
+        let (host, repository) = normalized(host, repository);
+        Self::Registry { host, repository }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layout(path) => write!(f, "oci:{}", path.display()),
+            Self::Registry { host, repository } => write!(f, "{host}/{repository}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Registry;
+
+    /// The settings of one `[repository.NAME]` with this source.
+    fn repository(name: &str, source: &str) -> (RepositoryAddress, RepositorySettings) {
+        let source = Some(Sources::One(source.parse().unwrap()));
+        let settings = RepositorySettings {
+            source,
+            ..RepositorySettings::default()
+        };
+        (name.parse().unwrap(), settings)
+    }
+
+    #[test]
+    fn a_name_leads_to_its_place() {
+        let allowed: [Registry; 2] =
+            ["quay.io/flatcar", "docker.io/library"].map(|one| one.parse().unwrap());
+        let settings = Settings {
+            registry: "ghcr.io/acme".parse().unwrap(),
+            allow: allowed.into(),
+            repositories: [
+                repository("layout", "oci:/srv/a"),
+                repository("elsewhere", "example.org/x/y"),
+                repository("alias", "k8s"),
+            ]
+            .into(),
+            ..Settings::default()
+        };
+        let registry = |host: &str, repository: &str| {
+            Some(Place::Registry {
+                host: host.parse().unwrap(),
+                repository: repository.parse().unwrap(),
+            })
+        };
+        for (name, place) in [
+            ("k8s", registry("ghcr.io", "acme/k8s")),
+            ("team/k8s", registry("ghcr.io", "acme/team/k8s")),
+            ("alias", registry("ghcr.io", "acme/k8s")),
+            ("layout", Some(Place::Layout("/srv/a".into()))),
+            ("elsewhere", registry("example.org", "x/y")),
+            ("quay.io/flatcar/k8s", registry("quay.io", "flatcar/k8s")),
+            ("ghcr.io/acme/k8s", registry("ghcr.io", "acme/k8s")),
+            ("ghcr.io/other/k8s", None),
+            ("quay.io/flat/k8s", None),
+            ("quay.io/flatcar-evil/k8s", None),
+            ("Quay.IO/flatcar/k8s", registry("quay.io", "flatcar/k8s")),
+            ("docker.io/alpine", registry("docker.io", "library/alpine")),
+            (
+                "index.docker.io/library/x",
+                registry("docker.io", "library/x"),
+            ),
+            ("docker.io/acme/x", None),
+            ("example.org/x/y", None),
+        ] {
+            let directory: Directory = name.parse().unwrap();
+            let found = directory.locate(&settings).ok();
+            let found = found.map(|mut located| located.places.remove(0).1);
+            assert_eq!(found, place, "{name}");
+        }
+    }
+}
