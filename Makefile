@@ -43,7 +43,7 @@ $(BINARY):
 	$(MAKE) build
 
 count: ## lines of the program: without its unit tests, blank lines and comments
-	@find src -name '*.rs' -exec awk 'FNR == 1 { tests = held = 0 } \
+	@find src -name '*.rs' ! -name '*tests.rs' -exec awk 'FNR == 1 { tests = held = 0 } \
 		held && /^(pub )?mod [a-z_]+ \{/ { tests = 1 } { held = /^#\[cfg\(test\)\]/ } \
 		!tests && !/^[[:space:]]*(\/\/.*)?$$/ && !held { n++ } END { print n }' {} +
 

@@ -108,20 +108,26 @@ fn files(below: &str) -> BTreeMap<String, String> {
     found
 }
 
+/// The files of the program, without those that have unit tests alone.
+fn program() -> BTreeMap<String, String> {
+    let mut found = files("src");
+    found.retain(|file, _| !file.ends_with("tests.rs"));
+    found
+}
+
 /// The code of a file: without comments that are lines of their own, without its unit tests.
 fn code(text: &str) -> String {
-    let lines = text
-        .lines()
-        .take_while(|line| line.trim() != "#[cfg(test)]");
-    lines
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let (code, _) = text
+        .split_once("#[cfg(test)]\nmod tests {")
+        .unwrap_or((text, ""));
+    let lines = code.lines();
+    let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn an_edge_crate_has_few_users() {
-    for (file, text) in files("src") {
+    for (file, text) in program() {
         for (edge, users) in USERS {
             let uses = code(&text).contains(&format!("{edge}::"));
             assert!(
@@ -134,7 +140,7 @@ fn an_edge_crate_has_few_users() {
 
 #[test]
 fn decisions_do_no_io() {
-    for (file, text) in files("src") {
+    for (file, text) in program() {
         if PURE.iter().any(|pure| file.starts_with(pure)) {
             for word in IMPURE {
                 assert!(
@@ -148,7 +154,7 @@ fn decisions_do_no_io() {
 
 #[test]
 fn only_the_cache_and_directories_write_to_the_disk() {
-    for (file, text) in files("src") {
+    for (file, text) in program() {
         if !WRITERS.iter().any(|writer| file.starts_with(writer)) {
             for word in WRITES {
                 assert!(!code(&text).contains(word), "{file} must not use {word}");
@@ -161,7 +167,7 @@ fn only_the_cache_and_directories_write_to_the_disk() {
 fn imports_never_turn_back() {
     // Which part (the first component below src/) names which.
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (file, text) in files("src") {
+    for (file, text) in program() {
         let part = part_of(&file);
         let named = imports.entry(part.clone()).or_default();
         let others = words_after(&code(&text), "crate::");
@@ -177,7 +183,7 @@ fn imports_never_turn_back() {
 #[test]
 fn imports_between_the_files_of_a_part_never_turn_back() {
     let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
-    for (file, text) in files("src") {
+    for (file, text) in program() {
         let (folder, name) = file.rsplit_once('/').unwrap();
         let name = name.trim_end_matches(".rs");
         if folder != "src" && name != "mod" {
@@ -254,7 +260,7 @@ fn words_after(code: &str, prefix: &str) -> BTreeSet<String> {
 
 #[test]
 fn no_file_is_too_long_to_read() {
-    for (file, text) in files("src") {
+    for (file, text) in program() {
         let code = code(&text);
         let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
         assert!(lines <= MAX_LINES, "{file} has {lines} lines of code");
