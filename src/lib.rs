@@ -38,7 +38,7 @@ mod settings;
 mod snapshot;
 mod source;
 mod state;
-mod tar_header;
+mod tar;
 mod task;
 mod template;
 mod transfers;

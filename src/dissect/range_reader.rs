@@ -15,6 +15,7 @@ use log::info;
 use crate::compression::{self, Compression};
 use crate::error::{Error, Result};
 use crate::source::Part;
+use crate::tar;
 use crate::task;
 
 /// Most bytes fetched by ranges for one image.
@@ -53,11 +54,13 @@ pub trait Origin {
 }
 
 /// Why an image could not be read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The bytes did not come. The next time they may.
+    #[error("{0}")]
     Fetch(Error),
     /// The bytes make no sense, or too many of them would be needed. The next time will be the same.
+    #[error("{0}")]
     Image(String),
 }
 
@@ -70,6 +73,17 @@ impl From<Error> for Failure {
 impl From<String> for Failure {
     fn from(why: String) -> Self {
         Self::Image(why)
+    }
+}
+
+impl From<tar::Failure> for Failure {
+    fn from(failure: tar::Failure) -> Self {
+        match failure {
+            tar::Failure::Refused(why) => Self::Image(why),
+            tar::Failure::Read(error) => error
+                .downcast()
+                .unwrap_or_else(|error| Self::Image(error.to_string())),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::change::Change;
 use super::tree::{Refused, Tree};
 use super::union_fs::{directory_of_aufs, is_of_aufs};
 use super::whiteouts::Whiteouts;
-use crate::tar_header::show;
+use crate::tar::show;
 
 /// Applies the next layer, `layer` counted from the lowest.
 pub fn apply<'a>(tree: &mut Tree<'a>, layer: usize, changes: &'a [Change]) -> Result<(), Refused> {

@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::entry::{Entry, Kind};
 use crate::artifact::Recipe;
 use crate::error::Error;
-use crate::tar_header::show;
+use crate::tar::{Entry, Kind, show};
 
 /// Memory that the layers of one image may take together.
 #[derive(Clone, Copy)]

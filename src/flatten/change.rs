@@ -1,7 +1,7 @@
 //! The change that an entry of a layer makes to the image.
 
-use super::entry::{Attributes, Entry, Kind};
 use super::union_fs::OverlayMarks;
+use crate::tar::{Attributes, Entry, Kind};
 
 /// A change that a layer makes at one path. Many are kept at once, so it is small.
 #[derive(Debug)]

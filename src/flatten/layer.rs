@@ -7,15 +7,14 @@ use std::os::unix::fs::FileExt;
 
 use super::budget::Budget;
 use super::change::{Change, Content};
-use super::entry::{Kind, Piece};
 use super::fetch::Layers;
 use super::scan::{Verdict, scan};
-use super::tar_reader::{Entries, Failure};
 use super::{BUFFER, Node};
 use crate::cache::Cache;
 use crate::compression::{self, Compression};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::tar::{Failure, Kind, Members, Piece};
 
 /// Largest window of a layer of zstd, as a power of two: 32 MiB. docker buildx and buildah ask for that from level 10
 /// on (klauspost/compress, `zstd/encoder_options.go`); zstd itself for 8 MiB, without `--ultra` and `--long`.
@@ -40,13 +39,13 @@ impl Layer {
     }
 
     fn unpack(blob: &mut impl Read, budget: &Budget, cache: &Cache) -> Result<Self, Failure> {
-        let mut archive = Entries::new(Bounded {
+        let mut archive = Members::new(Bounded {
             inner: unpack(blob)?,
             budget,
         });
         let mut changes = Vec::new();
         let mut spool = Spool::new(cache);
-        while let Some(mut entry) = archive.next()? {
+        while let Some(mut entry) = archive.next_entry()? {
             budget.take_entry(&entry)?;
             let mut content = Content::default();
             if let Kind::File { size, pieces } = &mut entry.kind {

@@ -14,7 +14,6 @@
 mod apply;
 mod budget;
 mod change;
-mod entry;
 mod fetch;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/tar_layers.rs"]
@@ -23,7 +22,6 @@ mod layer;
 mod low_speed;
 mod queue;
 mod scan;
-mod tar_reader;
 mod tar_writer;
 mod tree;
 mod union_fs;

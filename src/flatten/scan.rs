@@ -2,9 +2,9 @@
 
 use std::io::{self, Read};
 
-use super::tar_reader::{Entries, Failure};
 use super::union_fs::is_of_layers;
 use crate::compression::{self, Compression};
+use crate::tar::{Failure, Members};
 
 /// Most bytes that are unpacked of one layer: a few bytes can unpack to any number of them.
 const MAX_UNPACKED: u64 = 64 << 30;
@@ -23,9 +23,10 @@ pub fn scan(layer: impl Read) -> Result<Verdict, Failure> {
     let (Some(Compression::Gzip), packed) = Compression::detect(layer)? else {
         return Ok(Verdict::ToMake);
     };
-    let mut archive = Entries::new(compression::gzip(packed).take(MAX_UNPACKED));
-    while let Some(entry) = archive.next()? {
-        if archive.has_odd_paths() || is_of_layers(&entry) {
+    let mut archive = Members::new(compression::gzip(packed).take(MAX_UNPACKED));
+    while let Some(member) = archive.next()? {
+        let has_odd_paths = member.has_odd_paths();
+        if is_of_layers(&archive.entry(member)?) || has_odd_paths {
             return Ok(Verdict::ToMake);
         }
     }

@@ -10,9 +10,8 @@ use std::ops::Range;
 use flate2::Crc;
 
 use super::change::NodeKind;
-use super::entry::{Attributes, Time};
 use super::tree::Node;
-use crate::tar_header::{BLOCK, Header};
+use crate::tar::{Attributes, BLOCK, Header, Time};
 
 /// Largest number in twelve bytes of a header.
 const MAX_NUMBER: u64 = 0o77_777_777_777;
@@ -309,8 +308,8 @@ mod tests {
 
     use super::*;
     use crate::flatten::change::Content;
-    use crate::flatten::entry::{Entry, Kind, Piece, Xattrs};
-    use crate::flatten::tar_reader::Entries;
+    use crate::tar::Members;
+    use crate::tar::{Entry, Kind, Piece, Xattrs};
 
     /// A path, what is there, and an earlier name of it.
     type Named<'a> = (&'a [u8], &'a Owned, Option<&'a [u8]>);
@@ -368,7 +367,7 @@ mod tests {
     fn is_extended(path: &[u8], node: &Owned, earlier: Option<&[u8]>) -> bool {
         let header = header(path, (node).node(), earlier);
         let archive = [&header[..], &[0; 2 * BLOCK]].concat();
-        let entry = Entries::new(&*archive).next().unwrap().unwrap();
+        let entry = Members::new(&*archive).next_entry().unwrap().unwrap();
         let kind = match (&node.kind, earlier) {
             (_, Some(earlier)) => Kind::HardLink(earlier.to_vec()),
             (NodeKind::File(Content { size, .. }), _) => {

@@ -1,6 +1,6 @@
 //! The names and xattrs by which OCI layers, overlayfs and aufs say that a file is removed, or is their own.
 
-use super::entry::{Entry, Kind, Xattrs};
+use crate::tar::{Entry, Kind, Xattrs};
 
 /// Before the name of a file that is removed.
 pub const WHITEOUT: &[u8] = b".wh.";

@@ -1,6 +1,6 @@
 //! Finds the one file in an image whose name has a suffix, which the setting `suffix` names. No I/O.
 
-use crate::tar_header::show;
+use crate::tar::show;
 
 /// Most files that the error names where there are several.
 const MAX_SHOWN: usize = 3;

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use super::change::{Action, Change, NodeKind};
 use super::tree::{Refused, Tree};
 use super::union_fs::{OPAQUE, WHITEOUT, is_of_aufs, split};
-use crate::tar_header::show;
+use crate::tar::show;
 
 /// The whiteouts of one layer.
 pub struct Whiteouts<'a> {

@@ -14,9 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use flate2::read::GzDecoder;
 
-use super::entry::Kind;
 use super::layer::unpack;
-use super::tar_reader::Entries;
 use super::{Budget, LARGE, Layers as Fetched, flatten};
 use crate::artifact::Recipe;
 use crate::cache::Cache;
@@ -26,6 +24,7 @@ use crate::fuzz::parts;
 use crate::manifest::Descriptor;
 use crate::name::Tag;
 use crate::source::{Body, Download, Part, Reference, Source, StoredManifest};
+use crate::tar::{Kind, Members};
 
 const BLOCK: usize = 512;
 /// Largest layers, and what the files of an image may take: a fuzzer learns nothing from more.
@@ -179,9 +178,9 @@ impl Source for Layers {
 
 /// The bytes of all files in a layer, each by itself in memory.
 fn files_of(layer: &[u8]) -> Vec<Vec<u8>> {
-    let mut archive = Entries::new(unpack(layer).unwrap());
+    let mut archive = Members::new(unpack(layer).unwrap());
     let mut files = Vec::new();
-    while let Some(entry) = archive.next().unwrap() {
+    while let Some(entry) = archive.next_entry().unwrap() {
         if let Kind::File { size, pieces } = entry.kind {
             let mut file = vec![0; usize::try_from(size).unwrap()];
             for piece in pieces {

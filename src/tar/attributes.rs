@@ -1,47 +1,10 @@
-//! An entry of a tar archive: a path in an image, and what is there. No I/O.
+//! The attributes of a file: mode, owner, time, xattrs.
 
 use std::collections::BTreeMap;
 
-use crate::tar_header::{decimal, show, split_once};
+use super::header::{decimal, show, split_once};
 
-/// Longest path, as in Linux (PATH_MAX of limits.h).
-pub const MAX_PATH: usize = 4096;
-/// Longest component of a path, and longest name of an xattr (NAME_MAX and XATTR_NAME_MAX of limits.h).
-pub const MAX_NAME: usize = 255;
 const NANOSECONDS: i128 = 1_000_000_000;
-
-/// An entry of an archive.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    /// Its components, joined by `/`; empty for the root.
-    pub path: Vec<u8>,
-    pub kind: Kind,
-    pub attributes: Attributes,
-}
-
-/// The kind of an entry, and its contents.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Kind {
-    /// `pieces`: its data, in the order of the archive. Bytes in none of them are zeros.
-    File {
-        size: u64,
-        pieces: Vec<Piece>,
-    },
-    Directory,
-    Symlink(Vec<u8>),
-    /// Another name of the file at this path in the same image, which is spelled as [`Entry::path`] is.
-    HardLink(Vec<u8>),
-    CharacterDevice(u32, u32),
-    BlockDevice(u32, u32),
-    Fifo,
-}
-
-/// Consecutive bytes of a file that the archive has.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Piece {
-    pub offset: u64,
-    pub size: u64,
-}
 
 /// The attributes of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,32 +81,6 @@ impl Time {
         let text = format!("{sign}{seconds}.{nanoseconds:09}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
-}
-
-/// A path in the form of [`Entry::path`], below the root of the image. One that leads out of it is refused.
-pub fn checked_path(raw: &[u8]) -> Result<Vec<u8>, String> {
-    let wrong = |why: &str| Err(format!("{}: {why}", show(raw)));
-    if raw.is_empty() || raw.contains(&0) {
-        return wrong("this is no path");
-    }
-    let mut components = Vec::new();
-    for component in raw.split(|byte| *byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => {
-                if components.pop().is_none() {
-                    return wrong("a path with .. in it, which leads out of the image");
-                }
-            }
-            name if name.len() > MAX_NAME => return wrong("a name that is too long"),
-            name => components.push(name),
-        }
-    }
-    let path = components.join(&b'/');
-    if path.len() > MAX_PATH {
-        return wrong("a path that is too long");
-    }
-    Ok(path)
 }
 
 #[cfg(test)]

@@ -1,10 +1,4 @@
-//! Headers of tar archives, and the records of extended headers, whatever program wrote them: ustar, GNU, PAX. For
-//! flatten/, which reads an archive from start to end, and dissect/, which goes from header to header.
-//!
-//! Formats: pax(1) in POSIX.1-2017 ("ustar Interchange Format", "pax Extended Header") and GNU tar's
-//! manual ("Basic Tar Format", "Storing Sparse Files").
-//!
-//! The tar crate's `Header` takes a time before 1970 for one far ahead, and its records end at the first newline.
+//! Headers of tar archives, and the records of extended headers. No I/O.
 
 use std::iter;
 use std::ops::Range;
