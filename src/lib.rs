@@ -6,6 +6,7 @@
 )]
 
 mod address;
+mod advice;
 mod artifact;
 mod blob;
 mod cache;

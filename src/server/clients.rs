@@ -12,7 +12,7 @@ use super::connections::{Connections, Seat};
 use super::handler::Service;
 use super::http::{Connection, Interrupted, Request, Response};
 use super::signals::Signals;
-use super::{LOOK, html, notify};
+use super::{LOOK, notify};
 use crate::error::Error;
 
 /// Connections served at once.
@@ -224,13 +224,7 @@ fn refusal(request: &Request, error: &Error) -> Response {
         | Error::MethodNotAllowed { .. } => info!("{line}"),
         _ => error!("{line}"),
     }
-    let mut response = Response::error(error);
-    if request.wants_html {
-        let page = Response::page(Arc::new(html::error(error)));
-        response.headers.splice(0..0, page.headers);
-        response.body = page.body;
-    }
-    response
+    Response::error(error, request.form)
 }
 
 #[cfg(test)]

@@ -13,14 +13,18 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tiny_http::{HTTPVersion, Header};
 
 use super::connections::{Further, Seat};
+use super::form::Form;
+use super::html;
+use crate::advice::advice;
 use crate::blob::Verified;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::Bytes;
-use crate::printable::in_ascii;
+use crate::printable::{in_ascii, in_json, printable};
 use crate::task;
 
 /// Largest head of a request, in bytes.
@@ -58,8 +62,8 @@ pub struct Request {
     pub local: Option<IpAddr>,
     /// A browser asks for a page of another site, and its user did not follow a link to here.
     pub is_cross_site: bool,
-    /// `Accept` names `text/html`: a person with a browser.
-    pub wants_html: bool,
+    /// The form in which the client reads pages and errors, if it is for a person.
+    pub form: Option<Form>,
     /// `If-None-Match`: the versions that the client has, as `ETag` named them.
     none_match: String,
     /// The `x` of HTTP/1.x.
@@ -197,16 +201,30 @@ impl Response {
         }
     }
 
-    /// An error: its reason is in a header. It has no body, for systemd 262 keeps one as a partial download.
-    pub fn error(error: &Error) -> Self {
-        let mut headers = vec![("X-Reason", header_text(&error.line()))];
+    /// An error: its reason is in a header. It has a body only for people, for systemd 262 keeps one as a partial
+    /// download.
+    pub fn error(error: &Error, form: Option<Form>) -> Self {
+        let reason = error.line();
+        let mut response = match form {
+            None => Self::empty(error.status(), Vec::new()),
+            Some(Form::Html) => Self::page(Arc::new(html::error(error))),
+            Some(Form::Json) => Self::bytes("application/json", json(error, &reason)),
+            Some(Form::Text) => {
+                let line = format!("{}\n", printable(&reason));
+                Self::bytes("text/plain; charset=utf-8", line)
+            }
+        };
+        response.status = error.status();
+        let headers = &mut response.headers;
+        headers.push(("X-Reason", header_text(&reason)));
+        headers.push(("Vary", "Accept, User-Agent".to_owned()));
         if let Some(wait) = error.retry_after() {
             headers.push(("Retry-After", wait.as_secs().max(1).to_string()));
         }
         if matches!(error, Error::MethodNotAllowed { .. }) {
             headers.push(("Allow", "GET, HEAD".to_owned()));
         }
-        Self::empty(error.status(), headers)
+        response
     }
 
     fn size(&self) -> u64 {
@@ -319,15 +337,25 @@ impl Connection {
             minor: 1,
             ..Request::default()
         };
+        self.send_error(&request, error);
+    }
+
+    fn send_error(&mut self, request: &Request, error: &Error) {
+        let response = Response::error(error, request.form);
         // If the client is gone, nobody reads it.
-        let _ = write_response(&mut &*self.stream, &request, Response::error(error), false);
+        let _ = write_response(&mut &*self.stream, request, response, false);
     }
 
     /// The same without waiting for the client: it has no thread.
     pub fn turn_away(&mut self, error: &Error) {
         if self.stream.set_nonblocking(true).is_ok() {
-            let _ = (&*self.stream).read(&mut [0; MAX_HEAD]); // most often the whole request
-            self.refuse(error);
+            let mut received = [0; MAX_HEAD];
+            let n = (&*self.stream).read(&mut received).unwrap_or_default();
+            // Most often it is the whole request.
+            match parse_head(&received[..n]) {
+                Ok(Some((request, _))) => self.send_error(&request, error),
+                _ => self.refuse(error),
+            }
             let _ = self.stream.set_nonblocking(false);
         }
     }
@@ -394,7 +422,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>> {
         local: None,
         is_cross_site: has_word("Sec-Fetch-Site", "cross-site")
             && !(has_word("Sec-Fetch-Mode", "navigate") && has_word("Sec-Fetch-Dest", "document")),
-        wants_html: has_word("Accept", "text/html"),
+        form: Form::wanted(named("Accept"), named("User-Agent").next()),
         none_match: String::from_utf8_lossy(
             &named("If-None-Match").collect::<Vec<_>>().join(&b','),
         )
@@ -527,6 +555,14 @@ fn interrupted(error: Error) -> Interrupted {
     }
 }
 
+/// An error for a program: `step` says how far the request came, `remedy` what to do, if anything can be done.
+fn json(error: &Error, reason: &str) -> String {
+    let (step, remedy) = advice(error);
+    let status = error.status();
+    let json = json!({ "status": status, "step": step, "reason": reason, "remedy": remedy });
+    format!("{}\n", in_json(&json.to_string()))
+}
+
 /// Text that is safe in a header: printable ASCII, and not too long.
 fn header_text(text: &str) -> String {
     let mut safe = in_ascii(text).into_owned();
@@ -554,7 +590,7 @@ mod tests {
             host: Some("localhost:5001".into()),
             local: None,
             is_cross_site: false,
-            wants_html: false,
+            form: None,
             none_match: String::new(),
             minor: 1,
             keeps_alive: true,
@@ -569,11 +605,11 @@ mod tests {
     #[test]
     fn what_the_headers_say_counts() {
         let read = |head: &str| parse(head).unwrap().unwrap().0;
-        assert!(
-            read("GET / HTTP/1.1\nAccept: text/plain, Text/HTML;q=0.9\n\n").wants_html,
-            "LF alone"
-        );
-        assert!(!read("GET / HTTP/1.1\r\nAccept: */*\r\n\r\n").wants_html);
+        let form = |head: &str| read(head).form;
+        let browser = "GET / HTTP/1.1\nAccept: image/png\nAccept: */*, Text/HTML;q=0.9\n\n";
+        assert_eq!(form(browser), Some(Form::Html), "LF alone");
+        let curl = "GET / HTTP/1.1\r\nAccept: */*\r\nUser-Agent: curl/8\r\n\r\n";
+        assert_eq!(form(curl), Some(Form::Text));
         assert!(!read("GET / HTTP/1.1\r\nConnection: Close\r\n\r\n").keeps_alive);
         assert!(!read("GET / HTTP/1.0\r\n\r\n").keeps_alive);
         assert!(read("GET / HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n").has_body);
@@ -760,14 +796,15 @@ mod tests {
             what: "a\r\nX-Evil: ä".into(),
             why: "x".repeat(5000),
         };
-        let text = sent("GET", Response::error(&error), true);
+        let text = sent("GET", Response::error(&error, None), true);
         assert!(
             text.starts_with(
                 "HTTP/1.1 404 Not Found\r\nX-Reason: a\\r\\nX-Evil: \\u{e4} is not offered: xxx"
             ),
             "{text}"
         );
-        assert!(text.ends_with("x\r\nContent-Length: 0\r\n\r\n"), "{text}");
+        let end = "x\r\nVary: Accept, User-Agent\r\nContent-Length: 0\r\n\r\n";
+        assert!(text.ends_with(end), "{text}");
         assert!(text.len() < 1200);
 
         let busy = Error::Busy {
@@ -775,10 +812,14 @@ mod tests {
             status: 429,
             retry_after: Duration::from_secs(90),
         };
-        assert!(sent("GET", Response::error(&busy), true).contains("\r\nRetry-After: 90\r\n"));
+        assert!(
+            sent("GET", Response::error(&busy, None), true).contains("\r\nRetry-After: 90\r\n")
+        );
         let method = Error::MethodNotAllowed {
             method: "POST".into(),
         };
-        assert!(sent("POST", Response::error(&method), true).contains("\r\nAllow: GET, HEAD\r\n"));
+        assert!(
+            sent("POST", Response::error(&method, None), true).contains("\r\nAllow: GET, HEAD\r\n")
+        );
     }
 }

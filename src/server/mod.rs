@@ -9,6 +9,7 @@ pub mod access;
 mod clients;
 mod connections;
 mod download;
+mod form;
 pub mod handler;
 pub mod html;
 pub mod http;

@@ -278,37 +278,65 @@ fn a_request_with_a_body_is_too_large() {
 }
 
 #[test]
-fn only_a_browser_gets_a_page_for_an_error() {
+fn an_error_has_a_body_for_people_and_none_for_systemd() {
     let (_registry, service) = hello();
-    for accept in [
-        "Accept: */*",
-        "Accept: text/*",
-        "Accept: application/json",
-        "X-Nothing: text/html",
+    let ask = |headers: &[&str]| service.request("GET", "/hello/nothing.raw", headers);
+    for headers in [
+        &["Accept: */*"][..],
+        &["Accept: text/*"],
+        &["X-Nothing: text/html"],
+        &["User-Agent: systemd-pull/257 (257.9-1~deb13u1)"],
+        &["User-Agent: systemd-pull/262 (262-1)", "Accept: */*"],
+        &["User-Agent: Go-http-client/1.1"],
     ] {
-        assert_error(
-            &service.request("GET", "/hello/nothing.raw", &[accept]),
-            404,
-            accept,
-        );
+        let response = ask(headers);
+        assert_error(&response, 404, &format!("{headers:?}"));
+        assert_eq!(response.header("vary"), Some("Accept, User-Agent"));
     }
-    let accept = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-    let response = service.request("GET", "/hello/nothing.raw", &[accept]);
-    assert_eq!((response.status, response.whole), (404, true));
-    assert!(
-        response
-            .header("content-type")
-            .unwrap()
-            .starts_with("text/html"),
-        "{response:?}"
-    );
-    assert!(
-        response.text().contains("404") && response.text().contains("nothing.raw"),
-        "{}",
-        response.text()
-    );
+    let line = ask(&[]).header("x-reason").unwrap().to_owned();
+    let text = "text/plain; charset=utf-8";
+    for (headers, media_type) in [
+        (&["User-Agent: curl/8.14.1"][..], text),
+        (&["User-Agent: Wget/1.25.0"], text),
+        (&["User-Agent: HTTPie/3.2.4"], text),
+        (&["Accept: text/plain"], text),
+        (
+            &["Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"],
+            "text/html; charset=utf-8",
+        ),
+        (
+            &["User-Agent: curl/8.14.1", "Accept: application/json"],
+            "application/json",
+        ),
+    ] {
+        let response = ask(headers);
+        assert_eq!((response.status, response.whole), (404, true));
+        assert_eq!(response.header("content-type"), Some(media_type));
+        assert_eq!(response.header("vary"), Some("Accept, User-Agent"));
+        match media_type {
+            "application/json" => {
+                let json: serde_json::Value = serde_json::from_str(response.text()).unwrap();
+                let remedy = json["remedy"].as_str().unwrap();
+                assert!(remedy.contains("MatchPattern="), "{remedy}");
+                let expected = serde_json::json!({
+                    "status": 404, "step": "request", "reason": line, "remedy": remedy
+                });
+                assert_eq!(json, expected);
+            }
+            "text/html; charset=utf-8" => {
+                let page = response.text();
+                assert!(
+                    page.contains("404") && page.contains("nothing.raw"),
+                    "{page}"
+                );
+            }
+            _ => assert_eq!(response.text(), format!("{line}\n")),
+        }
+        let head = service.request("HEAD", "/hello/nothing.raw", headers);
+        assert_eq!((head.status, head.text()), (404, ""));
+    }
     // What is not an error is the same for all.
-    let response = service.request("GET", "/hello/SHA256SUMS", &[accept]);
+    let response = service.request("GET", "/hello/SHA256SUMS", &["Accept: text/html"]);
     assert_eq!(response.text(), versions(2).1);
 }
 

@@ -38,7 +38,7 @@ pub fn request_heads(data: &[u8]) {
             }
             let answer = match Address::parse(&request.target) {
                 Ok(_) => Response::bytes("text/plain", "ok"),
-                Err(error) => Response::error(&error),
+                Err(error) => Response::error(&error, request.form),
             };
             assert_answer(&request, &answer);
         }
