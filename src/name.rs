@@ -375,8 +375,7 @@ impl Host {
 }
 
 /// `host[:port][/path]`: a registry, or the part of one below a path.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registry {
     /// Its host.
     pub host: Host,
@@ -418,33 +417,18 @@ impl FromStr for Registry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some((scheme, rest)) = text.split_once("://") {
-            let text = without_userinfo(text);
-            let rest = without_userinfo(&format!("//{rest}"));
-            let rest = rest.trim_matches('/');
-            return Err(format!(
-                "registry {text:?} must be written without {scheme}://, as {rest:?}"
-            ));
-        }
         let (host, path) = text.split_once('/').unzip();
         let host = host.unwrap_or(text);
         if !Host::looks_like_one(host) {
             return Err(format!(
-                "registry {text:?} must begin with a host that has a dot or a port, such as ghcr.io or {host}:443"
+                "{text:?} does not begin with a registry host, expected one with a dot or a port, \
+                 such as ghcr.io or registry:5000"
             ));
         }
         Ok(Self {
             host: host.parse()?,
             path: path.map(str::parse).transpose()?,
         })
-    }
-}
-
-impl TryFrom<String> for Registry {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 /// OCI's name (Go's GOARCH), systemd's (`systemd-analyze architectures`), Rust's (`std::env::consts`), and what
 /// else publishers write: the names of uname(2) and of Debian.
 const NAMES: [(&str, &str, &str, &[&str]); 10] = [
@@ -26,8 +24,7 @@ const NAMES: [(&str, &str, &str, &[&str]); 10] = [
 ];
 
 /// An architecture in systemd's spelling, which `%a` in a transfer file stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Architecture(Row);
 
 /// Its row in [`NAMES`].
@@ -104,14 +101,6 @@ impl FromStr for Architecture {
                 known.join(", ")
             ),
         })
-    }
-}
-
-impl TryFrom<String> for Architecture {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
     }
 }
 

@@ -46,14 +46,14 @@ impl Grammar for TemplateGrammar {
         while let Some((_, field, after)) = next_field(rest) {
             if !matches!(field, "name" | "version" | "arch") {
                 return Err(format!(
-                    "names {text:?} may have only {{name}}, {{version}} and {{arch}} in braces"
+                    "{text:?} may have only {{name}}, {{version}} and {{arch}} in braces"
                 ));
             }
             rest = after;
         }
         if !text.contains("{version}") {
             return Err(format!(
-                "names {text:?} needs {{version}}, or all versions would share one name"
+                "{text:?} needs {{version}}, or all versions would share one name"
             ));
         }
         Ok(text.to_owned())

@@ -1,21 +1,15 @@
-//! Settings files: where they are, the keys of each, and which of them wins.
+//! Settings files: where they are, how they are read, and which of them wins.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::values;
-use super::{Blobs, RepositorySettings, Settings, SignedListTag, Sources, Suffix};
+use super::{Settings, keys};
 use crate::error::{Error, Result};
-use crate::name::{Host, Registry, RepositoryAddress, without_userinfo};
-use crate::platform::Architecture;
-use crate::template::Template;
+use crate::name::without_userinfo;
 
 /// The file an administrator writes, below the root directory.
 const CONFIG: &str = "etc/sysext-oci-proxy/config.toml";
@@ -26,147 +20,84 @@ const DROP_INS: [&str; 3] = [
     "etc/sysext-oci-proxy/config.d",
 ];
 
-/// The keys of one file. A key that is not in it stays as the files before it set it.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Keys {
-    registry: Option<Registry>,
-    allow: Option<Vec<Registry>>,
-    #[serde(default, deserialize_with = "values::idle_seconds")]
-    idle_timeout_sec: Option<Duration>,
-    #[serde(default, deserialize_with = "values::seconds")]
-    listing_ttl_sec: Option<Duration>,
-    #[serde(default, deserialize_with = "values::parallel")]
-    parallel: Option<NonZeroUsize>,
-    #[serde(default, deserialize_with = "values::size")]
-    cache_size: Option<u64>,
-    trusted_hosts: Option<Vec<Host>>,
-    mirrors_with_ns: Option<Vec<Host>>,
-    mirrors_without_ns: Option<Vec<Host>>,
-    compatible_only: Option<bool>,
-    hosts: Option<Vec<Host>>,
-    #[serde(default)]
-    repository: BTreeMap<RepositoryAddress, RepositoryKeys>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RepositoryKeys {
-    source: Option<Sources>,
-    suffix: Option<Suffix>,
-    names: Option<Template>,
-    #[serde(default, deserialize_with = "values::architectures")]
-    architectures: Option<Vec<Architecture>>,
-    immutable_tags: Option<bool>,
-    signed_list: Option<SignedListTag>,
-    compatible_only: Option<bool>,
-    flatten: Option<u16>,
-    blobs: Option<Blobs>,
-}
-
-impl Keys {
-    /// Sets them.
-    pub fn apply(self, settings: &mut Settings) {
-        set(&mut settings.registry, self.registry);
-        set(&mut settings.allow, self.allow);
-        set(&mut settings.idle_timeout, self.idle_timeout_sec);
-        set(&mut settings.listing_ttl, self.listing_ttl_sec);
-        set(&mut settings.parallel, self.parallel);
-        set(&mut settings.cache_size, self.cache_size);
-        set(&mut settings.trusted_hosts, self.trusted_hosts);
-        set(&mut settings.mirrors_with_ns, self.mirrors_with_ns);
-        set(&mut settings.mirrors_without_ns, self.mirrors_without_ns);
-        set(&mut settings.compatible_only, self.compatible_only);
-        set(&mut settings.hosts, self.hosts);
-        for (name, keys) in self.repository {
-            keys.apply(settings.repositories.entry(name).or_default());
-        }
-    }
-}
-
-impl RepositoryKeys {
-    fn apply(self, settings: &mut RepositorySettings) {
-        set(&mut settings.source, self.source.map(Some));
-        set(&mut settings.suffix, self.suffix.map(Some));
-        set(&mut settings.names, self.names.map(Some));
-        set(&mut settings.architectures, self.architectures.map(Some));
-        set(&mut settings.immutable_tags, self.immutable_tags);
-        set(&mut settings.signed_list, self.signed_list);
-        set(
-            &mut settings.compatible_only,
-            self.compatible_only.map(Some),
-        );
-        set(&mut settings.flatten, self.flatten.map(usize::from));
-        set(&mut settings.blobs, self.blobs);
-    }
-}
-
-fn set<T>(value: &mut T, new: Option<T>) {
-    if let Some(new) = new {
-        *value = new;
-    }
-}
-
-/// Reads this one file, or without one all the usual places below `root`.
-pub fn read(file: Option<&Path>, root: &Path) -> Result<Settings> {
+/// Reads this one file, or without one all the usual places below `root`. Later files win, key by key.
+pub fn load(file: Option<&Path>, root: &Path) -> Result<Settings> {
     let files = match file {
         Some(file) => vec![file.to_owned()],
         None => {
+            let mut by_name = BTreeMap::new();
+            for directory in DROP_INS {
+                let files = files_in(&root.join(directory), "toml")?;
+                by_name.extend(
+                    files
+                        .into_iter()
+                        .map(|path| (path.file_name().map(ToOwned::to_owned), path)),
+                );
+            }
             let config = Some(root.join(CONFIG)).filter(|path| path.symlink_metadata().is_ok());
-            config.into_iter().chain(drop_ins(root)?).collect()
+            config.into_iter().chain(by_name.into_values()).collect()
         }
     };
     let mut settings = Settings::default();
-    for file in files {
-        read_one(&file)?.apply(&mut settings);
+    for path in files {
+        let text = read_text(&path)?;
+        keys::read(&text, &mut settings).map_err(|mistake| Error::BadSettings {
+            path,
+            line: Some(line_of(text.as_bytes(), mistake.at)),
+            why: without_userinfo(&mistake.why),
+        })?;
     }
     Ok(settings)
 }
 
-/// The drop-ins in the order they count.
-fn drop_ins(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut by_name = BTreeMap::new();
-    for directory in DROP_INS.map(|directory| root.join(directory)) {
-        let bad = |cause: io::Error| Error::BadSettings {
-            path: directory.clone(),
-            line: None,
-            why: format!("directory cannot be read: {cause}"),
-        };
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
-            Err(cause) => return Err(bad(cause)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(bad)?;
-            if entry.path().extension().is_some_and(|end| end == "toml") {
-                by_name.insert(entry.file_name(), entry.path());
-            }
-        }
-    }
-    Ok(by_name.into_values().collect())
+/// The files in a directory whose names have this ending, by name. None if it does not exist.
+pub fn files_in(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let paths = match fs::read_dir(directory) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect()),
+    };
+    let mut paths: Vec<PathBuf> = paths.map_err(|cause| unreadable(directory, &cause))?;
+    paths.retain(|path| path.extension().is_some_and(|found| found == ending));
+    paths.sort();
+    Ok(paths)
 }
 
-fn read_one(path: &Path) -> Result<Keys> {
-    let bad = |(line, why)| Error::BadSettings {
-        path: path.into(),
-        line,
-        why,
+/// The text of a file.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(|cause| unreadable(path, &cause))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::BadSettings {
+            path: path.into(),
+            line: Some(line_of(error.as_bytes(), at)),
+            why: "this is not text in UTF-8; save the file in that encoding".into(),
+        }
+    })
+}
+
+fn unreadable(path: &Path, cause: &io::Error) -> Error {
+    let why = match cause.kind() {
+        io::ErrorKind::IsADirectory => "this is a directory, expected a file".into(),
+        io::ErrorKind::NotADirectory => "this is a file, expected a directory".into(),
+        io::ErrorKind::NotFound if path.is_symlink() => {
+            "this is a link to a file that does not exist".into()
+        }
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => {
+            "not readable by the service, which runs as a user of its own; `chmod a+rX` it".into()
+        }
+        _ => format!("cannot be read: {cause}"),
     };
-    let text = fs::read_to_string(path).map_err(|cause| {
-        let why = match cause.kind() {
-            io::ErrorKind::IsADirectory => "this is a directory, expected a TOML file".into(),
-            io::ErrorKind::NotFound => "there is no such file".into(),
-            io::ErrorKind::PermissionDenied => {
-                "not readable by the service, which runs as a user of its own; chmod 644 mends it"
-                    .into()
-            }
-            io::ErrorKind::InvalidData => "this is not UTF-8 text".into(),
-            _ => cause.to_string(),
-        };
-        bad((None, why))
-    })?;
-    parse_toml(&text).map_err(bad)
+    Error::BadSettings {
+        path: path.into(),
+        line: None,
+        why,
+    }
+}
+
+/// The line of a position, counted from 1.
+fn line_of(text: &[u8], at: usize) -> usize {
+    1 + text.iter().take(at).filter(|b| **b == b'\n').count()
 }
 
 /// Reads one TOML file's text. An error has its line, counted from 1.
@@ -174,7 +105,7 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, (Option<usize>, 
     toml::from_str(text).map_err(|error| {
         let line = error
             .span()
-            .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            .map(|span| line_of(text.as_bytes(), span.start));
         // The parser's messages may run over several lines; a journal entry is one. They quote values.
         let message: Vec<_> = error.message().split_whitespace().collect();
         (line, without_userinfo(&message.join(" ")))
@@ -183,14 +114,34 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, (Option<usize>, 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::settings::SourceSetting;
+    use std::num::NonZeroUsize;
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
-    fn settings(text: &str) -> Settings {
-        let mut settings = Settings::default();
-        let keys: Keys = parse_toml(text).unwrap_or_else(|why| panic!("{why:?}"));
-        keys.apply(&mut settings);
-        settings
+    use super::*;
+    use crate::settings::{RepositorySettings, SourceSetting, Sources};
+
+    /// A directory that goes when the test ends.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("sysext-oci-proxy-settings-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn write(&self, path: &str, text: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
     }
 
     #[test]
@@ -202,159 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_read() {
-        let read = settings(
-            r#"
-            registry = "ghcr.io/acme/sysexts"
-            allow = ["ghcr.io/flatcar"]
-            idle-timeout-sec = 0.05
-            listing-ttl-sec = 1
-            parallel = 4
-            cache-size = "500M"
-            trusted-hosts = ["auth.example.com"]
-            mirrors-with-ns = ["spegel.example:5000"]
-            mirrors-without-ns = ["localhost:5001"]
-            compatible-only = true
-            hosts = ["updates.lan"]
-            [repository.kubernetes]
-            source = "ghcr.io/acme/k8s"
-            suffix = ".raw"
-            names = "{name}-{version}-{arch}"
-            architectures = ["x86-64"]
-            immutable-tags = true
-            signed-list = "list"
-            compatible-only = false
-            flatten = 5
-            blobs = "redirect"
-            [repository."acme/local"]
-            source = "oci:/srv/updates"
-            signed-list = ""
-            "#,
-        );
-        assert_eq!(
-            read,
-            Settings {
-                registry: "ghcr.io/acme/sysexts".parse().unwrap(),
-                allow: vec!["ghcr.io/flatcar".parse().unwrap()],
-                idle_timeout: Duration::from_millis(50),
-                listing_ttl: Duration::from_secs(1),
-                parallel: NonZeroUsize::new(4).unwrap(),
-                cache_size: 500 << 20,
-                trusted_hosts: vec!["auth.example.com".parse().unwrap()],
-                mirrors_with_ns: vec!["spegel.example:5000".parse().unwrap()],
-                mirrors_without_ns: vec!["localhost:5001".parse().unwrap()],
-                compatible_only: true,
-                hosts: vec!["updates.lan".parse().unwrap()],
-                repositories: [
-                    (
-                        "kubernetes".parse().unwrap(),
-                        RepositorySettings {
-                            source: Some(Sources::One("ghcr.io/acme/k8s".parse().unwrap())),
-                            suffix: Some(Suffix::try_from(".raw".to_owned()).unwrap()),
-                            names: Some("{name}-{version}-{arch}".parse().unwrap()),
-                            architectures: Some(vec!["x86-64".parse().unwrap()]),
-                            immutable_tags: true,
-                            signed_list: SignedListTag::Tag("list".parse().unwrap()),
-                            compatible_only: Some(false),
-                            flatten: 5,
-                            blobs: Blobs::Redirect,
-                        }
-                    ),
-                    (
-                        "acme/local".parse().unwrap(),
-                        RepositorySettings {
-                            source: Some(Sources::One(SourceSetting::Layout(
-                                "/srv/updates".into()
-                            ))),
-                            signed_list: SignedListTag::Nowhere,
-                            ..RepositorySettings::default()
-                        }
-                    ),
-                ]
-                .into(),
-            }
-        );
-    }
-
-    #[test]
-    fn mistakes_are_told_with_their_line() {
-        for (text, line, reason) in [
-            ("\nregistri = \"a.b\"", 2, "unknown field `registri`"),
-            (
-                "[repository.a]\nsorce = \"oci:/a\"",
-                2,
-                "unknown field `sorce`",
-            ),
-            ("registry = ", 1, ""),
-            (
-                "\n\nregistry = \"https://ghcr.io\"",
-                3,
-                "registry \"https://ghcr.io\" must be written without https://",
-            ),
-            ("registry = 5", 1, "invalid type"),
-            ("idle-timeout-sec = 0", 1, "0 is too short a time"),
-            ("idle-timeout-sec = -1", 1, "-1 is not"),
-            ("idle-timeout-sec = nan", 1, "NaN is not"),
-            ("parallel = 0", 1, "parallel must be from 1 to 64"),
-            ("cache-size = \"2GB\"", 1, "\"2GB\" is not a size"),
-            (
-                "[repository.a]\nsource = \"oci:a\"",
-                2,
-                "source \"oci:a\" needs an absolute path",
-            ),
-            (
-                "[repository.a]\nsource = [\"one/k8s\", \"oci:/srv/k8s\"]",
-                2,
-                "sources \"one/k8s\" and \"oci:/srv/k8s\" cannot be merged",
-            ),
-            (
-                "[repository.a]\nnames = \"{nam}-{version}\"",
-                2,
-                "names \"{nam}-{version}\" may have only",
-            ),
-            (
-                "[repository.a]\nnames = \"x\"",
-                2,
-                "names \"x\" needs {version}",
-            ),
-            (
-                "[repository.a]\narchitectures = [\"amd64\"]",
-                2,
-                "architecture \"amd64\" is spelled \"x86-64\"",
-            ),
-            (
-                "[repository.a]\narchitectures = []",
-                2,
-                "architectures must name at least one",
-            ),
-            ("[repository.A]\n", 1, "\"A\" in repository \"A\""),
-            ("[repository.a]\nsigned-list = \"a/b\"", 2, "signed-list: "),
-            (
-                "[repository.a]\nblobs = \"proxy\"",
-                2,
-                "unknown variant `proxy`",
-            ),
-        ] {
-            let Err((found, why)) = parse_toml::<Keys>(text) else {
-                panic!("{text:?} was accepted")
-            };
-            assert_eq!(found, Some(line), "line of {text:?}: {why}");
-            assert!(
-                why.contains(reason),
-                "{text:?}: {why:?} does not say {reason:?}"
-            );
-        }
-    }
-
-    #[test]
     fn later_files_win_key_by_key_and_namesakes_replace_each_other() {
-        let root =
-            std::env::temp_dir().join(format!("sysext-oci-proxy-settings-{}", std::process::id()));
-        let write = |path: &str, text: &str| {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let scratch = Scratch::new("later");
+        let write = |path: &str, text: &str| scratch.write(path, text);
         write(
             CONFIG,
             "registry = \"a.example\"\nparallel = 2\n[repository.r]\nimmutable-tags = true",
@@ -372,10 +173,8 @@ mod tests {
             "parallel = 3\n[repository.r]\nsource = \"oci:/r\"",
         );
         write("etc/sysext-oci-proxy/config.d/README", "not a setting");
-        let found = Settings::load(None, &root);
-        fs::remove_dir_all(&root).unwrap();
         assert_eq!(
-            found.unwrap(),
+            Settings::load(None, &scratch.0).unwrap(),
             Settings {
                 registry: "a.example".parse().unwrap(),
                 parallel: NonZeroUsize::new(3).unwrap(),
@@ -391,6 +190,58 @@ mod tests {
                 .into(),
                 ..Settings::default()
             }
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_with_its_path() {
+        let scratch = Scratch::new("unreadable");
+        let told = |path: &Path| {
+            let error = Settings::load(Some(path), Path::new("/nonexistent")).unwrap_err();
+            let line = error.line();
+            let rest = line.strip_prefix(&format!("settings {}", path.display()));
+            rest.unwrap_or_else(|| panic!("{line}")).to_owned()
+        };
+        let file = |text: &[u8]| scratch.write("config.toml", text);
+        assert_eq!(
+            told(&file(b"parallel = 4\nregistry = \"\xff\"\n")),
+            ":2: this is not text in UTF-8; save the file in that encoding"
+        );
+        // UTF-16, as an editor of Windows saves it.
+        assert_eq!(
+            told(&file(b"\xff\xfep\0")),
+            ":1: this is not text in UTF-8; save the file in that encoding"
+        );
+        assert_eq!(
+            told(&file(b"\nregistry = \"https://user:secret@ghcr.io\"")),
+            ":2: registry: \"https://ghcr.io\" must be written without https://; write registry = \"ghcr.io\""
+        );
+        assert_eq!(told(&scratch.0), ": this is a directory, expected a file");
+        assert_eq!(
+            told(&scratch.0.join("none.toml")),
+            ": there is no such file"
+        );
+        let link = scratch.0.join("link.toml");
+        symlink("nowhere", &link).unwrap();
+        assert_eq!(
+            told(&link),
+            ": this is a link to a file that does not exist"
+        );
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            unreadable(&link, &denied).line(),
+            format!(
+                "settings {}: not readable by the service, which runs as a user of its own; `chmod a+rX` it",
+                link.display()
+            )
+        );
+        scratch.write("etc/sysext-oci-proxy/config.d", "a file");
+        assert_eq!(
+            Settings::load(None, &scratch.0).unwrap_err().line(),
+            format!(
+                "settings {}: this is a file, expected a directory",
+                scratch.0.join(DROP_INS[2]).display()
+            )
         );
     }
 }

@@ -8,9 +8,10 @@
 pub mod fuzz;
 
 mod files;
-mod values;
+mod keys;
+mod value;
 
-pub use files::parse_toml;
+pub use files::{files_in, parse_toml, read_text};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,8 +19,6 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-
-use serde::Deserialize;
 
 use crate::error::Result;
 use crate::name::{Checked, Grammar, Host, Registry, RepositoryAddress, Tag};
@@ -95,8 +94,7 @@ impl Default for RepositorySettings {
 }
 
 /// Who sends a file's bytes to a client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Blobs {
     /// This service, which checks them on the way.
     #[default]
@@ -105,9 +103,22 @@ pub enum Blobs {
     Redirect,
 }
 
+impl FromStr for Blobs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "stream" => Ok(Self::Stream),
+            "redirect" => Ok(Self::Redirect),
+            _ => Err(format!(
+                "expected \"stream\" or \"redirect\", found {text:?}"
+            )),
+        }
+    }
+}
+
 /// The tag of a publisher's own list.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum SignedListTag {
     /// In the tag `SHA256SUMS`, else in the tag `index`, if there is one.
     #[default]
@@ -118,15 +129,14 @@ pub enum SignedListTag {
     Nowhere,
 }
 
-impl TryFrom<String> for SignedListTag {
-    type Error = String;
+impl FromStr for SignedListTag {
+    type Err = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self::Nowhere);
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(Self::Nowhere),
+            text => text.parse().map(Self::Tag),
         }
-        let bad = |why| format!("signed-list: {why}");
-        text.parse().map(Self::Tag).map_err(bad)
     }
 }
 
@@ -153,7 +163,7 @@ impl Grammar for SuffixGrammar {
             return Ok(text.to_owned());
         }
         Err(format!(
-            "suffix {text:?} must be one such as \".raw\" or \".tar.gz\""
+            "expected a suffix with a dot, such as \".raw\" or \".tar.gz\", found {text:?}"
         ))
     }
 }
@@ -192,7 +202,7 @@ impl Default for Settings {
 impl Settings {
     /// Reads this one file, or without one all the usual places below `root`.
     pub fn load(file: Option<&Path>, root: &Path) -> Result<Self> {
-        files::read(file, root)
+        files::load(file, root)
     }
 }
 
@@ -201,14 +211,13 @@ impl FromStr for SourceSetting {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("oci:") {
-            Some(path) if path.starts_with('/') => Ok(Self::Layout(path.into())),
-            Some(path) => Err(format!(
-                "source \"oci:{path}\" needs an absolute path, as in \"oci:/srv/updates\""
+            Some(path) if path.starts_with('/') && !path.starts_with("//") => {
+                Ok(Self::Layout(path.into()))
+            }
+            Some(_) => Err(format!(
+                "{text:?} needs an absolute path, as in \"oci:/srv/updates\""
             )),
-            None => match text.parse() {
-                Ok(address) => Ok(Self::Registry(address)),
-                Err(why) => Err(format!("source: {why}")),
-            },
+            None => text.parse().map(Self::Registry),
         }
     }
 }

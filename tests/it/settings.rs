@@ -55,7 +55,7 @@ fn settings_that_are_wrong_are_named_with_file_and_line() {
             "-5",
             "time that runs backwards",
         ),
-        ("idle-timeout-sec = nan\n", 1, "NaN", "not a number"),
+        ("idle-timeout-sec = nan\n", 1, "nan", "not a number"),
         ("listing-ttl-sec = inf\n", 1, "inf", "for ever"),
         (
             "registry = \"Not A Registry\"\n",

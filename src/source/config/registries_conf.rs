@@ -7,8 +7,6 @@
 //! that no other one leads around a block.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use log::warn;
@@ -17,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, docker_hub, normalized, without_userinfo};
+use crate::settings::{files_in, parse_toml, read_text};
 
 /// Below the root directory; drop-ins are `registries.conf.d/*.conf` beside it.
 const CONFIG: &str = "etc/containers/registries.conf";
@@ -150,7 +149,7 @@ impl Registries {
                     .map(|path| root.join(path))
                     .into_iter();
                 let config = configs.find(|path| path.exists()).into_iter();
-                Self::read(config.chain(drop_ins(&root.join(format!("{CONFIG}.d")))?))
+                Self::read(config.chain(files_in(&root.join(format!("{CONFIG}.d")), "conf")?))
             }
         }
     }
@@ -163,9 +162,8 @@ impl Registries {
                 line,
                 why,
             };
-            let text = fs::read_to_string(&path)
-                .map_err(|cause| bad(None, format!("cannot be read: {cause}")))?;
-            let parsed = parse(&text).map_err(|(line, why)| bad(line, without_userinfo(&why)))?;
+            let parsed = parse(&read_text(&path)?)
+                .map_err(|(line, why)| bad(line, without_userinfo(&why)))?;
             if !parsed.unknown.is_empty() {
                 let unknown = without_userinfo(&parsed.unknown.join(", "));
                 warn!("{}: not known, so not used: {unknown}", path.display());
@@ -380,24 +378,6 @@ fn parse_location(what: &str, text: &str) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-fn drop_ins(directory: &Path) -> Result<Vec<PathBuf>> {
-    let bad = |cause: io::Error| Error::BadSettings {
-        path: directory.to_owned(),
-        line: None,
-        why: format!("cannot be read: {cause}"),
-    };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(cause) => return Err(bad(cause)),
-    };
-    let paths = entries.map(|entry| Ok(entry?.path()));
-    let mut files: Vec<_> = paths.collect::<io::Result<_>>().map_err(bad)?;
-    files.retain(|path| path.extension() == Some("conf".as_ref()));
-    files.sort();
-    Ok(files)
-}
-
 /// The content of one file.
 #[derive(Debug)]
 struct Parsed {
@@ -407,7 +387,7 @@ struct Parsed {
 
 /// Reads one file's text. An error has its line, counted from 1, where it is at one.
 fn parse(text: &str) -> Result<Parsed, (Option<usize>, String)> {
-    let file: File = crate::settings::parse_toml(text)?;
+    let file: File = parse_toml(text)?;
     let mut helpers = file.credential_helpers.iter();
     if let Some(helper) = helpers.find(|helper| *helper != "containers-auth.json") {
         let why = format!(
@@ -453,6 +433,8 @@ fn conflict(before: &[Table], table: &Table) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn registries(text: &str) -> Registries {

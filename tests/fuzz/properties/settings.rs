@@ -8,8 +8,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::Settings;
-use super::files::{Keys, parse_toml};
+use super::{Settings, keys};
 use crate::address::{Directory, Place, View};
 use crate::fuzz::parts;
 use crate::name::{Registry, RepositoryAddress};
@@ -19,27 +18,19 @@ use crate::server::html;
 /// written and read again, and every repository is somewhere. Each part is a file.
 pub fn settings(data: &[u8]) {
     let (mut settings, mut twice) = (Settings::default(), Settings::default());
-    let parse = parse_toml::<Keys>;
     for part in parts(data) {
         let Ok(text) = std::str::from_utf8(part) else {
             return;
         };
-        match (parse(text), parse(text), parse(text)) {
-            (Ok(one), Ok(two), Ok(three)) => {
-                one.apply(&mut settings);
-                two.apply(&mut twice);
-                three.apply(&mut twice);
-            }
-            (Err((line, why)), ..) => {
-                assert!(!why.contains('\n'), "{why:?}");
-                let lines = 1 + text.matches('\n').count();
-                assert!(
-                    line.is_none_or(|line| (1..=lines).contains(&line)),
-                    "{line:?}"
-                );
-                return;
-            }
-            _ => panic!("it is read now and not then"),
+        let read = keys::read(text, &mut settings);
+        for _ in 0..2 {
+            let again = keys::read(text, &mut twice);
+            assert_eq!(again.is_ok(), read.is_ok(), "it is read now and not then");
+        }
+        if let Err(mistake) = read {
+            assert!(!mistake.why.contains('\n'), "{:?}", mistake.why);
+            assert!(mistake.at <= text.len(), "{}", mistake.at);
+            return;
         }
     }
     assert_eq!(
