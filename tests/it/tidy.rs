@@ -42,7 +42,7 @@ const USERS: [(&str, &[&str]); 9] = [
 
 /// Files that only decide: no network, no disk, no clock.
 const PURE: [&str; 11] = [
-    "src/name.rs",
+    "src/name/",
     "src/digest.rs",
     "src/manifest.rs",
     "src/artifact/",

@@ -1,4 +1,4 @@
-//! The grammars of names once more, written another way than in `name.rs`: two must agree.
+//! The grammars of names once more, written another way than in `name/`: two must agree.
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, joined by slashes.
 pub fn is_repository(text: &str) -> bool {
