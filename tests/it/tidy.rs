@@ -47,7 +47,7 @@ const PURE: [&str; 11] = [
     "src/manifest.rs",
     "src/artifact/",
     "src/companions.rs",
-    "src/listing.rs",
+    "src/listing/",
     "src/memory.rs",
     "src/printable.rs",
     "src/snapshot/pairs.rs",

@@ -1,18 +1,22 @@
 //! Files → the text of `SHA256SUMS`. No I/O.
 
+mod naming;
+mod publisher_list;
+
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::{self, Write};
 
 use jiff::civil::Date;
 
-use crate::artifact::kubesolo::Release;
-use crate::artifact::{Content, Offer, Recognised, Skipped, titles};
+use crate::artifact::{Content, Skipped};
 use crate::digest::Digest;
-use crate::memory::Held;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
-use crate::template::Template;
+use naming::name_offers;
+
+pub use naming::{Artifact, Naming};
+pub use publisher_list::PublisherList;
 
 /// The digest of no bytes, for the line of an empty listing.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -108,99 +112,6 @@ pub struct Listing {
     pub left_out: Vec<LeftOut>,
     /// The number of those, if there are any.
     pub incomplete: Option<Incomplete>,
-}
-
-/// The names of a repository's files.
-#[derive(Clone, Debug)]
-pub struct Naming<'a> {
-    /// The last component of the repository as the URL has it.
-    pub base: &'a str,
-    /// The form, when the settings give one.
-    pub template: Option<&'a Template>,
-    /// Which of the repository's sources the files are in.
-    pub source: usize,
-    /// A file that its publisher named keeps that name: in the directory of one artifact.
-    pub keeps_titles: bool,
-}
-
-/// One manifest that a tag led to.
-#[derive(Debug)]
-pub struct Artifact {
-    /// Its digest.
-    pub manifest: Digest,
-    /// What it runs on, if its index says so, or the manifest itself and that was asked for.
-    pub architecture: Option<Architecture>,
-    /// It is one of several entries of an index.
-    pub is_of_index: bool,
-    /// The annotation that tells it from other entries for its architecture.
-    pub flavour: Option<String>,
-    /// The version that it or its index notes. It names the files in the directory of one artifact.
-    pub version: Option<String>,
-    /// The files that it offers.
-    pub recognised: Recognised,
-}
-
-impl Artifact {
-    /// Drops what no listing needs: layers that make the same file, and what is only listed in the directory of
-    /// one artifact.
-    pub fn condense(&mut self, naming: &Naming<'_>) {
-        let offers = &mut self.recognised.offers;
-        if !naming.keeps_titles {
-            self.recognised.kubesolo = None;
-            let suffixes = offers.iter().map(|one| (one.suffix.clone(), one.digest));
-            let shared = titles::shared(suffixes);
-            // Where the suffix does not tell files apart, titles count, and the version in them.
-            for offer in offers.iter_mut() {
-                if !shared.contains(&offer.suffix) {
-                    (offer.title, offer.long_suffix) = (None, None);
-                }
-            }
-            if shared.is_empty() {
-                self.version = None;
-            }
-        }
-        let mut seen = HashSet::new();
-        offers.retain(|offer| {
-            let names = (&offer.title, &offer.suffix, &offer.long_suffix);
-            seen.insert((
-                names.0.clone(),
-                names.1.clone(),
-                names.2.clone(),
-                offer.digest,
-            ))
-        });
-        offers.shrink_to_fit();
-        // Either is still too long for a name.
-        self.version = self.version.take().map(shortened);
-        self.flavour = self.flavour.take().map(shortened);
-    }
-
-    /// The memory that it takes in a listing, in bytes and roughly.
-    pub fn weight(&self) -> usize {
-        const FILE: usize = size_of::<Offer>() + size_of::<(FileName, File)>();
-        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let of_offer = |offer: &Offer| {
-            let names = offer.suffix.len() + length(&offer.long_suffix) + length(&offer.title);
-            FILE + names + offer.content.weight()
-        };
-        let Recognised {
-            offers,
-            to_make,
-            skipped,
-            kubesolo,
-            ..
-        } = &self.recognised;
-        let to_make = to_make
-            .as_ref()
-            .map_or(0, |recipe| FILE + size_of_val(&recipe.layers[..]));
-        size_of::<Self>()
-            + length(&self.version)
-            + length(&self.flavour)
-            + offers.iter().map(of_offer).sum::<usize>()
-            + to_make
-            + skipped.iter().map(|one| one.why.len()).sum::<usize>()
-            + kubesolo.as_ref().map_or(0, Release::weight)
-    }
 }
 
 /// Why parts of a tag are left out: the first reasons, and the number of the others.
@@ -349,237 +260,15 @@ impl Listing {
     }
 }
 
-/// A list as its publisher wrote and signed it, byte for byte, with the places of its lines by name. It takes
-/// little more memory than its bytes.
-pub struct PublisherList {
-    digest: Digest,
-    bytes: Vec<u8>,
-    /// The start of each name's line, in the order of the names. Of two lines with one name the first counts.
-    lines: Box<[u32]>,
-    /// The memory that it takes, if that is counted.
-    _held: Option<Held>,
-}
-
-impl PublisherList {
-    /// Finds the names. Lines that systemd would not take are left to it to refuse.
-    ///
-    /// `held`: [`PublisherList::weight`] of so many bytes.
-    pub fn new(digest: Digest, bytes: Vec<u8>, held: Option<Held>) -> Self {
-        let mut lines = Vec::new();
-        let mut start = 0;
-        for line in bytes.split(|byte| *byte == b'\n') {
-            if let (Ok(start), Some(_)) = (u32::try_from(start), parse_line(line)) {
-                lines.push(start);
-            }
-            start += line.len() + 1;
-        }
-        let name = |start: &u32| name_in(line_at(&bytes, *start));
-        lines.sort_unstable_by(|one, other| name(one).cmp(name(other)).then(one.cmp(other)));
-        lines.dedup_by(|one, other| name(one) == name(other));
-        Self {
-            digest,
-            lines: lines.into(),
-            bytes,
-            _held: held,
-        }
-    }
-
-    /// Of its bytes.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// The list itself.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The number of names.
-    pub fn len(&self) -> usize {
-        self.lines.len()
-    }
-
-    /// The file of this name. Its size is not known.
-    pub fn get(&self, name: &FileName) -> Option<File> {
-        let of = |start: &u32| name_in(line_at(&self.bytes, *start));
-        let found = self
-            .lines
-            .binary_search_by(|start| of(start).cmp(name.as_str().as_bytes()))
-            .ok()?;
-        self.line(self.lines[found]).map(|(_, file)| file)
-    }
-
-    /// All its files, sorted by name.
-    pub fn files(&self) -> impl Iterator<Item = (FileName, File)> + '_ {
-        self.lines.iter().filter_map(|start| self.line(*start))
-    }
-
-    /// The memory that a list of so many bytes takes at most: for each line, which has 68 bytes or more, the place
-    /// of its name.
-    pub fn weight(bytes: u64) -> usize {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        bytes.saturating_add(bytes / 16)
-    }
-
-    fn line(&self, start: u32) -> Option<(FileName, File)> {
-        let (digest, name) = parse_line(line_at(&self.bytes, start))?;
-        let file = File {
-            digest,
-            size: None,
-            source: 0,
-            tag: Tag::of_listing(),
-            manifest: None,
-            architecture: None,
-            is_of_index: false,
-            content: Content::Blob,
-        };
-        Some((name, file))
-    }
-}
-
-impl AsRef<[u8]> for PublisherList {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl fmt::Debug for PublisherList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublisherList({} names)", self.len())
-    }
-}
-
-/// The line that begins there, without its end.
-fn line_at(list: &[u8], start: u32) -> &[u8] {
-    let rest = list.get(start as usize..).unwrap_or_default();
-    let end = rest.iter().position(|byte| *byte == b'\n');
-    &rest[..end.unwrap_or(rest.len())]
-}
-
-/// The name in a line that [`parse_line`] takes: behind 64 digits and two characters.
-fn name_in(line: &[u8]) -> &[u8] {
-    line.get(66..).unwrap_or_default()
-}
-
-/// `<64 hex>  <name>`, or ` *` before the name, as sha256sum writes it.
-fn parse_line(line: &[u8]) -> Option<(Digest, FileName)> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (hex, rest) = line.split_at_checked(64)?;
-    let name = rest
-        .strip_prefix("  ")
-        .or_else(|| rest.strip_prefix(" *"))?;
-    let digest = format!("sha256:{}", hex.to_ascii_lowercase())
-        .parse()
-        .ok()?;
-    Some((digest, name.parse().ok()?))
-}
-
-/// Gives the offers of an artifact their names, unchecked, and a reason for each that gets none.
-fn name_offers<'a>(
-    naming: &Naming<'_>,
-    tag: &Tag,
-    artifact: &'a Artifact,
-) -> (Vec<(String, &'a Offer)>, Vec<Skipped>) {
-    let offers = &artifact.recognised.offers;
-    let noted = artifact.version.as_deref();
-    let (in_tag, _) = split_architecture(tag.as_str());
-    let versions: Vec<_> = noted.into_iter().chain([in_tag]).collect();
-    let stem = stem(naming, tag, artifact);
-    let (mut named, mut second, mut clashes) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let mut needs_stem = false;
-    for (offer, ending) in offers.iter().zip(titles::endings(offers, &versions)) {
-        let name = stem.as_ref().ok().zip(ending.as_ref());
-        let name = name.map(|(stem, ending)| format!("{stem}{ending}"));
-        if let Some(title) = offer.title.as_ref().filter(|_| naming.keeps_titles) {
-            named.push((title.clone(), offer));
-            // A pattern needs a version, and this one is not in the title.
-            let lacks = |noted: &str| !titles::has_version(title, noted);
-            if !offer.suffix.is_empty() && noted.is_some_and(lacks) {
-                second.extend(name.map(|name| (name, offer)));
-            }
-            continue;
-        }
-        match (name, &stem) {
-            (Some(name), _) => named.push((name, offer)),
-            (None, Ok(stem)) => drop(clashes.insert(format!("{stem}{}", offer.suffix))),
-            (None, Err(_)) => needs_stem = true,
-        }
-    }
-    let mut reasons = Reasons::default();
-    reasons.extend(stem.err().filter(|_| needs_stem).map(Skipped::whole));
-    // Titles may be equal, too.
-    clashes.extend(keep_unique(&mut named));
-    reasons.extend(clashes.into_iter().map(|name| {
-        Skipped::whole(format!(
-            "two of its layers would both be called {name}, and no title of its own tells one of them apart"
-        ))
-    }));
-    keep_unique(&mut second);
-    let taken: HashSet<_> = named.iter().map(|(name, _)| name.clone()).collect();
-    second.retain(|(name, _)| !taken.contains(name) && name.parse::<FileName>().is_ok());
-    named.extend(second);
-    (named, reasons.told())
-}
-
-/// Keeps the names that stand for one content each, once. Returns those that stand for several.
-fn keep_unique(named: &mut Vec<(String, &Offer)>) -> HashSet<String> {
-    let shared = titles::shared(
-        named
-            .iter()
-            .map(|(name, offer)| (name.clone(), offer.digest)),
-    );
-    let mut seen = shared.clone();
-    named.retain(|(name, _)| seen.insert(name.clone()));
-    shared
-}
-
-/// The name without its suffix.
-fn stem(naming: &Naming<'_>, tag: &Tag, artifact: &Artifact) -> Result<String, String> {
-    let noted = artifact.version.as_deref().filter(|_| naming.keeps_titles);
-    let version = noted.unwrap_or(tag.as_str());
-    let with_flavour = |version: &str| match &artifact.flavour {
-        Some(flavour) => format!("{version}-{flavour}"),
-        None => version.to_owned(),
-    };
-    let base = naming.base;
-    let Some(template) = naming.template else {
-        let version = with_flavour(version);
-        return Ok(match artifact.architecture {
-            Some(arch) if artifact.is_of_index => format!("{base}-{version}-{arch}"),
-            _ => format!("{base}-{version}"),
-        });
-    };
-    let arch = artifact.architecture;
-    let arch = arch.or_else(|| split_architecture(tag.as_str()).1);
-    // An architecture that the name has in its place is no part of the version.
-    let version = match split_architecture(version) {
-        (rest, found) if template.wants_arch() && found.is_some() && found == arch => rest,
-        _ => version,
-    };
-    let arch = arch.map(Architecture::as_str);
-    template
-        .fill(base, &with_flavour(version), arch)
-        .ok_or_else(|| {
-            "the names set for this repository have {arch}, and neither its manifest nor its config nor its tag \
-             names an architecture"
-                .into()
-        })
-}
-
-/// A version without the architecture that it ends in, and that architecture.
-fn split_architecture(version: &str) -> (&str, Option<Architecture>) {
-    match Architecture::at_end_of(version) {
-        Some((rest, found)) if !rest.is_empty() => (rest, Some(found)),
-        _ => (version, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
+    use super::naming::stem;
     use super::*;
     use crate::artifact::Recipe;
+    use crate::artifact::{Offer, Recognised};
+    use crate::template::Template;
 
     const K8S: Naming<'_> = Naming {
         base: "k8s",
@@ -685,53 +374,6 @@ mod tests {
             listing.text(Date::constant(2026, 1, 1)),
             format!("{a}  k8s-v1.raw\n{b}  k8s-v10.raw\n{c}  k8s-v10.verity\n")
         );
-    }
-
-    #[test]
-    fn a_publishers_list_is_read_as_sha256sum_writes_it() {
-        let hex = Digest::of(b"a").hex();
-        let list = format!(
-            "{hex}  one.raw\n{} *two.raw\n{hex}  one.raw\n{hex} bad.raw\nnonsense\n{hex}  ../up\n\n{hex}  last.raw",
-            hex.to_uppercase()
-        );
-        let list = PublisherList::new(Digest::of(b""), list.into_bytes(), None);
-        let names: Vec<_> = list.files().map(|(name, _)| name.to_string()).collect();
-        assert_eq!(names, ["last.raw", "one.raw", "two.raw"]);
-        for (name, file) in list.files() {
-            assert_eq!(file.digest, Digest::of(b"a"), "{name}");
-            assert_eq!(list.get(&name), Some(file), "{name}");
-        }
-        for name in ["bad.raw", "one", "one.raw.xz", "z"] {
-            assert_eq!(list.get(&name.parse().unwrap()), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn of_two_lines_with_one_name_the_first_counts() {
-        let (first, second) = (Digest::of(b"1"), Digest::of(b"2"));
-        let list = format!(
-            "{}  a\n{}  b\n{} *a\n",
-            first.hex(),
-            second.hex(),
-            second.hex()
-        );
-        let list = PublisherList::new(Digest::of(b""), list.into_bytes(), None);
-        let found: Vec<_> = list
-            .files()
-            .map(|(name, file)| (name.to_string(), file.digest))
-            .collect();
-        assert_eq!(found, [("a".to_owned(), first), ("b".to_owned(), second)]);
-    }
-
-    #[test]
-    fn a_signed_list_takes_little_more_memory_than_its_bytes() {
-        let lines = (0..10_000).map(|n| format!("{}  {n}\n", Digest::of(b"").hex()));
-        let bytes = lines.collect::<String>().into_bytes();
-        let size = bytes.len();
-        let list = PublisherList::new(Digest::of(b""), bytes, None);
-        assert_eq!(list.len(), 10_000);
-        let taken = list.bytes.len() + size_of_val(&list.lines[..]);
-        assert!(taken <= PublisherList::weight(size as u64), "{taken}");
     }
 
     #[test]
