@@ -4,8 +4,6 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 use super::{Checked, Grammar, Repository};
 
 /// Longest host name, and longest label in one (RFC 1035 §2.3.4).
