@@ -13,7 +13,7 @@ pub use verify::Verified;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::{Origins, Source};
 
 /// Opens a blob. `size` is the manifest's; without one, the size is what the place that delivers the blob
 /// says, which may be as wrong as its bytes. `what`: how errors call the blob.
@@ -35,30 +35,30 @@ pub fn open_through(
     what: String,
     through: impl FnOnce(Box<dyn Read + Send>, u64) -> Box<dyn Read + Send>,
 ) -> Result<(u64, Verified<Box<dyn Read + Send>>)> {
-    let is_size_known = size.is_some();
+    let (is_size_known, origins) = (size.is_some(), Origins::default());
     let (size, reader) = match size {
-        Some(size) => (size, source.blob(digest, size, 0)?.reader),
-        None => source.whole_blob(digest)?,
+        Some(size) => (size, source.blob(digest, size, 0, &origins)?.reader),
+        None => source.whole_blob(digest, &origins)?,
     };
     let reopen = {
-        let source = source.clone();
+        let (source, origins) = (source.clone(), origins.clone());
         move |from| {
             if !is_size_known {
-                check_size(&*source, digest, size)?;
+                check_size(&*source, digest, size, &origins)?;
             }
-            source.blob(digest, size, from)
+            source.blob(digest, size, from, &origins)
         }
     };
     let inner = Box::new(Resumed::new(reader, reopen, what.clone(), size));
     let verified = Verified::new(through(inner, size), what, digest, size)?;
-    Ok((size, verified.of(source)))
+    Ok((size, verified.of(source, origins)))
 }
 
 /// Whether a blob that broke off did so because there is no more of it: the registry itself may say.
-fn check_size(source: &dyn Source, digest: Digest, expected: u64) -> Result<()> {
+fn check_size(source: &dyn Source, digest: Digest, expected: u64, origins: &Origins) -> Result<()> {
     match source.blob_size(digest) {
         Ok(found) if found != expected => {
-            source.note_wrong_bytes(digest);
+            source.note_wrong_bytes(digest, origins);
             Err(Error::WrongSize {
                 what: format!("blob {digest} of {}", source.name()),
                 expected,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::{Origins, Source};
 use crate::task;
 
 /// How long a buffer may fill before its bytes go on: the client of a slow registry waits a minute for a byte,
@@ -25,7 +25,7 @@ pub struct Verified<R> {
     size: u64,
     taken: u64,
     hasher: Hasher,
-    source: Option<Arc<dyn Source>>,
+    source: Option<(Arc<dyn Source>, Origins)>,
 }
 
 impl<R: Read> Verified<R> {
@@ -51,10 +51,10 @@ impl<R: Read> Verified<R> {
         })
     }
 
-    /// The same; the source is told when the bytes are wrong.
-    pub fn of(self, source: &Arc<dyn Source>) -> Self {
+    /// The same; the source is told when the bytes are wrong, and where they came from.
+    pub fn of(self, source: &Arc<dyn Source>, origins: Origins) -> Self {
         Self {
-            source: Some(source.clone()),
+            source: Some((source.clone(), origins)),
             ..self
         }
     }
@@ -99,8 +99,8 @@ impl<R: Read> Verified<R> {
             let found = std::mem::take(&mut self.hasher).finish();
             // The last bytes stay untaken, so the next call fails as well.
             if found != self.digest {
-                if let Some(source) = &self.source {
-                    source.note_wrong_bytes(self.digest);
+                if let Some((source, origins)) = &self.source {
+                    source.note_wrong_bytes(self.digest, origins);
                 }
                 return Err(Error::WrongBytes {
                     what: self.what.clone(),

@@ -37,7 +37,7 @@ use crate::extension_release::Metadata;
 use crate::flatten::MadeFile;
 use crate::name::FileName;
 use crate::semaphore::Semaphore;
-use crate::source::{Part, Source};
+use crate::source::{Origins, Part, Source};
 
 /// The beginning of a release's name. Then comes the extension's.
 const RELEASE: &str = "extension-release.";
@@ -76,7 +76,11 @@ impl Origin for Blob<'_> {
     }
 
     fn whole(&self) -> Result<Box<dyn Read + Send>> {
-        Ok(self.source.blob(self.digest, self.size, 0)?.reader)
+        let origins = Origins::default();
+        Ok(self
+            .source
+            .blob(self.digest, self.size, 0, &origins)?
+            .reader)
     }
 }
 

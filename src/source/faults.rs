@@ -1,8 +1,8 @@
 //! The faults of mirrors. Each is remembered for its subject alone: a host, a repository at a mirror, or a blob of
 //! that. A fault of one repository says nothing of another.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::recent::Recent;
@@ -81,64 +81,6 @@ impl Wrong {
         let done = work(&mut noted);
         sources.insert(name, noted);
         done
-    }
-}
-
-/// Where the bodies of blobs come from that are being read, by a source's own numbers for its places: 0 is the
-/// registry itself.
-#[derive(Default)]
-pub struct Origins(Mutex<HashMap<Digest, Origin>>);
-
-#[derive(Default)]
-struct Origin {
-    places: BTreeSet<usize>,
-    /// The number of bodies.
-    bodies: usize,
-    /// They are of several downloads: which of them comes from where is not known.
-    is_shared: bool,
-}
-
-/// As long as it lives, a body of a blob is being read.
-pub struct Transfer {
-    origins: Arc<Origins>,
-    blob: Digest,
-}
-
-impl Origins {
-    /// A body from this place. `is_first`: no other body of the same download came before it.
-    pub fn begin(self: &Arc<Self>, blob: Digest, place: usize, is_first: bool) -> Transfer {
-        let mut known = lock(&self.0);
-        let origin = known.entry(blob).or_default();
-        origin.is_shared |= is_first && origin.bodies > 0;
-        origin.bodies += 1;
-        origin.places.insert(place);
-        Transfer {
-            origins: self.clone(),
-            blob,
-        }
-    }
-
-    /// The mirrors to blame for wrong bytes of a blob. Which part was wrong nobody knows, so it is all that the
-    /// download came from, and none where it may be another download that did.
-    pub fn suspects(&self, blob: Digest) -> BTreeSet<usize> {
-        let known = lock(&self.0);
-        let origin = known.get(&blob);
-        let origin = origin.filter(|origin| !origin.is_shared || origin.places.len() == 1);
-        let mut places = origin.map_or_else(BTreeSet::new, |origin| origin.places.clone());
-        places.remove(&0);
-        places
-    }
-}
-
-impl Drop for Transfer {
-    fn drop(&mut self) {
-        let mut known = lock(&self.origins.0);
-        if let Some(origin) = known.get_mut(&self.blob) {
-            origin.bodies -= 1;
-            if origin.bodies == 0 {
-                known.remove(&self.blob);
-            }
-        }
     }
 }
 
@@ -224,33 +166,6 @@ mod tests {
             let is_new = n >= count / 2;
             assert_eq!(wrong.contains_key(&number(n)), is_new, "{n}");
         }
-    }
-
-    #[test]
-    fn mirrors_are_blamed_for_what_came_from_them() {
-        let (origins, blob) = (Arc::new(Origins::default()), number(1));
-        let suspects = || Vec::from_iter(origins.suspects(blob));
-        let first = origins.begin(blob, 1, true);
-        assert_eq!(suspects(), [1]);
-        let rest = origins.begin(blob, 0, false);
-        assert_eq!(
-            suspects(),
-            [1],
-            "the registry is not, but may have been right"
-        );
-        drop((first, rest));
-        assert_eq!(suspects(), [0; 0]);
-
-        let own = origins.begin(blob, 0, true);
-        let other = origins.begin(blob, 1, true);
-        assert_eq!(suspects(), [0; 0], "it is another download's");
-        drop(own);
-        assert_eq!(suspects(), [0; 0]);
-        drop(other);
-        let both = [origins.begin(blob, 2, true), origins.begin(blob, 2, true)];
-        assert_eq!(suspects(), [2]);
-        drop(both);
-        assert!(lock(&origins.0).is_empty());
     }
 
     #[test]

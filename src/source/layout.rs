@@ -13,7 +13,7 @@ use log::info;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Body, Download, Part, Reference, Source, StoredManifest};
+use super::{Body, Download, Origins, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
@@ -317,14 +317,14 @@ impl Source for Layout {
         self.stored(self.digest(reference)?)
     }
 
-    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body> {
+    fn blob(&self, digest: Digest, size: u64, from: u64, _: &Origins) -> Result<Body> {
         Ok(Body {
             reader: Box::new(self.open_blob(digest, size, from)?),
             starts_at: from,
         })
     }
 
-    fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
+    fn whole_blob(&self, digest: Digest, _: &Origins) -> Result<(u64, Box<dyn Read + Send>)> {
         let (file, size) = open(&self.blob_path(digest))?;
         Ok((size, Box::new(file)))
     }

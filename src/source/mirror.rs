@@ -1,23 +1,22 @@
 //! A registry and its mirrors.
 //!
-//! What a digest names is the same everywhere, so it comes from the first mirror that has it. Tags
-//! are the registry's own word: mirrors that may be asked for them are asked when it cannot be reached
-//! (a pull-through cache knows only what was pulled through it).
+//! Content of a digest is the same everywhere, so it comes from the first mirror that has it. Tags are listed by the
+//! registry itself: a pull-through cache knows only the tags that were pulled through it, so mirrors are asked for tags
+//! only while the registry is down.
 
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, log, warn};
 
 use super::config::registries_conf::Endpoint;
-use super::faults::{Origins, REST, Transfer};
+use super::faults::REST;
 use super::registry::Registry;
 use super::upstream::Upstream;
-use super::{Body, Download, Part, Reference, Source, StoredManifest};
+use super::{Body, Download, Origins, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -25,7 +24,7 @@ use crate::manifest::Descriptor;
 use crate::name::{Host, Repository, Tag};
 use crate::task;
 
-/// A repository of a registry, by its mirrors too. Nothing is asked yet.
+/// Opens a repository of a registry, with its mirrors. No request is sent yet.
 pub fn open(
     upstream: &Arc<Upstream>,
     host: &Host,
@@ -42,22 +41,21 @@ struct Mirrored {
     upstream: Arc<Upstream>,
     mirrors: Vec<Registry>,
     primary: Registry,
-    /// Who answered for tags: 0 is the registry itself, then mirrors count from 1.
-    lister: AtomicUsize,
-    /// Why the registry itself could not be reached when mirrors were asked in its place, and when.
+    /// The first place that answered a request for tags: `None` is the registry itself, else the number of a mirror.
+    lister: OnceLock<Option<usize>>,
+    /// When and why the registry itself could not be reached.
     down: Mutex<Option<(Instant, Error)>>,
-    /// Who is to blame when a blob turns out to be wrong.
-    origins: Arc<Origins>,
-    /// The digests that were shown to be held since the source was opened for a snapshot.
+    /// The digests that this repository has shown to hold since the source was opened for a snapshot.
     shown: Mutex<HashSet<Digest>>,
 }
 
-/// Digests that are remembered as shown. Others are asked for each time.
+/// Most digests that are remembered as shown. Others are asked for each time.
 const MAX_SHOWN: usize = 1024;
-/// A mirror that had so much time to answer had enough.
+/// A mirror that did not answer within this time is too slow. One that had less time is not blamed.
 const FAIR_SHARE: Duration = Duration::from_secs(5);
-/// In the place of whoever answered first, before anybody has.
-const NOBODY: usize = usize::MAX;
+
+/// Mirrors that failed, each with its error.
+type Failed<'a> = Vec<(&'a Registry, Error)>;
 
 impl Mirrored {
     fn new(
@@ -75,14 +73,14 @@ impl Mirrored {
             upstream: upstream.clone(),
             mirrors: mirrors.into_iter().map(mirror).collect(),
             primary: Registry::new(upstream, itself, None),
-            lister: AtomicUsize::new(NOBODY),
+            lister: OnceLock::new(),
             down: Mutex::default(),
-            origins: Arc::default(),
             shown: Mutex::default(),
         }
     }
 
-    /// The first ones stay: whoever asks for more of them in the same order again finds those.
+    /// Remembers a digest as shown. When there is no room the first ones stay: a reader that asks for the same many
+    /// digests again, in the same order, finds those.
     fn note_shown(&self, digest: Digest) {
         let mut shown = lock(&self.shown);
         if shown.len() < MAX_SHOWN {
@@ -90,7 +88,7 @@ impl Mirrored {
         }
     }
 
-    /// Whether a digest is held where its bytes would come from. `show` fails with [`Error::Missing`] if it is not.
+    /// Whether the place that would deliver a digest holds it. `show` fails with [`Error::Missing`] if it does not.
     fn is_shown(&self, digest: Digest, show: impl Fn(&Registry) -> Result<()>) -> Result<bool> {
         if lock(&self.shown).contains(&digest) {
             return Ok(true);
@@ -105,29 +103,32 @@ impl Mirrored {
         }
     }
 
-    /// Asks for something that tags decide: the place that answered the first time, so that all answers agree. That is
-    /// a mirror only if the registry cannot be reached. A mirror's 404 counts only if `may_miss`, for a single
-    /// manifest: its tag list may be incomplete.
+    /// Asks for something that tags decide. All requests go to the place that answered the first one, so that the
+    /// answers agree. That place is a mirror only if the registry cannot be reached. A mirror's 404 counts only if
+    /// `may_miss`, for a single manifest: its tag list may be incomplete.
     fn by_tag<T>(&self, may_miss: bool, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
-        match self.lister.load(Ordering::Relaxed) {
-            NOBODY => {}
-            0 => return ask(&self.primary),
-            n => return self.in_its_place(&self.mirrors[n - 1], ask),
+        match self.lister.get() {
+            None => {}
+            Some(None) => return ask(&self.primary),
+            Some(Some(n)) => return self.by_tag_at_mirror(&self.mirrors[*n], ask),
         }
         let error = match self.ask_primary(&ask) {
             Err(error) if error.is_registry_down() => error,
             answer => {
-                self.lister.store(0, Ordering::Relaxed);
+                let _ = self.lister.set(None); // unless another thread was first
                 return answer;
             }
         };
-        let (found, failed) = self.ask_mirrors(&ask)?;
-        let (missing, failed): (Vec<_>, Vec<_>) = (failed.into_iter())
-            .partition(|(_, error)| may_miss && matches!(error, Error::Missing { .. }));
+        let mut failed = Vec::new();
+        let found = self.ask_instead(&mut failed, ask)?;
+        let missing = failed.extract_if(.., |(_, error)| {
+            may_miss && matches!(error, Error::Missing { .. })
+        });
+        let missing = missing.last();
         if let Some((mirror, found)) = found {
             let others: String = failed
                 .iter()
-                .map(|one| format!("; {}", said(one)))
+                .map(|one| format!("; {}", told(one)))
                 .collect();
             let (host, error_line) = (mirror.host(), error.line());
             warn!(
@@ -135,53 +136,72 @@ impl Mirrored {
                 self.name
             );
             self.note_down(error);
-            self.lister.store(self.number_of(mirror), Ordering::Relaxed);
+            let number = self
+                .mirrors
+                .iter()
+                .position(|one| std::ptr::eq(one, mirror));
+            let _ = self.lister.set(number);
             return Ok(found);
         }
-        if let Some((_, missing)) = missing.into_iter().next_back() {
+        if let Some((_, missing)) = missing {
             self.note_down(error);
             return Err(missing);
         }
-        Err(mirrors_too(error, &failed))
+        Err(with_mirrors(error, &failed))
     }
 
-    /// Asks the mirrors for something in the place of a registry that is down; those that have failed come last. The
-    /// first that has it answers, and the others failed.
-    #[expect(clippy::type_complexity, reason = "it is taken apart at once")]
-    fn ask_mirrors<T>(
-        &self,
-        ask: impl Fn(&Registry) -> Result<T>,
-    ) -> Result<(Option<(&Registry, T)>, Vec<(&Registry, Error)>)> {
-        let mut mirrors: Vec<_> = self
-            .mirrors
-            .iter()
-            .filter(|mirror| mirror.has_tags())
-            .collect();
-        mirrors.sort_by_key(|mirror| self.is_resting(mirror));
-        let mut failed = Vec::new();
-        for mirror in mirrors {
-            match self.within_its_share(mirror, Level::Debug, &ask) {
-                Ok(found) => return Ok((Some((mirror, found)), failed)),
-                Err(Error::ClientGone) => return Err(Error::ClientGone),
-                Err(error) => failed.push((mirror, error)),
-            }
-        }
-        Ok((None, failed))
-    }
-
-    /// Asks the mirror that stands in for the registry. The registry may have what it lacks.
-    fn in_its_place<T>(
+    /// Asks the mirror that stands in for the registry. A 404 there is an error of the registry, which may have more.
+    fn by_tag_at_mirror<T>(
         &self,
         mirror: &Registry,
         ask: impl Fn(&Registry) -> Result<T>,
     ) -> Result<T> {
-        let answer = ask(mirror);
-        match (answer, lock(&self.down).clone()) {
+        match (ask(mirror), lock(&self.down).clone()) {
             (Err(missing @ Error::Missing { .. }), Some((_, error))) => {
-                Err(mirrors_too(error, &[(mirror, missing)]))
+                Err(with_mirrors(error, &[(mirror, missing)]))
             }
             (answer, _) => answer,
         }
+    }
+
+    /// Asks the mirrors instead of a registry that is down, resting ones last.
+    fn ask_instead<'a, T>(
+        &'a self,
+        failed: &mut Failed<'a>,
+        ask: impl Fn(&Registry) -> Result<T>,
+    ) -> Result<Option<(&'a Registry, T)>> {
+        let mirrors = self.mirrors.iter().filter(|mirror| mirror.has_tags());
+        let mut mirrors: Vec<_> = mirrors.collect();
+        mirrors.sort_by_key(|mirror| self.is_resting(mirror));
+        self.ask_each(mirrors.into_iter(), Level::Debug, failed, ask)
+    }
+
+    /// Asks mirrors one after the other, until one answers. Failures are logged at this level.
+    fn ask_each<'a, T>(
+        &self,
+        mirrors: impl Iterator<Item = &'a Registry>,
+        level: Level,
+        failed: &mut Failed<'a>,
+        ask: impl Fn(&Registry) -> Result<T>,
+    ) -> Result<Option<(&'a Registry, T)>> {
+        for mirror in mirrors {
+            // A silent one leaves time for those after it.
+            let share = task::time_left().map(|left| left / 2);
+            let limit = share.map(task::within);
+            let answer = ask(mirror);
+            drop(limit);
+            match answer {
+                Ok(found) => return Ok(Some((mirror, found))),
+                // No mirror is to blame, and nobody waits for the next one.
+                Err(Error::ClientGone) => return Err(Error::ClientGone),
+                Err(error) => {
+                    let had_time = share.is_none_or(|share| share >= FAIR_SHARE);
+                    self.note_failure(mirror, &error, had_time, level);
+                    failed.push((mirror, error));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Asks the registry itself. One that could not be reached a moment ago is not waited for again.
@@ -195,78 +215,45 @@ impl Mirrored {
 
     fn note_down(&self, error: Error) {
         let mut down = lock(&self.down);
-        let is_recent = |(since, _): &(Instant, Error)| since.elapsed() < REST;
-        if !down.as_ref().is_some_and(is_recent) {
+        if down
+            .as_ref()
+            .is_none_or(|(since, _)| since.elapsed() >= REST)
+        {
             *down = Some((Instant::now(), error));
         }
     }
 
-    /// Asks for something that a digest names: mirrors in their order, then the registry itself.
+    /// Asks for something that a digest names: mirrors in their order, then the registry itself. The error is the
+    /// registry's own.
     fn by_digest<T>(&self, digest: Digest, ask: impl Fn(&Registry) -> Result<T>) -> Result<T> {
-        self.anywhere(digest, ask).map_err(|(error, _)| error)
+        self.by_digest_noting(digest, &mut Vec::new(), ask)
     }
 
-    /// The same. The error is the registry's own, with those of the mirrors.
-    fn anywhere<T>(
-        &self,
+    /// The same, with the mirrors that failed.
+    fn by_digest_noting<'a, T>(
+        &'a self,
         digest: Digest,
+        failed: &mut Failed<'a>,
         ask: impl Fn(&Registry) -> Result<T>,
-    ) -> Result<T, (Error, Vec<Error>)> {
+    ) -> Result<T> {
         let may_have = |mirror: &&Registry| mirror.has_digests() && !self.is_wrong(digest, mirror);
-        // Judged one after the other: what one mirror fails at may concern the next one, at the same host.
-        let (mut resting, mut failed) = (Vec::new(), Vec::new());
-        for mirror in self.mirrors.iter().filter(may_have) {
-            if self.is_resting(mirror) {
-                resting.push(mirror);
-                continue;
-            }
-            match self.within_its_share(mirror, Level::Warn, &ask) {
-                Err(error) if !matches!(error, Error::ClientGone) => failed.push(error),
-                // It is nobody's fault if the client is gone, and nobody waits for the next mirror.
-                answer => return answer.map_err(|gone| (gone, Vec::new())),
-            }
+        // Judged one after the other: a failure of one mirror may make the next one, at the same host, rest.
+        let awake = |mirror: &&Registry| may_have(mirror) && !self.is_resting(mirror);
+        let mirrors = self.mirrors.iter().filter(awake);
+        if let Some((_, found)) = self.ask_each(mirrors, Level::Warn, failed, &ask)? {
+            return Ok(found);
         }
         let error = match ask(&self.primary) {
             Err(error) if !matches!(error, Error::ClientGone) => error,
-            answer => return answer.map_err(|gone| (gone, Vec::new())),
+            answer => return answer,
         };
-        // If nobody else has it, a mirror that has failed before is better than none.
-        for mirror in resting {
-            match ask(mirror) {
-                Err(other) if !matches!(other, Error::ClientGone) => {
-                    debug!("mirror {} fails again: {}", mirror.host(), other.line());
-                    failed.push(other);
-                }
-                answer => return answer.map_err(|gone| (gone, Vec::new())),
-            }
-        }
-        Err((error, failed))
-    }
-
-    /// Asks a mirror. A silent one leaves time for those after it; one that fails rests, which is logged at this level.
-    fn within_its_share<T>(
-        &self,
-        mirror: &Registry,
-        level: Level,
-        ask: impl Fn(&Registry) -> Result<T>,
-    ) -> Result<T> {
-        let share = task::time_left().map(|left| left / 2);
-        let limit = share.map(task::within);
-        let answer = ask(mirror);
-        drop(limit);
-        if let Err(error) = &answer
-            && !matches!(error, Error::ClientGone)
-        {
-            let had_time = share.is_none_or(|share| share >= FAIR_SHARE);
-            self.note_failure(mirror, error, had_time, level);
-        }
-        answer
-    }
-
-    /// The number of a place: 0 is the registry itself, then mirrors count from 1.
-    fn number_of(&self, registry: &Registry) -> usize {
-        let position = (self.mirrors.iter()).position(|mirror| std::ptr::eq(mirror, registry));
-        position.map_or(0, |n| n + 1)
+        // A mirror that has failed before is better than none.
+        let was_asked =
+            |mirror: &Registry| failed.iter().any(|(one, _)| std::ptr::eq(*one, mirror));
+        let mirrors = self.mirrors.iter().filter(may_have);
+        let resting: Vec<_> = mirrors.filter(|mirror| !was_asked(mirror)).collect();
+        let found = self.ask_each(resting.into_iter(), Level::Debug, failed, ask)?;
+        found.map(|(_, found)| found).ok_or(error)
     }
 
     fn is_resting(&self, mirror: &Registry) -> bool {
@@ -292,60 +279,60 @@ impl Mirrored {
         );
     }
 
-    /// The last `left` bytes of a blob. `is_first`: no other body of the same download came before it.
-    fn watch_blob(
-        &self,
-        registry: &Registry,
-        digest: Digest,
-        reader: Box<dyn Read + Send>,
-        left: u64,
-        is_first: bool,
-    ) -> Box<dyn Read + Send> {
-        let transfer = (self.origins).begin(digest, self.number_of(registry), is_first);
-        self.note_shown(digest);
-        self.watch(registry, reader, left, Some(transfer))
-    }
-
-    /// A body of `left` bytes: if it breaks off, the mirror it comes from rests.
+    /// A body of `left` bytes. If it breaks off, the mirror that it comes from rests.
     fn watch(
         &self,
         registry: &Registry,
         inner: Box<dyn Read + Send>,
         left: u64,
-        transfer: Option<Transfer>,
     ) -> Box<dyn Read + Send> {
-        let mirror = registry
-            .is_mirror()
-            .then(|| (self.upstream.clone(), registry.place().to_owned()));
+        if !registry.is_mirror() {
+            return inner;
+        }
         Box::new(Watched {
             inner,
             left,
-            mirror,
-            _transfer: transfer,
+            upstream: self.upstream.clone(),
+            place: registry.place().to_owned(),
         })
+    }
+
+    /// The same, of the last bytes of a blob.
+    fn watch_blob(
+        &self,
+        registry: &Registry,
+        digest: Digest,
+        inner: Box<dyn Read + Send>,
+        left: u64,
+        origins: &Origins,
+    ) -> Box<dyn Read + Send> {
+        if registry.is_mirror() {
+            origins.add(registry.place());
+        }
+        self.note_shown(digest);
+        self.watch(registry, inner, left)
     }
 
     /// Makes a mirror in trouble rest: for a while it is asked after the others. A mirror that only lacks something
     /// does not rest.
     fn note_failure(&self, mirror: &Registry, error: &Error, had_time: bool, level: Level) {
+        let (name, host, line) = (&self.name, mirror.host(), error.line());
         if matches!(error, Error::Missing { .. } | Error::WrongBytes { .. }) {
-            return debug!("mirror {} has it not: {}", mirror.host(), error.line());
+            return debug!("{name}: mirror {host} does not have it: {line}");
         }
         let had_no_time = !had_time && matches!(error, Error::TooSlow { .. });
         if had_no_time || task::is_over() {
-            return debug!("mirror {} had no time: {}", mirror.host(), error.line());
+            return debug!("{name}: mirror {host} had too little time: {line}");
         }
-        let name = match error.is_of_host() {
-            true => mirror.host().as_str(),
+        let subject = match error.is_of_host() {
+            true => host.as_str(),
             false => mirror.place(),
         };
-        let is_news = self.upstream.resting.note(name);
+        let is_news = self.upstream.resting.note(subject);
+        let level = if is_news { level } else { Level::Debug };
         log!(
-            if is_news { level } else { Level::Debug },
-            "{}: mirror {} fails, going on without it: {}",
-            self.name,
-            mirror.host(),
-            error.line()
+            level,
+            "{name}: mirror {host} fails, going on without it: {line}"
         );
     }
 }
@@ -377,32 +364,25 @@ impl Source for Mirrored {
         }
     }
 
-    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body> {
-        let found = self.anywhere(digest, |registry| {
-            let body = registry.blob(digest, size, from)?;
-            Ok(Body {
-                reader: self.watch_blob(
-                    registry,
-                    digest,
-                    body.reader,
-                    size - body.starts_at,
-                    from == 0,
-                ),
-                ..body
-            })
+    fn blob(&self, digest: Digest, size: u64, from: u64, origins: &Origins) -> Result<Body> {
+        let mut failed = Vec::new();
+        let found = self.by_digest_noting(digest, &mut failed, |registry| {
+            let Body { reader, starts_at } = registry.blob(digest, size, from)?;
+            let left = size - starts_at;
+            let reader = self.watch_blob(registry, digest, reader, left, origins);
+            Ok(Body { reader, starts_at })
         });
-        found.map_err(|(error, mirrors)| {
-            if from == 0 || error.may_pass() {
+        found.map_err(|error| {
+            if from == 0 || error.may_pass() || matches!(error, Error::ClientGone) {
                 return error;
             }
-            // A mirror that is being restarted may have been where the first bytes came from, whatever the registry
-            // itself says of the blob.
-            let may_pass = mirrors.into_iter().find(Error::may_pass);
-            may_pass.unwrap_or(error)
+            // The first bytes may have come from a mirror that is being restarted, even if the registry lacks the blob.
+            let mut failed = failed.into_iter().map(|(_, error)| error);
+            failed.find(Error::may_pass).unwrap_or(error)
         })
     }
 
-    fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
+    fn whole_blob(&self, digest: Digest, origins: &Origins) -> Result<(u64, Box<dyn Read + Send>)> {
         self.by_digest(digest, |registry| {
             let is_mirror = registry.is_mirror();
             let (size, body) = match registry.whole_blob(digest) {
@@ -422,20 +402,20 @@ impl Source for Mirrored {
                     found: nothing,
                 });
             }
-            Ok((size, self.watch_blob(registry, digest, body, size, true)))
+            Ok((size, self.watch_blob(registry, digest, body, size, origins)))
         })
     }
 
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
         self.by_digest(digest, |registry| {
             match registry.blob_range(digest, size, range.clone())? {
-                Part::Whole(body) => Ok(Part::Whole(self.watch(registry, body, size, None))),
+                Part::Whole(body) => Ok(Part::Whole(self.watch(registry, body, size))),
                 part => Ok(part),
             }
         })
     }
 
-    /// The registry's own word. What a mirror says counts for what it delivers.
+    /// The registry's own word. The size that a mirror tells is used only for the bytes that it delivers.
     fn blob_size(&self, digest: Digest) -> Result<u64> {
         match self.ask_primary(|registry| registry.blob_size(digest)) {
             Err(error) if !matches!(error, Error::ClientGone) && !self.mirrors.is_empty() => {
@@ -454,41 +434,35 @@ impl Source for Mirrored {
         self.is_shown(manifest, |registry| registry.show_manifest(manifest))
     }
 
-    /// By the registry itself, too. A mirror that has some stands in for a registry that cannot be reached; that
-    /// a mirror has none says nothing, for it knows only what was pulled through it.
+    /// By the registry itself. While that is down, by the first mirror that has some: a mirror without any may only
+    /// lack them.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
         let error = match self.ask_primary(|registry| registry.referrers(subject)) {
             Err(error) if error.is_registry_down() => error,
             answer => return answer,
         };
-        // A mirror without any may lack them; the next one may have some.
-        let without = Mutex::new(None);
-        let (found, failed) = self.ask_mirrors(|registry| {
-            let found = registry.referrers(subject)?;
-            if found.is_empty() {
-                lock(&without).get_or_insert_with(|| registry.host().to_string());
-                return Err(Error::Missing {
-                    url: format!("referrers of {subject}"),
-                });
-            }
-            Ok(found)
+        let mut failed = Vec::new();
+        let found = self.ask_instead(&mut failed, |mirror| match mirror.referrers(subject)? {
+            none if none.is_empty() => Err(Error::Missing {
+                url: format!("referrers of {subject}"),
+            }),
+            some => Ok(some),
         })?;
-        if let Some((_, found)) = found {
-            return Ok(found);
-        }
-        Err(match lock(&without).take() {
-            Some(mirror) => Error::NoneAttachedAtMirror {
+        let lacks_them = |(_, error): &&(_, Error)| matches!(error, Error::Missing { .. });
+        match (found, failed.iter().find(lacks_them)) {
+            (Some((_, found)), _) => Ok(found),
+            (None, Some((mirror, _))) => Err(Error::NoneAttachedAtMirror {
                 error: Box::new(error),
-                mirror,
-            },
-            None => mirrors_too(error, &failed),
-        })
+                mirror: mirror.host().to_string(),
+            }),
+            (None, None) => Err(with_mirrors(error, &failed)),
+        }
     }
 
-    fn note_wrong_bytes(&self, digest: Digest) {
+    fn note_wrong_bytes(&self, digest: Digest, origins: &Origins) {
         lock(&self.shown).remove(&digest);
-        for n in self.origins.suspects(digest) {
-            self.note_wrong(digest, &self.mirrors[n - 1]);
+        for mirror in self.mirrors.iter().filter(|one| origins.has(one.place())) {
+            self.note_wrong(digest, mirror);
         }
     }
 
@@ -501,7 +475,7 @@ impl Source for Mirrored {
     }
 
     fn tags_are_its_own(&self) -> bool {
-        matches!(self.lister.load(Ordering::Relaxed), NOBODY | 0)
+        !matches!(self.lister.get(), Some(Some(_)))
     }
 
     fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
@@ -518,31 +492,30 @@ impl Source for Mirrored {
 }
 
 /// The registry's own error, with those of its mirrors.
-fn mirrors_too(error: Error, mirrors: &[(&Registry, Error)]) -> Error {
-    if mirrors.is_empty() {
+fn with_mirrors(error: Error, failed: &[(&Registry, Error)]) -> Error {
+    if failed.is_empty() {
         return error;
     }
-    let mirrors: Vec<_> = mirrors.iter().map(said).collect();
+    let mirrors: Vec<_> = failed.iter().map(told).collect();
     Error::MirrorsToo {
         error: Box::new(error),
         mirrors: mirrors.join("; "),
     }
 }
 
-fn said((mirror, error): &(&Registry, Error)) -> String {
+fn told((mirror, error): &(&Registry, Error)) -> String {
     format!("{}: {}", mirror.host(), error.line())
 }
 
-/// A body from a mirror. If it breaks off the mirror rests, so that the rest comes from elsewhere.
-struct Watched<R> {
-    inner: R,
+/// A body from a mirror. If it breaks off, the mirror rests, so that the remaining bytes come from elsewhere.
+struct Watched {
+    inner: Box<dyn Read + Send>,
     left: u64,
-    /// Its place.
-    mirror: Option<(Arc<Upstream>, String)>,
-    _transfer: Option<Transfer>,
+    upstream: Arc<Upstream>,
+    place: String,
 }
 
-impl<R: Read> Read for Watched<R> {
+impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
         let has_broken = match &result {
@@ -553,11 +526,8 @@ impl<R: Read> Read for Watched<R> {
             }
             Err(error) => error.kind() != io::ErrorKind::Interrupted,
         };
-        if has_broken
-            && !task::is_over()
-            && let Some((upstream, place)) = &self.mirror
-        {
-            upstream.resting.note(place);
+        if has_broken && !task::is_over() {
+            self.upstream.resting.note(&self.place);
         }
         result
     }
@@ -566,39 +536,63 @@ impl<R: Read> Read for Watched<R> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::time::Duration;
 
     use super::*;
     use crate::settings::Settings;
     use crate::source::config::registries_conf::Role;
     use crate::state::State;
 
-    #[test]
-    fn a_mirror_is_not_blamed_for_what_we_had_no_time_for() {
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host: Host = silent.local_addr().unwrap().to_string().parse().unwrap();
-        let upstream = Upstream::new(
-            &Settings::default(),
-            "/nonexistent".as_ref(),
-            Arc::new(State::new(None)),
-        )
-        .unwrap();
+    /// A repository at these hosts: its mirrors, and at the last the registry itself.
+    fn mirrored(hosts: &[Host]) -> Mirrored {
+        let state = Arc::new(State::new(None));
+        let upstream = Upstream::new(&Settings::default(), "/nonexistent".as_ref(), state);
         let repository: Repository = "hello".parse().unwrap();
-        let endpoint = |role| Endpoint {
+        let endpoint = |host: &Host, role| Endpoint {
             host: host.clone(),
             repository: repository.clone(),
             insecure: None,
             role,
         };
         let (digests, tags) = (true, true);
-        let mirror = endpoint(Role::Mirror { digests, tags });
-        let endpoints = (vec![mirror], endpoint(Role::Primary));
-        let source = Mirrored::new(&upstream, &host, &repository, endpoints);
+        let (host, mirrors) = hosts.split_last().unwrap();
+        let mirrors = mirrors
+            .iter()
+            .map(|host| endpoint(host, Role::Mirror { digests, tags }));
+        let endpoints = (mirrors.collect(), endpoint(host, Role::Primary));
+        Mirrored::new(&upstream.unwrap(), host, &repository, endpoints)
+    }
+
+    #[test]
+    fn a_mirror_is_not_blamed_for_what_we_had_no_time_for() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host: Host = silent.local_addr().unwrap().to_string().parse().unwrap();
+        let source = mirrored(&[host.clone(), host.clone()]);
         let _limit = task::within(Duration::from_millis(50));
         let digest = Digest::of(b"blob");
-        assert!(source.blob(digest, 4, 0).is_err());
+        assert!(source.blob(digest, 4, 0, &Origins::default()).is_err());
         assert!(source.tags().is_err());
-        let resting = &upstream.resting;
+        let resting = &source.upstream.resting;
         assert!(!resting.has(host.as_str()) && !source.is_resting(&source.mirrors[0]));
+    }
+
+    #[test]
+    fn only_the_mirrors_of_a_download_are_blamed_for_its_bytes() {
+        let source = mirrored(
+            &["one.example", "two.example", "r.example"].map(|host| host.parse().unwrap()),
+        );
+        let digest = Digest::of(b"blob");
+        let blamed = || {
+            let mirrors = source.mirrors.iter();
+            Vec::from_iter(mirrors.map(|mirror| source.is_wrong(digest, mirror)))
+        };
+        let (own, others) = (Origins::default(), Origins::default());
+        others.add(source.mirrors[1].place());
+        source.note_wrong_bytes(digest, &own);
+        assert_eq!(blamed(), [false, false], "it came from the registry itself");
+        own.add(source.mirrors[0].place());
+        source.note_wrong_bytes(digest, &own);
+        assert_eq!(blamed(), [true, false]);
+        source.note_wrong_bytes(digest, &others);
+        assert_eq!(blamed(), [true, true]);
     }
 }

@@ -18,14 +18,17 @@ mod recent;
 mod registry;
 mod upstream;
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 pub use registry::agent::DOCUMENT_TIMEOUT;
 pub use upstream::Upstream;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::manifest::{Annotations, Descriptor};
 use crate::name::Tag;
 
@@ -56,17 +59,17 @@ pub trait Source: Send + Sync {
     fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest>;
 
     /// The bytes of a blob of `size` bytes from the position `from` on; from its start if ranges cannot be had.
-    fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body>;
+    fn blob(&self, digest: Digest, size: u64, from: u64, origins: &Origins) -> Result<Body>;
 
-    /// The bytes of a blob whose size is not known, unchecked, and its size as the place says that delivers them.
-    fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)>;
+    /// The bytes of a blob whose size is not known, unchecked, and its size by the place that delivers them.
+    fn whole_blob(&self, digest: Digest, origins: &Origins) -> Result<(u64, Box<dyn Read + Send>)>;
 
     /// Some of the bytes of a blob, unchecked: a range that is not empty, of a blob of `size` bytes.
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part>;
 
     /// The size of a blob, in bytes.
     fn blob_size(&self, digest: Digest) -> Result<u64> {
-        Ok(self.whole_blob(digest)?.0)
+        Ok(self.whole_blob(digest, &Origins::default())?.0)
     }
 
     /// Whether this repository holds the blob now. Asked once as long as this source is open, which is for one
@@ -84,8 +87,8 @@ pub trait Source: Send + Sync {
     /// The manifests that are attached to one. What they say of themselves is unchecked.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>>;
 
-    /// A blob that came from here had other bytes than it should.
-    fn note_wrong_bytes(&self, _digest: Digest) {}
+    /// A blob that came from here, by way of these mirrors, had wrong bytes.
+    fn note_wrong_bytes(&self, _digest: Digest, _origins: &Origins) {}
 
     /// The number of mirrors that are not asked for a blob any more, because they gave wrong bytes of it. If it has
     /// grown, another attempt gets the blob from elsewhere.
@@ -111,6 +114,21 @@ pub trait Source: Send + Sync {
     /// The annotations of a tag in an OCI layout's index.
     fn annotations(&self, _tag: &Tag) -> Annotations {
         Annotations::new()
+    }
+}
+
+/// The mirrors that the bytes of one download come from, by their places. If the bytes are wrong, all of them are to
+/// blame: which part was wrong is not known.
+#[derive(Clone, Default)]
+pub struct Origins(Arc<Mutex<BTreeSet<String>>>);
+
+impl Origins {
+    fn add(&self, place: &str) {
+        lock(&self.0).insert(place.to_owned());
+    }
+
+    fn has(&self, place: &str) -> bool {
+        lock(&self.0).contains(place)
     }
 }
 

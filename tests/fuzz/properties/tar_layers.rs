@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::fuzz::parts;
 use crate::manifest::Descriptor;
 use crate::name::Tag;
-use crate::source::{Body, Download, Part, Reference, Source, StoredManifest};
+use crate::source::{Body, Download, Origins, Part, Reference, Source, StoredManifest};
 use crate::tar::{Kind, Members};
 
 const BLOCK: usize = 512;
@@ -127,7 +127,7 @@ impl Source for Layers {
         "memory".to_owned()
     }
 
-    fn blob(&self, digest: Digest, _size: u64, from: u64) -> Result<Body> {
+    fn blob(&self, digest: Digest, _size: u64, from: u64, _: &Origins) -> Result<Body> {
         let rest = &self.0[&digest][usize::try_from(from).unwrap()..];
         Ok(Body {
             reader: Box::new(Cursor::new(rest.to_vec())),
@@ -135,7 +135,7 @@ impl Source for Layers {
         })
     }
 
-    fn whole_blob(&self, _digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
+    fn whole_blob(&self, _digest: Digest, _: &Origins) -> Result<(u64, Box<dyn Read + Send>)> {
         unreachable!()
     }
 
