@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-/// Reads a file from its first byte on, at a position of its own.
+/// Reads a file at a position of its own.
 #[derive(Debug)]
 pub struct Positioned<F> {
     file: F,
@@ -15,7 +15,12 @@ pub struct Positioned<F> {
 impl<F: Borrow<File>> Positioned<F> {
     /// Begins at the first byte.
     pub fn new(file: F) -> Self {
-        Self { file, at: 0 }
+        Self::at(file, 0)
+    }
+
+    /// Begins at this byte.
+    pub fn at(file: F, at: u64) -> Self {
+        Self { file, at }
     }
 
     /// Fills the buffer with the bytes from there on.

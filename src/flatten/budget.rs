@@ -46,12 +46,54 @@ const MAX_REST: u64 = 1 << 30;
 /// The same as a part of what the files may have, where all of it takes memory.
 const REST_IN_MEMORY: u64 = 2;
 
+/// Most bytes on disk for one image.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Of its files.
+    pub files: u64,
+    /// Of the archive, and of its layers when they are unpacked.
+    pub archive: u64,
+    is_in_memory: bool,
+}
+
+impl Limits {
+    /// For an image whose files may have so many bytes. `is_in_memory`: so is the cache.
+    pub fn new(files: u64, is_in_memory: bool) -> Self {
+        let rest = if is_in_memory {
+            files / REST_IN_MEMORY
+        } else {
+            MAX_REST
+        };
+        Self {
+            files,
+            archive: files.saturating_add(rest),
+            is_in_memory,
+        }
+    }
+
+    /// The reason not to fetch an image, by the sizes in its manifest. A layer that is larger than it may be when it is
+    /// unpacked is one; where the cache is in memory, so is the sum of all layers.
+    pub fn too_large(&self, recipe: &Recipe) -> Option<Error> {
+        let Self { files, archive, .. } = self;
+        if self.is_in_memory {
+            let size = recipe.size();
+            let layer = recipe.layers.last().filter(|_| size > *archive)?.0;
+            let why = format!(
+                "with those below it has {size} bytes, and the cache is in memory, where at most {archive} are fetched"
+            );
+            return Some(Error::CannotFlatten { layer, why });
+        }
+        let (layer, size) = *recipe.layers.iter().find(|(_, size)| size > archive)?;
+        let why = format!(
+            "it has {size} bytes, at most {archive} are read, {files} of files as 'cache-size' allows"
+        );
+        Some(Error::CannotFlatten { layer, why })
+    }
+}
+
 /// The resources that one image has left, for all its layers together.
 pub struct Budget {
-    /// Most bytes of its files.
-    limit: u64,
-    /// Most bytes of the archive, and of a layer when it is unpacked.
-    pub most: u64,
+    pub limits: Limits,
     pub memory: Memory,
     entries_left: AtomicU64,
     memory_left: AtomicU64,
@@ -61,25 +103,14 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// For an image whose files may have `limit` bytes in all.
-    pub fn new(limit: u64, memory: Memory) -> Self {
-        Self::with_most(limit, limit.saturating_add(MAX_REST), memory)
-    }
-
-    /// The same where the cache is in memory.
-    pub fn in_memory(self) -> Self {
-        Self::with_most(self.limit, most_in_memory(self.limit), self.memory)
-    }
-
-    fn with_most(limit: u64, most: u64, memory: Memory) -> Self {
+    pub fn new(limits: Limits, memory: Memory) -> Self {
         Self {
-            limit,
-            most,
+            limits,
             memory,
             entries_left: AtomicU64::new(memory.entries),
             memory_left: AtomicU64::new(memory.bytes),
-            files_left: AtomicU64::new(limit),
-            unpacked_left: AtomicU64::new(most),
+            files_left: AtomicU64::new(limits.files),
+            unpacked_left: AtomicU64::new(limits.archive),
             is_outgrown: AtomicBool::new(false),
         }
     }
@@ -96,7 +127,7 @@ impl Budget {
 
     /// The bytes of its files that were read so far.
     pub fn taken(&self) -> u64 {
-        self.limit - self.files_left.load(Ordering::Relaxed)
+        self.limits.files - self.files_left.load(Ordering::Relaxed)
     }
 
     pub fn take_entry(&self, entry: &Entry) -> Result<(), String> {
@@ -131,7 +162,7 @@ impl Budget {
         Err(format!(
             "{}: the files of the image take more than {} bytes, which is all that 'cache-size' allows",
             show(path),
-            self.limit
+            self.limits.files
         ))
     }
 
@@ -140,7 +171,7 @@ impl Budget {
         if take(&self.unpacked_left, bytes as u64) {
             return Ok(());
         }
-        let most = self.most;
+        let most = self.limits.archive;
         Err(format!(
             "with it there are more than {most} bytes in the layers"
         ))
@@ -151,22 +182,4 @@ fn take(left: &AtomicU64, n: u64) -> bool {
     let order = Ordering::Relaxed;
     left.fetch_update(order, order, |left| left.checked_sub(n))
         .is_ok()
-}
-
-/// Most bytes of an archive whose files may have `limit`, and of all layers as they are fetched, where the cache is in
-/// memory.
-pub fn most_in_memory(limit: u64) -> u64 {
-    limit.saturating_add(limit / REST_IN_MEMORY)
-}
-
-/// The error of a recipe that need not be read: a layer of it is larger than any may be when it is unpacked.
-pub fn too_large(recipe: &Recipe, limit: u64) -> Option<Error> {
-    let most = limit.saturating_add(MAX_REST);
-    let (layer, size) = *recipe.layers.iter().find(|(_, size)| *size > most)?;
-    Some(Error::CannotFlatten {
-        layer,
-        why: format!(
-            "it has {size} bytes, at most {most} are read, {limit} of files as 'cache-size' allows"
-        ),
-    })
 }

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::mem;
-use std::os::unix::fs::FileExt;
 
 use super::budget::Budget;
 use super::change::{Change, Content};
 use super::fetch::Layers;
 use super::scan::{Verdict, scan};
 use super::{BUFFER, Node};
+use crate::blob::Positioned;
 use crate::cache::Cache;
 use crate::compression::{self, Compression};
 use crate::digest::Digest;
@@ -23,7 +23,7 @@ const MAX_WINDOW_LOG: u32 = 25;
 /// A layer that was read.
 pub struct Layer {
     pub changes: Vec<Change>,
-    spool: Option<File>,
+    spool: File,
 }
 
 impl Layer {
@@ -44,13 +44,13 @@ impl Layer {
             budget,
         });
         let mut changes = Vec::new();
-        let mut spool = Spool::new(cache);
+        let mut spool = Spool::new(cache)?;
         while let Some(mut entry) = archive.next_entry()? {
             budget.take_entry(&entry)?;
             let mut content = Content::default();
             if let Kind::File { size, pieces } = &mut entry.kind {
                 budget.take_file(&entry.path, *size)?;
-                content = spool.keep(*size, &mem::take(pieces), &mut archive)?;
+                content = spool.add(*size, &mem::take(pieces), &mut archive)?;
             }
             changes.push(Change::new(entry, content));
         }
@@ -61,12 +61,9 @@ impl Layer {
         })
     }
 
-    /// The bytes of a file from this layer, and after it whatever else the spool has.
+    /// The bytes of a file of this layer, and of the files after it.
     pub fn bytes(&self, node: Node<'_>) -> impl Read {
-        SpoolReader {
-            spool: self.spool.as_ref(),
-            offset: node.content().offset,
-        }
+        Positioned::at(&self.spool, node.content().offset)
     }
 }
 
@@ -131,67 +128,47 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-/// Keeps the bytes of files in one file, one after the other.
+/// Writes the bytes of files into one file, one after the other.
 struct Spool<'a> {
-    cache: &'a Cache,
-    /// Opened when there is something to keep.
-    file: Option<BufWriter<SpoolFile<'a>>>,
-    /// Where the file's next bytes would go.
+    out: BufWriter<SpoolFile<'a>>,
+    /// The position of `out`.
     at: u64,
-    /// Where the next file to be kept begins.
+    /// The offset of the next file.
     end: u64,
 }
 
 impl<'a> Spool<'a> {
-    fn new(cache: &'a Cache) -> Self {
-        Self {
-            cache,
-            file: None,
+    fn new(cache: &'a Cache) -> io::Result<Self> {
+        let file = cache.scratch().map_err(io::Error::other)?;
+        Ok(Self {
+            out: BufWriter::with_capacity(BUFFER, SpoolFile { file, cache }),
             at: 0,
             end: 0,
-        }
+        })
     }
 
-    /// Keeps a file. The zeros between its pieces take no space.
-    fn keep(
-        &mut self,
-        size: u64,
-        pieces: &[Piece],
-        archive: &mut impl Read,
-    ) -> io::Result<Content> {
+    /// Adds a file. The zeros between its pieces take no space.
+    fn add(&mut self, size: u64, pieces: &[Piece], archive: &mut impl Read) -> io::Result<Content> {
         let content = Content {
             offset: self.end,
             size,
         };
         for piece in pieces.iter().filter(|piece| piece.size > 0) {
-            let file = match &mut self.file {
-                Some(file) => file,
-                None => {
-                    let (cache, file) = (self.cache, self.cache.scratch());
-                    let file = file.map_err(io::Error::other)?;
-                    let file = BufWriter::with_capacity(BUFFER, SpoolFile { file, cache });
-                    self.file.insert(file)
-                }
-            };
             let at = content.offset + piece.offset;
             if at != self.at {
-                file.seek(SeekFrom::Start(at))?;
+                self.out.seek(SeekFrom::Start(at))?;
             }
-            io::copy(&mut archive.take(piece.size), file)?;
+            io::copy(&mut archive.take(piece.size), &mut self.out)?;
             self.at = at + piece.size;
         }
         self.end += size;
         Ok(content)
     }
 
-    fn finish(self) -> io::Result<Option<File>> {
-        let Some(file) = self.file else {
-            return Ok(None);
-        };
-        let SpoolFile { file, cache } = file.into_inner().map_err(|error| error.into_error())?;
-        file.set_len(self.end)
-            .map_err(|cause| io::Error::other(cache.cannot_write(cause)))?;
-        Ok(Some(file))
+    fn finish(self) -> io::Result<File> {
+        let out = self.out.into_inner().map_err(|error| error.into_error())?;
+        out.file.set_len(self.end).map_err(|cause| out.own(cause))?;
+        Ok(out.file)
     }
 }
 
@@ -201,11 +178,15 @@ struct SpoolFile<'a> {
     cache: &'a Cache,
 }
 
+impl SpoolFile<'_> {
+    fn own(&self, cause: io::Error) -> io::Error {
+        io::Error::other(self.cache.cannot_write(cause))
+    }
+}
+
 impl Write for SpoolFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let own = |cause| io::Error::other(self.cache.cannot_write(cause));
-        self.file.write_all(bytes).map_err(own)?;
-        Ok(bytes.len())
+        self.file.write(bytes).map_err(|cause| self.own(cause))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -215,27 +196,6 @@ impl Write for SpoolFile<'_> {
 
 impl Seek for SpoolFile<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let own = |cause| io::Error::other(self.cache.cannot_write(cause));
-        self.file.seek(to).map_err(own)
-    }
-}
-
-/// Reads a spool from some place on. Without a spool all bytes are zeros.
-struct SpoolReader<'a> {
-    spool: Option<&'a File>,
-    offset: u64,
-}
-
-impl Read for SpoolReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = match self.spool {
-            Some(spool) => spool.read_at(buffer, self.offset)?,
-            None => {
-                buffer.fill(0);
-                buffer.len()
-            }
-        };
-        self.offset += n as u64;
-        Ok(n)
+        self.file.seek(to).map_err(|cause| self.own(cause))
     }
 }

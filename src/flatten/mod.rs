@@ -18,6 +18,7 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/tar_layers.rs"]
 pub mod fuzz;
+mod job;
 mod layer;
 mod low_speed;
 mod queue;
@@ -34,10 +35,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::thread;
 
-use budget::Budget;
-pub use budget::{LARGE, Memory, SMALL, most_in_memory, too_large};
+use budget::{Budget, LARGE, Limits, Memory, SMALL};
 use change::NodeKind;
 pub use fetch::Layers;
+pub use job::Product;
 use layer::Layer;
 pub use layer::look;
 pub use scan::{Verdict, scan};
@@ -45,7 +46,7 @@ use tar_writer::Archive;
 use tree::{Node, Tree};
 use wanted::Wanted;
 pub use watched::Watched;
-pub use workshop::{MadeFile, Product, Workshop};
+pub use workshop::{MadeFile, Workshop};
 
 use crate::artifact::Recipe;
 use crate::cache::{Cache, Made};
@@ -87,7 +88,7 @@ pub fn flatten(
         out: BufWriter::with_capacity(BUFFER, out),
         hasher: Hasher::default(),
         size: 0,
-        most: budget.most,
+        most: budget.limits.archive,
         is_full: false,
     };
     // The uppermost layer stands for all of them in messages.

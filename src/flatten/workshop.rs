@@ -5,17 +5,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::ErrorKind;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::job::{Job, Product};
 use super::queue::{self, Claim};
-use super::{
-    Budget, LARGE, Layers, Memory, READER, SMALL, Verdict, flatten, look, most_in_memory, too_large,
-};
+use super::{Budget, LARGE, Layers, Limits, Memory, READER, SMALL, Verdict, flatten, look};
 use crate::artifact::Recipe;
 use crate::blob::Positioned;
 use crate::cache::{Cache, Made, Sum, Unfinished};
@@ -26,7 +24,6 @@ use crate::parallel::in_parallel;
 use crate::pool::WORK;
 use crate::semaphore::Semaphore;
 use crate::source::Source;
-use crate::task;
 
 /// Images whose layers are applied at once in little memory.
 const SMALL_AT_ONCE: usize = 2;
@@ -36,10 +33,6 @@ const LARGE_AT_ONCE: usize = 1;
 const SMALL_LAYERS: u64 = 64 << 20;
 /// Layers that a source is asked for at once, before the file made from them is served from the cache.
 const SHOWN_AT_ONCE: usize = 4;
-/// Time without another try after our own disk failed: each try fetches all layers.
-const COOLDOWN: Duration = Duration::from_secs(600);
-/// After a full disk it ends as soon as there is room for all bytes that were written, and so many more.
-const MORE_ROOM: u64 = 1 << 20;
 /// `Retry-After` for a file that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -58,8 +51,7 @@ type Key = (Digest, String);
 
 struct Shared {
     cache: Arc<Cache>,
-    /// Most bytes of all files of one image.
-    limit: u64,
+    limits: Limits,
     jobs: Mutex<HashMap<Key, Arc<Job>>>,
     queue: Mutex<Queue>,
     small: Semaphore,
@@ -67,13 +59,12 @@ struct Shared {
 }
 
 impl Shared {
-    fn budget(&self, memory: Memory) -> Budget {
-        let budget = Budget::new(self.limit, memory);
-        if self.cache.is_in_memory() {
-            budget.in_memory()
-        } else {
-            budget
-        }
+    /// The jobs that are in work or cool down.
+    fn jobs(&self) -> MutexGuard<'_, HashMap<Key, Arc<Job>>> {
+        let free = self.cache.free();
+        let mut jobs = lock(&self.jobs);
+        jobs.retain(|_, job| job.counts(free));
+        jobs
     }
 }
 
@@ -84,94 +75,11 @@ struct Queue {
     active: Vec<Claim>,
 }
 
-/// A file in the making.
-#[derive(Default)]
-pub struct Job {
-    result: Mutex<Option<Finished>>,
-    is_done: Condvar,
-}
-
-/// The end of a job.
-struct Finished {
-    result: Result<Product>,
-    /// Until when it is not begun anew.
-    cooldown: Option<Cooldown>,
-}
-
-/// A file that was made just now. It is open, so nothing can remove it before it is read.
-#[derive(Clone)]
-pub struct Product {
-    /// Its digest and size.
-    pub made: Made,
-    /// `None` for a layer as it is in its source.
-    file: Option<Arc<File>>,
-}
-
-/// A pause after a failure of our own disk.
-struct Cooldown {
-    since: Instant,
-    /// Bytes that have to be free for another try, where the disk was full.
-    needed: Option<u64>,
-}
-
-impl Cooldown {
-    /// `written`: bytes written before the failure. The bytes that are free say less: they are freed with the failure,
-    /// or by somebody else meanwhile.
-    fn of(error: &Error, written: u64) -> Option<Self> {
-        let Error::File { cause, .. } = error else {
-            return None;
-        };
-        let is_full = match cause.kind() {
-            // A cache may be emptied at any time.
-            ErrorKind::NotFound => return None,
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
-            _ => false,
-        };
-        Some(Self {
-            since: Instant::now(),
-            needed: is_full.then(|| written.saturating_add(MORE_ROOM)),
-        })
-    }
-
-    /// `free`: bytes on our disk.
-    fn is_over(&self, free: Option<u64>) -> bool {
-        let has_room = match (self.needed, free) {
-            (Some(needed), Some(free)) => free >= needed,
-            _ => false,
-        };
-        has_room || self.since.elapsed() >= COOLDOWN
-    }
-}
-
-impl Job {
-    /// Waits for the result; `None` if it is not there at this thread's deadline.
-    pub fn wait(&self) -> Option<Result<Product>> {
-        let finished = |result: &mut Option<Finished>| Some(result.as_ref()?.result.clone());
-        match task::wait_for(&self.result, &self.is_done, String::new, finished) {
-            Err(Error::TooSlow { .. }) => None,
-            waited => Some(waited.flatten()),
-        }
-    }
-
-    fn finish(&self, result: Result<Product>, cooldown: Option<Cooldown>) {
-        *lock(&self.result) = Some(Finished { result, cooldown });
-        self.is_done.notify_all();
-    }
-
-    /// Whether it is in work or cools down. `free`: bytes on our disk.
-    fn counts(&self, free: Option<u64>) -> bool {
-        lock(&self.result).as_ref().is_none_or(|finished| {
-            let cooldown = finished.cooldown.as_ref();
-            cooldown.is_some_and(|cooldown| !cooldown.is_over(free))
-        })
-    }
-}
-
 impl Workshop {
-    /// A workshop that keeps the files in this cache.
+    /// A workshop that keeps the files in this cache. `limit`: most bytes of all files of one image.
     pub fn new(cache: Arc<Cache>, limit: u64) -> Self {
         let shared = Shared {
-            limit: cache.most_of_one(limit),
+            limits: Limits::new(cache.most_of_one(limit), cache.is_in_memory()),
             cache,
             jobs: Mutex::default(),
             queue: Mutex::default(),
@@ -191,7 +99,7 @@ impl Workshop {
 
     /// The result of an earlier try with this source's layers, also of an earlier process, or what is known without one.
     pub fn known(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Made>> {
-        let limit = self.shared.limit;
+        let limit = self.shared.limits.files;
         if let Some(error) = self.too_large(recipe) {
             return Some(Err(error));
         }
@@ -210,25 +118,12 @@ impl Workshop {
     /// Whether it is being made, or has just failed here.
     pub fn is_begun(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> bool {
         let key = (recipe.key(), source.name());
-        let free = self.shared.cache.free();
-        (lock(&self.shared.jobs).get(&key)).is_some_and(|job| job.counts(free))
+        self.shared.jobs().contains_key(&key)
     }
 
     /// The reason not to fetch it. It is not kept: only the manifest gives the sizes, and another may give smaller ones.
     pub fn too_large(&self, recipe: &Recipe) -> Option<Error> {
-        let limit = self.shared.limit;
-        if let Some(error) = too_large(recipe, limit) {
-            return Some(error);
-        }
-        let layer = recipe.layers.last()?.0;
-        (self.shared.cache.is_in_memory() && recipe.size() > most_in_memory(limit)).then(|| {
-            let why = format!(
-                "with those below it has {} bytes, and the cache is in memory, where at most {} are fetched",
-                recipe.size(),
-                most_in_memory(limit)
-            );
-            Error::CannotFlatten { layer, why }
-        })
+        self.shared.limits.too_large(recipe)
     }
 
     /// A file that was made or scanned, if the cache has it and the source still holds its layers.
@@ -254,9 +149,7 @@ impl Workshop {
             size: recipe.size(),
         };
         let key = (recipe.key(), name);
-        let mut jobs = lock(&shared.jobs);
-        let free = shared.cache.free();
-        jobs.retain(|_, job| job.counts(free));
+        let mut jobs = shared.jobs();
         if let Some(job) = jobs.get(&key) {
             return job.clone();
         }
@@ -338,17 +231,17 @@ fn begin_waiting(shared: &Arc<Shared>) {
                 return;
             }
             let waiting = queue.waiting.iter().map(|work| &work.claim);
-            let next = queue::next(waiting, &queue.active, shared.limit);
+            let next = queue::next(waiting, &queue.active, shared.limits.files);
             let Some(work) = next.and_then(|n| queue.waiting.remove(n)) else {
                 return;
             };
             queue.active.push(work.claim.clone());
-            Active(work)
+            work
         };
-        let what = work.0.what.clone();
+        let what = work.what.clone();
         let thread = thread::Builder::new().name("flatten".into());
         // Where there is no thread for it, `work` is dropped, which ends the job.
-        if let Err(error) = thread.spawn(move || work.0.run()) {
+        if let Err(error) = thread.spawn(move || work.run()) {
             warn!("{what}: no thread to flatten it: {error}");
         }
     }
@@ -373,44 +266,35 @@ struct Work {
 
 impl Work {
     fn run(&self) {
-        let (result, cooldown) = match self.begin() {
-            Ok(Begun::Before(product)) => (Ok(product), None),
-            Ok(Begun::Now(unfinished)) => {
-                let mut written = self.recipe.size();
-                let result = self.make(&unfinished, &mut written);
-                written = written.saturating_add(unfinished.size());
-                let error = result.as_ref().err();
-                let cooldown = error.and_then(|error| Cooldown::of(error, written));
-                (result, cooldown)
-            }
-            // Nothing was fetched, so each listing may try.
-            Err(error) => (Err(error), None),
-        };
-        let is_over = cooldown.is_none();
-        self.job.finish(result, cooldown);
-        if is_over {
-            // Another may have been begun in its place meanwhile.
-            lock(&self.shared.jobs).retain(|_, job| !Arc::ptr_eq(job, &self.job));
-        }
+        let mut written = None;
+        let result = self.product(&mut written);
+        self.job.finish(result, written);
+        // The file is open until its job is forgotten.
+        drop(self.shared.jobs());
     }
 
-    fn begin(&self) -> Result<Begun> {
+    /// The file. `written`: the bytes written to disk for it, once it is begun.
+    fn product(&self, written: &mut Option<u64>) -> Result<Product> {
         let cache = &self.shared.cache;
         // Another process may have been faster.
         if let Some(Sum::Made(made)) = cache.sum(&self.source.name(), self.recipe.key()) {
             let file = cache.made(made).map(Arc::new);
             if file.is_some() || self.recipe.is_layer(made.digest) {
                 show(&self.source, &self.recipe)?;
-                return Ok(Begun::Before(Product { made, file }));
+                return Ok(Product { made, file });
             }
         }
-        cache.begin_made().map(Begun::Now)
+        let unfinished = cache.begin_made()?;
+        let written = written.insert(self.recipe.size());
+        let result = self.make(&unfinished, written);
+        *written = written.saturating_add(unfinished.size());
+        result
     }
 
     /// `written`: counts the bytes that it takes on disk.
     fn make(&self, unfinished: &Unfinished, written: &mut u64) -> Result<Product> {
         let (what, recipe) = (&self.what, &self.recipe);
-        let Shared { cache, limit, .. } = &*self.shared;
+        let Shared { cache, limits, .. } = &*self.shared;
         let (layers, mib) = (recipe.layers.len(), recipe.size() >> 20);
         match layers {
             1 => info!("{what}: reading its one layer of {mib} MiB"),
@@ -444,7 +328,7 @@ impl Work {
                 let refused = Sum::Refused {
                     layer,
                     why: why.clone(),
-                    limit: *limit,
+                    limit: limits.files,
                     reader: READER,
                 };
                 cache.keep_sum(&self.source.name(), recipe.key(), &refused);
@@ -474,7 +358,7 @@ impl Work {
             let _permit = semaphore.acquire(|| self.what.clone())?;
             let grant = WORK.grant();
             grant.grow(memory.size(), || self.what.clone())?;
-            let budget = shared.budget(memory);
+            let budget = Budget::new(shared.limits, memory);
             let made = flatten(fetched, &self.recipe, &shared.cache, &budget, out.file()?);
             *written = before.saturating_add(budget.taken());
             Ok::<_, Error>((made, budget.is_outgrown()))
@@ -489,62 +373,16 @@ impl Work {
 }
 
 impl Drop for Work {
-    /// However the work ended, those who wait for it are told.
+    /// However it ended, those who wait for it are told, and others are begun.
     fn drop(&mut self) {
-        if lock(&self.job.result).is_none() {
+        if !self.job.is_finished() {
             self.job.finish(Err(not_ready(&self.what)), None);
         }
-    }
-}
-
-/// Work that was begun.
-struct Active(Work);
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        let shared = &self.0.shared;
-        {
-            let active = &mut lock(&shared.queue).active;
-            if let Some(n) = active.iter().position(|claim| *claim == self.0.claim) {
-                active.swap_remove(n);
-            }
+        let mut queue = lock(&self.shared.queue);
+        if let Some(n) = queue.active.iter().position(|other| *other == self.claim) {
+            queue.active.swap_remove(n);
         }
-        begin_waiting(shared);
-    }
-}
-
-/// The beginning of a try.
-enum Begun {
-    /// The file was made before.
-    Before(Product),
-    /// A file to write to.
-    Now(Unfinished),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_a_full_disk_nothing_is_tried_until_there_is_room_for_all() {
-        let of = |kind: ErrorKind, written| {
-            let error = Cache::new(None, 0).cannot_write(kind.into());
-            Cooldown::of(&error, written)
-        };
-        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
-            let cooldown = of(kind, 5 << 20).unwrap();
-            for (free, is_over) in [
-                (None, false),
-                (Some(0), false),
-                (Some((6 << 20) - 1), false),
-                (Some(6 << 20), true),
-            ] {
-                assert_eq!(cooldown.is_over(free), is_over, "{free:?}");
-            }
-        }
-        let cooldown = of(ErrorKind::NotADirectory, 0).unwrap();
-        assert!(!cooldown.is_over(Some(u64::MAX)));
-        assert!(of(ErrorKind::NotFound, 0).is_none(), "it was removed");
-        assert!(Cooldown::of(&not_ready("any"), 0).is_none());
+        drop(queue);
+        begin_waiting(&self.shared);
     }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use flate2::read::GzDecoder;
 
 use super::layer::unpack;
-use super::{Budget, LARGE, Layers as Fetched, flatten};
+use super::{Budget, LARGE, Layers as Fetched, Limits, flatten};
 use crate::artifact::Recipe;
 use crate::cache::Cache;
 use crate::digest::Digest;
@@ -101,7 +101,7 @@ fn flattened(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
     let source: Arc<dyn Source> = Arc::new(Layers(blobs.zip(layers.to_vec()).collect()));
     let out = cache.scratch()?;
     let mut written = out.try_clone().unwrap();
-    let budget = Budget::new(LIMIT, LARGE);
+    let budget = Budget::new(Limits::new(LIMIT, false), LARGE);
     let fetched = Fetched::fetch(&source, &recipe, cache)?;
     let made = flatten(&fetched, &recipe, cache, &budget, out)?;
     let packed = read_all(&mut written);
