@@ -106,7 +106,8 @@ pub struct RangeReader<'a> {
     pieces: VecDeque<Piece>,
     /// Bytes read from streams after they were unpacked.
     unpacked: u64,
-    tap: Rc<Tap>,
+    /// Bytes that its origin gave, by ranges and in streams, before they are unpacked.
+    fetched: Rc<Cell<u64>>,
 }
 
 /// Bytes that were fetched.
@@ -128,15 +129,6 @@ struct Stream {
     at: u64,
 }
 
-/// A record of the bytes that the origin of an image gave, before they are unpacked.
-#[derive(Default)]
-struct Tap {
-    /// Bytes, by ranges and in streams.
-    fetched: Cell<u64>,
-    /// Why the last read of a stream failed.
-    failure: Cell<Option<io::Error>>,
-}
-
 impl<'a> RangeReader<'a> {
     /// A reader of an image of `size` bytes. Nothing is fetched yet.
     pub fn new(origin: &'a dyn Origin, size: u64) -> Self {
@@ -148,7 +140,7 @@ impl<'a> RangeReader<'a> {
             ahead: PIECE,
             pieces: VecDeque::new(),
             unpacked: 0,
-            tap: Rc::default(),
+            fetched: Rc::default(),
         }
     }
 
@@ -208,7 +200,7 @@ impl<'a> RangeReader<'a> {
     /// Fetches a range, or starts a stream where the source knows no ranges.
     fn fetch(&mut self, range: Range<u64>) -> Result<(), Failure> {
         let length = range.end - range.start;
-        let fetched = self.tap.fetched.get() + length;
+        let fetched = self.fetched.get() + length;
         if fetched > MAX_FETCHED {
             return bad(format!(
                 "more than {} MiB of it would have to be fetched, which is the limit",
@@ -223,7 +215,7 @@ impl<'a> RangeReader<'a> {
             }
             .into()),
             Part::Range(bytes) => {
-                self.tap.fetched.set(fetched);
+                self.fetched.set(fetched);
                 self.keep(range.start, bytes);
                 Ok(())
             }
@@ -252,8 +244,9 @@ impl<'a> RangeReader<'a> {
     fn start_stream(&mut self, body: Box<dyn Read + Send>) -> Result<(), Failure> {
         let tapped = Tapped {
             body,
+            name: self.origin.name(),
             left: self.size,
-            tap: self.tap.clone(),
+            fetched: self.fetched.clone(),
         };
         // A stream that is begun again waits for the permit that this one holds.
         self.stream = None;
@@ -297,13 +290,18 @@ impl<'a> RangeReader<'a> {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.broken(&error)),
+                Err(error) => {
+                    return Err(match error.downcast() {
+                        Ok(error) => Failure::Fetch(error),
+                        Err(error) => Failure::Image(format!("it cannot be unpacked: {error}")),
+                    });
+                }
             };
             let from = start.saturating_sub(stream.at).min(n as u64) as usize;
             wanted.extend_from_slice(&buffer[from..n]);
             stream.at += n as u64;
             self.unpacked += n as u64;
-            let fetched = self.tap.fetched.get();
+            let fetched = self.fetched.get();
             if fetched > MAX_STREAMED || self.unpacked > MAX_UNPACKED {
                 return bad(format!(
                     "it has to be read from its start, and {} MiB were not enough",
@@ -316,51 +314,47 @@ impl<'a> RangeReader<'a> {
         Ok(())
     }
 
-    /// Tells a broken connection from bytes that cannot be unpacked.
-    fn broken(&self, error: &io::Error) -> Failure {
-        match self.tap.failure.take() {
-            Some(_) if task::is_client_gone() => Failure::Fetch(Error::ClientGone),
-            Some(cause) => Failure::Fetch(Error::Broken {
-                url: self.origin.name(),
-                cause: Arc::new(cause),
-            }),
-            None => Failure::Image(format!("it cannot be unpacked: {error}")),
-        }
-    }
-
     /// An error if no time is left. Bytes that are kept cost the registry nothing, and may cost us much.
     fn check_time(&self) -> Result<(), Failure> {
         task::check(|| self.origin.name()).map_err(Failure::Fetch)
     }
 }
 
-/// A body that notes what it gave and why it broke. One that ends too early has broken, too: that says nothing about
-/// the image.
+/// A body whose bytes are counted. Its errors have an [`Error`] inside, which tells them from errors of unpacking. To end
+/// too early is such an error, too: that says nothing about the image.
 struct Tapped {
     body: Box<dyn Read + Send>,
+    /// The image's name in messages.
+    name: String,
     /// Bytes still to come.
     left: u64,
-    tap: Rc<Tap>,
+    fetched: Rc<Cell<u64>>,
+}
+
+impl Tapped {
+    fn broken(&self, cause: io::Error) -> io::Error {
+        io::Error::other(match task::is_client_gone() {
+            true => Error::ClientGone,
+            false => Error::Broken {
+                url: self.name.clone(),
+                cause: Arc::new(cause),
+            },
+        })
+    }
 }
 
 impl Read for Tapped {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut result = self.body.read(buffer);
-        if matches!(result, Ok(0)) && !buffer.is_empty() && self.left > 0 {
-            result = Err(ErrorKind::UnexpectedEof.into());
-        }
-        match &result {
-            Ok(n) => {
-                self.left = self.left.saturating_sub(*n as u64);
-                self.tap.fetched.update(|fetched| fetched + *n as u64);
+        let n = match self.body.read(buffer) {
+            Ok(0) if self.left > 0 && !buffer.is_empty() => {
+                return Err(self.broken(ErrorKind::UnexpectedEof.into()));
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => {
-                let copy = io::Error::new(error.kind(), error.to_string());
-                self.tap.failure.set(Some(copy));
-            }
-        }
-        result
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(self.broken(error)),
+            read => read?,
+        };
+        self.left = self.left.saturating_sub(n as u64);
+        self.fetched.update(|fetched| fetched + n as u64);
+        Ok(n)
     }
 }
 
