@@ -87,38 +87,20 @@ fn is_unknown(platform: &Platform) -> bool {
 ///
 /// Of two for one architecture the one that more machines can run is taken: the plainest variant of
 /// amd64, the newest of arm (v7 machines run v6 too). Between equals the first one wins.
-pub fn choose(entries: Vec<Entry>, offered: &[Architecture]) -> Result<Choice, String> {
+pub fn choose(entries: &[Entry], offered: &[Architecture]) -> Result<Choice, String> {
     let Some(first) = entries.first() else {
         return Err("index without a single artifact".into());
     };
     let is_single = entries.iter().all(|other| kind(other) == kind(first));
-    match entries.as_slice() {
-        [only] if only.platform.is_none() => {
-            let chosen = vec![Chosen {
-                architecture: None,
-                flavour: None,
-                descriptor: only.descriptor.clone(),
-            }];
-            return Ok(Choice {
-                chosen,
-                is_single,
-                twins: Vec::new(),
-            });
-        }
-        _ if is_single && first.platform.is_none() => {
-            return Err(format!(
-                "index of {} artifacts without a platform, so no name tells them apart",
-                entries.len()
-            ));
-        }
-        _ => {}
+    if is_single && first.platform.is_none() {
+        return choose_without_platform(entries);
     }
 
-    let mut chosen: Vec<(u8, Chosen)> = Vec::new();
+    let mut best: Vec<(u8, Chosen)> = Vec::new();
     let mut twins = Vec::new();
     // The places in that list: some indexes have very many.
     let mut places = BTreeMap::new();
-    for entry in &entries {
+    for entry in entries {
         let Some(platform) = &entry.platform else {
             continue;
         };
@@ -132,9 +114,9 @@ pub fn choose(entries: Vec<Entry>, offered: &[Architecture]) -> Result<Choice, S
             flavour: flavour(entry).filter(|_| !is_single).map(str::to_owned),
             descriptor: entry.descriptor.clone(),
         };
-        let place = *(places.entry((architecture, flavour(entry)))).or_insert(chosen.len());
-        match chosen.get_mut(place) {
-            None => chosen.push((rank, candidate)),
+        let place = *(places.entry((architecture, flavour(entry)))).or_insert(best.len());
+        match best.get_mut(place) {
+            None => best.push((rank, candidate)),
             Some(rival) if rank < rival.0 => *rival = (rank, candidate),
             Some((best, rival)) => {
                 let digest = candidate.descriptor.digest;
@@ -148,25 +130,47 @@ pub fn choose(entries: Vec<Entry>, offered: &[Architecture]) -> Result<Choice, S
             }
         }
     }
-    if chosen.is_empty() {
-        let mut platforms = entries.iter().filter_map(|entry| entry.platform.as_ref());
-        let offered = platform::join(offered);
-        return Err(match platforms.next() {
-            Some(platform) if is_single => {
-                format!("its one platform is {platform}, offered is {offered}")
-            }
-            first => {
-                let all = first.into_iter().chain(platforms);
-                let all: Vec<_> = all.map(Platform::to_string).collect();
-                format!("its platforms are {}, offered is {offered}", all.join(", "))
-            }
-        });
+    if best.is_empty() {
+        return Err(not_offered(entries, is_single, offered));
     }
     Ok(Choice {
-        chosen: chosen.into_iter().map(|(_, chosen)| chosen).collect(),
+        chosen: best.into_iter().map(|(_, chosen)| chosen).collect(),
         is_single,
         twins,
     })
+}
+
+fn choose_without_platform(entries: &[Entry]) -> Result<Choice, String> {
+    let [only] = entries else {
+        return Err(format!(
+            "index of {} artifacts without a platform, so no name tells them apart",
+            entries.len()
+        ));
+    };
+    Ok(Choice {
+        chosen: vec![Chosen {
+            architecture: None,
+            flavour: None,
+            descriptor: only.descriptor.clone(),
+        }],
+        is_single: true,
+        twins: Vec::new(),
+    })
+}
+
+fn not_offered(entries: &[Entry], is_single: bool, offered: &[Architecture]) -> String {
+    let platforms = entries.iter().filter_map(|entry| entry.platform.as_ref());
+    let platforms: Vec<_> = platforms.map(Platform::to_string).collect();
+    let offered = platform::join(offered);
+    match platforms.first() {
+        Some(platform) if is_single => {
+            format!("its one platform is {platform}, offered is {offered}")
+        }
+        _ => {
+            let platforms = platforms.join(", ");
+            format!("its platforms are {platforms}, offered is {offered}")
+        }
+    }
 }
 
 /// The platform, and the flavour for it. Variants do not count: they share an architecture's name.
@@ -240,7 +244,7 @@ mod tests {
                 .to_string()
         };
         let offered: Vec<_> = offered.iter().map(|name| name.parse().unwrap()).collect();
-        match choose(artifacts.clone(), &offered) {
+        match choose(&artifacts, &offered) {
             Ok(Choice {
                 chosen, is_single, ..
             }) => {
@@ -369,15 +373,15 @@ mod tests {
             ),
         ] {
             let artifacts = platforms.iter().enumerate();
-            let artifacts = artifacts
+            let artifacts: Vec<_> = artifacts
                 .map(|(n, platform)| artifact(n, platform))
                 .collect();
-            let Choice { twins, .. } = choose(artifacts, &offered).unwrap();
+            let Choice { twins, .. } = choose(&artifacts, &offered).unwrap();
             assert_eq!(twins.len(), expected, "{why}: {twins:?}");
         }
         // The same manifest twice is one.
         let twice = vec![artifact(0, "linux/amd64"), artifact(0, "linux/amd64")];
-        assert_eq!(choose(twice, &offered).unwrap().twins, [""; 0]);
+        assert_eq!(choose(&twice, &offered).unwrap().twins, [""; 0]);
     }
 
     #[test]
@@ -396,7 +400,7 @@ mod tests {
             flavoured(3, "linux/amd64", "kvm"),
         ];
         let offered = ["x86-64".parse().unwrap()];
-        let Choice { chosen, twins, .. } = choose(artifacts, &offered).unwrap();
+        let Choice { chosen, twins, .. } = choose(&artifacts, &offered).unwrap();
         let [twin] = &twins[..] else {
             panic!("one is left out: {twins:?}");
         };

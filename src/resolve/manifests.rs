@@ -97,7 +97,7 @@ impl Resolver<'_> {
             chosen,
             is_single,
             twins,
-        } = index::choose(entries, self.architectures).map_err(|why| {
+        } = index::choose(&entries, self.architectures).map_err(|why| {
             let rest = skipped.iter().map(String::as_str);
             let all: Vec<_> = std::iter::once(why.as_str()).chain(rest).collect();
             Unlistable::NotOffered(all.join("; "))

@@ -61,7 +61,7 @@ pub fn manifests(data: &[u8]) {
                 _ => simple_image(),
             };
             let offered = ["x86-64", "arm64", "arm"].map(|name| name.parse().unwrap());
-            if let Ok(choice) = index::choose(index::sort(index).artifacts, &offered) {
+            if let Ok(choice) = index::choose(&index::sort(index).artifacts, &offered) {
                 let chosen = &choice.chosen;
                 assert!(!choice.is_single || chosen.len() == 1);
                 assert_chosen(chosen, &offered);
