@@ -44,7 +44,6 @@ pub struct Pool {
 struct Taken {
     general: usize,
     reserve: usize,
-    has_favourite: bool,
     /// The tickets of those who wait, in the order that they came in.
     queue: VecDeque<u64>,
     next: u64,
@@ -60,7 +59,6 @@ pub struct Grant {
 struct Held {
     general: usize,
     reserve: usize,
-    is_favourite: bool,
 }
 
 /// The answer to a piece of work that asks for more.
@@ -82,7 +80,6 @@ impl Pool {
             taken: Mutex::new(Taken {
                 general: 0,
                 reserve: 0,
-                has_favourite: false,
                 queue: VecDeque::new(),
                 next: 0,
             }),
@@ -98,21 +95,21 @@ impl Pool {
         }
     }
 
-    /// Takes so many bytes, if they are free. They are for the first who waits, or the favourite.
+    /// Takes so many bytes, if they are free. They go to the first who waits, or to the favourite.
     fn draw(&self, taken: &mut Taken, held: &mut Held, bytes: usize, is_first: bool) -> Drawn {
         let is_of_general = taken.general.saturating_add(bytes) <= self.general;
-        if is_of_general && (is_first || held.is_favourite) {
+        let is_favourite = held.reserve > 0;
+        if is_of_general && (is_first || is_favourite) {
             taken.general += bytes;
             held.general += bytes;
             return Drawn::Yes;
         }
-        if !held.is_favourite && (taken.has_favourite || !is_first) {
+        if !is_favourite && (taken.reserve > 0 || !is_first) {
             return Drawn::Wait;
         }
         if taken.reserve.saturating_add(bytes) > self.reserve {
             return Drawn::Never;
         }
-        (taken.has_favourite, held.is_favourite) = (true, true);
         taken.reserve += bytes;
         held.reserve += bytes;
         Drawn::Yes
@@ -128,9 +125,6 @@ impl Taken {
         held.general -= of_general;
         self.reserve -= of_reserve;
         self.general -= of_general;
-        if held.is_favourite && held.reserve == 0 {
-            (self.has_favourite, held.is_favourite) = (false, false);
-        }
     }
 }
 
