@@ -106,7 +106,7 @@ fn recognise_layers(image: &Image) -> Recognised {
     };
     Recognised {
         offers,
-        to_make: Some(Recipe::new(image, None)),
+        to_flatten: Some(Recipe::new(image, None)),
         ..Recognised::default()
     }
 }
@@ -125,7 +125,7 @@ pub fn recognise_as(image: &Image, suffix: &str) -> Option<Recognised> {
     let mut recognised = recognise(image, None)?;
     if suffix != SUFFIX && recognised.skipped.is_empty() {
         recognised.offers.clear();
-        recognised.to_make = Some(Recipe::new(image, Some(suffix.into())));
+        recognised.to_flatten = Some(Recipe::new(image, Some(suffix.into())));
     }
     Some(recognised)
 }
@@ -158,10 +158,10 @@ mod tests {
             None => "not a container image".into(),
             Some(Recognised {
                 offers,
-                to_make,
+                to_flatten,
                 skipped,
                 ..
-            }) => match (offers.first(), to_make) {
+            }) => match (offers.first(), to_flatten) {
                 (Some(offer), _) => offer.suffix.clone(),
                 (None, Some(recipe)) => format!("made of {} layers", recipe.layers.len()),
                 (None, None) => skipped[0].why.clone(),
@@ -250,7 +250,7 @@ mod tests {
             let only_for = found.only_for.map_or("any", Architecture::as_str);
             match found.skipped.first() {
                 Some(skipped) => {
-                    assert_eq!((skipped.why.as_str(), found.to_make), (expected, None));
+                    assert_eq!((skipped.why.as_str(), found.to_flatten), (expected, None));
                 }
                 None => assert_eq!(only_for, expected, "{config}"),
             }
@@ -263,7 +263,7 @@ mod tests {
         for layers in [&[gzip][..], &[gzip, gzip]] {
             let found = crate::artifact::recognise(&image(BUILD_CACHE, layers), None);
             assert_eq!(found.skipped, [Skipped::whole(IS_BUILD_CACHE)]);
-            assert!(found.offers.is_empty() && found.to_make.is_none());
+            assert!(found.offers.is_empty() && found.to_flatten.is_none());
         }
     }
 }

@@ -102,7 +102,7 @@ pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let others = layers.filter(|(_, layer)| ![KERNEL, INITRAMFS].contains(&&*layer.media_type));
     let why = "neither kernel nor initramfs of KubeSolo OS";
     Some(Recognised {
-        to_make: None,
+        to_flatten: None,
         offers: vec![
             Offer::layer(kernel, ".vmlinuz"),
             Offer::layer(initramfs, ".initramfs.gz"),

@@ -33,7 +33,7 @@ pub struct Recognised {
     pub offers: Vec<Offer>,
     /// One more file, which has to be made first. If it is one layer that is on offer already, reading that layer
     /// may show that it has to be made into another file.
-    pub to_make: Option<Recipe>,
+    pub to_flatten: Option<Recipe>,
     /// The parts that are not offered.
     pub skipped: Vec<Skipped>,
     /// The one architecture it is for, if the publisher noted that where clients look.
@@ -76,7 +76,7 @@ pub enum Content {
     /// They are known.
     Text(Arc<str>),
     /// They have to be made, or are made already.
-    Made {
+    Flattened {
         recipe: Recipe,
         /// In bytes.
         size: u64,
@@ -176,7 +176,7 @@ impl Recipe {
     /// The file, once it is made.
     pub fn offer(self, digest: Digest, size: u64) -> Offer {
         let suffix = self.suffix().to_owned();
-        let content = Content::Made { recipe: self, size };
+        let content = Content::Flattened { recipe: self, size };
         Offer::new(&suffix, digest, size, content)
     }
 }
@@ -214,7 +214,7 @@ impl Content {
         match self {
             Self::Blob => 0,
             Self::Text(text) => text.len(),
-            Self::Made { recipe, .. } => size_of_val(&recipe.layers[..]),
+            Self::Flattened { recipe, .. } => size_of_val(&recipe.layers[..]),
         }
     }
 }

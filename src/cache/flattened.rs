@@ -19,7 +19,7 @@ use crate::lock::lock;
 
 /// A file that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-pub struct Made {
+pub struct Flattened {
     /// Of its bytes.
     pub digest: Digest,
     /// In bytes.
@@ -29,8 +29,8 @@ pub struct Made {
 /// The outcome of making a file.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
-pub enum Sum {
-    Made(Made),
+pub enum Outcome {
+    Flattened(Flattened),
     /// No file, as long as it may have no more than `limit` bytes and layers are read by the same rules, which `reader`
     /// counts.
     Refused {
@@ -62,7 +62,7 @@ impl Cache {
     /// The outcome of a recipe with the layers of this source, if it was tried.
     ///
     /// The outcome of another source's layers does not count: this one may lack them.
-    pub fn sum(&self, source: &str, recipe: Digest) -> Option<Sum> {
+    pub fn outcome(&self, source: &str, recipe: Digest) -> Option<Outcome> {
         let key = key_of(source, recipe);
         // A file may be older.
         let unwritten = lock(&self.unwritten).get(&key).cloned();
@@ -70,7 +70,7 @@ impl Cache {
     }
 
     /// Remembers the outcome of a recipe, at least until the process ends: to know it takes all layers.
-    pub fn keep_sum(&self, source: &str, recipe: Digest, sum: &Sum) {
+    pub fn keep_outcome(&self, source: &str, recipe: Digest, sum: &Outcome) {
         let key = key_of(source, recipe);
         if self.write_summed(SUMS, key, sum) {
             lock(&self.unwritten).remove(&key);
@@ -82,7 +82,7 @@ impl Cache {
     /// A file that was made, if it is still there and undamaged. From then on it is the one used last.
     ///
     /// A process checks its digest once, and again when anybody has changed the file since.
-    pub fn made(&self, made: Made) -> Option<File> {
+    pub fn flattened(&self, made: Flattened) -> Option<File> {
         let (folder, name) = (self.folder(MADE)?, made.digest.hex());
         let file = open(&folder, &name, made.size)?;
         let found = Stamp::of(&file).ok()?;
@@ -106,7 +106,7 @@ impl Cache {
     }
 
     /// Begins a file that is made.
-    pub fn begin_made(&self) -> Result<Unfinished> {
+    pub fn begin_flattened(&self) -> Result<Unfinished> {
         // A file that a killed process left may have filled the disk.
         self.sweep();
         if self.is_in_memory {
@@ -122,7 +122,7 @@ impl Cache {
     }
 
     /// Keeps a finished file, at the cost of those that were not used for longest.
-    pub fn keep_made(&self, unfinished: &Unfinished, made: Made) -> Result<()> {
+    pub fn keep_flattened(&self, unfinished: &Unfinished, made: Flattened) -> Result<()> {
         let (root, name) = (self.root.as_ref().ok_or(Error::NoCache)?, made.digest.hex());
         let keep = || unfinished.keep_as(&Dir::create(root)?.create_sub(MADE)?, &name);
         keep().map_err(|cause| self.cannot_write(cause))?;
@@ -167,7 +167,7 @@ fn discard_same(folder: &Dir, name: &str, read: &File) {
     }
 }
 
-fn is_right(file: &File, made: Made) -> bool {
+fn is_right(file: &File, made: Flattened) -> bool {
     let has_size = file
         .metadata()
         .is_ok_and(|metadata| metadata.len() == made.size);
@@ -210,14 +210,14 @@ mod tests {
         }
     }
 
-    fn make(cache: &Cache, bytes: &[u8]) -> Made {
-        let unfinished = cache.begin_made().unwrap();
+    fn make(cache: &Cache, bytes: &[u8]) -> Flattened {
+        let unfinished = cache.begin_flattened().unwrap();
         unfinished.file().unwrap().write_all(bytes).unwrap();
-        let made = Made {
+        let made = Flattened {
             digest: Digest::of(bytes),
             size: bytes.len() as u64,
         };
-        cache.keep_made(&unfinished, made).unwrap();
+        cache.keep_flattened(&unfinished, made).unwrap();
         made
     }
 
@@ -230,21 +230,21 @@ mod tests {
         let scratch = Scratch::new("sums");
         let cache = scratch.cache(0);
         let (key, layer) = (Digest::of(b"recipe"), Digest::of(b"layer"));
-        assert_eq!(cache.sum(SOURCE, key), None);
+        assert_eq!(cache.outcome(SOURCE, key), None);
         for sum in [
-            Sum::Made(Made {
+            Outcome::Flattened(Flattened {
                 digest: layer,
                 size: 7,
             }),
-            Sum::Refused {
+            Outcome::Refused {
                 layer,
                 why: "two\nlines".into(),
                 limit: 1 << 30,
                 reader: 1,
             },
         ] {
-            cache.keep_sum(SOURCE, key, &sum);
-            assert_eq!(cache.sum(SOURCE, key), Some(sum));
+            cache.keep_outcome(SOURCE, key, &sum);
+            assert_eq!(cache.outcome(SOURCE, key), Some(sum));
         }
         let path = cache.path(SUMS, key_of(SOURCE, key)).unwrap();
         let good = fs::read(&path).unwrap();
@@ -252,14 +252,18 @@ mod tests {
             let mut bad = good.clone();
             bad[n] ^= 1;
             fs::write(&path, bad).unwrap();
-            assert_eq!(cache.sum(SOURCE, key), None, "byte {n} was wrong");
+            assert_eq!(cache.outcome(SOURCE, key), None, "byte {n} was wrong");
             assert!(!path.exists(), "byte {n} was wrong, and the file was kept");
         }
         let other = cache.path(SUMS, key_of(SOURCE, layer)).unwrap();
         fs::write(&other, good).unwrap();
-        assert_eq!(cache.sum(SOURCE, layer), None, "it is another recipe's");
+        assert_eq!(cache.outcome(SOURCE, layer), None, "it is another recipe's");
         let elsewhere = "localhost:5000/other";
-        assert_eq!(cache.sum(elsewhere, key), None, "it is another source's");
+        assert_eq!(
+            cache.outcome(elsewhere, key),
+            None,
+            "it is another source's"
+        );
     }
 
     #[test]
@@ -267,31 +271,35 @@ mod tests {
         let scratch = Scratch::new("unwritten");
         let (cache, key) = (scratch.cache(0), Digest::of(b"recipe"));
         let made = |size| {
-            Sum::Made(Made {
+            Outcome::Flattened(Flattened {
                 digest: Digest::of(b"made"),
                 size,
             })
         };
-        cache.keep_sum(SOURCE, key, &made(1));
+        cache.keep_outcome(SOURCE, key, &made(1));
         let path = cache.path(SUMS, key_of(SOURCE, key)).unwrap();
         let tmp = scratch.0.join("tmp");
         fs::remove_dir(&tmp).unwrap();
         fs::write(&tmp, "no directory").unwrap();
-        cache.keep_sum(SOURCE, key, &made(2));
-        assert_eq!(cache.sum(SOURCE, key), Some(made(2)));
+        cache.keep_outcome(SOURCE, key, &made(2));
+        assert_eq!(cache.outcome(SOURCE, key), Some(made(2)));
         assert_eq!(
-            scratch.cache(0).sum(SOURCE, key),
+            scratch.cache(0).outcome(SOURCE, key),
             Some(made(1)),
             "it was forgotten"
         );
         for n in 0..MAX_REMEMBERED {
-            cache.keep_sum(SOURCE, Digest::of(&n.to_le_bytes()), &made(3));
+            cache.keep_outcome(SOURCE, Digest::of(&n.to_le_bytes()), &made(3));
         }
         assert_eq!(lock(&cache.unwritten).len(), 1, "there were too many");
         fs::remove_file(&tmp).unwrap();
-        cache.keep_sum(SOURCE, key, &made(4));
+        cache.keep_outcome(SOURCE, key, &made(4));
         fs::remove_file(path).unwrap();
-        assert_eq!(cache.sum(SOURCE, key), None, "it was written, and is gone");
+        assert_eq!(
+            cache.outcome(SOURCE, key),
+            None,
+            "it was written, and is gone"
+        );
     }
 
     #[test]
@@ -301,13 +309,17 @@ mod tests {
         let path = scratch.0.join("made").join(made.digest.hex());
         for wrong in [&b"wrong"[..], b"short", b"far too long", b""] {
             fs::write(&path, wrong).unwrap();
-            assert_eq!(read(scratch.cache(1 << 20).made(made)), None, "{wrong:?}");
+            assert_eq!(
+                read(scratch.cache(1 << 20).flattened(made)),
+                None,
+                "{wrong:?}"
+            );
             assert!(!path.exists());
         }
         make(&scratch.cache(1 << 20), b"right");
         let next_start = scratch.cache(1 << 20);
-        assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
-        assert_eq!(read(next_start.made(made)).as_deref(), Some("right"));
+        assert_eq!(read(next_start.flattened(made)).as_deref(), Some("right"));
+        assert_eq!(read(next_start.flattened(made)).as_deref(), Some("right"));
     }
 
     #[test]
@@ -321,7 +333,7 @@ mod tests {
         make(&scratch.cache(1 << 20), b"right");
         let (folder, name) = (cache.folder(MADE).unwrap(), made.digest.hex());
         discard_same(&folder, &name, &damaged);
-        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+        assert_eq!(read(cache.flattened(made)).as_deref(), Some("right"));
         discard_same(&folder, &name, &File::open(&path).unwrap());
         assert!(!path.exists());
     }
@@ -334,15 +346,15 @@ mod tests {
         let path = scratch.0.join("made").join(made.digest.hex());
         let stamp = || lock(&cache.checked).get(&made.digest).copied();
         assert!(stamp() == Stamp::of(&File::open(&path).unwrap()).ok());
-        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+        assert_eq!(read(cache.flattened(made)).as_deref(), Some("right"));
         assert!(stamp() == Stamp::of(&File::open(&path).unwrap()).ok());
         // Longer than the clock that changes are stamped by takes from one tick to the next.
         std::thread::sleep(Duration::from_millis(50));
         fs::write(&path, b"wrong").unwrap();
-        assert_eq!(read(cache.made(made)), None);
+        assert_eq!(read(cache.flattened(made)), None);
         assert!(!path.exists(), "else it would be given out each time");
         make(&cache, b"right");
-        assert_eq!(read(cache.made(made)).as_deref(), Some("right"));
+        assert_eq!(read(cache.flattened(made)).as_deref(), Some("right"));
     }
 
     #[test]
@@ -351,7 +363,7 @@ mod tests {
         let block = 64 << 10;
         let cache = scratch.cache(2 * block);
         let bytes = |n: u8| vec![n; usize::try_from(block).unwrap()];
-        let long_ago = |made: Made, hours: u64| {
+        let long_ago = |made: Flattened, hours: u64| {
             let file = File::open(cache.path(MADE, made.digest).unwrap()).unwrap();
             let then = SystemTime::now() - Duration::from_secs(3600 * hours);
             file.set_times(FileTimes::new().set_modified(then)).unwrap();
@@ -360,16 +372,22 @@ mod tests {
         let second = make(&cache, &bytes(2));
         long_ago(first, 2);
         long_ago(second, 1);
-        assert!(cache.made(first).is_some(), "used, so it is the newest");
+        assert!(
+            cache.flattened(first).is_some(),
+            "used, so it is the newest"
+        );
         let third = make(&cache, &bytes(3));
-        assert!(cache.made(second).is_none(), "not used for longest");
-        assert!(cache.made(first).is_some() && cache.made(third).is_some());
+        assert!(cache.flattened(second).is_none(), "not used for longest");
+        assert!(cache.flattened(first).is_some() && cache.flattened(third).is_some());
         drop(scratch.cache(block));
-        assert!(cache.made(first).is_none(), "the next start has less room");
-        assert!(cache.made(third).is_some(), "used last");
+        assert!(
+            cache.flattened(first).is_none(),
+            "the next start has less room"
+        );
+        assert!(cache.flattened(third).is_some(), "used last");
         let large = make(&cache, &[bytes(4), bytes(5), bytes(6)].concat());
-        assert!(cache.made(large).is_some(), "the newest stays");
-        assert!(cache.made(third).is_none());
+        assert!(cache.flattened(large).is_some(), "the newest stays");
+        assert!(cache.flattened(third).is_none());
     }
 
     #[test]
@@ -389,13 +407,15 @@ mod tests {
         assert_eq!(cache.most_of_one(1 << 30), 22 << 20);
         assert_eq!(cache.most_of_one(1 << 20), 1 << 20);
         for n in 0..9_u8 {
-            let unfinished = cache.begin_made().unwrap();
+            let unfinished = cache.begin_flattened().unwrap();
             // Of bytes that are nowhere, for it is their number that counts.
             unfinished.file().unwrap().set_len(10 << 20).unwrap();
             assert!(n == 0 || kept() <= 14 << 20, "{}", kept());
             let digest = Digest::of(&[n]);
             let size = 10 << 20;
-            cache.keep_made(&unfinished, Made { digest, size }).unwrap();
+            cache
+                .keep_flattened(&unfinished, Flattened { digest, size })
+                .unwrap();
         }
         for n in 0..9_u8 {
             let path = scratch.0.join(MADE).join(Digest::of(&[n]).hex());
@@ -409,7 +429,7 @@ mod tests {
     fn what_nobody_works_on_any_more_is_swept_away() {
         let scratch = Scratch::new("swept");
         let cache = scratch.cache(0);
-        let at_work = cache.begin_made().unwrap();
+        let at_work = cache.begin_flattened().unwrap();
         let tmp = scratch.0.join("tmp");
         let left = || -> Vec<_> {
             let names = ["1-2", "1-1.unfinished"].map(|name| tmp.join(name));
@@ -426,14 +446,14 @@ mod tests {
         drop(scratch.cache(0));
         is_swept(&before, 1);
         let meanwhile = left();
-        let another = cache.begin_made().unwrap();
+        let another = cache.begin_flattened().unwrap();
         is_swept(&meanwhile, 2);
         let meanwhile = left();
-        let made = Made {
+        let made = Flattened {
             digest: Digest::of(b""),
             size: 0,
         };
-        cache.keep_made(&another, made).unwrap();
+        cache.keep_flattened(&another, made).unwrap();
         is_swept(&meanwhile, 1);
         drop(at_work);
     }
@@ -442,6 +462,6 @@ mod tests {
     fn without_a_directory_nothing_is_made() {
         let cache = Cache::new(None, 1 << 20);
         assert!(matches!(cache.scratch(), Err(Error::NoCache)));
-        assert_eq!(cache.sum(SOURCE, Digest::of(b"")), None);
+        assert_eq!(cache.outcome(SOURCE, Digest::of(b"")), None);
     }
 }

@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub use flattened::{Made, Sum};
+pub use flattened::{Flattened, Outcome};
 use log::{debug, info, warn};
 use prune::{QUOTAS, Quota};
 use serde::de::DeserializeOwned;
@@ -92,7 +92,7 @@ pub struct Cache {
     /// Why images could not be read, by the same key as what was read.
     unreadable: Mutex<HashMap<Digest, String>>,
     /// The outcomes of making files that could not be written.
-    unwritten: Mutex<HashMap<Digest, Sum>>,
+    unwritten: Mutex<HashMap<Digest, Outcome>>,
     /// Files that were made, as they were when this process found them to be right.
     checked: Mutex<HashMap<Digest, flattened::Stamp>>,
 }

@@ -121,14 +121,14 @@ fn use_all(cache: &Cache) {
         cache.write(folder, Digest::of(b"{}"), b"{}");
         cache.read::<()>(folder, Digest::of(b"[]"), LARGEST, |_| None);
     }
-    if let Ok(unfinished) = cache.begin_made() {
-        let made = Made {
+    if let Ok(unfinished) = cache.begin_flattened() {
+        let made = Flattened {
             digest: Digest::of(b""),
             size: 0,
         };
-        let _ = cache.keep_made(&unfinished, made);
+        let _ = cache.keep_flattened(&unfinished, made);
     }
-    cache.made(Made {
+    cache.flattened(Flattened {
         digest: Digest::of(b"[]"),
         size: 9,
     });

@@ -161,7 +161,7 @@ fn blob(image: &Image, found: &Recognised, layer: &str) -> Result<Digest, String
             .as_ref()
             .map(|config| config.digest)
             .ok_or_else(|| "it has no config".to_owned()),
-        Content::Made { .. } => Err("it is flattened here, so no registry has it".to_owned()),
+        Content::Flattened { .. } => Err("it is flattened here, so no registry has it".to_owned()),
     }
 }
 
@@ -192,15 +192,17 @@ fn choose<'a>(found: &'a Recognised, layer: &str) -> Result<&'a Offer, String> {
     parts.dedup();
     let reasons = found.skipped.iter().map(|one| one.why.as_str());
     let reasons = reasons.collect::<Vec<_>>().join("; ");
-    Err(match (&found.to_make, parts.as_slice(), reasons.as_str()) {
-        (Some(recipe), ..) => format!(
-            "the file of a container image of {} layers is made here, so no registry has it",
-            recipe.layers.len()
-        ),
-        (None, [], "") => format!("it has no {layer}, and no other file"),
-        (None, [], reasons) => reasons.to_owned(),
-        (None, parts, _) => format!("it has no {layer}, only {}", parts.join(", ")),
-    })
+    Err(
+        match (&found.to_flatten, parts.as_slice(), reasons.as_str()) {
+            (Some(recipe), ..) => format!(
+                "the file of a container image of {} layers is made here, so no registry has it",
+                recipe.layers.len()
+            ),
+            (None, [], "") => format!("it has no {layer}, and no other file"),
+            (None, [], reasons) => reasons.to_owned(),
+            (None, parts, _) => format!("it has no {layer}, only {}", parts.join(", ")),
+        },
+    )
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use crate::compression::Compression;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
-use crate::flatten::MadeFile;
+use crate::flatten::FlattenedFile;
 use crate::name::FileName;
 use crate::semaphore::Semaphore;
 use crate::source::{Origins, Part, Source};
@@ -85,14 +85,14 @@ impl Origin for Blob<'_> {
 }
 
 /// A file that was flattened here. `open` gives it, perhaps after it was flattened again.
-pub struct Made<F> {
+pub struct Flattened<F> {
     pub name: String,
     /// The source whose layers it is made of.
     pub source: String,
     pub open: F,
 }
 
-impl<F: Fn() -> Result<MadeFile>> Origin for Made<F> {
+impl<F: Fn() -> Result<FlattenedFile>> Origin for Flattened<F> {
     fn name(&self) -> String {
         self.name.clone()
     }

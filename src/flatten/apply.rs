@@ -1,4 +1,4 @@
-//! The changes of layers, applied in order → the files of the image. No I/O.
+//! Applies the changes of layers to the tree of an image, in order. No I/O.
 
 use super::change::Change;
 use super::tree::{Refused, Tree};
@@ -10,13 +10,13 @@ use crate::tar::show;
 pub fn apply<'a>(tree: &mut Tree<'a>, layer: usize, changes: &'a [Change]) -> Result<(), Refused> {
     let layer = u32::try_from(layer).unwrap_or(u32::MAX);
     tree.begin_layer();
-    // Whiteouts hide files of lower layers, wherever in their own layer they stand. So they come first.
+    // Whiteouts hide files of lower layers, wherever they stand in their own layer. So they come first.
     let whiteouts = Whiteouts::of(changes);
     whiteouts.apply(tree)?;
     let mut of_aufs = Vec::new();
     for change in changes {
         if is_of_aufs(&change.path) {
-            // Its directory of hard links is there as long as its layer is applied. All else means nothing.
+            // aufs's directory of hard links is in the tree while its layer is applied. Its other files are ignored.
             match directory_of_aufs(&change.path) {
                 Some(directory) => of_aufs.push(directory),
                 None => continue,

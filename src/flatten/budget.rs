@@ -6,44 +6,44 @@ use crate::artifact::Recipe;
 use crate::error::Error;
 use crate::tar::{Entry, Kind, show};
 
-/// Memory that the layers of one image may take together.
+/// Most memory for the layers of one image together.
 #[derive(Clone, Copy)]
 pub struct Memory {
     /// Number of entries.
     entries: u64,
     /// Bytes of entries.
     bytes: u64,
-    /// Bytes of paths that no entry spells.
-    pub unspelled: usize,
+    /// Bytes of paths without an entry.
+    pub implied: usize,
 }
 
 impl Memory {
-    /// All of it, in bytes.
+    /// The sum, in bytes.
     pub const fn size(&self) -> usize {
-        self.bytes as usize + self.unspelled
+        self.bytes as usize + self.implied
     }
 }
 
-/// Enough for most images, and so little that some may be flattened while a large one is.
+/// Enough for most images. Several may be flattened beside a large one.
 pub const SMALL: Memory = Memory {
     entries: 20_000,
     bytes: 6 << 20,
-    unspelled: 2 << 20,
+    implied: 2 << 20,
 };
-/// The most that any image may take: some 160,000 entries with names of usual length.
+/// The most for any image: some 160,000 entries with names of usual length.
 pub const LARGE: Memory = Memory {
     entries: 200_000,
     bytes: 36 << 20,
-    unspelled: 4 << 20,
+    implied: 4 << 20,
 };
-/// Memory for an entry without its path, link, pieces and xattrs: as a change of its layer, a place in the tree and a
-/// name there (measured).
+/// Memory for an entry without its path, link, pieces and xattrs: as a change of its layer, an inode of the tree and a
+/// name in it (measured).
 const ENTRY: u64 = 176;
 /// Memory for an xattr without its name and value.
 const XATTR: usize = 160;
-/// Bytes of an archive besides those of files: headers and padding, for as many entries as there may be.
+/// Most bytes of an archive for headers and padding, for as many entries as there may be.
 const MAX_REST: u64 = 1 << 30;
-/// The same as a part of what the files may have, where all of it takes memory.
+/// The same where the cache is in memory, as a part of the bytes of the files.
 const REST_IN_MEMORY: u64 = 2;
 
 /// Most bytes on disk for one image.
@@ -91,7 +91,7 @@ impl Limits {
     }
 }
 
-/// The resources that one image has left, for all its layers together.
+/// What one image has left, for all its layers together.
 pub struct Budget {
     pub limits: Limits,
     pub memory: Memory,
@@ -115,12 +115,12 @@ impl Budget {
         }
     }
 
-    /// Whether the image was refused for want of memory that a larger budget may have.
+    /// Whether the image was refused because it needs more memory. A larger budget may have that.
     pub fn is_outgrown(&self) -> bool {
         self.is_outgrown.load(Ordering::Relaxed)
     }
 
-    /// Notes that the image was refused for want of memory.
+    /// Notes that the image needs more memory.
     pub fn outgrow(&self) {
         self.is_outgrown.store(true, Ordering::Relaxed);
     }

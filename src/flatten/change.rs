@@ -1,4 +1,4 @@
-//! The change that an entry of a layer makes to the image.
+//! What an entry of a layer changes in the image.
 
 use super::union_fs::OverlayMarks;
 use crate::tar::{Attributes, Entry, Kind};
@@ -42,7 +42,7 @@ pub struct Content {
 }
 
 impl Change {
-    /// The change that an entry makes. `content`: the bytes of a file.
+    /// `content`: the bytes of a file.
     pub fn new(entry: Entry, content: Content) -> Self {
         let mut attributes = entry.attributes;
         let marks = OverlayMarks::take_from(&mut attributes.xattrs);
@@ -67,7 +67,7 @@ impl Change {
         }
     }
 
-    /// The file that it puts there, or directory.
+    /// The kind of the file that it puts there.
     pub fn kind(&self) -> &NodeKind {
         match &self.action {
             Action::Put(kind) => kind,

@@ -1,37 +1,37 @@
-//! The layers of an image → files on disk whose digests are right.
+//! Fetches the layers of an image to disk, and verifies them.
 //!
-//! A slow registry makes an image wait here, where it takes disk and a few threads. It takes memory for its entries only
-//! after this.
+//! With a slow registry an image waits here. Meanwhile it takes disk and a few threads; the memory for its entries is
+//! taken afterwards.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::MAX_THREADS;
-use super::low_speed::Steady;
+use super::low_speed::MinSpeed;
 use crate::artifact::Recipe;
 use crate::blob::{self, Positioned, Verified};
-use crate::cache::{Cache, Made, Unfinished};
+use crate::cache::{Cache, Flattened, Unfinished};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::parallel::in_parallel;
 use crate::source::Source;
 use crate::task;
 
-/// Time for all layers of an image, besides that for their bytes at the slowest speed. An image that takes longer is
-/// given up, because there are few permits for each registry.
+/// Longest time for all layers of an image, in addition to that for their bytes at [`MIN_SPEED`]. An image that takes
+/// longer is given up, because few images of one registry are fetched at once.
 const TIME: Duration = Duration::from_secs(10 * 60);
-/// Slowest speed that is expected, in bytes a second.
-const SLOWEST: u64 = 64 << 10;
+/// In bytes a second.
+const MIN_SPEED: u64 = 64 << 10;
 
 /// Bytes copied at once, for each layer that is fetched.
 const BUFFER: usize = 64 << 10;
 
 /// The layers of an image, to be read.
 pub enum Layers<'a> {
-    /// Files of our own. Their bytes are right.
+    /// Files in the cache, already verified.
     Fetched(Vec<Unfinished>),
-    /// Files on this machine, which others may change: they are verified as they are read.
+    /// Files of a layout on this machine. Others may change them, so they are verified while they are read.
     Local(&'a Arc<dyn Source>, &'a Recipe),
 }
 
@@ -44,15 +44,15 @@ impl<'a> Layers<'a> {
         let _limit = task::within(time(recipe.size()));
         let fetch = |(digest, size): &_| fetch(source, *digest, *size, cache);
         let fetched = in_parallel(&recipe.layers, MAX_THREADS, fetch, Result::is_err);
-        // A layer that was not fetched comes with one that has an error.
+        // `None`: not begun, because another layer failed.
         let files: Result<Vec<_>> = fetched.into_iter().flatten().collect();
         files.map(Self::Fetched)
     }
 
     /// Keeps a layer in the cache, if it was fetched.
-    pub fn keep(&self, n: usize, cache: &Cache, made: Made) -> Result<()> {
+    pub fn keep(&self, n: usize, cache: &Cache, made: Flattened) -> Result<()> {
         match self {
-            Self::Fetched(files) => cache.keep_made(&files[n], made),
+            Self::Fetched(files) => cache.keep_flattened(&files[n], made),
             Self::Local(..) => Ok(()),
         }
     }
@@ -70,7 +70,7 @@ impl<'a> Layers<'a> {
 }
 
 fn time(size: u64) -> Duration {
-    TIME + Duration::from_secs(size / SLOWEST)
+    TIME + Duration::from_secs(size / MIN_SPEED)
 }
 
 fn fetch(source: &Arc<dyn Source>, digest: Digest, size: u64, cache: &Cache) -> Result<Unfinished> {
@@ -103,7 +103,7 @@ fn verified(
             Some(size),
             what,
             |bytes, size| match is_timed {
-                true => Box::new(Steady::new(bytes, size)),
+                true => Box::new(MinSpeed::new(bytes, size)),
                 false => bytes,
             },
         )?;

@@ -1,21 +1,21 @@
-//! The making of one file: whoever needs the file waits here.
+//! One image being flattened: all who need it wait for the same job.
 
 use std::fs::File;
 use std::io::ErrorKind;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::cache::Made;
+use crate::cache::Flattened;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::task;
 
-/// Time without another try after our own disk failed: each try fetches all layers.
+/// Pause after an error of the disk: each try fetches all layers.
 const COOLDOWN: Duration = Duration::from_secs(600);
-/// After a full disk it ends as soon as there is room for all bytes that were written, and so many more.
+/// After a full disk the pause ends early, once there is room for all bytes that were written and so many more.
 const MORE_ROOM: u64 = 1 << 20;
 
-/// A file in the making.
+/// An image being flattened.
 #[derive(Default)]
 pub struct Job {
     result: Mutex<Option<Finished>>,
@@ -25,20 +25,19 @@ pub struct Job {
 /// The end of a job.
 struct Finished {
     result: Result<Product>,
-    /// Until when it is not begun anew.
+    /// If set, it is not begun anew before this is over.
     cooldown: Option<Cooldown>,
 }
 
-/// A file that was made just now. It is open, so nothing can remove it before it is read.
+/// A flattened image. Its file is open, so it stays readable when the cache removes it.
 #[derive(Clone)]
 pub struct Product {
-    /// Its digest and size.
-    pub made: Made,
+    pub made: Flattened,
     /// `None` for a layer as it is in its source.
     pub file: Option<Arc<File>>,
 }
 
-/// A pause after a failure of our own disk.
+/// A pause after an error of the disk.
 struct Cooldown {
     since: Instant,
     /// Bytes that have to be free for another try, where the disk was full.
@@ -46,8 +45,8 @@ struct Cooldown {
 }
 
 impl Cooldown {
-    /// `written`: bytes written before the failure. The bytes that are free say less: they are freed with the failure,
-    /// or by somebody else meanwhile.
+    /// The pause after this error, if it is one of the disk. `written`: bytes written before it. How many are free now
+    /// says less: the failed try has freed its own.
     fn of(error: &Error, written: u64) -> Option<Self> {
         let Error::File { cause, .. } = error else {
             return None;
@@ -64,7 +63,7 @@ impl Cooldown {
         })
     }
 
-    /// `free`: bytes on our disk.
+    /// `free`: bytes that are free on the disk, if known.
     fn is_over(&self, free: Option<u64>) -> bool {
         let has_room = match (self.needed, free) {
             (Some(needed), Some(free)) => free >= needed,
@@ -75,7 +74,7 @@ impl Cooldown {
 }
 
 impl Job {
-    /// Waits for the result; `None` if it is not there at this thread's deadline.
+    /// Waits for the result; `None` if it is not there by the deadline of this thread.
     pub fn wait(&self) -> Option<Result<Product>> {
         let finished = |result: &mut Option<Finished>| Some(result.as_ref()?.result.clone());
         match task::wait_for(&self.result, &self.is_done, String::new, finished) {
@@ -84,8 +83,8 @@ impl Job {
         }
     }
 
-    /// Tells the result to all who wait. `written`: bytes written to disk for it; without any, nothing was fetched, so
-    /// another try may follow at once.
+    /// Gives the result to all who wait. `written`: bytes written to disk; `None` if nothing was fetched, so that another
+    /// try may follow at once.
     pub fn finish(&self, result: Result<Product>, written: Option<u64>) {
         let error = result.as_ref().err();
         let cooldown = written.and_then(|written| Cooldown::of(error?, written));
@@ -98,7 +97,7 @@ impl Job {
         lock(&self.result).is_some()
     }
 
-    /// Whether it is in work or cools down. `free`: bytes on our disk.
+    /// Whether it is in work or pauses. `free`: bytes that are free on the disk, if known.
     pub fn counts(&self, free: Option<u64>) -> bool {
         lock(&self.result).as_ref().is_none_or(|finished| {
             let cooldown = finished.cooldown.as_ref();

@@ -1,4 +1,4 @@
-//! A layer → the changes that it makes, in memory, and the bytes of its files, in a spool on disk.
+//! Reads a layer: the changes that it makes into memory, the bytes of its files into a spool on disk.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -27,7 +27,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Reads a layer, and with it its digest.
+    /// Reads a layer to its end. `bytes` fails at its end if their digest is wrong.
     pub fn read(
         mut bytes: impl Read,
         digest: Digest,
@@ -35,7 +35,7 @@ impl Layer {
         cache: &Cache,
     ) -> Result<Self> {
         let read = Self::unpack(&mut bytes, budget, cache);
-        believe(read, bytes, digest, cache)
+        once_verified(read, bytes, digest, cache)
     }
 
     fn unpack(blob: &mut impl Read, budget: &Budget, cache: &Cache) -> Result<Self, Failure> {
@@ -61,22 +61,22 @@ impl Layer {
         })
     }
 
-    /// The bytes of a file of this layer, and of the files after it.
+    /// The bytes of a file of this layer, followed by those of other files.
     pub fn bytes(&self, node: Node<'_>) -> impl Read {
         Positioned::at(&self.spool, node.content().offset)
     }
 }
 
-/// Reads the one layer of an image, and says whether it is the file that the image is offered as.
-pub fn look(fetched: &Layers<'_>, digest: Digest, cache: &Cache) -> Result<Verdict> {
+/// Reads the one layer of an image to its end, and scans it.
+pub fn scan_layer(fetched: &Layers<'_>, digest: Digest, cache: &Cache) -> Result<Verdict> {
     let mut bytes = fetched.open(0)?;
     let verdict = scan(&mut bytes);
-    believe(verdict, bytes, digest, cache)
+    once_verified(verdict, bytes, digest, cache)
 }
 
-/// The result of reading a layer, once all of it was read. Nothing that a layer says, and no fault of it, is believed
-/// before its digest was seen to be right. `rest`: the bytes that were not read yet.
-fn believe<T>(
+/// The result of reading a layer, after the rest of it was read and verified: neither its contents nor an error in them
+/// count before that. `rest`: the bytes that were not read yet.
+fn once_verified<T>(
     read: Result<T, Failure>,
     mut rest: impl Read,
     layer: Digest,
@@ -97,7 +97,7 @@ fn believe<T>(
     refused.map_err(|why| Error::CannotFlatten { layer, why })
 }
 
-/// The archive in a layer: packed with gzip or zstd, or as it is.
+/// The archive in a layer, which is packed with gzip or zstd, or not at all.
 pub fn unpack<'a>(layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match Compression::detect(layer)? {
         (None, archive) => Box::new(archive),
@@ -114,7 +114,7 @@ pub fn unpack<'a>(layer: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     })
 }
 
-/// Fails where all layers together have more bytes than they may: a few can unpack to any number of them.
+/// Fails where all layers together unpack to more bytes than the budget has.
 struct Bounded<'a, R> {
     inner: R,
     budget: &'a Budget,
@@ -172,7 +172,7 @@ impl<'a> Spool<'a> {
     }
 }
 
-/// A file in the cache whose errors are told from those of the layer.
+/// A file in the cache. An [`Error`] is inside its errors, which tells them from errors of the layer.
 struct SpoolFile<'a> {
     file: File,
     cache: &'a Cache,

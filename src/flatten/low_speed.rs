@@ -1,30 +1,30 @@
-//! Gives up a layer that comes too slowly, or that is not complete at the deadline.
+//! Gives up a layer that arrives too slowly, or that is not complete at the deadline.
 //!
-//! Place in the chain: source → resumed → **steady** → verified → fetch. Only so many images are fetched at once, so
-//! one byte now and then, which keeps a download going, is not enough here.
+//! Place in the chain: source → resumed → **low_speed** → verified → fetch. A byte now and then keeps a download going,
+//! but few images are fetched at once, so that is not enough here.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use crate::task;
 
-/// So many bytes, or the rest of the layer, must come in each span of time.
+/// So many bytes, or the rest of the layer, must arrive in each span of time.
 const LEAST: u64 = 64 << 10;
 const SPAN: Duration = Duration::from_secs(60);
 
 /// Reads a layer of known size.
-pub struct Steady<R> {
+pub struct MinSpeed<R> {
     inner: R,
     /// Bytes of the layer still to come.
     left: u64,
     span: Duration,
-    /// Waited for in this span; what is done with the bytes meanwhile does not count.
+    /// Time spent waiting for bytes in this span. The time between reads does not count.
     waited: Duration,
-    /// Bytes that came in it.
+    /// Bytes that arrived in this span.
     came: u64,
 }
 
-impl<R: Read> Steady<R> {
+impl<R: Read> MinSpeed<R> {
     pub fn new(inner: R, size: u64) -> Self {
         Self {
             inner,
@@ -36,7 +36,7 @@ impl<R: Read> Steady<R> {
     }
 }
 
-impl<R: Read> Read for Steady<R> {
+impl<R: Read> Read for MinSpeed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let started = Instant::now();
         let n = self.inner.read(buffer)?;
@@ -80,11 +80,11 @@ mod tests {
     #[test]
     fn a_layer_has_so_much_time_whatever_comes() {
         let _limit = task::within(Duration::from_millis(50));
-        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 100);
+        let mut layer = MinSpeed::new(Slow(1, Duration::from_millis(10)), 100);
         let error = layer.read_exact(&mut [0; 100]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         // Its last byte is not too late.
-        let mut layer = Steady::new(Slow(1, Duration::from_millis(10)), 1);
+        let mut layer = MinSpeed::new(Slow(1, Duration::from_millis(10)), 1);
         layer.read_exact(&mut [0]).unwrap();
     }
 
@@ -106,7 +106,7 @@ mod tests {
                 "little at once, without a pause",
             ),
         ] {
-            let mut layer = Steady::new(Slow(piece, pause), size);
+            let mut layer = MinSpeed::new(Slow(piece, pause), size);
             layer.span = 4 * short;
             let mut left = usize::try_from(size).unwrap();
             let mut buffer = vec![0; least];
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_done_between_reads_takes_no_time() {
-        let mut layer = Steady::new(Slow(1, Duration::ZERO), 100);
+        let mut layer = MinSpeed::new(Slow(1, Duration::ZERO), 100);
         layer.span = Duration::from_millis(100);
         for _ in 0..3 {
             layer.read_exact(&mut [0]).unwrap();

@@ -1,20 +1,21 @@
-//! A container image's layers → one `.tar.gz`.
+//! Flattens the layers of a container image into one `.tar.gz`.
 //!
 //! ```text
-//! fetch ─▶ layer: tar_reader ─▶ apply: whiteouts, tree ─▶ tar_writer
-//!            └─▶ spool ───────────────────────────────────┘
+//! fetch ─▶ layer ─▶ apply: whiteouts, tree ─▶ tar_writer
+//!            └─▶ spool ────────────────────────────┘
 //! ```
 //!
-//! First all layers are fetched to disk and verified, which may take long and takes no memory. Then each is read
-//! once, several at a time: its entries go into memory, the bytes of its files into a spool on disk. Then the
-//! entries are applied in order, and the remaining files are written. So memory grows with the number of entries, not
-//! with the size of files; it is held only while nothing waits for the network; and nothing that an image says decides
-//! where on this machine something is written.
+//! First, all layers are fetched to disk and verified. This may take long, and needs no memory. Then each layer is read
+//! once, several at a time: entries go into memory, the bytes of files into a spool on disk. Then the entries are
+//! applied in order, and the remaining files are written. So memory grows with the number of entries, not with the size
+//! of files, and it is held only while nothing waits for the network. Nothing in an image decides where on this machine
+//! something is written.
 
 mod apply;
 mod budget;
 mod change;
 mod fetch;
+mod flattener;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/tar_layers.rs"]
 pub mod fuzz;
@@ -23,59 +24,58 @@ mod layer;
 mod low_speed;
 mod queue;
 mod scan;
+mod scanning;
+mod suffix_search;
 mod tar_writer;
 mod tree;
 mod union_fs;
-mod wanted;
-mod watched;
 mod whiteouts;
-mod workshop;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::thread;
 
 use budget::{Budget, LARGE, Limits, Memory, SMALL};
 use change::NodeKind;
 pub use fetch::Layers;
+pub use flattener::{FlattenedFile, Flattener};
 pub use job::Product;
 use layer::Layer;
-pub use layer::look;
+pub use layer::scan_layer;
 pub use scan::{Verdict, scan};
+pub use scanning::ScanningReader;
+use suffix_search::SuffixSearch;
 use tar_writer::Archive;
 use tree::{Node, Tree};
-use wanted::Wanted;
-pub use watched::Watched;
-pub use workshop::{MadeFile, Workshop};
 
 use crate::artifact::Recipe;
-use crate::cache::{Cache, Made};
+use crate::cache::{Cache, Flattened};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::parallel::in_parallel;
 
-/// Counts the changes of what is refused: an image that an older program refused is tried again. A change of the
-/// bytes that are made changes [`Recipe::key`] instead.
+/// Version of the rules by which an image is refused. A program with other rules tries an image again that this one
+/// refused. Whatever changes the bytes of flattened images changes [`Recipe::key`] instead.
 pub const READER: u32 = 2;
 /// Layers read at once.
 const MAX_THREADS: usize = 4;
-/// Bytes held back from disk until so many are written.
+/// Bytes written to disk or copied at once.
 const BUFFER: usize = 256 << 10;
 
-/// Makes the file of a recipe.
+/// Flattens the layers of a recipe into `out`.
 pub fn flatten(
     fetched: &Layers<'_>,
     recipe: &Recipe,
     cache: &Cache,
     budget: &Budget,
     out: File,
-) -> Result<Made> {
+) -> Result<Flattened> {
     let layers = read_layers(fetched, recipe, cache, budget)?;
     let refused = |n: usize, why| Error::CannotFlatten {
         layer: recipe.layers[n].0,
         why,
     };
-    let mut tree = Tree::new(budget.memory.unspelled);
+    let mut tree = Tree::new(budget.memory.implied);
     for (n, layer) in layers.iter().enumerate() {
         let applied = apply::apply(&mut tree, n, &layer.changes);
         if tree.is_full() {
@@ -85,13 +85,13 @@ pub fn flatten(
     }
 
     let mut out = Hashed {
-        out: BufWriter::with_capacity(BUFFER, out),
+        out,
         hasher: Hasher::default(),
         size: 0,
         most: budget.limits.archive,
         is_full: false,
     };
-    // The uppermost layer stands for all of them in messages.
+    // A reason that concerns the whole image names its uppermost layer.
     let last = layers.len().saturating_sub(1);
     let written = match &recipe.file {
         None => pack(&tree, &layers, &mut out),
@@ -112,7 +112,7 @@ pub fn flatten(
         return Err(refused(last, why));
     }
     written.map_err(|cause| cache.cannot_write(cause))?;
-    Ok(Made {
+    Ok(Flattened {
         digest: out.hasher.finish(),
         size: out.size,
     })
@@ -130,12 +130,12 @@ fn read_layers(
     let read = |n: &usize| Layer::read(fetched.open(*n)?, recipe.layers[*n].0, budget, cache);
     let read = in_parallel(&numbers, threads.min(MAX_THREADS), read, Result::is_err);
     let (mut layers, mut refused) = (Vec::with_capacity(read.len()), None);
-    // A layer that was not read comes with one that has an error.
+    // `None`: not begun, because another layer failed.
     for layer in read.into_iter().flatten() {
         match layer {
             Ok(layer) => layers.push(layer),
             Err(error @ Error::CannotFlatten { .. }) => refused = refused.or(Some(error)),
-            // The bytes that came instead of this layer may have taken what another was refused for.
+            // This layer had wrong bytes, and they may have used up the budget for which another was refused.
             Err(error) => return Err(error),
         }
     }
@@ -144,20 +144,21 @@ fn read_layers(
 
 /// The one file of an image whose name ends in this suffix.
 fn wanted<'a>(tree: &'a Tree<'_>, suffix: &str) -> Result<Node<'a>, String> {
-    let mut wanted = Wanted::new(suffix);
+    let mut search = SuffixSearch::new(suffix);
     tree.visit(|path, node, earlier| -> Result<(), String> {
-        // Another name of a file is no other file.
+        // A hard link counts once.
         if let (NodeKind::File(_), None) = (node.kind, earlier) {
-            wanted.see(path, node);
+            search.see(path, node);
         }
         Ok(())
     })?;
-    wanted.found()
+    search.found()
 }
 
-/// Writes the first bytes of a reader, as they are.
+/// Copies the first `size` bytes of a reader.
 fn copy(bytes: impl Read, size: u64, out: &mut impl Write) -> io::Result<()> {
-    if io::copy(&mut bytes.take(size), out)? < size {
+    let mut bytes = BufReader::with_capacity(BUFFER, bytes.take(size));
+    if io::copy(&mut bytes, out)? < size {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     out.flush()
@@ -171,7 +172,7 @@ fn pack(tree: &Tree<'_>, layers: &[Layer], out: impl Write) -> io::Result<()> {
     archive.finish()
 }
 
-/// Writes, counts and hashes, up to `most` bytes.
+/// Counts and hashes what is written. More than `most` bytes are an error.
 struct Hashed<W> {
     out: W,
     hasher: Hasher,

@@ -1,6 +1,6 @@
 //! Decides which image is flattened next. No I/O.
 //!
-//! A registry that is slow or has very many images gets a share of the work in progress, never all of it.
+//! Images of one registry, which may be slow or have very many, never take all places.
 
 /// Most images in work at once. Each spends most of the time waiting for its registry.
 const MAX_ACTIVE: usize = 8;
@@ -11,25 +11,26 @@ pub const MAX_OF_ONE: usize = 16;
 /// Most images in work or waiting.
 pub const MAX: usize = 64;
 
-/// The share of an image in the work.
+/// The place that an image takes in the queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
-    /// The registry that it is fetched from, or a layout.
+    /// The registry or layout of its layers.
     pub from: String,
     /// The size of its layers on disk, in bytes.
     pub size: u64,
 }
 
-/// Whether one image more may wait.
+/// Whether another image of this registry may wait.
 pub fn has_room<'a>(from: &str, all: impl Iterator<Item = &'a Claim> + Clone) -> bool {
     let own = all.clone().filter(|claim| claim.from == from);
     all.count() < MAX && own.count() < MAX_OF_ONE
 }
 
-/// The place in the queue of the image to begin next: one whose registry has the fewest in work, of those the first.
-/// `None` if none can be begun before another is done.
+/// The index of the image to begin next: the first one of the registry with the fewest images in work. `None` if another
+/// has to be done first.
 ///
-/// `disk`: most bytes for the layers of one registry's images, unless it is one image. All together get twice as many.
+/// `disk`: most bytes for the layers of one registry's images; a single larger image is begun all the same. All
+/// registries together may take twice as many.
 pub fn next<'a>(
     waiting: impl Iterator<Item = &'a Claim>,
     active: &[Claim],

@@ -1,4 +1,4 @@
-//! Decides whether the one layer of an image is the file that the image is offered as.
+//! Decides whether the one layer of an image can be offered as it is, or has to be flattened.
 
 use std::io::{self, Read};
 
@@ -6,28 +6,28 @@ use super::union_fs::is_of_layers;
 use crate::compression::{self, Compression};
 use crate::tar::{Failure, Members};
 
-/// Most bytes that are unpacked of one layer: a few bytes can unpack to any number of them.
+/// Most bytes that are unpacked of one layer: a small layer can unpack to any number.
 const MAX_UNPACKED: u64 = 64 << 30;
 
 /// The verdict on the one layer of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
-    /// A gzip archive of files alone: the file as it is.
+    /// It is packed with gzip and has files alone, no whiteouts: it is offered as it is.
     Clean,
-    /// Another file has to be flattened from it.
-    ToMake,
+    /// The image has to be flattened.
+    MustFlatten,
 }
 
-/// Reads a layer until its verdict is known, a clean one to its end. Memory does not grow with its entries.
+/// Reads a layer until the verdict is known; a clean one is read to its end. Memory does not grow with its entries.
 pub fn scan(layer: impl Read) -> Result<Verdict, Failure> {
     let (Some(Compression::Gzip), packed) = Compression::detect(layer)? else {
-        return Ok(Verdict::ToMake);
+        return Ok(Verdict::MustFlatten);
     };
     let mut archive = Members::new(compression::gzip(packed).take(MAX_UNPACKED));
     while let Some(member) = archive.next()? {
         let has_odd_paths = member.has_odd_paths();
         if is_of_layers(&archive.entry(member)?) || has_odd_paths {
-            return Ok(Verdict::ToMake);
+            return Ok(Verdict::MustFlatten);
         }
     }
     archive.drain()?;
@@ -100,7 +100,7 @@ mod tests {
             (zstd::encode_all(&*clean, 1).unwrap(), "packed otherwise"),
             (Vec::new(), "nothing"),
         ] {
-            assert_eq!(scan(&*bytes).unwrap(), Verdict::ToMake, "{why}");
+            assert_eq!(scan(&*bytes).unwrap(), Verdict::MustFlatten, "{why}");
         }
         for (kind, path) in [
             (EntryType::Regular, "usr/.wh.old"),
@@ -114,11 +114,15 @@ mod tests {
             let bytes = archive(|builder| {
                 builder.append(&header(kind, path), io::empty()).unwrap();
             });
-            assert_eq!(scan(&*gzip_of(&bytes)).unwrap(), Verdict::ToMake, "{path}");
+            assert_eq!(
+                scan(&*gzip_of(&bytes)).unwrap(),
+                Verdict::MustFlatten,
+                "{path}"
+            );
         }
         for (name, expected) in [
-            ("trusted.overlay.opaque", Verdict::ToMake),
-            ("user.overlay.origin", Verdict::ToMake),
+            ("trusted.overlay.opaque", Verdict::MustFlatten),
+            ("user.overlay.origin", Verdict::MustFlatten),
             ("user.other", Verdict::Clean),
         ] {
             let bytes = archive(|builder| {

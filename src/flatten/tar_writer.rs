@@ -1,8 +1,8 @@
-//! The files of an image → one `.tar.gz`, the same bytes on every machine and run.
+//! Writes the files of an image as a `.tar.gz`, with the same bytes on every machine and run.
 //!
-//! The archive is in PAX form (pax(1) of POSIX.1-2017), which GNU tar, libarchive and Go read alike; a header
-//! that needs no extension is a plain ustar one. gzip stores what it is given: the hop is loopback, and
-//! no compressor's version can change the bytes.
+//! The archive is in PAX form (pax(1) of POSIX.1-2017), which GNU tar, libarchive and Go read alike. A header that needs
+//! no extension is a plain ustar header. The archive is stored, not compressed: it goes over loopback only, and no version
+//! of a compressor can change the bytes.
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -15,26 +15,22 @@ use crate::tar::{Attributes, BLOCK, Header, Time};
 
 /// Largest number in twelve bytes of a header.
 const MAX_NUMBER: u64 = 0o77_777_777_777;
-/// Largest block that gzip can store (RFC 1951 §3.2.4).
+/// Largest block that gzip can store, and the size of its head: whether it is the last one, and twice its length.
 const STORED: usize = 0xffff;
-/// Copied at once.
-const BUFFER: usize = 256 << 10;
+const BLOCK_HEAD: usize = 5;
 
 /// An archive being written.
 pub struct Archive<W> {
     out: Stored<W>,
-    buffer: Vec<u8>,
 }
 
 impl<W: Write> Archive<W> {
     pub fn new(out: W) -> io::Result<Self> {
-        Ok(Self {
-            out: Stored::new(out)?,
-            buffer: vec![0; BUFFER],
-        })
+        let out = Stored::new(out)?;
+        Ok(Self { out })
     }
 
-    /// Adds a file. `earlier`: another name of it that was added before. `bytes`: those of a file that has no such.
+    /// Adds a file. `earlier`: a name of it that was added before. `bytes`: its contents, if it has no earlier name.
     pub fn add(
         &mut self,
         path: &[u8],
@@ -47,14 +43,7 @@ impl<W: Write> Archive<W> {
             (NodeKind::File(content), None) => content.size,
             _ => return Ok(()),
         };
-        let mut bytes = bytes.take(size);
-        loop {
-            match bytes.read(&mut self.buffer)? {
-                0 if bytes.limit() > 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                0 => break,
-                n => self.out.write_all(&self.buffer[..n])?,
-            }
-        }
+        self.out.copy(bytes, size)?;
         let padding = size.wrapping_neg() % BLOCK as u64;
         self.out.write_all(&[0; BLOCK][..padding as usize])
     }
@@ -65,7 +54,7 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// A file's header, behind an extended one if it needs that.
+/// The header of a file, after an extended header if it needs one.
 fn header(path: &[u8], node: Node<'_>, earlier: Option<&[u8]>) -> Vec<u8> {
     let Attributes {
         mode,
@@ -108,7 +97,7 @@ fn header(path: &[u8], node: Node<'_>, earlier: Option<&[u8]>) -> Vec<u8> {
     block.octal(Header::SIZE, records.fit("size", size, MAX_NUMBER));
     block.octal(Header::MODIFIED, records.time(*modified));
     block.link(link, &mut records);
-    // Programs that unpack a hard link give the file one name more, and look at nothing else in its entry.
+    // Programs that unpack a hard link give the file another name, and ignore the rest of its entry.
     for (name, value) in xattrs.iter().filter(|_| earlier.is_none()) {
         records.add(&[b"SCHILY.xattr.", name].concat(), value);
     }
@@ -117,7 +106,7 @@ fn header(path: &[u8], node: Node<'_>, earlier: Option<&[u8]>) -> Vec<u8> {
     bytes
 }
 
-/// A header that is being made.
+/// A header being written.
 struct Block([u8; BLOCK]);
 
 impl Default for Block {
@@ -143,7 +132,7 @@ impl Block {
         self.octal(Header::MINOR, u64::from(minor));
     }
 
-    /// A path that does not fit is in a record, too.
+    /// Writes a path. One that does not fit is written as a record, too.
     fn path(&mut self, path: &[u8], records: &mut Records) {
         match split(path) {
             Some((prefix, name)) => {
@@ -164,7 +153,7 @@ impl Block {
         }
     }
 
-    /// The header, with its checksum: the sum of all bytes, with blanks in its own place.
+    /// The header with its checksum: the sum of all bytes, where its own are blanks.
     fn finish(mut self, kind: u8) -> [u8; BLOCK] {
         self.0[Header::KIND] = kind;
         self.put(257..265, b"ustar\x0000");
@@ -175,7 +164,7 @@ impl Block {
     }
 }
 
-/// The prefix and the name, with a slash between them, that a path has in a ustar header. `None`: it does not fit.
+/// Splits a path into the prefix and the name of a ustar header, at a slash. `None` if it does not fit.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.len() <= 100 {
         return Some((b"", path));
@@ -216,7 +205,7 @@ impl Records {
         self.add(keyword.as_bytes(), value);
     }
 
-    /// The number for the header itself. One that does not fit is in a record, and zero there.
+    /// The number for the header. One that does not fit becomes a record, and zero in the header.
     fn fit(&mut self, keyword: &str, number: u64, largest: u64) -> u64 {
         if number <= largest {
             return number;
@@ -225,7 +214,7 @@ impl Records {
         0
     }
 
-    /// The time for the header itself. One that is not exact there is in a record, too.
+    /// The time for the header. One that the header cannot hold exactly becomes a record, too.
     fn time(&mut self, time: Time) -> u64 {
         let seconds = u64::try_from(time.seconds).ok();
         let seconds = seconds.filter(|seconds| *seconds <= MAX_NUMBER);
@@ -257,7 +246,10 @@ impl Records {
 struct Stored<W> {
     out: W,
     crc: Crc,
+    /// The head of a block, and its bytes.
     block: Vec<u8>,
+    /// Where the next byte goes in it.
+    end: usize,
 }
 
 impl<W: Write> Stored<W> {
@@ -267,30 +259,42 @@ impl<W: Write> Stored<W> {
         Ok(Self {
             out,
             crc: Crc::new(),
-            block: Vec::with_capacity(STORED),
+            block: vec![0; BLOCK_HEAD + STORED],
+            end: BLOCK_HEAD,
         })
     }
 
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        self.crc.update(bytes);
-        while !bytes.is_empty() {
-            if self.block.len() == STORED {
+    /// Writes the first `size` bytes of a reader.
+    fn copy(&mut self, mut bytes: impl Read, size: u64) -> io::Result<()> {
+        let mut left = size;
+        while left > 0 {
+            if self.end == self.block.len() {
                 self.write_block(false)?;
             }
-            let n = bytes.len().min(STORED - self.block.len());
-            self.block.extend_from_slice(&bytes[..n]);
-            bytes = &bytes[n..];
+            let room = &mut self.block[self.end..];
+            let most = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let n = bytes.read(&mut room[..most])?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.crc.update(&room[..n]);
+            self.end += n;
+            left -= n as u64;
         }
         Ok(())
     }
 
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.copy(bytes, bytes.len() as u64)
+    }
+
     fn write_block(&mut self, is_last: bool) -> io::Result<()> {
-        let length = u16::try_from(self.block.len()).unwrap_or(u16::MAX);
-        self.out.write_all(&[u8::from(is_last)])?;
-        self.out.write_all(&length.to_le_bytes())?;
-        self.out.write_all(&(!length).to_le_bytes())?;
-        self.out.write_all(&self.block)?;
-        self.block.clear();
+        let length = u16::try_from(self.end - BLOCK_HEAD).unwrap_or(u16::MAX);
+        self.block[0] = u8::from(is_last);
+        self.block[1..3].copy_from_slice(&length.to_le_bytes());
+        self.block[3..5].copy_from_slice(&(!length).to_le_bytes());
+        self.out.write_all(&self.block[..self.end])?;
+        self.end = BLOCK_HEAD;
         Ok(())
     }
 

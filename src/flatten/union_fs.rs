@@ -1,14 +1,14 @@
-//! The names and xattrs by which OCI layers, overlayfs and aufs say that a file is removed, or is their own.
+//! Names and xattrs with a meaning for OCI layers, overlayfs and aufs: whiteouts, and files of their own.
 
 use crate::tar::{Entry, Kind, Xattrs};
 
-/// Before the name of a file that is removed.
+/// The prefix of a whiteout: the name of the removed file follows.
 pub const WHITEOUT: &[u8] = b".wh.";
-/// In a directory, all of whose files in lower layers are removed.
+/// The file that marks a directory as opaque: its files in lower layers are removed.
 pub const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Before the names of aufs's own files.
+/// The prefix of aufs's own files.
 const OF_AUFS: &[u8] = b".wh..wh.";
-/// Before the names of overlayfs's own xattrs: as root, in a user namespace, and fuse-overlayfs's.
+/// The prefixes of overlayfs's own xattrs: as root, in a user namespace, and of fuse-overlayfs.
 const OF_OVERLAY: [&[u8]; 3] = [
     b"trusted.overlay.",
     b"user.overlay.",
@@ -23,8 +23,8 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether an entry means something in a layer that it does not mean in an archive: whiteouts do, and other files and
-/// xattrs of overlayfs and aufs.
+/// Whether an entry has a meaning in a layer that it does not have in an ordinary archive: whiteouts, and files and xattrs
+/// of overlayfs and aufs.
 pub fn is_of_layers(entry: &Entry) -> bool {
     let mut xattrs = entry.attributes.xattrs.iter();
     split(&entry.path).1.starts_with(WHITEOUT)
@@ -33,7 +33,7 @@ pub fn is_of_layers(entry: &Entry) -> bool {
         || xattrs.any(|(name, _)| overlay_name(name).is_some())
 }
 
-/// Whether this is a file of aufs's own or in a directory of such. The mark of an opaque directory is none.
+/// Whether this is one of aufs's own files, or is in a directory of aufs. [`OPAQUE`] is not.
 pub fn is_of_aufs(path: &[u8]) -> bool {
     let (directory, name) = split(path);
     directory
@@ -42,13 +42,13 @@ pub fn is_of_aufs(path: &[u8]) -> bool {
         || name.starts_with(OF_AUFS) && name != OPAQUE
 }
 
-/// The directory of aufs's own that a path is in, where that is in the root of the image.
+/// aufs's own directory in the root of the image that a path is in.
 pub fn directory_of_aufs(path: &[u8]) -> Option<&[u8]> {
     let first = path.split(|byte| *byte == b'/').next()?;
     (first.starts_with(OF_AUFS) && first != OPAQUE).then_some(first)
 }
 
-/// Whether a file's xattrs of overlayfs make it a whiteout, and a directory opaque.
+/// What the overlayfs xattrs of a file say: that it is a whiteout, or an opaque directory.
 #[derive(Default)]
 pub struct OverlayMarks {
     pub is_whiteout: bool,
@@ -56,7 +56,7 @@ pub struct OverlayMarks {
 }
 
 impl OverlayMarks {
-    /// Removes overlayfs's own from a file's xattrs.
+    /// Removes the xattrs of overlayfs.
     pub fn take_from(xattrs: &mut Xattrs) -> Self {
         let mut marks = Self::default();
         xattrs.retain(|name, value| {
@@ -72,7 +72,7 @@ impl OverlayMarks {
     }
 }
 
-/// The name of one of overlayfs's own xattrs, behind its prefix.
+/// The name of an xattr of overlayfs without its prefix; `None` for other xattrs.
 fn overlay_name(name: &[u8]) -> Option<&[u8]> {
     OF_OVERLAY
         .iter()

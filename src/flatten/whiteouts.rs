@@ -1,8 +1,8 @@
 //! Whiteouts and opaque directories: how a layer removes files of lower layers.
 //!
-//! They come in three forms. That of the OCI image specification is an empty file (`.wh.NAME`, `.wh..wh..opq`). Those of
-//! overlayfs, device 0:0 and xattrs, are applied as well, because passed on they would hide files of the host. Files
-//! that aufs keeps for itself are dropped, as Docker does (`pkg/archive/diff.go`).
+//! There are three forms. The OCI image specification has empty files (`.wh.NAME`, `.wh..wh..opq`). overlayfs has devices
+//! 0:0 and xattrs; they are applied as well, because in the flattened image they would hide files of the host. aufs's own
+//! files are dropped, as Docker does (`pkg/archive/diff.go`).
 //!
 //! Rules: <https://github.com/opencontainers/image-spec/blob/main/layer.md> ("Whiteouts"),
 //! <https://docs.kernel.org/filesystems/overlayfs.html> ("whiteouts and opaque directories").
@@ -18,7 +18,7 @@ use crate::tar::show;
 /// The whiteouts of one layer.
 pub struct Whiteouts<'a> {
     changes: &'a [Change],
-    /// The paths of those in overlayfs's form.
+    /// The paths of those in the form of overlayfs.
     of_overlay: HashSet<&'a [u8]>,
 }
 
@@ -35,9 +35,9 @@ impl<'a> Whiteouts<'a> {
         }
     }
 
-    /// Removes from the tree all that these whiteouts hide. The layer's own files are not in it yet.
+    /// Removes the hidden files from the tree. The layer's own files are not in it yet.
     pub fn apply(&self, tree: &mut Tree<'a>) -> Result<(), Refused> {
-        // Paths where this layer puts something else than a symlink.
+        // Paths where this layer puts a file that is not a symlink.
         let solid = LazyCell::new(|| -> HashSet<&[u8]> {
             let is_symlink =
                 |change: &Change| matches!(change.action, Action::Put(NodeKind::Symlink(_)));
@@ -46,19 +46,21 @@ impl<'a> Whiteouts<'a> {
         });
         for change in self.changes {
             if let Some((directory, name)) = self.hidden_by(change) {
-                // A symlink that the layer replaces leads nowhere any more.
-                tree.follow(directory, |symlink| solid.contains(symlink))
-                    .and_then(|way| match way.and_then(|way| way.end()) {
-                        Some(directory) => tree.white_out(directory, name),
-                        None => Ok(()),
-                    })
+                // A symlink that this layer replaces is not followed.
+                tree.resolve(directory, |symlink| solid.contains(symlink))
+                    .and_then(
+                        |resolved| match resolved.and_then(|resolved| resolved.end()) {
+                            Some(directory) => tree.white_out(directory, name),
+                            None => Ok(()),
+                        },
+                    )
                     .map_err(|why| format!("{}: {why}", show(&change.path)))?;
             }
         }
         Ok(())
     }
 
-    /// The directory in which a change hides files, and the one name that it hides; without a name it hides all.
+    /// The directory in which a change hides files, and the name that it hides; without a name it hides all files there.
     fn hidden_by(&self, change: &'a Change) -> Option<(&'a [u8], Option<&'a [u8]>)> {
         let (directory, name) = split(&change.path);
         if is_of_aufs(&change.path) {
@@ -74,7 +76,7 @@ impl<'a> Whiteouts<'a> {
         }
     }
 
-    /// Whether a change is a whiteout and no file of the image.
+    /// Whether a change is a whiteout.
     pub fn has(&self, change: &Change) -> bool {
         self.is_of_overlay(change) || split(&change.path).1.starts_with(WHITEOUT)
     }

@@ -466,7 +466,7 @@ mod tests {
         let mut image = artifact(None, &[]);
         let empty = image.weight();
         let layers = vec![(Digest::of(b"layer"), 1); 128];
-        image.recognised.to_make = Some(Recipe {
+        image.recognised.to_flatten = Some(Recipe {
             layers: layers.clone(),
             file: None,
         });

@@ -86,19 +86,19 @@ impl Artifact {
         };
         let Recognised {
             offers,
-            to_make,
+            to_flatten,
             skipped,
             kubesolo,
             ..
         } = &self.recognised;
-        let to_make = to_make
+        let to_flatten = to_flatten
             .as_ref()
             .map_or(0, |recipe| FILE + size_of_val(&recipe.layers[..]));
         size_of::<Self>()
             + length(&self.version)
             + length(&self.flavour)
             + offers.iter().map(of_offer).sum::<usize>()
-            + to_make
+            + to_flatten
             + skipped.iter().map(|one| one.why.len()).sum::<usize>()
             + kubesolo.as_ref().map_or(0, Release::weight)
     }

@@ -5,7 +5,7 @@ use log::debug;
 use super::Resolver;
 use super::complete::by_version;
 use crate::artifact::{Content, Recipe, Recognised, Skipped};
-use crate::cache::Made;
+use crate::cache::Flattened;
 use crate::error::Error;
 use crate::flatten::Product;
 use crate::listing::Artifact;
@@ -33,21 +33,21 @@ impl Resolver<'_> {
         for ((tag, artifacts), turn) in found {
             let what = format!("{}:{tag}", self.source.name());
             for recognised in artifacts.iter_mut().map(|one| &mut one.recognised) {
-                let Some(recipe) = recognised.to_make.take() else {
+                let Some(recipe) = recognised.to_flatten.take() else {
                     continue;
                 };
                 let mut offers = recognised.offers.iter();
                 let as_it_is = offers.any(|offer| recipe.is_layer(offer.digest));
-                if as_it_is && self.workshop.too_large(&recipe).is_some() {
+                if as_it_is && self.flattener.too_large(&recipe).is_some() {
                     offer_unread(recognised, &recipe);
                     continue;
                 }
-                let known = self.workshop.known(self.source, &recipe);
-                let is_begun = || self.workshop.is_begun(self.source, &recipe);
+                let known = self.flattener.known(self.source, &recipe);
+                let is_begun = || self.flattener.is_begun(self.source, &recipe);
                 match known {
                     Some(result) => settle(recognised, recipe, result.map_err(|one| one.line())),
                     None if turn.is_new || as_it_is && is_begun() => {
-                        let job = self.workshop.begin(&what, self.source, &recipe);
+                        let job = self.flattener.begin(&what, self.source, &recipe);
                         begun.push((recognised, recipe, as_it_is, job));
                     }
                     None if as_it_is => offer_unread(recognised, &recipe),
@@ -78,7 +78,7 @@ impl Resolver<'_> {
 fn offer_unread(recognised: &mut Recognised, recipe: &Recipe) {
     let offers = recognised.offers.iter_mut();
     for offer in offers.filter(|offer| recipe.is_layer(offer.digest)) {
-        offer.content = Content::Made {
+        offer.content = Content::Flattened {
             recipe: recipe.clone(),
             size: offer.size,
         };
@@ -86,7 +86,7 @@ fn offer_unread(recognised: &mut Recognised, recipe: &Recipe) {
 }
 
 /// Replaces the offer of an image's layer by the made file, or by the reason why there is none.
-fn settle(recognised: &mut Recognised, recipe: Recipe, result: Result<Made, String>) {
+fn settle(recognised: &mut Recognised, recipe: Recipe, result: Result<Flattened, String>) {
     let offers = &mut recognised.offers;
     offers.retain(|offer| !recipe.is_layer(offer.digest));
     match result {
@@ -111,7 +111,9 @@ impl<'a> Candidate<'a> {
                 .iter()
                 .filter_map(|one| one.architecture)
                 .collect(),
-            has_to_be_made: artifacts.iter().any(|one| one.recognised.to_make.is_some()),
+            has_to_be_made: artifacts
+                .iter()
+                .any(|one| one.recognised.to_flatten.is_some()),
         }
     }
 

@@ -4,7 +4,7 @@ use log::{info, warn};
 
 use super::Resolver;
 use crate::artifact::{self, Content};
-use crate::cache::Made;
+use crate::cache::Flattened;
 use crate::digest::Digest;
 use crate::dissect;
 use crate::error::{Error, Result};
@@ -102,11 +102,11 @@ impl Resolver<'_> {
         };
         let (digest, source) = (file.digest, self.source);
         match &file.content {
-            Content::Made { recipe, .. } if !recipe.is_layer(digest) => {
+            Content::Flattened { recipe, .. } if !recipe.is_layer(digest) => {
                 let what = format!("{}:{}", source.name(), file.tag);
-                let made = Made { digest, size };
-                let open = || (self.workshop).open(&what, source, recipe, made);
-                let origin = dissect::Made {
+                let made = Flattened { digest, size };
+                let open = || (self.flattener).open(&what, source, recipe, made);
+                let origin = dissect::Flattened {
                     name: format!("image {what}"),
                     source: source.name(),
                     open,

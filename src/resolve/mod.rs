@@ -33,7 +33,7 @@ use crate::artifact::{self, Recognised, Skipped};
 use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
-use crate::flatten::Workshop;
+use crate::flatten::Flattener;
 use crate::listing::{Artifact, Incomplete, Listing, Naming};
 use crate::manifest::{Image, Manifest};
 use crate::memory::Room;
@@ -73,7 +73,7 @@ pub struct Resolver<'a> {
     /// The suffix that the settings give every layer.
     pub suffix: Option<&'a str>,
     /// The queue of images to be flattened.
-    pub workshop: &'a Workshop,
+    pub flattener: &'a Flattener,
     /// The number of versions that are flattened before anybody asks for them.
     pub flatten: usize,
     /// The digests of its tags, if they must not change.

@@ -9,7 +9,7 @@ use crate::artifact::{Content, Recipe};
 use crate::blob::{self, Verified};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::flatten::{MadeFile, Watched};
+use crate::flatten::{FlattenedFile, ScanningReader};
 use crate::listing::File;
 use crate::settings::Blobs;
 use crate::snapshot::{Snapshot, Snapshots, TIME_LIMIT};
@@ -50,7 +50,7 @@ fn bytes(
             Ok(Response::shared(OCTETS, Arc::new(text)))
         }
         Content::Blob => blob(snapshot, file, is_head, what),
-        Content::Made { recipe, size } if recipe.is_layer(file.digest) => {
+        Content::Flattened { recipe, size } if recipe.is_layer(file.digest) => {
             if !is_head && !snapshots.is_clean(snapshot, file, recipe) {
                 return unread_layer(snapshots, snapshot, file, recipe, what);
             }
@@ -62,9 +62,11 @@ fn bytes(
             }
             blob(snapshot, file, is_head, what)
         }
-        Content::Made { size, .. } if is_head => Ok(Response::new(OCTETS, Body::SizeOnly(*size))),
-        Content::Made { recipe, size } => {
-            let made = snapshots.made(snapshot, file, recipe, *size)?;
+        Content::Flattened { size, .. } if is_head => {
+            Ok(Response::new(OCTETS, Body::SizeOnly(*size)))
+        }
+        Content::Flattened { recipe, size } => {
+            let made = snapshots.flattened(snapshot, file, recipe, *size)?;
             from_cache(made, file.digest, *size, what)
         }
     }
@@ -102,8 +104,8 @@ fn unread_layer(
     let (digest, source) = (file.digest, snapshot.source_of(file));
     blob::elsewhere_if_wrong(&**source, digest, || {
         let through = |bytes, size| -> Box<dyn Read + Send> {
-            let to_make = snapshots.to_make(snapshot, file, recipe);
-            Box::new(Watched::new(bytes, size, to_make))
+            let to_flatten = snapshots.to_flatten(snapshot, file, recipe);
+            Box::new(ScanningReader::new(bytes, size, to_flatten))
         };
         let (size, blob) = blob::open_through(source, digest, file.size, what.clone(), through)?;
         begin(blob, size)
@@ -111,7 +113,7 @@ fn unread_layer(
 }
 
 /// A file in the cache.
-fn from_cache(kept: MadeFile, digest: Digest, size: u64, what: String) -> Result<Response> {
+fn from_cache(kept: FlattenedFile, digest: Digest, size: u64, what: String) -> Result<Response> {
     let kept: Box<dyn Read + Send> = Box::new(kept);
     begin(Verified::new(kept, what, digest, size)?, size)
 }

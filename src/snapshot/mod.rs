@@ -23,11 +23,11 @@ use uapi_version::strverscmp;
 use crate::address::{Directory, Located, Place, View};
 use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
-use crate::cache::{Cache, Made};
+use crate::cache::{Cache, Flattened};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
-use crate::flatten::{MadeFile, Workshop};
+use crate::flatten::{FlattenedFile, Flattener};
 use crate::listing::{File, LeftOut, Listing, Naming, PublisherList};
 use crate::lock::lock;
 use crate::memory::{Bytes, Held, Kept, Memory, Room};
@@ -193,7 +193,7 @@ pub struct Snapshots {
     architectures: Vec<Architecture>,
     cache: Arc<Cache>,
     state: Arc<State>,
-    workshop: Workshop,
+    flattener: Flattener,
     upstream: Arc<Upstream>,
     requests: Semaphore,
     memory: Arc<Memory>,
@@ -218,7 +218,7 @@ impl Snapshots {
             upstream,
             made_by: Digest::of(format!("{settings:?}").as_bytes()),
             architectures: Architecture::of_this_machine().into_iter().collect(),
-            workshop: Workshop::new(cache.clone(), settings.cache_size),
+            flattener: Flattener::new(cache.clone(), settings.cache_size),
             cache,
             state,
             settings,
@@ -650,45 +650,45 @@ impl Snapshots {
         file: &File,
         recipe: &Recipe,
         size: u64,
-    ) -> Result<Option<MadeFile>> {
+    ) -> Result<Option<FlattenedFile>> {
         let digest = file.digest;
-        let made = Made { digest, size };
-        self.workshop.kept(snapshot.source_of(file), recipe, made)
+        let made = Flattened { digest, size };
+        self.flattener.kept(snapshot.source_of(file), recipe, made)
     }
 
     /// Whether the one layer of an image is known to be the file as it is.
     pub fn is_clean(&self, snapshot: &Snapshot, file: &File, recipe: &Recipe) -> bool {
-        let known = self.workshop.known(snapshot.source_of(file), recipe);
+        let known = self.flattener.known(snapshot.source_of(file), recipe);
         matches!(known, Some(Ok(made)) if recipe.is_layer(made.digest))
     }
 
     /// A function that has an image flattened, which was offered as its one layer.
-    pub fn to_make(
+    pub fn to_flatten(
         &self,
         snapshot: &Snapshot,
         file: &File,
         recipe: &Recipe,
     ) -> impl FnOnce() + Send + use<> {
-        let (workshop, recipe) = (self.workshop.clone(), recipe.clone());
+        let (flattener, recipe) = (self.flattener.clone(), recipe.clone());
         let source = snapshot.source_of(file).clone();
         let what = format!("{}:{}", source.name(), file.tag);
-        move || drop(workshop.begin(&what, &source, &recipe))
+        move || drop(flattener.begin(&what, &source, &recipe))
     }
 
     /// A file that was made from an image, made again if the cache lacks it.
-    pub fn made(
+    pub fn flattened(
         &self,
         snapshot: &Snapshot,
         file: &File,
         recipe: &Recipe,
         size: u64,
-    ) -> Result<MadeFile> {
+    ) -> Result<FlattenedFile> {
         let digest = file.digest;
-        let made = Made { digest, size };
+        let made = Flattened { digest, size };
         let source = snapshot.source_of(file);
         let _limit = task::within(TIME_LIMIT);
         let what = format!("{}:{}", source.name(), file.tag);
-        self.workshop.open(&what, source, recipe, made)
+        self.flattener.open(&what, source, recipe, made)
     }
 
     /// Removes unfinished files from the cache: the process ends.
@@ -698,7 +698,7 @@ impl Snapshots {
 
     /// Whether work goes on that nobody may be waiting for.
     pub fn is_busy(&self) -> bool {
-        self.workshop.is_busy()
+        self.flattener.is_busy()
     }
 
     fn resolver<'a>(
@@ -717,7 +717,7 @@ impl Snapshots {
             cache: matches!(places[n].1, Place::Registry { .. }).then_some(&*self.cache),
             state: &self.state,
             address: &directory.repository,
-            workshop: &self.workshop,
+            flattener: &self.flattener,
             flatten: settings.flatten,
             naming: Naming {
                 base: &places[n].0,

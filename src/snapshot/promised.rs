@@ -415,7 +415,7 @@ impl StoredFile {
         let (text, recipe) = match &file.content {
             Content::Blob => (None, None),
             Content::Text(text) => (Some(text.to_string()), None),
-            Content::Made { recipe, .. } => (None, Some(recipe)),
+            Content::Flattened { recipe, .. } => (None, Some(recipe)),
         };
         Self {
             given: clock.to_seconds(given),
@@ -436,7 +436,7 @@ impl StoredFile {
         let content = match (self.text, self.layers) {
             (None, None) => Content::Blob,
             (Some(text), None) => Content::Text(text.into()),
-            (_, Some(layers)) => Content::Made {
+            (_, Some(layers)) => Content::Flattened {
                 size: self.size?,
                 recipe: Recipe {
                     layers,
@@ -567,7 +567,7 @@ mod tests {
         };
         all.insert("t".parse().unwrap(), text);
         let made = File {
-            content: Content::Made {
+            content: Content::Flattened {
                 size: 1,
                 recipe: Recipe {
                     layers: vec![(Digest::of(b"layer"), 7)],

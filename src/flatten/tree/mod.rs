@@ -1,39 +1,38 @@
-//! The files of an image, to which the changes of layers are made. No I/O.
+//! The tree of files of an image, to which layers make their changes. No I/O.
 //!
 //! Rules: <https://github.com/opencontainers/image-spec/blob/main/layer.md> ("Applying Changesets"). Where they are
-//! silent this does as umoci does (`oci/layer/tar_extract.go`): attributes in the entry of a hard link mean nothing, a
-//! directory takes the place of a symlink, symlinks in lower layers are followed on the way to a path.
-//! `tests/e2e/flatten` compares. Not as umoci:
+//! silent, this does as umoci does (`oci/layer/tar_extract.go`): the attributes in the entry of a hard link are ignored,
+//! a directory replaces a symlink, and symlinks in lower layers are followed on the way to a path. `tests/e2e/flatten`
+//! compares both. These cases differ from umoci:
 //!
 //! * A path that leads out of the image by `..` is refused; umoci leads it back in.
-//! * Whiteouts come first, as the rules demand. umoci takes them in the order of the archive, so that a directory with
-//!   new files in it outlives a whiteout that stands after them, and a hard link to a file that was hidden before it is
+//! * Whiteouts are applied first, as the rules demand. umoci applies them in the order of the archive: there a directory
+//!   with new files outlives a whiteout that stands after them, and a hard link to a file that was hidden before it is
 //!   an error.
-//! * Directories that no layer has an entry for always have the same attributes; umoci gives them the time of the day.
-//! * Hard links to files in a directory of aufs's own stay.
+//! * Directories without an entry in any layer always have the same attributes; umoci gives them the current time.
+//! * Hard links to files in aufs's own directories stay.
 
 #[cfg(test)]
 mod model_tests;
+mod resolve;
 #[cfg(test)]
 mod tests;
 
 use std::collections::btree_map::Range;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use resolve::{Resolved, too_long};
+
 use super::change::{Action, Change, Content, NodeKind};
 use super::union_fs::{is_of_aufs, split};
-use crate::tar::{Attributes, MAX_PATH, show, split_once};
+use crate::tar::{Attributes, MAX_PATH, show};
 
-/// Most symlinks on the way to one path, as in Linux (MAXSYMLINKS of namei.h).
-const MAX_SYMLINKS: usize = 40;
-/// Most components looked at for all paths of an image: some dozens for each of as many paths as it may have.
-const MAX_STEPS: u64 = 20_000_000;
 /// The mode of directories that no layer has an entry for. Their time is 1970, and root owns them.
 const IMPLIED_MODE: u32 = 0o755;
 /// Memory that an implied directory takes besides its path, which is written to the archive.
 const IMPLIED_SIZE: usize = 256;
 
-/// A path and why it cannot be.
+/// The reason why a layer cannot be applied, with the path of the entry.
 pub type Refused = String;
 
 /// A file of the image.
@@ -55,21 +54,21 @@ impl Node<'_> {
     }
 }
 
-/// A file in the tree.
-type Number = u32;
+/// Number of a file in the tree: an index into [`Tree::inodes`].
+type Ino = u32;
 
 /// A directory, and a name in it.
-type Name<'a> = (Number, &'a [u8]);
+type Name<'a> = (Ino, &'a [u8]);
 
-const ROOT: Number = 0;
+const ROOT: Ino = 0;
 
 #[derive(Clone, Copy, Debug)]
-struct Place<'a> {
-    /// The directory, and the name in it, that it was put at. A directory has no other name. Two fields, for they
-    /// take less memory than a pair.
-    parent: Number,
+struct Inode<'a> {
+    /// The directory of its first name, and that name. A directory has no other name. Two fields, for they take less
+    /// memory than a pair.
+    parent: Ino,
     name: &'a [u8],
-    /// The change that puts it there; none for an implied directory.
+    /// The change that made it; `None` for an implied directory.
     put: Option<&'a Change>,
     layer: u32,
 }
@@ -77,85 +76,53 @@ struct Place<'a> {
 /// The files of an image.
 #[derive(Debug)]
 pub struct Tree<'a> {
-    places: Vec<Place<'a>>,
-    /// Files by name. Those that were removed with their directory stay, where nothing leads to them.
-    names: BTreeMap<Name<'a>, Number>,
-    /// Files that have been given a second name: few of many.
-    linked: HashSet<Number>,
-    /// Files that whiteouts of the layer being applied have removed: its hard links may still mean those.
-    removed: HashMap<Name<'a>, Number>,
-    /// Directories that this layer has replaced by something else.
-    replaced: HashMap<Name<'a>, Number>,
+    inodes: Vec<Inode<'a>>,
+    /// Files by name. The files of a directory that was removed stay here; no name leads to them.
+    names: BTreeMap<Name<'a>, Ino>,
+    /// Files that were given a second name: few of many.
+    linked: HashSet<Ino>,
+    /// Files that whiteouts of the current layer removed: its hard links may still mean them.
+    removed: HashMap<Name<'a>, Ino>,
+    /// Directories that the current layer replaced by other files.
+    replaced: HashMap<Name<'a>, Ino>,
     /// The attributes of implied directories.
-    implied: Attributes,
+    implied_attributes: Attributes,
+    /// Components of paths looked at so far.
     steps: u64,
-    unspelled: usize,
-    max_unspelled: usize,
-}
-
-/// Where a path leads: its components, each with the file that is there.
-#[derive(Debug, Default)]
-pub struct Way<'a> {
-    components: Vec<(&'a [u8], Option<Number>)>,
-    /// The length of the path, with a slash after each component.
-    length: usize,
-}
-
-impl<'a> Way<'a> {
-    /// The file at its end.
-    pub fn end(&self) -> Option<Number> {
-        let last = self.components.last();
-        last.map_or(Some(ROOT), |(_, number)| *number)
-    }
-
-    fn push(&mut self, component: &'a [u8], number: Option<Number>) {
-        self.length += component.len() + 1;
-        self.components.push((component, number));
-    }
-
-    /// Goes up. `None`: it was at the root.
-    fn pop(&mut self) -> Option<()> {
-        let (component, _) = self.components.pop()?;
-        self.length -= component.len() + 1;
-        Some(())
-    }
-
-    /// The path, with one component more.
-    fn join(&self, name: &'a [u8]) -> Vec<u8> {
-        let components = self.components.iter().map(|(component, _)| *component);
-        components.chain([name]).collect::<Vec<_>>().join(&b'/')
-    }
+    /// Memory for paths without an entry, in bytes.
+    implied: usize,
+    max_implied: usize,
 }
 
 impl<'a> Tree<'a> {
-    /// An empty tree. `max_unspelled`: bytes of memory for paths that no entry spells: implied directories, of which a
-    /// single deep path can have thousands, and what symlinks on the way add to a path.
-    pub fn new(max_unspelled: usize) -> Self {
-        let root = Place {
+    /// An empty tree. `max_implied`: bytes of memory for paths without an entry: implied directories, of which a single
+    /// deep path can have thousands, and paths that symlinks make longer.
+    pub fn new(max_implied: usize) -> Self {
+        let root = Inode {
             parent: ROOT,
             name: b"",
             put: None,
             layer: 0,
         };
         Self {
-            places: vec![root],
+            inodes: vec![root],
             names: BTreeMap::new(),
             linked: HashSet::new(),
             removed: HashMap::new(),
             replaced: HashMap::new(),
-            implied: Attributes {
+            implied_attributes: Attributes {
                 mode: IMPLIED_MODE,
                 ..Attributes::default()
             },
             steps: 0,
-            unspelled: 0,
-            max_unspelled,
+            implied: 0,
+            max_implied,
         }
     }
 
-    /// Whether a layer was refused for want of memory for paths that no entry spells.
+    /// Whether a layer was refused because too little memory was left for paths that no entry spells.
     pub fn is_full(&self) -> bool {
-        self.unspelled > self.max_unspelled
+        self.implied > self.max_implied
     }
 
     /// Begins the next layer.
@@ -170,7 +137,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Removes a name from a directory, or without a name all that is in the directory.
-    pub fn white_out(&mut self, directory: Number, name: Option<&'a [u8]>) -> Result<(), String> {
+    pub fn white_out(&mut self, directory: Ino, name: Option<&'a [u8]>) -> Result<(), String> {
         if !self.is_directory(directory) {
             return Ok(());
         }
@@ -194,7 +161,7 @@ impl<'a> Tree<'a> {
         mut visit: impl FnMut(&[u8], Node<'s>, Option<&[u8]>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut first_names = HashMap::new();
-        if self.places[ROOT as usize].put.is_some() {
+        if self.inodes[ROOT as usize].put.is_some() {
             visit(b"", self.node(ROOT), None)?;
         }
         let mut path = Vec::new();
@@ -222,7 +189,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The files in a directory, by name.
-    fn below(&self, directory: Number) -> Range<'_, Name<'a>, Number> {
+    fn below(&self, directory: Ino) -> Range<'_, Name<'a>, Ino> {
         let (first, end): (Name<'_>, Name<'_>) = ((directory, b""), (directory + 1, b""));
         self.names.range(first..end)
     }
@@ -231,7 +198,7 @@ impl<'a> Tree<'a> {
     fn path(&self, (mut directory, name): Name<'a>) -> Vec<u8> {
         let mut names = vec![name];
         while directory != ROOT {
-            let Place { parent, name, .. } = self.places[directory as usize];
+            let Inode { parent, name, .. } = self.inodes[directory as usize];
             names.push(name);
             directory = parent;
         }
@@ -239,16 +206,16 @@ impl<'a> Tree<'a> {
         names.join(&b'/')
     }
 
-    fn node(&self, number: Number) -> Node<'_> {
-        let Place { put, layer, .. } = &self.places[number as usize];
+    fn node(&self, number: Ino) -> Node<'_> {
+        let Inode { put, layer, .. } = &self.inodes[number as usize];
         Node {
             kind: put.map_or(&NodeKind::Directory, Change::kind),
-            attributes: put.map_or(&self.implied, |change| &change.attributes),
+            attributes: put.map_or(&self.implied_attributes, |change| &change.attributes),
             layer: *layer as usize,
         }
     }
 
-    fn is_directory(&self, number: Number) -> bool {
+    fn is_directory(&self, number: Ino) -> bool {
         *self.node(number).kind == NodeKind::Directory
     }
 
@@ -286,17 +253,19 @@ impl<'a> Tree<'a> {
     }
 
     /// Gives a directory other attributes.
-    fn replace(&mut self, directory: Number, layer: u32, change: &'a Change) {
-        let place = &mut self.places[directory as usize];
-        (place.put, place.layer) = (Some(change), layer);
+    fn replace(&mut self, directory: Ino, layer: u32, change: &'a Change) {
+        let inode = &mut self.inodes[directory as usize];
+        (inode.put, inode.layer) = (Some(change), layer);
     }
 
     /// Gives a file another name. A file that had this name is replaced, its other names are not.
     fn link(&mut self, new: Name<'a>, target: &'a [u8]) -> Result<(), String> {
         let (parent, name) = split(target);
-        let way = self.follow(parent, |_| false)?.unwrap_or_default();
-        let now = way.end().and_then(|parent| self.names.get(&(parent, name)));
-        let number = now.copied().or_else(|| self.removed(&way, name));
+        let resolved = self.resolve(parent, |_| false)?.unwrap_or_default();
+        let now = resolved
+            .end()
+            .and_then(|parent| self.names.get(&(parent, name)));
+        let number = now.copied().or_else(|| self.removed(&resolved, name));
         match number {
             // aufs's name for it may lie in another layer.
             None if is_of_aufs(target) => Ok(()),
@@ -317,9 +286,9 @@ impl<'a> Tree<'a> {
     }
 
     /// The file that was at that path in lower layers, if a whiteout has removed it or a directory above.
-    fn removed(&self, way: &Way<'a>, name: &'a [u8]) -> Option<Number> {
+    fn removed(&self, resolved: &Resolved<'a>, name: &'a [u8]) -> Option<Ino> {
         let (mut at, mut is_removed) = (ROOT, false);
-        let components = way.components.iter().map(|(component, _)| *component);
+        let components = resolved.components.iter().map(|(component, _)| *component);
         for component in components.chain([name]) {
             let name = (at, component);
             let removed = self.removed.get(&name);
@@ -331,7 +300,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Gives a file a name, and returns the file that had it before.
-    fn name(&mut self, name: Name<'a>, number: Number) -> Option<Number> {
+    fn name(&mut self, name: Name<'a>, number: Ino) -> Option<Ino> {
         let before = self.names.insert(name, number);
         if let Some(before) = before.filter(|before| self.is_directory(*before)) {
             self.replaced.entry(name).or_insert(before);
@@ -340,10 +309,10 @@ impl<'a> Tree<'a> {
     }
 
     /// Puts a new file at a name. Other names of the file that had it keep that.
-    fn put(&mut self, name: Name<'a>, put: Option<&'a Change>, layer: u32) -> Number {
-        let number = Number::try_from(self.places.len()).unwrap_or(Number::MAX);
+    fn put(&mut self, name: Name<'a>, put: Option<&'a Change>, layer: u32) -> Ino {
+        let number = Ino::try_from(self.inodes.len()).unwrap_or(Ino::MAX);
         let (parent, last) = name;
-        self.places.push(Place {
+        self.inodes.push(Inode {
             parent,
             name: last,
             put,
@@ -355,11 +324,11 @@ impl<'a> Tree<'a> {
 
     /// Accounts for memory that no entry spells.
     fn take(&mut self, bytes: usize) -> Result<(), String> {
-        self.unspelled += bytes;
+        self.implied += bytes;
         if self.is_full() {
             return Err(format!(
                 "the paths that the image has no entries for take more than {} MiB",
-                self.max_unspelled >> 20
+                self.max_implied >> 20
             ));
         }
         Ok(())
@@ -367,10 +336,10 @@ impl<'a> Tree<'a> {
 
     /// The directory that a path of a layer leads to, implied where there is none; and the length of its path with a
     /// slash.
-    fn directory(&mut self, layer: u32, path: &'a [u8]) -> Result<(Number, usize), String> {
-        let way = self.follow(path, |_| false)?.unwrap_or_default();
+    fn directory(&mut self, layer: u32, path: &'a [u8]) -> Result<(Ino, usize), String> {
+        let resolved = self.resolve(path, |_| false)?.unwrap_or_default();
         let (mut at, mut length) = (ROOT, 0);
-        for (name, number) in way.components {
+        for (name, number) in resolved.components {
             length += name.len() + 1;
             at = match number {
                 Some(number) if self.is_directory(number) => number,
@@ -386,73 +355,4 @@ impl<'a> Tree<'a> {
         }
         Ok((at, length))
     }
-
-    /// Follows a path by the symlinks on it, also at its end. A component that is not there is taken to be a directory.
-    /// `None`: `stops` is true for a symlink on the way.
-    pub fn follow(
-        &mut self,
-        path: &'a [u8],
-        stops: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<Way<'a>>, String> {
-        let mut way = Way::default();
-        // Paths that are still to go, the next one last.
-        let mut ahead = vec![path];
-        let mut symlinks = 0;
-        while let Some(path) = ahead.pop() {
-            let (component, rest) = split_once(path, b'/').unwrap_or((path, b""));
-            if !rest.is_empty() {
-                ahead.push(rest);
-            }
-            self.steps += 1;
-            if self.steps > MAX_STEPS {
-                return Err("the paths in the image take too long to follow".into());
-            }
-            if matches!(component, b"" | b".") {
-                continue;
-            }
-            if component == b".." {
-                way.pop()
-                    .ok_or("a symlink on the way leads out of the image")?;
-                continue;
-            }
-            let number = way
-                .end()
-                .and_then(|at| self.names.get(&(at, component)).copied());
-            if let Some(target) = number.and_then(|number| self.target(number)) {
-                if stops(&way.join(component)) {
-                    return Ok(None);
-                }
-                symlinks += 1;
-                if symlinks > MAX_SYMLINKS {
-                    return Err("too many symlinks on the way".into());
-                }
-                // From the root of the image, as in a container.
-                if target.starts_with(b"/") {
-                    way = Way::default();
-                }
-                ahead.push(target);
-            } else if way.length + component.len() > MAX_PATH {
-                return Err(too_long(&way.join(component)));
-            } else {
-                way.push(component, number);
-            }
-        }
-        Ok(Some(way))
-    }
-
-    /// The target of a symlink.
-    fn target(&self, number: Number) -> Option<&'a [u8]> {
-        match &self.places[number as usize].put?.action {
-            Action::Put(NodeKind::Symlink(target)) => Some(target),
-            _ => None,
-        }
-    }
-}
-
-fn too_long(place: &[u8]) -> String {
-    let length = place.len();
-    format!(
-        "symlinks on the way lead to a path of {length} bytes, at most {MAX_PATH} can be: {}",
-        show(place)
-    )
 }

@@ -1,5 +1,6 @@
 //! Layers, applied by the rules.
 
+use super::resolve::MAX_STEPS;
 use super::*;
 use crate::flatten::apply::apply;
 use crate::tar::{Entry, Kind};
@@ -487,7 +488,7 @@ fn deep_paths_without_directories_take_bounded_memory() {
     );
     assert!(tree.is_full());
     // At the least what each directory is counted with.
-    assert!(tree.places.len() <= (64 << 20) / IMPLIED_SIZE);
+    assert!(tree.inodes.len() <= (64 << 20) / IMPLIED_SIZE);
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn assert_chosen(several: &[Chosen], offered: &[Architecture]) {
 fn recognise(image: &Image, config: Option<&[u8]>) -> [Recognised; 4] {
     let found = || {
         let mut found = artifact::recognise(image, config);
-        if let Some(recipe) = found.to_make.take() {
+        if let Some(recipe) = found.to_flatten.take() {
             assert!(!recipe.layers.is_empty());
             assert!(recipe.size() >= recipe.layers[0].1);
             found.offers.push(recipe.clone().offer(recipe.key(), 1));
@@ -136,7 +136,7 @@ fn assert_offer(image: &Image, offer: &Offer) {
             assert_eq!(offer.digest, Digest::of(text.as_bytes()));
             assert_eq!(offer.size, text.len() as u64);
         }
-        Content::Made { recipe, .. } => {
+        Content::Flattened { recipe, .. } => {
             assert!(
                 recipe
                     .layers

@@ -1,7 +1,7 @@
-//! Layers that are scanned while they are sent.
+//! Scans a layer while it is sent.
 //!
-//! Place in the chain: source → resumed → **watched** → verified → socket. An image of one layer that has not been
-//! scanned yet is offered as that layer. If the scan shows that the image has to be flattened, the download is cut short.
+//! Place in the chain: source → resumed → **scanning** → verified → socket. An image of one layer is offered as that
+//! layer before it was scanned. If the scan shows that the image has to be flattened, the download is cut short.
 
 use std::io::{self, PipeWriter, Read, Write};
 use std::thread::{self, JoinHandle};
@@ -11,13 +11,13 @@ use log::debug;
 use super::{Verdict, scan};
 
 /// Reads and scans a layer of known size.
-pub struct Watched<R> {
+pub struct ScanningReader<R> {
     inner: R,
     /// Bytes still to come.
     left: u64,
     scan: Option<Scan>,
     /// Called when the image has to be flattened, or the scan failed.
-    to_make: Option<Box<dyn FnOnce() + Send>>,
+    to_flatten: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// A thread that scans the bytes from a pipe.
@@ -26,18 +26,18 @@ struct Scan {
     thread: JoinHandle<Option<Verdict>>,
 }
 
-impl<R: Read> Watched<R> {
-    /// A layer of so many bytes. Where the system gives no thread, it is not scanned.
-    pub fn new(inner: R, size: u64, to_make: impl FnOnce() + Send + 'static) -> Self {
+impl<R: Read> ScanningReader<R> {
+    /// A layer of `size` bytes. Without a thread for it, it is not scanned.
+    pub fn new(inner: R, size: u64, to_flatten: impl FnOnce() + Send + 'static) -> Self {
         let scan = Scan::begin();
         if let Err(error) = &scan {
-            debug!("a layer is sent unread: {error}");
+            debug!("a layer is sent without a scan: {error}");
         }
         Self {
             inner,
             left: size,
             scan: scan.ok(),
-            to_make: Some(Box::new(to_make)),
+            to_flatten: Some(Box::new(to_flatten)),
         }
     }
 }
@@ -50,14 +50,14 @@ impl Scan {
         Ok(Self { pipe, thread })
     }
 
-    /// The verdict, once the layer is written or the thread reads no more.
+    /// The verdict, after the last byte of the layer or once the thread has stopped reading.
     fn end(self) -> Option<Verdict> {
         drop(self.pipe);
         self.thread.join().ok().flatten()
     }
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R: Read> Read for ScanningReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.left = self.left.saturating_sub(n as u64);
@@ -71,16 +71,16 @@ impl<R: Read> Read for Watched<R> {
         }
         let verdict = self.scan.take().and_then(Scan::end);
         if verdict != Some(Verdict::Clean)
-            && let Some(to_make) = self.to_make.take()
+            && let Some(to_flatten) = self.to_flatten.take()
         {
-            to_make();
+            to_flatten();
         }
         match verdict {
-            Some(Verdict::ToMake) => Err(io::Error::other(
+            Some(Verdict::MustFlatten) => Err(io::Error::other(
                 "it is the layer of an image, and has whiteouts or something else in it that is no file; \
                  the next listing has a file that is made of it",
             )),
-            // Wrong bytes show at the end. Right ones are worth sending.
+            // The digest is verified at the end; without a verdict the layer is sent as it is.
             _ => Ok(n),
         }
     }
@@ -121,12 +121,12 @@ mod tests {
                 let told = Arc::new(AtomicUsize::new(0));
                 let tell = told.clone();
                 let size = bytes.len() as u64;
-                let mut watched = Watched::new(&*bytes, size, move || {
+                let mut reader = ScanningReader::new(&*bytes, size, move || {
                     tell.fetch_add(1, Ordering::SeqCst);
                 });
                 let (mut arrived, mut buffer) = (Vec::new(), vec![0; piece]);
                 let end = loop {
-                    match watched.read(&mut buffer) {
+                    match reader.read(&mut buffer) {
                         Ok(0) => break Ok(()),
                         Ok(n) => arrived.extend_from_slice(&buffer[..n]),
                         Err(error) => break Err(error),

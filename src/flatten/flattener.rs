@@ -1,7 +1,8 @@
-//! Makes flattened images, in the background.
+//! Flattens images in the background.
 //!
-//! Digest and size of a made file are remembered, so it can be listed when the file itself is long gone; then it is
-//! made again when a client asks for it. Work goes on when nobody waits any more, and the service stays for it.
+//! The cache remembers the digest and size of a flattened image. So the image can be listed after its file was removed,
+//! and is flattened again when a client asks for it. Work goes on when no client waits for it, and the service does not
+//! exit before it is done.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -13,10 +14,10 @@ use log::{info, warn};
 
 use super::job::{Job, Product};
 use super::queue::{self, Claim};
-use super::{Budget, LARGE, Layers, Limits, Memory, READER, SMALL, Verdict, flatten, look};
+use super::{Budget, LARGE, Layers, Limits, Memory, READER, SMALL, Verdict, flatten, scan_layer};
 use crate::artifact::Recipe;
 use crate::blob::Positioned;
-use crate::cache::{Cache, Made, Sum, Unfinished};
+use crate::cache::{Cache, Flattened, Outcome, Unfinished};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -31,22 +32,23 @@ const SMALL_AT_ONCE: usize = 2;
 const LARGE_AT_ONCE: usize = 1;
 /// Layers of more bytes are applied in more memory without a try in little.
 const SMALL_LAYERS: u64 = 64 << 20;
-/// Layers that a source is asked for at once, before the file made from them is served from the cache.
+/// Requests at once to a source that must prove that it holds the layers of an image in the cache.
 const SHOWN_AT_ONCE: usize = 4;
-/// `Retry-After` for a file that is not ready.
+/// `Retry-After` for an image that is not ready.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// An open file that was made. It stays readable when the cache removes it.
-pub type MadeFile = Positioned<Arc<File>>;
+/// A flattened image, open. It stays readable when the cache removes it.
+pub type FlattenedFile = Positioned<Arc<File>>;
 
-/// Makes files.
+/// Flattens images, and knows the outcomes.
 #[derive(Clone)]
-pub struct Workshop {
-    /// Shared with every thread that works.
+pub struct Flattener {
+    /// Shared with the threads that flatten.
     shared: Arc<Shared>,
 }
 
-/// Recipe and source. A failure of one source is none of another's, so each has a job of its own.
+/// The digest of a recipe, and the name of the source of its layers. One source may fail where another does not, so each
+/// has a job of its own.
 type Key = (Digest, String);
 
 struct Shared {
@@ -59,7 +61,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// The jobs that are in work or cool down.
+    /// The jobs that are in work or pause after an error of the disk.
     fn jobs(&self) -> MutexGuard<'_, HashMap<Key, Arc<Job>>> {
         let free = self.cache.free();
         let mut jobs = lock(&self.jobs);
@@ -75,8 +77,8 @@ struct Queue {
     active: Vec<Claim>,
 }
 
-impl Workshop {
-    /// A workshop that keeps the files in this cache. `limit`: most bytes of all files of one image.
+impl Flattener {
+    /// Keeps the images in this cache. `limit`: most bytes of all files of one image.
     pub fn new(cache: Arc<Cache>, limit: u64) -> Self {
         let shared = Shared {
             limits: Limits::new(cache.most_of_one(limit), cache.is_in_memory()),
@@ -91,56 +93,58 @@ impl Workshop {
         }
     }
 
-    /// Whether a file is being made.
+    /// Whether an image is being flattened, or waits for that.
     pub fn is_busy(&self) -> bool {
         let queue = lock(&self.shared.queue);
         !queue.waiting.is_empty() || !queue.active.is_empty()
     }
 
-    /// The result of an earlier try with this source's layers, also of an earlier process, or what is known without one.
-    pub fn known(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Made>> {
+    /// The outcome of an earlier try with the layers of this source, perhaps by an earlier process. An image that is too
+    /// large needs no try.
+    pub fn known(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> Option<Result<Flattened>> {
         let limit = self.shared.limits.files;
         if let Some(error) = self.too_large(recipe) {
             return Some(Err(error));
         }
-        match self.shared.cache.sum(&source.name(), recipe.key())? {
-            Sum::Made(made) => Some(Ok(made)),
-            // With more room it may go better, or with another program.
-            Sum::Refused {
+        match self.shared.cache.outcome(&source.name(), recipe.key())? {
+            Outcome::Flattened(made) => Some(Ok(made)),
+            // It may succeed with a larger limit, or by the rules of this program.
+            Outcome::Refused {
                 limit: then,
                 reader,
                 ..
             } if (then, reader) != (limit, READER) => None,
-            Sum::Refused { layer, why, .. } => Some(Err(Error::CannotFlatten { layer, why })),
+            Outcome::Refused { layer, why, .. } => Some(Err(Error::CannotFlatten { layer, why })),
         }
     }
 
-    /// Whether it is being made, or has just failed here.
+    /// Whether the image is being flattened, or has just failed for a reason of this machine.
     pub fn is_begun(&self, source: &Arc<dyn Source>, recipe: &Recipe) -> bool {
         let key = (recipe.key(), source.name());
         self.shared.jobs().contains_key(&key)
     }
 
-    /// The reason not to fetch it. It is not kept: only the manifest gives the sizes, and another may give smaller ones.
+    /// The reason not to fetch an image. It is not kept in the cache: it depends on the sizes in a manifest, and another
+    /// manifest may give smaller ones.
     pub fn too_large(&self, recipe: &Recipe) -> Option<Error> {
         self.shared.limits.too_large(recipe)
     }
 
-    /// A file that was made or scanned, if the cache has it and the source still holds its layers.
+    /// An image from the cache, if it is there and the source still holds its layers.
     pub fn kept(
         &self,
         source: &Arc<dyn Source>,
         recipe: &Recipe,
-        made: Made,
-    ) -> Result<Option<MadeFile>> {
-        let Some(file) = self.shared.cache.made(made) else {
+        made: Flattened,
+    ) -> Result<Option<FlattenedFile>> {
+        let Some(file) = self.shared.cache.flattened(made) else {
             return Ok(None);
         };
         show(source, recipe)?;
         Ok(Some(Positioned::new(Arc::new(file))))
     }
 
-    /// Begins to make a file, unless that is going on already or has just failed here. `what` it is called in messages.
+    /// Begins to flatten an image, unless [`Flattener::is_begun`]. `what`: its name in messages.
     pub fn begin(&self, what: &str, source: &Arc<dyn Source>, recipe: &Recipe) -> Arc<Job> {
         let shared = &self.shared;
         let name = source.name();
@@ -174,14 +178,14 @@ impl Workshop {
         job
     }
 
-    /// A file that was made, made again if it is no longer there.
+    /// An image from the cache. One that was removed is flattened again.
     pub fn open(
         &self,
         what: &str,
         source: &Arc<dyn Source>,
         recipe: &Recipe,
-        made: Made,
-    ) -> Result<MadeFile> {
+        made: Flattened,
+    ) -> Result<FlattenedFile> {
         if let Some(kept) = self.kept(source, recipe, made)? {
             return Ok(kept);
         }
@@ -201,7 +205,7 @@ impl Workshop {
     }
 }
 
-/// Has a source show that it still holds all layers of a file. It is asked once for a snapshot.
+/// Fails unless a source proves that it still holds all layers of an image. It is asked once for a snapshot.
 fn show(source: &Arc<dyn Source>, recipe: &Recipe) -> Result<()> {
     let show = |(layer, _): &(Digest, u64)| {
         let url = || format!("layer {layer} in {}", source.name());
@@ -213,7 +217,7 @@ fn show(source: &Arc<dyn Source>, recipe: &Recipe) -> Result<()> {
     shown.into_iter().flatten().collect()
 }
 
-/// The registry that a source is in. A layout is one of its own.
+/// The registry of a source. Each layout counts as a registry.
 fn registry(source: &str) -> &str {
     match source.split_once('/') {
         Some((registry, _)) if !registry.starts_with("oci:") => registry,
@@ -221,12 +225,12 @@ fn registry(source: &str) -> &str {
     }
 }
 
-/// Begins the images that can be begun, each in a thread of its own.
+/// Begins as many waiting images as may be in work, each in a thread of its own.
 fn begin_waiting(shared: &Arc<Shared>) {
     loop {
         let work = {
             let mut queue = lock(&shared.queue);
-            // A cache in memory has room for one image.
+            // A cache in memory has room for one image at a time.
             if shared.cache.is_in_memory() && !queue.active.is_empty() {
                 return;
             }
@@ -240,7 +244,7 @@ fn begin_waiting(shared: &Arc<Shared>) {
         };
         let what = work.what.clone();
         let thread = thread::Builder::new().name("flatten".into());
-        // Where there is no thread for it, `work` is dropped, which ends the job.
+        // Without a thread `work` is dropped, which ends its job.
         if let Err(error) = thread.spawn(move || work.run()) {
             warn!("{what}: no thread to flatten it: {error}");
         }
@@ -254,7 +258,7 @@ fn not_ready(what: &str) -> Error {
     }
 }
 
-/// A file to be made.
+/// An image that waits to be flattened, or is.
 struct Work {
     what: String,
     source: Arc<dyn Source>,
@@ -269,22 +273,24 @@ impl Work {
         let mut written = None;
         let result = self.product(&mut written);
         self.job.finish(result, written);
-        // The file is open until its job is forgotten.
+        // A finished job keeps its file open, so it is forgotten at once.
         drop(self.shared.jobs());
     }
 
-    /// The file. `written`: the bytes written to disk for it, once it is begun.
+    /// Flattens the image. `written`: bytes written to disk for it; `None` if it is not begun.
     fn product(&self, written: &mut Option<u64>) -> Result<Product> {
         let cache = &self.shared.cache;
-        // Another process may have been faster.
-        if let Some(Sum::Made(made)) = cache.sum(&self.source.name(), self.recipe.key()) {
-            let file = cache.made(made).map(Arc::new);
+        // Another process may have flattened it meanwhile.
+        if let Some(Outcome::Flattened(made)) =
+            cache.outcome(&self.source.name(), self.recipe.key())
+        {
+            let file = cache.flattened(made).map(Arc::new);
             if file.is_some() || self.recipe.is_layer(made.digest) {
                 show(&self.source, &self.recipe)?;
                 return Ok(Product { made, file });
             }
         }
-        let unfinished = cache.begin_made()?;
+        let unfinished = cache.begin_flattened()?;
         let written = written.insert(self.recipe.size());
         let result = self.make(&unfinished, written);
         *written = written.saturating_add(unfinished.size());
@@ -308,7 +314,7 @@ impl Work {
         let made = match self.clean_layer(&fetched) {
             Ok(Some(made)) => {
                 fetched.keep(0, cache, made)?;
-                cache.keep_sum(&self.source.name(), recipe.key(), &Sum::Made(made));
+                cache.keep_outcome(&self.source.name(), recipe.key(), &Outcome::Flattened(made));
                 info!("{what}: its one layer is a clean .tar.gz, offered as it is");
                 return Ok(Product { made, file: None });
             }
@@ -317,41 +323,46 @@ impl Work {
         };
         match made {
             Ok(made) => {
-                cache.keep_made(unfinished, made)?;
-                cache.keep_sum(&self.source.name(), recipe.key(), &Sum::Made(made));
+                cache.keep_flattened(unfinished, made)?;
+                cache.keep_outcome(&self.source.name(), recipe.key(), &Outcome::Flattened(made));
                 let (mib, took) = (made.size >> 20, started.elapsed().as_secs_f64());
                 info!("{what}: flattened to {mib} MiB in {took:.1} s");
                 let file = Some(Arc::new(unfinished.file()?));
                 Ok(Product { made, file })
             }
             Err(Error::CannotFlatten { layer, why }) => {
-                let refused = Sum::Refused {
+                let refused = Outcome::Refused {
                     layer,
                     why: why.clone(),
                     limit: limits.files,
                     reader: READER,
                 };
-                cache.keep_sum(&self.source.name(), recipe.key(), &refused);
+                cache.keep_outcome(&self.source.name(), recipe.key(), &refused);
                 Err(Error::CannotFlatten { layer, why })
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The layer, if there is but one and it is the file as it is.
-    fn clean_layer(&self, fetched: &Layers<'_>) -> Result<Option<Made>> {
+    /// The one layer of an image, if it can be offered as it is.
+    fn clean_layer(&self, fetched: &Layers<'_>) -> Result<Option<Flattened>> {
         let (None, [(digest, size)]) = (&self.recipe.file, &self.recipe.layers[..]) else {
             return Ok(None);
         };
         let (digest, size) = (*digest, *size);
         let shared = &self.shared;
         let _permit = shared.small.acquire(|| self.what.clone())?;
-        let verdict = look(fetched, digest, &shared.cache)?;
-        Ok((verdict == Verdict::Clean).then_some(Made { digest, size }))
+        let verdict = scan_layer(fetched, digest, &shared.cache)?;
+        Ok((verdict == Verdict::Clean).then_some(Flattened { digest, size }))
     }
 
     /// Applies the layers in little memory, or in more if that is not enough.
-    fn flatten(&self, fetched: &Layers<'_>, out: &Unfinished, written: &mut u64) -> Result<Made> {
+    fn flatten(
+        &self,
+        fetched: &Layers<'_>,
+        out: &Unfinished,
+        written: &mut u64,
+    ) -> Result<Flattened> {
         let shared = &self.shared;
         let before = *written;
         let mut apply = |semaphore: &Semaphore, memory: Memory| {
@@ -373,7 +384,7 @@ impl Work {
 }
 
 impl Drop for Work {
-    /// However it ended, those who wait for it are told, and others are begun.
+    /// However the work ended, also by a panic: finishes its job, and begins others.
     fn drop(&mut self) {
         if !self.job.is_finished() {
             self.job.finish(Err(not_ready(&self.what)), None);

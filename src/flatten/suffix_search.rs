@@ -1,22 +1,22 @@
-//! Finds the one file in an image whose name has a suffix, which the setting `suffix` names. No I/O.
+//! Finds the one file in an image whose name ends in the setting `suffix`. No I/O.
 
 use crate::tar::show;
 
-/// Most files that the error names where there are several.
+/// Most files that the error names.
 const MAX_SHOWN: usize = 3;
 
 /// A search for the file.
-pub struct Wanted<'a, T> {
+pub struct SuffixSearch<'a, T> {
     suffix: &'a str,
     found: Option<T>,
-    /// The paths of the files, as far as the error names them.
+    /// The first few paths, for the error.
     paths: Vec<String>,
-    /// Number of the files.
+    /// Number of files that were found.
     count: usize,
 }
 
-impl<'a, T> Wanted<'a, T> {
-    /// A search for a file whose name ends so, in any case of letters.
+impl<'a, T> SuffixSearch<'a, T> {
+    /// Upper and lower case are the same.
     pub fn new(suffix: &'a str) -> Self {
         Self {
             suffix,
@@ -26,7 +26,7 @@ impl<'a, T> Wanted<'a, T> {
         }
     }
 
-    /// Looks at a regular file: one of its paths, and its place.
+    /// Considers a regular file. `place`: what [`SuffixSearch::found`] returns for it.
     pub fn see(&mut self, path: &[u8], place: T) {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
         let start = name.len().checked_sub(self.suffix.len());
@@ -41,7 +41,7 @@ impl<'a, T> Wanted<'a, T> {
         }
     }
 
-    /// The place of the file, or why there is not one. The reason is about the image with its uppermost layer.
+    /// The place of the file, or why not one file was found. The reason is put after the name of the uppermost layer.
     pub fn found(self) -> Result<T, String> {
         let suffix = self.suffix;
         match (self.found, self.count) {
@@ -84,11 +84,11 @@ mod tests {
                 ),
             ),
         ] {
-            let mut wanted = Wanted::new(".img");
+            let mut search = SuffixSearch::new(".img");
             for (n, path) in paths.iter().enumerate() {
-                wanted.see(path.as_bytes(), n);
+                search.see(path.as_bytes(), n);
             }
-            assert_eq!(wanted.found(), expected.map_err(str::to_owned), "{paths:?}");
+            assert_eq!(search.found(), expected.map_err(str::to_owned), "{paths:?}");
         }
     }
 }
