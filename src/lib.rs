@@ -43,5 +43,6 @@ mod tar;
 mod task;
 mod template;
 mod transfers;
+mod version;
 
 pub use cli::run;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize, Serializer};
+
 /// OCI's name (Go's GOARCH), systemd's (`systemd-analyze architectures`), Rust's (`std::env::consts`), and what
 /// else publishers write: the names of uname(2) and of Debian.
 const NAMES: [(&str, &str, &str, &[&str]); 10] = [
@@ -24,7 +26,8 @@ const NAMES: [(&str, &str, &str, &[&str]); 10] = [
 ];
 
 /// An architecture in systemd's spelling, which `%a` in a transfer file stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Architecture(Row);
 
 /// Its row in [`NAMES`].
@@ -101,6 +104,20 @@ impl FromStr for Architecture {
                 known.join(", ")
             ),
         })
+    }
+}
+
+impl TryFrom<String> for Architecture {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl Serialize for Architecture {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

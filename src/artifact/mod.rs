@@ -10,7 +10,7 @@ mod ironcore;
 pub mod kubesolo;
 mod media_type;
 mod oras;
-mod suffix;
+pub mod suffix;
 pub mod titles;
 
 use std::collections::HashSet;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 pub use container::is_one as is_container;
 pub use ironcore::has_config as needs_config;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::manifest::{Annotations, Descriptor, Image};
@@ -49,6 +50,21 @@ pub struct Skipped {
     pub layer: Option<usize>,
     /// For the log. It names the layer.
     pub why: String,
+    pub kind: LeftOutKind,
+}
+
+/// Whether something is left out by design, and whether it may be listed another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeftOutKind {
+    /// By design: it is for another machine, it is no version, or nothing in it is a file to offer.
+    Skipped,
+    /// It is gone, denied, broken or not verified.
+    Refused,
+    /// It is held back for now: it is not made yet, or it is not its turn.
+    Held,
+    /// There was no answer for it: another time it may be listed.
+    Unanswered,
 }
 
 /// A file on offer. Its name is the listing's business, all but the suffix.
@@ -123,6 +139,31 @@ impl Skipped {
         Self {
             layer: None,
             why: why.into(),
+            kind: LeftOutKind::Skipped,
+        }
+    }
+
+    /// The same, because it is gone, denied, broken or not verified.
+    pub fn refused(why: impl Into<String>) -> Self {
+        Self {
+            kind: LeftOutKind::Refused,
+            ..Self::whole(why)
+        }
+    }
+
+    /// The same, because it is held back for now.
+    pub fn held(why: impl Into<String>) -> Self {
+        Self {
+            kind: LeftOutKind::Held,
+            ..Self::whole(why)
+        }
+    }
+
+    /// The same, because there was no answer for it.
+    pub fn unanswered(why: impl Into<String>) -> Self {
+        Self {
+            kind: LeftOutKind::Unanswered,
+            ..Self::whole(why)
         }
     }
 
@@ -131,7 +172,11 @@ impl Skipped {
         let title = layer.title().map(|title| format!(" ({title:?})"));
         Self {
             layer: Some(n),
-            why: format!("layer {}{}: {why}", n + 1, title.unwrap_or_default()),
+            ..Self::whole(format!(
+                "layer {}{}: {why}",
+                n + 1,
+                title.unwrap_or_default()
+            ))
         }
     }
 }

@@ -88,6 +88,15 @@ pub fn stem(name: &str) -> &str {
     split(name).map_or_else(|| split_packing(name).0, |(stem, _)| stem)
 }
 
+/// The same without the kind of extension before the suffix: `k8s-v1` of `k8s-v1.sysext.raw`.
+pub fn stem_without_kind(name: &str) -> &str {
+    let stem = stem(name);
+    KINDS
+        .iter()
+        .find_map(|kind| strip(stem, kind))
+        .unwrap_or(stem)
+}
+
 /// The suffix with the kind of extension before it: `.sysext.raw` of `k8s-v1.sysext.raw`.
 pub fn with_kind(name: &str) -> Option<String> {
     let (stem, suffix) = split(name)?;

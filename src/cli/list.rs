@@ -94,6 +94,7 @@ mod tests {
     use super::*;
     use crate::artifact::Skipped;
     use crate::digest::Digest;
+    use crate::listing::LeftOut;
 
     fn listing() -> Listing {
         let mut listing = Listing::default();
@@ -119,7 +120,7 @@ mod tests {
             },
         );
         let skipped = Skipped::whole("it is\x1b[31m encrypted");
-        listing.leave_out(&"v2".parse().unwrap(), skipped);
+        listing.leave_out(LeftOut::new(&"v2".parse().unwrap(), skipped));
         listing
     }
 

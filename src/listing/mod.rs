@@ -6,10 +6,12 @@ mod publisher_list;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::{self, Write};
+use std::ops::Not;
 
 use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
 
-use crate::artifact::{Content, Skipped};
+use crate::artifact::{Content, LeftOutKind, Skipped};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
@@ -59,33 +61,62 @@ impl File {
 pub struct LeftOut {
     /// The tag it belongs to.
     pub tag: Tag,
+    /// Of the manifest that the tag leads to, if that is known.
+    pub digest: Option<Digest>,
+    /// The name of the file, if it is one.
+    pub name: Option<FileName>,
     /// The number of the layer, if it is one.
     pub layer: Option<usize>,
     /// For the log.
     pub reason: String,
-    /// There was no answer for it: another time it may be listed.
-    pub is_unanswered: bool,
+    pub kind: LeftOutKind,
 }
 
 impl LeftOut {
-    fn new(tag: &Tag, Skipped { layer, why }: Skipped) -> Self {
+    /// A part of a tag, or all of it.
+    pub fn new(tag: &Tag, Skipped { layer, why, kind }: Skipped) -> Self {
         Self {
             tag: tag.clone(),
+            digest: None,
+            name: None,
             layer,
             reason: shortened(why),
-            is_unanswered: false,
+            kind,
         }
+    }
+
+    /// The same, of this manifest.
+    pub fn of(self, manifest: impl Into<Option<Digest>>) -> Self {
+        Self {
+            digest: manifest.into(),
+            ..self
+        }
+    }
+
+    /// The same, of the file with this name.
+    pub fn called(self, name: FileName) -> Self {
+        Self {
+            name: Some(name),
+            ..self
+        }
+    }
+
+    /// The memory that it takes in a listing, in bytes and roughly.
+    fn weight(&self) -> usize {
+        let name = self.name.as_ref().map_or(0, |name| name.as_str().len());
+        size_of::<Self>() + self.tag.as_str().len() + self.reason.len() + name
     }
 }
 
 /// The part of a listing that is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incomplete {
     /// Tags that were not answered.
     pub unanswered: usize,
     /// All tags that were to be asked for.
     pub tags: usize,
     /// The attached artifacts could not be asked for at the registry itself.
+    #[serde(default, skip_serializing_if = "Not::not")]
     pub lacks_attached: bool,
 }
 
@@ -123,10 +154,10 @@ pub struct Reasons {
 
 impl Extend<Skipped> for Reasons {
     fn extend<T: IntoIterator<Item = Skipped>>(&mut self, skipped: T) {
-        for Skipped { layer, why } in skipped {
+        for one in skipped {
             if self.told.len() < MAX_REASONS {
-                let why = shortened(why);
-                self.told.push(Skipped { layer, why });
+                let why = shortened(one.why);
+                self.told.push(Skipped { why, ..one });
             } else {
                 self.untold += 1;
             }
@@ -161,7 +192,7 @@ impl Listing {
         for artifact in artifacts {
             let (named, reasons) = name_offers(naming, tag, &artifact);
             for skipped in artifact.recognised.skipped.iter().cloned().chain(reasons) {
-                self.leave_out(tag, skipped);
+                self.leave_out(LeftOut::new(tag, skipped).of(artifact.manifest));
             }
             for (name, offer) in named {
                 let file = File {
@@ -176,7 +207,10 @@ impl Listing {
                 };
                 match name.parse() {
                     Ok(name) => self.insert(name, file),
-                    Err(why) => self.leave_out(tag, Skipped::whole(why)),
+                    Err(why) => {
+                        let skipped = LeftOut::new(tag, Skipped::whole(why));
+                        self.leave_out(skipped.of(artifact.manifest));
+                    }
                 }
             }
         }
@@ -202,23 +236,12 @@ impl Listing {
     pub fn weight(&self) -> usize {
         let files = self.files.iter();
         let files = files.map(|(name, file)| name.as_str().len() + file.weight());
-        let left_out = self.left_out.iter();
-        let left_out =
-            left_out.map(|one| size_of::<LeftOut>() + one.tag.as_str().len() + one.reason.len());
-        files.chain(left_out).sum()
+        files.chain(self.left_out.iter().map(LeftOut::weight)).sum()
     }
 
     /// Notes that a tag or a part of it is not listed.
-    pub fn leave_out(&mut self, tag: &Tag, skipped: Skipped) {
-        self.left_out.push(LeftOut::new(tag, skipped));
-    }
-
-    /// Notes that a tag is not listed because it was not answered.
-    pub fn leave_unanswered(&mut self, tag: &Tag, reason: String) {
-        self.left_out.push(LeftOut {
-            is_unanswered: true,
-            ..LeftOut::new(tag, Skipped::whole(reason))
-        });
+    pub fn leave_out(&mut self, left_out: LeftOut) {
+        self.left_out.push(left_out);
     }
 
     /// Two tags at one name: one line if they have one digest, else the plain manifest wins over an
@@ -238,8 +261,9 @@ impl Listing {
                     first.key(),
                     first.get().tag
                 );
-                let left_out = LeftOut::new(&loser.tag, Skipped::whole(why));
-                self.left_out.push(left_out);
+                let name = first.key().clone();
+                let skipped = LeftOut::new(&loser.tag, Skipped::whole(why));
+                self.left_out.push(skipped.of(loser.manifest).called(name));
             }
         }
     }

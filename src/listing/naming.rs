@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::template::Template;
+use crate::version::{self, split_architecture};
 
 /// The names of a repository's files.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ pub fn name_offers<'a>(
 ) -> (Vec<(String, &'a Offer)>, Vec<Skipped>) {
     let offers = &artifact.recognised.offers;
     let noted = artifact.version.as_deref();
-    let (in_tag, _) = split_architecture(tag.as_str());
+    let (in_tag, _) = version::of_tag(tag);
     let versions: Vec<_> = noted.into_iter().chain([in_tag]).collect();
     let stem = stem(naming, tag, artifact);
     let (mut named, mut second, mut clashes) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -180,7 +181,7 @@ pub fn stem(naming: &Naming<'_>, tag: &Tag, artifact: &Artifact) -> Result<Strin
         });
     };
     let arch = artifact.architecture;
-    let arch = arch.or_else(|| split_architecture(tag.as_str()).1);
+    let arch = arch.or_else(|| version::of_tag(tag).1);
     // An architecture that the name has in its place is no part of the version.
     let version = match split_architecture(version) {
         (rest, found) if template.wants_arch() && found.is_some() && found == arch => rest,
@@ -194,12 +195,4 @@ pub fn stem(naming: &Naming<'_>, tag: &Tag, artifact: &Artifact) -> Result<Strin
              names an architecture"
                 .into()
         })
-}
-
-/// A version without the architecture that it ends in, and that architecture.
-fn split_architecture(version: &str) -> (&str, Option<Architecture>) {
-    match Architecture::at_end_of(version) {
-        Some((rest, found)) if !rest.is_empty() => (rest, Some(found)),
-        _ => (version, None),
-    }
 }

@@ -9,7 +9,7 @@ use super::tags::Failures;
 use crate::artifact::Skipped;
 use crate::error::{Finding, Result};
 use crate::extension_release::compatible::{Host, Kind, mismatch};
-use crate::listing::Listing;
+use crate::listing::{LeftOut, Listing};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::task;
@@ -50,11 +50,14 @@ impl Resolver<'_> {
                     continue;
                 }
             };
-            refused.extend(why.map(|why| (name.clone(), tag.clone(), why)));
+            refused.extend(why.map(|why| {
+                let skipped = LeftOut::new(tag, Skipped::whole(format!("{name}: {why}")));
+                (name.clone(), skipped.of(file.manifest))
+            }));
         }
-        for (name, tag, why) in refused {
+        for (name, skipped) in refused {
             listing.files.remove(&name);
-            listing.leave_out(&tag, Skipped::whole(format!("{name}: {why}")));
+            listing.leave_out(skipped.called(name));
         }
         let is_known = |tag: &Tag| !unanswered.contains_key(tag);
         listing.files.retain(|_, file| is_known(&file.tag));

@@ -7,14 +7,13 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use uapi_version::strverscmp;
-
 use super::Resolver;
+use crate::artifact::Skipped;
 use crate::error::{Error, Result};
-use crate::listing::{self, Incomplete, Listing};
-use crate::name::{Tag, without_v};
-use crate::platform::Architecture;
+use crate::listing::{self, Incomplete, LeftOut, Listing};
+use crate::name::Tag;
 use crate::state::Unanswered as Tries;
+use crate::version;
 
 /// Tags without an answer that are noted: where there are more it is the registry that does not answer.
 const MAX_NOTED: usize = 500;
@@ -108,7 +107,7 @@ impl Resolver<'_> {
             if more > 0 && n + 1 == MAX_UNANSWERED_TOLD {
                 reason.push_str(&format!("; and {more} older tags were not answered"));
             }
-            listing.leave_unanswered(&one.tag, reason);
+            listing.leave_out(LeftOut::new(&one.tag, Skipped::unanswered(reason)));
         }
         Ok(listing)
     }
@@ -194,7 +193,7 @@ fn judge(tags: usize, unanswered: &[Unanswered], newest: Option<&Tag>) -> Verdic
 
 /// Older versions first, by the UAPI's order. The architecture is no part of the version, nor is a `v` before it.
 pub fn by_version(one: &Tag, other: &Tag) -> Ordering {
-    strverscmp(version(one), version(other))
+    version::compare(version::of_tag(one).0, version::of_tag(other).0)
 }
 
 /// The newest of some tags.
@@ -207,11 +206,6 @@ pub fn newest_first(tags: &[Tag]) -> Vec<&Tag> {
     let mut tags: Vec<_> = tags.iter().collect();
     tags.sort_by(|one, other| by_version(other, one).then_with(|| one.cmp(other)));
     tags
-}
-
-fn version(tag: &Tag) -> &str {
-    let tag = tag.as_str();
-    without_v(Architecture::at_end_of(tag).map_or(tag, |(version, _)| version))
 }
 
 /// One more try without an answer, at this time in seconds since 1970.

@@ -45,13 +45,16 @@ impl Resolver<'_> {
                 let known = self.flattener.known(self.source, &recipe);
                 let is_begun = || self.flattener.is_begun(self.source, &recipe);
                 match known {
-                    Some(result) => settle(recognised, recipe, result.map_err(|one| one.line())),
+                    Some(result) => {
+                        let result = result.map_err(|error| Skipped::refused(error.line()));
+                        settle(recognised, recipe, result);
+                    }
                     None if turn.is_new || as_it_is && is_begun() => {
                         let job = self.flattener.begin(&what, self.source, &recipe);
                         begun.push((recognised, recipe, as_it_is, job));
                     }
                     None if as_it_is => offer_unread(recognised, &recipe),
-                    None => settle(recognised, recipe, Err(turn.why_not())),
+                    None => settle(recognised, recipe, Err(Skipped::whole(turn.why_not()))),
                 }
             }
         }
@@ -64,10 +67,10 @@ impl Resolver<'_> {
                     offer_unread(recognised, &recipe);
                     continue;
                 }
-                Some(Err(error)) => Err(error.line()),
-                None => {
-                    Err("it is still being flattened; it is listed once that is done".to_owned())
-                }
+                Some(Err(error)) => Err(Skipped::refused(error.line())),
+                None => Err(Skipped::held(
+                    "it is still being flattened; it is listed once that is done",
+                )),
             };
             settle(recognised, recipe, result);
         }
@@ -86,12 +89,12 @@ fn offer_unread(recognised: &mut Recognised, recipe: &Recipe) {
 }
 
 /// Replaces the offer of an image's layer by the made file, or by the reason why there is none.
-fn settle(recognised: &mut Recognised, recipe: Recipe, result: Result<Flattened, String>) {
+fn settle(recognised: &mut Recognised, recipe: Recipe, result: Result<Flattened, Skipped>) {
     let offers = &mut recognised.offers;
     offers.retain(|offer| !recipe.is_layer(offer.digest));
     match result {
         Ok(made) => offers.push(recipe.offer(made.digest, made.size)),
-        Err(why) => recognised.skipped.push(Skipped::whole(why)),
+        Err(skipped) => recognised.skipped.push(skipped),
     }
 }
 

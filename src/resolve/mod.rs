@@ -34,7 +34,7 @@ use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
 use crate::flatten::Flattener;
-use crate::listing::{Artifact, Incomplete, Listing, Naming};
+use crate::listing::{Artifact, Incomplete, LeftOut, Listing, Naming};
 use crate::manifest::{Image, Manifest};
 use crate::memory::Room;
 use crate::name::{RepositoryAddress, Tag};
@@ -130,7 +130,8 @@ impl Resolver<'_> {
         let mut listing = Listing::default();
         tags.retain(|tag| {
             let why = tags::skipped_by_name(tag).map(Skipped::whole);
-            why.map(|why| listing.leave_out(tag, why)).is_none()
+            why.map(|why| listing.leave_out(LeftOut::new(tag, why)))
+                .is_none()
         });
         self.promising(|| {
             let Outcomes {
@@ -147,7 +148,7 @@ impl Resolver<'_> {
             for (tag, outcome) in by_tag {
                 match outcome {
                     TagOutcome::Offered(artifacts) => listing.add(&self.naming, tag, artifacts),
-                    TagOutcome::Skipped(why) => listing.leave_out(tag, Skipped::whole(why)),
+                    TagOutcome::LeftOut(left_out) => listing.leave_out(left_out),
                     TagOutcome::Refused(error) => {
                         unanswered.push(Unanswered::new(tag, Some(error)));
                     }
@@ -155,7 +156,8 @@ impl Resolver<'_> {
                 }
             }
             for (digest, why) in self.source.untagged() {
-                listing.leave_out(&Tag::of_digest(&digest), Skipped::whole(why));
+                let skipped = LeftOut::new(&Tag::of_digest(&digest), Skipped::whole(why));
+                listing.leave_out(skipped.of(digest));
             }
             unanswered.extend(self.leave_out_incompatible(&mut listing)?);
             self.conclude(tags.len(), listing, unanswered)
@@ -197,7 +199,9 @@ impl Resolver<'_> {
                 release = releases.find_map(Clone::clone);
                 listing.add(&self.naming, label, artifacts);
             }
-            Err(Unlistable::NotOffered(why)) => listing.leave_out(label, Skipped::whole(why)),
+            Err(Unlistable::NotOffered(why)) => {
+                listing.leave_out(LeftOut::new(label, Skipped::whole(why)).of(digest));
+            }
             Err(Unlistable::Failed(error)) => return Err(error),
         }
         let mut room = MAX_OF_LISTING;
@@ -219,7 +223,7 @@ impl Resolver<'_> {
                 artifact.condense(&self.naming);
                 let Some(left) = room.checked_sub(artifact.weight()) else {
                     let why = format!("attached {manifest}: {}", no_room().line());
-                    listing.leave_out(label, Skipped::whole(why));
+                    listing.leave_out(LeftOut::new(label, Skipped::whole(why)).of(manifest));
                     return Ok(());
                 };
                 pool::for_listing(artifact.weight(), name)?;
@@ -231,7 +235,8 @@ impl Resolver<'_> {
                 Ok(reasons) => not_read.extend(reasons),
                 // A mirror stands in for the registry. The files of the artifact itself are known.
                 Err(error @ Error::NoneAttachedAtMirror { .. }) => {
-                    listing.leave_unanswered(label, error.line());
+                    let unanswered = Skipped::unanswered(error.line());
+                    listing.leave_out(LeftOut::new(label, unanswered).of(digest));
                     listing.incomplete = Some(Incomplete {
                         unanswered: 0,
                         tags: 1,
@@ -242,7 +247,7 @@ impl Resolver<'_> {
             }
         }
         for why in not_read {
-            listing.leave_out(label, Skipped::whole(why));
+            listing.leave_out(LeftOut::new(label, Skipped::refused(why)));
         }
         // It is one artifact: without a part of it there is no directory.
         let unanswered = self.leave_out_incompatible(&mut listing)?;

@@ -5,16 +5,19 @@ use std::sync::{Arc, Weak};
 
 use log::debug;
 
+use super::tags::skipped_by_name;
 use super::{Contents, Resolver};
 use crate::address::LISTING;
+use crate::artifact::Skipped;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
-use crate::listing::PublisherList;
+use crate::listing::{LeftOut, PublisherList};
 use crate::manifest::{Descriptor, Image, Manifest};
 use crate::memory::Kept;
-use crate::name::Tag;
+use crate::name::{Tag, without_v};
 use crate::settings::SignedListTag;
 use crate::state::{Promises, SignedList};
+use crate::version;
 
 /// Largest list that a publisher signed, so that it fits into the memory for all listings. sysupdate takes 64 MiB.
 const MAX_SIGNED_LIST: u64 = 60 << 20;
@@ -123,6 +126,39 @@ impl Resolver<'_> {
                 why: format!("has none in tag {tag}"),
             }),
         }
+    }
+
+    /// The tags whose versions its publisher's list lacks. If they cannot be had, the reason stands for them.
+    pub fn not_in_list(&self, list: &PublisherList) -> Vec<LeftOut> {
+        let tags = match self.tags() {
+            Ok(tags) => tags,
+            Err(error) => {
+                let why = format!("the tags that may not be in the list: {}", error.line());
+                return vec![LeftOut::new(&Tag::of_listing(), Skipped::unanswered(why))];
+            }
+        };
+        let is_of_list = |tag: &Tag| match self.signed_list {
+            SignedListTag::Tag(set) => tag == set,
+            _ => *tag == Tag::of_listing() || *tag == Tag::of_index(),
+        };
+        // In a tag, `_` stands for the `+` that it cannot have.
+        let spelled = |version: &str| without_v(version).replace('_', "+");
+        let mut lacking = BTreeMap::<_, Vec<_>>::new();
+        for tag in tags.iter().filter(|tag| !is_of_list(tag)) {
+            let version = spelled(version::of_tag(tag).0);
+            lacking.entry(version).or_default().push(tag);
+        }
+        for (name, _) in list.files() {
+            if let (Some(version), _) = version::of_name(&name, self.naming.base) {
+                lacking.remove(&spelled(version));
+            }
+        }
+        let why = |tag| {
+            let usual = "the list that its publisher signed has no file of this version";
+            Skipped::whole(skipped_by_name(tag).unwrap_or(usual))
+        };
+        let lacking = lacking.into_values().flatten();
+        lacking.map(|tag| LeftOut::new(tag, why(tag))).collect()
     }
 
     /// The list that this name of the source is known to have. One in a tag that a setting names is none of the

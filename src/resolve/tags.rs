@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::Resolver;
 use super::complete::{self, newest, newest_first};
 use super::manifests::Unlistable;
+use crate::artifact::Skipped;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
-use crate::listing::{self, Artifact};
+use crate::listing::{Artifact, LeftOut};
 use crate::lock::lock;
 use crate::manifest::Manifest;
 use crate::memory::Held;
@@ -29,8 +30,8 @@ const MAX_TURNED_AWAY: usize = 20;
 pub enum TagOutcome {
     /// The artifacts that its manifest leads to.
     Offered(Vec<Artifact>),
-    /// Why there are none: the registry does not have the tag, or nothing in it can be offered.
-    Skipped(String),
+    /// There are none: the registry does not have the tag, or nothing in it can be offered.
+    LeftOut(LeftOut),
     /// The registry denies it to this login, which is no answer as long as it denies everything.
     Refused(Error),
     /// There was no answer. `None`: it was not asked for, because the time was over or the registry refused everything
@@ -38,20 +39,22 @@ pub enum TagOutcome {
     Unanswered(Option<Error>),
 }
 
-impl From<Error> for TagOutcome {
-    fn from(error: Error) -> Self {
+impl TagOutcome {
+    /// The outcome of asking for a tag that failed. `manifest`: its digest, if that was learnt before.
+    fn failed(tag: &Tag, manifest: Option<Digest>, error: Error) -> Self {
         match error.finding() {
-            Finding::Answer => Self::Skipped(listing::shortened(error.line())),
+            Finding::Answer => {
+                let refused = LeftOut::new(tag, Skipped::refused(error.line()));
+                Self::LeftOut(refused.of(manifest))
+            }
             Finding::Refusal => Self::Refused(error),
             Finding::Passing | Finding::Lasting => Self::Unanswered(Some(error)),
         }
     }
-}
 
-impl TagOutcome {
     fn error(&self) -> Option<&Error> {
         match self {
-            Self::Offered(_) | Self::Skipped(_) | Self::Unanswered(None) => None,
+            Self::Offered(_) | Self::LeftOut(_) | Self::Unanswered(None) => None,
             Self::Refused(error) | Self::Unanswered(Some(error)) => Some(error),
         }
     }
@@ -163,19 +166,22 @@ impl Resolver<'_> {
     fn ask(&self, tag: &Tag, inquiry: &Inquiry<'_>) -> TagOutcome {
         let _documents = pool::documents();
         let before = inquiry.before.get(tag).copied();
-        let asked = || {
+        let mut learnt = None;
+        let mut asked = || {
             let _place = self.place(|| format!("tag {tag} of {}", self.source.name()))?;
             let (digest, manifest) = self.by_tag(tag, before)?;
             lock(&inquiry.digests).insert(tag.clone(), digest);
-            self.outcome(digest, manifest, inquiry)
+            learnt = Some(digest);
+            self.outcome(tag, digest, manifest, inquiry)
         };
-        asked().unwrap_or_else(TagOutcome::from)
+        asked().unwrap_or_else(|error| TagOutcome::failed(tag, learnt, error))
     }
 
     /// The outcome of a tag that is this manifest. An error where the listing has no room for it, or all listings
     /// together.
     fn outcome(
         &self,
+        tag: &Tag,
         digest: Digest,
         manifest: Manifest,
         inquiry: &Inquiry<'_>,
@@ -186,9 +192,9 @@ impl Resolver<'_> {
                 (TagOutcome::Offered(artifacts), weight)
             }
             Err(Unlistable::NotOffered(why)) => {
-                let why = listing::shortened(why);
-                let weight = why.len();
-                (TagOutcome::Skipped(why), weight)
+                let skipped = LeftOut::new(tag, Skipped::whole(why)).of(digest);
+                let weight = skipped.reason.len();
+                (TagOutcome::LeftOut(skipped), weight)
             }
             Err(Unlistable::Failed(error)) => return Err(error),
         };
@@ -218,7 +224,7 @@ impl Resolver<'_> {
             if complete::has_run_out(outcome.error())
                 && cache.has_document(&name, *digest)
                 && let Ok(manifest) = self.named(*digest)
-                && let Ok(found) = self.outcome(*digest, manifest, inquiry)
+                && let Ok(found) = self.outcome(tag, *digest, manifest, inquiry)
             {
                 *outcome = found;
             }
@@ -239,9 +245,10 @@ impl Resolver<'_> {
         if another.is_none_or(|another| self.source.manifest(another).is_err()) {
             return;
         }
-        for outcome in by_tag.values_mut() {
+        for (tag, outcome) in by_tag {
             if let TagOutcome::Refused(error) = outcome {
-                *outcome = TagOutcome::Skipped(listing::shortened(error.line()));
+                let refused = LeftOut::new(tag, Skipped::refused(error.line()));
+                *outcome = TagOutcome::LeftOut(refused);
             }
         }
     }
@@ -268,7 +275,7 @@ impl Resolver<'_> {
             Some(error) => error,
             None => {
                 let skipped = order.iter().find_map(|tag| match &by_tag[*tag] {
-                    TagOutcome::Skipped(why) => Some(format!("tag {tag}: {why}")),
+                    TagOutcome::LeftOut(one) => Some(format!("tag {tag}: {}", one.reason)),
                     _ => None,
                 });
                 let why = skipped.unwrap_or_else(|| "there was no time for any".to_owned());

@@ -11,7 +11,9 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::download::{self, OCTETS};
+use super::form::Form;
 use super::http::{Request, Response};
+use super::json::Overview;
 use super::{access, html, latest_json};
 use crate::address::{Address, Asked, LISTING, Located, View};
 use crate::companions::companions;
@@ -67,7 +69,7 @@ struct Handler<'a> {
 impl Handler<'_> {
     fn answer(&self, asked: Asked) -> Result<Response> {
         match asked {
-            Asked::Page => self.page(),
+            Asked::Page => self.overview(),
             Asked::Listing => self.listing(),
             Asked::Signature(name) => self.signature(&name),
             Asked::ChecksumOf(name) => self.checksums(&name),
@@ -79,19 +81,22 @@ impl Handler<'_> {
         }
     }
 
-    /// The listing as a page for people.
-    fn page(&self) -> Result<Response> {
+    /// The listing for people, or for programs.
+    fn overview(&self) -> Result<Response> {
         let snapshot = self.snapshots.listing(self.located)?;
-        let page = self.snapshots.page(&snapshot, || {
-            html::directory(
-                &self.located.to_string(),
-                snapshot.len(),
-                snapshot.files(),
-                &snapshot.listing.left_out,
-                snapshot.listing.incomplete,
-            )
-        })?;
-        Ok(with_incomplete(Response::page(page), &snapshot))
+        let overview = |not_in_list: &[_]| Overview::new(self.located, &snapshot, not_in_list);
+        let mut response = match self.request.form {
+            Some(Form::Json) => {
+                let write = |not_in_list: &[_]| overview(not_in_list).text();
+                Response::shared(JSON, self.snapshots.json(self.located, &snapshot, write)?)
+            }
+            _ => {
+                let write = |not_in_list: &[_]| html::directory(&overview(not_in_list));
+                Response::page(self.snapshots.page(self.located, &snapshot, write)?)
+            }
+        };
+        response.headers.push(("Vary", "Accept".to_owned()));
+        Ok(with_incomplete(response, &snapshot))
     }
 
     /// `SHA256SUMS`.

@@ -1,11 +1,8 @@
 //! Pages for people with a browser. No I/O.
 
-use std::borrow::Cow;
-
+use super::json::Overview;
 use crate::address::{self, LISTING};
 use crate::error::Error;
-use crate::listing::{File, Incomplete, LeftOut};
-use crate::name::FileName;
 use crate::printable::printable;
 use crate::settings::Settings;
 
@@ -31,47 +28,47 @@ pub fn start(settings: &Settings) -> String {
     page("sysext-oci-proxy", &body)
 }
 
-/// `/<repository>/`: its files, of which there are `number`, and the tags and files that are skipped.
-pub fn directory<'a>(
-    name: &str,
-    number: usize,
-    files: impl Iterator<Item = (Cow<'a, FileName>, Cow<'a, File>)>,
-    left_out: &[LeftOut],
-    incomplete: Option<Incomplete>,
-) -> String {
+/// `/<repository>/`: its files, and the tags and files that are left out.
+pub fn directory(overview: &Overview) -> String {
+    let omitted = overview.omitted.unwrap_or_default();
+    let number = overview.files.len() + omitted.files;
     let mut body = format!(
         "<p><a href=\"{LISTING}\">{LISTING}</a> · {number} files</p>\n\
          <table>\n<tr><th>file</th><th>bytes</th><th>tag</th><th>sha256</th></tr>\n"
     );
-    for (n, (name, file)) in files.enumerate() {
+    let mut shown = 0;
+    for file in &overview.files {
         if body.len() > MAX_ROWS {
-            let rest = number - n;
-            body += &format!("<tr><td>… and {rest} more files</td></tr>\n");
             break;
         }
+        shown += 1;
         // Without the dot a name with a colon would be a URL of its own, perhaps of a script.
-        let link = escape(&format!("./{}", address::in_url(&name)));
-        let name = escape(name.as_str());
+        let link = escape(&format!("./{}", address::in_url(&file.name)));
+        let name = escape(file.name.as_str());
         body += &format!(
             "<tr><td><a href=\"{link}\">{name}</a></td><td>{}</td><td>{}</td><td><code>{}</code></td></tr>\n",
             file.size.map_or_else(String::new, |size| size.to_string()),
-            escape(file.tag.as_str()),
+            file.tag.as_ref().map_or("", |tag| tag.as_str()),
             file.digest.hex()
         );
     }
+    if shown < number {
+        let rest = number - shown;
+        body += &format!("<tr><td>… and {rest} more files</td></tr>\n");
+    }
     body.push_str("</table>\n");
-    if let Some(incomplete) = incomplete {
+    if let Some(incomplete) = overview.incomplete {
         body += &format!("<p>Incomplete: {incomplete}.</p>\n");
     }
-    if !left_out.is_empty() {
+    if !overview.left_out.is_empty() {
         body.push_str("<p>Not on offer:</p>\n<ul>\n");
-        for left_out in left_out {
+        for left_out in &overview.left_out {
             let (tag, reason) = (escape(left_out.tag.as_str()), escape(&left_out.reason));
             body += &format!("<li><code>{tag}</code>: {reason}</li>\n");
         }
         body.push_str("</ul>\n");
     }
-    page(name, &body)
+    page(&overview.repository, &body)
 }
 
 /// An error, for a client whose `Accept` names HTML.

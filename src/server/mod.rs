@@ -13,6 +13,7 @@ mod form;
 pub mod handler;
 pub mod html;
 pub mod http;
+pub mod json;
 mod latest_json;
 mod listener;
 mod signals;

@@ -6,6 +6,7 @@
 //!
 //! A publisher's list and its signature come from one snapshot (`pairs.rs`). The state of a directory is in `slot.rs`.
 
+mod forms;
 mod pairs;
 mod promised;
 mod slot;
@@ -13,16 +14,15 @@ mod slot;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use jiff::civil::Date;
 use log::{debug, info, warn};
 use uapi_version::strverscmp;
 
 use crate::address::{Directory, Located, Place, View};
-use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
+use crate::artifact::{LeftOutKind, Recipe};
 use crate::cache::{Cache, Flattened};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ use crate::extension_release::Metadata;
 use crate::flatten::{FlattenedFile, Flattener};
 use crate::listing::{File, LeftOut, Listing, Naming, PublisherList};
 use crate::lock::lock;
-use crate::memory::{Bytes, Held, Kept, Memory, Room};
+use crate::memory::{Held, Memory, Room};
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::pool;
@@ -42,6 +42,7 @@ use crate::source::{Reference, Source, Upstream, mirror};
 use crate::state::{Promises, State};
 use crate::task;
 use crate::transfers;
+use forms::Forms;
 use pairs::{Half, Step};
 use promised::{Clock, Older, Promised, Stored};
 use slot::{Need, Slot, Taken};
@@ -81,10 +82,8 @@ pub struct Snapshot {
     /// Whether it is of an older listing: its repositories have to show again that they hold its files.
     is_older: bool,
     begun: Instant,
-    /// The listing's text, once somebody has asked for it.
-    text: Mutex<Option<Arc<Kept>>>,
-    /// Its page, in the same way.
-    page: Mutex<Option<Arc<Kept>>>,
+    /// What clients get of it.
+    forms: Forms,
     /// The memory that its files take.
     _held: Option<Held>,
 }
@@ -107,23 +106,9 @@ impl Snapshot {
             blobs,
             is_older: false,
             begun,
-            text: Mutex::default(),
-            page: Mutex::default(),
+            forms: Forms::default(),
             _held: None,
         }
-    }
-
-    /// Whether a client is getting its text or its page.
-    fn is_being_sent(&self) -> bool {
-        let is_shared = |kept: &Mutex<Option<Arc<Kept>>>| match kept.try_lock() {
-            Ok(kept) => kept
-                .as_ref()
-                .is_some_and(|kept| Arc::strong_count(kept) > 1),
-            // It is being written.
-            Err(TryLockError::WouldBlock) => true,
-            Err(TryLockError::Poisoned(_)) => false,
-        };
-        is_shared(&self.text) || is_shared(&self.page)
     }
 
     /// Whether it has a file of this name.
@@ -137,6 +122,11 @@ impl Snapshot {
             Some(signed) => signed.list.get(name).map(Cow::Owned),
             None => self.listing.files.get(name).map(Cow::Borrowed),
         }
+    }
+
+    /// The time since it was begun.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// The number of its files.
@@ -334,45 +324,6 @@ impl Snapshots {
         }
         promised.weigh(&self.memory);
         Ok(())
-    }
-
-    /// The text of a snapshot's listing, in memory once for all who ask.
-    pub fn text(&self, snapshot: &Snapshot, tomorrow: Date) -> Result<Bytes> {
-        match &snapshot.signed {
-            Some(signed) => Ok(signed.list.clone()),
-            // An empty one has a date in it.
-            None if snapshot.listing.files.is_empty() => {
-                Ok(Arc::new(snapshot.listing.text(tomorrow).into_bytes()))
-            }
-            None => self.kept_once(&snapshot.text, "a listing", || {
-                snapshot.listing.text(tomorrow)
-            }),
-        }
-    }
-
-    /// Its page for people, in memory once for all who ask. `write` is for the first of them.
-    pub fn page(&self, snapshot: &Snapshot, write: impl FnOnce() -> String) -> Result<Bytes> {
-        self.kept_once(&snapshot.page, "a page", write)
-    }
-
-    fn kept_once(
-        &self,
-        place: &Mutex<Option<Arc<Kept>>>,
-        what: &str,
-        write: impl FnOnce() -> String,
-    ) -> Result<Bytes> {
-        let mut place = lock(place);
-        if let Some(kept) = &*place {
-            return Ok(kept.clone());
-        }
-        // One at a time, for the memory that takes until it is counted.
-        let _one_at_a_time = lock(&self.writing);
-        let mut bytes = write().into_bytes();
-        bytes.shrink_to_fit();
-        let held = self.hold(what, bytes.capacity())?;
-        let kept = Arc::new(Kept::new(bytes, held));
-        *place = Some(kept.clone());
-        Ok(kept)
     }
 
     /// Reads the promises of earlier processes. The list that is `known` need not be read.
@@ -801,7 +752,7 @@ fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&Snaps
         .collect();
     for one in left_out.iter().filter(|one| !known.contains(one)) {
         let LeftOut { tag, reason, .. } = one;
-        if one.is_unanswered {
+        if one.kind == LeftOutKind::Unanswered {
             warn!("{directory}: tag {tag} left out, it was not answered: {reason}");
         } else {
             info!("{directory}: tag {tag} left out: {reason}");
@@ -825,7 +776,10 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use jiff::civil::Date;
+
     use super::*;
+    use crate::memory::Bytes;
 
     #[test]
     fn an_older_listing_takes_no_newer_promise_back() {

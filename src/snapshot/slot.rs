@@ -165,7 +165,9 @@ impl Slot {
             .collect();
         let is_used = snapshots.is_empty()
             || are_shared(&snapshots)
-            || snapshots.iter().any(|snapshot| snapshot.is_being_sent());
+            || snapshots
+                .iter()
+                .any(|snapshot| snapshot.forms.are_being_sent());
         snapshots.sort_by_key(|snapshot| Arc::as_ptr(snapshot));
         snapshots.dedup_by_key(|snapshot| Arc::as_ptr(snapshot));
         let signed = snapshots.iter().filter_map(|one| one.signed.as_ref());

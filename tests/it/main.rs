@@ -53,6 +53,7 @@ mod logins;
 mod manifests;
 mod merged;
 mod mirrors;
+mod overview;
 mod printable;
 mod promises;
 mod proxies;

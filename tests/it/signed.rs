@@ -860,7 +860,7 @@ fn slow_client(address: SocketAddr, target: &str) -> TcpStream {
 #[track_caller]
 fn in_memory_once(service: &Service, target: &str) {
     let size = service.whole(target).len();
-    assert!(size > 4 << 20, "{size} bytes");
+    assert!(size > 1 << 20, "{size} bytes");
     let before = service.own_memory();
     let clients: Vec<_> = (0..10)
         .map(|_| slow_client(service.address, target))

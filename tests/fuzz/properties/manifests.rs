@@ -20,6 +20,7 @@ use crate::listing::{Artifact, Listing, Naming};
 use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, Image, Manifest, OCI_INDEX, OCI_MANIFEST};
 use crate::platform::Architecture;
 use crate::server::html;
+use crate::server::json::{Overview, Row};
 use crate::template::Template;
 
 /// Whatever manifests say, what comes of them is a listing that systemd-sysupdate reads.
@@ -231,8 +232,15 @@ fn assert_written(listing: &Listing) {
     let json: Value = serde_json::from_str(&list::json(listing, true)).unwrap();
     assert_eq!(json["files"].as_array().unwrap().len(), listing.files.len());
     let files = listing.files.iter();
-    let files = files.map(|(name, file)| (Cow::Borrowed(name), Cow::Borrowed(file)));
-    let page = html::directory("k8s", listing.files.len(), files, &listing.left_out, None);
+    let rows =
+        files.map(|(name, file)| Row::new(Cow::Borrowed(name), Cow::Borrowed(file), Some("k8s")));
+    let overview = Overview::of(rows, listing.left_out.iter());
+    let again: Overview = serde_json::from_str(&overview.text()).unwrap();
+    assert_eq!(again, overview, "what is told to programs is read back");
+    let omitted = overview.omitted.unwrap_or_default();
+    let files = overview.files.len() + omitted.files;
+    assert_eq!(files, listing.files.len());
+    let page = html::directory(&overview);
     let rows = page.matches("<tr>").count();
     assert_eq!(
         rows,

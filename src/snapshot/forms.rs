@@ -1,0 +1,114 @@
+//! The forms in which clients get a snapshot: its list, its page, its JSON. Each is in memory once for all who ask.
+
+use std::sync::{Arc, Mutex, TryLockError};
+
+use jiff::civil::Date;
+
+use super::{Snapshot, Snapshots};
+use crate::address::Located;
+use crate::error::Result;
+use crate::listing::LeftOut;
+use crate::lock::lock;
+use crate::memory::{Bytes, Kept, Room};
+use crate::pool;
+
+/// Bytes, once somebody has asked for them.
+type Once = Mutex<Option<Arc<Kept>>>;
+
+/// The forms of one snapshot.
+#[derive(Default)]
+pub struct Forms {
+    text: Once,
+    page: Once,
+    json: Once,
+}
+
+impl Forms {
+    /// Whether a client is getting one of them.
+    pub fn are_being_sent(&self) -> bool {
+        let is_shared = |kept: &Once| match kept.try_lock() {
+            Ok(kept) => kept
+                .as_ref()
+                .is_some_and(|kept| Arc::strong_count(kept) > 1),
+            // It is being written.
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Poisoned(_)) => false,
+        };
+        [&self.text, &self.page, &self.json]
+            .into_iter()
+            .any(is_shared)
+    }
+}
+
+impl Snapshots {
+    /// The text of a snapshot's listing, in memory once for all who ask.
+    pub fn text(&self, snapshot: &Snapshot, tomorrow: Date) -> Result<Bytes> {
+        match &snapshot.signed {
+            Some(signed) => Ok(signed.list.clone()),
+            // An empty one has a date in it.
+            None if snapshot.listing.files.is_empty() => {
+                Ok(Arc::new(snapshot.listing.text(tomorrow).into_bytes()))
+            }
+            None => self.kept_once(&snapshot.forms.text, "a listing", || {
+                snapshot.listing.text(tomorrow)
+            }),
+        }
+    }
+
+    /// Its page for people, in memory once for all who ask. `write` is for the first of them; it gets what a
+    /// publisher's list lacks.
+    pub fn page(
+        &self,
+        located: &Located,
+        snapshot: &Snapshot,
+        write: impl FnOnce(&[LeftOut]) -> String,
+    ) -> Result<Bytes> {
+        self.shown(located, snapshot, &snapshot.forms.page, "a page", write)
+    }
+
+    /// Its JSON for programs, in the same way.
+    pub fn json(
+        &self,
+        located: &Located,
+        snapshot: &Snapshot,
+        write: impl FnOnce(&[LeftOut]) -> String,
+    ) -> Result<Bytes> {
+        self.shown(located, snapshot, &snapshot.forms.json, "JSON", write)
+    }
+
+    fn shown(
+        &self,
+        located: &Located,
+        snapshot: &Snapshot,
+        place: &Once,
+        what: &str,
+        write: impl FnOnce(&[LeftOut]) -> String,
+    ) -> Result<Bytes> {
+        if let Some(kept) = &*lock(place) {
+            return Ok(kept.clone());
+        }
+        let not_in_list = match &snapshot.signed {
+            None => Vec::new(),
+            Some(signed) => self.with_resolver(located, |resolver| {
+                let _listing = pool::adopt(Some(Arc::new(pool::WORK.grant())));
+                Ok(resolver.not_in_list(&signed.list))
+            })?,
+        };
+        self.kept_once(place, what, || write(&not_in_list))
+    }
+
+    fn kept_once(&self, place: &Once, what: &str, write: impl FnOnce() -> String) -> Result<Bytes> {
+        let mut place = lock(place);
+        if let Some(kept) = &*place {
+            return Ok(kept.clone());
+        }
+        // One at a time, for the memory that takes until it is counted.
+        let _one_at_a_time = lock(&self.writing);
+        let mut bytes = write().into_bytes();
+        bytes.shrink_to_fit();
+        let held = self.hold(what, bytes.capacity())?;
+        let kept = Arc::new(Kept::new(bytes, held));
+        *place = Some(kept.clone());
+        Ok(kept)
+    }
+}
