@@ -100,8 +100,11 @@ fn line_of(text: &[u8], at: usize) -> usize {
     1 + text.iter().take(at).filter(|b| **b == b'\n').count()
 }
 
-/// Reads one TOML file's text. An error has its line, counted from 1.
-pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, (Option<usize>, String)> {
+/// The line of a mistake, counted from 1, and the message.
+pub type TomlMistake = (Option<usize>, String);
+
+/// Reads one TOML file's text.
+pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, TomlMistake> {
     toml::from_str(text).map_err(|error| {
         let line = error
             .span()

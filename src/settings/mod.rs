@@ -11,7 +11,7 @@ mod files;
 mod keys;
 mod value;
 
-pub use files::{files_in, parse_toml, read_text};
+pub use files::{TomlMistake, files_in, parse_toml, read_text};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

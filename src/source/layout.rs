@@ -17,36 +17,40 @@ use super::{Body, Download, Origins, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{
-    Annotations, DOCKER_LIST, Descriptor, Entry, Image, Index, MAX_SIZE, Manifest, OCI_INDEX,
-    REF_NAME, Unusable,
+    Annotations, DOCKER_LIST, Descriptor, Image, Index, MAX_SIZE, Manifest, OCI_INDEX, REF_NAME,
+    Unusable,
 };
 use crate::name::{RepositoryAddress, Tag};
 
-/// Depth of indexes without a name.
+/// Depth to which indexes without a name are read.
 const MAX_DEPTH: usize = 4;
-/// Number of them that are read.
+/// Most indexes without a name that are read.
 const MAX_INDEXES: usize = 256;
-/// Number of manifests without a name that are read for their subjects, and of indexes with one that are read for
+/// Most manifests without a name that are read for their subjects, and most indexes with a name that are read for
 /// their entries.
 const MAX_NAMELESS: usize = 4096;
-/// Number of entries without a usable name that are reported one by one.
+/// Most entries without a usable name that are reported one by one.
 const MAX_UNTAGGED: usize = 20;
 
 /// An OCI layout directory, as it was when its index was read.
 pub struct Layout {
     root: PathBuf,
-    /// The digest of each tag, or why it has none.
-    entries: BTreeMap<Tag, Result<Digest, String>>,
-    /// The annotations of their entries.
-    annotations: BTreeMap<Tag, Annotations>,
-    /// The indexes of tags.
+    tags: BTreeMap<Tag, Entry>,
+    /// The indexes that have a tag.
     named_indexes: Vec<Digest>,
     /// Manifests in the index without a tag.
     nameless: Vec<Descriptor>,
-    /// Those of them that are skipped unless they belong to another, and why.
+    /// Those of them that are skipped unless they belong to another manifest, and why.
     untagged: Vec<(Digest, String)>,
-    /// Those of them that are attached to another, by its digest. Read when first asked for.
+    /// Those of them that are attached to another manifest, by its digest. Read when first asked for.
     attached: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
+}
+
+/// The entry of a tag in the index.
+struct Entry {
+    /// Or why it cannot be used.
+    digest: Result<Digest, String>,
+    annotations: Annotations,
 }
 
 impl Layout {
@@ -74,8 +78,7 @@ impl Layout {
         };
         let mut layout = Self {
             root: root.to_owned(),
-            entries: BTreeMap::new(),
-            annotations: BTreeMap::new(),
+            tags: BTreeMap::new(),
             named_indexes: Vec::new(),
             nameless: Vec::new(),
             untagged: Vec::new(),
@@ -85,31 +88,29 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Notes the entries of an index, and those of indexes in it that have no name of their own.
+    /// Notes the entries of an index, and the entries of nested indexes that have no name.
     fn take(&mut self, index: Index, depth: usize, seen: &mut HashSet<Digest>) {
         for Unusable { name, why } in index.unusable {
             match name.and_then(|name| tag_of(&name).ok()) {
-                Some(tag) => self.note(tag, Err(why)),
+                Some(tag) => self.note(tag, Err(why), Annotations::new()),
                 None => info!("{}: {why}", self.name()),
             }
         }
-        for Entry { descriptor, .. } in index.entries {
+        for entry in index.entries {
+            let descriptor = entry.descriptor;
             let digest = descriptor.digest;
             let is_index = is_index(&descriptor);
-            let names_before = self.entries.len();
+            let tags_before = self.tags.len();
             let why = match descriptor.ref_name().map(tag_of) {
                 Some(Ok(tag)) => {
                     if is_index {
                         self.named_indexes.push(digest);
                     }
-                    self.annotations
-                        .entry(tag.clone())
-                        .or_insert(descriptor.annotations);
-                    self.note(tag, Ok(digest));
+                    self.note(tag, Ok(digest), descriptor.annotations);
                     continue;
                 }
                 Some(Err(why)) => Some(why),
-                // An entry of an index without a name belongs to that index.
+                // An entry of a nested index belongs to that index.
                 None if depth > 0 => None,
                 None => Some(format!(
                     "the layout's index gives it no name; the annotation {REF_NAME} is missing"
@@ -121,18 +122,24 @@ impl Layout {
                     Err(error) => info!("{}: {}", self.name(), error.line()),
                 }
             }
-            if let Some(why) = why.filter(|_| self.entries.len() == names_before) {
+            if let Some(why) = why.filter(|_| self.tags.len() == tags_before) {
                 self.untagged.push((digest, why));
             }
             self.nameless.push(descriptor);
         }
     }
 
-    /// Notes the digest of a tag. Of two the first counts.
-    fn note(&mut self, tag: Tag, found: Result<Digest, String>) {
-        match self.entries.get(&tag) {
-            None => drop(self.entries.insert(tag, found)),
-            Some(first) if *first == found => {}
+    /// Notes the entry of a tag. Of two the first counts.
+    fn note(&mut self, tag: Tag, digest: Result<Digest, String>, annotations: Annotations) {
+        match self.tags.get(&tag) {
+            None => drop(self.tags.insert(
+                tag,
+                Entry {
+                    digest,
+                    annotations,
+                },
+            )),
+            Some(first) if first.digest == digest => {}
             Some(_) => info!(
                 "{}: tag {tag} is the name of several entries of its index, the first one counts",
                 self.name()
@@ -166,22 +173,25 @@ impl Layout {
         })
     }
 
-    /// An index in the index, the `count`th, so deep in it.
+    /// A nested index: the `count`th, at this depth.
     fn nested(&self, digest: Digest, depth: usize, count: usize) -> Result<Index> {
         let bad = |why: String| bad(&self.blob_path(digest), why);
         if depth >= MAX_DEPTH {
-            let why = format!("index that lies in more than {MAX_DEPTH} others");
+            let why = format!("it is nested in more than {MAX_DEPTH} indexes, the limit");
             return Err(bad(why));
         }
         if count > MAX_INDEXES {
-            let why = format!("index after {MAX_INDEXES} others, no more are read");
+            let why =
+                format!("it is not read, as {MAX_INDEXES} indexes were read before it, the limit");
             return Err(bad(why));
         }
         match Manifest::parse(None, &self.stored(digest)?.bytes)
             .map_err(|why| bad(format!("this index cannot be understood: {why}")))?
         {
             Manifest::Index(index) => Ok(index),
-            Manifest::Image(_) => Err(bad("its index calls it an index, which it is not".into())),
+            Manifest::Image(_) => Err(bad(
+                "the index lists it as an index, but it is a manifest".into()
+            )),
         }
     }
 
@@ -198,7 +208,7 @@ impl Layout {
         for descriptor in self.nameless.iter().take(MAX_NAMELESS) {
             let parsed = match read(&self.blob_path(descriptor.digest)) {
                 Ok(bytes) => Manifest::parse(None, &bytes),
-                // Those were told of when their entries were looked for.
+                // The failure was logged when the nested index was read.
                 Err(_) if is_index(descriptor) => continue,
                 Err(error) => {
                     info!("{}: {}", self.name(), error.line());
@@ -258,7 +268,7 @@ impl Layout {
     }
 
     fn find(&self, tag: &Tag) -> Result<Digest> {
-        match self.entries.get(tag) {
+        match self.tags.get(tag).map(|entry| &entry.digest) {
             Some(Ok(digest)) => Ok(*digest),
             Some(Err(why)) => Err(bad(&self.root.join("index.json"), why.clone())),
             None => Err(Error::NotOffered {
@@ -279,7 +289,7 @@ impl Source for Layout {
     }
 
     fn tags(&self) -> Result<Vec<Tag>> {
-        Ok(self.entries.keys().cloned().collect())
+        Ok(self.tags.keys().cloned().collect())
     }
 
     fn untagged(&self) -> Vec<(Digest, String)> {
@@ -288,7 +298,7 @@ impl Source for Layout {
         }
         // Manifests of tags by another entry, those in an index, and those attached to another.
         let mut seen = self.children();
-        seen.extend(self.entries.values().flatten());
+        seen.extend(self.tags.values().flat_map(|entry| &entry.digest));
         let attached = self.attached.get_or_init(|| self.read_attached());
         seen.extend(attached.values().flatten().map(|one| one.digest));
         let (mut told, mut untold) = (Vec::new(), None);
@@ -355,11 +365,11 @@ impl Source for Layout {
     }
 
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
-        // They are in the index without a tag, or in the index of the fallback tag.
+        // Referrers are entries of the index without a tag, or listed under the fallback tag.
         let attached = self.attached.get_or_init(|| self.read_attached());
         let mut found = attached.get(&subject).cloned().unwrap_or_default();
-        if let Some(Ok(index)) = self.entries.get(&Tag::of_referrers(&subject)) {
-            found.extend(self.entries_of(*index)?);
+        if let Ok(index) = self.find(&Tag::of_referrers(&subject)) {
+            found.extend(self.entries_of(index)?);
         }
         Ok(found)
     }
@@ -382,7 +392,10 @@ impl Source for Layout {
     }
 
     fn annotations(&self, tag: &Tag) -> Annotations {
-        self.annotations.get(tag).cloned().unwrap_or_default()
+        let entry = self.tags.get(tag);
+        entry
+            .map(|entry| entry.annotations.clone())
+            .unwrap_or_default()
     }
 }
 

@@ -539,7 +539,7 @@ mod tests {
 
     use super::*;
     use crate::settings::Settings;
-    use crate::source::config::registries_conf::Role;
+    use crate::source::config::registries_conf::{Pull, Role};
     use crate::state::State;
 
     /// A repository at these hosts: its mirrors, and at the last the registry itself.
@@ -553,11 +553,10 @@ mod tests {
             insecure: None,
             role,
         };
-        let (digests, tags) = (true, true);
         let (host, mirrors) = hosts.split_last().unwrap();
         let mirrors = mirrors
             .iter()
-            .map(|host| endpoint(host, Role::Mirror { digests, tags }));
+            .map(|host| endpoint(host, Role::Mirror(Pull::All)));
         let endpoints = (mirrors.collect(), endpoint(host, Role::Primary));
         Mirrored::new(&upstream.unwrap(), host, &repository, endpoints)
     }

@@ -140,7 +140,7 @@ fn nested_indexes_are_followed_to_a_depth_and_a_number() {
     let service = layout.serve();
     let expected = line(b"good", "hello-good.raw") + &line(b"near", "hello-near.raw");
     assert_eq!(service.listing(), expected);
-    let reasons = told(&service, &["index that lies in more than 4 others"]);
+    let reasons = told(&service, &["nested in more than 4 indexes"]);
     assert_eq!(reasons.len(), 1, "{:?}", service.log.lines());
 
     let mut layout = Layout::new();
@@ -155,7 +155,7 @@ fn nested_indexes_are_followed_to_a_depth_and_a_number() {
     layout.version("good", b"good");
     let service = layout.serve();
     assert_eq!(service.listing(), line(b"good", "hello-good.raw"));
-    let reasons = told(&service, &["index after 256 others, no more are read"]);
+    let reasons = told(&service, &["256 indexes were read before it"]);
     assert_eq!(reasons.len(), 1, "{} lines", service.log.lines().len());
 }
 
@@ -195,7 +195,10 @@ fn nested_indexes_that_cannot_be_read_are_told_by_their_path() {
     for (descriptor, reason) in [
         (lost, "there is no such file in it"),
         (broken, "this index cannot be understood: EOF"),
-        (image, "its index calls it an index, which it is not"),
+        (
+            image,
+            "the index lists it as an index, but it is a manifest",
+        ),
     ] {
         let path = layout.blob_path(descriptor["digest"].as_str().unwrap());
         let reasons = told(&service, &[path.to_str().unwrap(), reason]);

@@ -4,67 +4,24 @@
 //! `config.json`; credential helpers: <https://github.com/docker/docker-credential-helpers>.
 //! Where the tools differ, a comment says whom we follow.
 
-use std::fmt;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::iter::successors;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use log::{debug, warn};
 use serde_json::{Map, Value};
 
+use super::credential_helper;
+use super::login::Login;
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, docker_hub};
 
 /// The systemd credential with an auth.json in it, as `ImportCredential=` brings it.
 const SYSTEMD_CREDENTIAL: &str = "sysext-oci-proxy.auth";
-/// Largest file or helper answer that is read.
+/// Largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
-/// How long a credential helper may take.
-const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where helpers are looked for. The service's own PATH may have been set by anybody.
-const HELPER_DIRECTORIES: [&str; 4] =
-    ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
-/// The output of a helper that knows no login; its exit status is 1.
-const HELPER_NOT_FOUND: &str = "credentials not found in native keychain";
-
-/// A login. Its secret never shows in `Debug`.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Login {
-    /// A user name with a password or a personal access token.
-    Password { user: String, password: String },
-    /// A refresh token, which a token server exchanges (Azure's `az acr login`).
-    IdentityToken(String),
-    /// A bearer token for the registry itself.
-    RegistryToken(String),
-}
-
-impl Login {
-    /// The bytes of its texts.
-    pub fn size(&self) -> usize {
-        match self {
-            Self::Password { user, password } => user.len() + password.len(),
-            Self::IdentityToken(token) | Self::RegistryToken(token) => token.len(),
-        }
-    }
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Password { .. } => "Password(…)",
-            Self::IdentityToken(_) => "IdentityToken(…)",
-            Self::RegistryToken(_) => "RegistryToken(…)",
-        })
-    }
-}
-
 /// A login and where it was found, for messages: `/etc/…/auth.json, key "ghcr.io"`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
@@ -214,27 +171,12 @@ impl<'a> AuthFile<'a> {
 
     fn ask_helper(&self, name: &str, host: &Host) -> Result<Option<Found>> {
         let place = format!("{}, helper {name:?}", self.path.display());
-        let found = find_helper(name).and_then(|path| run_helper(&path, host, HELPER_TIMEOUT));
+        let found = credential_helper::ask(name, host);
         match found {
             Ok(login) => Ok(login.map(|login| Found { login, place })),
             Err(why) => Err(Error::BadLogin { place, why }),
         }
     }
-}
-
-/// The program of a credential helper.
-fn find_helper(name: &str) -> Result<PathBuf, String> {
-    let may_have = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if name.is_empty() || name.starts_with('.') || !name.bytes().all(may_have) {
-        return Err("this is not the name of a credential helper".into());
-    }
-    let program = format!("docker-credential-{name}");
-    let mut paths = HELPER_DIRECTORIES
-        .iter()
-        .map(|dir| Path::new(dir).join(&program));
-    paths
-        .find(|path| path.is_file())
-        .ok_or_else(|| format!("{program} is in none of {}", HELPER_DIRECTORIES.join(", ")))
 }
 
 fn unreadable(error: &io::Error) -> String {
@@ -299,88 +241,12 @@ fn parse_entry(entry: &Value) -> Result<Option<Login>, String> {
             .split_once(':')
             .ok_or("its auth has no ':' between user and password")?;
         // docker pads with NUL; containers and crane take that off.
-        return password_login(user, password.trim_end_matches('\0')).map(Some);
+        return Login::password(user, password.trim_end_matches('\0')).map(Some);
     }
     match (text("username"), text("password")) {
-        (Some(user), Some(password)) => password_login(user, password).map(Some),
+        (Some(user), Some(password)) => Login::password(user, password).map(Some),
         _ => Ok(None),
     }
-}
-
-fn password_login(user: &str, password: &str) -> Result<Login, String> {
-    if user.chars().chain(password.chars()).any(char::is_control) {
-        return Err(
-            "its user name or password has a control character, perhaps a newline at its end"
-                .into(),
-        );
-    }
-    Ok(Login::Password {
-        user: user.to_owned(),
-        password: password.to_owned(),
-    })
-}
-
-/// Asks a credential helper; `None` if it knows no login.
-fn run_helper(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>, String> {
-    let deadline = Instant::now() + limit;
-    let too_slow = || format!("it did not answer within {} s", limit.as_secs_f32());
-    let mut child = Command::new(path)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("it cannot be started: {error}"))?;
-    let (input, output) = (child.stdin.take(), child.stdout.take());
-    // Reading has a thread of its own: whatever else holds the helper's output may hold it for ever.
-    let (sender, answer) = mpsc::channel();
-    let name = match host.as_str() {
-        "docker.io" => "https://index.docker.io/v1/".to_owned(),
-        name => name.to_owned(),
-    };
-    let reader = thread::Builder::new().spawn(move || {
-        let mut text = String::new();
-        let asked = input.map(|mut input| input.write_all(name.as_bytes())); // closes it, too
-        let read = output.map(|output| output.take(MAX_SIZE).read_to_string(&mut text));
-        debug!("credential helper: asked {asked:?}, read {read:?} bytes");
-        let _ = sender.send(text); // nobody waits for a late answer
-    });
-    if let Err(error) = reader {
-        let _ = child.kill().and_then(|()| child.wait().map(drop)); // it has not been told anything yet
-        return Err(format!("there is no thread to hear it: {error}"));
-    }
-    let status = wait(&mut child, deadline)?.ok_or_else(too_slow)?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    let text = answer.recv_timeout(left).map_err(|_| too_slow())?;
-    if !status.success() {
-        if text.trim().starts_with(HELPER_NOT_FOUND) {
-            return Ok(None);
-        }
-        return Err("it failed; run it by hand to see why".into());
-    }
-    let answer: Value =
-        serde_json::from_str(&text).map_err(|_| "its answer is not JSON".to_owned())?;
-    let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
-    match (field("Username"), field("Secret")) {
-        // Some helpers mean "not found".
-        (_, "") => Ok(None),
-        ("<token>", token) => Ok(Some(Login::IdentityToken(token.to_owned()))),
-        (user, password) => password_login(user, password).map(Some),
-    }
-}
-
-/// Waits for a helper to end; one that does not is killed.
-fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>, String> {
-    while Instant::now() < deadline {
-        match child.try_wait() {
-            Ok(None) => thread::sleep(Duration::from_millis(10)),
-            ended => return ended.map_err(|error| error.to_string()),
-        }
-    }
-    if let Err(error) = child.kill().and_then(|()| child.wait()) {
-        warn!("a credential helper does not end: {error}");
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -409,10 +275,7 @@ mod tests {
     }
 
     fn password(user: &str, password: &str) -> Login {
-        Login::Password {
-            user: user.into(),
-            password: password.into(),
-        }
+        Login::password(user, password).unwrap()
     }
 
     /// `user:password` in base64.
@@ -590,54 +453,6 @@ mod tests {
         );
     }
 
-    /// Runs a shell script as a helper.
-    fn helper(script: &str) -> Result<Option<Login>, String> {
-        use std::os::unix::fs::PermissionsExt;
-        let path = std::env::temp_dir().join(format!(
-            "sysext-oci-proxy-helper-{}-{:?}",
-            std::process::id(),
-            thread::current().id()
-        ));
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let answer = run_helper(&path, &"h.example".parse().unwrap(), Duration::from_secs(1));
-        fs::remove_file(&path).unwrap();
-        answer
-    }
-
-    #[test]
-    fn row_c6_helpers_answer_or_know_nothing_or_fail() {
-        let echo = |user: &str| {
-            format!(r#"read host; echo '{{"Username":"{user}","Secret":"'$host$1'"}}'"#)
-        };
-        assert_eq!(
-            helper(&echo("alice")),
-            Ok(Some(password("alice", "h.exampleget")))
-        );
-        assert_eq!(
-            helper(&echo("<token>")),
-            Ok(Some(Login::IdentityToken("h.exampleget".into())))
-        );
-        assert_eq!(
-            helper("echo credentials not found in native keychain; exit 1"),
-            Ok(None)
-        );
-        assert_eq!(helper(r#"echo '{"Username":"","Secret":""}'"#), Ok(None));
-        assert_eq!(
-            helper("echo s3cret; exit 1"),
-            Err("it failed; run it by hand to see why".into())
-        );
-        assert_eq!(helper("echo s3cret"), Err("its answer is not JSON".into()));
-        assert_eq!(
-            helper("sleep 5"),
-            Err("it did not answer within 1 s".into())
-        );
-        assert_eq!(
-            helper("sleep 5 & exit 0"),
-            Err("it did not answer within 1 s".into())
-        );
-    }
-
     #[test]
     fn row_c5_helpers_come_before_entries_and_the_store_after_them() {
         let entry = format!(r#""auths":{{"h.example":{{"auth":"{}"}}}}"#, auth("a:b"));
@@ -672,17 +487,6 @@ mod tests {
                 ),
                 (found, _) => panic!("{content}: {found:?}"),
             }
-        }
-    }
-
-    #[test]
-    fn secrets_do_not_show() {
-        for login in [
-            password("alice", "s3cret"),
-            Login::IdentityToken("s3cret".into()),
-            Login::RegistryToken("s3cret".into()),
-        ] {
-            assert!(!format!("{login:?}").contains("s3cret"));
         }
     }
 }

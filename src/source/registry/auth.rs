@@ -15,7 +15,8 @@ use super::token::Tokens;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::Host;
-use crate::source::config::auth_json::{Keyring, Login};
+use crate::source::config::auth_json::Keyring;
+use crate::source::config::login::Login;
 use crate::source::recent::Recent;
 
 /// Repositories whose login is remembered.

@@ -33,7 +33,7 @@ pub mod url;
 
 use std::sync::{Arc, Mutex};
 
-use super::config::registries_conf::{Endpoint, Role};
+use super::config::registries_conf::{Endpoint, Pull, Role};
 use super::upstream::Upstream;
 use super::{Download, Reference};
 use crate::error::{Error, Finding, Result};
@@ -103,12 +103,12 @@ impl Registry {
 
     /// Whether it is a mirror that may be asked for tags.
     pub fn has_tags(&self) -> bool {
-        matches!(self.role, Role::Mirror { tags: true, .. })
+        matches!(self.role, Role::Mirror(Pull::All | Pull::TagOnly))
     }
 
     /// Whether it is a mirror that may be asked for digests.
     pub fn has_digests(&self) -> bool {
-        matches!(self.role, Role::Mirror { digests: true, .. })
+        matches!(self.role, Role::Mirror(Pull::All | Pull::DigestOnly))
     }
 
     fn origin(&self) -> Result<String> {

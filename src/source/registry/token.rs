@@ -23,7 +23,8 @@ use super::url;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::name::Host;
-use crate::source::config::auth_json::{Found, Keyring, Login};
+use crate::source::config::auth_json::{Found, Keyring};
+use crate::source::config::login::Login;
 use crate::source::recent::Recent;
 
 /// How long a token lives if nobody says (the spec's default), and at least: registries name one second and

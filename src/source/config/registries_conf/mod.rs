@@ -6,16 +6,18 @@
 //! table found, whatever tables there are for its location. There is one addition: a host has one spelling, so
 //! that no other one leads around a block.
 
-use std::collections::BTreeMap;
+mod file;
+mod prefix;
+
 use std::path::{Path, PathBuf};
 
 use log::warn;
-use serde::de::{Error as _, IgnoredAny};
-use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, docker_hub, normalized, without_userinfo};
-use crate::settings::{files_in, parse_toml, read_text};
+use crate::settings::{files_in, read_text};
+pub use file::Pull;
+use file::{Table, parse};
 
 /// Below the root directory; drop-ins are `registries.conf.d/*.conf` beside it.
 const CONFIG: &str = "etc/containers/registries.conf";
@@ -23,9 +25,6 @@ const CONFIG: &str = "etc/containers/registries.conf";
 const VENDOR_CONFIG: &str = "usr/share/containers/registries.conf";
 /// Names another file, which then stands alone, as podman has it.
 const VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
-/// The port of a registry that is written without one.
-const HTTPS: u16 = 443;
-
 /// The registries of `registries.conf`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Registries(Vec<Table>);
@@ -45,98 +44,8 @@ pub struct Endpoint {
 pub enum Role {
     /// The registry itself: everything.
     Primary,
-    /// A mirror, and whether it is asked for tags, for digests, or for both.
-    Mirror { tags: bool, digests: bool },
-}
-
-/// A `[[registry]]` that was checked: locations have no slash at the end, and `pull_from_mirror` says what
-/// `mirror_by_digest_only` did.
-#[derive(Clone, Debug, PartialEq)]
-struct Table {
-    prefix: Prefix,
-    registry: Registry,
-}
-
-/// The names that a table is for.
-#[derive(Clone, Debug, PartialEq)]
-struct Prefix {
-    /// As it is written, without slashes at the end. Its length decides between several.
-    written: String,
-    hosts: Hosts,
-    /// Of the repository, whole components; empty for all of a host.
-    path: String,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Hosts {
-    /// This host. Without a port it stands for every port, as in containers/image.
-    One(Host),
-    /// `*.example.com`: every host below, on every port. Kept with the dot.
-    Below(String),
-}
-
-/// `[[registry]]` as TOML has it. Unknown keys are warned of and ignored, as by podman: a file for a newer podman
-/// serves an older one.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Registry {
-    prefix: String,
-    /// Empty if the prefix is a wildcard and names stay as they are.
-    location: String,
-    insecure: Option<bool>,
-    blocked: bool,
-    mirror_by_digest_only: bool,
-    /// Only a mirror may have it.
-    pull_from_mirror: Option<PullFromMirror>,
-    mirror: Vec<Mirror>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, IgnoredAny>,
-}
-
-/// `[[registry.mirror]]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct Mirror {
-    location: String,
-    insecure: Option<bool>,
-    pull_from_mirror: Option<PullFromMirror>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, IgnoredAny>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum PullFromMirror {
-    All,
-    DigestOnly,
-    TagOnly,
-}
-
-/// One file. Keys for short names are accepted and ignored: there are no short names here.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-struct File {
-    registry: Vec<Registry>,
-    credential_helpers: Vec<String>,
-    #[serde(rename = "registries", deserialize_with = "version_1")]
-    _version_1: (),
-    #[serde(rename = "unqualified-search-registries")]
-    _search: Option<Vec<String>>,
-    #[serde(rename = "short-name-mode")]
-    _short_name_mode: Option<String>,
-    #[serde(rename = "aliases")]
-    _aliases: Option<toml::Table>,
-    #[serde(rename = "additional-layer-store-auth-helper")]
-    _layer_store: Option<String>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, IgnoredAny>,
-}
-
-/// Refuses `[registries.search]` and the like.
-fn version_1<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
-    Err(D::Error::custom(
-        "[registries] is version 1 of the format, which is not followed here; write [[registry]] tables",
-    ))
+    /// A mirror: for tags, for digests, or for both.
+    Mirror(Pull),
 }
 
 impl Registries {
@@ -157,18 +66,17 @@ impl Registries {
     fn read(files: impl IntoIterator<Item = PathBuf>) -> Result<Self> {
         let mut registries = Self::default();
         for path in files {
-            let bad = |line, why| Error::BadSettings {
-                path: path.clone(),
-                line,
-                why,
-            };
-            let parsed = parse(&read_text(&path)?)
-                .map_err(|(line, why)| bad(line, without_userinfo(&why)))?;
-            if !parsed.unknown.is_empty() {
-                let unknown = without_userinfo(&parsed.unknown.join(", "));
-                warn!("{}: not known, so not used: {unknown}", path.display());
+            let (tables, unknown) =
+                parse(&read_text(&path)?).map_err(|(line, why)| Error::BadSettings {
+                    path: path.clone(),
+                    line,
+                    why: without_userinfo(&why),
+                })?;
+            if !unknown.is_empty() {
+                let unknown = without_userinfo(&unknown.join(", "));
+                warn!("{}: unknown keys are ignored: {unknown}", path.display());
             }
-            registries.merge(parsed.tables);
+            registries.merge(tables);
         }
         Ok(registries)
     }
@@ -249,10 +157,7 @@ impl Registries {
             })
         };
         let mirrors = registry.mirror.iter().map(|mirror| {
-            let role = Role::Mirror {
-                tags: mirror.pull_from_mirror != Some(PullFromMirror::DigestOnly),
-                digests: mirror.pull_from_mirror != Some(PullFromMirror::TagOnly),
-            };
+            let role = Role::Mirror(mirror.pull_from_mirror.unwrap_or_default());
             place(&mirror.location, mirror.insecure, role)
         });
         Ok((
@@ -260,175 +165,6 @@ impl Registries {
             place(&registry.location, registry.insecure, Role::Primary)?,
         ))
     }
-}
-
-impl Prefix {
-    fn parse(text: &str) -> Result<Self, String> {
-        let (host, path) = text.split_once('/').unwrap_or((text, ""));
-        let hosts = match text.strip_prefix("*.") {
-            Some(_) if text.contains(['/', '@', ':']) => {
-                return Err(format!("prefix {text:?} must have the form *.example.com"));
-            }
-            Some(domain) => Hosts::Below(format!(".{}", domain.to_ascii_lowercase())),
-            None => Hosts::One(docker_hub(&host.parse().map_err(|_| {
-                format!("prefix {text:?} must be host[:port][/path] or *.example.com")
-            })?)),
-        };
-        Ok(Self {
-            written: text.to_owned(),
-            hosts,
-            path: path.to_owned(),
-        })
-    }
-
-    /// Whether they are for the same names, however they are written.
-    fn is_same(&self, other: &Self) -> bool {
-        (&self.hosts, &self.path) == (&other.hosts, &other.path)
-    }
-
-    /// The rest of a name behind this prefix, if it matches: empty, or beginning with ':' or '/'.
-    fn rest_of(&self, host: &Host, repository: &str) -> Option<String> {
-        let rest = repository.strip_prefix(&self.path)?;
-        let is_whole = self.path.is_empty() || rest.is_empty() || rest.starts_with('/');
-        let (has_host, own_port) = match &self.hosts {
-            Hosts::One(own) => {
-                let is_same_address = own.is_address() && own.address() == host.address();
-                (own.bare() == host.bare() || is_same_address, own.port())
-            }
-            Hosts::Below(domain) => {
-                let below = host.bare().strip_suffix(domain.as_str());
-                (below.is_some_and(|below| !below.is_empty()), None)
-            }
-        };
-        if !is_whole || !has_host {
-            return None;
-        }
-        // A registry without a port is at the port of https.
-        let is_port = |port| host.port().unwrap_or(HTTPS) == port;
-        let port = match own_port {
-            None if self.path.is_empty() => host.port(),
-            own_port if is_port(own_port.unwrap_or(HTTPS)) => None,
-            _ => return None,
-        };
-        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        let slash = if self.path.is_empty() && !rest.is_empty() {
-            "/"
-        } else {
-            ""
-        };
-        Some(format!("{port}{slash}{rest}"))
-    }
-}
-
-impl Registry {
-    /// Checks it as `postProcessRegistries` of containers/image does.
-    fn check(mut self) -> Result<Table, String> {
-        self.location = parse_location("location", &self.location)?;
-        let written = match parse_location("prefix", &self.prefix)? {
-            prefix if prefix.is_empty() => self.location.clone(),
-            prefix => prefix,
-        };
-        if written.is_empty() {
-            return Err("a [[registry]] needs a prefix or a location".into());
-        }
-        let prefix = Prefix::parse(&written)?;
-        if self.location.is_empty() && matches!(prefix.hosts, Hosts::One(_)) {
-            return Err(format!("the [[registry]] for {written:?} needs a location"));
-        }
-        if self.pull_from_mirror.is_some() {
-            return Err(format!(
-                "the [[registry]] for {written:?} has pull-from-mirror, which only a [[registry.mirror]] may have"
-            ));
-        }
-        for mirror in &mut self.mirror {
-            mirror.location = parse_location("mirror location", &mirror.location)?;
-            if mirror.location.is_empty() {
-                return Err(format!("a mirror of {written:?} needs a location"));
-            }
-            if !self.mirror_by_digest_only {
-                continue;
-            }
-            if mirror.pull_from_mirror.is_some() {
-                return Err(format!(
-                    "{written:?} has mirror-by-digest-only, and its mirror {:?} has pull-from-mirror; only one may be set",
-                    mirror.location
-                ));
-            }
-            mirror.pull_from_mirror = Some(PullFromMirror::DigestOnly);
-        }
-        Ok(Table {
-            prefix,
-            registry: self,
-        })
-    }
-
-    /// The unknown keys of it and its mirrors.
-    fn unknown(&self) -> impl Iterator<Item = String> {
-        let own = self.unknown.keys().map(|key| format!("registry.{key}"));
-        let of_mirrors = self.mirror.iter().flat_map(|mirror| mirror.unknown.keys());
-        own.chain(of_mirrors.map(|key| format!("registry.mirror.{key}")))
-    }
-}
-
-/// `host[:port][/path]` without slashes at its end (`parseLocation` of containers/image).
-fn parse_location(what: &str, text: &str) -> Result<String, String> {
-    if text.contains("://") || text.contains('@') {
-        return Err(format!("{what} {text:?} must be host[:port][/path]"));
-    }
-    Ok(text.trim_end_matches('/').to_owned())
-}
-
-/// The content of one file.
-#[derive(Debug)]
-struct Parsed {
-    tables: Vec<Table>,
-    unknown: Vec<String>,
-}
-
-/// Reads one file's text. An error has its line, counted from 1, where it is at one.
-fn parse(text: &str) -> Result<Parsed, (Option<usize>, String)> {
-    let file: File = parse_toml(text)?;
-    let mut helpers = file.credential_helpers.iter();
-    if let Some(helper) = helpers.find(|helper| *helper != "containers-auth.json") {
-        let why = format!(
-            "credential-helpers has {helper:?}, which is not followed here; use credHelpers in auth.json"
-        );
-        return Err((None, why));
-    }
-    let mut unknown: Vec<_> = file.unknown.into_keys().collect();
-    let mut tables = Vec::new();
-    for registry in file.registry {
-        unknown.extend(registry.unknown());
-        let table = registry.check().map_err(|why| (None, why))?;
-        conflict(&tables, &table).map_err(|why| (None, why))?;
-        tables.push(table);
-    }
-    Ok(Parsed { tables, unknown })
-}
-
-/// Two tables for one location must agree whether it is blocked, and whether it is insecure.
-fn conflict(before: &[Table], table: &Table) -> Result<(), String> {
-    // The name that containers/image groups tables by.
-    let place = |table: &Table| match table.registry.location.as_str() {
-        "" => table.prefix.written.clone(),
-        location => location.to_owned(),
-    };
-    let is_insecure = |table: &Table| table.registry.insecure == Some(true);
-    let disagree = |key| {
-        Err(format!(
-            "{:?} is the location of two [[registry]] tables that disagree whether it is {key}",
-            place(table)
-        ))
-    };
-    for other in before.iter().filter(|other| place(other) == place(table)) {
-        if other.registry.blocked != table.registry.blocked {
-            return disagree("blocked");
-        }
-        if is_insecure(other) != is_insecure(table) {
-            return disagree("insecure");
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -439,7 +175,7 @@ mod tests {
 
     fn registries(text: &str) -> Registries {
         let mut found = Registries::default();
-        found.merge(parse(text).unwrap_or_else(|why| panic!("{why:?}")).tables);
+        found.merge(parse(text).unwrap_or_else(|why| panic!("{why:?}")).0);
         found
     }
 
@@ -455,12 +191,9 @@ mod tests {
     fn show(endpoint: &Endpoint) -> String {
         let role = match endpoint.role {
             Role::Primary => "",
-            Role::Mirror {
-                tags: true,
-                digests: true,
-            } => " mirror",
-            Role::Mirror { tags: true, .. } => " mirror for tags",
-            Role::Mirror { .. } => " mirror for digests",
+            Role::Mirror(Pull::All) => " mirror",
+            Role::Mirror(Pull::TagOnly) => " mirror for tags",
+            Role::Mirror(Pull::DigestOnly) => " mirror for digests",
         };
         let insecure = if endpoint.insecure == Some(true) {
             " insecure"
@@ -603,7 +336,7 @@ mod tests {
             ),
             (
                 "credential-helpers = [\"ecr-login\"]",
-                "which is not followed here",
+                "expected only containers-auth.json",
             ),
         ] {
             let (_, why) = parse(text).unwrap_err();
@@ -833,13 +566,13 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_known_is_told_and_not_used() {
-        let parsed = parse(
+        let (_, unknown) = parse(
             "newer = 1\n[[registry]]\nlocation = \"a.example\"\nsigstore = true\n\
              [[registry.mirror]]\nlocation = \"b.example\"\nweight = {x = 1}",
         )
         .unwrap();
         assert_eq!(
-            parsed.unknown,
+            unknown,
             ["newer", "registry.sigstore", "registry.mirror.weight"]
         );
         for (text, line) in [
