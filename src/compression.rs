@@ -1,7 +1,6 @@
-//! gzip, zstd, xz, …: recognized by first bytes, unpacked in bounded memory. For layers, images and blocks of squashfs.
+//! Recognizes gzip, zstd, xz and bzip2 by their first bytes, and unpacks all but bzip2 in bounded memory.
 //!
-//! Bytes are recognized by what they begin with, not by a media type or file name: publishers mix those up, and
-//! docker-registry passes on what it was given.
+//! Media types and file names are not used: publishers confuse them, and registries do not check them.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::num::NonZeroUsize;
@@ -12,17 +11,17 @@ use xz4rust::{XzDecoder, XzReader};
 
 use crate::semaphore::{Permit, Semaphore};
 
-/// The longest sequence of first bytes that is looked at.
+/// Number of first bytes that decide.
 const MAGIC: usize = 6;
-/// Read at once from a stream that is recognized.
+/// Bytes read at once from a stream.
 const BUFFER: usize = 64 << 10;
-/// Read at once by the decoder of xz.
+/// Bytes read at once by the decoder of xz.
 const XZ_BUFFER: NonZeroUsize = NonZeroUsize::new(8 << 10).expect("it is not zero");
 
-/// Decoders with a window at once: each takes up to 32 MiB.
+/// Decoders with a window: each takes up to 32 MiB, so there is one at a time.
 static WINDOW: Semaphore = Semaphore::new(1);
 
-/// How a whole file is packed.
+/// The compression of a whole file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Compression {
     Gzip,
@@ -32,14 +31,14 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// By the first bytes of a file. `None`: it is not packed.
+    /// By the first bytes of a file. `None` if it is not packed.
     pub fn of(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            // A frame, or a skippable one (RFC 8878 §3.1), which zstd:chunked and pzstd write first.
+            // A frame, or a skippable frame (RFC 8878 §3.1), which zstd:chunked and pzstd write first.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
-            // Together with the beginning of a block, because a tar archive begins with a file's name.
+            // With the head of a block: a tar archive begins with a file name, which may be `BZh9…`.
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Some(Self::Bzip2),
             _ => None,
         }
@@ -89,9 +88,9 @@ pub fn xz<R: BufRead>(
     Windowed::new(xz_reader(packed, 1 << max_window_log), what)
 }
 
-/// A decoder that keeps a window of the bytes it made, which takes memory: so there is one such stream at a time, and
-/// others wait. The window has at most 2 to the power of `max_window_log` bytes; a stream that asks for more is an
-/// error. `what` says in messages what is waited for.
+/// A decoder with a window of unpacked bytes. There is one at a time, because of its memory; other streams wait. The
+/// window has at most 2 to the power of `max_window_log` bytes; a stream that needs more is an error. `what` waits, for
+/// messages.
 pub struct Windowed<D> {
     decoder: D,
     _permit: Permit<'static>,
@@ -113,7 +112,7 @@ impl<D: Read> Read for Windowed<D> {
     }
 }
 
-/// How the blocks of a squashfs are packed.
+/// The compression of the blocks of a squashfs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BlockCompression {
     Zlib,
@@ -127,7 +126,7 @@ impl BlockCompression {
     pub fn unpack(self, packed: &[u8], limit: usize) -> Result<Vec<u8>, String> {
         let unpacked = match self {
             Self::Zlib => read(ZlibDecoder::new(packed), limit),
-            // The window of a block is never larger than the block.
+            // The window of a block is not larger than the block.
             Self::Xz => read(xz_reader(Cursor::new(packed.to_vec()), 2 * limit), limit),
             Self::Zstd => zstd::bulk::decompress(packed, limit),
             Self::Lz4 => {

@@ -1,33 +1,33 @@
-//! Memory of things that are kept: listings, signed lists, pages. Together they take so much, and no more.
+//! Bounds the memory of what is kept: listings, signed lists, pages.
 //!
-//! Memory of work in progress is in `pool.rs`.
+//! The memory of work in progress is bounded in `pool.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that several clients may be getting.
+/// Bytes that may be sent to several clients at once.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A number of bytes for all.
+/// A number of bytes for all that is kept.
 pub struct Memory {
     limit: usize,
     taken: AtomicUsize,
 }
 
-/// A part of it, which is free again when this is dropped.
+/// A part of a [`Memory`]. It is free again when this is dropped.
 pub struct Held {
     memory: Arc<Memory>,
     bytes: usize,
 }
 
-/// Gives out memory for things that are kept.
+/// Gives memory to what is to be kept.
 pub trait Room: Sync {
-    /// Takes so many bytes for `what`. That may take a moment: others are forgotten.
+    /// Takes bytes for `what`. This may take a moment, because something else is forgotten.
     fn hold(&self, what: &str, bytes: usize) -> crate::error::Result<Held>;
 }
 
 impl Memory {
-    /// Memory of so many bytes.
+    /// A memory of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
@@ -35,12 +35,12 @@ impl Memory {
         })
     }
 
-    /// The number of bytes in all.
+    /// The number of all bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Takes so many, if they are free.
+    /// Takes bytes, if they are free.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
         let take = |taken: usize| {
             let taken = taken.checked_add(bytes)?;
@@ -69,7 +69,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// `held`: as many bytes as these are, or more.
+    /// `held`: at least as many bytes.
     pub fn new(bytes: Vec<u8>, held: Held) -> Self {
         Self { bytes, _held: held }
     }

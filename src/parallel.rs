@@ -1,4 +1,4 @@
-//! Work on many things at once.
+//! Does work on many items at once.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -8,10 +8,10 @@ use log::warn;
 use crate::pool;
 use crate::task;
 
-/// Does the work for each item, on several threads. After a result that `is_last`, no other item is begun; those
-/// that were not are `None`.
+/// Does the work for each item, on several threads. After a result for which `is_last` is true, no other item is begun;
+/// the results of items that were not begun are `None`.
 ///
-/// Where the system gives fewer threads, it takes longer; where it gives none, the caller's works.
+/// With fewer threads than asked for it takes longer. Without any the calling thread does the work.
 pub fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
@@ -21,7 +21,7 @@ pub fn in_parallel<T: Sync, R: Send>(
     in_parallel_on(thread::Builder::new, items, threads, work, is_last)
 }
 
-/// The same on threads of a certain kind.
+/// The same, on threads that `thread` builds.
 fn in_parallel_on<T: Sync, R: Send>(
     thread: impl Fn() -> thread::Builder,
     items: &[T],

@@ -1,14 +1,14 @@
-//! Memory of work in progress whose size strangers choose: documents that registries send, listings being made, entries
-//! of images being flattened.
+//! Bounds the memory of work in progress whose size others choose: documents of registries, listings being made,
+//! entries of images being flattened.
 //!
-//! Each piece of work has limits of its own, but there may be hundreds at once. So together they draw from a pool of
-//! bytes, and wait for each other. Most of a pool is a reserve, which only one piece of work at a time may use, the
-//! favourite: it always comes to its end, so nobody waits for ever, though each waits while it holds memory.
-//! The reserve is as large as the largest piece of work may be.
+//! Each piece of work has limits of its own, but there may be hundreds at once. So all of them take memory from a pool,
+//! and wait for each other. Most of a pool is a reserve, for one piece of work at a time: its holder always has enough
+//! to finish, so there is no deadlock although work waits while it holds memory. The reserve is as large as the largest
+//! piece of work may be.
 //!
-//! There are two pools. Work that holds [`DOCUMENTS`] must not wait for [`WORK`], for a listing waits for documents.
-//! Memory that is kept when the work is done is counted in `memory.rs`: there nothing comes to an end, so nothing can
-//! be waited for; something is forgotten instead.
+//! There are two pools. Work that holds [`DOCUMENTS`] must not wait for [`WORK`], because a listing waits for
+//! documents. Memory that is kept after the work is counted in `memory.rs`: there it makes no sense to wait, so
+//! something is forgotten instead.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::task;
 
-/// Documents being read, and the values parsed from them: manifests, indexes, configs, pages of tags.
+/// For documents being read, and the values parsed from them: manifests, indexes, configs, pages of tags.
 pub static DOCUMENTS: Pool = Pool::new("documents", 4 << 20, 32 << 20);
-/// Lists of tags, and the entries of images being flattened.
+/// For lists of tags, and the entries of images being flattened.
 pub static WORK: Pool = Pool::new("listings and images", 12 << 20, 40 << 20);
 
 /// Bytes of memory for each byte of a document: its text and the values parsed from it.
@@ -29,11 +29,11 @@ pub const OF_DOCUMENT: usize = 4;
 
 /// A pool of bytes.
 pub struct Pool {
-    /// For messages.
+    /// Its name in messages.
     name: &'static str,
     /// Bytes for all.
     general: usize,
-    /// More bytes for the favourite.
+    /// More bytes for one piece of work at a time.
     reserve: usize,
     taken: Mutex<Taken>,
     changed: Condvar,
@@ -44,12 +44,12 @@ pub struct Pool {
 struct Taken {
     general: usize,
     reserve: usize,
-    /// The tickets of those who wait, in the order that they came in.
+    /// The tickets of waiting work, in order.
     queue: VecDeque<u64>,
     next: u64,
 }
 
-/// The bytes that a piece of work holds of a pool. They go back when this is dropped.
+/// The bytes that a piece of work holds. They return to the pool when this is dropped.
 pub struct Grant {
     pool: &'static Pool,
     held: Mutex<Held>,
@@ -61,13 +61,13 @@ struct Held {
     reserve: usize,
 }
 
-/// The answer to a piece of work that asks for more.
+/// The outcome of taking more.
 #[derive(Debug, PartialEq)]
 enum Drawn {
     Yes,
-    /// Others have to give some back before.
+    /// Other work has to give bytes back first.
     Wait,
-    /// The favourite needs more than there is for one.
+    /// It needs more than the whole reserve.
     Never,
 }
 
@@ -95,16 +95,16 @@ impl Pool {
         }
     }
 
-    /// Takes so many bytes, if they are free. They go to the first who waits, or to the favourite.
+    /// Takes bytes, if they are free, for the holder of the reserve or the first that waits.
     fn draw(&self, taken: &mut Taken, held: &mut Held, bytes: usize, is_first: bool) -> Drawn {
         let is_of_general = taken.general.saturating_add(bytes) <= self.general;
-        let is_favourite = held.reserve > 0;
-        if is_of_general && (is_first || is_favourite) {
+        let has_reserve = held.reserve > 0;
+        if is_of_general && (is_first || has_reserve) {
             taken.general += bytes;
             held.general += bytes;
             return Drawn::Yes;
         }
-        if !is_favourite && (taken.reserve > 0 || !is_first) {
+        if !has_reserve && (taken.reserve > 0 || !is_first) {
             return Drawn::Wait;
         }
         if taken.reserve.saturating_add(bytes) > self.reserve {
@@ -117,7 +117,7 @@ impl Pool {
 }
 
 impl Taken {
-    /// Takes back so many bytes, those of the reserve first.
+    /// Takes back bytes, those of the reserve first.
     fn give_back(&mut self, held: &mut Held, bytes: usize) {
         let of_reserve = bytes.min(held.reserve);
         let of_general = (bytes - of_reserve).min(held.general);
@@ -129,7 +129,7 @@ impl Taken {
 }
 
 impl Grant {
-    /// Takes more, if it is free.
+    /// Takes more bytes, if they are free.
     pub fn try_grow(&self, bytes: usize) -> bool {
         let mut taken = lock(&self.pool.taken);
         let is_first = taken.queue.is_empty();
@@ -137,7 +137,7 @@ impl Grant {
         self.pool.draw(&mut taken, &mut held, bytes, is_first) == Drawn::Yes
     }
 
-    /// Takes more for `what`, and waits for it until the client disconnects or the deadline.
+    /// Takes more bytes for `what`. Waits for them until the client disconnects or the deadline.
     pub fn grow(&self, bytes: usize, what: impl Fn() -> String) -> Result<()> {
         let pool = self.pool;
         let ticket = {
@@ -167,7 +167,7 @@ impl Grant {
         drawn.flatten()
     }
 
-    /// Gives so many bytes back.
+    /// Gives bytes back.
     pub fn shrink(&self, bytes: usize) {
         let mut taken = lock(&self.pool.taken);
         taken.give_back(&mut lock(&self.held), bytes);
@@ -185,9 +185,9 @@ impl Drop for Grant {
 type Current = LocalKey<RefCell<Option<Arc<Grant>>>>;
 
 thread_local! {
-    /// The grant for the documents that this thread reads.
+    /// For the documents that this thread reads.
     static DOCUMENT: RefCell<Option<Arc<Grant>>> = const { RefCell::new(None) };
-    /// The grant for the listing that this thread makes.
+    /// For the listing that this thread makes.
     static LISTING: RefCell<Option<Arc<Grant>>> = const { RefCell::new(None) };
 }
 
@@ -209,8 +209,8 @@ impl Drop for Restore {
     }
 }
 
-/// From now on the documents that this thread reads are held until this is dropped: the values parsed from them
-/// live as long. Within another one this changes nothing.
+/// From now on the memory of the documents that this thread reads is held until the guard is dropped, because the
+/// values parsed from them live as long. Inside another guard this changes nothing.
 pub fn documents() -> Restore {
     let current = DOCUMENT.with_borrow(Option::clone);
     let grant = current.unwrap_or_else(|| Arc::new(DOCUMENTS.grant()));
@@ -224,7 +224,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// One of which nothing has come yet.
+    /// Nothing of it was read yet.
     pub fn new() -> Self {
         let current = DOCUMENT.with_borrow(Option::clone);
         Self {
@@ -233,7 +233,7 @@ impl Document {
         }
     }
 
-    /// Takes the memory for a document of that size. `what` it is called in errors.
+    /// Takes the memory for a document of `size` bytes. `what`: its name in errors.
     pub fn reserve(&mut self, size: u64, what: impl Fn() -> String) -> Result<()> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let needed = size.saturating_mul(OF_DOCUMENT);
@@ -244,7 +244,7 @@ impl Document {
         Ok(())
     }
 
-    /// It is whole, of that size: it counts until the guard of [`documents`] is dropped.
+    /// It was read, and has `size` bytes: it counts until the guard of [`documents`] is dropped.
     pub fn keep(mut self, size: usize) {
         let needed = size.saturating_mul(OF_DOCUMENT);
         self.held = self.held.saturating_sub(needed);
@@ -257,17 +257,17 @@ impl Drop for Document {
     }
 }
 
-/// From now on this thread helps to make this listing, until the guard is dropped.
+/// Until the guard is dropped, this thread helps to make a listing.
 pub fn adopt(listing: Option<Arc<Grant>>) -> Restore {
     replace(&LISTING, listing)
 }
 
-/// Takes more for the listing that this thread makes, if it is free.
+/// Takes more bytes for the listing that this thread makes, if they are free.
 fn try_for_listing(bytes: usize) -> bool {
     listing().is_none_or(|grant| grant.try_grow(bytes))
 }
 
-/// Takes more for the listing that this thread makes, and waits for it. Nobody may do so who holds documents.
+/// Takes more bytes for the listing that this thread makes, and waits for them. The thread must not hold documents.
 pub fn for_listing(bytes: usize, what: impl Fn() -> String) -> Result<()> {
     match listing() {
         Some(grant) => grant.grow(bytes, what),
@@ -275,8 +275,8 @@ pub fn for_listing(bytes: usize, what: impl Fn() -> String) -> Result<()> {
     }
 }
 
-/// Does work with documents, and takes so many bytes as it says for the listing that this thread makes. Where those
-/// have to be waited for, the documents are given up, and the work is done again with the memory at hand.
+/// Does work with documents. It returns how many bytes its result takes in the listing that this thread makes. If these
+/// are not free, the documents are given up, the bytes are waited for, and the work is done again.
 pub fn with_documents<T>(
     what: impl Fn() -> String,
     mut work: impl FnMut() -> (T, usize),
@@ -320,7 +320,7 @@ mod tests {
         let pool = pool(10, 100);
         let (small, large, late) = (pool.grant(), pool.grant(), pool.grant());
         assert!(small.try_grow(10));
-        assert!(large.try_grow(60), "the favourite");
+        assert!(large.try_grow(60), "it holds the reserve");
         assert!(!late.try_grow(1) && !small.try_grow(1));
         assert!(large.try_grow(40));
         assert!(!large.try_grow(1), "there is no more");
@@ -369,8 +369,8 @@ mod tests {
     #[test]
     fn memory_is_waited_for_until_the_deadline() {
         let pool = pool(10, 10);
-        let favourite = pool.grant();
-        assert!(favourite.try_grow(10) && favourite.try_grow(10));
+        let holder = pool.grant();
+        assert!(holder.try_grow(10) && holder.try_grow(10));
         let _limit = task::within(Duration::from_millis(20));
         let late = pool.grant().grow(1, what);
         let Err(Error::TooSlow { url, .. }) = late else {

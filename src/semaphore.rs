@@ -1,4 +1,4 @@
-//! A semaphore: it bounds how much work of one kind is done at once. Whoever comes later waits.
+//! A semaphore: bounds how much work of one kind is done at once. Other work waits.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -13,15 +13,15 @@ pub struct Semaphore {
     is_free: Condvar,
 }
 
-/// A permit. It is free again when this is dropped, also by a panic.
+/// A permit. It returns to its semaphore when this is dropped, also by a panic.
 pub struct Permit<'a> {
     of: &'a Semaphore,
-    /// Where those wait who may take it.
+    /// The semaphore whose waiters may take it.
     awaited_at: &'a Semaphore,
 }
 
 impl Semaphore {
-    /// A semaphore with so many permits.
+    /// A semaphore with `number` permits.
     pub const fn new(number: usize) -> Self {
         Self {
             free: Mutex::new(number),
@@ -48,12 +48,12 @@ impl Semaphore {
     }
 }
 
-/// The permits for one piece of work of many: one of its own, and those that all share. So it goes on, though slowly,
-/// when others hold all that are shared.
+/// The permits for one of several pieces of work: one of its own, and those that all share. So it makes progress,
+/// though slowly, while others hold all shared permits.
 pub struct Share<'a> {
     own: Semaphore,
     shared: &'a Semaphore,
-    /// Those who wait, in the order that they came in: the first may take the own permit.
+    /// The threads that wait, in order: the first may take the own permit.
     waiting: Mutex<Waiting>,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Share<'a> {
             own.or_else(|| self.shared.take(free))
         });
         lock(&self.waiting).tickets.retain(|other| *other != ticket);
-        // It may have been woken for one that it did not take.
+        // It may have been woken for a permit that it did not take.
         self.shared.is_free.notify_one();
         permit
     }
@@ -103,7 +103,7 @@ impl Drop for Permit<'_> {
         if std::ptr::eq(self.of, self.awaited_at) {
             self.of.is_free.notify_one();
         } else {
-            // Whoever looks for it holds that lock until they wait. Which of them may take it they know themselves.
+            // A thread holds this lock from its check until it waits, so none misses the notification.
             drop(lock(&self.awaited_at.free));
             self.awaited_at.is_free.notify_all();
         }

@@ -1,11 +1,10 @@
-//! The piece of work that a thread does: the client it is for, and the time until which it has to be done.
+//! The task of a thread: the client that it works for, and the deadline.
 //!
-//! A connection has a thread of its own, so the client belongs to the thread. A client that disconnects ends what is
-//! done for it alone. A listing is made for whoever asks next, too: it is made [`for_all`]. A listing is many requests,
-//! one after the other and side by side, each with limits of its own; [`within`] bounds them all. Threads that help
-//! with a piece of work [`adopt`] it.
+//! Each connection has a thread, so the client belongs to the thread. When the client disconnects, work for it alone
+//! ends. A listing is also needed by the next client: it is made [`for_all`]. A listing consists of many requests, each
+//! with limits of its own; [`within`] limits their sum. Threads that help with a task [`adopt`] it.
 //!
-//! Everything that waits does so here, and looks at the client and the deadline meanwhile.
+//! All waiting is done here, and ends when the client disconnects or at the deadline.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,17 +19,17 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
-/// Longest wait before the next look at the client.
+/// Longest time between two checks of the client.
 pub const LOOK: Duration = Duration::from_millis(250);
 
 thread_local! {
     static TASK: RefCell<Task> = const { RefCell::new(Task::NONE) };
 }
 
-/// A piece of work.
+/// A task.
 #[derive(Clone)]
 pub struct Task {
-    /// The connection of the client that it is for. It is gone when we closed it ourselves.
+    /// The connection of the client. It does not count once the service itself has closed it.
     client: Weak<TcpStream>,
     deadline: Option<Deadline>,
 }
@@ -38,7 +37,7 @@ pub struct Task {
 #[derive(Clone, Copy)]
 struct Deadline {
     end: Instant,
-    /// From its beginning to its end.
+    /// The time that the task was given.
     time: Duration,
 }
 
@@ -69,7 +68,7 @@ pub fn work_for(client: &Arc<TcpStream>) {
     });
 }
 
-/// From now on this thread works for nobody who could disconnect.
+/// From now on this thread works for no client.
 pub fn work_for_nobody() {
     TASK.set(Task::NONE);
 }
@@ -86,7 +85,7 @@ pub fn adopt(task: Task) -> Restore {
     }
 }
 
-/// Makes the work of this thread go on when the client disconnects: others need the result, too.
+/// From now on the work of this thread goes on when the client disconnects: others need the result, too.
 pub fn for_all() -> Restore {
     adopt(Task {
         client: Weak::new(),
@@ -94,7 +93,7 @@ pub fn for_all() -> Restore {
     })
 }
 
-/// Gives the work of this thread so much time, or what is left of an earlier deadline if that is less.
+/// Limits the time of this thread's task. An earlier deadline stays.
 pub fn within(time: Duration) -> Restore {
     let mut task = current();
     let end = Instant::now() + time;
@@ -110,7 +109,7 @@ pub fn time_left() -> Option<Duration> {
     Some(deadline.end.saturating_duration_since(Instant::now()))
 }
 
-/// The time that the work had, once that is over.
+/// The time that the task was given, if it is over.
 pub fn passed_limit() -> Option<Duration> {
     let deadline = current().deadline?;
     (deadline.end <= Instant::now()).then_some(deadline.time)
@@ -125,12 +124,12 @@ pub fn is_client_gone() -> bool {
     client.is_some_and(|client| has_hung_up(&client))
 }
 
-/// Whether nobody waits for the work any more, or its time is over.
+/// Whether the client has disconnected, or the time is over.
 pub fn is_over() -> bool {
     is_client_gone() || passed_limit().is_some()
 }
 
-/// Fails if the client has disconnected, or the time is over. `what` takes too long, for the message.
+/// Fails if the client has disconnected, or the time is over. `what`: what takes too long, for the message.
 pub fn check(what: impl FnOnce() -> String) -> Result<()> {
     if is_client_gone() {
         return Err(Error::ClientGone);
@@ -149,7 +148,7 @@ pub fn client_gone() -> io::Error {
 /// Whether the other side of a connection has closed it, or half of it.
 pub fn has_hung_up(client: &TcpStream) -> bool {
     let mut sockets = [hangup_of(client)];
-    // If the kernel cannot tell, the next write will.
+    // If this fails, the next write will show it.
     poll(&mut sockets, Some(&Timespec::default())).is_ok() && has_ended(&sockets[0])
 }
 
@@ -228,7 +227,7 @@ pub fn wait_for<T, R>(
     }
 }
 
-/// Waits for a notification, until the next look at the client, or so long.
+/// Waits for a notification, but not longer than `time`, [`LOOK`] or the deadline.
 pub fn wait_a_moment<'a, T>(
     changed: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -1,7 +1,7 @@
-//! Container images: what docker, podman and buildah build and push.
+//! Container images, as docker, podman and buildah build and push them.
 //!
-//! They are always offered as one `.tar.gz`, so that a transfer file outlives a change of the build.
-//! One gzip layer is that file as it is, unless its bytes say otherwise; anything else has to be made into it first.
+//! They are always offered as one `.tar.gz`, so that a transfer file stays valid when the build changes. One gzip layer
+//! is offered as it is, unless its bytes show that it must be flattened. All others are flattened.
 
 use serde::Deserialize;
 
@@ -9,23 +9,23 @@ use super::{Offer, Recipe, Recognised, Skipped, suffix, usable};
 use crate::manifest::{Descriptor, Image};
 use crate::platform::Architecture;
 
-/// The configs of container images, OCI's and Docker's.
+/// Media types of the configs of container images, of OCI and Docker.
 const CONFIGS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
 
-/// The type of the config, or of an entry of an index, of a cache that BuildKit pushed (`cache-to: type=registry`).
+/// The media type of the config, or of an entry of an index, of a cache of BuildKit (`cache-to: type=registry`).
 pub const BUILD_CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
-/// Why such a cache is not offered.
+/// Why it is skipped.
 pub const IS_BUILD_CACHE: &str = "it is a cache of BuildKit, no image";
 
 /// The suffix of every container image.
 pub const SUFFIX: &str = ".tar.gz";
-/// Layers of one image. Docker makes no image of more than 127.
+/// Most layers of one image. Docker makes at most 127.
 const MAX_LAYERS: usize = 128;
 
-/// Whether this is a container image: its config is of one, and no layer was pushed as a file with a title.
+/// Whether this is a container image: it has the config of one, and no layer is a file with a title.
 pub fn is_one(image: &Image) -> bool {
     let config = image.config.as_ref();
     config.is_some_and(|config| CONFIGS.contains(&config.media_type.as_str()))
@@ -52,7 +52,7 @@ struct Config {
     architecture: Option<String>,
 }
 
-/// The architecture that a config names, if it can be read. The error is a platform that no extension is for.
+/// The architecture that a config names, if it can be parsed. The error is a platform that is not supported.
 fn architecture(config: &[u8]) -> Result<Option<Architecture>, String> {
     let Ok(Config { os, architecture }) = serde_json::from_slice(config) else {
         return Ok(None);
@@ -111,8 +111,8 @@ fn recognise_layers(image: &Image) -> Recognised {
     }
 }
 
-/// An image of which the settings want the file that ends so. `None` where its layers are to be offered as they
-/// are: it is no image of tar archives, or its one layer is the file that is wanted.
+/// An image with a suffix in the settings: offers the file in it whose name ends so. `None` if its layers are offered
+/// as they are, because they are no tar archives, or because its one layer has this suffix already.
 pub fn recognise_as(image: &Image, suffix: &str) -> Option<Recognised> {
     let tars = image
         .layers

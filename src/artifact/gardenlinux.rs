@@ -1,13 +1,13 @@
-//! Garden Linux as its own tool pushes it (`gl-oci`): every build artifact a layer with a title and a
-//! type of its own.
+//! Garden Linux, as its own tool (`gl-oci`) pushes it: each file of a build is a layer with a title and a media type of
+//! its own.
 
 use super::{Offer, Recognised};
 use crate::manifest::{Descriptor, Image};
 
-/// The prefix of all its types.
+/// The prefix of its media types.
 const PREFIX: &str = "application/io.gardenlinux.";
 
-/// The suffix of each type, without the prefix.
+/// Media types without the prefix, and their suffixes.
 const TYPES: [(&str, &str); 18] = [
     ("uki", ".efi"),
     ("efi", ".boot.efi"),
@@ -29,7 +29,7 @@ const TYPES: [(&str, &str); 18] = [
     ("image.format.gcpimage.tar.gz", ".gcpimage.tar.gz"),
 ];
 
-/// One layer of such a type makes it Garden Linux.
+/// An image with a layer of such a type.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let is_theirs = |layer: &Descriptor| layer.media_type.starts_with(PREFIX);
     image
@@ -42,7 +42,7 @@ pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
 fn suffix(layer: &Descriptor) -> Result<&'static str, String> {
     let name = layer.media_type.strip_prefix(PREFIX);
     let found = TYPES.iter().find(|(known, _)| Some(*known) == name);
-    // release, manifest, cert.secureboot.…: about the image, not one.
+    // Others are about the image: release, manifest, cert.secureboot.…
     found
         .map(|(_, suffix)| *suffix)
         .ok_or_else(|| format!("type {:?} is no image of Garden Linux", layer.media_type))

@@ -1,4 +1,4 @@
-//! Indexes: which entries are for the machines that files are offered for.
+//! Chooses the entries of an index that are for the architectures on offer.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +7,30 @@ pub use super::container::IS_BUILD_CACHE;
 use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
 use crate::platform::{self, Architecture};
 
-/// The annotations that tell several entries of one architecture apart: Garden Linux's, and that of podman's machine
-/// images.
+/// Annotations that distinguish entries for one architecture: of Garden Linux, and of the machine images of podman.
 const FLAVOURS: [&str; 2] = ["cname", "disktype"];
-/// The annotation of BuildKit on an attestation's entry (its value differs).
+/// BuildKit's annotation of the entry of an attestation, with any value.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
-/// The entries of an index by their kinds. Attestations are in neither list.
+/// The entries of an index by kind. Attestations are in neither list.
 #[derive(Debug, Default, PartialEq)]
 pub struct Sorted {
-    /// Artifacts, each with its platform where it has one.
+    /// Artifacts.
     pub artifacts: Vec<Entry>,
-    /// Indexes inside this one.
+    /// Nested indexes.
     pub nested: Vec<Descriptor>,
-    /// It has an entry by which it is known to be no index of artifacts.
+    /// It has an entry of a cache of BuildKit.
     pub is_build_cache: bool,
 }
 
 /// The artifacts of an index that are offered.
 #[derive(Debug, Default, PartialEq)]
 pub struct Choice {
-    /// One for each architecture on offer, and for each flavour of it.
+    /// One for each architecture on offer and each flavour of it.
     pub chosen: Vec<Chosen>,
-    /// The index has one platform: it counts as the one manifest that is chosen.
+    /// The index has one platform, so it counts as the one manifest that is chosen.
     pub is_single: bool,
-    /// A reason for each artifact that is for a machine on offer and not chosen, though nothing shows that another is
-    /// better.
+    /// A reason for each artifact that is for an architecture on offer and is not chosen, though none is better.
     pub twins: Vec<String>,
 }
 
@@ -41,13 +39,13 @@ pub struct Choice {
 pub struct Chosen {
     /// Its architecture, if the index gives one.
     pub architecture: Option<Architecture>,
-    /// The annotation that tells it from others for that architecture, if there are any: `cname` or `disktype`.
+    /// The value of the annotation that distinguishes it from others for the same architecture.
     pub flavour: Option<String>,
     /// Its manifest.
     pub descriptor: Descriptor,
 }
 
-/// Tells artifacts from nested indexes.
+/// Sorts the entries of an index.
 pub fn sort(index: Index) -> Sorted {
     let mut sorted = Sorted::default();
     for mut entry in index.entries {
@@ -83,10 +81,9 @@ fn is_unknown(platform: &Platform) -> bool {
     platform.os == "unknown" || platform.architecture == "unknown"
 }
 
-/// Picks one artifact for each architecture on offer, or says why there is none.
+/// Chooses one artifact for each architecture on offer, or returns the reason why there is none.
 ///
-/// Of two for one architecture the one that more machines can run is taken: the plainest variant of
-/// amd64, the newest of arm (v7 machines run v6 too). Between equals the first one wins.
+/// Of two for one architecture the better variant is chosen ([`rank`]), else the first one.
 pub fn choose(entries: &[Entry], offered: &[Architecture]) -> Result<Choice, String> {
     let Some(first) = entries.first() else {
         return Err("index without a single artifact".into());
@@ -98,7 +95,7 @@ pub fn choose(entries: &[Entry], offered: &[Architecture]) -> Result<Choice, Str
 
     let mut best: Vec<(u8, Chosen)> = Vec::new();
     let mut twins = Vec::new();
-    // The places in that list: some indexes have very many.
+    // Indexes in `best`. An index can have very many entries, so they are not compared with each other.
     let mut places = BTreeMap::new();
     for entry in entries {
         let Some(platform) = &entry.platform else {
@@ -173,7 +170,7 @@ fn not_offered(entries: &[Entry], is_single: bool, offered: &[Architecture]) -> 
     }
 }
 
-/// The platform, and the flavour for it. Variants do not count: they share an architecture's name.
+/// The platform without its variant, and the flavour.
 fn kind(entry: &Entry) -> (Option<(&str, &str)>, Option<&str>) {
     let platform = entry.platform.as_ref();
     let platform = platform.map(|one| (one.os.as_str(), one.architecture.as_str()));
@@ -186,13 +183,14 @@ fn flavour(entry: &Entry) -> Option<&str> {
     found.map(String::as_str)
 }
 
-/// The architecture of a platform; an extension is for Linux.
+/// The architecture of a platform of Linux.
 fn architecture(platform: &Platform) -> Option<Architecture> {
     let is_linux = matches!(platform.os.as_str(), "linux" | "");
     Architecture::of_oci(&platform.architecture).filter(|_| is_linux)
 }
 
-/// The order of variants: the lowest is preferred.
+/// The order of variants; the lowest is preferred. Of amd64 the plainest runs on most machines; of arm the newest is
+/// preferred.
 fn rank(platform: &Platform) -> u8 {
     let variant = platform.variant.as_deref().unwrap_or_default();
     match (platform.architecture.as_str(), variant) {

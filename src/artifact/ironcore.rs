@@ -1,19 +1,19 @@
-//! onmetal-image and ironcore-image: the parts of a bootable image, each with a type of its own, in
-//! three generations; the kernel's command line is in the config.
+//! onmetal-image and ironcore-image: the parts of a bootable image, each with a media type of its own, in three
+//! generations. The kernel's command line is in the config.
 
 use serde::Deserialize;
 
 use super::{Offer, Recognised, Skipped};
 use crate::manifest::Image;
 
-/// The configs, `{"commandLine": "…"}`.
+/// Media types of the config, `{"commandLine": "…"}`.
 const CONFIGS: [&str; 3] = [
     "application/vnd.ironcore.image.config.v1+json",
     "application/vnd.ironcore.image.config.v1alpha1+json",
     "application/vnd.onmetal.image.config.v1alpha1+json",
 ];
 
-/// The suffix of each role, and its layer types: the newest first, which wins where several are there.
+/// The suffix of each role, and the media types of its layers. The newest type is first; it wins over older ones.
 const ROLES: [(&str, &[&str]); 7] = [
     (
         ".rootfs",
@@ -51,13 +51,13 @@ const ROLES: [(&str, &[&str]); 7] = [
     (".img", &["application/vnd.ironcore.image.disk.img"]),
 ];
 
-/// Whether its config is of this kind: it may have a command line in it.
+/// Whether the image has such a config.
 pub fn has_config(image: &Image) -> bool {
     let config = image.config.as_ref();
     config.is_some_and(|config| CONFIGS.contains(&config.media_type.as_str()))
 }
 
-/// One such config or layer makes it an image of this kind.
+/// An image with such a config or layer.
 pub fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
     let layers = image.layers.iter();
     let roles: Vec<_> = layers.filter_map(|layer| role(&layer.media_type)).collect();
@@ -85,7 +85,7 @@ pub fn recognise(image: &Image, config: Option<&[u8]>) -> Option<Recognised> {
     Some(recognised)
 }
 
-/// The suffix of a layer's role, and how old its type is.
+/// The suffix of a layer, and the generation of its type: 0 is the newest.
 fn role(media_type: &str) -> Option<(&'static str, usize)> {
     ROLES.iter().find_map(|(suffix, types)| {
         let generation = types.iter().position(|name| *name == media_type)?;
@@ -99,7 +99,7 @@ struct Config {
     command_line: Option<String>,
 }
 
-/// The text itself, no newline added.
+/// The command line, without a newline at its end.
 fn command_line(config: &[u8]) -> Result<Option<String>, String> {
     let config: Config = serde_json::from_slice(config)
         .map_err(|error| format!("its config cannot be understood: {error}"))?;

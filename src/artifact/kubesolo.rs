@@ -1,6 +1,6 @@
-//! KubeSolo OS: a kernel and an initramfs, and annotations about them.
+//! KubeSolo OS: a kernel, an initramfs, and annotations.
 //!
-//! Its older clients read `latest.json` from an HTTP server; [`Release::latest_json`] writes it.
+//! Older clients read `latest.json` from an HTTP server; [`Release::latest_json`] writes it.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::platform::Architecture;
 
 const KERNEL: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 const INITRAMFS: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
-/// The prefix of its annotations.
+/// The prefix of the annotations.
 const ANNOTATION: &str = "io.kubesolo.os.";
 
-/// The annotations that `latest.json` takes over as they are.
+/// The annotations that are copied to `latest.json`.
 const NOTES: [&str; 5] = [
     "release_notes",
     "release_date",
@@ -28,12 +28,12 @@ const NOTES: [&str; 5] = [
 pub struct Release {
     kernel: Digest,
     initramfs: Digest,
-    /// By their keys without the prefix: `version`, `channel`, …
+    /// The annotations, by their keys without the prefix: `version`, `channel`, …
     notes: BTreeMap<String, String>,
 }
 
 impl Release {
-    /// The memory that it takes, in bytes and roughly.
+    /// Memory that it takes, in bytes, roughly.
     pub fn weight(&self) -> usize {
         let note = |(key, value): (&String, &String)| key.len() + value.len();
         size_of::<Self>() + self.notes.iter().map(note).sum::<usize>()
@@ -44,9 +44,8 @@ impl Release {
         [self.kernel, self.initramfs]
     }
 
-    /// `latest.json`, with the URLs that `url_of` has for the two files.
-    ///
-    /// `label` is the version where the annotations name none. `None` if one of the files has no URL.
+    /// `latest.json`. `url_of` returns the URLs of the two files; without one of them it is `None`. `label`: the
+    /// version if the annotations name none.
     pub fn latest_json(
         &self,
         label: &str,
@@ -68,7 +67,7 @@ impl Release {
     }
 }
 
-/// A layer of either type makes it a release, and both must be there.
+/// An image with a layer of either type. Both must be there.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let find = |media_type: &str| {
         let mut layers = image.layers.iter();

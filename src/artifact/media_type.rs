@@ -1,21 +1,21 @@
-//! Disk images whose media type says what they are: a type that has the words `raw` and `sysext`, `confext` or
-//! `portable`, such as those of Kairos hadron-layers, Cellebyte's sysexts and BOOTy, KatlOS and Wrasse; and kubeswift's.
+//! Disk images with a telling media type: it has the words `raw` and `sysext`, `confext` or `portable`, such as those
+//! of Kairos hadron-layers, Cellebyte's sysexts and BOOTy, KatlOS and Wrasse; or it is the one of kubeswift.
 
 use super::{Offer, Recognised, oras, suffix};
 use crate::manifest::{Descriptor, Image};
 
-/// A raw image of no kind of extension.
+/// A raw image that is not an extension.
 const KUBESWIFT_DISK: &str = "application/vnd.kubeswift.vmdisk.raw.v1";
-/// The kinds of extensions, by the words in types.
+/// Words in media types, and the suffixes of these kinds of extensions.
 const KINDS: [(&str, &str); 3] = [
     ("sysext", ".sysext.raw"),
     ("confext", ".confext.raw"),
     ("portable", ".portable.raw"),
 ];
 
-/// A layer of such a type makes it one; the others are offered as plain files are.
+/// An image with a layer of such a type. Its other layers are offered as `oras` would.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
-    // One layer without a telling type is what the whole artifact says it is.
+    // The type of an artifact counts for its layer if there is only one.
     let of_artifact = image.artifact_type.as_deref().and_then(kind);
     let of_artifact = of_artifact.filter(|_| image.layers.len() == 1);
     let kind_of = |layer: &Descriptor| {
@@ -49,7 +49,7 @@ fn kind(media_type: &str) -> Option<Option<&'static str>> {
     Some(Some(suffix))
 }
 
-/// `.raw`, or what the title or the type adds to it: `.raw.zst`.
+/// `.raw`, with the compression that the title or the type names: `.raw.zst`.
 fn raw(layer: &Descriptor) -> String {
     let titled = layer.title().and_then(suffix::of_name);
     let titled = titled.filter(|suffix| suffix.starts_with(".raw"));

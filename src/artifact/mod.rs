@@ -1,7 +1,7 @@
-//! Which files a manifest offers. One file for each way of publishing; no I/O.
+//! Recognizes the files that a manifest offers. Each way of publishing, a dialect, has a file of its own. No I/O.
 //!
-//! The dialects are tried in the order of [`DIALECTS`]. To add one, or a media type that none of them knows: its file
-//! here, its line there, and a directory in `tests/cases/`. Suffixes of file names are all in `suffix.rs`.
+//! Dialects are tried in the order of [`DIALECTS`]. To add one, add its file here, its line there, and a directory in
+//! `tests/cases/`. All suffixes of file names are in `suffix.rs`.
 
 mod container;
 mod gardenlinux;
@@ -27,19 +27,19 @@ use crate::platform::Architecture;
 /// The annotations that name a version.
 const VERSIONS: [&str; 2] = ["org.opencontainers.image.version", "io.kubesolo.os.version"];
 
-/// The files that one artifact offers, and what it does not offer.
+/// The files that one artifact offers, and its parts that are not offered.
 #[derive(Debug, Default, PartialEq)]
 pub struct Recognised {
     /// The files, in the order of the layers.
     pub offers: Vec<Offer>,
-    /// One more file, which has to be made first. If it is one layer that is on offer already, reading that layer
-    /// may show that it has to be made into another file.
+    /// Another file, which has to be flattened first. If it has one layer, and that is on offer as it is, reading the
+    /// layer may show that it must be flattened instead.
     pub to_flatten: Option<Recipe>,
     /// The parts that are not offered.
     pub skipped: Vec<Skipped>,
-    /// The one architecture it is for, if the publisher noted that where clients look.
+    /// The architecture that its config or annotations name.
     pub only_for: Option<Architecture>,
-    /// A release of KubeSolo OS.
+    /// Set for a release of KubeSolo OS.
     pub kubesolo: Option<kubesolo::Release>,
 }
 
@@ -48,7 +48,7 @@ pub struct Recognised {
 pub struct Skipped {
     /// The number of the layer, counted from 0.
     pub layer: Option<usize>,
-    /// For the log. It names the layer.
+    /// The reason, for the log. It names the layer.
     pub why: String,
     pub kind: LeftOutKind,
 }
@@ -67,31 +67,31 @@ pub enum LeftOutKind {
     Unanswered,
 }
 
-/// A file on offer. Its name is the listing's business, all but the suffix.
+/// A file on offer. The listing chooses its name, except for the suffix.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
     /// `.raw`, `.tar.gz`, …: the format of the bytes.
     pub suffix: String,
     /// `.sysext.raw`: the suffix with the kind of extension, if the publisher named it.
     pub long_suffix: Option<String>,
-    /// The file name that the publisher noted.
+    /// The file name that the publisher gave it (`org.opencontainers.image.title`).
     pub title: Option<String>,
-    /// Of the bytes as they are sent.
+    /// Digest of the bytes as they are sent.
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
-    /// Where they come from.
+    /// Where the bytes come from.
     pub content: Content,
 }
 
 /// Where the bytes of a file come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Content {
-    /// The blob of the same digest.
+    /// The blob with the same digest.
     Blob,
-    /// They are known.
+    /// This text.
     Text(Arc<str>),
-    /// They have to be made, or are made already.
+    /// The image has to be flattened, or is flattened already.
     Flattened {
         recipe: Recipe,
         /// In bytes.
@@ -99,17 +99,17 @@ pub enum Content {
     },
 }
 
-/// The layers of a container image that a file is made of.
+/// How a container image is flattened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recipe {
     /// The digests and sizes in bytes of the layers, from the lowest.
     pub layers: Vec<(Digest, u64)>,
-    /// The ending of the one file in the image that is wanted; `None`: all files, as one `.tar.gz`.
+    /// The ending of the one file in the image that is offered; `None`: all files, as one `.tar.gz`.
     pub file: Option<Arc<str>>,
 }
 
 impl Recognised {
-    /// An artifact that offers nothing.
+    /// An artifact without a file on offer.
     fn nothing(why: impl Into<String>) -> Self {
         Self {
             skipped: vec![Skipped::whole(why)],
@@ -117,7 +117,7 @@ impl Recognised {
         }
     }
 
-    /// The offer of each layer, or the reason why it has none.
+    /// An offer for each layer, or the reason why it is skipped.
     fn of_layers(
         image: &Image,
         mut offer: impl FnMut(&Descriptor) -> Result<Offer, String>,
@@ -190,7 +190,7 @@ impl Recipe {
         }
     }
 
-    /// The key of the result in the cache. It changes with the rules by which the result is made.
+    /// The key of the result in the cache. It must change with the bytes of the result.
     pub fn key(&self) -> Digest {
         let layers = self.layers.iter().map(|(digest, _)| format!("{digest}\n"));
         let form = match &self.file {
@@ -201,24 +201,24 @@ impl Recipe {
         Digest::of(text.as_bytes())
     }
 
-    /// The suffix of the result.
+    /// The suffix of the flattened image.
     pub fn suffix(&self) -> &str {
         self.file.as_deref().unwrap_or(container::SUFFIX)
     }
 
-    /// The bytes to be fetched.
+    /// Bytes to fetch.
     pub fn size(&self) -> u64 {
         self.layers
             .iter()
             .fold(0, |sum, (_, size)| sum.saturating_add(*size))
     }
 
-    /// Whether it is the one layer with this digest. Then the layer may be the file as it is.
+    /// Whether it has one layer, and that has this digest. Then the layer may be on offer as it is.
     pub fn is_layer(&self, digest: Digest) -> bool {
         self.file.is_none() && matches!(self.layers.as_slice(), [(layer, _)] if *layer == digest)
     }
 
-    /// The file, once it is made.
+    /// The offer of the flattened image.
     pub fn offer(self, digest: Digest, size: u64) -> Offer {
         let suffix = self.suffix().to_owned();
         let content = Content::Flattened { recipe: self, size };
@@ -246,7 +246,7 @@ impl Offer {
         }
     }
 
-    /// A text that stands in a config.
+    /// A text from a config.
     fn text(text: String, suffix: &str) -> Self {
         let (digest, size) = (Digest::of(text.as_bytes()), text.len() as u64);
         Self::new(suffix, digest, size, Content::Text(text.into()))
@@ -254,7 +254,7 @@ impl Offer {
 }
 
 impl Content {
-    /// The memory that it takes beside its own size, in bytes and roughly.
+    /// Memory that it takes beside its own size, in bytes, roughly.
     pub fn weight(&self) -> usize {
         match self {
             Self::Blob => 0,
@@ -264,11 +264,10 @@ impl Content {
     }
 }
 
-/// A way of publishing: `None` when the manifest is not of this kind. The config is there for those
-/// that [`needs_config`] names.
+/// Recognizes the manifests of one dialect; `None` for others. The config is given for manifests that [`needs_config`].
 type Dialect = fn(&Image, Option<&[u8]>) -> Option<Recognised>;
 
-/// The first one that knows the manifest has it. `oras` comes last: it takes any layer.
+/// The first one that recognizes a manifest counts. `oras` comes last: it recognizes all.
 const DIALECTS: [Dialect; 6] = [
     kubesolo::recognise,
     ironcore::recognise,
@@ -278,7 +277,7 @@ const DIALECTS: [Dialect; 6] = [
     oras::recognise,
 ];
 
-/// The files that this manifest offers.
+/// The files that a manifest offers.
 pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
     if let Some(config) = &image.config
         && config.media_type == container::BUILD_CACHE
@@ -291,8 +290,8 @@ pub fn recognise(image: &Image, config: Option<&[u8]>) -> Recognised {
         .unwrap_or_default()
 }
 
-/// Every layer under the suffix that the settings give. Of several layers, texts about the others are left out. Of a
-/// container image it is the file in it whose name ends so.
+/// The files that a manifest offers under the suffix of the settings: all layers. Texts beside other layers are
+/// skipped. Of a container image it is the file in it whose name ends in the suffix.
 pub fn recognise_as(image: &Image, suffix: &str) -> Recognised {
     if let Some(recognised) = container::recognise_as(image, suffix) {
         return recognised;
@@ -306,13 +305,14 @@ pub fn recognise_as(image: &Image, suffix: &str) -> Recognised {
     })
 }
 
-/// Every layer with a title, whatever it is: a directory as `oras pull` makes it.
+/// All layers with a title: the files that `oras pull` would write.
 pub fn titled(image: &Image) -> Vec<Offer> {
     let files = image.layers.iter().filter(|layer| is_file(layer));
     files.map(|layer| Offer::layer(layer, "")).collect()
 }
 
-/// The files of an artifact's own directory: a layer with a title keeps it. A layer that is no image has no suffix.
+/// The files of the directory of one artifact: a layer with a title keeps it as its name. A layer that is not an image
+/// has no suffix.
 pub fn as_directory(image: &Image, mut recognised: Recognised) -> Recognised {
     let has_file = |skipped: &Skipped| skipped.layer.is_some_and(|n| is_file(&image.layers[n]));
     recognised.skipped.retain(|one| !has_file(one));
@@ -324,18 +324,18 @@ pub fn as_directory(image: &Image, mut recognised: Recognised) -> Recognised {
     recognised
 }
 
-/// Whether `oras pull` makes a file of a layer that can be had.
+/// Whether `oras pull` would write this layer as a file.
 fn is_file(layer: &Descriptor) -> bool {
     layer.title().is_some() && usable(layer).is_ok()
 }
 
-/// The version that an artifact says it is.
+/// The version that the annotations of an artifact name.
 pub fn version(annotations: &Annotations) -> Option<&str> {
     let find = |key: &&str| annotations.get(*key).filter(|value| !value.is_empty());
     VERSIONS.iter().find_map(find).map(String::as_str)
 }
 
-/// The layer, or why no layer of this kind can be offered, whatever the dialect.
+/// The layer, or why no dialect can offer it.
 fn usable(layer: &Descriptor) -> Result<&Descriptor, String> {
     if layer.media_type.ends_with("+encrypted") {
         return Err("it is encrypted".into());

@@ -1,15 +1,15 @@
-//! Files pushed as they are, each its own layer: `oras push FILE…` and its like.
+//! Files pushed as they are, each as a layer, as by `oras push FILE…`.
 //!
-//! `oras push FILE` types every file as `application/vnd.oci.image.layer.v1.tar`, whatever is in
-//! it. So the title decides, and a tar type is believed only where no title contradicts it.
+//! `oras push FILE` gives every file the type `application/vnd.oci.image.layer.v1.tar`, whatever its format. So the
+//! title decides, and a tar type counts only if no title contradicts it.
 
 use super::{Offer, Recognised, Skipped, suffix};
 use crate::manifest::{Descriptor, Image};
 
-/// The type that oras gives a file whose type nobody named.
+/// The type that oras gives a file by default.
 const ORAS_DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// Takes every manifest.
+/// Every manifest.
 pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
     let mut recognised = Recognised::of_layers(image, |layer| {
         Ok(Offer {

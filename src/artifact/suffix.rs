@@ -1,8 +1,8 @@
-//! File suffixes, by title and by media type: the format of the bytes, which a transfer file's pattern ends in.
+//! Suffixes of files, by title and by media type. A suffix tells the format; the pattern of a transfer file ends in it.
 
 use crate::platform::Architecture;
 
-/// Disk images, archives, kernels and their initial file systems, each also packed.
+/// Disk images, archives, kernels and initial file systems. A compression may follow.
 const PACKABLE: [&str; 15] = [
     ".raw",
     ".img",
@@ -20,14 +20,14 @@ const PACKABLE: [&str; 15] = [
     INITRAMFS,
     ".initrd",
 ];
-/// The compressions that systemd-pull unpacks (257: gzip, xz, bzip2; 262 also zstd), and their names in types.
+/// The compressions that systemd-pull unpacks (257: gzip, xz, bzip2; 262 also zstd), and their names in media types.
 const PACKINGS: [(&str, &[&str]); 4] = [
     (".gz", &["gzip", "x-gzip"]),
     (".xz", &["xz", "x-xz"]),
     (".zst", &["zstd"]),
     (".bz2", &["bzip2", "x-bzip2"]),
 ];
-/// Files beside an image. A longer suffix comes before its own ending.
+/// Files beside an image. A longer suffix comes before one that it ends in.
 const OTHERS: [&str; 7] = [
     ".roothash.p7s",
     ".roothash",
@@ -37,9 +37,9 @@ const OTHERS: [&str; 7] = [
     ".cmdline",
     ".rootfs",
 ];
-/// The kinds of extensions. Part of the suffix where two kinds would else share a name.
+/// Kinds of extensions. They become part of the suffix if two files would have the same name otherwise.
 const KINDS: [&str; 3] = [".sysext", ".confext", ".portable"];
-/// The endings of texts about an image.
+/// Endings of texts about an image.
 const TEXTS: [&str; 16] = [
     ".txt",
     ".md",
@@ -62,7 +62,7 @@ const TEXTS: [&str; 16] = [
 const KERNEL: &str = ".vmlinuz";
 const INITRAMFS: &str = ".initramfs";
 
-/// The words of media types that say what the bytes are.
+/// Words in media types, and the suffixes for them.
 const WORDS: [(&str, &str); 6] = [
     ("kernel", KERNEL),
     ("vmlinuz", KERNEL),
@@ -71,7 +71,7 @@ const WORDS: [(&str, &str); 6] = [
     ("erofs", ".erofs"),
     ("squashfs", ".squashfs"),
 ];
-/// Words that may follow one of those. `kernel.config` is no kernel.
+/// Words that may follow one of those: `kernel.config` is not a kernel.
 const FILLERS: [&str; 15] = [
     "binary", "bin", "blob", "octet", "stream", "file", "layer", "image", "img", "cpio", "gzip",
     "gz", "zstd", "xz", "bzip2",
@@ -83,7 +83,7 @@ pub fn of_name(name: &str) -> Option<String> {
     split(name).map(|(_, suffix)| suffix)
 }
 
-/// A file name without the part that its suffix was read from.
+/// A file name without its suffix.
 pub fn stem(name: &str) -> &str {
     split(name).map_or_else(|| split_packing(name).0, |(stem, _)| stem)
 }
@@ -104,7 +104,7 @@ pub fn with_kind(name: &str) -> Option<String> {
     Some(format!("{kind}{suffix}"))
 }
 
-/// The suffix for a media type that says tar.
+/// The suffix for a media type of tar archives.
 pub fn of_tar(media_type: &str) -> Option<&'static str> {
     match media_type {
         "application/vnd.oci.image.layer.v1.tar"
@@ -136,9 +136,9 @@ pub fn of_file_system(media_type: &str) -> Option<&'static str> {
     of_type(media_type).filter(|suffix| matches!(*suffix, ".erofs" | ".squashfs"))
 }
 
-/// A suffix as a title has it, for a type that says how the file is packed: `.raw.zst` for `.raw` and `…+zstd`.
+/// Adds the compression that a media type names to a suffix from a title: `.raw.zst` for `.raw` and `…+zstd`.
 ///
-/// The type of a tar archive, squashfs or erofs describes the compression inside the file, so it adds nothing.
+/// In the type of a tar archive, squashfs or erofs the compression is the one inside the file, so it is not added.
 pub fn packed(mut suffix: String, media_type: &str) -> String {
     let is_inside = words(media_type).any(|word| matches!(word, "tar" | "squashfs" | "erofs"));
     if !is_inside && split_packing(&suffix).1.is_empty() {
@@ -149,17 +149,17 @@ pub fn packed(mut suffix: String, media_type: &str) -> String {
     suffix
 }
 
-/// The ending that says how a file is packed: `.gz`, or nothing.
+/// The ending for the compression of a file: `.gz`, or nothing.
 pub fn packing(name: &str) -> &'static str {
     split_packing(name).1
 }
 
-/// Whether a suffix says no more than that the file is an image of some kind.
+/// Whether a suffix does not tell the format: any image can be `.img`.
 pub fn is_vague(suffix: &str) -> bool {
     suffix.starts_with(".img")
 }
 
-/// Whether this is a text about an image rather than an image.
+/// Whether this is a text about an image, not an image.
 pub fn is_text(media_type: &str, title: Option<&str>) -> bool {
     let is_typed = media_type.starts_with("text/")
         || words(media_type).any(|word| matches!(word, "json" | "yaml"));
@@ -179,7 +179,7 @@ fn split(name: &str) -> Option<(&str, String)> {
     {
         return Some((stem, format!("{suffix}{packing}")));
     }
-    // A name that is nothing but a suffix names no file of a kind.
+    // A name that is only a suffix does not count.
     found.filter(|(stem, _)| !stem.is_empty())
 }
 
@@ -209,13 +209,13 @@ fn boot_file(name: &str) -> Option<(&str, &'static str)> {
     is_release(release.unwrap_or(rest)).then_some((stem, INITRAMFS))
 }
 
-/// Whether this may follow the name of a kernel: a release and a machine, rather than another ending.
+/// Whether this may follow the name of a kernel: a release and an architecture, not another ending.
 fn is_release(rest: &str) -> bool {
     let is_separate = |c: char| c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     let last = rest.rsplit_once('.').map(|(_, last)| last);
     let is_no_ending = |last: &str| {
         let machine = last.split('+').next().unwrap_or(last);
-        // `6.1.75-1.ph5` is a release, too.
+        // As in `6.1.75-1.ph5`.
         let is_of_distribution =
             last.ends_with(|c: char| c.is_ascii_digit()) && !is_text("", Some(rest));
         last.starts_with(|c: char| c.is_ascii_digit())
@@ -231,21 +231,21 @@ fn split_packing(name: &str) -> (&str, &'static str) {
     found.unwrap_or((name, ""))
 }
 
-/// The text before an ending, in any case of letters.
+/// The text before an ending. Upper and lower case are the same.
 fn strip<'a>(name: &'a str, end: &str) -> Option<&'a str> {
     let start = name.len().checked_sub(end.len())?;
     let (rest, found) = name.split_at_checked(start)?;
     found.eq_ignore_ascii_case(end).then_some(rest)
 }
 
-/// A media type after its `/`.
+/// The part of a media type after the `/`.
 fn subtype(media_type: &str) -> &str {
     media_type
         .split_once('/')
         .map_or("", |(_, subtype)| subtype)
 }
 
-/// The words of it.
+/// The words of a subtype.
 fn words(media_type: &str) -> impl Iterator<Item = &str> {
     let words = subtype(media_type).split(|c: char| !c.is_ascii_alphanumeric());
     words.filter(|word| !word.is_empty())

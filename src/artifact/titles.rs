@@ -1,4 +1,4 @@
-//! Distinct name endings for several files of one artifact that share a suffix.
+//! Gives several files of one artifact that share a suffix different endings.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -7,8 +7,8 @@ use super::{Offer, suffix};
 use crate::digest::Digest;
 use crate::name::without_v;
 
-/// The ending of each offer's name, in their order. `None` for one that shares its name with another and has no
-/// title of its own.
+/// The endings of the names of the offers, in their order. `None` for one that would share its name with another and
+/// has no title of its own.
 ///
 /// The ending is the suffix. If several files share it, the kind of extension (`.sysext`, `.confext`) precedes it.
 /// If they still share it, a part of the title is added: the text after one of the `versions`, else the stem.
@@ -27,7 +27,7 @@ pub fn endings(offers: &[Offer], versions: &[&str]) -> Vec<Option<String>> {
     endings
 }
 
-/// The keys that stand for several contents.
+/// The keys with several digests.
 pub fn shared<K: Clone + Eq + Hash>(keys: impl Iterator<Item = (K, Digest)>) -> HashSet<K> {
     let mut first = HashMap::new();
     keys.filter(|(key, digest)| *first.entry(key.clone()).or_insert(*digest) != *digest)
@@ -58,7 +58,7 @@ fn by_nothing(_: &Offer, _: &[&str]) -> Option<String> {
     None
 }
 
-/// Whether a title has this version in it, with or without a `v` before it.
+/// Whether a title contains a version, with or without a `v` before it.
 pub fn has_version(title: &str, version: &str) -> bool {
     after_version(title, &[version]).is_some()
 }

@@ -1,4 +1,4 @@
-//! How the bytes of a blob arrive: source → resumed → verified → socket, or into a file.
+//! Downloads a blob: source → resumed → verified → socket or file.
 
 mod positioned;
 mod resume;
@@ -15,8 +15,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::source::{Origins, Source};
 
-/// Opens a blob. `size` is the manifest's; without one, the size is what the place that delivers the blob
-/// says, which may be as wrong as its bytes. `what`: how errors call the blob.
+/// Opens a blob. `size`: from the manifest; without it the registry or mirror that delivers the blob gives its size,
+/// which may be as wrong as the bytes. `what`: the name of the blob in errors.
 pub fn open(
     source: &Arc<dyn Source>,
     digest: Digest,
@@ -26,8 +26,8 @@ pub fn open(
     open_through(source, digest, size, what, |bytes, _| bytes)
 }
 
-/// The same, with the bytes passing through a reader of the caller's before they are verified. `through` gets
-/// the size, too.
+/// The same. Before the bytes are verified, they pass through the reader that `through` returns for the bytes and their
+/// size.
 pub fn open_through(
     source: &Arc<dyn Source>,
     digest: Digest,
@@ -54,7 +54,7 @@ pub fn open_through(
     Ok((size, verified.of(source, origins)))
 }
 
-/// Whether a blob that broke off did so because there is no more of it: the registry itself may say.
+/// Checks whether a blob broke off because its size is wrong: the registry itself may know the right one.
 fn check_size(source: &dyn Source, digest: Digest, expected: u64, origins: &Origins) -> Result<()> {
     match source.blob_size(digest) {
         Ok(found) if found != expected => {
@@ -70,8 +70,8 @@ fn check_size(source: &dyn Source, digest: Digest, expected: u64, origins: &Orig
     }
 }
 
-/// Repeats work on a blob that fails because of wrong bytes, as long as a mirror was to blame, for that mirror
-/// is not asked again.
+/// Repeats work on a blob that fails because of wrong bytes, as long as they came from a mirror: that mirror is not
+/// asked again.
 pub fn elsewhere_if_wrong<T>(
     source: &dyn Source,
     digest: Digest,

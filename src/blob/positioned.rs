@@ -1,4 +1,4 @@
-//! A file with several readers at once.
+//! Reads one open file in several places at once.
 
 use std::borrow::Borrow;
 use std::fs::File;
@@ -23,7 +23,7 @@ impl<F: Borrow<File>> Positioned<F> {
         Self { file, at }
     }
 
-    /// Fills the buffer with the bytes from there on.
+    /// Fills the buffer with the bytes at an offset, whatever the position.
     pub fn read_exact_at(&self, buffer: &mut [u8], from: u64) -> io::Result<()> {
         self.file.borrow().read_exact_at(buffer, from)
     }

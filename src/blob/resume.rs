@@ -1,8 +1,8 @@
-//! A blob whose download is resumed when the connection breaks.
+//! Resumes the download of a blob when the connection breaks.
 //!
-//! Place in the chain: source → **resumed** → verified → socket. When the connection breaks, or the
-//! body is short, the rest is requested again, from another mirror if there is one. The limit is not a
-//! number of attempts but the time without progress.
+//! Place in the chain: source → **resumed** → verified → socket. When the connection breaks, or the body is too short,
+//! the rest is requested, from another mirror if there is one. The time without progress is limited, not the number of
+//! attempts.
 
 use std::io::{self, Read};
 use std::mem;
@@ -14,33 +14,33 @@ use crate::error::{Error, Result};
 use crate::source::Body;
 use crate::task;
 
-/// How long nothing may arrive before the download is given up. systemd-pull waits about as long.
+/// Longest time without a new byte. systemd-pull waits about as long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a body may end at the same place, or break off after repeating all known bytes: that is
-/// no accident.
-const BARREN_ENDS: u32 = 3;
-/// Between two attempts; doubled up to the longest while nothing arrives.
+/// How often a body may end at the same byte, or break off after it repeated all known bytes, before the download is
+/// given up.
+const MAX_REPEATED_ENDS: u32 = 3;
+/// Pause between two attempts. It doubles up to the longest while nothing arrives.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How many known bytes are read at once, to be dropped.
+/// Known bytes that are read at once, and dropped.
 const SKIPPED_AT_ONCE: usize = 16 << 10;
 
 /// Reads a blob of known size.
 pub struct Resumed<F> {
-    /// Opens the blob again, so that it gives the bytes from this position on.
+    /// Opens the blob again at a position.
     reopen: F,
     reader: Box<dyn Read + Send>,
-    /// The position of the reader's next byte. Bytes before `taken` are known and dropped.
+    /// The position of the reader's next byte. Bytes before `taken` are known already, and dropped.
     position: u64,
     taken: u64,
     size: u64,
-    /// How messages call the blob.
+    /// The name of the blob in messages.
     what: String,
     patience: Duration,
 }
 
 impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
-    /// Goes on with a reader that begins at the first byte.
+    /// `reader` begins at the first byte.
     pub fn new(reader: Box<dyn Read + Send>, reopen: F, what: String, size: u64) -> Self {
         Self {
             reopen,
@@ -53,7 +53,7 @@ impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
         }
     }
 
-    /// Opens the blob again where it broke off, trying as long as there is time.
+    /// Opens the blob again where it broke off. Tries again as long as there is time.
     fn reopen(&mut self, why: &str, wait: &mut Wait) -> io::Result<()> {
         if task::is_client_gone() {
             return Err(task::client_gone());
@@ -70,7 +70,7 @@ impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
             }
             task::sleep(wait.pause).map_err(io::Error::other)?;
             wait.pause = (wait.pause * 2).min(LONGEST_PAUSE);
-            // Each of several mirrors may be silent.
+            // Several mirrors may be silent, one after the other.
             let limit = task::within(self.patience.saturating_sub(wait.begun.elapsed()));
             let opened = (self.reopen)(self.taken);
             drop(limit);
@@ -79,7 +79,7 @@ impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
                     (self.reader, self.position) = (body.reader, body.starts_at);
                     return Ok(());
                 }
-                // The blob was there: a proxy also says Missing while its registry is down.
+                // The blob was there before: a proxy answers 404, too, while its registry is down.
                 Err(error) if error.may_pass() || matches!(error, Error::Missing { .. }) => {
                     why = error.line()
                 }
@@ -107,8 +107,8 @@ impl<F: Fn(u64) -> Result<Body>> Read for Resumed<F> {
             begun: Instant::now(),
             pause: FIRST_PAUSE,
         };
-        // How many known bytes this body repeated, and how many the one before it, which ended there.
-        let (mut skipped, mut end, mut barren_ends) = (0, 0, 0);
+        // The number of known bytes that this body repeated, and that the one before it repeated.
+        let (mut skipped, mut end, mut repeated_ends) = (0, 0, 0);
         loop {
             let is_known = self.position < self.taken;
             let read = match is_known {
@@ -133,15 +133,15 @@ impl<F: Fn(u64) -> Result<Body>> Read for Resumed<F> {
                 Err(error) => Some(error),
             };
             let ends_again = skipped == mem::replace(&mut end, skipped);
-            barren_ends = if ends_again { barren_ends } else { 0 };
-            if barren_ends == BARREN_ENDS {
+            repeated_ends = if ends_again { repeated_ends } else { 0 };
+            if repeated_ends == MAX_REPEATED_ENDS {
                 return match failure {
                     None => Ok(0),
                     Some(error) => Err(no_accident(end, &error)),
                 };
             }
-            // A connection that breaks before its first byte may be of a registry that is being restarted.
-            barren_ends += u32::from(failure.is_none() || skipped > 0);
+            // A connection that breaks before its first byte does not count: the registry may be restarting.
+            repeated_ends += u32::from(failure.is_none() || skipped > 0);
             skipped = 0;
             let failure = failure.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
             self.reopen(&failure.to_string(), &mut wait)?;
@@ -270,7 +270,7 @@ mod tests {
         let mut arrived = Vec::new();
         resumed.read_to_end(&mut arrived).unwrap();
         assert_eq!(arrived.len(), 10);
-        assert_eq!(tries.load(Ordering::SeqCst), 1 + BARREN_ENDS as usize);
+        assert_eq!(tries.load(Ordering::SeqCst), 1 + MAX_REPEATED_ENDS as usize);
     }
 
     #[test]
@@ -288,7 +288,7 @@ mod tests {
                 .starts_with("it breaks off at byte 5 each time"),
             "{error}"
         );
-        assert_eq!(tries.load(Ordering::SeqCst), 2 + BARREN_ENDS as usize);
+        assert_eq!(tries.load(Ordering::SeqCst), 2 + MAX_REPEATED_ENDS as usize);
     }
 
     #[test]

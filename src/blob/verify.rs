@@ -1,7 +1,7 @@
-//! A blob as it streams, hashed on the way.
+//! Verifies a blob while it is streamed.
 //!
-//! Place in the chain: source → **verified** → socket. The last bytes are held back until the
-//! digest is right, so a client that got them all got the right ones.
+//! Place in the chain: source → resumed → **verified** → socket. The last bytes are held back until the digest is known
+//! to be right, so a corrupt download never completes.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::error::{Error, Result};
 use crate::source::{Origins, Source};
 use crate::task;
 
-/// How long a buffer may fill before its bytes go on: the client of a slow registry waits a minute for a byte,
-/// and so does the source.
+/// Longest time to fill a buffer before its bytes are passed on: the client of a slow registry waits a minute for a
+/// byte.
 const FILLING: Duration = Duration::from_secs(1);
 
 /// Reads a blob of known size and digest.
 pub struct Verified<R> {
     inner: R,
-    /// How messages call the blob.
+    /// The name of the blob in messages.
     what: String,
     digest: Digest,
     size: u64,
@@ -29,8 +29,7 @@ pub struct Verified<R> {
 }
 
 impl<R: Read> Verified<R> {
-    /// The blob that `inner` should give. One of no bytes is judged by its digest at once: nothing of it
-    /// could be held back later.
+    /// The blob that `inner` should give. The digest of an empty blob is checked at once: it has no byte to hold back.
     pub fn new(inner: R, what: String, digest: Digest, size: u64) -> Result<Self> {
         let nothing = Digest::of(b"");
         if size == 0 && digest != nothing {
@@ -59,7 +58,7 @@ impl<R: Read> Verified<R> {
         }
     }
 
-    /// All of it, of a blob that fits into memory.
+    /// Reads all of a blob that fits into memory.
     pub fn into_bytes(mut self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.size).unwrap_or(usize::MAX)];
         let mut filled = 0;
@@ -71,7 +70,7 @@ impl<R: Read> Verified<R> {
         }
     }
 
-    /// Fills the buffer, or as much of it as is left or arrives within a moment. `Ok(0)` only at the end.
+    /// Fills the buffer with the bytes that are left, or those that arrive within a moment. `Ok(0)` only at the end.
     ///
     /// The call that takes the last bytes fails when they are wrong.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
@@ -97,7 +96,7 @@ impl<R: Read> Verified<R> {
         let taken = self.taken + filled as u64;
         if filled > 0 && taken == self.size {
             let found = std::mem::take(&mut self.hasher).finish();
-            // The last bytes stay untaken, so the next call fails as well.
+            // The last bytes are not taken, so the next call fails as well.
             if found != self.digest {
                 if let Some((source, origins)) = &self.source {
                     source.note_wrong_bytes(self.digest, origins);

@@ -1,4 +1,4 @@
-//! Files that were made, and the outcomes of making them.
+//! Flattened images, and the outcomes of flattening.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -17,22 +17,22 @@ use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
-/// A file that was made.
+/// A flattened image.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Flattened {
-    /// Of its bytes.
+    /// Of the `.tar.gz`.
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
 }
 
-/// The outcome of making a file.
+/// The outcome of flattening an image.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Outcome {
     Flattened(Flattened),
-    /// No file, as long as it may have no more than `limit` bytes and layers are read by the same rules, which `reader`
-    /// counts.
+    /// It cannot be flattened, as long as the limit and the rules stay the same. `limit`: most bytes of its files;
+    /// `reader`: the version of the rules.
     Refused {
         layer: Digest,
         why: String,
@@ -59,17 +59,16 @@ impl Stamp {
 }
 
 impl Cache {
-    /// The outcome of a recipe with the layers of this source, if it was tried.
-    ///
-    /// The outcome of another source's layers does not count: this one may lack them.
+    /// The outcome of a recipe with the layers of this source, if it was tried. The outcome of another source does not
+    /// count: this one may not have the layers.
     pub fn outcome(&self, source: &str, recipe: Digest) -> Option<Outcome> {
         let key = key_of(source, recipe);
-        // A file may be older.
+        // One that could not be written is newer than the file.
         let unwritten = lock(&self.unwritten).get(&key).cloned();
         unwritten.or_else(|| self.read_summed(SUMS, key))
     }
 
-    /// Remembers the outcome of a recipe, at least until the process ends: to know it takes all layers.
+    /// Keeps the outcome of a recipe, at least until the process ends: to learn it again takes all layers.
     pub fn keep_outcome(&self, source: &str, recipe: Digest, sum: &Outcome) {
         let key = key_of(source, recipe);
         if self.write_summed(SUMS, key, sum) {
@@ -79,9 +78,9 @@ impl Cache {
         }
     }
 
-    /// A file that was made, if it is still there and undamaged. From then on it is the one used last.
+    /// The file of a flattened image, if it is there and undamaged. It counts as used now.
     ///
-    /// A process checks its digest once, and again when anybody has changed the file since.
+    /// A process verifies its digest once, and again after the file was changed.
     pub fn flattened(&self, made: Flattened) -> Option<File> {
         let (folder, name) = (self.folder(MADE)?, made.digest.hex());
         let file = open(&folder, &name, made.size)?;
@@ -90,7 +89,7 @@ impl Cache {
             discard_same(&folder, &name, &file);
             return None;
         }
-        // Noting its use changes the stamp, so of two at once the second has to find the stamp that the first left.
+        // To note its use changes the stamp. Of two threads the second must accept the stamp that the first left.
         let mut checked = lock(&self.checked);
         if Stamp::of(&file).is_ok_and(|now| now == found || checked.get(&made.digest) == Some(&now))
         {
@@ -100,14 +99,14 @@ impl Cache {
         Some(file)
     }
 
-    /// An empty file without a name, which goes when it is closed.
+    /// An empty file without a name. It is gone when it is closed.
     pub fn scratch(&self) -> Result<File> {
         self.begin_large()?.file()
     }
 
-    /// Begins a file that is made.
+    /// Begins the file of a flattened image.
     pub fn begin_flattened(&self) -> Result<Unfinished> {
-        // A file that a killed process left may have filled the disk.
+        // A killed process may have left a large file.
         self.sweep();
         if self.is_in_memory {
             self.make_room_of(MADE_WHILE_WRITING, None);
@@ -115,13 +114,13 @@ impl Cache {
         self.begin_large()
     }
 
-    /// Begins a file that is as large as a layer.
+    /// Begins a large temporary file, such as a layer.
     pub fn begin_large(&self) -> Result<Unfinished> {
         let root = self.root.as_ref().ok_or(Error::NoCache)?;
         self.begin(root).map_err(|cause| self.cannot_write(cause))
     }
 
-    /// Keeps a finished file, at the cost of those that were not used for longest.
+    /// Keeps a finished file. Those not used for longest make room for it.
     pub fn keep_flattened(&self, unfinished: &Unfinished, made: Flattened) -> Result<()> {
         let (root, name) = (self.root.as_ref().ok_or(Error::NoCache)?, made.digest.hex());
         let keep = || unfinished.keep_as(&Dir::create(root)?.create_sub(MADE)?, &name);
@@ -129,13 +128,13 @@ impl Cache {
         let file = unfinished.file().ok();
         let stamp = file.and_then(|file| Stamp::of(&file).ok());
         lock(&self.checked).extend(stamp.map(|stamp| (made.digest, stamp)));
-        // A file that was left since this one was begun may be as large.
+        // Another process may have been killed meanwhile.
         self.sweep();
         self.make_room(Some(&name));
         Ok(())
     }
 
-    /// The error of writing into the cache.
+    /// The error of a failure to write into the cache.
     pub fn cannot_write(&self, cause: io::Error) -> Error {
         let root = self.root.as_deref();
         Error::File {
@@ -144,7 +143,7 @@ impl Cache {
         }
     }
 
-    /// Removes the files not used for longest until the others have room.
+    /// Removes the flattened images not used for longest until the others fit.
     pub fn make_room(&self, newest: Option<&str>) {
         self.make_room_of(self.size, newest);
     }
@@ -156,7 +155,7 @@ impl Cache {
     }
 }
 
-/// Removes a damaged file. While it was read, another process may have put a right one there, which stays.
+/// Removes a damaged file, unless another process replaced it meanwhile.
 fn discard_same(folder: &Dir, name: &str, read: &File) {
     let place = |found: Metadata| (found.dev(), found.ino());
     let there = folder.file(name).and_then(|there| there.metadata());

@@ -1,11 +1,11 @@
-//! The format of a cache, in its file `format`: a line with a number, and one with its folders.
+//! The file `format` of a cache: a line with the number of the format, and a line with the folders.
 //!
 //! ```text
 //! sysext-oci-proxy cache 1
 //! documents releases listings tags sums made tmp
 //! ```
 //!
-//! A version of the program with another format empties the folders that this file names.
+//! A program with another format empties the folders that the file names.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
@@ -15,15 +15,15 @@ use crate::dir::Dir;
 
 /// The name of the file.
 pub const FORMAT: &str = "format";
-/// The first line. Its number counts the changes of which files lie where, and of what they mean.
+/// The first line. The number changes with the layout and meaning of the files.
 const HEAD: &str = "sysext-oci-proxy cache 1";
-/// The first words of that line, in every format.
+/// The beginning of that line in every format.
 const MAGIC: &str = "sysext-oci-proxy cache ";
 const FOLDERS: [&str; 7] = [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP];
 /// Longest file that is read.
 const LARGEST: u64 = 4 << 10;
 
-/// For the log: describes a cache of another format. `None` if it is of this one.
+/// Describes a cache of another format, for the log. `None` if it is of this one.
 pub fn other(root: &Dir) -> Option<&'static str> {
     match read(root) {
         None => Some("of an older program"),
@@ -31,7 +31,7 @@ pub fn other(root: &Dir) -> Option<&'static str> {
     }
 }
 
-/// Empties a cache, and returns the number of folders that were there.
+/// Empties a cache. Returns the number of folders that were removed.
 pub fn empty(root: &Dir) -> io::Result<usize> {
     let found = read(root).unwrap_or_default();
     let mut removed = 0;
@@ -57,7 +57,7 @@ fn read(root: &Dir) -> Option<String> {
     Some(text)
 }
 
-/// The folders that the file of a cache names. Whatever it says, they are in the cache.
+/// The folders that the file names. Names that lead out of the cache are ignored.
 fn folders(text: &str) -> impl Iterator<Item = &str> {
     let mut lines = text.lines();
     let is_ours = lines.next().is_some_and(|head| head.starts_with(MAGIC));

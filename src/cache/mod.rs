@@ -1,18 +1,19 @@
-//! Files that are kept on disk between runs: manifests and configs by digest, flattened images, what each tag was.
+//! The cache: files kept on disk between runs, such as manifests and configs by digest, flattened images, the last
+//! known digests of tags. It can be deleted at any time.
 //!
-//! All of them can be lost without harm. A file is written to a temporary name and renamed, so it is whole or not there
-//! after a kill at any moment. After a crash of the machine it may be damaged, so it is checked when it is read: a
-//! document against its digest, JSON against a checksum before it, which is of the file's place too. Each kind of file
-//! has a limit; the files used last stay.
+//! A file is written under a temporary name and renamed, so a kill at any moment leaves a whole file or none. A crash
+//! of the machine may leave a damaged one, so each file is verified when it is read: a document by its digest, JSON by
+//! a checksum in front of it, which covers the name of the file. Each kind of file has a limit; the files used last
+//! stay.
 //!
 //! ```text
-//! documents/<hex>     a manifest, index or config as a source delivered it, <hex> is the SHA-256 of
-//!                     the source's name and the digest
-//! releases/<hex>      what an image says of itself, <hex> is the SHA-256 of its source and digest
-//! listings/<hex>      what was given out of a directory, <hex> is the SHA-256 of its name and what made it
-//! tags/<hex>          {TAG: DIGEST}, <hex> is the SHA-256 of the source's name
-//! sums/<hex>          the outcome of making a file, <hex> is the SHA-256 of its source and recipe
-//! made/<hex>          a file that was made; up to 'cache-size' of them
+//! documents/<hex>     a manifest, index or config as its source delivered it;
+//!                     <hex> is the SHA-256 of the source's name and the digest
+//! releases/<hex>      the extension-release of an image; <hex> is the SHA-256 of its source and digest
+//! listings/<hex>      a listing that was given out; <hex> is the SHA-256 of its directory and of the settings for it
+//! tags/<hex>          {TAG: DIGEST}; <hex> is the SHA-256 of the source's name
+//! sums/<hex>          the outcome of flattening an image; <hex> is the SHA-256 of its source and recipe
+//! made/<hex>          a flattened image, up to 'cache-size' of them; <hex> is its digest
 //! tmp/                files being written, each locked by its process
 //! format              the format of the cache and its folders: a cache of another format is emptied
 //! ```
@@ -55,45 +56,45 @@ const LISTINGS: &str = "listings";
 const SUMS: &str = "sums";
 const MADE: &str = "made";
 const TMP: &str = "tmp";
-/// Locked to change a file.
+/// Locked while a file is read, changed and written.
 const LOCK: &str = "lock";
 
 /// Largest file that is read into memory: a list that a publisher signed.
 const LARGEST: u64 = 64 << 20;
-/// Bytes written before files are counted again, which takes a look at each.
+/// Bytes written before the sizes of all files are added up again.
 const TRIMMED_AFTER: u64 = 16 << 20;
 
-/// A cache on tmpfs takes at most 128 MiB, in bytes: 25 MiB of small files, which have this part of what they have
-/// elsewhere …
+/// A cache on tmpfs takes at most 128 MiB: 25 MiB of small files, whose quotas are divided by this …
 const PART_IN_MEMORY: u64 = 16;
-/// … 88 MiB for one image that is flattened, whose files may have so many, and its layers and the archive half as many
-/// more each …
+/// … 88 MiB for one image being flattened, whose files may have so many bytes, and its layers and its archive half as
+/// many more each …
 const FILES_IN_MEMORY: u64 = 22 << 20;
-/// … and made files that are kept meanwhile.
+/// … and flattened images that are kept meanwhile.
 const MADE_WHILE_WRITING: u64 = 14 << 20;
-/// While none is, more of them are kept.
+/// More of them are kept while no image is flattened.
 const MADE_IN_MEMORY: u64 = 64 << 20;
 
-/// The cache, or nothing where there is no directory for it.
+/// The cache. Without a directory it keeps nothing.
 pub struct Cache {
     root: Option<PathBuf>,
-    /// Whether it takes memory of the machine. Then it is small.
+    /// Whether it is on tmpfs. Then it is small.
     is_in_memory: bool,
     has_warned: AtomicBool,
-    /// A number that no other process has that writes there. Process ids do not do: each container counts from 1.
-    own: u64,
+    /// A number that no other process has. Process ids are not enough: each container counts from 1.
+    process: u64,
+    /// Files begun so far.
     begun: AtomicU64,
     /// The files that are being written.
     temp_files: TempFiles,
-    /// Bytes of small files written since they were trimmed.
+    /// Bytes of small files written since the last trim.
     untrimmed: AtomicU64,
-    /// Most bytes of all files that were made.
+    /// Most bytes of all flattened images.
     size: u64,
-    /// Why images could not be read, by the same key as what was read.
+    /// Why images could not be read, by the keys of their releases.
     unreadable: Mutex<HashMap<Digest, String>>,
-    /// The outcomes of making files that could not be written.
+    /// Outcomes of flattening that could not be written.
     unwritten: Mutex<HashMap<Digest, Outcome>>,
-    /// Files that were made, as they were when this process found them to be right.
+    /// Flattened images as they were when this process last verified them.
     checked: Mutex<HashMap<Digest, flattened::Stamp>>,
 }
 
@@ -101,11 +102,11 @@ pub struct Cache {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Release {
-    /// Its extension-release file.
+    /// The text of the file.
     Text(String),
-    /// It has none.
+    /// The image has none.
     None,
-    /// Why it cannot be told. Not written: another time its bytes may come undamaged.
+    /// Why the image cannot be read. Not written to disk: the bytes may be intact another time.
     #[serde(skip)]
     Unreadable(String),
 }
@@ -114,35 +115,34 @@ pub enum Release {
 #[derive(Deserialize, Serialize)]
 struct ReleaseFile {
     reader: u32,
-    /// When its image was looked into, in seconds since 1970. Older programs did not say.
+    /// When the image was read, in seconds since 1970. Older programs did not write it.
     #[serde(default)]
     since: u64,
     release: Release,
 }
 
 impl ReleaseFile {
-    /// Whether it is still believed. One from the future is not: a clock was wrong.
-    fn is_of_use(&self, now: u64) -> bool {
+    /// Whether it still counts. One from the future does not: a clock was wrong.
+    fn is_current(&self, now: u64) -> bool {
         let age = now.checked_sub(self.since);
-        self.reader == READER && age.is_some_and(|age| age < BELIEVED.as_secs())
+        self.reader == READER && age.is_some_and(|age| age < MAX_AGE.as_secs())
     }
 }
 
-/// How long what was read of an image is believed: nothing checked it, so a mirror may have made it up.
-const BELIEVED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a release counts: the image was not verified, so a mirror may have invented it.
+const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Most outcomes of one kind remembered in this process alone. After so many all are forgotten.
+/// Most entries of a map that is in memory alone. At this number all are forgotten.
 const MAX_REMEMBERED: usize = 1024;
 
-/// Longest wait for another process that writes.
-const LONGEST_TURN: Duration = Duration::from_secs(5);
+/// Longest wait for the lock.
+const MAX_LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Counts the changes of how images are read: what an older program found is looked for again.
+/// Version of the code that reads images: releases that an older program read are read again.
 const READER: u32 = 2;
 
 impl Cache {
-    /// The cache in this directory, with at most so many bytes of files that were made; with `None`
-    /// nothing is kept.
+    /// The cache in this directory, with at most `size` bytes of flattened images. With `None` nothing is kept.
     pub fn new(root: Option<PathBuf>, size: u64) -> Self {
         let opened = root.as_deref().and_then(|root| Dir::create(root).ok());
         let is_in_memory = opened.is_some_and(|root| root.is_in_memory());
@@ -150,10 +150,10 @@ impl Cache {
             root,
             is_in_memory,
             has_warned: AtomicBool::new(false),
-            own: RandomState::new().hash_one(process::id()),
+            process: RandomState::new().hash_one(process::id()),
             begun: AtomicU64::new(0),
             temp_files: TempFiles::default(),
-            // How much other processes wrote is not known, so the first write trims.
+            // Other processes may have written any number, so the first write trims.
             untrimmed: AtomicU64::new(TRIMMED_AFTER),
             size: if is_in_memory {
                 size.min(MADE_IN_MEMORY)
@@ -164,8 +164,8 @@ impl Cache {
             unwritten: Mutex::default(),
             checked: Mutex::default(),
         };
-        cache.set_aside_others();
-        // A process may have been killed before it did so.
+        cache.empty_other_format();
+        // An earlier process may have been killed before it did so.
         cache.sweep();
         cache.make_room(None);
         cache
@@ -207,11 +207,11 @@ impl Cache {
             return Some(Release::Unreadable(why.clone()));
         }
         self.read_summed(RELEASES, key)
-            .filter(|file: &ReleaseFile| file.is_of_use(now()))
+            .filter(|file: &ReleaseFile| file.is_current(now()))
             .map(|file| file.release)
     }
 
-    /// Keeps what an image says of itself.
+    /// Keeps the extension-release of an image, or that it has none.
     pub fn keep_release(&self, source: &str, digest: Digest, release: &Release) {
         let key = key_of(source, digest);
         if let Release::Unreadable(why) = release {
@@ -225,21 +225,21 @@ impl Cache {
         self.write_summed(RELEASES, key, &file);
     }
 
-    /// The digest that each tag of a source had when it was last asked for. A hint: tags move.
+    /// The last known digest of each tag of a source. Tags move.
     pub fn tags(&self, source: &str) -> BTreeMap<Tag, Digest> {
         let tags = self.read_summed(TAGS, Digest::of(source.as_bytes()));
         tags.unwrap_or_default()
     }
 
-    /// Adds what tags of a source are found to be; what is known of its others stays, but for those that are gone.
+    /// Adds digests of tags of a source. Its other tags stay, except those that are gone.
     pub fn learn_tags(
         &self,
         source: &str,
         learnt: &BTreeMap<Tag, Digest>,
         is_gone: impl Fn(&Tag) -> bool,
     ) {
-        // Another process may be about to write what it learnt.
-        let _turn = self.turn();
+        // Another process may add others at the same time.
+        let _lock = self.lock();
         let before = self.tags(source);
         let mut tags = before.clone();
         tags.extend(learnt.clone());
@@ -249,12 +249,12 @@ impl Cache {
         }
     }
 
-    /// Locks the cache to change a file. It does not wait for long: it is only a cache.
-    fn turn(&self) -> Option<File> {
+    /// Locks the cache to change a file. After [`MAX_LOCK_WAIT`] it goes on without: it is only a cache.
+    fn lock(&self) -> Option<File> {
         let lock = self.root()?.lock_file(LOCK).ok()?;
         let begun = Instant::now();
         while lock.try_lock().is_err() {
-            if begun.elapsed() > LONGEST_TURN {
+            if begun.elapsed() > MAX_LOCK_WAIT {
                 return None;
             }
             thread::sleep(Duration::from_millis(2));
@@ -262,7 +262,7 @@ impl Cache {
         Some(lock)
     }
 
-    /// A listing that was given out, by the key that it was kept with.
+    /// A listing that was given out, by its key.
     pub fn listing<T: DeserializeOwned>(&self, key: Digest) -> Option<T> {
         self.read_summed(LISTINGS, key)
     }
@@ -272,7 +272,7 @@ impl Cache {
         self.write_summed(LISTINGS, key, listing);
     }
 
-    /// Its directory, which may have been removed and created since.
+    /// The directory. It is opened anew each time: it may have been removed and created.
     fn root(&self) -> Option<Dir> {
         Dir::open(self.root.as_ref()?).ok()
     }
@@ -287,15 +287,14 @@ impl Cache {
         Some(self.root.as_ref()?.join(folder).join(key.hex()))
     }
 
-    /// Empties a cache of another format, and one of a time before there were formats. One that cannot be emptied
-    /// is not used.
-    fn set_aside_others(&mut self) {
+    /// Empties a cache of another format, or of a program that wrote no format. One that cannot be emptied is not used.
+    fn empty_other_format(&mut self) {
         let Some(root) = self.root() else { return };
         if format::other(&root).is_none() {
             return;
         }
-        // Another process may be doing the same, and then write.
-        let _turn = self.turn();
+        // Another process may do the same.
+        let _lock = self.lock();
         let Some(found) = format::other(&root) else {
             return;
         };
@@ -313,14 +312,14 @@ impl Cache {
         }
     }
 
-    /// Makes an empty cache one of this format.
+    /// Writes the file `format`.
     fn write_format(&self, root: &Dir) -> io::Result<()> {
         let unfinished = self.begin(root.path())?;
         unfinished.write_all(format::text().as_bytes())?;
         unfinished.keep_as(root, format::FORMAT)
     }
 
-    /// A file of at most so many bytes, as `parse` reads it. One that it cannot read is removed.
+    /// A file of at most `most` bytes, parsed. One that `parse` refuses is removed.
     fn read<T>(
         &self,
         folder: &str,
@@ -354,7 +353,7 @@ impl Cache {
         })
     }
 
-    /// Writes JSON, behind a line with its checksum, or damaged bytes would be believed. Returns whether it is written.
+    /// Writes a line with the checksum, then the JSON. Returns whether it is written.
     fn write_summed(&self, folder: &str, key: Digest, file: &impl Serialize) -> bool {
         match serde_json::to_string(file) {
             Ok(json) => {
@@ -368,19 +367,19 @@ impl Cache {
         }
     }
 
-    /// Begins a file, which is locked as long as it is unfinished.
+    /// Begins a temporary file. It is locked until it is finished.
     fn begin(&self, root: &Path) -> io::Result<Unfinished> {
         loop {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
-            let name = format!("{}-{:016x}-{number}", process::id(), self.own);
+            let name = format!("{}-{:016x}-{number}", process::id(), self.process);
             if let Some(unfinished) = self.temp_files.create(name, root)? {
                 return Ok(unfinished);
             }
         }
     }
 
-    /// Writes a file whole or not at all, and returns whether it is written. Without a cache the service goes on, so
-    /// it warns only once.
+    /// Writes a file, whole or not at all. Returns whether it is written. The service works without a cache, so only
+    /// the first error is a warning.
     fn write(&self, folder: &str, key: Digest, bytes: &[u8]) -> bool {
         let Some(root) = &self.root else {
             return false;
@@ -389,7 +388,7 @@ impl Cache {
             let unfinished = self.begin(root)?;
             unfinished.write_all(bytes)?;
             let root = Dir::create(root)?;
-            // Somebody may have emptied it. Without its format the next process would empty it once more.
+            // An administrator may have emptied it. Without `format` the next process would empty it again.
             if root.entry(format::FORMAT).is_none() {
                 self.write_format(&root)?;
             }
@@ -404,7 +403,7 @@ impl Cache {
         written.is_ok()
     }
 
-    /// Trims small files after so many of them were written.
+    /// Trims small files when enough bytes were written.
     fn trim_after(&self, written: u64) {
         let part = if self.is_in_memory { PART_IN_MEMORY } else { 1 };
         let written = prune::BLOCK.max(written);
@@ -430,17 +429,17 @@ impl Cache {
         }
     }
 
-    /// Bytes that are free where the cache is.
+    /// Free bytes on the file system of the cache.
     pub fn free(&self) -> Option<u64> {
         self.root()?.free()
     }
 
-    /// Whether it takes memory of the machine.
+    /// Whether the cache is on tmpfs.
     pub fn is_in_memory(&self) -> bool {
         self.is_in_memory
     }
 
-    /// Most bytes of the files of one image, where the settings allow `size`.
+    /// Most bytes of the files of one image. `size`: the limit in the settings.
     pub fn most_of_one(&self, size: u64) -> u64 {
         if self.is_in_memory {
             size.min(FILES_IN_MEMORY)
@@ -449,12 +448,12 @@ impl Cache {
         }
     }
 
-    /// Removes what this process has not finished. From now on it begins nothing.
+    /// Removes the temporary files of this process. It can begin no other from now on.
     pub fn close(&self) {
         self.temp_files.close();
     }
 
-    /// Removes what killed processes left.
+    /// Removes the temporary files of killed processes.
     fn sweep(&self) {
         if let Some(tmp) = self.folder(TMP) {
             sweep(&tmp);
@@ -462,8 +461,7 @@ impl Cache {
     }
 }
 
-/// Opens a file that is kept. One that is not regular, or larger than ours are, is removed: to open a named pipe
-/// would wait.
+/// Opens a file. One that is not regular, or too large, is removed unopened: to open a named pipe would block.
 fn open(folder: &Dir, name: &str, largest: u64) -> Option<File> {
     let found = folder.entry(name)?;
     if found.is_file && found.len <= largest {
@@ -473,12 +471,12 @@ fn open(folder: &Dir, name: &str, largest: u64) -> Option<File> {
     None
 }
 
-/// Removes a damaged file, or whatever else is in its place.
+/// Removes a damaged file, or a directory in its place.
 fn discard(folder: &Dir, name: &str) {
     let path = folder.path_of(name);
     match folder.remove_all(name) {
         Ok(()) => warn!("cache file {} is damaged, it is made again", path.display()),
-        // It is found each time, unless it is replaced.
+        // It is found again each time, so not a warning.
         Err(error) => debug!(
             "cache file {} is damaged, and stays: {error}",
             path.display()
@@ -486,7 +484,7 @@ fn discard(folder: &Dir, name: &str) {
     }
 }
 
-/// Remembers an outcome as long as this process runs.
+/// Keeps an entry until the process ends.
 fn remember<T>(known: &Mutex<HashMap<Digest, T>>, key: Digest, outcome: T) {
     let mut known = lock(known);
     if known.len() >= MAX_REMEMBERED && !known.contains_key(&key) {
@@ -495,18 +493,18 @@ fn remember<T>(known: &Mutex<HashMap<Digest, T>>, key: Digest, outcome: T) {
     known.insert(key, outcome);
 }
 
-/// In seconds since 1970.
+/// Seconds since 1970.
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
 }
 
-/// The name of a file that is kept of one source alone.
+/// The key of a file that belongs to one source.
 fn key_of(source: &str, digest: Digest) -> Digest {
     Digest::of(format!("{source} {digest}").as_bytes())
 }
 
-/// The checksum of a file and of its place: a file from another place is not believed.
+/// The checksum of a file and of its name: a file under another name does not match.
 fn checksum(folder: &str, key: Digest, json: &str) -> String {
     Digest::of(format!("{folder}/{}\n{json}", key.hex()).as_bytes()).hex()
 }

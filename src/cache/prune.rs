@@ -1,4 +1,4 @@
-//! Removes the files not used for longest, where there are more than have room.
+//! Removes the files not used for longest when a quota is exceeded.
 
 use std::cmp::Reverse;
 use std::ffi::OsString;
@@ -8,26 +8,26 @@ use log::{Level, log, warn};
 use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS};
 use crate::dir::Dir;
 
-/// Folders that may have so many bytes together.
+/// Most bytes of some folders together.
 pub struct Quota {
     pub folders: &'static [&'static str],
     pub size: u64,
 }
 
-/// Each kind of file has its own quota. A document that a stranger's repository brings can be fetched again, but to
-/// flatten an image again, only for its checksum, takes minutes.
+/// Each kind of file has its own quota, so that many documents of one repository do not displace outcomes of
+/// flattening: a document is fetched again in a moment, but to flatten an image again takes minutes.
 pub const QUOTAS: [Quota; 4] = [
     // A version takes some 4 KiB of manifests and configs: room for sixty thousand.
     Quota {
         folders: &[DOCUMENTS, RELEASES],
         size: 256 << 20,
     },
-    // One for each version of an image that is flattened: room for sixteen thousand.
+    // One for each version of a flattened image: room for sixteen thousand.
     Quota {
         folders: &[SUMS],
         size: 64 << 20,
     },
-    // One for each directory that a client had in the last hour, of some 300 bytes for each of its files.
+    // One for each directory that a client fetched in the last hour, of some 300 bytes for each file in it.
     Quota {
         folders: &[LISTINGS],
         size: 64 << 20,
@@ -39,11 +39,11 @@ pub const QUOTAS: [Quota; 4] = [
     },
 ];
 
-/// The least that a file takes: a block, as most file systems have them.
+/// Least space that a file takes: a block of most file systems.
 pub const BLOCK: u64 = 4 << 10;
 
-/// Removes files from these folders until the others have no more than `size` bytes, those not used for longest first.
-/// The file that is called `newest` stays, whatever it takes.
+/// Removes files from these folders, those not used for longest first, until the others have at most `size` bytes.
+/// The file with the name `newest` stays, whatever its size.
 pub fn trim(root: &Dir, folders: &[&str], size: u64, newest: Option<&str>) {
     let mut files = Vec::new();
     for folder in folders {

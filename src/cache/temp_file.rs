@@ -1,5 +1,5 @@
-//! Files being written, in `tmp/`. The process that writes one holds a lock on it: a file without a lock was left by a
-//! process that was killed.
+//! Files being written, in `tmp/`. The process that writes a file holds a lock on it. A file without a lock was left by
+//! a killed process.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
-/// The files that this process is writing. They are removed when it ends, even while threads write them.
+/// The files that this process is writing. They are removed when it ends, even if threads still write them.
 #[derive(Clone, Default)]
 pub struct TempFiles(Arc<Mutex<Files>>);
 
@@ -22,7 +22,7 @@ pub struct TempFiles(Arc<Mutex<Files>>);
 struct Files {
     /// `tmp/`, held open for all of them.
     tmp: Option<Arc<Dir>>,
-    /// The directory of each, by name.
+    /// The names of the files, each with its directory.
     unfinished: HashMap<String, Arc<Dir>>,
     is_closed: bool,
 }
@@ -44,7 +44,7 @@ impl Files {
 }
 
 impl TempFiles {
-    /// Creates a file; `None` if another process took it for abandoned before it was locked.
+    /// Creates and locks a file; `None` if another process swept it away before it was locked.
     pub fn create(&self, name: String, root: &Path) -> io::Result<Option<Unfinished>> {
         let (tmp, file) = {
             let mut files = lock(&self.0);
@@ -66,7 +66,7 @@ impl TempFiles {
         Ok(Some(unfinished).filter(|_| is_there))
     }
 
-    /// Removes all of them. No other can be created from now on.
+    /// Removes all files. None can be created from now on.
     pub fn close(&self) {
         let mut files = lock(&self.0);
         files.is_closed = true;
@@ -76,7 +76,7 @@ impl TempFiles {
     }
 }
 
-/// A file being written. It is removed unless it is kept.
+/// A file being written. It is removed when this is dropped, unless it was kept.
 pub struct Unfinished {
     file: File,
     name: String,
@@ -103,7 +103,7 @@ impl Unfinished {
         (&self.file).write_all(bytes)
     }
 
-    /// Gives it a name in another folder. A file there is whole.
+    /// Renames it into another folder. Files there are whole.
     pub fn keep_as(&self, folder: &Dir, name: &str) -> io::Result<()> {
         self.tmp.rename(&self.name, folder, name)
     }
@@ -116,7 +116,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Removes the files that killed processes left.
+/// Removes the files of killed processes.
 pub fn sweep(tmp: &Dir) {
     for entry in tmp.entries().unwrap_or_default() {
         if entry.is_file
@@ -127,8 +127,8 @@ pub fn sweep(tmp: &Dir) {
     }
 }
 
-/// Locks a file that no process has locked. A process that has just created it, and has still to lock it, waits until it
-/// is removed and creates another.
+/// Locks a file that no process has locked. A process that has created the file and not yet locked it waits until it is
+/// removed, and then creates another.
 fn take_over(tmp: &Dir, name: &OsStr) -> Option<File> {
     let file = tmp.file(name).ok()?;
     file.try_lock().ok()?;

@@ -1,4 +1,4 @@
-//! Caches that others empty, damage, fill up or share.
+//! The cache while others empty, damage, fill or share it.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};

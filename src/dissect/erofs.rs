@@ -1,7 +1,7 @@
-//! erofs, by the crate erofs-rs: it knows the ways that mkfs.erofs packs, and limits the bytes that it unpacks.
+//! erofs, read by the crate erofs-rs: it knows all compressions of mkfs.erofs, and limits the bytes that it unpacks.
 //!
-//! The crate borrows from an image that is all in memory. Instead it gets pieces that are fetched when it asks for them,
-//! and stay.
+//! The crate expects an image that is all in memory, and borrows from it. Here pieces of the image are fetched when it
+//! asks for them, and are kept as long as it may borrow them.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Display;
@@ -16,18 +16,18 @@ use super::{Entry, FileSystem, MAX_FILE, is_release};
 
 /// The bytes at [`MAGIC_AT`].
 pub const MAGIC: [u8; 4] = 0xE0F5_E1E2_u32.to_le_bytes();
-/// Where the superblock begins (Linux, fs/erofs/erofs_fs.h: EROFS_SUPER_OFFSET).
+/// The offset of the superblock (Linux, fs/erofs/erofs_fs.h: EROFS_SUPER_OFFSET).
 pub const MAGIC_AT: usize = 1024;
 
-/// Most pieces kept, and most bytes in all of them. To find a file takes some dozens of pieces.
+/// Most pieces, and most bytes of all pieces. A file is found in some dozens of pieces.
 const MAX_PIECES: usize = 1024;
 const MAX_BYTES: usize = 2 << 20;
-/// Most requests of the crate. A directory may be packed so that each look at it unpacks megabytes. A release is found
-/// by some dozens.
+/// Most requests of the crate: a directory can be packed so that each request unpacks megabytes. A release is found
+/// with some dozens of requests.
 const MAX_REQUESTS: usize = 2 << 10;
 /// Pieces begin and end at a multiple of this: inodes and names are small, and lie close together.
 const ALIGNMENT: u64 = 4 << 10;
-/// Most files of one directory that are looked at.
+/// Most entries of one directory that are read.
 const MAX_ENTRIES: usize = 1024;
 
 /// An erofs image.
@@ -60,7 +60,7 @@ impl<'b, 'a> Erofs<'b, 'a> {
     }
 }
 
-/// The failure to get bytes, if that is why the crate failed, or else what the crate says.
+/// The failure to fetch bytes, if the crate failed because of one, else the error of the crate.
 fn cannot_read(what: &str, failure: &Cell<Option<Failure>>, error: &dyn Display) -> Failure {
     let why = || Failure::Image(format!("{what} cannot be read: {error}"));
     failure.take().unwrap_or_else(why)
@@ -109,14 +109,14 @@ impl FileSystem for Erofs<'_, '_> {
     }
 }
 
-/// The pieces of an image that were fetched. They are only added, so that all of them can be borrowed.
+/// The pieces of an image that were fetched. None is removed, so all can be borrowed.
 struct Pieces<'b, 'a> {
     image: RefCell<Region<'b, 'a>>,
     size: u64,
     pieces: Vec<OnceCell<(u64, Vec<u8>)>>,
     bytes: Cell<usize>,
     requests: Cell<usize>,
-    /// Why the last request failed.
+    /// The failure of the last request.
     failure: Rc<Cell<Option<Failure>>>,
 }
 

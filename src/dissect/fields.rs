@@ -1,21 +1,18 @@
-//! Numbers in the headers of file systems and partition tables: all of them little-endian.
+//! Little-endian numbers in the headers of file systems and partition tables. Bytes behind the end of a header are
+//! zero.
 
-/// Two bytes. Bytes behind the end are zero.
 pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(array_at(bytes, at))
 }
 
-/// Four bytes.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(array_at(bytes, at))
 }
 
-/// Eight bytes.
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
 
-/// `N` bytes as they are.
 pub fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     let found = bytes.get(at..).unwrap_or_default();

@@ -1,32 +1,32 @@
-//! GPT: where the file systems of a disk image are. No I/O.
+//! GPT: finds the partitions of a disk image that may have an extension-release. No I/O.
 //!
 //! Format: UEFI specification, chapter 5. Types of partitions: the Discoverable Partitions
 //! Specification, <https://uapi-group.org/specifications/specs/discoverable_partitions_specification/>.
-//! The crate gpt reads the copy at the end of the image as well, which is another round trip.
+//! The crate gpt also reads the copy of the table at the end of the image, which costs another request.
 
 use std::ops::Range;
 
 use super::fields::{array_at, u32_at, u64_at};
 
-/// The first bytes of a header.
+/// The first bytes of the header.
 const MAGIC: &[u8] = b"EFI PART";
-/// Sizes of sectors. The header is in the second sector.
+/// Possible sizes of a sector. The header is in the second sector.
 const SECTORS: [usize; 2] = [512, 4096];
-/// Sizes of an entry, and the most entries: sgdisk and systemd-repart make 128 of 128 bytes.
+/// Sizes of an entry, and most entries. sgdisk and systemd-repart make 128 entries of 128 bytes.
 const ENTRY_SIZES: Range<usize> = 128..513;
 const MAX_ENTRIES: usize = 1024;
-/// Bytes that have to be read for the usual table.
+/// Bytes to read for the usual table.
 pub const TABLE: usize = 32 << 10;
 
 /// The order in which the bytes of a UUID are stored.
 const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// The directory that a partition is for.
+/// Where a partition is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
-    /// `/usr`, which is the root directory of its file system.
+    /// At `/usr`: the root of its file system is that directory.
     Usr,
-    /// `/`
+    /// At `/`.
     Root,
 }
 
@@ -86,7 +86,7 @@ pub fn sector_size(head: &[u8]) -> Option<usize> {
     SECTORS.into_iter().find(has_header)
 }
 
-/// The partitions to look into, the likelier ones first. `head`: the first [`TABLE`] bytes.
+/// The partitions to search, those for `/usr` first. `head`: the first [`TABLE`] bytes of the disk.
 pub fn parse(head: &[u8], sector: usize) -> Result<Vec<Partition>, String> {
     let header = head.get(sector..).unwrap_or_default();
     let (first, count, size) = (

@@ -1,13 +1,13 @@
-//! Reads the extension-release(5) file out of a system image. Of an image of gigabytes some hundred kilobytes are
-//! fetched, by ranges.
+//! Reads the extension-release(5) file of a system image. Some hundred kilobytes of an image are fetched, by ranges,
+//! even if it has gigabytes.
 //!
 //! ```text
 //! source ─▶ range_reader ─▶ gpt ─▶ squashfs, erofs
 //!                └─▶ tar
 //! ```
 //!
-//! Nothing is checked against the image's digest, which would take all of it. The program that installs the image
-//! checks that.
+//! The bytes are not verified: the digest of the image covers all of it. The program that installs the image verifies
+//! it.
 
 mod erofs;
 mod fields;
@@ -39,21 +39,21 @@ use crate::name::FileName;
 use crate::semaphore::Semaphore;
 use crate::source::{Origins, Part, Source};
 
-/// The beginning of a release's name. Then comes the extension's.
+/// The prefix of the name of a release. The name of the extension follows.
 const RELEASE: &str = "extension-release.";
-/// Folders of releases in a whole system and in a system extension; in a configuration extension.
+/// Folders of releases: in a whole system or a system extension, and in a configuration extension.
 const FOLDERS: [&str; 2] = ["usr/lib/extension-release.d", "etc/extension-release.d"];
 /// The folder of releases in a file system that is mounted at `/usr`.
 const FOLDERS_OF_USR: [&str; 1] = ["lib/extension-release.d"];
-/// Largest release that is read. Most have some hundred bytes.
+/// Largest release that is read, in bytes. Most have some hundred.
 const MAX_FILE: usize = 64 << 10;
-/// Longest name of a file. An archive has room for more, which would go into messages.
+/// Longest name of a file. An archive can have longer ones, which would go into messages.
 const MAX_NAME: usize = 255;
-/// Most partitions looked into.
+/// Most partitions that are searched.
 const MAX_PARTITIONS: usize = 4;
 
-/// Images looked into at once: each may take 6 MiB, for what is kept of it and the block being read.
-static LOOKS: Semaphore = Semaphore::new(3);
+/// Images dissected at once. Each may take 6 MiB: for the bytes kept of it, and the block being read.
+static DISSECTIONS: Semaphore = Semaphore::new(3);
 
 /// A blob of a source.
 pub struct Blob<'a> {
@@ -84,10 +84,10 @@ impl Origin for Blob<'_> {
     }
 }
 
-/// A file that was flattened here. `open` gives it, perhaps after it was flattened again.
+/// A flattened image. `open` gives its file, perhaps after it was flattened again.
 pub struct Flattened<F> {
     pub name: String,
-    /// The source whose layers it is made of.
+    /// The source of its layers.
     pub source: String,
     pub open: F,
 }
@@ -116,10 +116,9 @@ impl<F: Fn() -> Result<FlattenedFile>> Origin for Flattened<F> {
     }
 }
 
-/// The fields of an image's extension-release; none if it has no such file. What was found in an image is remembered for
-/// some days.
+/// The fields of an image's extension-release; none if it has no such file. The cache keeps the result for some days.
 ///
-/// `file`: the image's name, which says which of several releases is meant.
+/// `file`: the image's name, which decides between several releases.
 pub fn metadata(
     origin: &dyn Origin,
     digest: Digest,
@@ -130,7 +129,7 @@ pub fn metadata(
     let release = match cache.and_then(|cache| cache.release(&origin.source(), digest)) {
         Some(known) => known,
         None => {
-            let _permit = LOOKS.acquire(|| format!("a look into {}", origin.name()))?;
+            let _permit = DISSECTIONS.acquire(|| format!("a look into {}", origin.name()))?;
             let found = match release_in(origin, size, file.as_str()) {
                 Ok(Some(text)) => Release::Text(String::from_utf8_lossy(&text).into_owned()),
                 Ok(None) => Release::None,
@@ -204,7 +203,7 @@ fn in_partitions(
     bad("it is a disk without a partition for / or /usr with squashfs or erofs in it")
 }
 
-/// The file system in an image; `None` if it is none that is read here.
+/// The file system in an image; `None` if it is neither squashfs nor erofs.
 fn file_system<'b>(
     image: Region<'b, '_>,
     head: &[u8],
@@ -249,7 +248,7 @@ trait FileSystem {
 /// A file in a directory.
 struct Entry {
     name: String,
-    /// The number by which its file system finds it.
+    /// Its number in the file system.
     inode: u64,
 }
 
@@ -259,16 +258,16 @@ struct NamedText {
     text: Vec<u8>,
 }
 
-/// The name of a release, if it is one.
+/// The name, if it is the name of a release.
 fn is_release(name: &[u8]) -> Option<&str> {
     let name = std::str::from_utf8(name).ok()?;
     let is_release = name.starts_with(RELEASE) && !name.contains('/') && name.len() <= MAX_NAME;
     is_release.then_some(name)
 }
 
-/// The release whose extension's name is the longest that the image's begins with, else the first one by name.
+/// The release whose extension name is the longest prefix of the image's name, else the first one by name.
 ///
-/// systemd wants the image's name without its version there, or a single file that any name may have
+/// systemd expects the image's name without its version there, or a single file of any name
 /// (extension-release(5), `user.extension-release.strict`).
 fn choose<T>(releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> Option<T> {
     let fit = |one: &T| {

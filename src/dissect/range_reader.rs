@@ -1,7 +1,7 @@
-//! Reads an image by ranges, and as a stream where that cannot be: it is packed, or its source knows no ranges.
+//! Reads an image by ranges. An image that is packed, or whose source does not support ranges, is read as a stream.
 //!
-//! Place in the chain: source → **range_reader** → gpt → squashfs, erofs or tar. All that is read passes through here,
-//! so the limits are here: of bytes fetched, unpacked and kept, and of time.
+//! Place in the chain: source → **range_reader** → gpt → squashfs, erofs or tar. All bytes pass through here, and so
+//! the limits are here: of bytes fetched, unpacked and kept, and of time.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,22 +20,22 @@ use crate::task;
 
 /// Most bytes fetched by ranges for one image.
 const MAX_FETCHED: u64 = 16 << 20;
-/// Most bytes fetched for one image that has to be read from its start.
+/// Most bytes fetched of one image as a stream.
 const MAX_STREAMED: u64 = 512 << 20;
-/// Most bytes read from a stream after it is unpacked: gzip can make a thousand bytes of one.
+/// Most bytes of a stream after it is unpacked: a byte of gzip can become a thousand bytes.
 const MAX_UNPACKED: u64 = 2 << 30;
-/// Most bytes kept of those fetched; the oldest go first.
+/// Most fetched bytes that are kept; the oldest go first.
 const MAX_KEPT: usize = 2 << 20;
-/// Most bytes read at once. Larger than any block of a file system that is read here.
+/// Most bytes read at once. No block of squashfs or erofs is larger.
 const MAX_READ: u64 = 2 << 20;
-/// Largest window that is kept to unpack a stream, as a power of two. `xz -9` and `zstd --ultra` ask for more.
+/// Largest window to unpack a stream, as a power of two. `xz -9` and `zstd --ultra` need a larger one.
 const MAX_WINDOW_LOG: u32 = 24;
 
-/// Pieces begin at a multiple of this.
+/// Pieces begin at multiples of this.
 const ALIGNMENT: u64 = 4 << 10;
-/// Smallest piece fetched: so many bytes take about as long as a round trip.
+/// Smallest piece to fetch: so many bytes take about as long as a round trip.
 const PIECE: u64 = 64 << 10;
-/// Largest piece fetched ahead where pieces are read one after the other.
+/// Largest piece that is fetched ahead when an image is read from one piece to the next.
 const MAX_PIECE: u64 = 1 << 20;
 
 /// Where the bytes of an image come from.
@@ -43,7 +43,7 @@ pub trait Origin {
     /// The image's name in messages.
     fn name(&self) -> String;
 
-    /// The source that is answerable for the bytes, which are not checked.
+    /// The name of the source of the bytes, which are not verified.
     fn source(&self) -> String;
 
     /// A range of the bytes.
@@ -53,13 +53,13 @@ pub trait Origin {
     fn whole(&self) -> Result<Box<dyn Read + Send>>;
 }
 
-/// Why an image could not be read.
+/// The reason why an image was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The bytes did not come. The next time they may.
+    /// The bytes could not be fetched. Another try may succeed.
     #[error("{0}")]
     Fetch(Error),
-    /// The bytes make no sense, or too many of them would be needed. The next time will be the same.
+    /// The bytes are damaged or not supported, or a limit is reached. Another try will fail as well.
     #[error("{0}")]
     Image(String),
 }
@@ -92,21 +92,21 @@ pub fn bad<T>(why: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Image(why.into()))
 }
 
-/// Reads an image, and keeps the bytes that it fetched last.
+/// Reads an image, and keeps the pieces that were fetched last.
 pub struct RangeReader<'a> {
     origin: &'a dyn Origin,
     /// Bytes of the image as its origin has it.
     size: u64,
-    /// How the image is packed. Places and sizes are those in the unpacked image.
+    /// The compression of the image. Offsets and sizes are those in the unpacked image.
     compression: Option<Compression>,
-    /// Where the image is read as a stream, that.
+    /// Set if the image is read as a stream.
     stream: Option<Stream>,
-    /// The least number of bytes to fetch by the next range.
+    /// Least size of the next piece.
     ahead: u64,
     pieces: VecDeque<Piece>,
-    /// Bytes read from streams after they were unpacked.
+    /// Bytes of streams after they were unpacked.
     unpacked: u64,
-    /// Bytes that its origin gave, by ranges and in streams, before they are unpacked.
+    /// Bytes fetched, by ranges and as streams, before they are unpacked.
     fetched: Rc<Cell<u64>>,
 }
 
@@ -122,10 +122,10 @@ impl Piece {
     }
 }
 
-/// An image that is read from its start on. To go back is to begin again.
+/// An image read from its start. To go back means to begin again.
 struct Stream {
     body: Box<dyn Read>,
-    /// The place of the next byte.
+    /// The offset of the next byte.
     at: u64,
 }
 
@@ -144,7 +144,7 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// Unpacks the image from here on.
+    /// From now on the image is unpacked.
     pub fn unpack(&mut self, compression: Compression) -> Result<(), Failure> {
         let body = self.origin.whole()?;
         self.pieces.clear();
@@ -163,8 +163,8 @@ impl<'a> RangeReader<'a> {
         piece.bytes.get(from..from + usize::try_from(length).ok()?)
     }
 
-    /// Makes these bytes some of those kept, or as many of them as a stream has.
-    fn reach(&mut self, start: u64, length: u64) -> Result<(), Failure> {
+    /// Fetches these bytes unless they are kept already. A stream may have fewer.
+    fn ensure(&mut self, start: u64, length: u64) -> Result<(), Failure> {
         if length > MAX_READ {
             return bad(format!(
                 "a part of it has {length} bytes, at most {MAX_READ} are read at once"
@@ -176,7 +176,7 @@ impl<'a> RangeReader<'a> {
         }
         let end = start.saturating_add(length);
         if self.stream.is_none() {
-            // Pieces that are read one after the other are fetched in larger and larger ones.
+            // A reader that goes on from piece to piece gets larger and larger pieces.
             let is_next = |last: &Piece| (last.start..=last.end()).contains(&start);
             self.ahead = match self.pieces.back() {
                 Some(last) if is_next(last) => (self.ahead * 2).min(MAX_PIECE),
@@ -197,7 +197,7 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// Fetches a range, or starts a stream where the source knows no ranges.
+    /// Fetches a range, or starts a stream if the source does not support ranges.
     fn fetch(&mut self, range: Range<u64>) -> Result<(), Failure> {
         let length = range.end - range.start;
         let fetched = self.fetched.get() + length;
@@ -221,7 +221,7 @@ impl<'a> RangeReader<'a> {
             }
             Part::Whole(body) => {
                 info!(
-                    "{}: its registry knows no ranges, so it is read from its start, {} MiB at most",
+                    "{}: its registry does not support ranges, so it is read from its start, {} MiB at most",
                     self.origin.name(),
                     MAX_STREAMED >> 20
                 );
@@ -242,16 +242,16 @@ impl<'a> RangeReader<'a> {
     }
 
     fn start_stream(&mut self, body: Box<dyn Read + Send>) -> Result<(), Failure> {
-        let tapped = Tapped {
+        let counted = Counted {
             body,
             name: self.origin.name(),
             left: self.size,
             fetched: self.fetched.clone(),
         };
-        // A stream that is begun again waits for the permit that this one holds.
+        // A stream that begins again needs the permit that the old one holds.
         self.stream = None;
         let body =
-            self.decoder(BufReader::new(tapped))
+            self.decoder(BufReader::new(counted))
                 .map_err(|error| match error.downcast() {
                     Ok(error) => Failure::Fetch(error),
                     Err(error) => Failure::Image(error.to_string()),
@@ -260,7 +260,7 @@ impl<'a> RangeReader<'a> {
         Ok(())
     }
 
-    fn decoder(&self, packed: BufReader<Tapped>) -> io::Result<Box<dyn Read>> {
+    fn decoder(&self, packed: BufReader<Counted>) -> io::Result<Box<dyn Read>> {
         let what = || format!("to unpack {}", self.origin.name());
         Ok(match self.compression {
             None => Box::new(packed),
@@ -277,7 +277,7 @@ impl<'a> RangeReader<'a> {
         })
     }
 
-    /// Reads on in the stream to `end`, and at least a piece, and keeps the bytes from `start` on.
+    /// Reads the stream to `end`, at least one piece, and keeps the bytes from `start` on.
     fn advance(&mut self, start: u64, end: u64) -> Result<(), Failure> {
         let end = end.max(start.saturating_add(PIECE));
         let mut wanted = Vec::new();
@@ -314,15 +314,15 @@ impl<'a> RangeReader<'a> {
         Ok(())
     }
 
-    /// An error if no time is left. Bytes that are kept cost the registry nothing, and may cost us much.
+    /// An error after the deadline. To read bytes that are kept takes time, too.
     fn check_time(&self) -> Result<(), Failure> {
         task::check(|| self.origin.name()).map_err(Failure::Fetch)
     }
 }
 
-/// A body whose bytes are counted. Its errors have an [`Error`] inside, which tells them from errors of unpacking. To end
-/// too early is such an error, too: that says nothing about the image.
-struct Tapped {
+/// Counts the bytes of a body. An [`Error`] is inside its errors, which tells them from errors of unpacking. A body
+/// that ends too early is an error, too: that says nothing about the image.
+struct Counted {
     body: Box<dyn Read + Send>,
     /// The image's name in messages.
     name: String,
@@ -331,7 +331,7 @@ struct Tapped {
     fetched: Rc<Cell<u64>>,
 }
 
-impl Tapped {
+impl Counted {
     fn broken(&self, cause: io::Error) -> io::Error {
         io::Error::other(match task::is_client_gone() {
             true => Error::ClientGone,
@@ -343,7 +343,7 @@ impl Tapped {
     }
 }
 
-impl Read for Tapped {
+impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = match self.body.read(buffer) {
             Ok(0) if self.left > 0 && !buffer.is_empty() => {
@@ -358,7 +358,7 @@ impl Read for Tapped {
     }
 }
 
-/// A region of an image: all of it, or a partition. Places are counted from its start.
+/// A region of an image: all of it, or a partition. Offsets are counted from its start.
 pub struct Region<'b, 'a> {
     reader: &'b mut RangeReader<'a>,
     start: u64,
@@ -376,7 +376,7 @@ impl<'b, 'a> Region<'b, 'a> {
         }
     }
 
-    /// A part of it, as far as it lies in it.
+    /// A part of this region, cut off at its end.
     pub fn part(&mut self, range: Range<u64>) -> Region<'_, 'a> {
         let end = range.end.min(self.size.unwrap_or(u64::MAX));
         Region {
@@ -386,7 +386,7 @@ impl<'b, 'a> Region<'b, 'a> {
         }
     }
 
-    /// Its size in bytes. That of an image that is packed is not known.
+    /// Its size in bytes; unknown if the image is packed.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
@@ -394,7 +394,7 @@ impl<'b, 'a> Region<'b, 'a> {
     /// These bytes, all of them.
     pub fn read(&mut self, start: u64, length: usize) -> Result<Vec<u8>, Failure> {
         let start = self.place(start, length as u64)?;
-        self.reader.reach(start, length as u64)?;
+        self.reader.ensure(start, length as u64)?;
         match self.reader.kept(start, length as u64) {
             Some(bytes) => Ok(bytes.to_vec()),
             None => bad("it is shorter than it says"),
@@ -406,39 +406,39 @@ impl<'b, 'a> Region<'b, 'a> {
         if let Some(size) = self.size {
             return self.read(0, length.min(usize::try_from(size).unwrap_or(usize::MAX)));
         }
-        self.reader.reach(self.start, length as u64)?;
+        self.reader.ensure(self.start, length as u64)?;
         let mut pieces = self.reader.pieces.iter();
         let found = pieces.rfind(|piece| piece.start == self.start);
         let bytes = found.map_or(&[][..], |piece| &piece.bytes);
         Ok(bytes[..length.min(bytes.len())].to_vec())
     }
 
-    /// Whether there is a byte at this place.
+    /// Whether there is a byte at this offset.
     pub fn has(&mut self, at: u64) -> Result<bool, Failure> {
         if let Some(size) = self.size {
             return Ok(at < size);
         }
         let at = self.start.saturating_add(at);
-        self.reader.reach(at, 1)?;
+        self.reader.ensure(at, 1)?;
         Ok(self.reader.kept(at, 1).is_some())
     }
 
-    /// Fetches these bytes by one range, so that reading them costs no more requests.
+    /// Fetches these bytes in one range, so that to read them costs no further request.
     pub fn prepare(&mut self, start: u64, length: u64) -> Result<(), Failure> {
         let start = self.place(start, length)?;
         match &self.reader.stream {
-            // It would have to begin again.
+            // The stream would begin again.
             Some(stream) if start < stream.at => Ok(()),
-            _ => self.reader.reach(start, length),
+            _ => self.reader.ensure(start, length),
         }
     }
 
-    /// An error if no time is left.
+    /// An error after the deadline.
     pub fn check_time(&self) -> Result<(), Failure> {
         self.reader.check_time()
     }
 
-    /// The place in the image of bytes that must lie in this region.
+    /// The offset in the image of bytes that must lie in this region.
     fn place(&self, start: u64, length: u64) -> Result<u64, Failure> {
         let size = self.size.unwrap_or(u64::MAX);
         let end = start.checked_add(length).filter(|end| *end <= size);

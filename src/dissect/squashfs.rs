@@ -1,8 +1,8 @@
-//! squashfs: superblock → root inode → directory → … → file. Nothing else of an image is read.
+//! squashfs: superblock → root inode → directory → … → file. The rest of an image is not read.
 //!
-//! Format: Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_fs.h of Linux; version 4.0,
-//! little-endian. The crate backhand reads all inodes and directories before it finds one, and goes on
-//! for as long as the superblock tells it to. This reads a handful of blocks, whatever the superblock says.
+//! Format: Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_fs.h of Linux; version 4.0, little-endian.
+//! The crate backhand reads all inodes and directories before it finds one, as many as the superblock says. This reads
+//! a handful of blocks, whatever the superblock says.
 
 use std::ops::RangeInclusive;
 
@@ -16,22 +16,22 @@ pub const MAGIC: &[u8] = b"hsqs";
 const SUPERBLOCK: usize = 96;
 /// Most bytes of a block of metadata, packed or unpacked.
 const METADATA: usize = 8 << 10;
-/// Logarithms of the size of a block of data in bytes (SQUASHFS_FILE_MAX_LOG).
+/// Binary logarithms of the size of a block of data in bytes (SQUASHFS_FILE_MAX_LOG).
 const BLOCK_LOGS: RangeInclusive<u16> = 12..=20;
-/// Most bytes of metadata that are fetched in one piece. An image with twenty thousand files has fewer.
+/// Most bytes of metadata that are fetched in one piece. An image of twenty thousand files has fewer.
 const MAX_PREPARED: u64 = 768 << 10;
-/// Most blocks of metadata read for one inode or directory: a megabyte has ten thousands of entries.
+/// Most blocks of metadata that are read for one inode or directory: tens of thousands of entries.
 const MAX_BLOCKS: usize = 256;
-/// In the size of a block of metadata: it is not packed.
+/// A bit in the size of a block of metadata: it is not packed.
 const PLAIN_METADATA: u16 = 1 << 15;
-/// In the size of a block of data: it is not packed.
+/// A bit in the size of a block of data: it is not packed.
 const PLAIN_DATA: u32 = 1 << 24;
-/// The number of a fragment where there is none.
+/// The fragment number of a file without a fragment.
 const NO_FRAGMENT: u32 = u32::MAX;
 /// Entries of the fragment table in one block of metadata, and the size of an entry.
 const FRAGMENTS: u32 = 512;
 const FRAGMENT: usize = 16;
-/// A directory's size counts "." and "..", which are not in its listing.
+/// The size of a directory counts "." and "..", which are not in its listing.
 const UNLISTED: usize = 3;
 
 /// Kinds of inodes, basic and extended (SQUASHFS_DIR_TYPE, …).
@@ -54,14 +54,14 @@ struct Superblock {
     /// Number of fragments.
     fragments: u32,
     root: Reference,
-    /// Where the image ends.
+    /// The end of the image.
     used: u64,
     inodes: u64,
     directories: u64,
     fragment_table: u64,
 }
 
-/// The place of an inode or a listing in its table: that of its block, and in the lower sixteen bits that in the block.
+/// The place of an inode or a listing: its block in the table, and in the lower sixteen bits its offset in that block.
 type Reference = u64;
 
 fn reference(block: u32, offset: u16) -> Reference {
@@ -86,10 +86,10 @@ struct Listing {
 /// A small file.
 #[derive(Debug)]
 struct File {
-    /// Where its blocks begin.
+    /// The offset of its first block.
     start: u64,
     size: usize,
-    /// The fragment that has the bytes after its blocks, and where in it.
+    /// The fragment with the bytes after its blocks, and their offset in it.
     fragment: u32,
     offset: usize,
     /// The sizes of its blocks.
@@ -204,7 +204,7 @@ impl<'b, 'a> Squashfs<'b, 'a> {
         }))
     }
 
-    /// Shows the entries of a directory, until it has shown enough: name, inode, kind of inode.
+    /// Calls `is_enough` with each entry of a directory until it is true: name, inode, kind of inode.
     fn each_entry(
         &mut self,
         listing: Listing,
@@ -352,15 +352,15 @@ impl FileSystem for Squashfs<'_, '_> {
     }
 }
 
-/// Reads on through blocks of metadata.
+/// Reads metadata, which may go on in the next block.
 struct Metadata<'s, 'b, 'a> {
     squashfs: &'s mut Squashfs<'b, 'a>,
-    /// Where the next block begins.
+    /// The offset of the next block.
     next: u64,
-    /// Where the table ends.
+    /// The end of the table.
     end: u64,
     block: Vec<u8>,
-    /// The place of the next byte in the block.
+    /// The offset of the next byte in the block.
     at: usize,
     blocks: usize,
 }

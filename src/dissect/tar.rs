@@ -1,4 +1,4 @@
-//! tar: from member to member, over the data between them.
+//! tar: goes from member to member, and skips the data between them.
 
 use std::io::{self, Read};
 
@@ -6,15 +6,15 @@ use super::range_reader::{Failure, Region, bad};
 use super::{MAX_FILE, NamedText, is_release};
 use crate::tar::{self, Header, Members};
 
-/// Where [`MAGIC`] is in a header.
+/// Offset of [`MAGIC`] in a header.
 pub const MAGIC_AT: usize = Header::MAGIC.start;
-/// Of POSIX's headers, and of GNU's.
+/// In the headers of POSIX and of GNU.
 pub const MAGIC: &[u8] = b"ustar";
-/// Most bytes in all releases of one archive, with their names: all are kept until it is known which one is meant.
+/// Most bytes of all releases of one archive, with their names: all are kept until one is chosen.
 const MAX_RELEASES: usize = 1 << 20;
 
-/// The extension-releases of the first of these folders that has any. The archive is not read after that folder:
-/// archives are made folder by folder.
+/// The releases in the first of these folders that has any. The archive is read to the end of that folder: programs
+/// archive folder by folder.
 pub fn releases(image: &mut Region<'_, '_>, folders: &[&str]) -> Result<Vec<NamedText>, Failure> {
     let mut archive = Members::with_skip(Archive { image, at: 0 }, |archive, bytes| {
         archive.at = archive.at.saturating_add(bytes);
@@ -63,7 +63,7 @@ struct Archive<'r, 'b, 'a> {
 
 impl Archive<'_, '_, '_> {
     fn next(&mut self, most: usize) -> Result<Vec<u8>, Failure> {
-        // Some archives lack the two blocks of zeros at the end.
+        // Not an error: some archives lack the two blocks of zeros at the end.
         if most == 0 || !self.image.has(self.at)? {
             return Ok(Vec::new());
         }

@@ -1,4 +1,4 @@
-//! Images as tools make them, and damaged ones.
+//! Images that tools made, and damaged ones.
 
 use std::cell::RefCell;
 use std::io::{Cursor, Write};

@@ -1,9 +1,8 @@
 //! Decides whether systemd would merge an extension on this host, by systemd's own rules: extension_release_validate()
 //! in src/shared/extension-util.c, as systemd-sysext and systemd-confext call it.
 //!
-//! The rules are those of systemd 262. Those of 257 differ in one thing: there an extension for an OS that the
-//! host's `ID_LIKE` names is refused. Such a version is listed all the same, because the systemd that will merge it is
-//! not known here.
+//! The rules are those of systemd 262. systemd 257 differs in one: it refuses an extension for an OS that is only in
+//! the host's `ID_LIKE`. Such an extension counts as compatible, because the version of systemd is not known here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,14 +14,14 @@ use super::{Metadata, assignments};
 use crate::error::{Error, Result};
 use crate::platform::Architecture;
 
-/// The files of os-release(5) below a host's root directory; the first that is there counts.
+/// The files of os-release(5) below the root directory; the first one that exists counts.
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
-/// Suffixes of extensions: images and archives, each also packed.
+/// Suffixes of extensions: images and archives. A compression may follow.
 const IMAGES: [&str; 3] = [".raw", ".img", ".tar"];
 const PACKED: [&str; 4] = [".gz", ".xz", ".zst", ".bz2"];
 /// Matches every host.
 const ANY: &str = "_any";
-/// The scope that extensions are merged in, and the scopes of one that names none.
+/// The scope of a merged extension, and the default scopes of an extension.
 const SCOPE: &str = "system";
 const DEFAULT_SCOPES: &str = "system portable";
 
@@ -44,8 +43,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By a file's name; `None` if it is no extension's. Both kinds have the same suffixes; a publisher of both tells
-    /// them apart by another one before that.
+    /// By the name of a file; `None` if it is not an extension. Both kinds have the same suffixes; a configuration
+    /// extension has `.confext` before it.
     pub fn of_name(name: &str) -> Option<Self> {
         let name = PACKED
             .iter()
@@ -69,12 +68,12 @@ impl Host {
         }
     }
 
-    /// A field; empty if there is none.
+    /// A field; empty if it is not set.
     fn get(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
     }
 
-    /// This one, with its files below `root`.
+    /// This machine, with its root directory at `root`.
     pub fn read(root: &Path) -> Result<Self> {
         let mut missing = io::Error::from(io::ErrorKind::NotFound);
         for path in OS_RELEASE.map(|path| root.join(path)) {
@@ -94,7 +93,7 @@ impl Host {
     }
 }
 
-/// Why the host would refuse an extension that says this of itself; `None` if it would not.
+/// Why the host would refuse an extension with these fields; `None` if it would merge it.
 pub fn mismatch(host: &Host, extension: &Metadata, kind: Kind) -> Option<String> {
     let (level, scope) = match kind {
         Kind::System => ("SYSEXT_LEVEL", "SYSEXT_SCOPE"),

@@ -1,7 +1,9 @@
-//! What an image says of itself (extension-release(5)), and the forms of it that sysextmgr reads: `<image>.manifest.gz` and `<image>.raw.json`. No I/O.
+//! The fields of an image's extension-release(5), and the forms that sysextmgr reads: `<image>.manifest.gz` and
+//! `<image>.raw.json`. No I/O.
 //!
-//! The fields come from wherever a publisher has put them; the first source that has a field counts. `ID` is never
-//! made up: without it systemd-sysext would refuse the image, so there is no answer either.
+//! Publishers put the fields into the image, annotations or documents beside it; the first place that has a field
+//! counts. `ID` is never invented: systemd-sysext refuses an image without it, so these forms are not served without it
+//! either.
 
 pub mod compatible;
 
@@ -17,7 +19,7 @@ use crate::compression::{self, Compression};
 use crate::manifest::{Annotations, Descriptor};
 use crate::platform::Architecture;
 
-/// The fields that are passed on.
+/// The fields that are used; all others are ignored.
 const FIELDS: [&str; 9] = [
     "ID",
     "VERSION_ID",
@@ -37,7 +39,7 @@ pub const MAX_DOCUMENT: u64 = 1 << 20;
 pub struct Metadata(BTreeMap<String, String>);
 
 impl Metadata {
-    /// From annotations with the fields' own names, also behind a prefix that ends in a dot.
+    /// From annotations with the names of the fields, with or without a prefix that ends in a dot.
     pub fn of_annotations(annotations: &Annotations) -> Self {
         let mut found = Self::default();
         for (key, value) in annotations {
@@ -47,8 +49,8 @@ impl Metadata {
         found
     }
 
-    /// From a document that a publisher wrote: an extension-release file, or a manifest of mkosi's, packed
-    /// or not. Another document has no fields.
+    /// From a document of the publisher: an extension-release file or a manifest of mkosi, packed with gzip or not.
+    /// Other documents have no fields.
     pub fn of_document(bytes: &[u8]) -> Self {
         if Compression::of(bytes) == Some(Compression::Gzip) {
             let mut unpacked = Vec::new();
@@ -68,7 +70,7 @@ impl Metadata {
         }
     }
 
-    /// mkosi's form has them in `extension`, the older one in `sysext`.
+    /// A manifest of mkosi has the fields in `extension`, the older form in `sysext`.
     fn of_manifest(json: &Value) -> Self {
         let mut found = Self::default();
         for section in ["extension", "sysext"] {
@@ -85,14 +87,14 @@ impl Metadata {
     /// From an extension-release(5) file.
     pub fn of_extension_release(text: &str) -> Self {
         let mut found = Self::default();
-        // Of two the last one counts, as in a shell.
+        // The last assignment counts, as in a shell.
         for (name, value) in assignments(text).into_iter().rev() {
             found.add(&name, &value);
         }
         found
     }
 
-    /// Sets a field that is not set yet. Other names, and empty values, are ignored.
+    /// Sets a field that is not set yet. Unknown names, empty values and control characters are ignored.
     pub fn add(&mut self, name: &str, value: &str) {
         if FIELDS.contains(&name) && !value.is_empty() && !value.chars().any(char::is_control) {
             let field = self.0.entry(name.to_owned());
@@ -130,7 +132,8 @@ impl Metadata {
         self.0.contains_key("ARCHITECTURE")
     }
 
-    /// mkosi's form, packed, for an image of this name without its suffix. The bytes are the same on every run.
+    /// `<image>.manifest.gz`: the form of mkosi, packed. `stem`: the image's name without its suffix. The bytes are the
+    /// same on every run.
     pub fn manifest_gz(&self, stem: &str) -> Vec<u8> {
         let version = self.get("SYSEXT_VERSION_ID");
         let json = json!({
@@ -153,7 +156,7 @@ impl Metadata {
         packer.finish().expect("a Vec takes what is written")
     }
 
-    /// The older form.
+    /// `<image>.raw.json`: the older form.
     pub fn json(&self, image: &str) -> String {
         json!({ "image_name": image, "sysext": self.0 }).to_string()
     }
@@ -184,8 +187,8 @@ fn name_alone<'a>(stem: &'a str, version: Option<&str>) -> &'a str {
         .unwrap_or(stem)
 }
 
-/// The assignments in a file such as os-release(5), in their order, without the quotes and backslashes
-/// that a shell removes (systemd: parse_env_file_internal in src/basic/env-file.c).
+/// The assignments in a file such as os-release(5), in order, with quotes and backslashes removed as a shell does
+/// (systemd: parse_env_file_internal in src/basic/env-file.c).
 pub fn assignments(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut rest = text.chars().peekable();
@@ -215,7 +218,7 @@ fn is_line_end(c: char) -> bool {
     matches!(c, '\n' | '\r')
 }
 
-/// A value up to the end of its line. Quotes may go on over several.
+/// A value, up to the end of the line. Quoted text may have several lines.
 fn value(rest: &mut Peekable<Chars<'_>>) -> String {
     let (mut value, mut end) = (String::new(), 0);
     while let Some(c) = rest.next_if(|c| !is_line_end(*c)) {
@@ -224,7 +227,7 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> String {
             '"' => double_quoted(rest, &mut value),
             '\\' => value.extend(rest.next().filter(|c| *c != '\n')),
             c if c.is_whitespace() => {
-                // It counts if something comes after it.
+                // It counts only inside the value.
                 if !value.is_empty() {
                     value.push(c);
                 }
@@ -252,7 +255,7 @@ fn double_quoted(rest: &mut Peekable<Chars<'_>>, value: &mut String) {
     }
 }
 
-/// Whether a layer is a document about an image, rather than an image.
+/// Whether a layer is a document about an image, not an image.
 pub fn is_document(layer: &Descriptor) -> bool {
     let title = layer.title().unwrap_or_default();
     let ends = [".extension-release", ".manifest", ".manifest.gz"];

@@ -73,7 +73,7 @@ impl Time {
         })
     }
 
-    /// The same, with no more digits than are needed.
+    /// The same form, with no more digits than needed.
     pub fn decimal(self) -> String {
         let sum = i128::from(self.seconds) * NANOSECONDS + i128::from(self.nanoseconds);
         let sign = if sum < 0 { "-" } else { "" };

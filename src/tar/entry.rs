@@ -1,4 +1,4 @@
-//! A member of a tar archive → a file of an image.
+//! Reads a member of a tar archive as an entry: a file of an image.
 
 use std::io::Read;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub struct Entry {
     pub attributes: Attributes,
 }
 
-/// The kind of an entry, and its contents.
+/// The type of an entry, and its contents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// `pieces`: its data, in the order of the archive. Bytes in none of them are zeros.
@@ -46,8 +46,8 @@ pub enum Kind {
 }
 
 impl Member {
-    /// Whether its path, or the target of a hard link, is absolute or has `..` in it. The path of its entry is below the
-    /// root all the same.
+    /// Whether its path, or the target of a hard link, is absolute or has `..` in it. The path of its entry is below
+    /// the root all the same.
     pub fn has_odd_paths(&self) -> bool {
         let is_odd = |path: &[u8]| {
             let mut components = path.split(|byte| *byte == b'/');

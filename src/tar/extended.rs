@@ -1,4 +1,4 @@
-//! What extended headers and long names say of the entry after them. No I/O.
+//! The fields of extended headers and long names, which describe the member after them. No I/O.
 
 use super::attributes::{Time, Xattrs};
 use super::header::{Header, decimal, number, show};

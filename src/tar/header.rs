@@ -82,8 +82,8 @@ impl Header {
     }
 }
 
-/// A number of a header: octal digits between blanks and NULs, none at all for zero; or, where GNU needs more, in base
-/// 256 behind a bit that says so, with the sign in the next one.
+/// A number of a header: octal digits between blanks and NULs, no digits for zero. A number that needs more space is in
+/// base 256 (GNU): the first bit is set, the second is the sign.
 pub fn number(field: &[u8]) -> Result<i128, String> {
     if let [first @ 0x80..=0xff, rest @ ..] = field {
         let sign = i128::from(((first << 1) as i8) >> 1);
@@ -103,7 +103,8 @@ pub fn number(field: &[u8]) -> Result<i128, String> {
         .ok_or_else(|| format!("{:?} in a header is no number", show(field)))
 }
 
-/// The keywords and values in an extended header: `<length> <keyword>=<value>\n`. A value may have newlines in it.
+/// The records of an extended header: keywords and values: `<length> <keyword>=<value>\n`. A value may have newlines in
+/// it.
 pub fn records(mut bytes: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), String>> {
     iter::from_fn(move || {
         if bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! A tar archive → its members, one after the other.
+//! Reads the members of a tar archive, one after the other.
 
 use std::io::{self, ErrorKind, Read};
 use std::mem;
@@ -7,8 +7,8 @@ use super::extended::{Extended, Sparse};
 use super::header::{BLOCK, Header, records, until_nul};
 use super::{Failure, refused};
 
-/// Most bytes of extended headers and long names before one member. Linux allows 64 KiB for the names of a file's xattrs
-/// and for the value of each (linux/limits.h).
+/// Most bytes of extended headers and long names before one member. Linux allows 64 KiB for the names of a file's
+/// xattrs and for the value of each (linux/limits.h).
 pub const MAX_EXTENDED: u64 = 1 << 20;
 
 /// Reads an archive member by member. As a [`Read`] it gives the data of the last member.
@@ -57,7 +57,7 @@ impl<R: Read> Members<R> {
         })
     }
 
-    /// Reads an archive in which `skip` goes forward by so many bytes.
+    /// Reads an archive in which `skip` goes forward by a number of bytes.
     pub fn with_skip(archive: R, skip: fn(&mut R, u64) -> io::Result<()>) -> Self {
         Self {
             archive,

@@ -240,7 +240,7 @@ fn a_registry_without_ranges_is_read_from_the_start_and_the_log_says_so() {
         registry.fault("/blobs/", fault.clone());
         let service = Service::of(&registry);
         assert_eq!(said(&service, MANIFEST), Ok(hello()), "{fault:?}");
-        let lines = service.log.with(&["its registry knows no ranges"]);
+        let lines = service.log.with(&["its registry does not support ranges"]);
         assert_eq!(lines.len(), 1, "{fault:?}: {lines:?}");
         let heads = registry.take_heads();
         let blobs = heads.iter().filter(|head| head.line().contains(BLOBS));
