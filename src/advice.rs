@@ -115,7 +115,13 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
             Step::Service,
             Some("systemctl start sysext-oci-proxy.socket"),
         ),
-        Error::CannotDo { .. } | Error::Service { .. } => (Step::Service, None),
+        Error::NoService { .. } => (
+            Step::Service,
+            Some("systemctl start sysext-oci-proxy.socket"),
+        ),
+        Error::CannotDo { .. } | Error::Service { .. } | Error::Refused { .. } => {
+            (Step::Service, None)
+        }
 
         Error::Unreachable { .. } => (
             Step::Connection,

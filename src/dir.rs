@@ -8,14 +8,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, FileTimes};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use log::debug;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -23,6 +23,8 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 const NOTED: Duration = Duration::from_secs(24 * 60 * 60);
 /// How deep a directory is removed that lies where a file belongs.
 const MAX_DEPTH: usize = 32;
+/// Whom a file is for that a command writes: all whom the umask lets in.
+const PUBLIC: Mode = Mode::from_raw_mode(0o666);
 /// `TMPFS_MAGIC` of statfs(2).
 const TMPFS: i128 = 0x0102_1994;
 /// `RAMFS_MAGIC` of statfs(2).
@@ -56,12 +58,26 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
+/// The number of the user whose process this is.
+pub fn user() -> u32 {
+    geteuid().as_raw()
+}
+
 impl Dir {
     /// Opens a directory.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(path, flags, Mode::empty())?;
         Self::of(handle, path.to_owned())
+    }
+
+    /// Opens a directory that the user of a command names to write in, as root perhaps in one of another user.
+    pub fn open_to_write(path: &Path) -> io::Result<Self> {
+        let opened = Self::open(path)?;
+        Ok(Self {
+            stranger: None,
+            ..opened
+        })
     }
 
     /// Opens a directory, and creates it with those above it where there is none.
@@ -162,18 +178,37 @@ impl Dir {
 
     /// Creates a file, which must not be there.
     pub fn create_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
-        self.open_to_write(name.as_ref(), OFlags::EXCL)
+        self.file_to_write(name.as_ref(), OFlags::EXCL, Mode::RUSR | Mode::WUSR)
+    }
+
+    /// Creates a file for all whom the umask lets in, which must not be there.
+    pub fn create_public_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
+        self.file_to_write(name.as_ref(), OFlags::EXCL, PUBLIC)
+    }
+
+    /// Creates such a file in it that has no name. Not all file systems can.
+    pub fn create_nameless_file(&self) -> io::Result<File> {
+        self.check_writable()?;
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.handle, ".", flags, PUBLIC)?.into())
+    }
+
+    /// Gives a name to a file that has none. A file that has that name is an error.
+    pub fn name_file(&self, file: &File, name: impl AsRef<Path>) -> io::Result<()> {
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        rustix::fs::linkat(CWD, open, &self.handle, name.as_ref(), flags)?;
+        Ok(())
     }
 
     /// Opens a file to lock it, and creates it where there is none.
     pub fn lock_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
-        self.open_to_write(name.as_ref(), OFlags::empty())
+        self.file_to_write(name.as_ref(), OFlags::empty(), Mode::RUSR | Mode::WUSR)
     }
 
-    fn open_to_write(&self, name: &Path, more: OFlags) -> io::Result<File> {
+    fn file_to_write(&self, name: &Path, more: OFlags, mode: Mode) -> io::Result<File> {
         self.check_writable()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
         let file = rustix::fs::openat(&self.handle, name, flags | OFlags::NONBLOCK | more, mode)?;
         Ok(file.into())
     }

@@ -307,6 +307,19 @@ pub enum Error {
         /// In bytes.
         limit: u64,
     },
+    /// Nothing listens where a command expects the service.
+    #[error(
+        "no service answers at {url}; `systemctl start sysext-oci-proxy.socket` as root starts it, and with --direct \
+         this command asks the registry itself"
+    )]
+    NoService {
+        url: String,
+        #[source]
+        cause: Cause,
+    },
+    /// The service answered a command with an error, whose line this is.
+    #[error("{reason}")]
+    Refused { status: u16, reason: String },
     /// A command cannot run on this machine, or not as this user.
     #[error("{command}: {why}")]
     CannotDo { command: &'static str, why: String },
@@ -384,7 +397,9 @@ impl Error {
                 (404, Finding::Answer)
             }
             Error::MethodNotAllowed { .. } => (405, Finding::Lasting),
-            Error::BadRequest { status, .. } => (*status, Finding::Lasting),
+            Error::BadRequest { status, .. } | Error::Refused { status, .. } => {
+                (*status, Finding::Lasting)
+            }
             // nginx's number; nobody receives it.
             Error::ClientGone => (499, Finding::Lasting),
             Error::File { .. }
@@ -411,6 +426,7 @@ impl Error {
             | Error::CannotFlatten { .. }
             | Error::BadLayout { .. } => (502, Finding::Answer),
             Error::Unreachable { .. }
+            | Error::NoService { .. }
             | Error::Broken { .. }
             | Error::Failing { .. }
             | Error::NoToken { may_pass: true, .. } => (502, Finding::Passing),
@@ -486,13 +502,21 @@ impl Error {
         }
     }
 
-    /// The program's exit status: 78 (EX_CONFIG of sysexits.h) for settings, 69 (EX_UNAVAILABLE) for a command
-    /// that cannot run here, else 1.
+    /// The exit status of a command that fails with it: 1 if that is an answer (there is no such thing, the bytes are wrong),
+    /// 2 for a wrong argument as clap has it, 69 (EX_UNAVAILABLE of sysexits.h) if there is no answer, 78 (EX_CONFIG) for
+    /// settings. Of `serve` too, which otherwise ends with 1.
     pub fn exit_status(&self) -> u8 {
         match self {
             Error::BadSettings { .. } | Error::NoState { .. } => 78,
-            Error::CannotDo { .. } => 69,
-            _ => 1,
+            Error::NoSocket { .. }
+            | Error::Service { .. }
+            | Error::WrongBytes { .. }
+            | Error::WrongSize { .. } => 1,
+            error => match error.status() {
+                400 => 2,
+                404 => 1,
+                _ => 69,
+            },
         }
     }
 

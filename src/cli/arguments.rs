@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::address::Directory;
+use super::asked::Whom;
+use super::fetch::Target;
+use super::reference::{FileReference, Reference};
 use crate::name::RepositoryAddress;
 
 /// Serves OCI registries to systemd-sysupdate.
@@ -34,28 +36,50 @@ pub enum Command {
     /// Answer systemd-sysupdate on the socket that systemd hands over (the default)
     Serve(Serve),
     /// Show the files of a repository, as systemd-sysupdate would see them
+    ///
+    /// The newest version comes first. The exit status is 0 if a file is offered, 1 if none is, 69 if that cannot be found out.
     List {
-        /// The path of an address without its file: REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, or a name in the settings
+        /// REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, docker://HOST/REPOSITORY, an address of the service, or oci:DIRECTORY
         #[arg(value_name = "REPOSITORY")]
-        directory: Directory,
+        reference: Reference,
         /// Show also what is not offered, and why
         #[arg(long)]
         all: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Fetch a file of a repository, and verify it
+    ///
+    /// Without FILE or --version it is the newest for this machine. The file is checked against the list, and has its name
+    /// only when it is whole; a file that has that name is replaced. The path is printed.
+    Fetch {
+        /// A repository as for list, or one of its files
+        #[arg(value_name = "REPOSITORY[/FILE]")]
+        reference: FileReference,
+        /// The file of this version
+        #[arg(long, value_name = "VERSION")]
+        version: Option<String>,
+        /// Write to this file, into this directory, or to standard output if it is -. That has some bytes already when the
+        /// rest turns out to be wrong: the exit status tells
+        #[arg(long, short, value_name = "FILE|DIRECTORY|-", default_value = ".")]
+        output: Target,
+        #[command(flatten)]
+        whom: Whom,
     },
     /// Show the manifest and the config of one artifact as JSON
     Inspect {
         /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
         #[arg(value_name = "REFERENCE")]
-        directory: Directory,
+        reference: Reference,
     },
     /// Show the URL of a manifest or of a layer, and the headers needed to fetch it, as JSON
     Url {
         /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
         #[arg(value_name = "REFERENCE")]
-        directory: Directory,
+        reference: Reference,
         /// A file of it instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the config), or
         /// what its name ends in
         #[arg(long, value_name = "LAYER")]
@@ -67,6 +91,8 @@ pub enum Command {
         #[arg(long, value_name = "REPOSITORY", required = true)]
         forget_signed: RepositoryAddress,
     },
+    /// Show the version of this program
+    Version,
 }
 
 /// Arguments of `serve`.

@@ -1,90 +1,208 @@
-//! The command `list`: a listing as a table or as JSON.
+//! The command `list`: a directory as a table, or as the JSON of the service.
+
+use std::collections::BTreeSet;
 
 use log::warn;
-use serde_json::{Value, json};
 
-use crate::address::Located;
+use super::asked::{self, Asked};
+use super::output;
+use crate::address::Directory;
 use crate::error::Result;
-use crate::listing::{File, Listing};
-use crate::name::FileName;
 use crate::printable::{in_json, printable};
-use crate::snapshot::Snapshots;
+use crate::server::json::{File, LeftOut, Overview, SignedBy};
 
-/// Lists a directory. With `all` it has what is skipped, too.
-pub fn list(snapshots: &Snapshots, located: &Located, all: bool, is_json: bool) -> Result<String> {
-    let snapshot = snapshots.listing(located)?;
-    let listing = &snapshot.whole_listing();
-    let left_out = listing.left_out.len();
-    if listing.files.is_empty() && left_out > 0 && !all {
-        warn!("{located}: no file is offered, {left_out} left out; --all shows why");
-    }
-    let write = if is_json { json } else { table };
-    Ok(write(listing, all))
+/// The width that a table has at most on a terminal, in characters, if the names in it allow that.
+const WIDTH: usize = 80;
+/// Hex digits of a digest that are enough to tell versions apart.
+const SHORT_DIGEST: usize = 12;
+/// The gap between columns.
+const GAP: &str = "  ";
+
+/// How a directory is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// With what is not offered, and why.
+    pub all: bool,
+    /// For a person: sizes in units, digests and lines cut to be read.
+    pub is_terminal: bool,
 }
 
-/// One line for each file and, with `all`, for each skipped tag or file.
-pub fn table(listing: &Listing, all: bool) -> String {
-    fn known(value: Option<impl ToString>) -> String {
-        value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+/// Prints a directory. The result is whether it offers a file.
+pub fn list(asked: &Asked, directory: &Directory, all: bool, is_json: bool) -> Result<bool> {
+    let json = asked.json(directory)?;
+    let overview = asked::parse(directory, &json)?;
+    if is_json {
+        output::print(&in_json(&String::from_utf8_lossy(&json)))?;
+    } else {
+        let is_terminal = output::is_terminal();
+        output::print(&table(directory, &overview, Form { all, is_terminal }))?;
     }
-    let mut rows = vec![["VERSION", "FILE", "SIZE", "ARCHITECTURE", "SHA256"].map(str::to_owned)];
-    for (name, file) in &listing.files {
-        rows.push([
-            file.tag.to_string(),
-            printable(name.as_str()).into_owned(),
-            known(file.size),
-            known(file.architecture),
-            file.digest.hex(),
-        ]);
+    if let Some(incomplete) = overview.incomplete {
+        let (unanswered, tags) = (incomplete.unanswered, incomplete.tags);
+        warn!(
+            "{directory}: {unanswered} of {tags} tags were not answered; versions of theirs may be missing"
+        );
     }
-    let mut text = align(&rows);
-    if all && !listing.left_out.is_empty() {
-        let header = ["NOT OFFERED".to_owned(), "REASON".to_owned()];
-        let reasons = listing
-            .left_out
-            .iter()
-            .map(|one| [one.tag.to_string(), printable(&one.reason).into_owned()]);
+    if let Some(omitted) = overview.omitted {
+        let (files, left_out) = (omitted.files, omitted.left_out);
+        warn!(
+            "{directory}: {files} older files are not shown, and {left_out} that are left out; SHA256SUMS has all files"
+        );
+    }
+    let is_empty = overview.files.is_empty();
+    if is_empty {
+        let left_out = overview.left_out.len();
+        let how = if all || left_out == 0 {
+            ""
+        } else {
+            "; --all shows why"
+        };
+        warn!("{directory}: no file is offered, {left_out} left out{how}");
+    }
+    Ok(!is_empty)
+}
+
+/// A line about the directory, one for each file, and what is not offered.
+pub fn table(directory: &Directory, overview: &Overview, form: Form) -> String {
+    let mut text = format!("{}\n", heading(directory, overview));
+    if !overview.files.is_empty() {
         text.push('\n');
-        text.push_str(&align(
-            &[header].into_iter().chain(reasons).collect::<Vec<_>>(),
-        ));
+        text += &files(overview, form);
+    }
+    if form.all && !overview.left_out.is_empty() {
+        text.push('\n');
+        text += &left_out(&overview.left_out, form);
     }
     text
 }
 
-/// The same as JSON: `{"files": [{"version", "name", "size", "architecture", "sha256"}],
-/// "leftOut": [{"tag", "reason"}]}`. Unknown values are null.
-pub fn json(listing: &Listing, all: bool) -> String {
-    let file = |name: &FileName, file: &File| {
-        json!({
-            "version": file.tag.as_str(),
-            "name": name.as_str(),
-            "size": file.size,
-            "architecture": file.architecture.map(|architecture| architecture.as_str()),
-            "sha256": file.digest.hex(),
-        })
+/// `k8s: 2 files from ghcr.io/acme/k8s`, and a line that says who signed them.
+fn heading(directory: &Directory, overview: &Overview) -> String {
+    let files = match overview.files.len() {
+        1 => "1 file".to_owned(),
+        n => format!("{n} files"),
     };
-    let mut found = json!({ "files": listing.files.iter().map(|(name, one)| file(name, one)).collect::<Vec<Value>>() });
-    if all {
-        let left_out = listing
-            .left_out
-            .iter()
-            .map(|one| json!({ "tag": one.tag.as_str(), "reason": one.reason }));
-        found["leftOut"] = left_out.collect();
-    }
-    in_json(&format!("{found:#}\n")).into_owned()
+    let signed = match overview.signed {
+        None => "not signed",
+        Some(SignedBy::Publisher) => "signed by the publisher",
+        Some(SignedBy::Machine) => "signed by this machine",
+    };
+    let verifiers: BTreeSet<_> = overview
+        .files
+        .iter()
+        .filter_map(|file| file.verified_by.as_deref())
+        .collect();
+    let verified = match verifiers
+        .into_iter()
+        .map(printable)
+        .collect::<Vec<_>>()
+        .join(", ")
+    {
+        none if none.is_empty() => none,
+        all => format!(", verified by {all}"),
+    };
+    format!(
+        "{directory}: {files} from {}\n{signed}{verified}",
+        printable(&overview.source)
+    )
 }
 
-/// Pads each column to its longest cell, except the last column.
+fn files(overview: &Overview, form: Form) -> String {
+    let rows = |digest: fn(&File) -> String| {
+        let header = ["VERSION", "FILE", "SIZE", "ARCH", "SHA256"].map(str::to_owned);
+        let row = |file: &File| {
+            let size = |size| match form.is_terminal {
+                true => output::human_size(size),
+                false => size.to_string(),
+            };
+            [
+                file.version
+                    .as_deref()
+                    .map_or_else(unknown, |version| printable(version).into_owned()),
+                printable(file.name.as_str()).into_owned(),
+                file.size.map_or_else(unknown, size),
+                file.architecture
+                    .map_or_else(unknown, |name| name.to_string()),
+                digest(file),
+            ]
+        };
+        let files = overview.files.iter();
+        [header]
+            .into_iter()
+            .chain(files.map(row))
+            .collect::<Vec<_>>()
+    };
+    if !form.is_terminal {
+        return align(&rows(|file| file.digest.hex()));
+    }
+    let text = align(&rows(|file| file.digest.hex()[..SHORT_DIGEST].to_owned()));
+    if text.lines().all(|line| line.chars().count() <= WIDTH) {
+        return text;
+    }
+    let without_digest = rows(|_| String::new())
+        .into_iter()
+        .map(|[version, file, size, architecture, _]| [version, file, size, architecture]);
+    align(&without_digest.collect::<Vec<_>>())
+}
+
+fn unknown() -> String {
+    "-".to_owned()
+}
+
+/// What is not offered: a row each, on a terminal a paragraph each.
+fn left_out(left_out: &[LeftOut], form: Form) -> String {
+    let what = |one: &LeftOut| printable(one.tag.as_str()).into_owned();
+    let why = |one: &LeftOut| {
+        let until = one.until.as_ref().map(|until| format!("; until {until}"));
+        printable(&(one.reason.clone() + &until.unwrap_or_default())).into_owned()
+    };
+    if form.is_terminal {
+        let paragraph = |one: &LeftOut| format!("{}\n{}", what(one), wrapped(&why(one)));
+        return format!(
+            "NOT OFFERED\n{}",
+            left_out.iter().map(paragraph).collect::<String>()
+        );
+    }
+    let header = ["NOT OFFERED", "REASON"].map(str::to_owned);
+    let rows = left_out.iter().map(|one| [what(one), why(one)]);
+    align(&[header].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// A text in lines of at most [`WIDTH`], indented. A longer word has a line of its own.
+fn wrapped(text: &str) -> String {
+    const INDENT: &str = "    ";
+    let mut lines = vec![INDENT.to_owned()];
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let line = lines.last_mut().expect("there is one at least");
+        let is_empty = *line == INDENT;
+        let gap = if is_empty { "" } else { " " };
+        if is_empty || line.chars().count() + gap.len() + word.chars().count() <= WIDTH {
+            *line += &format!("{gap}{word}");
+        } else {
+            lines.push(format!("{INDENT}{word}"));
+        }
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// Pads each column to its longest cell, except the last column. Sizes stand to the right.
 fn align<const N: usize>(rows: &[[String; N]]) -> String {
+    let is_size = |n: usize| rows[0][n] == "SIZE";
     let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max();
-    let widths: Vec<_> = (0..N - 1).map(|n| width(n).unwrap_or(0)).collect();
+    let widths: Vec<_> = (0..N).map(|n| width(n).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
-        for (cell, width) in row.iter().zip(&widths) {
-            text += &format!("{cell:width$}  ");
-        }
-        text += &format!("{}\n", row[N - 1]);
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(n, (cell, width))| match n {
+                n if is_size(n) => format!("{cell:>width$}"),
+                n if n + 1 == N => cell.clone(),
+                _ => format!("{cell:width$}"),
+            });
+        text += &cells.collect::<Vec<_>>().join(GAP);
+        text.push('\n');
     }
     text
 }
@@ -92,66 +210,82 @@ fn align<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::Skipped;
-    use crate::digest::Digest;
-    use crate::listing::LeftOut;
+    use serde_json::json;
 
-    fn listing() -> Listing {
-        let mut listing = Listing::default();
-        let file = File {
-            digest: Digest::of(b""),
-            size: Some(10),
-            source: 0,
-            tag: "v1".parse().unwrap(),
-            manifest: None,
-            architecture: "arm64".parse().ok(),
-            is_of_index: true,
-            content: crate::artifact::Content::Blob,
-        };
-        listing
-            .files
-            .insert("k8s-v1-arm64.raw".parse().unwrap(), file.clone());
-        listing.files.insert(
-            "k8s-v10.raw".parse().unwrap(),
-            File {
-                size: None,
-                architecture: None,
-                ..file
-            },
-        );
-        let skipped = Skipped::whole("it is\x1b[31m encrypted");
-        listing.leave_out(LeftOut::new(&"v2".parse().unwrap(), skipped));
-        listing
+    use crate::cli::choose::tests::overview;
+
+    const FILES: [&str; 2] = ["k8s-v10-arm64.raw v10 arm64 25690112", "k8s-v9.raw v9 - -"];
+
+    fn with_left_out() -> Overview {
+        let reason = format!("it is\u{1b}[31m encrypted, {}", ["word"; 20].join(" "));
+        let left_out = json!({
+            "tag": "v3", "name": null, "digest": null, "reason": reason, "kind": "skipped", "until": null,
+        });
+        overview(&FILES, json!([left_out]))
+    }
+
+    fn digests(overview: &Overview) -> [String; 2] {
+        [0, 1].map(|n| overview.files[n].digest.hex())
+    }
+
+    fn shown(overview: &Overview, all: bool, is_terminal: bool) -> String {
+        table(&"k8s".parse().unwrap(), overview, Form { all, is_terminal })
     }
 
     #[test]
-    fn a_table_is_aligned_and_harmless() {
-        let hex = Digest::of(b"").hex();
+    fn programs_get_whole_values_in_rows() {
+        let overview = with_left_out();
+        let [new, old] = digests(&overview);
         let files = format!(
-            "VERSION  FILE              SIZE  ARCHITECTURE  SHA256\n\
-             v1       k8s-v1-arm64.raw  10    arm64         {hex}\n\
-             v1       k8s-v10.raw       -     -             {hex}\n"
+            "k8s: 2 files from ghcr.io/acme/k8s\nnot signed\n\n\
+             VERSION  FILE                   SIZE  ARCH   SHA256\n\
+             v10      k8s-v10-arm64.raw  25690112  arm64  {new}\n\
+             v9       k8s-v9.raw                -  -      {old}\n"
         );
-        assert_eq!(table(&listing(), false), files);
+        assert_eq!(shown(&overview, false, false), files);
+        let words = ["word"; 20].join(" ");
         assert_eq!(
-            table(&listing(), true),
-            format!("{files}\nNOT OFFERED  REASON\nv2           it is\\u{{1b}}[31m encrypted\n")
+            shown(&overview, true, false),
+            format!(
+                "{files}\nNOT OFFERED  REASON\nv3           it is\\u{{1b}}[31m encrypted, {words}\n"
+            )
         );
     }
 
     #[test]
-    fn json_has_the_same() {
-        let hex = Digest::of(b"").hex();
-        let found: Value = serde_json::from_str(&json(&listing(), true)).unwrap();
-        assert_eq!(
-            found,
-            json!({
-                "files": [
-                    {"version": "v1", "name": "k8s-v1-arm64.raw", "size": 10, "architecture": "arm64", "sha256": hex},
-                    {"version": "v1", "name": "k8s-v10.raw", "size": null, "architecture": null, "sha256": hex},
-                ],
-                "leftOut": [{"tag": "v2", "reason": "it is\u{1b}[31m encrypted"}],
-            })
+    fn people_get_what_they_can_read_in_80_columns() {
+        let mut overview = with_left_out();
+        overview.signed = Some(SignedBy::Publisher);
+        for file in &mut overview.files {
+            file.verified_by = Some("key acme.pub".into());
+        }
+        let [new, old] = digests(&overview).map(|digest| digest[..12].to_owned());
+        let words = |n| ["word"; 20][..n].join(" ");
+        let expected = format!(
+            "k8s: 2 files from ghcr.io/acme/k8s\nsigned by the publisher, verified by key acme.pub\n\n\
+             VERSION  FILE                   SIZE  ARCH   SHA256\n\
+             v10      k8s-v10-arm64.raw  24.5 MiB  arm64  {new}\n\
+             v9       k8s-v9.raw                -  -      {old}\n\n\
+             NOT OFFERED\n\
+             v3\n    it is\\u{{1b}}[31m encrypted, {}\n    {}\n",
+            words(10),
+            words(10),
+        );
+        let text = shown(&overview, true, true);
+        assert_eq!(text, expected);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+
+        let long = format!("k8s-v11-{}.raw v11 arm64 -", "x".repeat(40));
+        let long = self::overview(&[&long], json!([]));
+        overview.files.extend(long.files);
+        let text = shown(&overview, true, true);
+        assert!(!text.contains("SHA256"), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
         );
     }
 }

@@ -1,10 +1,17 @@
 //! The command line: arguments → exit code. One file for each command, except `serve`, which is `server/`.
 
 mod arguments;
+mod asked;
+mod choose;
+mod fetch;
 mod inspect;
 mod key;
 pub mod list;
+mod new_file;
 mod output;
+mod port_owner;
+mod reference;
+mod service;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,8 +28,13 @@ use crate::snapshot::Snapshots;
 use crate::source::Upstream;
 use crate::state::State;
 use arguments::{Command, CommandLine, Serve};
+use asked::Asked;
+use choose::Wanted;
 use output::print;
+use reference::FileReference;
 
+/// The exit status of a command whose answer is no.
+const NO: u8 = 1;
 /// The directory below which settings and the files of container tools are.
 const ROOT: &str = "/";
 
@@ -31,7 +43,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command_line = CommandLine::parse(arguments).unwrap_or_else(|error| error.exit());
     output::start_log(command_line.is_to_serve());
     match execute(command_line) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NO),
         Err(error) => {
             error!("{}", error.line());
             server::turn_away_waiting(&error);
@@ -40,10 +53,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn execute(command_line: CommandLine) -> Result<()> {
-    let settings = Settings::load(command_line.config.as_deref(), Path::new(ROOT))?;
+/// The result is the answer: yes or no.
+fn execute(command_line: CommandLine) -> Result<bool> {
+    let config = command_line.config.clone();
+    let config = config.as_deref();
     match command_line.command() {
         Command::Serve(Serve { listen }) => {
+            let settings = settings(config)?;
             let (cache, state) = (cache_directory(), state_directory());
             let (has_cache, has_state) = (cache.is_some(), state.is_some());
             let snapshots = snapshots(&settings, cache, state)?;
@@ -53,34 +69,67 @@ fn execute(command_line: CommandLine) -> Result<()> {
                 settings,
                 snapshots,
             };
-            server::run(service, listener)
+            server::run(service, listener)?;
         }
         Command::List {
-            directory,
+            reference,
             all,
             json,
+            whom,
         } => {
-            let located = directory.locate(&settings)?;
-            print(&list::list(&open(&settings)?, &located, all, json)?)
+            let asked = Asked::new(whom, config, &reference)?;
+            return list::list(&asked, &reference.directory, all, json);
         }
-        Command::Inspect { directory } => {
-            let located = directory.locate(&settings)?;
-            print(&inspect::inspect(&open(&settings)?, &located)?)
+        Command::Fetch {
+            reference: FileReference { reference, file },
+            version,
+            output,
+            whom,
+        } => {
+            let wanted = Wanted::new(file.as_ref(), version.as_deref())?;
+            let asked = Asked::new(whom, config, &reference)?;
+            fetch::fetch(&asked, &reference.directory, wanted, output)?;
         }
-        Command::Url { directory, layer } => {
-            let located = directory.locate(&settings)?;
-            let layer = layer.as_deref();
-            print(&inspect::url(&open(&settings)?, &located, layer)?)
+        Command::Inspect { reference } => {
+            let service = service(reference.settings(settings(config)?))?;
+            let located = reference.directory.locate(&service.settings)?;
+            print(&inspect::inspect(&service.snapshots, &located)?)?;
         }
-        Command::Key { forget_signed } => print(&key::forget_signed(&settings, forget_signed)?),
+        Command::Url { reference, layer } => {
+            let service = service(reference.settings(settings(config)?))?;
+            let located = reference.directory.locate(&service.settings)?;
+            print(&inspect::url(
+                &service.snapshots,
+                &located,
+                layer.as_deref(),
+            )?)?;
+        }
+        Command::Key { forget_signed } => {
+            print(&key::forget_signed(&settings(config)?, forget_signed)?)?;
+        }
+        Command::Version => print(concat!(
+            "sysext-oci-proxy ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        ))?,
     }
+    Ok(true)
+}
+
+fn settings(config: Option<&Path>) -> Result<Settings> {
+    Settings::load(config, Path::new(ROOT))
+}
+
+/// What answers requests, for a command that asks in this process.
+fn service(settings: Settings) -> Result<Service> {
+    let snapshots = snapshots(&settings, cache_directory(), state_directory())?;
+    Ok(Service {
+        settings,
+        snapshots,
+    })
 }
 
 /// Everything that a listing is made from.
-fn open(settings: &Settings) -> Result<Snapshots> {
-    snapshots(settings, cache_directory(), state_directory())
-}
-
 fn snapshots(settings: &Settings, cache: Option<PathBuf>, state: Option<Dir>) -> Result<Snapshots> {
     let state = Arc::new(State::new(state));
     let upstream = Upstream::new(settings, Path::new(ROOT), state.clone())?;

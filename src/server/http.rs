@@ -117,7 +117,7 @@ impl Blob {
     }
 
     /// Sends all of it.
-    fn send(mut self, stream: &mut impl Write) -> Result<(), Interrupted> {
+    fn send(mut self, stream: &mut (impl Write + ?Sized)) -> Result<(), Interrupted> {
         while self.filled > 0 {
             stream
                 .write_all(&self.buffer[..self.filled])
@@ -138,6 +138,16 @@ pub enum Interrupted {
 }
 
 impl Request {
+    /// The GET of a command that asks in this process.
+    pub fn of_command(target: String) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            target,
+            form: Some(Form::Json),
+            ..Self::default()
+        }
+    }
+
     /// Whether the response is only a head.
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
@@ -225,6 +235,17 @@ impl Response {
             headers.push(("Allow", "GET, HEAD".to_owned()));
         }
         response
+    }
+
+    /// Writes the body.
+    pub fn write_body(self, out: &mut (impl Write + ?Sized)) -> Result<(), Interrupted> {
+        match self.body {
+            Body::Blob(blob) => blob.send(out),
+            Body::Bytes(bytes) => out
+                .write_all((*bytes).as_ref())
+                .map_err(Interrupted::Client),
+            Body::SizeOnly(_) => Ok(()),
+        }
     }
 
     fn size(&self) -> u64 {

@@ -151,18 +151,6 @@ impl Snapshot {
         }
     }
 
-    /// The listing with the files of a signed list in it.
-    pub fn whole_listing(&self) -> Cow<'_, Listing> {
-        let Some(signed) = &self.signed else {
-            return Cow::Borrowed(&self.listing);
-        };
-        Cow::Owned(Listing {
-            files: signed.list.files().collect(),
-            left_out: self.listing.left_out.clone(),
-            incomplete: self.listing.incomplete,
-        })
-    }
-
     /// The source of a file.
     pub fn source_of(&self, file: &File) -> &Arc<dyn Source> {
         &self.sources[file.source]

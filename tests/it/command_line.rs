@@ -1,4 +1,5 @@
-//! The commands for people and their scripts: `list`, `inspect` and `url`.
+//! The commands for people and their scripts, by themselves: `list`, `inspect` and `url`. `asked.rs` has those that ask the
+//! service.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,13 +34,13 @@ impl Ended {
         self.out
     }
 
-    /// The one line that it failed with.
+    /// The one line that it failed with, and with this status.
     #[track_caller]
-    fn failed(self) -> String {
+    fn failed(self, status: i32) -> String {
         let lines = self.err.lines().count();
         assert_eq!(
             (self.status, self.out.as_str(), lines),
-            (Some(1), "", 1),
+            (Some(status), "", 1),
             "{self:?}"
         );
         self.err.trim_end().to_owned()
@@ -241,7 +242,7 @@ fn of_every_kind() -> (Repository, Vec<Offered>, Vec<(String, String)>) {
             "twice-x86-64",
             "hello-twice-x86-64.raw",
             b"a plain one",
-            "-",
+            "x86-64",
         ),
     ];
     offered.sort_by_key(|(_, file, ..)| *file);
@@ -256,18 +257,10 @@ fn pushed(hello: &mut Repository, bytes: &[u8]) -> Value {
     hello.artifact(&[layer], json!({}))
 }
 
-/// The table of these rows, by the columns' widths.
-fn table(rows: &[Vec<String>]) -> String {
-    let width = |n: usize| rows.iter().map(|row| row[n].len()).max().unwrap();
-    let line = |row: &Vec<String>| {
-        let (last, rest) = row.split_last().unwrap();
-        let rest = rest.iter().enumerate();
-        let padded: String = rest
-            .map(|(n, cell)| format!("{cell:0$}  ", width(n)))
-            .collect();
-        format!("{padded}{last}\n")
-    };
-    rows.iter().map(line).collect()
+/// The lines of a table, with one space between columns.
+fn lines(table: &str) -> Vec<String> {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    table.lines().map(words).collect()
 }
 
 #[test]
@@ -283,62 +276,62 @@ fn a_tag_of_every_kind_is_listed_or_left_out_with_its_reason() {
 
     let registry = Registry::with_hello(hello);
     let address = registry.address.to_string();
-    let words = |cells: &[&str]| {
-        cells
-            .iter()
-            .map(|cell| cell.to_string())
-            .collect::<Vec<_>>()
-    };
-    let mut files = vec![words(&[
-        "VERSION",
-        "FILE",
-        "SIZE",
-        "ARCHITECTURE",
-        "SHA256",
-    ])];
-    for (tag, file, bytes, architecture) in &offered {
-        let (size, sum) = (bytes.len().to_string(), sha256(bytes));
-        files.push(words(&[tag, file, &size, architecture, &sum]));
-    }
-    let files = table(&files);
-    let mut reasons = vec![words(&["NOT OFFERED", "REASON"])];
-    let left_out: Vec<_> = left_out
-        .iter()
-        .map(|(tag, why)| (tag.as_str(), why.replace("REGISTRY", &address)))
-        .collect();
-    reasons.extend(left_out.iter().map(|(tag, why)| words(&[tag, why])));
-    let all = format!("{files}\n{}", table(&reasons));
-
     let settings = settings(&registry);
-    assert_eq!(run(&settings, &["list", "hello"]).good(), files);
-    assert_eq!(run(&settings, &["list", "--all", "hello"]).good(), all);
+    let json = run(&settings, &["list", "--json", "hello"]).good();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let found = json["files"].as_array().unwrap().iter().map(|file| {
+        let of = |key: &str| text(&file[key]);
+        (
+            of("tag"),
+            of("name"),
+            file["size"].as_u64(),
+            of("digest"),
+            of("architecture"),
+        )
+    });
+    let found: BTreeSet<_> = found.collect();
+    let expected = offered.iter().map(|(tag, file, bytes, architecture)| {
+        let size = Some(bytes.len() as u64);
+        let [tag, file, architecture] = [tag, file, architecture].map(|text| text.to_string());
+        (tag, file, size, digest(bytes), architecture)
+    });
+    assert_eq!(found, expected.collect());
+    let left = json["left_out"].as_array().unwrap().iter();
+    let left: BTreeSet<_> = left
+        .map(|one| (text(&one["tag"]), text(&one["reason"])))
+        .collect();
+    let expected = left_out
+        .iter()
+        .map(|(tag, why)| (tag.clone(), why.replace("REGISTRY", &address)));
+    assert_eq!(left, expected.collect());
 
-    let files: Vec<_> = offered
-        .iter()
-        .map(|(tag, file, bytes, architecture)| {
-            json!({
-                "version": tag,
-                "name": file,
-                "size": bytes.len(),
-                "sha256": sha256(bytes),
-                "architecture": Some(architecture).filter(|name| **name != "-"),
-            })
-        })
-        .collect();
-    let left_out: Vec<_> = left_out
-        .iter()
-        .map(|(tag, why)| json!({"tag": tag, "reason": why}))
-        .collect();
-    let json = |arguments: &[&str]| {
-        serde_json::from_str::<Value>(&run(&settings, arguments).good()).unwrap()
-    };
+    // The table has the same in the same order.
+    let rows = json["files"].as_array().unwrap().iter().map(|file| {
+        let [version, name, architecture] =
+            ["version", "name", "architecture"].map(|key| text(&file[key]));
+        let digest = text(&file["digest"]);
+        format!(
+            "{version} {name} {} {architecture} {}",
+            file["size"],
+            &digest["sha256:".len()..]
+        )
+    });
+    let head = [
+        format!("hello: {} files from {address}/hello", offered.len()),
+        "not signed".to_owned(),
+        String::new(),
+        "VERSION FILE SIZE ARCH SHA256".to_owned(),
+    ];
+    let mut expected: Vec<_> = head.into_iter().chain(rows).collect();
+    assert_eq!(lines(&run(&settings, &["list", "hello"]).good()), expected);
+    let reasons = json["left_out"].as_array().unwrap().iter();
+    let reasons = reasons.map(|one| format!("{} {}", text(&one["tag"]), text(&one["reason"])));
+    expected.extend([String::new(), "NOT OFFERED REASON".to_owned()]);
+    expected.extend(reasons);
     assert_eq!(
-        json(&["list", "--json", "hello"]),
-        json!({ "files": files })
-    );
-    assert_eq!(
-        json(&["list", "--json", "--all", "hello"]),
-        json!({ "files": files, "leftOut": left_out })
+        lines(&run(&settings, &["list", "--all", "hello"]).good()),
+        expected
     );
 }
 
@@ -349,9 +342,13 @@ fn a_list_of_nothing_says_where_the_reasons_are() {
     hello.tag("v2", b"{}");
     let registry = Registry::with_hello(hello);
     let list = run(&settings(&registry), &["list", "hello"]);
-    assert_eq!(list.out, "VERSION  FILE  SIZE  ARCHITECTURE  SHA256\n");
+    let from = format!(
+        "hello: 0 files from {}/hello\nnot signed\n",
+        registry.address
+    );
+    assert_eq!(list.out, from);
     let hint = "warning: hello: no file is offered, 2 left out; --all shows why\n";
-    assert_eq!((list.status, list.err.as_str()), (Some(0), hint));
+    assert_eq!((list.status, list.err.as_str()), (Some(1), hint));
 }
 
 #[test]
@@ -374,7 +371,7 @@ fn list_takes_what_a_url_takes_and_shows_what_it_serves() {
     );
     let service = Service::start(&settings);
     let versions = |base: &str| {
-        let names = ["v1", "v2"].map(|tag| format!("{base}-{tag}.raw"));
+        let names = ["v2", "v1"].map(|tag| format!("{base}-{tag}.raw"));
         names.to_vec()
     };
     let title = || vec!["title.raw".to_owned()];
@@ -398,10 +395,11 @@ fn list_takes_what_a_url_takes_and_shows_what_it_serves() {
         let text = |file: &Value, key: &str| file[key].as_str().unwrap().to_owned();
         let found: Vec<_> = files.iter().map(|file| text(file, "name")).collect();
         assert_eq!(found, names, "{directory}");
-        let lines: String = files
-            .iter()
-            .map(|file| format!("{}  {}\n", text(file, "sha256"), text(file, "name")))
-            .collect();
+        let line =
+            |file: &Value| format!("{}  {}\n", &text(file, "digest")[7..], text(file, "name"));
+        let mut lines: Vec<_> = files.iter().map(line).collect();
+        lines.sort_by_key(|line| line[64..].to_owned());
+        let lines = lines.concat();
         let served = service.get(&format!("/{directory}/SHA256SUMS"));
         assert_eq!((served.status, served.text()), (200, lines.as_str()));
     }
@@ -615,7 +613,7 @@ fn url_without_a_layer_shows_what_curl_needs_to_fetch_the_manifest() {
         assert_eq!(&serde_json::from_slice::<Value>(&body).unwrap(), expected);
     }
     let arguments = ["url", "hello:flattened", "--layer", "tar.gz"];
-    let failed = run(&settings(&registry), &arguments).failed();
+    let failed = run(&settings(&registry), &arguments).failed(1);
     assert!(failed.contains("is made here"), "{failed}");
 }
 
@@ -701,7 +699,12 @@ fn what_cannot_be_done_is_one_line_that_says_why() {
         ),
     ] {
         let arguments: Vec<_> = arguments.split(' ').collect();
-        let said = run(&both, &arguments).failed();
+        let status = match &reason {
+            bad if bad.starts_with("bad address") => 2,
+            unknown if unknown.contains("neither the default registry") => 69,
+            _ => 1,
+        };
+        let said = run(&both, &arguments).failed(status);
         assert_eq!(said, format!("error: {reason}"), "{arguments:?}");
     }
 }
@@ -764,7 +767,7 @@ fn a_config_that_fits_into_no_memory_is_not_fetched() {
         let registry = Registry::with_hello(hello);
         let length = Fault::Header("Content-Length", Some(size.to_string()));
         registry.fault("/blobs/", length);
-        let failed = run(&settings(&registry), &["inspect", "hello:v1"]).failed();
+        let failed = run(&settings(&registry), &["inspect", "hello:v1"]).failed(69);
         assert_eq!(
             failed,
             format!(

@@ -481,7 +481,7 @@ fn an_archive_as_a_source_is_refused_with_what_to_do() {
             output.status.code(),
             String::from_utf8_lossy(&output.stderr).as_ref()
         ),
-        (Some(1), format!("error: {reason}\n").as_str())
+        (Some(69), format!("error: {reason}\n").as_str())
     );
 }
 

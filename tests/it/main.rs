@@ -26,6 +26,7 @@ mod tokens;
 
 // The promises.
 mod a_long_time;
+mod asked;
 mod attached;
 mod blobs;
 mod blocked;

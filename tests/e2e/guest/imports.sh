@@ -109,3 +109,32 @@ sysextmgr_without_manifest() {
         fail "a manifest that the publisher did not sign is accepted"
 }
 check sysextmgr-refuses-what-is-not-signed sysextmgr_without_manifest
+
+# importctl keeps what it downloaded under its URL and ETag, and asks with If-None-Match the next time.
+blobs_asked_for() {
+    journalctl --sync
+    journalctl --unit=registry.service --output=cat | grep --count '"GET /v2/kept/blobs/' || true
+}
+keeps_downloads() {
+    local before
+    mkdir "$IMPORTS/kept"
+    cd "$IMPORTS/kept"
+    image kept-v1.raw squashfs kept 1
+    push kept:v1 kept-v1.raw
+    eventually 15 offers kept "$(line kept-v1.raw kept-v1.raw)"
+    importctl --class=sysext --verify=checksum --keep-download=yes pull-raw "$URL/kept/kept-v1.raw" kept
+    find /var/lib/extensions -name "*sha256:$(sha256 kept-v1.raw)*" | grep .
+    before=$(blobs_asked_for)
+    [ "$before" -gt 0 ] || fail "the first download is not in the registry's journal"
+    importctl --class=sysext --verify=checksum --keep-download=yes --force pull-raw "$URL/kept/kept-v1.raw" kept
+    same "the downloads from the registry" "$before" "$(blobs_asked_for)"
+    cmp kept-v1.raw /var/lib/extensions/kept.raw
+    # Pushed anew, it is fetched.
+    image kept-v1.raw squashfs kept 2
+    push kept:v1 kept-v1.raw
+    eventually 15 offers kept "$(line kept-v1.raw kept-v1.raw)"
+    importctl --class=sysext --verify=checksum --keep-download=yes --force pull-raw "$URL/kept/kept-v1.raw" kept
+    cmp kept-v1.raw /var/lib/extensions/kept.raw
+    find /var/lib/extensions -name '*kept*' -delete
+}
+check importctl-downloads-once-what-it-keeps keeps_downloads

@@ -13,7 +13,7 @@ use super::parts;
 use super::signed_lists::listing_of;
 use crate::artifact::index::{self, Chosen};
 use crate::artifact::{self, Content, Offer, Recognised};
-use crate::cli::list;
+use crate::cli::list::{self, Form};
 use crate::digest::Digest;
 use crate::extension_release::Metadata;
 use crate::listing::{Artifact, Listing, Naming};
@@ -224,19 +224,22 @@ fn assert_written(listing: &Listing) {
     };
     assert_eq!(digests(&again), digests(listing));
 
-    let table = list::table(listing, true);
-    assert!(
-        !table.contains(|c: char| c.is_control() && c != '\n'),
-        "{table:?}"
-    );
-    let json: Value = serde_json::from_str(&list::json(listing, true)).unwrap();
-    assert_eq!(json["files"].as_array().unwrap().len(), listing.files.len());
     let files = listing.files.iter();
     let rows =
         files.map(|(name, file)| Row::new(Cow::Borrowed(name), Cow::Borrowed(file), Some("k8s")));
     let overview = Overview::of(rows, listing.left_out.iter());
     let again: Overview = serde_json::from_str(&overview.text()).unwrap();
     assert_eq!(again, overview, "what is told to programs is read back");
+    let directory = "k8s".parse().unwrap();
+    for is_terminal in [false, true] {
+        let form = Form {
+            all: true,
+            is_terminal,
+        };
+        let table = list::table(&directory, &overview, form);
+        let is_control = |c: char| c.is_control() && c != '\n';
+        assert!(!table.contains(is_control), "{table:?}");
+    }
     let omitted = overview.omitted.unwrap_or_default();
     let files = overview.files.len() + omitted.files;
     assert_eq!(files, listing.files.len());

@@ -1,0 +1,111 @@
+//! Whom a command asks: the running service, or this process itself. Both answer the same request in the same way.
+
+use std::io::Write;
+use std::path::Path;
+
+use clap::Args;
+
+use super::reference::{Place, Reference};
+use super::service::{Service, ServiceUrl};
+use crate::address::{Directory, in_url};
+use crate::error::{Error, Result};
+use crate::name::FileName;
+use crate::server::handler;
+use crate::server::http::{Interrupted, Request};
+use crate::server::json::Overview;
+use crate::settings::{Blobs, Settings};
+
+/// Whom a command asks.
+#[derive(Args, Clone, Debug)]
+pub struct Whom {
+    /// Ask the service at this address [default: http://localhost:5001]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["direct", "config"])]
+    pub service: Option<ServiceUrl>,
+    /// Ask the registry in this process, with the logins and the cache of this user, instead of the service. --config implies it
+    #[arg(long)]
+    pub direct: bool,
+}
+
+/// Who answers a command.
+pub enum Asked {
+    /// The service, with its logins, its cache and its rights.
+    Service(Service),
+    /// This process, with those of its user.
+    Itself(Box<handler::Service>),
+}
+
+impl Asked {
+    /// Nothing is asked yet.
+    pub fn new(whom: Whom, config: Option<&Path>, reference: &Reference) -> Result<Self> {
+        let Whom { service, direct } = whom;
+        let named = match &reference.place {
+            Place::Layout(_) => None,
+            Place::Usual | Place::Service(_) if direct || config.is_some() => None,
+            Place::Usual => Some(service.unwrap_or_default()),
+            Place::Service(host) => {
+                let named = ServiceUrl::at(host.clone());
+                if let Some(other) = service.filter(|other| *other != named) {
+                    let why = format!("--service names another one, {other}");
+                    return Err(Error::BadAddress {
+                        path: named.to_string(),
+                        why,
+                    });
+                }
+                Some(named)
+            }
+        };
+        match named {
+            Some(url) => Ok(Self::Service(Service::new(url))),
+            None => Self::itself(reference.settings(super::settings(config)?)),
+        }
+    }
+
+    /// By these settings. The files come through this process, whoever sends them to clients of the service.
+    fn itself(mut settings: Settings) -> Result<Self> {
+        for repository in settings.repositories.values_mut() {
+            repository.blobs = Blobs::Stream;
+        }
+        Ok(Self::Itself(Box::new(super::service(settings)?)))
+    }
+
+    /// The JSON of a directory.
+    pub fn json(&self, directory: &Directory) -> Result<Vec<u8>> {
+        match self {
+            Self::Service(service) => service.json(directory),
+            Self::Itself(service) => {
+                let response = service.answer(&Request::of_command(format!("/{directory}/")))?;
+                let mut bytes = Vec::new();
+                match response.write_body(&mut bytes) {
+                    Ok(()) => Ok(bytes),
+                    Err(Interrupted::Body(error)) => Err(error),
+                    Err(Interrupted::Client(error)) => Err(Error::service("hold a listing")(error)),
+                }
+            }
+        }
+    }
+
+    /// Writes a file of a directory to `out`.
+    pub fn file(
+        &self,
+        directory: &Directory,
+        name: &FileName,
+        out: &mut dyn Write,
+    ) -> Result<(), Interrupted> {
+        match self {
+            Self::Service(service) => service.file(directory, name, out),
+            Self::Itself(service) => {
+                let request = Request::of_command(format!("/{directory}/{}", in_url(name)));
+                let response = service.answer(&request).map_err(Interrupted::Body)?;
+                response.write_body(out)
+            }
+        }
+    }
+}
+
+/// The JSON of a directory.
+pub fn parse(directory: &Directory, json: &[u8]) -> Result<Overview> {
+    serde_json::from_slice(json).map_err(|error| Error::Nonsense {
+        url: format!("/{directory}/"),
+        why: format!("its JSON is not that of a directory: {error}"),
+    })
+}
