@@ -27,9 +27,9 @@ pub enum Step {
 /// The step at which a request failed, and what to do, if anything can be done.
 pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
     match error {
-        Error::MirrorsToo { error, .. } | Error::NoneAttachedAtMirror { error, .. } => {
-            advice(error)
-        }
+        Error::MirrorsToo { error, .. }
+        | Error::NoneAttachedAtMirror { error, .. }
+        | Error::SignaturesUnknown { error, .. } => advice(error),
 
         Error::BadAddress { .. } => (
             Step::Request,
@@ -197,6 +197,10 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
                 "set signed-list = \"\" for the repository if its publisher signs no more, or run \
                   sysext-oci-proxy key --forget-signed REPOSITORY",
             ),
+        ),
+        Error::ListRefused { .. } => (
+            Step::Repository,
+            Some("ask the publisher to sign it: cosign sign --key KEY REPOSITORY@DIGEST"),
         ),
         Error::UnexpectedStatus { .. } | Error::Nonsense { .. } => (
             Step::Repository,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
+use crate::name::Tag;
 
 /// The result of everything whose failure a client or an administrator is told.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -215,6 +216,9 @@ pub enum Error {
         error.line()
     )]
     NoneAttachedAtMirror { error: Box<Error>, mirror: String },
+    /// The registry's answer about the signatures of a manifest tells nothing.
+    #[error("whether {manifest} is signed could not be found out: {}", error.line())]
+    SignaturesUnknown { manifest: Digest, error: Box<Error> },
     /// Status 404.
     #[error("registry has no {url}")]
     Missing { url: String },
@@ -281,6 +285,14 @@ pub enum Error {
          `sysext-oci-proxy key --forget-signed REPOSITORY` as root"
     )]
     NoSignedList { r#source: String, why: String },
+    #[error(
+        "the list in tag {tag} of {source} is refused: {why}; no list is made from the tags instead"
+    )]
+    ListRefused {
+        r#source: String,
+        tag: Tag,
+        why: String,
+    },
     #[error("OCI layout {path}: {why}")]
     BadLayout { path: PathBuf, why: String },
 
@@ -381,6 +393,7 @@ impl Error {
             Error::MirrorsToo { error, .. } | Error::NoneAttachedAtMirror { error, .. } => {
                 error.class()
             }
+            Error::SignaturesUnknown { error, .. } => (error.status(), Finding::Lasting),
             Error::BadAddress { .. } => (400, Finding::Lasting),
             Error::RegistryNotAllowed { .. }
             | Error::NotOurName { .. }
@@ -388,6 +401,7 @@ impl Error {
             | Error::BadLogin { .. }
             | Error::UntrustedRealm { .. }
             | Error::NoSignedList { .. }
+            | Error::ListRefused { .. }
             | Error::Blocked { .. } => (403, Finding::Lasting),
             Error::Denied { .. } | Error::NoLogin { .. } | Error::LoginRefused { .. } => {
                 (403, Finding::Refusal)

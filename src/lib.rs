@@ -43,6 +43,7 @@ mod tar;
 mod task;
 mod template;
 mod transfers;
+mod trust;
 mod version;
 
 pub use cli::run;

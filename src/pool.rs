@@ -217,6 +217,23 @@ pub fn documents() -> Restore {
     replace(&DOCUMENT, Some(grant))
 }
 
+/// Does work with documents of which nothing is left when it ends: their memory is given back then, also within
+/// the work that [`documents`] are held for.
+pub fn for_a_moment<T>(work: impl FnOnce() -> T) -> T {
+    let _documents = documents();
+    let grant = DOCUMENT.with_borrow(Option::clone);
+    let held = |grant: &Grant| {
+        let held = lock(&grant.held);
+        held.general + held.reserve
+    };
+    let before = grant.as_deref().map_or(0, held);
+    let done = work();
+    if let Some(grant) = grant {
+        grant.shrink(held(&grant).saturating_sub(before));
+    }
+    done
+}
+
 /// A document that is being read.
 pub struct Document {
     grant: Arc<Grant>,

@@ -7,6 +7,7 @@ use super::{Directory, View};
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, RepositoryAddress, normalized};
 use crate::settings::{RepositorySettings, Settings, SourceSetting, Sources};
+use crate::trust::Requirement;
 
 /// A directory that the settings allow.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,25 +36,53 @@ impl Directory {
     pub fn locate(self, settings: &Settings) -> Result<Located> {
         let of_repository = settings.repositories.get(&self.repository);
         let of_repository = of_repository.cloned().unwrap_or_default();
-        let base = self.repository.repository.base().to_owned();
-        let places = match &of_repository.source {
-            Some(Sources::One(source)) => vec![(base, Place::set(source, settings)?)],
-            Some(Sources::Merged(sources)) => {
-                let place =
-                    |source: &SourceSetting| Ok((source.base(), Place::set(source, settings)?));
-                sources.iter().map(place).collect::<Result<_>>()?
-            }
-            None => vec![(base, Place::named(&self.repository, settings)?)],
-        };
         Ok(Located {
+            places: places(&self.repository, &of_repository, settings)?,
             directory: self,
-            places,
             settings: of_repository,
         })
     }
 }
 
+/// The places of a repository with these settings, and the base of each one's file names.
+fn places(
+    address: &RepositoryAddress,
+    of_repository: &RepositorySettings,
+    settings: &Settings,
+) -> Result<Vec<(String, Place)>> {
+    let base = address.repository.base().to_owned();
+    Ok(match &of_repository.source {
+        Some(Sources::One(source)) => vec![(base, Place::set(source, settings)?)],
+        Some(Sources::Merged(sources)) => {
+            let place = |source: &SourceSetting| Ok((source.base(), Place::set(source, settings)?));
+            sources.iter().map(place).collect::<Result<_>>()?
+        }
+        None => vec![(base, Place::named(address, settings)?)],
+    })
+}
+
 impl Located {
+    /// The signatures that the manifests of a place must have: those that its own settings ask for, else all that any
+    /// other settings ask of the same place. So no other address of a repository leads around them.
+    pub fn requirement(&self, place: &Place, settings: &Settings) -> Requirement {
+        let asks = |of_repository: &&RepositorySettings| of_repository.signed_by.is_some();
+        let own = Some(&self.settings).filter(asks);
+        let others = settings.repositories.iter().filter(|(address, others)| {
+            let places = places(address, others, settings).unwrap_or_default();
+            own.is_none() && places.iter().any(|(_, other)| other == place)
+        });
+        let asked: Vec<_> = (own.into_iter())
+            .chain(others.map(|(_, others)| others))
+            .collect();
+        Requirement {
+            rules: (asked.iter())
+                .filter_map(|one| one.signed_by.clone())
+                .collect(),
+            require_version: asked.iter().any(|one| one.require_version),
+            repository: place.name(),
+        }
+    }
+
     /// Another directory of the same repository.
     pub fn with_view(&self, view: View) -> Self {
         let mut other = self.clone();
@@ -109,6 +138,16 @@ impl Place {
     fn registry(host: &Host, repository: &Repository) -> Self {
         let (host, repository) = normalized(host, repository);
         Self::Registry { host, repository }
+    }
+}
+
+impl Place {
+    /// The name of a repository of a registry; `None` for a layout.
+    pub fn name(&self) -> Option<RepositoryAddress> {
+        match self {
+            Self::Layout(_) => None,
+            Self::Registry { host, repository } => Some(RepositoryAddress::of(host, repository)),
+        }
     }
 }
 

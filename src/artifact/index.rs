@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::container::BUILD_CACHE;
 pub use super::container::IS_BUILD_CACHE;
-use crate::manifest::{DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
+use crate::manifest::{Annotations, DOCKER_LIST, Descriptor, Entry, Index, OCI_INDEX, Platform};
 use crate::platform::{self, Architecture};
 
 /// Annotations that distinguish entries for one architecture: of Garden Linux, and of the machine images of podman.
@@ -106,12 +106,13 @@ pub fn choose(entries: &[Entry], offered: &[Architecture]) -> Result<Choice, Str
             continue;
         };
         let rank = rank(platform);
+        let flavour = flavour(&entry.descriptor.annotations);
         let candidate = Chosen {
             architecture: Some(architecture),
-            flavour: flavour(entry).filter(|_| !is_single).map(str::to_owned),
+            flavour: flavour.filter(|_| !is_single).map(str::to_owned),
             descriptor: entry.descriptor.clone(),
         };
-        let place = *(places.entry((architecture, flavour(entry)))).or_insert(best.len());
+        let place = *(places.entry((architecture, flavour))).or_insert(best.len());
         match best.get_mut(place) {
             None => best.push((rank, candidate)),
             Some(rival) if rank < rival.0 => *rival = (rank, candidate),
@@ -174,11 +175,11 @@ fn not_offered(entries: &[Entry], is_single: bool, offered: &[Architecture]) -> 
 fn kind(entry: &Entry) -> (Option<(&str, &str)>, Option<&str>) {
     let platform = entry.platform.as_ref();
     let platform = platform.map(|one| (one.os.as_str(), one.architecture.as_str()));
-    (platform, flavour(entry))
+    (platform, flavour(&entry.descriptor.annotations))
 }
 
-fn flavour(entry: &Entry) -> Option<&str> {
-    let annotations = &entry.descriptor.annotations;
+/// The annotation that tells an artifact from others for its architecture.
+pub fn flavour(annotations: &Annotations) -> Option<&str> {
     let found = FLAVOURS.iter().find_map(|name| annotations.get(*name));
     found.map(String::as_str)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sysext-oci-proxy cache 1
-//! documents releases listings tags sums made tmp
+//! documents releases listings verdicts tags sums made tmp
 //! ```
 //!
 //! A program with another format empties the folders that the file names.
@@ -10,7 +10,7 @@
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, TMP};
+use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, TMP, VERDICTS};
 use crate::dir::Dir;
 
 /// The name of the file.
@@ -19,7 +19,9 @@ pub const FORMAT: &str = "format";
 const HEAD: &str = "sysext-oci-proxy cache 1";
 /// The beginning of that line in every format.
 const MAGIC: &str = "sysext-oci-proxy cache ";
-const FOLDERS: [&str; 7] = [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP];
+const FOLDERS: [&str; 8] = [
+    DOCUMENTS, RELEASES, LISTINGS, VERDICTS, TAGS, SUMS, MADE, TMP,
+];
 /// Longest file that is read.
 const LARGEST: u64 = 4 << 10;
 

@@ -11,6 +11,7 @@
 //!                     <hex> is the SHA-256 of the source's name and the digest
 //! releases/<hex>      the extension-release of an image; <hex> is the SHA-256 of its source and digest
 //! listings/<hex>      a listing that was given out; <hex> is the SHA-256 of its directory and of the settings for it
+//! verdicts/<hex>      the signatures by which a manifest was accepted; <hex> is the SHA-256 of all that decided it
 //! tags/<hex>          {TAG: DIGEST}; <hex> is the SHA-256 of the source's name
 //! sums/<hex>          the outcome of flattening an image; <hex> is the SHA-256 of its source and recipe
 //! made/<hex>          a flattened image, up to 'cache-size' of them; <hex> is its digest
@@ -51,6 +52,7 @@ use crate::name::Tag;
 
 const DOCUMENTS: &str = "documents";
 const RELEASES: &str = "releases";
+const VERDICTS: &str = "verdicts";
 const TAGS: &str = "tags";
 const LISTINGS: &str = "listings";
 const SUMS: &str = "sums";
@@ -223,6 +225,16 @@ impl Cache {
             release: release.clone(),
         };
         self.write_summed(RELEASES, key, &file);
+    }
+
+    /// The signatures by which a manifest was accepted, by the key that it was kept with.
+    pub fn accepted_by(&self, key: Digest) -> Option<String> {
+        self.read_summed(VERDICTS, key)
+    }
+
+    /// Keeps that a manifest was accepted. That one was refused is never kept: it may be signed later.
+    pub fn keep_accepted(&self, key: Digest, by: &str) {
+        self.write_summed(VERDICTS, key, &by);
     }
 
     /// The last known digest of each tag of a source. Tags move.

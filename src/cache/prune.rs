@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use log::{Level, log, warn};
 
-use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS};
+use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, VERDICTS};
 use crate::dir::Dir;
 
 /// Most bytes of some folders together.
@@ -17,9 +17,9 @@ pub struct Quota {
 /// Each kind of file has its own quota, so that many documents of one repository do not displace outcomes of
 /// flattening: a document is fetched again in a moment, but to flatten an image again takes minutes.
 pub const QUOTAS: [Quota; 4] = [
-    // A version takes some 4 KiB of manifests and configs: room for sixty thousand.
+    // A version takes some 4 KiB of manifests and configs, a signed one thrice as much: room for sixty thousand.
     Quota {
-        folders: &[DOCUMENTS, RELEASES],
+        folders: &[DOCUMENTS, RELEASES, VERDICTS],
         size: 256 << 20,
     },
     // One for each version of a flattened image: room for sixteen thousand.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::{self, Write};
 use std::ops::Not;
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::artifact::{Content, LeftOutKind, Skipped};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
+use crate::trust::Accepted;
 use naming::name_offers;
 
 pub use naming::{Artifact, Naming};
@@ -47,6 +49,8 @@ pub struct File {
     pub is_of_index: bool,
     /// Where its bytes come from.
     pub content: Content,
+    /// The signatures by which its manifest was accepted, if the settings ask for any.
+    pub accepted: Option<Arc<Accepted>>,
 }
 
 impl File {
@@ -204,6 +208,7 @@ impl Listing {
                     architecture: artifact.architecture,
                     is_of_index: artifact.is_of_index,
                     content: offer.content.clone(),
+                    accepted: artifact.accepted.clone(),
                 };
                 match name.parse() {
                     Ok(name) => self.insert(name, file),
@@ -320,6 +325,7 @@ mod tests {
         Artifact {
             manifest: Digest::of(b"{}"),
             architecture: entry.map(|name| name.parse().unwrap()),
+            accepted: None,
             is_of_index: entry.is_some(),
             flavour: None,
             version: None,

@@ -2,6 +2,7 @@
 //! titles.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use super::{File, Reasons, shortened};
 use crate::artifact::kubesolo::Release;
@@ -10,6 +11,7 @@ use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::template::Template;
+use crate::trust::Accepted;
 use crate::version::{self, split_architecture};
 
 /// The names of a repository's files.
@@ -38,6 +40,8 @@ pub struct Artifact {
     pub flavour: Option<String>,
     /// The version that it or its index notes. It names the files in the directory of one artifact.
     pub version: Option<String>,
+    /// The signatures by which it was accepted, if the settings ask for any.
+    pub accepted: Option<Arc<Accepted>>,
     /// The files that it offers.
     pub recognised: Recognised,
 }

@@ -1,12 +1,14 @@
 //! A list that a publisher wrote and signed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::File;
 use crate::artifact::Content;
 use crate::digest::Digest;
 use crate::memory::Held;
 use crate::name::{FileName, Tag};
+use crate::trust::Accepted;
 
 /// A list as its publisher wrote and signed it, byte for byte, with the places of its lines by name. It takes
 /// little more memory than its bytes.
@@ -59,18 +61,24 @@ impl PublisherList {
     }
 
     /// The file of this name. Its size is not known.
-    pub fn get(&self, name: &FileName) -> Option<File> {
+    /// `accepted`: the signatures by which its artifact was accepted.
+    pub fn get(&self, name: &FileName, accepted: Option<&Arc<Accepted>>) -> Option<File> {
         let of = |start: &u32| name_in(line_at(&self.bytes, *start));
         let found = self
             .lines
             .binary_search_by(|start| of(start).cmp(name.as_str().as_bytes()))
             .ok()?;
-        self.line(self.lines[found]).map(|(_, file)| file)
+        let (_, file) = self.line(self.lines[found], accepted)?;
+        Some(file)
     }
 
     /// All its files, sorted by name.
-    pub fn files(&self) -> impl Iterator<Item = (FileName, File)> + '_ {
-        self.lines.iter().filter_map(|start| self.line(*start))
+    pub fn files<'a>(
+        &'a self,
+        accepted: Option<&'a Arc<Accepted>>,
+    ) -> impl Iterator<Item = (FileName, File)> + 'a {
+        let lines = self.lines.iter();
+        lines.filter_map(move |start| self.line(*start, accepted))
     }
 
     /// The memory that a list of so many bytes takes at most: for each line, which has 68 bytes or more, the place
@@ -80,7 +88,7 @@ impl PublisherList {
         bytes.saturating_add(bytes / 16)
     }
 
-    fn line(&self, start: u32) -> Option<(FileName, File)> {
+    fn line(&self, start: u32, accepted: Option<&Arc<Accepted>>) -> Option<(FileName, File)> {
         let (digest, name) = parse_line(line_at(&self.bytes, start))?;
         let file = File {
             digest,
@@ -91,6 +99,7 @@ impl PublisherList {
             architecture: None,
             is_of_index: false,
             content: Content::Blob,
+            accepted: accepted.cloned(),
         };
         Some((name, file))
     }
@@ -145,14 +154,14 @@ mod tests {
             hex.to_uppercase()
         );
         let list = PublisherList::new(Digest::of(b""), list.into_bytes(), None);
-        let names: Vec<_> = list.files().map(|(name, _)| name.to_string()).collect();
+        let names: Vec<_> = list.files(None).map(|(name, _)| name.to_string()).collect();
         assert_eq!(names, ["last.raw", "one.raw", "two.raw"]);
-        for (name, file) in list.files() {
+        for (name, file) in list.files(None) {
             assert_eq!(file.digest, Digest::of(b"a"), "{name}");
-            assert_eq!(list.get(&name), Some(file), "{name}");
+            assert_eq!(list.get(&name, None), Some(file), "{name}");
         }
         for name in ["bad.raw", "one", "one.raw.xz", "z"] {
-            assert_eq!(list.get(&name.parse().unwrap()), None, "{name}");
+            assert_eq!(list.get(&name.parse().unwrap(), None), None, "{name}");
         }
     }
 
@@ -167,7 +176,7 @@ mod tests {
         );
         let list = PublisherList::new(Digest::of(b""), list.into_bytes(), None);
         let found: Vec<_> = list
-            .files()
+            .files(None)
             .map(|(name, file)| (name.to_string(), file.digest))
             .collect();
         assert_eq!(found, [("a".to_owned(), first), ("b".to_owned(), second)]);

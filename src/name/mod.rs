@@ -205,6 +205,11 @@ impl Tag {
         Self::known(format!("sha256-{}", subject.hex()))
     }
 
+    /// The tag that cosign gives the signatures of a manifest, where they are not attached to it.
+    pub fn of_signatures(subject: &Digest) -> Self {
+        Self::known(format!("sha256-{}.sig", subject.hex()))
+    }
+
     /// Whether it is the tag of a signature or of a list of referrers. Such a tag is never a version.
     ///
     /// cosign and the referrers fallback of the distribution-spec:
@@ -235,6 +240,17 @@ pub struct RepositoryAddress {
     pub host: Option<Host>,
     /// The repository there.
     pub repository: Repository,
+}
+
+impl RepositoryAddress {
+    /// A repository of a registry, by its one name.
+    pub fn of(host: &Host, repository: &Repository) -> Self {
+        let (host, repository) = normalized(host, repository);
+        Self {
+            host: Some(host),
+            repository,
+        }
+    }
 }
 
 impl FromStr for RepositoryAddress {

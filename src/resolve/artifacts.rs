@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing::{Artifact, Reasons};
 use crate::manifest::{Image, Manifest};
+use crate::name::Tag;
 use crate::platform::{self, Architecture};
 use crate::source::Reference;
 
@@ -24,14 +25,16 @@ const MAX_CONFIG: u64 = 1 << 20;
 const MAX_OF_TAG: usize = 8 << 20;
 
 impl Resolver<'_> {
-    /// The artifacts that a manifest or index leads to. The first one has the reasons of all that is left out.
+    /// The artifacts that a manifest or index leads to. The first one has the reasons of all that is left out. `tag`:
+    /// the one that was asked for.
     pub fn artifacts(
         &self,
         digest: Digest,
         manifest: Manifest,
+        tag: Option<&Tag>,
     ) -> Result<Vec<Artifact>, Unlistable> {
         let (mut room, mut reasons) = (MAX_OF_TAG, Reasons::default());
-        let (mut artifacts, skipped) = self.visit_images(digest, manifest, |resolved| {
+        let (mut artifacts, skipped) = self.visit_images(digest, manifest, tag, |resolved| {
             let mut artifact = self.artifact(resolved)?;
             reasons.extend(mem::take(&mut artifact.recognised.skipped));
             artifact.condense(&self.naming);
@@ -53,7 +56,11 @@ impl Resolver<'_> {
     /// The image manifests that a reference leads to.
     pub fn images(&self, reference: Reference<'_>) -> Result<Vec<Resolved>> {
         let (digest, manifest) = self.promising(|| self.by_reference(reference))?;
-        let found = self.visit_images(digest, manifest, |mut resolved| {
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        let found = self.visit_images(digest, manifest, tag, |mut resolved| {
             if let (Reference::Tag(tag), true) = (reference, resolved.is_direct) {
                 resolved.annotations = self.source.annotations(tag);
             }
@@ -91,6 +98,7 @@ impl Resolver<'_> {
             is_of_index: resolved.is_of_index,
             flavour: resolved.flavour,
             version: version.or(resolved.version),
+            accepted: resolved.accepted,
             recognised,
         })
     }
@@ -163,7 +171,7 @@ impl Resolver<'_> {
 
 fn not_offered(reference: Reference<'_>, why: Unlistable) -> Error {
     match why {
-        Unlistable::NotOffered(why) => Error::NotOffered {
+        Unlistable::NotOffered(why) | Unlistable::Refused(why) => Error::NotOffered {
             what: match reference {
                 Reference::Tag(tag) => format!("tag {tag}"),
                 Reference::Digest(digest) => format!("manifest {digest}"),

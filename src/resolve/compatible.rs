@@ -32,7 +32,7 @@ impl Resolver<'_> {
         let found = in_parallel(
             &extensions,
             self.parallel,
-            |(name, file, _)| self.metadata(name, file),
+            |(name, file, _)| self.metadata(name, file, false),
             |found| failures.are_too_many(found.as_ref().err()) || task::passed_limit().is_some(),
         );
         let (mut refused, mut unanswered) = (Vec::new(), BTreeMap::<Tag, Unanswered>::new());

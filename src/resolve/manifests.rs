@@ -1,6 +1,7 @@
 //! A reference → the image manifests that it leads to, by indexes and for the machines that files are offered for.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::Resolver;
 use crate::artifact::index::{self, Choice, Chosen};
@@ -15,6 +16,7 @@ use crate::platform::Architecture;
 use crate::pool::Document;
 use crate::source::{DOCUMENT_TIMEOUT, Reference, StoredManifest};
 use crate::task;
+use crate::trust::Accepted;
 
 /// Indexes read for one tag. Publishers nest them once, if at all.
 const MAX_INDEXES: usize = 16;
@@ -42,12 +44,16 @@ pub struct Resolved {
     pub version: Option<String>,
     /// The annotations of its entry in the index.
     pub annotations: Annotations,
+    /// The signatures by which it was accepted, if the settings ask for any.
+    pub accepted: Option<Arc<Accepted>>,
 }
 
 /// Why a reference leads to no artifact.
 pub enum Unlistable {
     /// It is not for this machine, or not in a form that can be offered.
     NotOffered(String),
+    /// It is not signed as the settings ask.
+    Refused(String),
     /// It could not be read.
     Failed(Error),
 }
@@ -55,6 +61,17 @@ pub enum Unlistable {
 impl From<Error> for Unlistable {
     fn from(error: Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl Unlistable {
+    /// The reason as a listing has it; an error if it could not be read.
+    pub fn skipped(self) -> Result<Skipped> {
+        match self {
+            Self::NotOffered(why) => Ok(Skipped::whole(why)),
+            Self::Refused(why) => Ok(Skipped::refused(why)),
+            Self::Failed(error) => Err(error),
+        }
     }
 }
 
@@ -69,26 +86,34 @@ impl Resolver<'_> {
 
     /// Visits each image manifest that a manifest or index leads to: one after the other, for together they may be
     /// large. Returns what the visits return, and a reason for each entry of an index that cannot be used.
+    ///
+    /// Only those are visited that are signed as the settings ask. `tag`: the one that was asked for.
     pub fn visit_images<T>(
         &self,
         digest: Digest,
         manifest: Manifest,
+        tag: Option<&Tag>,
         mut visit: impl FnMut(Resolved) -> Result<T, Unlistable>,
     ) -> Result<(Vec<T>, Vec<Skipped>), Unlistable> {
         let index = match manifest {
             Manifest::Index(index) => index,
             Manifest::Image(image) => {
-                let visited = visit(Resolved {
-                    digest,
-                    image,
-                    is_direct: true,
-                    is_of_index: false,
-                    flavour: None,
-                    architecture: None,
-                    version: None,
-                    annotations: Annotations::new(),
-                })?;
-                return Ok((vec![visited], Vec::new()));
+                let accepted = self.accept(
+                    None,
+                    tag,
+                    Resolved {
+                        digest,
+                        image,
+                        is_direct: true,
+                        is_of_index: false,
+                        flavour: None,
+                        architecture: None,
+                        version: None,
+                        annotations: Annotations::new(),
+                        accepted: None,
+                    },
+                )?;
+                return Ok((vec![visit(accepted)?], Vec::new()));
             }
         };
         let version = artifact::version(&index.annotations).map(str::to_owned);
@@ -109,26 +134,40 @@ impl Resolver<'_> {
                 chosen.len()
             )));
         }
-        let mut visited = Vec::new();
+        let of_index = self.trust(digest, tag)?;
+        let (mut visited, mut refused) = (Vec::new(), Vec::new());
         for Chosen {
             architecture,
             flavour,
             descriptor,
         } in chosen
         {
-            let result = self.image(&descriptor).and_then(|image| {
-                visit(Resolved {
-                    digest: descriptor.digest,
-                    image,
-                    is_direct: false,
-                    is_of_index: !is_single,
-                    flavour,
-                    architecture,
-                    version: version.clone(),
-                    annotations: descriptor.annotations,
-                })
+            let accepted = self.image(&descriptor).and_then(|image| {
+                self.accept(
+                    Some(&of_index),
+                    tag,
+                    Resolved {
+                        digest: descriptor.digest,
+                        image,
+                        is_direct: false,
+                        is_of_index: !is_single,
+                        flavour,
+                        architecture,
+                        version: version.clone(),
+                        annotations: descriptor.annotations,
+                        accepted: None,
+                    },
+                )
             });
-            match result {
+            let accepted = match accepted {
+                // The others may be signed.
+                Err(Unlistable::Refused(why)) => {
+                    refused.push(why);
+                    continue;
+                }
+                accepted => accepted,
+            };
+            match accepted.and_then(&mut visit) {
                 Ok(one) => visited.push(one),
                 // The others are there.
                 Err(Unlistable::Failed(
@@ -138,9 +177,16 @@ impl Resolver<'_> {
             }
         }
         if visited.is_empty() {
-            return Err(Unlistable::NotOffered(skipped.join("; ")));
+            let unlistable = match refused.is_empty() {
+                true => Unlistable::NotOffered,
+                false => Unlistable::Refused,
+            };
+            refused.extend(skipped);
+            return Err(unlistable(refused.join("; ")));
         }
-        Ok((visited, skipped.into_iter().map(Skipped::whole).collect()))
+        let skipped = skipped.into_iter().map(Skipped::whole);
+        let refused = refused.into_iter().map(Skipped::refused);
+        Ok((visited, skipped.chain(refused).collect()))
     }
 
     /// The manifest of a tag: under `immutable-tags` the one that it had when it was first seen.
@@ -212,7 +258,7 @@ impl Resolver<'_> {
     }
 
     /// Reads a manifest that the source delivered, and keeps it.
-    fn take(&self, what: &str, digest: Digest, stored: StoredManifest) -> Result<Manifest> {
+    pub fn take(&self, what: &str, digest: Digest, stored: StoredManifest) -> Result<Manifest> {
         let manifest = parse(what, stored.media_type.as_deref(), &stored.bytes)?;
         self.keep(digest, &stored.bytes);
         Ok(manifest)
@@ -224,7 +270,7 @@ impl Resolver<'_> {
     }
 
     /// The same of a manifest. Where there is no memory for it in time, it counts as not kept.
-    fn kept_manifest(&self, digest: Digest) -> Option<Vec<u8>> {
+    pub fn kept_manifest(&self, digest: Digest) -> Option<Vec<u8>> {
         let size = self.cache?.size_of_document(&self.source.name(), digest)?;
         let size = Some(size).filter(|size| *size <= manifest::MAX_SIZE)?;
         let mut document = Document::new();

@@ -18,7 +18,10 @@ use crate::pool;
 impl Resolver<'_> {
     /// The extension-release of a file of this source: by its manifest and what is attached to it, and if
     /// that does not name the host system, by the image itself.
-    pub fn metadata(&self, name: &FileName, file: &File) -> Result<Metadata> {
+    ///
+    /// `is_given_out`: a client gets it. Then signed metadata alone counts where signatures are asked for: ranges of an
+    /// image are not verified.
+    pub fn metadata(&self, name: &FileName, file: &File, is_given_out: bool) -> Result<Metadata> {
         // Nobody waits for a place who holds documents.
         let place = self.place(|| format!("what is said of {name}"))?;
         let _documents = pool::documents();
@@ -35,7 +38,8 @@ impl Resolver<'_> {
         };
         drop(place);
         let is_known = found.has_id() && found.has_version();
-        if !is_known && !matches!(file.content, Content::Text(_)) {
+        let may_look_inside = !is_given_out || file.accepted.is_none();
+        if !is_known && may_look_inside && !matches!(file.content, Content::Text(_)) {
             match self.inside(name, file) {
                 Ok(inside) => found.merge(inside),
                 Err(error @ Error::BadImage { .. }) if found.has_id() => warn!("{}", error.line()),
@@ -71,7 +75,7 @@ impl Resolver<'_> {
             Ok(())
         };
         read(image)?;
-        for reason in self.attached(manifest, |_, attached| read(&attached))? {
+        for reason in self.attached(manifest, |_, attached, _| read(&attached))? {
             info!("{}: {reason}", self.source.name());
         }
         let mut layers = image.layers.iter();

@@ -4,6 +4,7 @@
 //! signed_list              the publisher's own list, if there is one
 //! tags                     asks for every tag; a tag is skipped by its name here
 //! manifests                a tag or digest → a manifest, an index → the manifests in it
+//! signatures               whether a manifest is signed as the settings ask
 //! artifacts                a manifest → the files that it offers
 //! make                     the files that have to be made first
 //! compatible               leaves out what this machine would not merge
@@ -19,12 +20,13 @@ mod immutable_tags;
 mod make;
 mod manifests;
 mod metadata;
+mod signatures;
 mod signed_list;
 mod tags;
 mod unfinished;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use log::debug;
 
@@ -44,11 +46,12 @@ use crate::semaphore::{Permit, Share};
 use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
+use crate::trust::{self, Accepted, Requirement};
 
 use complete::Unanswered;
 pub use immutable_tags::ImmutableTags;
 pub use manifests::Resolved;
-use manifests::Unlistable;
+pub use signatures::Trust;
 pub use signed_list::{Signed, SignedBefore};
 use tags::{MAX_OF_LISTING, Outcomes, TagOutcome, no_room};
 pub use unfinished::Unfinished;
@@ -92,6 +95,10 @@ pub struct Resolver<'a> {
     pub unfinished: &'a Unfinished,
     /// Only extensions that this machine's systemd would merge are listed.
     pub compatible_only: bool,
+    /// The signatures that its manifests must have.
+    pub requirement: Requirement,
+    /// All its tags that belong to other manifests, once they are known.
+    pub companions: OnceLock<BTreeSet<Tag>>,
 }
 
 /// The listing of a repository.
@@ -128,6 +135,11 @@ impl Resolver<'_> {
     /// an error: see [`complete`].
     fn list_tags(&self, mut tags: Vec<Tag>, before: &BTreeMap<Tag, Digest>) -> Result<Listing> {
         let mut listing = Listing::default();
+        // A mirror's list may lack some.
+        if self.source.tags_are_its_own() {
+            let companions = tags.iter().filter(|tag| tag.is_of_a_referrer());
+            let _ = self.companions.set(companions.cloned().collect());
+        }
         tags.retain(|tag| {
             let why = tags::skipped_by_name(tag).map(Skipped::whole);
             why.map(|why| listing.leave_out(LeftOut::new(tag, why)))
@@ -179,9 +191,16 @@ impl Resolver<'_> {
         label: &Tag,
     ) -> Result<(Listing, Option<Release>)> {
         let name = || format!("{label} of {}", self.source.name());
+        let tag = match reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
         let (digest, artifacts) = pool::with_documents(name, || {
             let found = self.promising(|| self.by_reference(reference));
-            let found = found.map(|(digest, manifest)| (digest, self.artifacts(digest, manifest)));
+            let found = found.map(|(digest, manifest)| {
+                let artifacts = self.artifacts(digest, manifest, tag);
+                (digest, artifacts)
+            });
             let weight = match &found {
                 Ok((_, Ok(artifacts))) => artifacts.iter().map(Artifact::weight).sum(),
                 _ => 0,
@@ -199,15 +218,12 @@ impl Resolver<'_> {
                 release = releases.find_map(Clone::clone);
                 listing.add(&self.naming, label, artifacts);
             }
-            Err(Unlistable::NotOffered(why)) => {
-                listing.leave_out(LeftOut::new(label, Skipped::whole(why)).of(digest));
-            }
-            Err(Unlistable::Failed(error)) => return Err(error),
+            Err(why) => listing.leave_out(LeftOut::new(label, why.skipped()?).of(digest)),
         }
         let mut room = MAX_OF_LISTING;
         let mut not_read = Vec::new();
         for subject in subjects {
-            let attached = self.attached(subject, |manifest, attached| {
+            let attached = self.attached(subject, |manifest, attached, accepted| {
                 let recognised = Recognised {
                     offers: artifact::titled(&attached),
                     ..Recognised::default()
@@ -218,6 +234,7 @@ impl Resolver<'_> {
                     is_of_index: false,
                     flavour: None,
                     version: None,
+                    accepted,
                     recognised,
                 };
                 artifact.condense(&self.naming);
@@ -257,11 +274,12 @@ impl Resolver<'_> {
         }
     }
 
-    /// Visits each manifest that is attached to one; most have none. Returns a reason for each that is not read.
+    /// Visits each manifest that is attached to one, with the signatures by which it was accepted; most have none.
+    /// Returns a reason for each that is not read.
     pub fn attached(
         &self,
         subject: Digest,
-        mut visit: impl FnMut(Digest, Image) -> Result<()>,
+        mut visit: impl FnMut(Digest, Image, Option<Arc<Accepted>>) -> Result<()>,
     ) -> Result<Vec<String>> {
         let mut not_read = Vec::new();
         let attached: Vec<_> = {
@@ -280,7 +298,16 @@ impl Resolver<'_> {
             match self.named(digest) {
                 // Anybody could have written the list of referrers; the manifest's own word has its digest.
                 Ok(Manifest::Image(image)) if image.subject == Some(subject) => {
-                    visit(digest, image)?;
+                    let is_signature = !trust::parts(&image).is_empty();
+                    match self.trust(digest, None) {
+                        _ if is_signature => {}
+                        Ok(Trust::NotAsked) => visit(digest, image, None)?,
+                        Ok(Trust::Accepted(accepted)) => visit(digest, image, Some(accepted))?,
+                        Ok(Trust::Refused(why)) => {
+                            not_read.push(format!("attached {digest}: {why}"))
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 Ok(_) => debug!("{digest} is not attached to {subject}"),
                 Err(error) if error.finding() == Finding::Answer => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use log::debug;
 
 use super::tags::skipped_by_name;
-use super::{Contents, Resolver};
+use super::{Contents, Resolver, Trust};
 use crate::address::LISTING;
 use crate::artifact::Skipped;
 use crate::digest::Digest;
@@ -17,6 +17,7 @@ use crate::memory::Kept;
 use crate::name::{Tag, without_v};
 use crate::settings::SignedListTag;
 use crate::state::{Promises, SignedList};
+use crate::trust::Accepted;
 use crate::version;
 
 /// Largest list that a publisher signed, so that it fits into the memory for all listings. sysupdate takes 64 MiB.
@@ -37,6 +38,8 @@ pub struct Signed {
     pub list: Arc<PublisherList>,
     /// By name: `SHA256SUMS.gpg`, …
     pub signatures: BTreeMap<String, Arc<Kept>>,
+    /// The signatures by which the artifact was accepted, if the settings ask for any.
+    pub accepted: Option<Arc<Accepted>>,
 }
 
 /// An artifact with a list in it.
@@ -148,7 +151,7 @@ impl Resolver<'_> {
             let version = spelled(version::of_tag(tag).0);
             lacking.entry(version).or_default().push(tag);
         }
-        for (name, _) in list.files() {
+        for (name, _) in list.files(None) {
             if let (Some(version), _) = version::of_name(&name, self.naming.base) {
                 lacking.remove(&spelled(version));
             }
@@ -182,7 +185,13 @@ impl Resolver<'_> {
         promised: Option<SignedList>,
     ) -> Result<Contents> {
         let source = self.source.name();
-        let signed = self.signed(&tag, artifact)?;
+        // Its layers are covered by that, and so are the list and every digest in it.
+        let accepted = match self.trust(artifact.digest, Some(&tag))? {
+            Trust::NotAsked => None,
+            Trust::Accepted(accepted) => Some(accepted),
+            Trust::Refused(why) => return Err(Error::ListRefused { source, tag, why }),
+        };
+        let signed = self.signed(&tag, artifact, accepted)?;
         if before != Some(artifact.digest)
             && self.source.tags_are_its_own()
             && let Some(cache) = self.cache
@@ -227,7 +236,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn signed(&self, tag: &Tag, artifact: &WithList) -> Result<Signed> {
+    fn signed(
+        &self,
+        tag: &Tag,
+        artifact: &WithList,
+        accepted: Option<Arc<Accepted>>,
+    ) -> Result<Signed> {
         let WithList { image, list, .. } = artifact;
         let check = |title: &str, layer: &Descriptor, limit| match layer.size {
             size if size > limit => Err(Error::BadManifest {
@@ -260,7 +274,11 @@ impl Resolver<'_> {
             let bytes = self.small_blob("signature", layer)?;
             signatures.insert(title.to_owned(), Arc::new(Kept::new(bytes, held)));
         }
-        Ok(Signed { list, signatures })
+        Ok(Signed {
+            list,
+            signatures,
+            accepted,
+        })
     }
 }
 

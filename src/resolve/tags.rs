@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Resolver;
 use super::complete::{self, newest, newest_first};
-use super::manifests::Unlistable;
 use crate::artifact::Skipped;
 use crate::digest::Digest;
 use crate::error::{Error, Finding, Result};
@@ -186,17 +185,16 @@ impl Resolver<'_> {
         manifest: Manifest,
         inquiry: &Inquiry<'_>,
     ) -> Result<TagOutcome> {
-        let (outcome, weight) = match self.artifacts(digest, manifest) {
+        let (outcome, weight) = match self.artifacts(digest, manifest, Some(tag)) {
             Ok(artifacts) => {
                 let weight = artifacts.iter().map(Artifact::weight).sum();
                 (TagOutcome::Offered(artifacts), weight)
             }
-            Err(Unlistable::NotOffered(why)) => {
-                let skipped = LeftOut::new(tag, Skipped::whole(why)).of(digest);
+            Err(why) => {
+                let skipped = LeftOut::new(tag, why.skipped()?).of(digest);
                 let weight = skipped.reason.len();
                 (TagOutcome::LeftOut(skipped), weight)
             }
-            Err(Unlistable::Failed(error)) => return Err(error),
         };
         let take = |left: usize| left.checked_sub(weight);
         let room = inquiry.room.fetch_update(Relaxed, Relaxed, take);

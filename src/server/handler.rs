@@ -195,11 +195,17 @@ impl Handler<'_> {
             metadata.add("ARCHITECTURE", architecture.as_str());
         }
         if !metadata.has_id() {
-            return Err(self.not_offered(
-                name.as_str(),
-                "neither its publisher nor the image itself says for which ID it is; \
-                 an annotation ID=… would do",
-            ));
+            let why = match file.accepted {
+                None => {
+                    "neither its publisher nor the image itself says for which ID it is; \
+                     an annotation ID=… would do"
+                }
+                Some(_) => {
+                    "its signed manifest does not say for which ID it is, and what is read inside an image is not \
+                     verified; an annotation ID=… would do"
+                }
+            };
+            return Err(self.not_offered(name.as_str(), why));
         }
         Ok(match form {
             SideForm::Manifest => self.written("application/gzip", metadata.manifest_gz(stem)),

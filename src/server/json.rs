@@ -237,7 +237,10 @@ impl Versioned for Row<'_> {
     }
 
     fn size(&self) -> usize {
-        size_of_text(self.name()) + size_of_text(self.version()) + self.file.tag.as_str().len()
+        let accepted = self.file.accepted.as_ref();
+        let verified_by = accepted.map_or(0, |one| size_of_text(&one.by));
+        let names = size_of_text(self.name()) + size_of_text(self.version());
+        names + self.file.tag.as_str().len() + verified_by
     }
 }
 
@@ -245,13 +248,13 @@ impl From<Row<'_>> for File {
     fn from(row: Row<'_>) -> Self {
         Self {
             size: row.file.size,
+            verified_by: row.file.accepted.as_ref().map(|one| one.by.clone()),
             digest: row.file.digest,
             // A publisher's list names no manifests.
             tag: row.file.manifest.map(|_| row.file.tag.clone()),
             name: row.name.into_owned(),
             version: row.version,
             architecture: row.architecture,
-            verified_by: None,
         }
     }
 }

@@ -17,6 +17,8 @@ type Read<T> = fn(&mut T, &Value<'_>) -> Result<(), Mistake>;
 const LEAST_IDLE: f64 = 0.01;
 /// Most connections to a registry at once that `parallel` may ask for.
 const MAX_PARALLEL: u16 = 64;
+/// Most keys that must have signed a manifest.
+const MAX_THRESHOLD: u16 = 64;
 
 const REGISTRY: &str = r#""ghcr.io/acme""#;
 const HOST: &str = r#""updates.example.com""#;
@@ -62,7 +64,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 9] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 12] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -100,6 +102,16 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 9] = [
     }),
     ("blobs", |one, value| {
         put(&mut one.blobs, value.text(r#""stream" or "redirect""#))
+    }),
+    ("verify", |one, value| put(&mut one.verify, value.signers())),
+    ("threshold", |one, value| {
+        put(
+            &mut one.threshold,
+            value.number(1..=MAX_THRESHOLD).map(usize::from),
+        )
+    }),
+    ("require-version", |one, value| {
+        put(&mut one.require_version, value.flag())
     }),
 ];
 
@@ -294,7 +306,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::settings::{Blobs, SignedListTag, SourceSetting, Sources, Suffix};
+    use crate::settings::{Blobs, SignedListTag, SignerSetting, SourceSetting, Sources, Suffix};
 
     fn settings(text: &str) -> Settings {
         let mut settings = Settings::default();
@@ -327,6 +339,9 @@ mod tests {
             compatible-only = false
             flatten = 5
             blobs = "redirect"
+            verify = [{ key = "/etc/pki/one.pub" }, { key = "/b.pub", identity = "docker.io/k8s" }]
+            threshold = 2
+            require-version = true
             [repository."acme/local"]
             source = "oci:/srv/updates"
             signed-list = ""
@@ -359,6 +374,19 @@ mod tests {
                             compatible_only: Some(false),
                             flatten: 5,
                             blobs: Blobs::Redirect,
+                            verify: vec![
+                                SignerSetting {
+                                    key: "/etc/pki/one.pub".into(),
+                                    identity: None,
+                                },
+                                SignerSetting {
+                                    key: "/b.pub".into(),
+                                    identity: "docker.io/library/k8s".parse().ok(),
+                                },
+                            ],
+                            threshold: 2,
+                            require_version: true,
+                            signed_by: None,
                         }
                     ),
                     (

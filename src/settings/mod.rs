@@ -9,6 +9,7 @@ pub mod fuzz;
 
 mod files;
 mod keys;
+mod signers;
 mod value;
 
 pub use files::{TomlMistake, files_in, parse_toml, read_text};
@@ -18,12 +19,14 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::name::{Checked, Grammar, Host, Registry, RepositoryAddress, Tag};
 use crate::platform::Architecture;
 use crate::template::Template;
+use crate::trust::Rule;
 
 /// The settings, whole and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +78,14 @@ pub struct RepositorySettings {
     pub flatten: usize,
     /// Who sends a file's bytes.
     pub blobs: Blobs,
+    /// The keys that may sign its manifests; none: no signature is asked for.
+    pub verify: Vec<SignerSetting>,
+    /// The number of different keys that must have signed one.
+    pub threshold: usize,
+    /// A manifest that must be signed must note its version, too.
+    pub require_version: bool,
+    /// The rule that `verify` and `threshold` make, with the bytes of the keys.
+    pub signed_by: Option<Arc<Rule>>,
 }
 
 impl Default for RepositorySettings {
@@ -89,8 +100,21 @@ impl Default for RepositorySettings {
             compatible_only: None,
             flatten: 3,
             blobs: Blobs::Stream,
+            verify: Vec::new(),
+            threshold: 1,
+            require_version: false,
+            signed_by: None,
         }
     }
+}
+
+/// A key that may sign a repository's manifests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignerSetting {
+    /// Its file: PEM, absolute.
+    pub key: PathBuf,
+    /// The repository that its signatures may name besides this one.
+    pub identity: Option<RepositoryAddress>,
 }
 
 /// Who sends a file's bytes to a client.
@@ -202,7 +226,11 @@ impl Default for Settings {
 impl Settings {
     /// Reads this one file, or without one all the usual places below `root`.
     pub fn load(file: Option<&Path>, root: &Path) -> Result<Self> {
-        files::load(file, root)
+        let mut settings = files::load(file, root)?;
+        for (name, repository) in &mut settings.repositories {
+            repository.signed_by = signers::read(name, repository, root)?;
+        }
+        Ok(settings)
     }
 }
 

@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::iter::successors;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use toml::de::{DeTable, DeValue};
 
-use super::{SourceSetting, Sources};
-use crate::name::without_userinfo;
+use super::{SignerSetting, SourceSetting, Sources};
+use crate::name::{RepositoryAddress, without_userinfo};
 
 /// A key of a settings file, and its value.
 pub struct Value<'a> {
@@ -181,6 +182,46 @@ impl<'a> Value<'a> {
         Ok(Sources::Merged(sources))
     }
 
+    /// Keys that sign: a list of tables.
+    pub fn signers(&self) -> Result<Vec<SignerSetting>, Mistake> {
+        const EXAMPLE: &str = r#"{ key = "/etc/pki/acme.pub" }"#;
+        let expected = format!("a list such as [{EXAMPLE}]");
+        let right = |text: &str| format!("{{ key = {text:?} }}");
+        if let Some(text) = self.value.as_str() {
+            return Err(self.unexpected(expected, Some(format!("[{}]", right(text)))));
+        }
+        let entries = self.entries(&expected)?;
+        if entries.is_empty() {
+            let why =
+                "the list is empty; name a key, or leave 'verify' out to ask for no signature";
+            return Err(self.mistake(why));
+        }
+        let signer = |entry: &Value<'a>| {
+            let expected = format!("a table such as {EXAMPLE}");
+            let DeValue::Table(table) = entry.value else {
+                return Err(entry.unexpected(expected, entry.value.as_str().map(right)));
+            };
+            let (mut key, mut identity) = (None, None);
+            for value in values(table) {
+                match value.key {
+                    "key" => key = Some(value.text::<Absolute>(r#""/etc/pki/acme.pub""#)?.0),
+                    "identity" => {
+                        identity = Some(value.text::<WithHost>(r#""ghcr.io/acme/k8s""#)?.0);
+                    }
+                    _ => {
+                        let why = "a key has no such property; those are key and identity";
+                        return Err(value.mistake(why));
+                    }
+                }
+            }
+            match key {
+                Some(key) => Ok(SignerSetting { key, identity }),
+                None => Err(entry.unexpected(expected, None)),
+            }
+        };
+        entries.iter().map(signer).collect()
+    }
+
     /// `true` or `false`.
     pub fn flag(&self) -> Result<bool, Mistake> {
         let meant = || match self.bare()?.to_ascii_lowercase().as_str() {
@@ -242,6 +283,37 @@ impl<'a> Value<'a> {
                 right.map(|size| format!("{size:?}")),
             )
         })
+    }
+}
+
+/// A path that no working directory changes.
+struct Absolute(PathBuf);
+
+impl FromStr for Absolute {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.starts_with('/') {
+            true => Ok(Self(text.into())),
+            false => Err(format!(
+                "{text:?} is no absolute path, it does not begin with /"
+            )),
+        }
+    }
+}
+
+/// A repository with its registry, by its one name.
+struct WithHost(RepositoryAddress);
+
+impl FromStr for WithHost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let RepositoryAddress { host, repository } = text.parse()?;
+        let host = host.ok_or_else(|| {
+            format!("{text:?} lacks the registry's host, as in \"ghcr.io/{repository}\"")
+        })?;
+        Ok(Self(RepositoryAddress::of(&host, &repository)))
     }
 }
 

@@ -13,8 +13,9 @@ mod slot;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{debug, info, warn};
@@ -119,7 +120,9 @@ impl Snapshot {
     /// The file of this name.
     pub fn file(&self, name: &FileName) -> Option<Cow<'_, File>> {
         match &self.signed {
-            Some(signed) => signed.list.get(name).map(Cow::Owned),
+            Some(Signed { list, accepted, .. }) => {
+                list.get(name, accepted.as_ref()).map(Cow::Owned)
+            }
             None => self.listing.files.get(name).map(Cow::Borrowed),
         }
     }
@@ -140,8 +143,8 @@ impl Snapshot {
     /// All its files, sorted by name.
     pub fn files(&self) -> Box<dyn Iterator<Item = (Cow<'_, FileName>, Cow<'_, File>)> + '_> {
         match &self.signed {
-            Some(signed) => {
-                let files = signed.list.files();
+            Some(Signed { list, accepted, .. }) => {
+                let files = list.files(accepted.as_ref());
                 Box::new(files.map(|(name, file)| (Cow::Owned(name), Cow::Owned(file))))
             }
             None => {
@@ -345,10 +348,10 @@ impl Snapshots {
     }
 
     /// The files that older listings promised under these names. The repository has to show again that it holds them,
-    /// so the sources are opened anew.
+    /// so the sources are opened anew; and whether their manifests are signed as the settings ask is judged again.
     fn older(&self, found: &Found<'_>, names: &[&FileName]) -> Result<Option<Snapshot>> {
         let now = Instant::now();
-        let files = {
+        let mut files = {
             let mut promised = lock(&found.slot.promised);
             self.load(&mut promised, found, None)?;
             promised.older(names, now)
@@ -360,6 +363,13 @@ impl Snapshots {
         let is_known = |file: &File| file.source < sources.len();
         if !files.values().all(is_known) {
             return Ok(None);
+        }
+        for (name, file) in mem::take(&mut files) {
+            let source = &sources[file.source];
+            let resolver = self.resolver(found.located, file.source, source);
+            if resolver.still_accepts(&file)? {
+                files.insert(name, file);
+            }
         }
         let listing = Listing {
             files,
@@ -542,7 +552,7 @@ impl Snapshots {
         file: &File,
     ) -> Result<Metadata> {
         self.with_resolver_of(located, snapshot, file, |resolver| {
-            resolver.metadata(name, file)
+            resolver.metadata(name, file, true)
         })
     }
 
@@ -681,6 +691,8 @@ impl Snapshots {
                 .unwrap_or(self.settings.compatible_only),
             signed_before: SignedBefore::default(),
             room: self,
+            requirement: located.requirement(&places[n].1, &self.settings),
+            companions: OnceLock::new(),
         }
     }
 

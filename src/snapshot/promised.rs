@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::Snapshot;
+use super::{Signed, Snapshot};
 use crate::artifact::{Content, Recipe};
 use crate::digest::Digest;
 use crate::listing::{File, PublisherList};
 use crate::memory::{Held, Memory};
 use crate::name::{FileName, Tag};
+use crate::trust::Accepted;
 
 /// How long a listing binds after it was given out last: an update may fetch several large files in between.
 pub const PROMISE: Duration = Duration::from_secs(60 * 60);
@@ -142,7 +143,9 @@ impl Promised {
         let mut stored = Stored::default();
         if let Some((newest, given)) = &self.newest {
             match &newest.signed {
-                Some(signed) => stored.add_list(&signed.list, *given, clock),
+                Some(Signed { list, accepted, .. }) => {
+                    stored.add_list(list, accepted.as_deref(), *given, clock);
+                }
                 None => stored.add_files(newest.listing.files.iter(), *given, clock),
             }
         }
@@ -163,7 +166,14 @@ fn lists_the_same(one: &Snapshot, other: &Snapshot) -> bool {
 #[derive(Debug, Default)]
 pub struct Older {
     files: BTreeMap<FileName, (File, Instant)>,
-    lists: Vec<(Arc<PublisherList>, Instant)>,
+    lists: Vec<(OlderList, Instant)>,
+}
+
+/// A list of a publisher, and the signatures by which its artifact was accepted.
+#[derive(Clone, Debug)]
+struct OlderList {
+    pub list: Arc<PublisherList>,
+    pub accepted: Option<Arc<Accepted>>,
 }
 
 impl Older {
@@ -171,7 +181,9 @@ impl Older {
     pub fn get(&self, name: &FileName, now: Instant) -> Option<File> {
         let file = self.files.get(name).cloned();
         let lists = self.lists.iter();
-        let listed = lists.filter_map(|(list, given)| Some((list.get(name)?, *given)));
+        let listed = lists.filter_map(|(OlderList { list, accepted }, given)| {
+            Some((list.get(name, accepted.as_ref())?, *given))
+        });
         let found = file.into_iter().chain(listed);
         let found = found.filter(|(_, given)| is_live(*given, now));
         found.max_by_key(|(_, given)| *given).map(|(file, _)| file)
@@ -181,7 +193,9 @@ impl Older {
     fn add(&mut self, snapshot: &Snapshot, given: Instant, newer: &Snapshot) {
         let is_newer = |name: &FileName| newer.has(name);
         match &snapshot.signed {
-            Some(signed) => self.add_list(&signed.list, given, is_newer),
+            Some(Signed { list, accepted, .. }) => {
+                self.add_list(list, accepted.as_ref(), given, is_newer);
+            }
             None => self.add_files(&snapshot.listing.files, given, is_newer),
         }
     }
@@ -201,12 +215,14 @@ impl Older {
     fn add_list(
         &mut self,
         list: &Arc<PublisherList>,
+        accepted: Option<&Arc<Accepted>>,
         given: Instant,
         is_newer: impl Fn(&FileName) -> bool,
     ) {
-        let lacking = || list.files().filter(|(name, _)| !is_newer(name));
+        let lacking = || list.files(accepted).filter(|(name, _)| !is_newer(name));
         if lacking().nth(MAX_AS_FILES).is_some() {
-            self.lists.push((list.clone(), given));
+            let (list, accepted) = (list.clone(), accepted.cloned());
+            self.lists.push((OlderList { list, accepted }, given));
             self.lists.sort_by_key(|(_, given)| *given);
             let surplus = self.lists.len().saturating_sub(MAX_LISTS);
             self.lists.drain(..surplus);
@@ -233,14 +249,13 @@ impl Older {
             .retain(|name, (file, given)| is_live(*given, now) && !is_in_newest(name, file));
         let newest = newest.signed.as_ref().map(|signed| signed.list.digest());
         self.lists
-            .retain(|(list, given)| is_live(*given, now) && Some(list.digest()) != newest);
+            .retain(|(older, given)| is_live(*given, now) && Some(older.list.digest()) != newest);
     }
 
     /// When all that a snapshot lists was given out last, if it was.
     fn given(&self, snapshot: &Snapshot) -> Option<Instant> {
         if let Some(signed) = &snapshot.signed {
-            let same =
-                |(older, _): &&(Arc<PublisherList>, _)| older.digest() == signed.list.digest();
+            let same = |(older, _): &&(OlderList, _)| older.list.digest() == signed.list.digest();
             return self.lists.iter().find(same).map(|(_, given)| *given);
         }
         let same = |(name, file)| self.files.get(name).is_some_and(|(older, _)| older == file);
@@ -301,6 +316,8 @@ struct StoredList {
     digest: Digest,
     /// In bytes.
     size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accepted: Option<Accepted>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -324,6 +341,8 @@ struct StoredFile {
     /// Of a file that is made: the ending of the one file in the image that is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made_file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accepted: Option<Accepted>,
 }
 
 /// The two clocks at one moment: only the one counts across restarts, only the other is never set.
@@ -369,11 +388,18 @@ impl Stored {
     }
 
     /// Adds a list that was given out last at `given`.
-    pub fn add_list(&mut self, list: &PublisherList, given: Instant, clock: Clock) {
+    pub fn add_list(
+        &mut self,
+        list: &PublisherList,
+        accepted: Option<&Accepted>,
+        given: Instant,
+        clock: Clock,
+    ) {
         self.lists.push(StoredList {
             given: clock.to_seconds(given),
             digest: list.digest(),
             size: list.bytes().len() as u64,
+            accepted: accepted.cloned(),
         });
     }
 
@@ -384,8 +410,8 @@ impl Stored {
                 .entry(name.clone())
                 .or_insert_with(|| StoredFile::new(file, *given, clock));
         }
-        for (list, given) in &older.lists {
-            self.add_list(list, *given, clock);
+        for (OlderList { list, accepted }, given) in &older.lists {
+            self.add_list(list, accepted.as_deref(), *given, clock);
         }
     }
 
@@ -401,7 +427,9 @@ impl Stored {
         });
         let lists = self.lists.into_iter().filter_map(|stored| {
             let given = clock.to_instant(stored.given)?;
-            Some((list_of(stored.digest, stored.size)?, given))
+            let list = list_of(stored.digest, stored.size)?;
+            let accepted = stored.accepted.map(Arc::new);
+            Some((OlderList { list, accepted }, given))
         });
         Older {
             files: files.collect(),
@@ -429,6 +457,7 @@ impl StoredFile {
             text,
             layers: recipe.map(|recipe| recipe.layers.clone()),
             made_file: recipe.and_then(|recipe| recipe.file.as_deref().map(str::to_owned)),
+            accepted: file.accepted.as_deref().cloned(),
         }
     }
 
@@ -454,6 +483,7 @@ impl StoredFile {
             architecture: architecture.transpose().ok()?,
             is_of_index: self.is_of_index,
             content,
+            accepted: self.accepted.map(Arc::new),
         })
     }
 }
@@ -473,6 +503,11 @@ mod tests {
             architecture: Some("x86-64".parse().unwrap()),
             is_of_index: true,
             content: Content::Blob,
+            accepted: Some(Arc::new(Accepted {
+                manifest: Digest::of(b"{}"),
+                tag: "v1".parse().ok(),
+                by: "key /a.pub (bundle)".to_owned(),
+            })),
         }
     }
 
@@ -503,7 +538,7 @@ mod tests {
         let mut older = Older::default();
         older.add_files(&files(&[("a", "a2"), ("b", "b2")]), at(20), nothing);
         older.add_files(&files(&[("a", "a1"), ("c", "c1")]), at(10), nothing);
-        older.add_list(&list(&[("b", "b3"), ("a", "a0")]), at(30), |name| {
+        older.add_list(&list(&[("b", "b3"), ("a", "a0")]), None, at(30), |name| {
             name.as_str() == "a"
         });
         for (name, minutes, expected) in [
@@ -530,7 +565,7 @@ mod tests {
         let mut older = Older::default();
         for n in 0..5 {
             let given = now + Duration::from_secs(n);
-            older.add_list(&list(&names), given, |_| false);
+            older.add_list(&list(&names), None, given, |_| false);
         }
         assert_eq!((older.files.len(), older.lists.len()), (0, MAX_LISTS));
         assert_eq!(digest(&older, "7", now), Some(Digest::of(b"x")));
@@ -580,7 +615,7 @@ mod tests {
         let signed = list(&[("s", "s")]);
         let mut stored = Stored::default();
         stored.add_files(all.iter(), ago(60), clock);
-        stored.add_list(&signed, ago(60), clock);
+        stored.add_list(&signed, file("s").accepted.as_deref(), ago(60), clock);
         let mut older = Older::default();
         older.add_files(
             &files(&[("a", "older"), ("c", "c")]),

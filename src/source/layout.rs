@@ -374,6 +374,13 @@ impl Source for Layout {
         Ok(found)
     }
 
+    fn companion(&self, tag: &Tag) -> Result<Option<StoredManifest>> {
+        match self.find(tag) {
+            Ok(digest) => self.stored(digest).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
     fn blob_url(&self, _: Digest) -> Result<Option<String>> {
         Ok(None)
     }

@@ -335,6 +335,30 @@ impl Mirrored {
             "{name}: mirror {host} fails, going on without it: {line}"
         );
     }
+
+    /// What belongs to a manifest, by the registry itself. While that is down, by the first mirror that has some: a mirror
+    /// without any may only lack it.
+    fn attached<T>(&self, ask: impl Fn(&Registry) -> Result<Option<T>>) -> Result<Option<T>> {
+        let error = match self.ask_primary(&ask) {
+            Err(error) if error.is_registry_down() => error,
+            answer => return answer,
+        };
+        let mut failed = Vec::new();
+        let found = self.ask_instead(&mut failed, |mirror| {
+            ask(mirror)?.ok_or_else(|| Error::Missing {
+                url: format!("attached artifact at {}", mirror.host()),
+            })
+        })?;
+        let lacks_them = |(_, error): &&(_, Error)| matches!(error, Error::Missing { .. });
+        match (found, failed.iter().find(lacks_them)) {
+            (Some((_, found)), _) => Ok(Some(found)),
+            (None, Some((mirror, _))) => Err(Error::NoneAttachedAtMirror {
+                error: Box::new(error),
+                mirror: mirror.host().to_string(),
+            }),
+            (None, None) => Err(with_mirrors(error, &failed)),
+        }
+    }
 }
 
 impl Source for Mirrored {
@@ -434,29 +458,19 @@ impl Source for Mirrored {
         self.is_shown(manifest, |registry| registry.show_manifest(manifest))
     }
 
-    /// By the registry itself. While that is down, by the first mirror that has some: a mirror without any may only
-    /// lack them.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
-        let error = match self.ask_primary(|registry| registry.referrers(subject)) {
-            Err(error) if error.is_registry_down() => error,
-            answer => return answer,
-        };
-        let mut failed = Vec::new();
-        let found = self.ask_instead(&mut failed, |mirror| match mirror.referrers(subject)? {
-            none if none.is_empty() => Err(Error::Missing {
-                url: format!("referrers of {subject}"),
-            }),
-            some => Ok(some),
+        let found = self.attached(|registry| {
+            let found = registry.referrers(subject)?;
+            Ok(Some(found).filter(|found| !found.is_empty()))
         })?;
-        let lacks_them = |(_, error): &&(_, Error)| matches!(error, Error::Missing { .. });
-        match (found, failed.iter().find(lacks_them)) {
-            (Some((_, found)), _) => Ok(found),
-            (None, Some((mirror, _))) => Err(Error::NoneAttachedAtMirror {
-                error: Box::new(error),
-                mirror: mirror.host().to_string(),
-            }),
-            (None, None) => Err(with_mirrors(error, &failed)),
-        }
+        Ok(found.unwrap_or_default())
+    }
+
+    fn companion(&self, tag: &Tag) -> Result<Option<StoredManifest>> {
+        self.attached(|registry| match registry.manifest(Reference::Tag(tag)) {
+            Err(Error::Missing { .. }) => Ok(None),
+            found => found.map(Some),
+        })
     }
 
     fn note_wrong_bytes(&self, digest: Digest, origins: &Origins) {

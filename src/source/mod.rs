@@ -87,6 +87,10 @@ pub trait Source: Send + Sync {
     /// The manifests that are attached to one. What they say of themselves is unchecked.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>>;
 
+    /// A manifest with a tag that is made from the digest of another one, if there is one: its signatures. That a
+    /// mirror lacks it says nothing.
+    fn companion(&self, tag: &Tag) -> Result<Option<StoredManifest>>;
+
     /// A blob that came from here, by way of these mirrors, had wrong bytes.
     fn note_wrong_bytes(&self, _digest: Digest, _origins: &Origins) {}
 

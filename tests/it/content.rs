@@ -36,6 +36,8 @@ pub struct Manifest {
 /// Blobs and manifests by digest, digests by tag.
 #[derive(Clone, Default)]
 pub struct Repository {
+    /// It answers with what is attached to a manifest; a registry without the referrers API says 404.
+    pub has_referrers_api: bool,
     pub blobs: BTreeMap<String, Arc<[u8]>>,
     pub manifests: BTreeMap<String, Manifest>,
     pub tags: BTreeMap<String, String>,
@@ -108,6 +110,42 @@ impl Repository {
     pub fn index_of(&mut self, entries: &[Value], more: Value) -> Value {
         let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
         self.manifest_with(index, more)
+    }
+
+    /// Attaches a manifest to another one: in a registry without the referrers API by the fallback tag, whose index
+    /// says what go-containerregistry writes there.
+    pub fn attach(&mut self, subject: &Value, layers: &[Value], more: Value) -> Value {
+        let mut attached = self.artifact(layers, more);
+        if !self.has_referrers_api {
+            attached["artifactType"] = OCI_EMPTY.into();
+            let tag = subject["digest"].as_str().unwrap().replace(':', "-");
+            let entries = self.tags.get(&tag).map(|digest| {
+                let index: Value = serde_json::from_slice(&self.manifests[digest].bytes).unwrap();
+                index["manifests"].as_array().unwrap().clone()
+            });
+            let mut entries = entries.unwrap_or_default();
+            entries.push(attached.clone());
+            let index = self.index_of(&entries, json!({}));
+            self.point(&tag, &index);
+        }
+        attached
+    }
+
+    /// The index of the manifests that are attached to one.
+    pub fn referrers(&self, subject: &str) -> Value {
+        let attached = self.manifests.iter().filter_map(|(digest, manifest)| {
+            let read: Value = serde_json::from_slice(&manifest.bytes).ok()?;
+            (read["subject"]["digest"] == subject).then(|| {
+                json!({
+                    "mediaType": manifest.media_type,
+                    "digest": digest,
+                    "size": manifest.bytes.len(),
+                    "artifactType": read["artifactType"],
+                })
+            })
+        });
+        let attached: Vec<_> = attached.collect();
+        json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": attached})
     }
 
     /// Stores a manifest or index, with these fields besides.

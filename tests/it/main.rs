@@ -16,6 +16,7 @@
 mod activator;
 mod client;
 mod content;
+mod cosign;
 mod disk;
 mod images;
 mod registry;
@@ -65,5 +66,6 @@ mod signed;
 mod state;
 mod tags;
 mod tidy;
+mod trust;
 mod upstream;
 mod views;

@@ -25,7 +25,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::content::{Repository, versions};
+use crate::content::{OCI_INDEX, Repository, versions};
 use crate::request::Request;
 use crate::tls::Authority;
 
@@ -605,6 +605,13 @@ fn find(repositories: &BTreeMap<String, Repository>, request: &Request) -> Draft
             (first <= last).then_some((first, last + 1))
         });
         return draft;
+    }
+    if let Some((name, digest)) = path.split_once("/referrers/")
+        && let Some(repository) = repositories.get(name)
+        && repository.has_referrers_api
+    {
+        let index = repository.referrers(digest).to_string();
+        return Draft::new(200, OCI_INDEX, index.into_bytes());
     }
     Draft::error(404)
 }

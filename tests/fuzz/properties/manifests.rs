@@ -165,6 +165,7 @@ fn artifact(
         is_of_index: chosen.is_some_and(|chosen| chosen.architecture.is_some()),
         flavour: chosen.and_then(|chosen| chosen.flavour.clone()),
         version: artifact::version(&image.annotations).map(str::to_owned),
+        accepted: None,
         recognised,
     }
 }
@@ -180,6 +181,7 @@ fn assert_listed(artifacts: Vec<Artifact>) {
             is_of_index: artifact.is_of_index,
             flavour: artifact.flavour.clone(),
             version: artifact.version.clone(),
+            accepted: None,
             recognised: Recognised {
                 offers: artifact.recognised.offers.clone(),
                 skipped: artifact.recognised.skipped.clone(),

@@ -10,12 +10,12 @@ use crate::listing::{Listing, PublisherList};
 pub(super) fn listing_of(data: &[u8]) -> Listing {
     let list = PublisherList::new(Digest::of(data), data.into(), None);
     let listing = Listing {
-        files: list.files().collect(),
+        files: list.files(None).collect(),
         ..Listing::default()
     };
     assert_eq!(listing.files.len(), list.len());
     for (name, file) in &listing.files {
-        assert_eq!(list.get(name).as_ref(), Some(file), "{name}");
+        assert_eq!(list.get(name, None).as_ref(), Some(file), "{name}");
     }
     listing
 }

@@ -159,6 +159,10 @@ impl Source for Layers {
         Ok(self.0.contains_key(&blob))
     }
 
+    fn companion(&self, _: &Tag) -> Result<Option<StoredManifest>> {
+        unreachable!()
+    }
+
     fn referrers(&self, _subject: Digest) -> Result<Vec<Descriptor>> {
         unreachable!()
     }
