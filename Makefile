@@ -10,6 +10,7 @@ UNITDIR ?= $(shell $(PKG_CONFIG) --variable=systemdsystemunitdir systemd 2>/dev/
 
 BINARY = target/release/sysext-oci-proxy
 UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket
+CATALOG = $(PREFIX)/lib/systemd/catalog/sysext-oci-proxy.catalog
 
 .PHONY: build check test demo bench soak fuzz count install uninstall clean help
 
@@ -54,9 +55,10 @@ install: $(BINARY) ## program and units (PREFIX=/usr/local, UNITDIR=, DESTDIR=)
 		sed 's,/usr/bin/,$(PREFIX)/bin/,' units/$$unit >$(DESTDIR)$(UNITDIR)/$$unit && \
 		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
 	done
+	$(INSTALL) -D -m 644 units/sysext-oci-proxy.catalog $(DESTDIR)$(CATALOG)
 
 uninstall: ## what install has put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
 
 clean: ## everything that was built
 	$(CARGO) clean

@@ -1,5 +1,7 @@
 //! What to do about an error: the step at which a request failed, and the remedy. No I/O.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::error::Error;
@@ -22,6 +24,13 @@ pub enum Step {
     Repository,
     /// The bytes of a file.
     Content,
+}
+
+/// As in JSON.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
 }
 
 /// The step at which a request failed, and what to do, if anything can be done.

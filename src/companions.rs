@@ -45,6 +45,13 @@ pub fn companions(image: &FileName) -> impl Iterator<Item = FileName> {
         .filter_map(|name| name.parse().ok())
 }
 
+/// Whether this is the name of a companion of some image.
+pub fn is_companion(name: &FileName) -> bool {
+    COMPANIONS
+        .iter()
+        .any(|suffix| name.as_str().ends_with(suffix))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,7 +74,8 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "{image}");
         }
-        let verity = "k8s-v1.verity".parse().unwrap();
+        let verity: FileName = "k8s-v1.verity".parse().unwrap();
+        assert!(is_companion(&verity) && !is_companion(&"k8s-v1.raw".parse().unwrap()));
         assert!(companions(&verity).all(|name| name != verity));
         assert_eq!(
             companions(&".raw".parse().unwrap()).count(),

@@ -23,6 +23,7 @@ mod flatten;
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/properties/mod.rs"]
 pub mod fuzz;
+mod journal;
 mod listing;
 mod lock;
 mod manifest;

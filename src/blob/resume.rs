@@ -8,9 +8,10 @@ use std::io::{self, Read};
 use std::mem;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::info;
 
 use crate::error::{Error, Result};
+use crate::journal;
 use crate::source::Body;
 use crate::task;
 
@@ -58,7 +59,10 @@ impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
         if task::is_client_gone() {
             return Err(task::client_gone());
         }
-        warn!(
+        info!(
+            MESSAGE_ID = journal::RESUMED,
+            BYTES = self.taken,
+            REASON = why;
             "{}: broke off after {} of {} bytes, going on from there: {why}",
             self.what, self.taken, self.size
         );

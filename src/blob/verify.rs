@@ -58,6 +58,11 @@ impl<R: Read> Verified<R> {
         }
     }
 
+    /// Where its bytes come from; `None`: no source is asked for them.
+    pub fn origins(&self) -> Option<&Origins> {
+        self.source.as_ref().map(|(_, origins)| origins)
+    }
+
     /// Reads all of a blob that fits into memory.
     pub fn into_bytes(mut self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.size).unwrap_or(usize::MAX)];

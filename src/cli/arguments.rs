@@ -85,6 +85,13 @@ pub enum Command {
         #[arg(long, value_name = "LAYER")]
         layer: Option<String>,
     },
+    /// Ask a running service to read its settings again, and to leave once no client is connected; see ExecReload= of the unit
+    #[command(hide = true)]
+    Reload {
+        /// Its process ID: $MAINPID
+        #[arg(value_name = "PID")]
+        process: i32,
+    },
     /// Change what is remembered of repositories that were signed (as root)
     Key {
         /// Forget that this repository had a list by its publisher: without one it is listed by its tags again

@@ -11,6 +11,7 @@ mod new_file;
 mod output;
 mod port_owner;
 mod reference;
+mod reload;
 mod service;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use log::{error, warn};
 
 use crate::dir::Dir;
 use crate::error::Result;
+use crate::journal;
 use crate::server::{self, handler::Service};
 use crate::settings::{self, Settings};
 use crate::snapshot::Snapshots;
@@ -41,12 +43,13 @@ const ROOT: &str = "/";
 /// Runs the program with these arguments, of which the first is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command_line = CommandLine::parse(arguments).unwrap_or_else(|error| error.exit());
-    output::start_log(command_line.is_to_serve());
+    journal::start(command_line.is_to_serve());
     match execute(command_line) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NO),
         Err(error) => {
-            error!("{}", error.line());
+            let reason = error.line();
+            error!(MESSAGE_ID = journal::FATAL, REASON = reason.as_str(); "{reason}");
             server::turn_away_waiting(&error);
             ExitCode::from(error.exit_status())
         }
@@ -59,17 +62,18 @@ fn execute(command_line: CommandLine) -> Result<bool> {
     let config = config.as_deref();
     match command_line.command() {
         Command::Serve(Serve { listen }) => {
-            let settings = settings(config)?;
             let (cache, state) = (cache_directory(), state_directory());
             let (has_cache, has_state) = (cache.is_some(), state.is_some());
-            let snapshots = snapshots(&settings, cache, state)?;
+            let first = service_in(settings(config)?, cache, state)?;
             let listener = server::open_listener(listen)?;
             warn_of_missing(has_cache, has_state);
-            let service = Service {
-                settings,
-                snapshots,
-            };
-            server::run(service, listener)?;
+            let load = || service(settings(config)?);
+            server::run(first, listener, listen.is_none(), load)?;
+        }
+        Command::Reload { process } => {
+            // Settings that cannot be read are told here, and change nothing.
+            settings(config)?;
+            reload::reload(process)?;
         }
         Command::List {
             reference,
@@ -122,7 +126,11 @@ fn settings(config: Option<&Path>) -> Result<Settings> {
 
 /// What answers requests, for a command that asks in this process.
 fn service(settings: Settings) -> Result<Service> {
-    let snapshots = snapshots(&settings, cache_directory(), state_directory())?;
+    service_in(settings, cache_directory(), state_directory())
+}
+
+fn service_in(settings: Settings, cache: Option<PathBuf>, state: Option<Dir>) -> Result<Service> {
+    let snapshots = snapshots(&settings, cache, state)?;
     Ok(Service {
         settings,
         snapshots,

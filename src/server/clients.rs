@@ -9,11 +9,13 @@ use log::{debug, error, info, warn};
 use sd_notify::NotifyState;
 
 use super::connections::{Connections, Seat};
-use super::handler::Service;
-use super::http::{Connection, Interrupted, Request, Response};
+use super::handler::{self, Service};
+use super::http::{Connection, Interrupted, Request, Response, WRITE_TIMEOUT, is_timeout};
 use super::signals::Signals;
 use super::{LOOK, notify};
-use crate::error::Error;
+use crate::advice::advice;
+use crate::error::{Error, Result};
+use crate::journal;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -90,8 +92,34 @@ impl Clients {
         let is_quiet = self.logged.is_some_and(|logged| logged.elapsed() < QUIET);
         if self.turned_away > 0 && !is_quiet {
             let n = std::mem::take(&mut self.turned_away);
-            warn!("clients turned away: {n}; at most {MAX_CONNECTIONS} are connected at once");
+            warn!(
+                MESSAGE_ID = journal::TURNED_AWAY;
+                "clients turned away: {n}; at most {MAX_CONNECTIONS} are connected at once"
+            );
             self.logged = Some(Instant::now());
+        }
+    }
+
+    /// Serves clients that connect from now on by the settings as they are now. Others are served as before, and each
+    /// connection ends with its next response. If the settings cannot be read, those from before are kept.
+    pub fn reload(&mut self, load: impl Fn() -> Result<Service>) {
+        self.connections.leave();
+        match load() {
+            Ok(service) => {
+                self.service = Arc::new(service);
+                info!(
+                    MESSAGE_ID = journal::RELOADED;
+                    "settings read again for new clients; leaving when no client is connected"
+                );
+            }
+            Err(error) => {
+                let reason = error.line();
+                error!(
+                    MESSAGE_ID = journal::NOT_RELOADED,
+                    REASON = reason.as_str();
+                    "the settings from before are kept until no client is connected: {reason}"
+                );
+            }
         }
     }
 
@@ -107,8 +135,11 @@ impl Clients {
         let end = Instant::now() + STOP_TIMEOUT;
         while !self.connections.wait_until_empty(LOOK) {
             if signals.is_to_stop() || Instant::now() > end {
-                for request in self.connections.being_answered() {
-                    warn!("{request}: answer cut short, for the service was told to stop");
+                for (request, transfer) in self.connections.being_answered() {
+                    match transfer {
+                        Some(transfer) => transfer.log_stop(&request),
+                        None => warn!("{request}: not answered, for the service was told to stop"),
+                    }
                 }
                 return;
             }
@@ -116,13 +147,9 @@ impl Clients {
     }
 }
 
-/// Tells systemd how many connections are open.
-fn report(connections: usize) {
-    let status = match connections {
-        0 => "waiting for clients".to_owned(),
-        n => format!("serving {n} of at most {MAX_CONNECTIONS} connections"),
-    };
-    notify(&[NotifyState::Status(&status)]);
+/// Tells systemd how many clients are connected, and how far their files are.
+fn report(status: &str) {
+    notify(&[NotifyState::Status(status)]);
 }
 
 /// Serves a connection on this thread, or answers it with an error if the thread cannot be started.
@@ -181,32 +208,53 @@ enum After {
 fn answer(connection: &mut Connection, request: &Request, service: &Service, seat: &Seat) -> After {
     let started = Instant::now();
     let Request { method, target, .. } = request;
+    let line = format!("{method} {target}");
     let response = match service.answer(request) {
         Ok(response) => response,
         Err(Error::ClientGone) => {
-            info!("{method} {target}: client went away before there was an answer");
+            info!("{line}: client went away before there was an answer");
             return After::Close;
         }
         Err(error) => refusal(request, &error),
     };
-    let status = response.status;
-    seat.respond();
-    match connection.answer(request, response) {
-        Ok(keeps_alive) => {
+    let (status, transfer) = (response.status, response.transfer.clone());
+    seat.respond(transfer.clone());
+    let progress = |bytes| {
+        if let Some(transfer) = &transfer {
+            transfer.advance(bytes);
+        }
+        seat.report_progress();
+    };
+    match connection.answer(request, response, progress) {
+        Ok(answered) => {
             let time = started.elapsed().as_millis();
-            debug!("{method} {target}: {status} in {time} ms");
-            match keeps_alive {
+            debug!("{line}: {status} in {time} ms");
+            if let Some(transfer) = &transfer {
+                transfer.log_end(answered.origins.as_ref());
+            }
+            match answered.keeps_alive {
                 true => After::Next,
                 false if request.has_body => After::Linger,
                 false => After::Close,
             }
         }
+        Err(Interrupted::Client(error)) if is_timeout(&error) => {
+            let why = format!("its client took nothing for {} s", WRITE_TIMEOUT.as_secs());
+            match &transfer {
+                Some(transfer) => transfer.log_cut(&line, &why),
+                None => warn!("{line}: answer cut short: {why}"),
+            }
+            After::Close
+        }
         Err(Interrupted::Client(error)) => {
-            info!("{method} {target}: client went away before it had everything: {error}");
+            info!("{line}: client went away before it had everything: {error}");
             After::Close
         }
         Err(Interrupted::Body(error)) => {
-            error!("{method} {target}: download cut short: {}", error.line());
+            match &transfer {
+                Some(transfer) => transfer.log_cut(&line, &error.line()),
+                None => error!("{line}: answer cut short: {}", error.line()),
+            }
             After::Close
         }
     }
@@ -215,14 +263,29 @@ fn answer(connection: &mut Connection, request: &Request, service: &Service, sea
 /// The response to a request that failed, which is logged here and nowhere else.
 fn refusal(request: &Request, error: &Error) -> Response {
     let Request { method, target, .. } = request;
-    let line = format!("{method} {target}: {}: {}", error.status(), error.line());
-    match error {
-        // Clients ask for these as a matter of course.
-        Error::BadAddress { .. }
-        | Error::NotOffered { .. }
-        | Error::Missing { .. }
-        | Error::MethodNotAllowed { .. } => info!("{line}"),
-        _ => error!("{line}"),
+    let (status, reason, step) = (error.status(), error.line(), advice(error).0);
+    let line = format!("{method} {target}: {status}: {reason}");
+    let asked = handler::Asking::of(target);
+    match status {
+        404 if asked.is_routine => debug!("{line}"),
+        404 => info!(
+            MESSAGE_ID = journal::NOT_FOUND,
+            REPOSITORY = asked.directory.as_str(),
+            FILE = asked.file.as_str(),
+            REASON = reason.as_str();
+            "{line}"
+        ),
+        403 | 500.. => error!(
+            MESSAGE_ID = journal::FAILED,
+            REPOSITORY = asked.directory.as_str(),
+            FILE = asked.file.as_str(),
+            STATUS = status,
+            STEP:% = step,
+            REASON = reason.as_str();
+            "{line}"
+        ),
+        // The client's own mistake.
+        _ => info!("{line}"),
     }
     Response::error(error, request.form)
 }

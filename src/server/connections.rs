@@ -8,12 +8,17 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::transfer::Transfer;
 use crate::lock::lock;
 use crate::task;
 
 /// Longest wait for the thread of a connection that was sent away. It only reads the bytes that are there, so it takes
 /// longer only where the machine is too busy to serve another client anyway.
 const SENDING_AWAY: Duration = Duration::from_secs(1);
+/// Shortest time between two reports of how far transfers are.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Transfers that a report names.
+const MAX_NAMED: usize = 3;
 
 /// The state of a connection.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +35,8 @@ struct Entry {
     number: u64,
     stream: Arc<TcpStream>,
     state: State,
+    /// The file that it is being sent.
+    transfer: Option<Arc<Transfer>>,
 }
 
 #[derive(Default)]
@@ -39,6 +46,8 @@ struct Table {
     next: u64,
     /// The service stops: no connection waits for another request.
     is_stopping: bool,
+    /// The service leaves once no client is connected: each response is the last one of its connection.
+    is_leaving: bool,
 }
 
 impl Table {
@@ -49,6 +58,30 @@ impl Table {
 
     fn entry(&mut self, number: u64) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.number == number)
+    }
+
+    /// The text of `STATUS=`.
+    fn status(&self) -> String {
+        let mut status = match (self.is_stopping, self.entries.len()) {
+            (false, 0) => "waiting for clients".to_owned(),
+            (false, n) => format!("{n} connections"),
+            (true, n) => format!("stopping, {n} connections left"),
+        };
+        if self.is_leaving && !self.is_stopping {
+            status.push_str(", leaving when there is none");
+        }
+        let mut transfers = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.transfer.as_ref());
+        for (n, transfer) in transfers.by_ref().take(MAX_NAMED).enumerate() {
+            let separator = if n == 0 { ": " } else { ", " };
+            status.push_str(&format!("{separator}{transfer}"));
+        }
+        match transfers.count() {
+            0 => status,
+            more => format!("{status} and {more} more files"),
+        }
     }
 }
 
@@ -72,8 +105,10 @@ pub struct Connections {
     table: Mutex<Table>,
     /// A connection was closed, or has begun to answer.
     changed: Condvar,
-    /// Called with the number of connections whenever it changes.
-    report: fn(usize),
+    /// Called with the text of `STATUS=` when the number of connections changes, and when transfers have come further.
+    report: fn(&str),
+    /// When transfers were last reported.
+    reported: Mutex<Option<Instant>>,
 }
 
 /// The entry of a connection. It is removed when this is dropped, however the thread ends.
@@ -84,12 +119,13 @@ pub struct Seat {
 
 impl Connections {
     /// An empty table for at most `limit` clients.
-    pub fn new(limit: usize, report: fn(usize)) -> Self {
+    pub fn new(limit: usize, report: fn(&str)) -> Self {
         Self {
             limit,
             table: Mutex::default(),
             changed: Condvar::new(),
             report,
+            reported: Mutex::default(),
         }
     }
 
@@ -128,15 +164,21 @@ impl Connections {
                 since: Instant::now(),
                 was_answered: false,
             },
+            transfer: None,
         });
-        let count = table.entries.len();
+        let status = table.status();
         drop(table);
-        (self.report)(count);
+        (self.report)(&status);
         let seat = Seat {
             connections: self.clone(),
             number,
         };
         (Some(seat), gone)
+    }
+
+    /// Makes each response the last one of its connection, so that the clients that are connected become fewer.
+    pub fn leave(&self) {
+        lock(&self.table).is_leaving = true;
     }
 
     /// Closes the connections that wait for a request, now and from now on. Returns how many are being answered.
@@ -162,11 +204,13 @@ impl Connections {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// The requests that are being answered.
-    pub fn being_answered(&self) -> Vec<String> {
+    /// The requests that are being answered, with the files that are being sent.
+    pub fn being_answered(&self) -> Vec<(String, Option<Arc<Transfer>>)> {
         let table = lock(&self.table);
         let requests = table.entries.iter().filter_map(|entry| match &entry.state {
-            State::Answering { request, .. } if !entry.is_abandoned() => Some(request.clone()),
+            State::Answering { request, .. } if !entry.is_abandoned() => {
+                Some((request.clone(), entry.transfer.clone()))
+            }
             _ => None,
         });
         requests.collect()
@@ -181,6 +225,7 @@ impl Seat {
         if let Some(entry) = table.entry(self.number)
             && let State::Answering { .. } = entry.state
         {
+            entry.transfer = None;
             entry.state = State::Waiting {
                 since: Instant::now(),
                 was_answered: true,
@@ -191,22 +236,36 @@ impl Seat {
         }
     }
 
-    /// The response is being sent. A client that has shut down its sending half still gets it.
-    pub fn respond(&self) {
+    /// The response is being sent, perhaps with a file. A client that has shut down its sending half still gets it.
+    pub fn respond(&self, file: Option<Arc<Transfer>>) {
         let mut table = lock(&self.connections.table);
         if let Some(Entry {
             state: State::Answering { is_left, .. },
+            transfer,
             ..
         }) = table.entry(self.number)
         {
             *is_left = false;
+            *transfer = file;
+        }
+    }
+
+    /// A transfer has come further. This is reported, but not each time.
+    pub fn report_progress(&self) {
+        let Ok(mut reported) = self.connections.reported.try_lock() else {
+            return;
+        };
+        if reported.is_none_or(|reported| reported.elapsed() >= PROGRESS) {
+            *reported = Some(Instant::now());
+            let status = lock(&self.connections.table).status();
+            (self.connections.report)(&status);
         }
     }
 
     /// The client has sent a whole request, which is now being answered.
     pub fn answer(&self, request: String) -> Further {
         let mut table = lock(&self.connections.table);
-        let is_stopping = table.is_stopping;
+        let is_last = table.is_stopping || table.is_leaving;
         let Some(entry) = table.entry(self.number) else {
             return Further::None;
         };
@@ -218,7 +277,7 @@ impl Seat {
             self.connections.changed.notify_all();
             return Further::Deaf;
         }
-        if is_stopping {
+        if is_last {
             Further::None
         } else {
             Further::Possible
@@ -231,7 +290,7 @@ impl Seat {
 pub enum Further {
     /// Yes.
     Possible,
-    /// The service stops.
+    /// The service stops, or leaves once no client is connected.
     None,
     /// It was shut down for reading, so it looks as if its client had disconnected.
     Deaf,
@@ -241,10 +300,10 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut table = lock(&self.connections.table);
         table.entries.retain(|entry| entry.number != self.number);
-        let count = table.entries.len();
+        let status = table.status();
         self.connections.changed.notify_all();
         drop(table);
-        (self.connections.report)(count);
+        (self.connections.report)(&status);
     }
 }
 
@@ -324,7 +383,9 @@ mod tests {
         let (admitted, gone) = connections.admit(&next);
         assert!(admitted.is_none(), "the only place is taken");
         assert_eq!(gone, 0);
-        assert_eq!(connections.being_answered(), ["it"]);
+        let answered = connections.being_answered();
+        assert_eq!(answered.len(), 1);
+        assert_eq!(answered[0].0, "it");
         drop(thread.join().unwrap());
         assert!(connections.admit(&next).0.is_some());
         assert!(connections.is_empty(), "its seat is gone at once");

@@ -14,9 +14,10 @@ use super::download::{self, OCTETS};
 use super::form::Form;
 use super::http::{Request, Response};
 use super::json::Overview;
+use super::transfer::Transfer;
 use super::{access, html, latest_json};
 use crate::address::{Address, Asked, LISTING, Located, View};
-use crate::companions::companions;
+use crate::companions::{companions, is_companion};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing::File;
@@ -233,14 +234,20 @@ impl Handler<'_> {
     fn file(&self, snapshot: &Snapshot, name: &FileName) -> Result<Response> {
         let file = &*self.find(snapshot, name)?;
         let what = format!("{}/{name} ({})", self.located, file.digest);
-        download::file(
+        let mut response = download::file(
             self.snapshots,
             self.located,
             snapshot,
             file,
             self.request,
             what,
-        )
+        )?;
+        if response.status == 200 && !self.request.is_head() {
+            let (directory, size) = (&self.located.directory, response.size());
+            let transfer = Transfer::new(directory, snapshot, name, file, size);
+            response.transfer = Some(Arc::new(transfer));
+        }
+        Ok(response)
     }
 
     /// A small file that was made for this request.
@@ -277,6 +284,41 @@ fn with_incomplete(mut response: Response, snapshot: &Snapshot) -> Response {
     let header = incomplete.map(|incomplete| ("X-Incomplete", incomplete.to_string()));
     response.headers.extend(header);
     response
+}
+
+/// The thing that a client asks for, for the log.
+#[derive(Default)]
+pub struct Asking {
+    /// The directory by its address; empty if it has none.
+    pub directory: String,
+    /// The name in it.
+    pub file: String,
+    /// Clients ask for it as a matter of course, and it may not be there.
+    pub is_routine: bool,
+}
+
+impl Asking {
+    /// The thing in the target of a request.
+    pub fn of(target: &str) -> Self {
+        let Ok(Address::In(directory, asked)) = Address::parse(target) else {
+            return Self::default();
+        };
+        let (file, is_routine) = match asked {
+            Asked::Page => (String::new(), false),
+            Asked::Listing => (LISTING.to_owned(), false),
+            Asked::Signature(name) => (name, true),
+            Asked::ChecksumOf(name) => (format!("{name}.sha256"), true),
+            Asked::File(name) => {
+                let is_routine = SideFile::parse(&name).is_some() || is_companion(&name);
+                (name.to_string(), is_routine)
+            }
+        };
+        Self {
+            directory: directory.to_string(),
+            file,
+            is_routine,
+        }
+    }
 }
 
 /// The form of a side file.

@@ -19,12 +19,14 @@ use tiny_http::{HTTPVersion, Header};
 use super::connections::{Further, Seat};
 use super::form::Form;
 use super::html;
+use super::transfer::Transfer;
 use crate::advice::advice;
 use crate::blob::Verified;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::Bytes;
 use crate::printable::{in_ascii, in_json, printable};
+use crate::source::Origins;
 use crate::task;
 
 /// Largest head of a request, in bytes.
@@ -34,7 +36,7 @@ const MAX_HEADERS: usize = 64;
 /// Longest wait for the end of a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client that takes no byte for this time counts as gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that the rest of a refused request is read and dropped.
 const LINGER: Duration = Duration::from_millis(500);
 /// Most bytes that are dropped meanwhile.
@@ -81,6 +83,8 @@ pub struct Response {
     /// All headers except those about the body's length.
     pub headers: Vec<(&'static str, String)>,
     pub body: Body,
+    /// The file that the body is, if it is one.
+    pub transfer: Option<Arc<Transfer>>,
 }
 
 /// The body of a response. Its length is always known.
@@ -116,16 +120,29 @@ impl Blob {
         })
     }
 
-    /// Sends all of it.
-    fn send(mut self, stream: &mut (impl Write + ?Sized)) -> Result<(), Interrupted> {
+    /// Sends all of it, and returns where its bytes came from. `progress` gets the size of each piece.
+    fn send(
+        mut self,
+        stream: &mut (impl Write + ?Sized),
+        mut progress: impl FnMut(u64),
+    ) -> Result<Option<Origins>, Interrupted> {
         while self.filled > 0 {
             stream
                 .write_all(&self.buffer[..self.filled])
                 .map_err(Interrupted::Client)?;
+            progress(self.filled as u64);
             self.filled = self.rest.fill(&mut self.buffer).map_err(interrupted)?;
         }
-        Ok(())
+        Ok(self.rest.origins().cloned())
     }
+}
+
+/// A response that was sent whole.
+pub struct Answered {
+    /// The client may ask again on this connection.
+    pub keeps_alive: bool,
+    /// Where the bytes of a blob came from; `None`: they are kept here.
+    pub origins: Option<Origins>,
 }
 
 /// Why a response was not sent whole.
@@ -168,6 +185,7 @@ impl Response {
             status: 200,
             headers: vec![("Content-Type", media_type.to_owned())],
             body,
+            transfer: None,
         }
     }
 
@@ -208,6 +226,7 @@ impl Response {
             status,
             headers,
             body: Body::Bytes(Arc::new([])),
+            transfer: None,
         }
     }
 
@@ -240,7 +259,7 @@ impl Response {
     /// Writes the body.
     pub fn write_body(self, out: &mut (impl Write + ?Sized)) -> Result<(), Interrupted> {
         match self.body {
-            Body::Blob(blob) => blob.send(out),
+            Body::Blob(blob) => blob.send(out, |_| {}).map(drop),
             Body::Bytes(bytes) => out
                 .write_all((*bytes).as_ref())
                 .map_err(Interrupted::Client),
@@ -248,7 +267,8 @@ impl Response {
         }
     }
 
-    fn size(&self) -> u64 {
+    /// The size of its body, in bytes.
+    pub fn size(&self) -> u64 {
         match &self.body {
             Body::Bytes(bytes) => (**bytes).as_ref().len() as u64,
             Body::Blob(blob) => blob.size,
@@ -345,11 +365,20 @@ impl Connection {
         }
     }
 
-    /// Sends a response. True when the client may ask again on this connection.
-    pub fn answer(&mut self, request: &Request, response: Response) -> Result<bool, Interrupted> {
+    /// Sends a response. `progress` gets the size of each piece of a blob.
+    pub fn answer(
+        &mut self,
+        request: &Request,
+        response: Response,
+        progress: impl FnMut(u64),
+    ) -> Result<Answered, Interrupted> {
         let keeps_alive = request.keeps_alive && !request.has_body;
-        write_response(&mut &*self.stream, request, response, keeps_alive)?;
-        Ok(keeps_alive)
+        let stream = &mut &*self.stream;
+        let origins = write_response(stream, request, response, keeps_alive, progress)?;
+        Ok(Answered {
+            keeps_alive,
+            origins,
+        })
     }
 
     /// Sends an error to a client that is not served.
@@ -364,7 +393,7 @@ impl Connection {
     fn send_error(&mut self, request: &Request, error: &Error) {
         let response = Response::error(error, request.form);
         // If the client is gone, nobody reads it.
-        let _ = write_response(&mut &*self.stream, request, response, false);
+        let _ = write_response(&mut &*self.stream, request, response, false, |_| {});
     }
 
     /// The same without waiting for the client: it has no thread.
@@ -407,7 +436,8 @@ fn bad(status: u16, why: impl Into<String>) -> Error {
     Error::BadRequest { status, why }
 }
 
-fn is_timeout(error: &io::Error) -> bool {
+/// Whether something took too long.
+pub fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
@@ -504,7 +534,8 @@ fn write_response(
     request: &Request,
     response: Response,
     keeps_alive: bool,
-) -> Result<(), Interrupted> {
+    progress: impl FnMut(u64),
+) -> Result<Option<Origins>, Interrupted> {
     let mut head = head(request, &response, keeps_alive);
     let body = match &response.body {
         Body::Bytes(body) if !request.is_head() => (**body).as_ref(),
@@ -522,8 +553,8 @@ fn write_response(
         .and_then(|()| stream.write_all(rest))
         .map_err(Interrupted::Client)?;
     match response.body {
-        Body::Blob(blob) => blob.send(stream),
-        Body::Bytes(_) | Body::SizeOnly(_) => Ok(()),
+        Body::Blob(blob) => blob.send(stream, progress),
+        Body::Bytes(_) | Body::SizeOnly(_) => Ok(None),
     }
 }
 
@@ -764,7 +795,7 @@ mod tests {
         let (mut request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         request.method = method.into();
         let mut bytes = Vec::new();
-        write_response(&mut bytes, &request, response, keeps_alive).unwrap();
+        write_response(&mut bytes, &request, response, keeps_alive, |_| {}).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let varies = |line: &&str| {
             let of_all = ["Date: ", "Server: ", "X-Content-Type-Options: nosniff\r\n"];
@@ -806,7 +837,7 @@ mod tests {
         for (size, writes) in [(0, 1), (100, 1), (BUFFER, 1), (BUFFER + 1, 2)] {
             let mut sizes = Sizes(Vec::new());
             let response = Response::shared("text/plain", Arc::new(vec![b'x'; size]));
-            write_response(&mut sizes, &request, response, true).unwrap();
+            write_response(&mut sizes, &request, response, true, |_| {}).unwrap();
             assert_eq!(sizes.0.len(), writes, "{size} bytes: {:?}", sizes.0);
         }
     }

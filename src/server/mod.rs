@@ -17,6 +17,7 @@ pub mod json;
 mod latest_json;
 mod listener;
 mod signals;
+mod transfer;
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
@@ -27,6 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState;
 
 use crate::error::{Error, Result};
+use crate::journal;
 use clients::Clients;
 use handler::Service;
 use signals::Signals;
@@ -46,29 +48,40 @@ enum End {
     Stop,
 }
 
-/// Serves until no client has come for the idle timeout, or a signal ends the process.
-pub fn run(service: Service, listener: TcpListener) -> Result<()> {
-    let idle = service.settings.idle_timeout;
+/// Serves until no client has come for the idle timeout, or a signal ends the process. `is_activated`: the listener is
+/// systemd's, which starts the service again; otherwise nobody would, and it stays. `load` makes the service from the
+/// settings as they are now.
+pub fn run(
+    service: Service,
+    listener: TcpListener,
+    is_activated: bool,
+    load: impl Fn() -> Result<Service>,
+) -> Result<()> {
+    let idle = is_activated.then_some(service.settings.idle_timeout);
     let signals = Signals::catch().map_err(Error::service("handle signals"))?;
     let address = listener
         .local_addr()
         .map_or_else(|_| "its socket".to_owned(), |address| address.to_string());
-    info!("serving on {address}");
+    info!(MESSAGE_ID = journal::STARTED; "serving on {address}");
     let mut clients = Clients::new(service);
     let ready = NotifyState::Status("waiting for clients");
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready, ready]) {
         // After TimeoutStartSec= systemd stops the service, and says only that.
         warn!("systemd cannot be told that the service is ready, and will stop it: {error}");
     }
-    let end = accept_until_end(&listener, &signals, &mut clients, idle)?;
+    let end = accept_until_end(&listener, &signals, &mut clients, idle, load)?;
     notify(&[NotifyState::Stopping]);
     // From here on clients wait in the backlog of systemd's socket, or are refused.
     drop(listener);
-    match end {
-        End::Idle => info!("no client for {} s, leaving", idle.as_secs_f64()),
-        End::Leave => info!("no client, leaving as SIGHUP asked for"),
-        End::Stop => clients.stop(&signals),
-    }
+    let reason = match end {
+        End::Idle => "no client came any more",
+        End::Leave => "no client is connected, and SIGHUP asked for it",
+        End::Stop => {
+            clients.stop(&signals);
+            "it was told to stop"
+        }
+    };
+    info!(MESSAGE_ID = journal::STOPPED, REASON = reason; "leaving: {reason}");
     clients.service.snapshots.close();
     Ok(())
 }
@@ -78,24 +91,37 @@ fn accept_until_end(
     listener: &TcpListener,
     signals: &Signals,
     clients: &mut Clients,
-    idle: Duration,
+    idle: Option<Duration>,
+    load: impl Fn() -> Result<Service>,
 ) -> Result<End> {
+    let mut is_to_leave = false;
     loop {
-        let timeout = match signals.is_to_leave() {
+        let timeout = match is_to_leave {
             false => idle,
-            true if clients.connections.is_empty() => Duration::ZERO,
-            true => LOOK,
+            true if clients.connections.is_empty() => Some(Duration::ZERO),
+            true => Some(LOOK),
         };
         let is_idle =
             !wait(listener, signals, timeout).map_err(Error::service("wait for clients"))?;
         if signals.is_to_stop() {
             return Ok(End::Stop);
         }
+        // Before the next client is accepted, who is to be served by the new settings.
+        if signals.take_hangup() {
+            is_to_leave = true;
+            if !clients.connections.is_empty() {
+                clients.reload(&load);
+            }
+        }
+        // Clients that wait in the backlog of systemd's socket are served by the next process, which has new
+        // credentials, too.
+        if is_to_leave && idle.is_some() && clients.connections.is_empty() {
+            return Ok(End::Leave);
+        }
         match listener.accept() {
             Ok((stream, _)) => clients.welcome(stream),
             // `accept` has given up without having taken a connection: the process may exit if none is open.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let is_to_leave = signals.is_to_leave();
                 if is_idle
                     && clients.connections.is_empty()
                     && (is_to_leave || !clients.service.snapshots.is_busy())
@@ -110,13 +136,14 @@ fn accept_until_end(
 }
 
 /// Waits for a connection or a signal. False if neither came in that time.
-fn wait(listener: &TcpListener, signals: &Signals, time: Duration) -> io::Result<bool> {
-    let time = Timespec::try_from(time).map_err(|_| ErrorKind::InvalidInput)?;
+fn wait(listener: &TcpListener, signals: &Signals, time: Option<Duration>) -> io::Result<bool> {
+    let time = time.map(Timespec::try_from).transpose();
+    let time = time.map_err(|_| ErrorKind::InvalidInput)?;
     let mut sources = [
         PollFd::new(listener, PollFlags::IN),
         PollFd::new(&signals.pipe, PollFlags::IN),
     ];
-    match poll(&mut sources, Some(&time)) {
+    match poll(&mut sources, time.as_ref()) {
         Ok(ready) => {
             signals.drain();
             Ok(ready > 0)

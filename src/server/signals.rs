@@ -1,4 +1,5 @@
-//! Signals: SIGTERM and SIGINT stop the service, SIGHUP makes it exit once no client is connected.
+//! Signals: SIGTERM and SIGINT stop the service. SIGHUP makes it read its settings again, and exit once no client is
+//! connected.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -13,7 +14,7 @@ pub struct Signals {
     /// SIGTERM or SIGINT.
     stop: Arc<AtomicBool>,
     /// SIGHUP.
-    leave: Arc<AtomicBool>,
+    hangup: Arc<AtomicBool>,
     /// Has something to read after a signal, so that none is missed between a look and a wait.
     pub pipe: UnixStream,
 }
@@ -25,13 +26,13 @@ impl Signals {
         pipe.set_nonblocking(true)?;
         let signals = Self {
             stop: Arc::default(),
-            leave: Arc::default(),
+            hangup: Arc::default(),
             pipe,
         };
         for (signal, told) in [
             (SIGTERM, &signals.stop),
             (SIGINT, &signals.stop),
-            (SIGHUP, &signals.leave),
+            (SIGHUP, &signals.hangup),
         ] {
             // The flag first: who finds something in the pipe also finds the flag.
             flag::register(signal, told.clone())?;
@@ -50,9 +51,9 @@ impl Signals {
         self.stop.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the service is to exit once no client is connected.
-    pub fn is_to_leave(&self) -> bool {
-        self.leave.load(Ordering::SeqCst)
+    /// Whether SIGHUP has come since the last call.
+    pub fn take_hangup(&self) -> bool {
+        self.hangup.swap(false, Ordering::SeqCst)
     }
 
     /// Empties the pipe.

@@ -6,30 +6,31 @@
 //!
 //! A publisher's list and its signature come from one snapshot (`pairs.rs`). The state of a directory is in `slot.rs`.
 
+mod changes;
 mod forms;
 mod pairs;
 mod promised;
 mod slot;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, info, warn};
+use log::debug;
 use uapi_version::strverscmp;
 
 use crate::address::{Directory, Located, Place, View};
+use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
-use crate::artifact::{LeftOutKind, Recipe};
 use crate::cache::{Cache, Flattened};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
 use crate::flatten::{FlattenedFile, Flattener};
-use crate::listing::{File, LeftOut, Listing, Naming, PublisherList};
+use crate::listing::{File, Listing, Naming, PublisherList};
 use crate::lock::lock;
 use crate::memory::{Held, Memory, Room};
 use crate::name::{FileName, Tag};
@@ -448,7 +449,7 @@ impl Snapshots {
         drop(newest);
         if let Ok(snapshot) = &result {
             let before = before.and_then(|before| before.result.ok());
-            log_listing(&located.directory, snapshot, before.as_deref());
+            changes::log(&self.state, &located.directory, snapshot, before.as_deref());
         }
         // It was finished for the next client, and is not given out to this one.
         if task::is_client_gone() {
@@ -737,38 +738,6 @@ fn merged(directory: &Directory) -> Error {
         what: directory.to_string(),
         why: "a merged directory has no artifacts of its own; name one of its sources".to_owned(),
     }
-}
-
-/// Logs a line for the listing, and one for each tag that is newly left out.
-fn log_listing(directory: &Directory, snapshot: &Snapshot, before: Option<&Snapshot>) {
-    let Listing {
-        left_out,
-        incomplete,
-        ..
-    } = &snapshot.listing;
-    let known: HashSet<_> = before
-        .iter()
-        .flat_map(|before| &before.listing.left_out)
-        .collect();
-    for one in left_out.iter().filter(|one| !known.contains(one)) {
-        let LeftOut { tag, reason, .. } = one;
-        if one.kind == LeftOutKind::Unanswered {
-            warn!("{directory}: tag {tag} left out, it was not answered: {reason}");
-        } else {
-            info!("{directory}: tag {tag} left out: {reason}");
-        }
-    }
-    let took = snapshot.begun.elapsed().as_millis();
-    let sources: Vec<_> = snapshot
-        .sources
-        .iter()
-        .map(|source| source.name())
-        .collect();
-    let (n, sources) = (snapshot.len(), sources.join(", "));
-    let signed = snapshot.signed.as_ref();
-    let signed = signed.map_or("", |_| ", as their publisher lists them");
-    let missing = incomplete.map_or_else(String::new, |incomplete| format!("; {incomplete}"));
-    info!("{directory}: {n} files listed in {took} ms from {sources}{signed}{missing}");
 }
 
 #[cfg(test)]

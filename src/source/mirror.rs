@@ -19,6 +19,7 @@ use super::upstream::Upstream;
 use super::{Body, Download, Origins, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::journal;
 use crate::lock::lock;
 use crate::manifest::Descriptor;
 use crate::name::{Host, Repository, Tag};
@@ -132,6 +133,10 @@ impl Mirrored {
                 .collect();
             let (host, error_line) = (mirror.host(), error.line());
             warn!(
+                MESSAGE_ID = journal::STAND_IN,
+                SOURCE = self.name.as_str(),
+                ORIGIN = mirror.location(),
+                REASON = error_line.as_str();
                 "{}: tags from mirror {host}, for {error_line}{others}",
                 self.name
             );
@@ -273,6 +278,10 @@ impl Mirrored {
         let Upstream { wrong, state, .. } = &*self.upstream;
         wrong.note(state, &self.name, digest, mirror.place());
         warn!(
+            MESSAGE_ID = journal::MIRROR_DAMAGED,
+            SOURCE = self.name.as_str(),
+            ORIGIN = mirror.location(),
+            DIGEST:% = digest;
             "{}: mirror {} gave wrong bytes of {digest}, going on without it for that",
             self.name,
             mirror.host()
@@ -332,6 +341,10 @@ impl Mirrored {
         let level = if is_news { level } else { Level::Debug };
         log!(
             level,
+            MESSAGE_ID = journal::MIRROR_FAILS,
+            SOURCE = name.as_str(),
+            ORIGIN = mirror.location(),
+            REASON = line.as_str();
             "{name}: mirror {host} fails, going on without it: {line}"
         );
     }

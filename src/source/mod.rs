@@ -134,6 +134,15 @@ impl Origins {
     fn has(&self, place: &str) -> bool {
         lock(&self.0).contains(place)
     }
+
+    /// The mirrors as `HOST/REPOSITORY`, separated by commas. `None`: all bytes come from the source itself.
+    pub fn mirrors(&self) -> Option<String> {
+        let places = lock(&self.0);
+        let without_namespace =
+            |place: &String| place.split('?').next().unwrap_or_default().to_owned();
+        let mirrors: Vec<_> = places.iter().map(without_namespace).collect();
+        (!mirrors.is_empty()).then(|| mirrors.join(", "))
+    }
 }
 
 /// The bytes of a blob, unchecked, to its end.

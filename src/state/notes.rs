@@ -16,6 +16,8 @@ pub struct Notes {
     pub unanswered: BTreeMap<Tag, Unanswered>,
     /// Mirrors that gave wrong bytes of a blob or manifest.
     pub wrong_mirrors: WrongMirrors,
+    /// The digests of the files in the last listings, by directory. They are noted as tags without an answer are.
+    pub listed: BTreeMap<String, Digest>,
     /// Of which tags a warning was logged, and what the tag was then.
     pub warned: BTreeMap<Tag, Digest>,
 }
@@ -39,7 +41,9 @@ pub struct Unanswered {
 impl Notes {
     /// Forgets what is missed least, of what there is. Nothing is left after some calls.
     pub fn forget_some(&mut self) {
-        if !self.warned.is_empty() {
+        if !self.listed.is_empty() {
+            self.listed.clear();
+        } else if !self.warned.is_empty() {
             self.warned.clear();
         } else if !self.wrong_mirrors.is_empty() {
             self.wrong_mirrors.clear();

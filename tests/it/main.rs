@@ -48,6 +48,7 @@ mod hostile;
 mod hosts;
 mod idle;
 mod inside;
+mod journal;
 mod latest_json;
 mod layouts;
 mod listings;

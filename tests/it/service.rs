@@ -465,6 +465,11 @@ impl Service {
     }
 
     /// Changes the logins that it was started with.
+    /// Changes its settings, which it reads when it starts or is told to.
+    pub fn write_settings(&self, settings: &str) {
+        self.folder.file("config.toml", settings);
+    }
+
     pub fn write_logins(&self, logins: &[(&str, &str)]) {
         self.folder.file(AUTH, &auth_json(logins));
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::client::try_request;
 use crate::content::versions;
 use crate::registry::{Registry, nowhere};
@@ -297,12 +299,12 @@ fn config_stands_before_or_after_serve_and_serve_is_the_default() {
 }
 
 #[test]
-fn it_listens_by_itself_where_it_is_told_to() {
+fn it_listens_by_itself_where_it_is_told_to_until_it_is_stopped() {
     let registry = Registry::with_hello(versions(1).0);
     let folder = Folder::new();
     let config = folder.file(
         "config.toml",
-        &(registry.settings() + "idle-timeout-sec = 1\n"),
+        &(registry.settings() + "idle-timeout-sec = 0.05\n"),
     );
     let address: SocketAddr = nowhere().parse().unwrap();
     let mut child = command(&[
@@ -324,7 +326,11 @@ fn it_listens_by_itself_where_it_is_told_to() {
             .text(),
         versions(1).1
     );
-    // It leaves when it is idle, as it does under systemd.
+    // Nobody would start it again.
+    let status = wait(&mut child, Duration::from_millis(500));
+    assert_eq!(status, None, "it leaves when it is idle");
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
     let status = wait(&mut child, Duration::from_secs(5));
     child.kill().ok();
     child.wait().unwrap();

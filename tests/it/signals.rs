@@ -1,8 +1,8 @@
-//! SIGTERM, SIGINT and SIGHUP: how the service ends when it is told to.
+//! SIGTERM, SIGINT and SIGHUP: how the service ends, or reads its settings again, when it is told to.
 
 use std::fs;
 use std::net::TcpStream;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,7 +11,7 @@ use crate::client::Connection;
 use crate::content::{Repository, noise};
 use crate::images::{layer, push};
 use crate::registry::{Fault, Registry};
-use crate::service::{Folder, Service, Setup, eventually};
+use crate::service::{Folder, Service, Setup, command, eventually, output};
 
 fn send(service: &Service, signal: Signal) {
     let pid = Pid::from_raw(service.pid().try_into().unwrap()).unwrap();
@@ -77,9 +77,37 @@ fn a_second_signal_cuts_short_what_is_under_way_and_says_so() {
     }
     assert!(arrived < image.len());
     let line = service.log.one_trouble();
-    let expected =
-        "warning: GET /hello/hello-v1.raw: answer cut short, for the service was told to stop";
-    assert_eq!(line, expected);
+    let start = "warning: GET /hello/hello-v1.raw: answer cut short at ";
+    let end = " %), for the service was told to stop";
+    assert!(line.starts_with(start) && line.ends_with(end), "{line}");
+    let sent: u64 = line[start.len()..]
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        sent > 0 && line.contains(" bytes of 524288 bytes ("),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_listing_and_a_download_are_both_finished_before_it_stops() {
+    let (registry, mut service, image) = slow(|setup| setup);
+    service.listing();
+    registry.fault("/manifests/", Fault::Delay(Duration::from_millis(700)));
+    thread::scope(|scope| {
+        let download = scope.spawn(|| service.whole("/hello/hello-v1.raw"));
+        let channel = scope.spawn(|| service.listing_of("hello:v1"));
+        thread::sleep(Duration::from_millis(300));
+        send(&service, Signal::TERM);
+        assert!(download.join().unwrap() == image);
+        assert!(channel.join().unwrap().ends_with("  hello.raw\n"));
+    });
+    let status = service.wait(SOON).expect("it stays");
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(service.log.trouble_so_far(), Vec::<String>::new());
 }
 
 #[test]
@@ -120,4 +148,109 @@ fn after_sighup_it_leaves_as_soon_as_there_is_no_client() {
     let status = service.wait(SOON).expect("it stays");
     assert_eq!(status.code(), Some(0));
     assert!(begin.elapsed() < SOON);
+}
+
+#[test]
+fn a_reload_loses_no_download_and_new_clients_get_the_new_settings_each_time() {
+    let (registry, mut service, image) = slow(|setup| setup);
+    registry.fault("/blobs/", Fault::Drip(8 << 10, Duration::from_millis(100)));
+    service.listing();
+    let source = format!("source = \"{}/hello\"\n", registry.address);
+    let settings = registry.settings();
+    thread::scope(|scope| {
+        let downloads = [(); 2].map(|()| scope.spawn(|| service.whole("/hello/hello-v1.raw")));
+        thread::sleep(Duration::from_millis(300));
+        for name in ["first", "second"] {
+            assert_eq!(service.get(&format!("/{name}/SHA256SUMS")).status, 404);
+            service.write_settings(&format!("{settings}[repository.{name}]\n{source}"));
+            send(&service, Signal::HUP);
+            let line = format!("  {name}-v1.raw\n");
+            assert!(service.listing_of(name).ends_with(&line), "at once");
+        }
+        assert_eq!(service.get("/first/SHA256SUMS").status, 404);
+        let is_under_way = |download: &ScopedJoinHandle<'_, _>| !download.is_finished();
+        assert!(downloads.iter().all(is_under_way), "in the middle of both");
+        for download in downloads {
+            assert!(download.join().unwrap() == image);
+        }
+    });
+    let status = service.wait(SOON).expect("it stays");
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(service.log.trouble_so_far(), Vec::<String>::new());
+}
+
+#[test]
+fn settings_that_cannot_be_read_again_change_nothing_and_are_told() {
+    let (registry, mut service, image) = slow(|setup| setup);
+    service.listing();
+    thread::scope(|scope| {
+        let download = scope.spawn(|| service.whole("/hello/hello-v1.raw"));
+        thread::sleep(Duration::from_millis(300));
+        service.write_settings(&(registry.settings() + "no-such-key = 1\n"));
+        send(&service, Signal::HUP);
+        service.listing();
+        assert!(download.join().unwrap() == image);
+    });
+    assert_eq!(service.wait(SOON).expect("it stays").code(), Some(0));
+    let line = service.log.one_trouble();
+    let start = "error: the settings from before are kept until no client is connected: settings ";
+    assert!(
+        line.starts_with(start) && line.contains("no-such-key"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_client_that_keeps_its_connection_does_not_keep_the_process_after_sighup() {
+    let (_registry, mut service, _image) = slow(|setup| setup);
+    let mut client = Connection::open(service.address);
+    client.ask("/hello/SHA256SUMS");
+    assert_eq!(client.receive("GET").unwrap().header("connection"), None);
+    send(&service, Signal::HUP);
+    thread::sleep(Duration::from_millis(100));
+    assert!(service.is_running(), "the client may ask again");
+    client.ask("/hello/SHA256SUMS");
+    let answer = client.receive("GET").unwrap();
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    assert_eq!(service.wait(SOON).expect("it stays").code(), Some(0));
+}
+
+#[test]
+fn a_stop_after_a_reload_finishes_what_is_under_way() {
+    let (_registry, mut service, image) = slow(|setup| setup);
+    service.listing();
+    thread::scope(|scope| {
+        let download = scope.spawn(|| service.whole("/hello/hello-v1.raw"));
+        thread::sleep(Duration::from_millis(300));
+        send(&service, Signal::HUP);
+        thread::sleep(Duration::from_millis(100));
+        send(&service, Signal::TERM);
+        assert!(download.join().unwrap() == image);
+    });
+    assert_eq!(service.wait(SOON).expect("it stays").code(), Some(0));
+    assert_eq!(service.log.trouble_so_far(), Vec::<String>::new());
+}
+
+#[test]
+fn the_command_of_the_unit_reloads() {
+    let (_registry, mut service, image) = slow(|setup| setup);
+    service.listing();
+    thread::scope(|scope| {
+        let download = scope.spawn(|| service.whole("/hello/hello-v1.raw"));
+        thread::sleep(Duration::from_millis(300));
+        let reloaded = output(command(&["reload", &service.pid().to_string()]));
+        assert_eq!(
+            (reloaded.status.code(), &reloaded.stderr[..]),
+            (Some(0), &b""[..])
+        );
+        assert!(download.join().unwrap() == image);
+    });
+    assert_eq!(service.wait(SOON).expect("it stays").code(), Some(0));
+    for process in ["0", "2147483647"] {
+        let failed = output(command(&["reload", process]));
+        assert_eq!(failed.status.code(), Some(69), "{failed:?}");
+    }
 }

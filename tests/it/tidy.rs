@@ -7,7 +7,9 @@ use std::path::Path;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Crates for the world outside, and the only files that may use them.
-const USERS: [(&str, &[&str]); 11] = [
+const USERS: [(&str, &[&str]); 13] = [
+    ("systemd_journal_logger", &["src/journal.rs"]),
+    ("env_logger", &["src/journal.rs"]),
     ("listenfd", &["src/server/listener.rs"]),
     ("signal_hook", &["src/server/signals.rs"]),
     ("sd_notify", &["src/server/clients.rs", "src/server/mod.rs"]),
@@ -16,6 +18,7 @@ const USERS: [(&str, &[&str]); 11] = [
     (
         "rustix",
         &[
+            "src/cli/reload.rs",
             "src/dir.rs",
             "src/server/mod.rs",
             "src/source/registry/transport.rs",

@@ -97,6 +97,11 @@ impl Registry {
         &self.place
     }
 
+    /// `HOST/REPOSITORY`, for the log.
+    pub fn location(&self) -> &str {
+        self.place.split('?').next().unwrap_or_default()
+    }
+
     pub fn is_mirror(&self) -> bool {
         self.role != Role::Primary
     }

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Errors: the right status, no body, and a header for whoever asks why. A body of a few bytes is enough for
+# Errors: the right status, a header for whoever asks why, and no body but for people. A body of a few bytes is enough for
 # systemd-sysupdate to take it for the beginning of a download.
 
 # refuses STATUSES PATH - one of these
 refuses() {
     local found
     : >/tmp/body
-    found=$(status --location --path-as-is --dump-header /tmp/header --output /tmp/body "$URL/$2")
+    found=$(status --user-agent systemd-pull/262 --location --path-as-is --dump-header /tmp/header --output /tmp/body "$URL/$2")
     [[ $found =~ ^($1)$ ]] || fail "/$2: status $found, not $1"
     [ ! -s /tmp/body ] || fail "/$2: $found with a body"
     grep --quiet --ignore-case '^x-reason: *[^ ]' /tmp/header || fail "/$2: $found without X-Reason"
@@ -20,6 +20,14 @@ not_there() {
     refuses 404 "index/index-v3-$ARCH.raw"
 }
 check not-offered-404 not_there
+
+curl_tells() {
+    same "the status" 404 "$(status --dump-header /tmp/header --output /tmp/body "$URL/tool/other-v1.raw")"
+    same "the body" "$(tr -d '\r' </tmp/header | sed -n 's/^X-Reason: //p')" "$(cat /tmp/body)"
+    status --header 'Accept: application/json' --output /tmp/body "$URL/registry.example.org/tool/SHA256SUMS"
+    jq --exit-status '.status == 403 and .step == "settings" and (.remedy | contains("allow"))' /tmp/body
+}
+check curl-shows-the-reason curl_tells
 
 # importctl asks for these before it looks for SHA256SUMS, and anything but 404 is the end of it.
 side_files() {

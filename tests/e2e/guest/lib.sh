@@ -19,7 +19,13 @@ sha256() { sha256sum "$1" | cut -d ' ' -f 1; }
 # ---- the proxy
 
 fetch() { curl --fail --silent --show-error --max-time 60 "$@"; }
-status() { curl --silent --max-time 30 --output /dev/null --write-out '%{http_code}' "$@" || true; }
+# status OPTION… URL - the status of the answer. Failures are noted: the journal has to have each of them.
+status() {
+    local found
+    found=$(curl --silent --max-time 30 --output /dev/null --write-out '%{http_code}' "$@") || true
+    [[ $found != 403 && $found != 5?? ]] || echo "$found ${*: -1}" >>/run/failures
+    echo "$found"
+}
 listing() { fetch "$URL/$1/SHA256SUMS"; }
 
 # listed REPOSITORY LINE… - the listing is these lines and no other
@@ -61,6 +67,30 @@ stop_service() { systemctl stop "$SERVICE" 2>/dev/null; }
 news() {
     journalctl --sync
     journalctl --cursor-file=/run/news.cursor --unit="$SERVICE" --output=cat "$@"
+}
+
+# warnings SINCE - what the service itself has logged at warning or above
+warnings() {
+    journalctl --sync
+    journalctl --since="@$1" "_SYSTEMD_UNIT=$SERVICE" --priority=warning --output=cat "${@:2}"
+}
+
+warns_of_nothing() { same "warnings" "" "$(warnings "$1")"; }
+
+# failures_are_told SINCE - each one that `status` has noted. Wrong settings are told once for all clients that waited,
+# and so are clients that were turned away.
+failures_are_told() {
+    local found url path
+    warnings "$1" >/tmp/warnings
+    while read -r found url; do
+        path=/${url#*://*/}
+        grep --quiet --fixed-strings " $path: $found: " /tmp/warnings && continue
+        case $found in
+            500) [ -z "$(warnings "$1" MESSAGE_ID=fee2ca142c4d43fab95a743829e7b35f)" ] || continue ;;
+            503) [ -z "$(warnings "$1" MESSAGE_ID=1cf925d989334f49a73cfbfa93d71d6d)" ] || continue ;;
+        esac
+        fail "a client got $found for $path, and the journal does not have it"
+    done </run/failures
 }
 
 # ---- the registry
