@@ -8,7 +8,7 @@ use super::asked::{self, Asked};
 use super::output;
 use crate::address::Directory;
 use crate::error::Result;
-use crate::printable::{in_json, printable};
+use crate::printable::{human_size, in_json, printable};
 use crate::server::json::{File, LeftOut, Overview, SignedBy};
 
 /// The width that a table has at most on a terminal, in characters, if the names in it allow that.
@@ -112,7 +112,7 @@ fn files(overview: &Overview, form: Form) -> String {
         let header = ["VERSION", "FILE", "SIZE", "ARCH", "SHA256"].map(str::to_owned);
         let row = |file: &File| {
             let size = |size| match form.is_terminal {
-                true => output::human_size(size),
+                true => human_size(size),
                 false => size.to_string(),
             };
             [

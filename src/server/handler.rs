@@ -1,7 +1,7 @@
 //! [`Request`] → [`Response`]: the whole story, top to bottom.
 //!
 //! Who may ask is in `access.rs`, addresses are parsed and located in `address/`, and a [`Snapshot`] has what is on offer.
-//! Pages are written in `html.rs`; `download.rs` delivers the bytes of a file.
+//! Pages are written in `html/`; `download.rs` delivers the bytes of a file.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -49,7 +49,10 @@ impl Service {
             });
         }
         match Address::parse(&request.target)? {
-            Address::Start => Ok(Response::page(Arc::new(html::start(&self.settings)))),
+            Address::Start => Ok(Response::page(Arc::new(html::start(
+                &self.settings,
+                &self.snapshots.health(),
+            )))),
             Address::In(directory, file) => Handler {
                 snapshots: &self.snapshots,
                 request,

@@ -43,9 +43,6 @@ const LINGER: Duration = Duration::from_millis(500);
 const MAX_DROPPED: usize = 1 << 20;
 /// Size of the pieces in which a blob is sent.
 const BUFFER: usize = 64 << 10;
-/// The pages of `html.rs` have no scripts, styles, images or forms.
-const PAGE_POLICY: &str =
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// The status of a response whose bytes the client has.
 const NOT_MODIFIED: u16 = 304;
 /// Longest `X-Reason`. It quotes registries, and clients have limits for headers.
@@ -202,7 +199,7 @@ impl Response {
     /// A page for people.
     pub fn page(html: Bytes) -> Self {
         let mut response = Self::shared("text/html; charset=utf-8", html);
-        let policy = ("Content-Security-Policy", PAGE_POLICY.to_owned());
+        let policy = ("Content-Security-Policy", html::POLICY.clone());
         response.headers.push(policy);
         response
     }

@@ -1,5 +1,5 @@
 //! A directory as programs see it: `GET /<repository>/` with `Accept: application/json`, and `list --json`. The pages
-//! of `html.rs` show the same.
+//! of `html/` show the same.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

@@ -8,6 +8,7 @@
 
 mod changes;
 mod forms;
+mod health;
 mod pairs;
 mod promised;
 mod slot;
@@ -45,6 +46,7 @@ use crate::state::{Promises, State};
 use crate::task;
 use crate::transfers;
 use forms::Forms;
+pub use health::Health;
 use pairs::{Half, Step};
 use promised::{Clock, Older, Promised, Stored};
 use slot::{Need, Slot, Taken};

@@ -80,7 +80,7 @@ fn a_tag_that_is_not_answered_is_left_out_if_it_is_old_and_told() {
         assert_eq!(page.header("x-incomplete"), expected);
         let text = page.text();
         assert!(
-            text.contains("Incomplete: 1 of 4 tags were not answered."),
+            text.contains("<strong>Incomplete:</strong> 1 of 4 tags were not answered."),
             "{text}"
         );
         let told = ["warning: hello: tag v1 left out, it was not answered: "];

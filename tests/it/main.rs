@@ -57,6 +57,7 @@ mod manifests;
 mod merged;
 mod mirrors;
 mod overview;
+mod pages;
 mod printable;
 mod promises;
 mod proxies;

@@ -48,7 +48,7 @@ pub fn settings(data: &[u8]) {
         .chain(&settings.hosts);
     hosts.for_each(assert_same_again);
     assert!(settings.idle_timeout.as_millis() > 0);
-    assert!(html::start(&settings).ends_with("</html>\n"));
+    assert!(html::start(&settings, &[]).ends_with("</html>\n"));
 
     let ours = ["k8s", "localhost:5000/k8s", "ghcr.io/a/b"].map(|name| name.parse().unwrap());
     for address in settings.repositories.keys().chain(&ours) {
