@@ -67,11 +67,7 @@ impl FromStr for Reference {
         let (place, path) = Place::split(text)?;
         match place {
             Place::Layout(_) => layout(path),
-            Place::Usual => Ok(Self {
-                place,
-                directory: path.parse()?,
-            }),
-            Place::Service(_) => {
+            Place::Usual | Place::Service(_) => {
                 let path = path.strip_suffix(LISTING).unwrap_or(path);
                 let directory = path.trim_end_matches('/').parse()?;
                 Ok(Self { place, directory })
@@ -210,6 +206,7 @@ mod tests {
         for (text, place, directory) in [
             ("k8s", Place::Usual, "k8s"),
             ("acme/k8s:v1", Place::Usual, "acme/k8s:v1"),
+            ("acme/k8s/", Place::Usual, "acme/k8s"),
             ("ghcr.io/acme/k8s", Place::Usual, "ghcr.io/acme/k8s"),
             (
                 "docker://ghcr.io/acme/k8s",

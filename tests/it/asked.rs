@@ -274,6 +274,33 @@ fn what_cannot_be_written_is_said_and_what_is_there_stays() {
 }
 
 #[test]
+fn a_file_that_the_registry_itself_sends_is_fetched_by_curl_or_directly() {
+    let registry = Registry::with_hello(versions(1).0);
+    let settings = registry.settings() + "[repository.hello]\nblobs = \"redirect\"\n";
+    let service = Service::start(&settings);
+    let (status, said) = ended(&ask(service.address, &["fetch", "hello", "-o", "-"]));
+    let curl = format!(
+        "`curl --location http://{}/hello/hello-v0.raw`",
+        service.address
+    );
+    assert!(
+        status == Some(69) && said.contains(&curl),
+        "{status:?} {said}"
+    );
+    let folder = Folder::new();
+    let config = folder.file("config.toml", &settings);
+    let arguments = [
+        "fetch",
+        "hello",
+        "-o",
+        "-",
+        "--config",
+        config.to_str().unwrap(),
+    ];
+    assert_eq!(good(output(command(&arguments))), "image 0");
+}
+
+#[test]
 fn a_download_that_is_cut_leaves_no_file() {
     let registry = one_image(&noise(1 << 20));
     registry.fault("/blobs/", Fault::WrongByte);
