@@ -65,6 +65,10 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
             Step::Settings,
             Some("correct that line; the next request reads the settings again"),
         ),
+        Error::SignedListNotWhole { .. } => (
+            Step::Settings,
+            Some("narrow MatchPattern= and remove the setting, or set signed-list = \"\""),
+        ),
         Error::BadProxy { .. } => (
             Step::Settings,
             Some("correct Environment= in a drop-in for sysext-oci-proxy.service"),

@@ -293,6 +293,20 @@ pub enum Error {
         tag: Tag,
         why: String,
     },
+    /// A list that its publisher wrote, and a setting that leaves out a part of it.
+    #[error(
+        "{directory} has a list by its publisher, which is given out whole or not at all, but '{setting}' leaves out \
+         a part of it; narrow MatchPattern= in the transfer file instead and {}, or set signed-list = \"\" for the \
+         repository, so that the list is made from its tags",
+        match *setting {
+            "compatible-only" => "set compatible-only = false for the repository".to_owned(),
+            _ => format!("remove '{setting}'"),
+        }
+    )]
+    SignedListNotWhole {
+        directory: String,
+        setting: &'static str,
+    },
     #[error("OCI layout {path}: {why}")]
     BadLayout { path: PathBuf, why: String },
 
@@ -402,6 +416,7 @@ impl Error {
             | Error::UntrustedRealm { .. }
             | Error::NoSignedList { .. }
             | Error::ListRefused { .. }
+            | Error::SignedListNotWhole { .. }
             | Error::Blocked { .. } => (403, Finding::Lasting),
             Error::Denied { .. } | Error::NoLogin { .. } | Error::LoginRefused { .. } => {
                 (403, Finding::Refusal)

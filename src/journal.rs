@@ -36,6 +36,8 @@ pub const RESUMED: &str = "78bc027bb2fe409aab0c41599f01fe2f";
 pub const LISTED: &str = "8823001abac54c9a8a146b182b5f25b4";
 /// A tag is not listed, for the registry did not answer.
 pub const UNANSWERED: &str = "cf5c4fd629374b049b9d412ac595ddb9";
+/// The newest version of a directory is older than one that was offered before.
+pub const OLDER: &str = "20351c67dea44df7a75f425cd9f65de6";
 /// A request failed, and its client was told so.
 pub const FAILED: &str = "6eb4d664ed0245c69932f6f6455573cd";
 /// A client asked for a file that is not offered.

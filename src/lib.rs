@@ -46,5 +46,6 @@ mod template;
 mod transfers;
 mod trust;
 mod version;
+mod wanted;
 
 pub use cli::run;

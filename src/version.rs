@@ -53,6 +53,11 @@ pub fn of_name<'a>(name: &'a FileName, base: &str) -> (Option<&'a str>, Option<A
     (version, architecture.or_else(of_partition))
 }
 
+/// The order of two tags by their versions. The architecture is no part of a version.
+pub fn by_version(one: &Tag, other: &Tag) -> Ordering {
+    compare(of_tag(one).0, of_tag(other).0)
+}
+
 /// Older versions first, by the order of the UAPI. A `v` before a number is no part of a version.
 pub fn compare(one: &str, other: &str) -> Ordering {
     strverscmp(without_v(one), without_v(other))

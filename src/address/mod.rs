@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /<repository>/SHA256SUMS        /<repository>/<file>        /<repository>/<file>.sha256
-//! /<repository>:<tag>/…           /<repository>@sha256:<hex>/…
+//! /<repository>+all/…             /<repository>:<tag>/…         /<repository>@sha256:<hex>/…
 //! /                               /<repository>/              pages for people
 //! ```
 //!
@@ -23,6 +23,9 @@ pub use located::{Located, Place};
 
 /// The name of the listing.
 pub const LISTING: &str = "SHA256SUMS";
+
+/// Behind a repository: all its tags, also those that the settings leave out. No repository has a `+` in its name.
+const ALL: &str = "+all";
 
 /// The characters to encode in a name that goes into a URL, besides all that is not ASCII. To browsers a `\` is
 /// a `/`.
@@ -57,8 +60,10 @@ pub struct Directory {
 /// A directory of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum View {
-    /// All its tags.
+    /// Its tags, as far as `versions`, `exclude` and `hold` in the settings want them.
     Tags,
+    /// All its tags: `/<repository>+all/`.
+    All,
     /// One artifact, by its tag.
     Tag(Tag),
     /// One artifact, pinned.
@@ -108,14 +113,28 @@ impl Address {
     }
 }
 
-/// `<repository>`, `<repository>:<tag>` or `<repository>@sha256:<hex>`.
+impl View {
+    /// Whether it is a directory of tags, rather than of one artifact.
+    pub fn is_of_tags(&self) -> bool {
+        matches!(self, Self::Tags | Self::All)
+    }
+}
+
+/// `<repository>`, `<repository>+all`, `<repository>:<tag>` or `<repository>@sha256:<hex>`.
 impl FromStr for Directory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         // A colon in the first of several components belongs to a host's port.
         let last = text.rfind('/').map_or(0, |slash| slash + 1);
-        let (repository, view) = if let Some((repository, digest)) = text.split_once('@') {
+        let (repository, view) = if let Some(repository) = text.strip_suffix(ALL) {
+            if repository.contains('@') || repository[last..].contains(':') {
+                return Err(format!(
+                    "{ALL} is for all tags of a repository, and {repository} is one artifact; leave {ALL} out"
+                ));
+            }
+            (repository, View::All)
+        } else if let Some((repository, digest)) = text.split_once('@') {
             (repository, View::Digest(digest.parse()?))
         } else if let Some(colon) = text[last..].find(':') {
             let (repository, tag) = text.split_at(last + colon);
@@ -134,6 +153,7 @@ impl fmt::Display for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.view {
             View::Tags => write!(f, "{}", self.repository),
+            View::All => write!(f, "{}{ALL}", self.repository),
             View::Tag(tag) => write!(f, "{}:{tag}", self.repository),
             View::Digest(digest) => write!(f, "{}@{digest}", self.repository),
         }
@@ -180,6 +200,11 @@ mod tests {
             (
                 "/k8s/SHA256SUMS",
                 address("k8s", View::Tags, Asked::Listing),
+            ),
+            ("/k8s+all/", address("k8s", View::All, Asked::Page)),
+            (
+                "/localhost:5000/a/k8s%2Ball/SHA256SUMS",
+                address("localhost:5000/a/k8s", View::All, Asked::Listing),
             ),
             (
                 "/a/b/c/SHA256SUMS?x=/y",
@@ -278,6 +303,10 @@ mod tests {
             ("/k8s/%ff", 400),
             ("/k8s:/SHA256SUMS", 400),
             ("/k8s@sha256:00/SHA256SUMS", 400),
+            ("/k8s:v1+all/SHA256SUMS", 400),
+            ("/k8s+all:v1/SHA256SUMS", 400),
+            ("/k8s+al/SHA256SUMS", 400),
+            ("/+all/SHA256SUMS", 400),
             ("/k8s/.sha256", 400),
             ("/k8s", 404),
         ] {

@@ -132,7 +132,7 @@ fn one_image(resolver: &Resolver<'_>, directory: &Directory) -> Result<Resolved>
     let reference = match &directory.view {
         View::Tag(tag) => Reference::Tag(tag),
         View::Digest(digest) => Reference::Digest(*digest),
-        View::Tags => {
+        View::Tags | View::All => {
             let why =
                 "one artifact is wanted, as in REPOSITORY:TAG or REPOSITORY@sha256:…".to_owned();
             return Err(Error::BadAddress {

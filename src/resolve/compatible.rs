@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Resolver;
-use super::complete::{Unanswered, by_version};
+use super::complete::Unanswered;
 use super::tags::Failures;
 use crate::artifact::Skipped;
 use crate::error::{Finding, Result};
@@ -13,6 +13,7 @@ use crate::listing::{LeftOut, Listing};
 use crate::name::Tag;
 use crate::parallel::in_parallel;
 use crate::task;
+use crate::version::by_version;
 
 impl Resolver<'_> {
     /// Leaves out the extensions that this machine's systemd would refuse, each with its reason, if that is wanted.

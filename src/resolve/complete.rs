@@ -3,7 +3,6 @@
 //! A tag is answered, or it is not ([`Error::finding`]). A listing may lack tags that were not answered, if they are
 //! few and old: then it says so. Without the newest version it is an error, for nobody would see that it is missing.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::listing::{self, Incomplete, LeftOut, Listing};
 use crate::name::Tag;
 use crate::state::Unanswered as Tries;
-use crate::version;
+use crate::version::by_version;
 
 /// Tags without an answer that are noted: where there are more it is the registry that does not answer.
 const MAX_NOTED: usize = 500;
@@ -189,11 +188,6 @@ fn judge(tags: usize, unanswered: &[Unanswered], newest: Option<&Tag>) -> Verdic
         why,
         retry_after: retry_after.max(Duration::from_secs(1)),
     }
-}
-
-/// Older versions first, by the UAPI's order. The architecture is no part of the version, nor is a `v` before it.
-pub fn by_version(one: &Tag, other: &Tag) -> Ordering {
-    version::compare(version::of_tag(one).0, version::of_tag(other).0)
 }
 
 /// The newest of some tags.

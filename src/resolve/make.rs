@@ -3,7 +3,6 @@
 use log::debug;
 
 use super::Resolver;
-use super::complete::by_version;
 use crate::artifact::{Content, Recipe, Recognised, Skipped};
 use crate::cache::Flattened;
 use crate::error::Error;
@@ -11,6 +10,7 @@ use crate::flatten::Product;
 use crate::listing::Artifact;
 use crate::name::Tag;
 use crate::platform::Architecture;
+use crate::version::by_version;
 
 impl Resolver<'_> {
     /// Turns images that have to be made into files on offer, or into the reasons why they are not.

@@ -47,6 +47,7 @@ use crate::settings::SignedListTag;
 use crate::source::{Reference, Source};
 use crate::state::State;
 use crate::trust::{self, Accepted, Requirement};
+use crate::wanted::Wanted;
 
 use complete::Unanswered;
 pub use immutable_tags::ImmutableTags;
@@ -81,6 +82,8 @@ pub struct Resolver<'a> {
     pub flatten: usize,
     /// The digests of its tags, if they must not change.
     pub immutable_tags: Option<ImmutableTags<'a>>,
+    /// The versions that are listed; `None`: all.
+    pub wanted: Option<&'a Wanted>,
     /// The tag of its publisher's own list.
     pub signed_list: &'a SignedListTag,
     /// That list, if it was found before.
@@ -141,9 +144,11 @@ impl Resolver<'_> {
             let _ = self.companions.set(companions.cloned().collect());
         }
         tags.retain(|tag| {
-            let why = tags::skipped_by_name(tag).map(Skipped::whole);
-            why.map(|why| listing.leave_out(LeftOut::new(tag, why)))
-                .is_none()
+            let by_name = || tags::skipped_by_name(tag).map(Skipped::whole);
+            let unwanted = || self.wanted?.why_not(tag).map(Skipped::held);
+            let skipped = by_name().or_else(unwanted);
+            let skipped = skipped.map(|why| listing.leave_out(LeftOut::new(tag, why)));
+            skipped.is_none()
         });
         self.promising(|| {
             let Outcomes {

@@ -16,7 +16,7 @@ use super::http::{Request, Response};
 use super::json::Overview;
 use super::transfer::Transfer;
 use super::{access, html, latest_json};
-use crate::address::{Address, Asked, LISTING, Located, View};
+use crate::address::{Address, Asked, LISTING, Located};
 use crate::companions::{companions, is_companion};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -167,7 +167,7 @@ impl Handler<'_> {
             return Ok(true);
         }
         // The listing that has the file may be older than the signature.
-        if self.located.directory.view == View::Tags {
+        if self.located.directory.view.is_of_tags() {
             let newest = self
                 .snapshots
                 .of_signature(self.located, has_signature, false)?;

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Located, View};
+use crate::address::Located;
 use crate::artifact::LeftOutKind;
 use crate::digest::Digest;
 use crate::listing::{self, Incomplete};
@@ -101,7 +101,7 @@ impl Overview {
         let signed = snapshot.signed.as_ref();
         let is_signed = signed.is_some_and(|signed| !signed.signatures.is_empty());
         // In a directory of all tags each file has the name of its tag. In the others it may have a title.
-        let has_tags = signed.is_none() && located.directory.view == View::Tags;
+        let has_tags = signed.is_none() && located.directory.view.is_of_tags();
         let rows = snapshot.files().map(|(name, file)| {
             let base = (!has_tags).then(|| located.places[file.source].0.as_str());
             Row::new(name, file, base)

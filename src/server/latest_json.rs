@@ -41,7 +41,7 @@ pub fn write(
     };
     let label = match &located.directory.view {
         View::Tag(tag) => tag.as_str(),
-        View::Tags | View::Digest(_) => "",
+        View::Tags | View::All | View::Digest(_) => "",
     };
     Ok(release.latest_json(label, url_of))
 }
@@ -62,7 +62,7 @@ fn manifest_of<'a>(
 /// Why a directory is no release: the reasons why its artifact is skipped, if there are any.
 pub fn why_none(view: &View, listing: &Listing) -> String {
     let of_artifact = listing.left_out.iter().filter(|one| one.layer.is_none());
-    let of_artifact = of_artifact.filter(|_| *view != View::Tags);
+    let of_artifact = of_artifact.filter(|_| !view.is_of_tags());
     let reasons = of_artifact.map(|one| one.reason.as_str());
     let told: Vec<_> = reasons.take(MAX_REASONS).collect();
     if told.is_empty() {

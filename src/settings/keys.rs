@@ -22,6 +22,7 @@ const MAX_THRESHOLD: u16 = 64;
 
 const REGISTRY: &str = r#""ghcr.io/acme""#;
 const HOST: &str = r#""updates.example.com""#;
+const VERSIONS: &str = r#""1.31.*""#;
 
 /// The keys that stand above all tables, and the table of repositories.
 const KEYS: [(&str, Read<Settings>); 12] = [
@@ -64,7 +65,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 12] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 15] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -86,6 +87,22 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 12] = [
     }),
     ("immutable-tags", |one, value| {
         put(&mut one.immutable_tags, value.flag())
+    }),
+    ("versions", |one, value| {
+        let list: Vec<_> = value.list(VERSIONS)?;
+        if list.is_empty() {
+            return Err(
+                value.mistake("the list is empty; name a version, or leave the key out for all")
+            );
+        }
+        one.versions.versions = Some(list);
+        Ok(())
+    }),
+    ("exclude", |one, value| {
+        put(&mut one.versions.exclude, value.list(VERSIONS))
+    }),
+    ("hold", |one, value| {
+        put(&mut one.versions.hold, value.text(r#""1.31.3""#).map(Some))
     }),
     ("signed-list", |one, value| {
         let expected = r#""SHA256SUMS", or "" for no list"#;
@@ -307,6 +324,7 @@ mod tests {
 
     use super::*;
     use crate::settings::{Blobs, SignedListTag, SignerSetting, SourceSetting, Sources, Suffix};
+    use crate::wanted::Wanted;
 
     fn settings(text: &str) -> Settings {
         let mut settings = Settings::default();
@@ -335,6 +353,9 @@ mod tests {
             names = "{name}-{version}-{arch}"
             architectures = ["x86-64"]
             immutable-tags = true
+            versions = ["1.31.*"]
+            exclude = ["1.31.4"]
+            hold = "1.31.5"
             signed-list = "list"
             compatible-only = false
             flatten = 5
@@ -370,6 +391,11 @@ mod tests {
                             names: Some("{name}-{version}-{arch}".parse().unwrap()),
                             architectures: Some(vec!["x86-64".parse().unwrap()]),
                             immutable_tags: true,
+                            versions: Wanted {
+                                versions: Some(vec!["1.31.*".parse().unwrap()]),
+                                exclude: vec!["1.31.4".parse().unwrap()],
+                                hold: Some("1.31.5".parse().unwrap()),
+                            },
                             signed_list: SignedListTag::Tag("list".parse().unwrap()),
                             compatible_only: Some(false),
                             flatten: 5,

@@ -27,6 +27,7 @@ use crate::name::{Checked, Grammar, Host, Registry, RepositoryAddress, Tag};
 use crate::platform::Architecture;
 use crate::template::Template;
 use crate::trust::Rule;
+use crate::wanted::Wanted;
 
 /// The settings, whole and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +71,8 @@ pub struct RepositorySettings {
     pub architectures: Option<Vec<Architecture>>,
     /// A tag that was seen once is never asked for again.
     pub immutable_tags: bool,
+    /// The versions that are offered.
+    pub versions: Wanted,
     /// The tag that has the publisher's own list.
     pub signed_list: SignedListTag,
     /// Lists only extensions that this machine's systemd would merge; `None`: as is said for all.
@@ -96,6 +99,7 @@ impl Default for RepositorySettings {
             names: None,
             architectures: None,
             immutable_tags: false,
+            versions: Wanted::default(),
             signed_list: SignedListTag::Usual,
             compatible_only: None,
             flatten: 3,

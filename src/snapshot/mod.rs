@@ -9,6 +9,7 @@
 mod changes;
 mod forms;
 mod health;
+mod newest;
 mod pairs;
 mod promised;
 mod slot;
@@ -16,12 +17,9 @@ mod slot;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use log::debug;
-use uapi_version::strverscmp;
 
 use crate::address::{Directory, Located, Place, View};
 use crate::artifact::Recipe;
@@ -42,9 +40,8 @@ use crate::semaphore::{Semaphore, Share};
 use crate::settings::{Blobs, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
-use crate::state::{Promises, State};
+use crate::state::State;
 use crate::task;
-use crate::transfers;
 use forms::Forms;
 pub use health::Health;
 use pairs::{Half, Step};
@@ -472,22 +469,26 @@ impl Snapshots {
             ..self.resolver(located, n, &sources[n])
         };
         let (listing, signed, kubesolo) = match &directory.view {
-            View::Tags if sources.len() > 1 => {
+            View::Tags | View::All if sources.len() > 1 => {
                 let mut merged = Listing::default();
                 for n in 0..sources.len() {
                     merged.merge(resolver(n).list()?);
                 }
                 (merged, None, None)
             }
-            View::Tags => match resolver(0).contents()? {
+            View::Tags | View::All => match resolver(0).contents()? {
                 Contents::Files(listing) => {
                     // A mirror that stands in for the registry promises nothing for it.
                     if sources[0].tags_are_its_own() {
-                        self.promise_newest(directory, &sources[0].name(), &listing)?;
+                        let (state, settings) = (&self.state, &self.settings);
+                        newest::promise(state, settings, directory, &sources[0].name(), &listing)?;
                     }
                     (listing, None, None)
                 }
-                Contents::Signed(signed) => (Listing::default(), Some(signed), None),
+                Contents::Signed(signed) => {
+                    self.may_be_whole(located)?;
+                    (Listing::default(), Some(signed), None)
+                }
             },
             _ if sources.len() > 1 => return Err(merged(directory)),
             View::Tag(tag) => {
@@ -509,40 +510,23 @@ impl Snapshots {
         })
     }
 
-    /// Promises which version is the newest ever offered, of a repository that the administrator named.
-    fn promise_newest(&self, directory: &Directory, source: &str, listing: &Listing) -> Result<()> {
-        let newer = |one: &&Tag, other: &&Tag| strverscmp(one.as_str(), other.as_str());
-        let tags = listing.files.values().map(|file| &file.tag);
-        let Some(newest) = tags.max_by(newer) else {
-            return Ok(());
-        };
-        let repository = &directory.repository;
-        let is_newer = |promises: &Promises| {
-            let known = promises.newest.get(repository);
-            known.is_none_or(|known| newer(&known, &newest).is_lt())
-        };
-        let is_named = || {
-            self.settings.repositories.contains_key(repository)
-                || transfers::name(Path::new("/"), &self.settings.hosts, repository)
-        };
-        if !self.state.is_there() || !is_newer(&self.state.promises(source)?) || !is_named() {
-            return Ok(());
-        }
-        let promised = self.state.promise(source, |promises| {
-            if is_newer(promises) {
-                promises.newest.insert(repository.clone(), newest.clone());
-            }
-        });
-        match promised {
-            // Whoever only looks may not write there.
-            Err(error @ Error::File { .. }) => {
-                debug!(
-                    "{directory}: its newest version is not remembered: {}",
-                    error.line()
-                );
-                Ok(())
-            }
-            promised => promised,
+    /// Fails if a setting leaves out some versions: a list that a publisher signed is given out whole or not at all.
+    fn may_be_whole(&self, located: &Located) -> Result<()> {
+        let Located {
+            directory,
+            settings,
+            ..
+        } = located;
+        let compatible_only = settings
+            .compatible_only
+            .unwrap_or(self.settings.compatible_only);
+        let compatible_only = compatible_only.then_some("compatible-only");
+        match settings.versions.setting().or(compatible_only) {
+            Some(setting) if directory.view == View::Tags => Err(Error::SignedListNotWhole {
+                directory: directory.to_string(),
+                setting,
+            }),
+            _ => Ok(()),
         }
     }
 
@@ -675,7 +659,7 @@ impl Snapshots {
                 base: &places[n].0,
                 template: settings.names.as_ref(),
                 source: n,
-                keeps_titles: directory.view != View::Tags,
+                keeps_titles: !directory.view.is_of_tags(),
             },
             architectures: settings
                 .architectures
@@ -685,6 +669,7 @@ impl Snapshots {
             immutable_tags: settings
                 .immutable_tags
                 .then(|| ImmutableTags::new(&self.state, source.name())),
+            wanted: (directory.view == View::Tags).then_some(&settings.versions),
             signed_list: &settings.signed_list,
             parallel: self.settings.parallel.get(),
             requests: Share::new(&self.requests),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::name::Tag;
+use crate::name::{RepositoryAddress, Tag};
 
 /// The notes of one source. A field that a file lacks is empty, and one that this program does not know is
 /// dropped: so fields can be added without a new format. A new one is added to [`Notes::forget_some`], too.
@@ -20,6 +20,8 @@ pub struct Notes {
     pub listed: BTreeMap<String, Digest>,
     /// Of which tags a warning was logged, and what the tag was then.
     pub warned: BTreeMap<Tag, Digest>,
+    /// Of each directory whose newest version is older than one before, that version: a warning was logged of it.
+    pub fell: BTreeMap<RepositoryAddress, Tag>,
 }
 
 /// By what they gave wrong bytes of, the places of mirrors (`HOST/REPOSITORY`), and when that was, in seconds
@@ -45,6 +47,8 @@ impl Notes {
             self.listed.clear();
         } else if !self.warned.is_empty() {
             self.warned.clear();
+        } else if !self.fell.is_empty() {
+            self.fell.clear();
         } else if !self.wrong_mirrors.is_empty() {
             self.wrong_mirrors.clear();
         } else {

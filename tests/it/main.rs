@@ -70,4 +70,5 @@ mod tags;
 mod tidy;
 mod trust;
 mod upstream;
+mod versions;
 mod views;

@@ -47,7 +47,7 @@ const USERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Files that only decide: no network, no disk, no clock.
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "src/name/",
     "src/digest.rs",
     "src/manifest.rs",
@@ -61,6 +61,7 @@ const PURE: [&str; 13] = [
     "src/template.rs",
     "src/version.rs",
     "src/trust/",
+    "src/wanted.rs",
 ];
 const IMPURE: [&str; 8] = [
     "std::fs",
