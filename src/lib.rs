@@ -46,6 +46,7 @@ mod template;
 mod transfers;
 mod trust;
 mod version;
+mod wait_queue;
 mod wanted;
 
 pub use cli::run;

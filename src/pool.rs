@@ -11,13 +11,12 @@
 //! something is forgotten instead.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::LocalKey;
 
 use crate::error::{Error, Result};
 use crate::lock::lock;
-use crate::task;
+use crate::wait_queue::WaitQueue;
 
 /// For documents being read, and the values parsed from them: manifests, indexes, configs, pages of tags.
 pub static DOCUMENTS: Pool = Pool::new("documents", 4 << 20, 32 << 20);
@@ -37,6 +36,7 @@ pub struct Pool {
     reserve: usize,
     taken: Mutex<Taken>,
     changed: Condvar,
+    queue: WaitQueue,
 }
 
 /// The bytes taken of a pool.
@@ -44,9 +44,6 @@ pub struct Pool {
 struct Taken {
     general: usize,
     reserve: usize,
-    /// The tickets of waiting work, in order.
-    queue: VecDeque<u64>,
-    next: u64,
 }
 
 /// The bytes that a piece of work holds. They return to the pool when this is dropped.
@@ -80,10 +77,9 @@ impl Pool {
             taken: Mutex::new(Taken {
                 general: 0,
                 reserve: 0,
-                queue: VecDeque::new(),
-                next: 0,
             }),
             changed: Condvar::new(),
+            queue: WaitQueue::new(),
         }
     }
 
@@ -132,7 +128,7 @@ impl Grant {
     /// Takes more bytes, if they are free.
     pub fn try_grow(&self, bytes: usize) -> bool {
         let mut taken = lock(&self.pool.taken);
-        let is_first = taken.queue.is_empty();
+        let is_first = self.pool.queue.len() == 0;
         let mut held = lock(&self.held);
         self.pool.draw(&mut taken, &mut held, bytes, is_first) == Drawn::Yes
     }
@@ -140,30 +136,24 @@ impl Grant {
     /// Takes more bytes for `what`. Waits for them until the client disconnects or the deadline.
     pub fn grow(&self, bytes: usize, what: impl Fn() -> String) -> Result<()> {
         let pool = self.pool;
-        let ticket = {
-            let mut taken = lock(&pool.taken);
-            let ticket = taken.next;
-            taken.next += 1;
-            taken.queue.push_back(ticket);
-            ticket
-        };
         let waits = || format!("{}, which waits for memory for {}", what(), pool.name);
-        let drawn = task::wait_for(&pool.taken, &pool.changed, waits, |taken| {
-            let is_first = taken.queue.front() == Some(&ticket);
-            match pool.draw(taken, &mut lock(&self.held), bytes, is_first) {
-                Drawn::Yes => Some(Ok(())),
-                Drawn::Wait => None,
-                Drawn::Never => Some(Err(Error::Nonsense {
-                    url: what(),
-                    why: format!(
-                        "it takes more than {} MiB of memory, the limit",
-                        pool.reserve >> 20
-                    ),
-                })),
-            }
-        });
-        lock(&pool.taken).queue.retain(|other| *other != ticket);
-        pool.changed.notify_all();
+        let drawn =
+            pool.queue.wait_for(
+                &pool.taken,
+                &pool.changed,
+                waits,
+                |taken, is_first| match pool.draw(taken, &mut lock(&self.held), bytes, is_first) {
+                    Drawn::Yes => Some(Ok(())),
+                    Drawn::Wait => None,
+                    Drawn::Never => Some(Err(Error::Nonsense {
+                        url: what(),
+                        why: format!(
+                            "it takes more than {} MiB of memory, the limit",
+                            pool.reserve >> 20
+                        ),
+                    })),
+                },
+            );
         drawn.flatten()
     }
 
@@ -323,6 +313,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::task;
 
     fn pool(general: usize, reserve: usize) -> &'static Pool {
         Box::leak(Box::new(Pool::new("tests", general, reserve)))
@@ -346,11 +337,7 @@ mod tests {
         drop(large);
         assert!(small.try_grow(100));
         drop((small, late));
-        let empty = Taken {
-            next: lock(&pool.taken).next,
-            ..Taken::default()
-        };
-        assert_eq!(*lock(&pool.taken), empty);
+        assert_eq!(*lock(&pool.taken), Taken::default());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! A semaphore: bounds how much work of one kind is done at once. Other work waits.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::lock::lock;
 use crate::task;
+use crate::wait_queue::WaitQueue;
 
 /// A number of permits.
 pub struct Semaphore {
@@ -53,14 +53,8 @@ impl Semaphore {
 pub struct Share<'a> {
     own: Semaphore,
     shared: &'a Semaphore,
-    /// The threads that wait, in order: the first may take the own permit.
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    tickets: VecDeque<u64>,
-    next: u64,
+    /// The first thread in it may take the own permit.
+    queue: WaitQueue,
 }
 
 impl<'a> Share<'a> {
@@ -69,31 +63,20 @@ impl<'a> Share<'a> {
         Self {
             own: Semaphore::new(1),
             shared,
-            waiting: Mutex::default(),
+            queue: WaitQueue::new(),
         }
     }
 
     /// Waits for a permit to do `what`, until the client disconnects or the deadline.
     pub fn acquire(&self, what: impl Fn() -> String) -> Result<Permit<'_>> {
         let what = || format!("{}, which waits for others", what());
-        let ticket = {
-            let mut waiting = lock(&self.waiting);
-            let ticket = waiting.next;
-            waiting.next += 1;
-            waiting.tickets.push_back(ticket);
-            ticket
-        };
-        let permit = task::wait_for(&self.shared.free, &self.shared.is_free, what, |free| {
-            let is_first = lock(&self.waiting).tickets.front() == Some(&ticket);
+        let Semaphore { free, is_free } = self.shared;
+        self.queue.wait_for(free, is_free, what, |free, is_first| {
             let own = is_first
                 .then(|| (self.own).take_for(&mut lock(&self.own.free), self.shared))
                 .flatten();
             own.or_else(|| self.shared.take(free))
-        });
-        lock(&self.waiting).tickets.retain(|other| *other != ticket);
-        // It may have been woken for a permit that it did not take.
-        self.shared.is_free.notify_one();
-        permit
+        })
     }
 }
 
@@ -170,7 +153,7 @@ mod tests {
                     lock(order).push(n);
                     drop(permit);
                 });
-                while lock(&share.waiting).tickets.len() <= n {
+                while share.queue.len() <= n {
                     thread::yield_now();
                 }
             }
