@@ -152,7 +152,7 @@ fn read(decoder: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut unpacked = Vec::new();
     decoder.take(limit as u64 + 1).read_to_end(&mut unpacked)?;
     if unpacked.len() > limit {
-        let why = format!("more than {limit} bytes come of it");
+        let why = format!("it unpacks to more than {limit} bytes");
         return Err(io::Error::other(why));
     }
     Ok(unpacked)

@@ -129,7 +129,7 @@ impl<F: Fn(u64) -> Result<Body>> Read for Resumed<F> {
                     }
                     skipped += n as u64;
                     if wait.begun.elapsed() >= self.patience {
-                        return Err(wait.given_up("what is known already comes too slowly"));
+                        return Err(wait.given_up("bytes that are known already arrive too slowly"));
                     }
                     continue;
                 }
@@ -154,9 +154,8 @@ impl<F: Fn(u64) -> Result<Body>> Read for Resumed<F> {
 }
 
 fn no_accident(end: u64, error: &io::Error) -> io::Error {
-    let message = format!(
-        "it breaks off at byte {end} each time, and ranges of it are not to be had: {error}"
-    );
+    let message =
+        format!("it breaks off at byte {end} each time, and ranges are not supported: {error}");
     io::Error::new(error.kind(), message)
 }
 
@@ -170,7 +169,7 @@ struct Wait {
 impl Wait {
     fn given_up(&self, why: &str) -> io::Error {
         let seconds = self.begun.elapsed().as_secs();
-        let message = format!("nothing more came for {seconds} s: {why}");
+        let message = format!("nothing arrived for {seconds} s: {why}");
         io::Error::new(io::ErrorKind::TimedOut, message)
     }
 }
@@ -380,7 +379,7 @@ mod tests {
             "is its address right?: connection refused",
         );
         assert!(
-            error.starts_with("nothing more came for ") && error.ends_with(last),
+            error.starts_with("nothing arrived for ") && error.ends_with(last),
             "{error}"
         );
         assert!(started.elapsed() < Duration::from_secs(2));

@@ -64,7 +64,7 @@ pub fn trim(root: &Dir, folders: &[&str], size: u64, newest: Option<&str>) {
         let (path, mib) = (path.display(), taken >> 20);
         if is_newest(&file.name) {
             warn!(
-                "{path} has {mib} MiB, more than 'cache-size' allows for all: it is made again after every other"
+                "{path} has {mib} MiB, more than 'cache-size' allows for all: the next flattened image replaces it"
             );
         } else if root
             .sub(folder)

@@ -126,7 +126,7 @@ impl Pieces<'_, '_> {
         self.requests.set(self.requests.get() + 1);
         if self.requests.get() > MAX_REQUESTS {
             return bad(format!(
-                "its files are not found by {MAX_REQUESTS} looks at it, which is the limit"
+                "more than {MAX_REQUESTS} reads are needed to find its files, which is the limit"
             ));
         }
         let within = |(start, bytes): &(u64, Vec<u8>)| {
@@ -140,7 +140,7 @@ impl Pieces<'_, '_> {
         let (from, to) = (range.start - start, range.end - start);
         match bytes.get(from as usize..to as usize) {
             Some(found) => Ok(found),
-            None => bad("a part of it lies behind its end"),
+            None => bad("a part of it lies beyond its end"),
         }
     }
 
@@ -157,7 +157,7 @@ impl Pieces<'_, '_> {
         let free = self.pieces.iter().find(|piece| piece.get().is_none());
         let Some(free) = free.filter(|_| bytes <= MAX_BYTES) else {
             return bad(format!(
-                "its files are not found in {MAX_PIECES} pieces of it with {} MiB, which is the limit",
+                "more than {MAX_PIECES} pieces or {} MiB of it are needed to find its files, which is the limit",
                 MAX_BYTES >> 20
             ));
         };

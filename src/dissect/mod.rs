@@ -169,7 +169,7 @@ fn release_in(origin: &dyn Origin, size: u64, file: &str) -> Result<Option<Vec<u
     }
     match file_system(image, &head)? {
         Some(mut files) => in_folders(&mut *files, &FOLDERS, file),
-        None => bad("it is no squashfs, no erofs, no disk with a GPT and no tar"),
+        None => bad("it is not squashfs, erofs, a disk with a GPT, or tar"),
     }
 }
 

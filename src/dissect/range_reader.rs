@@ -268,10 +268,7 @@ impl<'a> RangeReader<'a> {
             Some(Compression::Zstd) => Box::new(compression::zstd(packed, MAX_WINDOW_LOG, what)?),
             Some(Compression::Xz) => Box::new(compression::xz(packed, MAX_WINDOW_LOG, what)?),
             Some(other) => {
-                let why = format!(
-                    "it is packed with {}, which is not unpacked here",
-                    other.name()
-                );
+                let why = format!("it is packed with {}, which is not supported", other.name());
                 return Err(io::Error::other(why));
             }
         })
@@ -445,7 +442,7 @@ impl<'b, 'a> Region<'b, 'a> {
         match end.and_then(|_| self.start.checked_add(start)) {
             Some(start) => Ok(start),
             None => bad(format!(
-                "it has {size} bytes, and something of it is said to be {length} bytes at {start}"
+                "it has {size} bytes, but refers to {length} bytes at {start}"
             )),
         }
     }

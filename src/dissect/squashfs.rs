@@ -110,9 +110,9 @@ impl Superblock {
             4 => BlockCompression::Xz,
             5 => BlockCompression::Lz4,
             6 => BlockCompression::Zstd,
-            2 => return Err("it is packed with lzma, which is not unpacked here".into()),
-            3 => return Err("it is packed with lzo, which is not unpacked here".into()),
-            other => return Err(format!("it is packed by method {other}, which is none")),
+            2 => return Err("it is packed with lzma, which is not supported".into()),
+            3 => return Err("it is packed with lzo, which is not supported".into()),
+            other => return Err(format!("its compression method {other} is unknown")),
         };
         let (block_size, block_log) = (u32_at(bytes, 12), u16_at(bytes, 22));
         if !BLOCK_LOGS.contains(&block_log) || block_size != 1 << block_log {
@@ -222,7 +222,7 @@ impl<'b, 'a> Squashfs<'b, 'a> {
             left = left.saturating_sub(12);
             for _ in 0..=count {
                 if left == 0 {
-                    return bad("a directory of it ends within its entries");
+                    return bad("a directory in it is cut off");
                 }
                 let entry = metadata.read(8)?;
                 let (offset, kind) = (u16_at(&entry, 0), u16_at(&entry, 4));
@@ -396,7 +396,7 @@ impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
         let Squashfs { image, superblock } = &mut *self.squashfs;
         if self.next >= self.end {
             return bad(format!(
-                "something of it is at {}, behind the end of its table at {}",
+                "it refers to {}, behind the end of its table at {}",
                 self.next, self.end
             ));
         }

@@ -319,7 +319,7 @@ fn xz_is_unpacked_too() {
     let image = Memory::new(image!("plain.squashfs.xz").to_vec());
     assert_eq!(image.release("hello.raw"), found());
     let image = Memory::new(image!("plain.squashfs.bz2").to_vec());
-    let why = "it is packed with bzip2, which is not unpacked here";
+    let why = "it is packed with bzip2, which is not supported";
     assert_eq!(image.release("hello.raw"), Err(why.to_owned()));
 }
 
@@ -376,19 +376,19 @@ fn what_says_nothing_and_what_cannot_say_it_are_told_apart() {
     for (bytes, why) in [
         (
             vec![],
-            "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            "it is not squashfs, erofs, a disk with a GPT, or tar",
         ),
         (
             b"MZ".to_vec(),
-            "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            "it is not squashfs, erofs, a disk with a GPT, or tar",
         ),
         (
             vec![0; 1 << 20],
-            "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            "it is not squashfs, erofs, a disk with a GPT, or tar",
         ),
         (
             gzipped(&gzipped(GZIP)),
-            "it is no squashfs, no erofs, no disk with a GPT and no tar",
+            "it is not squashfs, erofs, a disk with a GPT, or tar",
         ),
         (
             disk(512, &[(ROOT, b"ext4"), (VERITY, GZIP)]),

@@ -173,7 +173,7 @@ impl Budget {
         }
         let most = self.limits.archive;
         Err(format!(
-            "with it there are more than {most} bytes in the layers"
+            "with it the layers unpack to more than {most} bytes"
         ))
     }
 }

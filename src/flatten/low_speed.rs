@@ -51,7 +51,7 @@ impl<R: Read> Read for MinSpeed<R> {
             (self.waited, self.came) = (Duration::ZERO, 0);
         } else if self.waited >= self.span && self.left > 0 {
             let message = format!(
-                "only {} bytes came in {} s, at least {LEAST} must",
+                "only {} bytes arrived in {} s, expected at least {LEAST}",
                 self.came,
                 self.waited.as_secs()
             );

@@ -32,7 +32,7 @@ pub fn scan(layer: impl Read) -> Result<Verdict, Failure> {
     }
     archive.drain()?;
     if archive.into_inner().limit() == 0 {
-        let why = format!("there are more than {MAX_UNPACKED} bytes in it");
+        let why = format!("it unpacks to more than {MAX_UNPACKED} bytes");
         return Err(Failure::Read(io::Error::other(why)));
     }
     Ok(Verdict::Clean)

@@ -77,8 +77,8 @@ impl<R: Read> Read for ScanningReader<R> {
         }
         match verdict {
             Some(Verdict::MustFlatten) => Err(io::Error::other(
-                "it is the layer of an image, and has whiteouts or something else in it that is no file; \
-                 the next listing has a file that is made of it",
+                "this layer has whiteouts, or other entries that are no files of the image; \
+                 the next listing offers the flattened image",
             )),
             // The digest is verified at the end; without a verdict the layer is sent as it is.
             _ => Ok(n),

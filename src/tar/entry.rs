@@ -108,7 +108,7 @@ impl<R: Read> Members<R> {
             b'1' => Kind::HardLink(checked_path(&member.link())?),
             b'2' => match member.link() {
                 target if target.is_empty() || target.contains(&0) || target.len() > MAX_PATH => {
-                    return refused("a symlink to nowhere");
+                    return refused("a symlink with an empty or too long target");
                 }
                 target => Kind::Symlink(target),
             },
@@ -191,21 +191,21 @@ fn device(header: &Header) -> Result<(u32, u32), String> {
     if (0..=MAX_MAJOR).contains(&major) && (0..=MAX_MINOR).contains(&minor) {
         return Ok((major as u32, minor as u32));
     }
-    Err(format!("there is no device {major}:{minor}"))
+    Err(format!("device number {major}:{minor} is out of range"))
 }
 
 /// An owner or a group: that of an extended header, or else that in the field.
 fn owner(extended: Option<u64>, header: &Header, field: Range<usize>) -> Result<u32, String> {
     let id = extended.map_or_else(|| header.number(field), Ok)?;
     let owner = u32::try_from(id).ok().filter(|id| *id <= MAX_OWNER);
-    owner.ok_or_else(|| format!("there is no owner or group {id}"))
+    owner.ok_or_else(|| format!("owner or group {id} is out of range"))
 }
 
 /// A path in the form of [`Entry::path`], below the root of the image. One that leads out of it is refused.
 pub fn checked_path(raw: &[u8]) -> Result<Vec<u8>, String> {
     let wrong = |why: &str| Err(format!("{}: {why}", show(raw)));
     if raw.is_empty() || raw.contains(&0) {
-        return wrong("this is no path");
+        return wrong("an empty path, or one with a NUL byte");
     }
     let mut components = Vec::new();
     for component in raw.split(|byte| *byte == b'/') {

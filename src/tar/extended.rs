@@ -11,7 +11,7 @@ pub const MAX_PIECES: usize = 64 << 10;
 const XATTR: &[u8] = b"SCHILY.xattr.";
 /// Size of the offset or the size of a piece in GNU's oldest form of sparse files.
 const OLD_NUMBER: usize = 12;
-pub const BAD_MAP: &str = "its map of a sparse file makes no sense";
+pub const BAD_MAP: &str = "its map of a sparse file is not valid";
 
 /// The fields of the extended headers before an entry. One that is missing is in the entry's own header.
 #[derive(Debug, Default)]

@@ -44,7 +44,7 @@ impl Header {
         if number(field).is_ok_and(|found| found == expected) {
             return Ok(Some(Self(block)));
         }
-        Err("it is no tar archive, or a damaged one: a header's checksum is wrong".into())
+        Err("it is not a tar archive, or a damaged one: the checksum of a header is wrong".into())
     }
 
     pub fn kind(&self) -> u8 {
@@ -73,7 +73,7 @@ impl Header {
     /// A number, if it is one of this type.
     pub fn number<T: TryFrom<i128>>(&self, field: Range<usize>) -> Result<T, String> {
         let number = number(&self.0[field])?;
-        T::try_from(number).map_err(|_| format!("{number} in a header makes no sense"))
+        T::try_from(number).map_err(|_| format!("{number} in a header is out of range"))
     }
 
     /// Whether a GNU sparse file's map goes on in the next block.
@@ -112,7 +112,7 @@ pub fn records(mut bytes: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), 
         }
         let Some((record, rest)) = split_record(bytes) else {
             bytes = &[];
-            return Some(Err("an extended header makes no sense".into()));
+            return Some(Err("an extended header has a malformed record".into()));
         };
         bytes = rest;
         Some(Ok(record))

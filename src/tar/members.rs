@@ -79,7 +79,9 @@ impl<R: Read> Members<R> {
                 if allowed == MAX_EXTENDED {
                     return Ok(None);
                 }
-                return refused("it ends after an extended header, before what that is of");
+                return refused(
+                    "it ends after an extended header, before the member that it describes",
+                );
             };
             self.expect(header.number(Header::SIZE)?)?;
             match header.kind() {
@@ -116,7 +118,7 @@ impl<R: Read> Members<R> {
     /// Expects so many bytes of data to follow.
     fn expect(&mut self, size: u64) -> Result<(), String> {
         if i64::try_from(size).is_err() {
-            return Err(format!("a size of {size} bytes makes no sense"));
+            return Err(format!("{size} bytes are more than any file has"));
         }
         self.left = size;
         self.padding = size.wrapping_neg() % BLOCK as u64;

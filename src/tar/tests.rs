@@ -313,7 +313,7 @@ fn a_path_is_its_components_and_none_leads_out() {
         (b"/../a", ".."),
         (b"a/../../b", ".."),
         (b"./..", ".."),
-        (b"", "no path"),
+        (b"", "an empty path"),
         (&long_name, "too long"),
         (&long_path, "too long"),
     ] {
@@ -328,7 +328,10 @@ fn a_path_is_its_components_and_none_leads_out() {
         }
     }
     let nul = [pax(&[("path", b"a\0b")]), plain(b"a")].concat();
-    assert_eq!(refusal(&nul), "a\\0b: this is no path");
+    assert_eq!(
+        refusal(&nul),
+        "a\\0b: an empty path, or one with a NUL byte"
+    );
     assert_eq!(checked_path(&b"n".repeat(255)).unwrap().len(), 255);
     assert_eq!(checked_path(&long_path[..4096]).unwrap().len(), 4095);
 }
@@ -342,14 +345,14 @@ fn what_cannot_be_of_a_file_is_refused_by_its_name() {
             b'0',
             Header::UID,
             &minus[..8],
-            "-1 in a header makes no sense",
+            "-1 in a header is out of range",
         ),
         (b'0', Header::GID, &huge[4..], "in a header is no number"),
         (
             b'0',
             Header::UID,
             b"\x80\0\0\0\xff\xff\xff\xff",
-            "no owner or group 4294967295",
+            "owner or group 4294967295 is out of range",
         ),
         (
             b'0',
@@ -362,16 +365,26 @@ fn what_cannot_be_of_a_file_is_refused_by_its_name() {
             b'3',
             Header::MAJOR,
             b"0010000\0",
-            "there is no device 4096:0",
+            "device number 4096:0 is out of range",
         ),
         (
             b'4',
             Header::MINOR,
             b"4000000\0",
-            "there is no device 0:1048576",
+            "device number 0:1048576 is out of range",
         ),
-        (b'3', Header::MINOR, &minus[..8], "there is no device 0:-1"),
-        (b'2', Header::LINK, b"\0", "a symlink to nowhere"),
+        (
+            b'3',
+            Header::MINOR,
+            &minus[..8],
+            "device number 0:-1 is out of range",
+        ),
+        (
+            b'2',
+            Header::LINK,
+            b"\0",
+            "a symlink with an empty or too long target",
+        ),
         (b'1', Header::LINK, b"../b", "a path with .. in it"),
         (b'Z', Header::LINK, b"", "an entry of unknown type Z"),
         (0xff, Header::LINK, b"", "an entry of unknown type \\xff"),
@@ -391,14 +404,14 @@ fn what_cannot_be_of_a_file_is_refused_by_its_name() {
         (
             "size",
             "9223372036854775808",
-            "a size of 9223372036854775808 bytes makes no sense",
+            "9223372036854775808 bytes are more than any file has",
         ),
         ("size", "18446744073709551616", "is no number"),
         ("size", "-1", "is no number"),
         (
             "uid",
             "4294967295",
-            "a: there is no owner or group 4294967295",
+            "a: owner or group 4294967295 is out of range",
         ),
         ("gid", "1e3", "\"1e3\" in an extended header is no number"),
         ("mtime", "now", "\"now\" in an extended header is no number"),
@@ -413,7 +426,7 @@ fn what_cannot_be_of_a_file_is_refused_by_its_name() {
 #[test]
 fn a_record_that_makes_no_sense_is_refused() {
     let found = refusal(&[with_data(b'x', b"11 path=a\n"), plain(b"a")].concat());
-    assert_eq!(found, "an extended header makes no sense");
+    assert_eq!(found, "an extended header has a malformed record");
     // An empty extended header says nothing, which is no error.
     let archive = [with_data(b'x', b""), plain(b"a")].concat();
     assert_eq!(one(&archive).path, b"a");

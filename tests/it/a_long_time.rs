@@ -162,7 +162,7 @@ fn a_download_that_stops_for_good_is_given_up() {
         "given up after {seconds} s"
     );
     let line = &service.log.with(&["download cut short"])[0];
-    let expected = "after 200000 of 500000 bytes: nothing more came for";
+    let expected = "after 200000 of 500000 bytes: nothing arrived for";
     assert!(line.contains(expected), "{line}");
     assert!(line.ends_with("timeout: per read"), "{line}");
 }
@@ -175,7 +175,7 @@ fn a_download_that_is_given_up_says_what_the_registry_said_last() {
     connection.ask("/hello/hello-v1.raw");
     assert!(!connection.receive("GET").unwrap().whole);
     let line = &service.log.with(&["download cut short"])[0];
-    let expected = "nothing more came for";
+    let expected = "nothing arrived for";
     assert!(line.contains(expected), "{line}");
     let expected = "registry fails (status 502) at ";
     assert!(line.contains(expected), "{line}");
@@ -191,7 +191,7 @@ fn a_download_that_never_begins_is_an_error_in_time() {
     let reason = response.header("x-reason").unwrap();
     assert_eq!((response.status, response.body.len()), (502, 0), "{reason}");
     assert!(
-        reason.contains("after 0 of 500000 bytes: nothing more came for "),
+        reason.contains("after 0 of 500000 bytes: nothing arrived for "),
         "{reason}"
     );
     // systemd-pull would give up after 60 s.

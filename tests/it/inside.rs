@@ -169,7 +169,7 @@ fn that_there_is_nothing_inside_is_remembered_until_the_next_run() {
             service = start();
         }
         let (status, reason) = said(&service, MANIFEST).unwrap_err();
-        let why = "cannot be looked into: it is no squashfs, no erofs";
+        let why = "cannot be looked into: it is not squashfs, erofs";
         assert!(status == 404 && reason.contains(why), "{status} {reason}");
         assert_eq!(ranges(&registry).len(), expected);
     }
@@ -306,7 +306,7 @@ fn bad_images_cost_little_and_spoil_no_other() {
         ("cut", &SQUASHFS[..SQUASHFS.len() - 1000], "there are"),
         ("lying", &lying, "behind the end of its table"),
         ("endless", &endless, "its superblock says it has"),
-        ("bomb", &bomb, "it is no squashfs"),
+        ("bomb", &bomb, "it is not squashfs"),
     ];
     hello_repository.oras_push("v1", "hello.raw", SQUASHFS);
     for (tag, image, _) in bad {

@@ -142,7 +142,7 @@ impl<'a> Tree<'a> {
             return Ok(());
         }
         let names = match name {
-            Some(b"" | b"." | b"..") => return Err("a whiteout of nothing".into()),
+            Some(b"" | b"." | b"..") => return Err("a whiteout that names no file".into()),
             Some(name) => vec![(directory, name)],
             None => self.below(directory).map(|(name, _)| *name).collect(),
         };
@@ -270,7 +270,7 @@ impl<'a> Tree<'a> {
             // aufs's name for it may lie in another layer.
             None if is_of_aufs(target) => Ok(()),
             None => Err(format!(
-                "a hard link to {}, which is not there",
+                "a hard link to {}, which does not exist",
                 show(target)
             )),
             Some(number) if self.is_directory(number) => {
@@ -327,7 +327,7 @@ impl<'a> Tree<'a> {
         self.implied += bytes;
         if self.is_full() {
             return Err(format!(
-                "the paths that the image has no entries for take more than {} MiB",
+                "paths without an entry take more than {} MiB",
                 self.max_implied >> 20
             ));
         }
@@ -345,7 +345,7 @@ impl<'a> Tree<'a> {
                 Some(number) if self.is_directory(number) => number,
                 Some(_) => {
                     let path = self.path((at, name));
-                    return Err(format!("{} is no directory", show(&path)));
+                    return Err(format!("{} is not a directory", show(&path)));
                 }
                 None => {
                     self.take(length - 1 + IMPLIED_SIZE)?;

@@ -361,7 +361,7 @@ fn what_cannot_be_applied_is_refused_by_its_path() {
         (
             &["a=1 s->/d", "b==s/a"],
             "b",
-            "a hard link to s/a, which is not there",
+            "a hard link to s/a, which does not exist",
         ),
         (
             &["s->t t->s", "s/a=1"],
@@ -369,23 +369,27 @@ fn what_cannot_be_applied_is_refused_by_its_path() {
             "too many symlinks on the way",
         ),
         (&[&chain, "s0/a=1"], "s0/a", "too many symlinks on the way"),
-        (&["a=1", "a/b=2"], "a/b", "a is no directory"),
+        (&["a=1", "a/b=2"], "a/b", "a is not a directory"),
         (
             &["d/=1 d/a=2 s->d/a", "s/b=3"],
             "s/b",
-            "d/a is no directory",
+            "d/a is not a directory",
         ),
-        (&["b==a"], "b", "a hard link to a, which is not there"),
-        (&["b==a a=1"], "b", "a hard link to a, which is not there"),
+        (&["b==a"], "b", "a hard link to a, which does not exist"),
+        (&["b==a a=1"], "b", "a hard link to a, which does not exist"),
         (
             &["a=1", ".wh.a", "b==a"],
             "b",
-            "a hard link to a, which is not there",
+            "a hard link to a, which does not exist",
         ),
         (&["d/=1", "b==d"], "b", "a hard link to d, a directory"),
-        (&[".wh."], ".wh.", "a whiteout of nothing"),
-        (&[".wh.."], ".wh..", "a whiteout of nothing"),
-        (&["d/=1", "d/.wh..."], "d/.wh...", "a whiteout of nothing"),
+        (&[".wh."], ".wh.", "a whiteout that names no file"),
+        (&[".wh.."], ".wh..", "a whiteout that names no file"),
+        (
+            &["d/=1", "d/.wh..."],
+            "d/.wh...",
+            "a whiteout that names no file",
+        ),
     ] {
         let found = flattened(layers);
         assert!(
@@ -483,7 +487,7 @@ fn deep_paths_without_directories_take_bounded_memory() {
     let end = (0..1000).find_map(|n| apply(&mut tree, 0, deep(n)).err());
     let why = end.expect("it goes on");
     assert!(
-        why.contains("the paths that the image has no entries for take more than 64 MiB"),
+        why.contains("paths without an entry take more than 64 MiB"),
         "{why}"
     );
     assert!(tree.is_full());
@@ -500,7 +504,7 @@ fn what_symlinks_add_to_paths_is_bounded() {
     let end = (0..20_000).find_map(|n| apply(&mut tree, 1, kept([entry(&format!("s/{n}"))])).err());
     let why = end.expect("it goes on");
     assert!(
-        why.ends_with("the paths that the image has no entries for take more than 64 MiB"),
+        why.ends_with("paths without an entry take more than 64 MiB"),
         "{why}"
     );
 }
