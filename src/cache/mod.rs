@@ -294,11 +294,6 @@ impl Cache {
         self.root()?.sub(folder).ok()
     }
 
-    #[cfg(test)]
-    fn path(&self, folder: &str, key: Digest) -> Option<PathBuf> {
-        Some(self.root.as_ref()?.join(folder).join(key.hex()))
-    }
-
     /// Empties a cache of another format, or of a program that wrote no format. One that cannot be emptied is not used.
     fn empty_other_format(&mut self) {
         let Some(root) = self.root() else { return };

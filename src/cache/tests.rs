@@ -7,7 +7,14 @@ use super::*;
 
 const SOURCE: &str = "localhost:5000/hello";
 
-/// A directory that goes when the test ends.
+impl Cache {
+    /// Where a file is.
+    pub fn path(&self, folder: &str, key: Digest) -> Option<PathBuf> {
+        Some(self.root.as_ref()?.join(folder).join(key.hex()))
+    }
+}
+
+/// A directory that is removed when the test ends.
 struct Directory(PathBuf);
 
 impl Directory {

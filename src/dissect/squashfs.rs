@@ -432,25 +432,3 @@ impl<'s, 'b, 'a> Metadata<'s, 'b, 'a> {
         }
     }
 }
-
-/// Where the data of an image ends, and metadata begins.
-#[cfg(test)]
-pub fn data_of(image: &[u8]) -> u64 {
-    u64_at(image, 64)
-}
-
-/// An image whose metadata comes so many bytes later.
-#[cfg(test)]
-pub fn moved(image: &[u8], distance: u64) -> Vec<u8> {
-    let mut moved = image.to_vec();
-    let mut add = |at: usize| {
-        let place = u64_at(image, at);
-        if place != u64::MAX {
-            moved[at..at + 8].copy_from_slice(&(place + distance).to_le_bytes());
-        }
-    };
-    (40..96).step_by(8).for_each(&mut add);
-    // What the fragment table points to lies in metadata as well.
-    add(u64_at(image, 80) as usize);
-    moved
-}
