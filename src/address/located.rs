@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Directory, View};
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, RepositoryAddress, normalized};
-use crate::settings::{RepositorySettings, Settings, SourceSetting, Sources};
+use crate::settings::{PolicyUse, RepositorySettings, Settings, SourceSetting, Sources};
 use crate::trust::Requirement;
 
 /// A directory that the settings allow.
@@ -75,11 +75,17 @@ impl Located {
             .chain(others.map(|(_, others)| others))
             .collect();
         Requirement {
-            rules: (asked.iter())
+            signed_by: (asked.iter())
                 .filter_map(|one| one.signed_by.clone())
                 .collect(),
+            policy: (settings.policy.clone())
+                .filter(|_| self.settings.policy == PolicyUse::Containers),
             require_version: asked.iter().any(|one| one.require_version),
             repository: place.name(),
+            layout: match place {
+                Place::Layout(path) => Some(path.clone()),
+                Place::Registry { .. } => None,
+            },
         }
     }
 

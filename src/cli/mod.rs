@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use crate::dir::Dir;
 use crate::error::Result;
 use crate::journal;
 use crate::server::{self, handler::Service};
-use crate::settings::{self, Settings};
+use crate::settings::{self, PolicyUse, Settings};
 use crate::snapshot::Snapshots;
 use crate::source::Upstream;
 use crate::state::State;
@@ -67,7 +67,12 @@ fn execute(command_line: CommandLine) -> Result<bool> {
             let first = service_in(settings(config)?, cache, state)?;
             let listener = server::open_listener(listen)?;
             warn_of_missing(has_cache, has_state);
-            let load = || service(settings(config)?);
+            tell_of_policy(&first.settings);
+            let load = || {
+                let service = service(settings(config)?)?;
+                tell_of_policy(&service.settings);
+                Ok(service)
+            };
             server::run(first, listener, listen.is_none(), load)?;
         }
         Command::Reload { process } => {
@@ -157,6 +162,20 @@ fn state_directory() -> Option<Dir> {
     Dir::create(&path)
         .inspect_err(|error| warn!("state directory {}: {error}", path.display()))
         .ok()
+}
+
+/// Says which policy of container tools counts, and for whom it does not.
+fn tell_of_policy(settings: &Settings) {
+    let Some(policy) = &settings.policy else {
+        return;
+    };
+    let path = policy.path.display();
+    info!("{path} says which signatures are asked for");
+    for (name, of_repository) in &settings.repositories {
+        if of_repository.policy == PolicyUse::None {
+            info!("{path} does not count for [repository.\"{name}\"], which has policy = \"none\"");
+        }
+    }
 }
 
 fn warn_of_missing(has_cache: bool, has_state: bool) {

@@ -41,9 +41,8 @@ impl Resolver<'_> {
     /// That it is accepted is kept: nothing that could change it is missing in the key. An unsigned one is looked at
     /// again each time. An error if it cannot be found out now.
     pub fn trust(&self, manifest: Digest, tag: Option<&Tag>) -> Result<Trust> {
-        let Requirement {
-            rules, repository, ..
-        } = &self.requirement;
+        let Requirement { repository, .. } = &self.requirement;
+        let rules = self.requirement.rules(manifest, tag);
         if rules.is_empty() {
             return Ok(Trust::NotAsked);
         }
@@ -54,10 +53,11 @@ impl Resolver<'_> {
                 by,
             }))
         };
+        let by_tag = tag.filter(|_| rules.iter().any(|rule| rule.looks_at_tag()));
         let key = format!(
-            "{}\n{manifest}\n{}",
+            "{}\n{manifest}\n{}\n{by_tag:?}",
             self.source.name(),
-            trust::digest_of(rules)
+            trust::digest_of(&rules)
         );
         let key = Digest::of(key.as_bytes());
         if let Some(by) = self.cache.and_then(|cache| cache.accepted_by(key)) {
@@ -66,10 +66,13 @@ impl Resolver<'_> {
         let subject = Subject {
             manifest,
             repository: repository.as_ref(),
+            tag,
         };
-        let mut trial = Trial::new(rules, subject);
-        let heard = self.hear_all(manifest, &mut trial);
-        heard.map_err(|error| no_answer(manifest, error))?;
+        let mut trial = Trial::new(&rules, subject);
+        if trial.hopeless().is_none() {
+            let heard = self.hear_all(manifest, &mut trial);
+            heard.map_err(|error| no_answer(manifest, error))?;
+        }
         match trial.verdict() {
             Verdict::Accepted(by) => {
                 if let Some(cache) = self.cache {
@@ -83,10 +86,16 @@ impl Resolver<'_> {
 
     /// Whether the manifest of a file of an older listing is signed as the settings ask now.
     pub fn still_accepts(&self, file: &File) -> Result<bool> {
-        let Some(accepted) = &file.accepted else {
-            return Ok(self.requirement.rules.is_empty());
+        let (manifest, tag) = match (&file.accepted, file.manifest) {
+            (Some(accepted), _) => (accepted.manifest, accepted.tag.as_ref()),
+            (None, Some(manifest)) => (manifest, Some(&file.tag)),
+            // Of a list of its publisher, whose manifest was not asked for.
+            (None, None) => {
+                let rules = self.requirement.rules(file.digest, Some(&file.tag));
+                return Ok(rules.is_empty());
+            }
         };
-        let found = self.trust(accepted.manifest, accepted.tag.as_ref())?;
+        let found = self.trust(manifest, tag)?;
         Ok(!matches!(found, Trust::Refused(_)))
     }
 

@@ -65,7 +65,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 15] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 16] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -129,6 +129,9 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 15] = [
     }),
     ("require-version", |one, value| {
         put(&mut one.require_version, value.flag())
+    }),
+    ("policy", |one, value| {
+        put(&mut one.policy, value.text(r#""containers" or "none""#))
     }),
 ];
 
@@ -323,7 +326,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::settings::{Blobs, SignedListTag, SignerSetting, SourceSetting, Sources, Suffix};
+    use crate::settings::{
+        Blobs, PolicyUse, SignedListTag, SignerSetting, SourceSetting, Sources, Suffix,
+    };
     use crate::wanted::Wanted;
 
     fn settings(text: &str) -> Settings {
@@ -363,6 +368,7 @@ mod tests {
             verify = [{ key = "/etc/pki/one.pub" }, { key = "/b.pub", identity = "docker.io/k8s" }]
             threshold = 2
             require-version = true
+            policy = "none"
             [repository."acme/local"]
             source = "oci:/srv/updates"
             signed-list = ""
@@ -382,6 +388,7 @@ mod tests {
                 mirrors_without_ns: vec!["localhost:5001".parse().unwrap()],
                 compatible_only: true,
                 hosts: vec!["updates.lan".parse().unwrap()],
+                policy: None,
                 repositories: [
                     (
                         "kubernetes".parse().unwrap(),
@@ -412,6 +419,7 @@ mod tests {
                             ],
                             threshold: 2,
                             require_version: true,
+                            policy: PolicyUse::None,
                             signed_by: None,
                         }
                     ),

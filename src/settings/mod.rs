@@ -9,6 +9,7 @@ pub mod fuzz;
 
 mod files;
 mod keys;
+mod policy;
 mod signers;
 mod value;
 
@@ -26,7 +27,7 @@ use crate::error::Result;
 use crate::name::{Checked, Grammar, Host, Registry, RepositoryAddress, Tag};
 use crate::platform::Architecture;
 use crate::template::Template;
-use crate::trust::Rule;
+use crate::trust::{Policy, Rule};
 use crate::wanted::Wanted;
 
 /// The settings, whole and checked.
@@ -54,6 +55,8 @@ pub struct Settings {
     pub compatible_only: bool,
     /// Names and addresses by which clients may call this service, besides those of loopback.
     pub hosts: Vec<Host>,
+    /// The policy of container tools, if there is one that asks for anything.
+    pub policy: Option<Arc<Policy>>,
     /// The settings for single repositories, by the name a URL has for them.
     pub repositories: BTreeMap<RepositoryAddress, RepositorySettings>,
 }
@@ -87,6 +90,8 @@ pub struct RepositorySettings {
     pub threshold: usize,
     /// A manifest that must be signed must note its version, too.
     pub require_version: bool,
+    /// Whether the policy of container tools counts, too.
+    pub policy: PolicyUse,
     /// The rule that `verify` and `threshold` make, with the bytes of the keys.
     pub signed_by: Option<Arc<Rule>>,
 }
@@ -107,6 +112,7 @@ impl Default for RepositorySettings {
             verify: Vec::new(),
             threshold: 1,
             require_version: false,
+            policy: PolicyUse::Containers,
             signed_by: None,
         }
     }
@@ -140,6 +146,29 @@ impl FromStr for Blobs {
             "redirect" => Ok(Self::Redirect),
             _ => Err(format!(
                 "expected \"stream\" or \"redirect\", found {text:?}"
+            )),
+        }
+    }
+}
+
+/// Whether the policy of container tools counts for a repository.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PolicyUse {
+    /// It does, as for podman.
+    Containers,
+    /// It does not.
+    None,
+}
+
+impl FromStr for PolicyUse {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "containers" => Ok(Self::Containers),
+            "none" => Ok(Self::None),
+            _ => Err(format!(
+                "expected \"containers\" or \"none\", found {text:?}"
             )),
         }
     }
@@ -222,6 +251,7 @@ impl Default for Settings {
             mirrors_without_ns: Vec::new(),
             compatible_only: false,
             hosts: Vec::new(),
+            policy: None,
             repositories: BTreeMap::new(),
         }
     }
@@ -234,6 +264,7 @@ impl Settings {
         for (name, repository) in &mut settings.repositories {
             repository.signed_by = signers::read(name, repository, root)?;
         }
+        settings.policy = policy::load(root)?;
         Ok(settings)
     }
 }

@@ -9,6 +9,15 @@ use crate::error::{Error, Result};
 use crate::name::RepositoryAddress;
 use crate::trust::{Identity, Key, Rule, Signer};
 
+/// The bytes of a key's file, or why they cannot be had.
+pub fn read_key(key: &Path, root: &Path) -> Result<Vec<u8>, String> {
+    match read_text(&root.join(key.strip_prefix("/").unwrap_or(key))) {
+        Ok(pem) => Ok(pem.into_bytes()),
+        Err(Error::BadSettings { why, .. }) => Err(why),
+        Err(error) => Err(error.line()),
+    }
+}
+
 /// The rule by which the manifests of a repository must be signed, if its settings have one.
 pub fn read(
     repository: &RepositoryAddress,
@@ -27,20 +36,20 @@ pub fn read(
     let mut signers = Vec::new();
     for signer in &settings.verify {
         let SignerSetting { key, identity } = signer;
-        let pem = read_text(&root.join(key.strip_prefix("/").unwrap_or(key)));
-        let pem = pem.map_err(|error| match error {
-            Error::BadSettings { why, .. } => bad(signer, why),
-            error => error,
-        })?;
         let name = key.display().to_string();
+        let parsed = read_key(key, root).and_then(|pem| Key::parse(&name, &pem));
         signers.push(Signer {
-            key: Key::parse(&name, pem.as_bytes()).map_err(|why| bad(signer, why))?,
+            key: parsed.map_err(|why| bad(signer, why))?,
             identity: Identity::Own {
                 or: identity.clone(),
             },
         });
     }
-    let rule = Rule::Signed { signers, threshold };
+    let rule = Rule::Signed {
+        signers,
+        threshold,
+        origin: None,
+    };
     if rule.keys() < threshold {
         let why = format!(
             "threshold = {threshold} needs as many different keys, and 'verify' has {}; name more of them, or lower \

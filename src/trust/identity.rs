@@ -1,48 +1,211 @@
-//! Which repository a signature may name.
+//! Which reference a signature may name.
 //!
 //! A payload names the repository that it was pushed to (`docker-reference`). A bundle names none: it counts for the
 //! repository that it was found in.
 
-use super::Subject;
-use crate::name::RepositoryAddress;
+use std::fmt;
+use std::str::FromStr;
 
-/// The rule for the names.
+use serde::Deserialize;
+
+use super::Subject;
+use crate::digest::Digest;
+use crate::name::{RepositoryAddress, Tag};
+
+/// The rule for the names. All but the first are those of containers-policy.json(5), `signedIdentity`
+/// (containers/image, `signature/policy_reference_match.go`).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Identity {
     /// This repository by any tag, or another one that the settings name: the signatures of a copy name the original.
     Own { or: Option<RepositoryAddress> },
+    /// `matchExact`
+    Exact,
+    /// `matchRepoDigestOrExact`
+    RepoDigestOrExact,
+    /// `matchRepository`
+    Repository,
+    /// `exactReference`
+    ExactReference(Exact),
+    /// `exactRepository`
+    ExactRepository(Exact),
+    /// `remapIdentity`
+    Remap(Remap),
+}
+
+/// A reference as docker and containers write it: `host/repository[:tag][@digest]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Exact {
+    repository: RepositoryAddress,
+    tag: Option<Tag>,
+    digest: Option<Digest>,
+}
+
+/// A prefix that signatures have another one for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remap {
+    prefix: String,
+    signed: String,
 }
 
 impl Identity {
+    /// Whether the tag by which a manifest was asked for decides anything.
+    pub fn looks_at_tag(&self) -> bool {
+        matches!(self, Self::Exact | Self::RepoDigestOrExact | Self::Remap(_))
+    }
+
     /// Checks the reference that a signature names.
     pub fn check(&self, named: Option<&str>, subject: &Subject<'_>) -> Result<(), String> {
-        let Self::Own { or } = self;
-        let Some(named) = named else { return Ok(()) };
-        let mut expected = subject.repository.into_iter().chain(or);
-        let found = repository(named);
-        if found.is_some() && expected.any(|one| found.as_ref() == Some(one)) {
+        let Some(named) = named else {
+            return self.check_nameless(subject);
+        };
+        let found: Result<Exact, _> = named.parse();
+        let is_right = match (&found, self) {
+            (Err(_), _) => false,
+            (Ok(found), Self::Own { or }) => {
+                let mut expected = subject.repository.into_iter().chain(or);
+                expected.any(|one| *one == found.repository)
+            }
+            (Ok(found), Self::Exact) => {
+                let own = Exact::of(subject);
+                !found.is_name_only() && own.as_ref() == Some(found)
+            }
+            (Ok(found), Self::RepoDigestOrExact) => {
+                Exact::of(subject).is_some_and(|own| own.is_repo_digest_or(found))
+            }
+            (Ok(found), Self::Repository) => Some(&found.repository) == subject.repository,
+            (Ok(found), Self::ExactReference(expected)) => found == expected,
+            (Ok(found), Self::ExactRepository(expected)) => found.repository == expected.repository,
+            (Ok(found), Self::Remap(remap)) => {
+                let own = Exact::of(subject).and_then(|own| remap.apply(own));
+                own.is_some_and(|own| own.is_repo_digest_or(found))
+            }
+        };
+        if is_right {
             return Ok(());
         }
-        let expected = match subject.repository {
-            Some(own) => format!("expected {own}"),
-            None => "and an OCI layout has no name of its own".to_owned(),
+        let expected = match (self, subject.repository) {
+            (Self::Own { .. }, Some(own)) => {
+                format!("expected {own}; 'identity' beside the key allows another one")
+            }
+            (Self::Own { .. }, None) => {
+                "and an OCI layout has no name of its own; 'identity' beside the key allows it"
+                    .to_owned()
+            }
+            (rule, _) => format!(
+                "which is not what signedIdentity asks for ({rule}); cosign writes no tag, matchRepository takes that"
+            ),
         };
-        Err(format!(
-            "it names the repository {named:?}, {expected}; 'identity' beside the key allows another one"
-        ))
+        Err(format!("it names the repository {named:?}, {expected}"))
+    }
+
+    /// Whether a signature counts that names no repository.
+    fn check_nameless(&self, subject: &Subject<'_>) -> Result<(), String> {
+        match self {
+            Self::Own { .. } | Self::Repository => Ok(()),
+            Self::ExactRepository(expected) if Some(&expected.repository) == subject.repository => {
+                Ok(())
+            }
+            rule => Err(format!(
+                "it names no repository, and signedIdentity asks for one ({rule}); matchRepository takes it"
+            )),
+        }
     }
 }
 
-/// The repository of a reference as docker and containers write it: `host/repository[:tag][@digest]`.
-fn repository(reference: &str) -> Option<RepositoryAddress> {
-    let (name, _) = reference.split_once('@').unwrap_or((reference, ""));
-    let name = match name.rsplit_once(':') {
-        // A colon before a slash is that of a port.
-        Some((name, tag)) if !tag.contains('/') => name,
-        _ => name,
-    };
-    let RepositoryAddress { host, repository } = name.parse().ok()?;
-    Some(RepositoryAddress::of(&host?, &repository))
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own { .. } => "identity",
+            Self::Exact => "matchExact",
+            Self::RepoDigestOrExact => "matchRepoDigestOrExact",
+            Self::Repository => "matchRepository",
+            Self::ExactReference(_) => "exactReference",
+            Self::ExactRepository(_) => "exactRepository",
+            Self::Remap(_) => "remapIdentity",
+        })
+    }
+}
+
+impl Exact {
+    /// The reference that a manifest was asked for by: with its tag, else its digest.
+    fn of(subject: &Subject<'_>) -> Option<Self> {
+        Some(Self {
+            repository: subject.repository?.clone(),
+            tag: subject.tag.cloned(),
+            digest: subject.tag.is_none().then_some(subject.manifest),
+        })
+    }
+
+    /// Whether it has neither a tag nor a digest.
+    pub fn is_name_only(&self) -> bool {
+        self.tag.is_none() && self.digest.is_none()
+    }
+
+    /// Whether a signature's reference is the same; for a manifest by digest, whether it is of the same repository.
+    fn is_repo_digest_or(&self, signed: &Self) -> bool {
+        match self.tag {
+            Some(_) => self == signed,
+            None => self.repository == signed.repository,
+        }
+    }
+}
+
+impl FromStr for Exact {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse()?)),
+            None => (text, None),
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            // A colon before a slash is that of a port.
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag.parse()?)),
+            _ => (rest, None),
+        };
+        let RepositoryAddress { host, repository } = name.parse()?;
+        let host = host.ok_or_else(|| format!("{text:?} lacks the registry's host"))?;
+        Ok(Self {
+            repository: RepositoryAddress::of(&host, &repository),
+            tag,
+            digest,
+        })
+    }
+}
+
+impl TryFrom<String> for Exact {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl Remap {
+    /// Both are a host, with a part of a path perhaps.
+    pub fn new(prefix: String, signed: String) -> Result<Self, String> {
+        for one in [&prefix, &signed] {
+            let name = format!("{one}/x");
+            let parsed = name.parse::<RepositoryAddress>();
+            if !parsed.is_ok_and(|parsed| parsed.host.is_some()) || one.ends_with('/') {
+                return Err(format!(
+                    "prefix {one:?} is not a host with or without a path"
+                ));
+            }
+        }
+        Ok(Self { prefix, signed })
+    }
+
+    /// The reference that a signature of this one has.
+    fn apply(&self, mut own: Exact) -> Option<Exact> {
+        let name = own.repository.to_string();
+        let rest = name.strip_prefix(&self.prefix);
+        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            own.repository = format!("{}{rest}", self.signed).parse().ok()?;
+        }
+        Some(own)
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +230,8 @@ mod tests {
             ("localhost:5000/k8s:v1", Some("localhost:5000/k8s")),
             ("index.docker.io/library/x", Some("docker.io/library/x")),
             ("docker.io/x", Some("docker.io/library/x")),
+            ("ghcr.io/acme/k8s@sha256:x", None),
+            ("ghcr.io/acme/k8s:", None),
             ("acme/k8s", None),
             ("k8s", None),
             ("k8s:v1", None),
@@ -74,7 +239,118 @@ mod tests {
             ("https://ghcr.io/acme/k8s", None),
         ] {
             let expected = expected.map(|name| name.parse().unwrap());
-            assert_eq!(repository(reference), expected, "{reference:?}");
+            let found = reference.parse().ok();
+            let found = found.map(|found: Exact| found.repository);
+            assert_eq!(found, expected, "{reference:?}");
+        }
+    }
+
+    /// The rows of containers/image, `signature/policy_reference_match_test.go`, as far as names have their hosts.
+    #[test]
+    fn an_identity_matches_as_containers_image_has_it() {
+        let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let by_digest = format!("ghcr.io/a/b@{digest}");
+        let reference = |text: &str| text.parse::<Exact>().unwrap();
+        let remap = |prefix: &str, signed: &str| {
+            Identity::Remap(Remap::new(prefix.into(), signed.into()).unwrap())
+        };
+        let exact = Identity::ExactReference(reference("ghcr.io/x/y:v9"));
+        let repository = Identity::ExactRepository(reference("ghcr.io/x/y"));
+        let remapped = remap("ghcr.io/a", "quay.io/z");
+        // Asked for, named by the signature (an empty one names nothing), and whether each of these rules takes it.
+        for (own, named, expected) in [
+            (
+                "ghcr.io/a/b:v1",
+                "ghcr.io/a/b:v1",
+                [true, true, true, false, false, false],
+            ),
+            (
+                "ghcr.io/a/b:v1",
+                "ghcr.io/a/b:v2",
+                [false, false, true, false, false, false],
+            ),
+            (
+                "ghcr.io/a/b:v1",
+                "ghcr.io/a/b",
+                [false, false, true, false, false, false],
+            ),
+            (
+                "ghcr.io/a/b:v1",
+                &by_digest,
+                [false, false, true, false, false, false],
+            ),
+            ("ghcr.io/a/b:v1", "ghcr.io/a/c:v1", [false; 6]),
+            (
+                &by_digest,
+                &by_digest,
+                [true, true, true, false, false, false],
+            ),
+            (
+                &by_digest,
+                "ghcr.io/a/b",
+                [false, true, true, false, false, false],
+            ),
+            (
+                &by_digest,
+                "ghcr.io/a/b:v1",
+                [false, true, true, false, false, false],
+            ),
+            (
+                "ghcr.io/a/b:v1",
+                "ghcr.io/x/y:v9",
+                [false, false, false, true, true, false],
+            ),
+            (
+                "ghcr.io/a/b:v1",
+                "ghcr.io/x/y",
+                [false, false, false, false, true, false],
+            ),
+            (
+                "ghcr.io/a/b:v1",
+                "quay.io/z/b:v1",
+                [false, false, false, false, false, true],
+            ),
+            ("ghcr.io/a/b:v1", "quay.io/z/b:v2", [false; 6]),
+            (
+                "ghcr.io/ab/b:v1",
+                "ghcr.io/ab/b:v1",
+                [true, true, true, false, false, true],
+            ),
+            ("ghcr.io/a/b:v1", "nonsense", [false; 6]),
+            (
+                "ghcr.io/a/b:v1",
+                "",
+                [false, false, true, false, false, false],
+            ),
+            (
+                "ghcr.io/x/y:v1",
+                "",
+                [false, false, true, false, true, false],
+            ),
+        ] {
+            let own = reference(own);
+            let subject = Subject {
+                manifest: digest.parse().unwrap(),
+                repository: Some(&own.repository),
+                tag: own.tag.as_ref(),
+            };
+            let rules = [
+                &Identity::Exact,
+                &Identity::RepoDigestOrExact,
+                &Identity::Repository,
+                &exact,
+                &repository,
+                &remapped,
+            ];
+            let named = Some(named).filter(|named| !named.is_empty());
+            let found = rules.map(|rule| rule.check(named, &subject).is_ok());
+            assert_eq!(found, expected, "{own:?} signed as {named:?}");
+        }
+        for (prefix, signed) in [("", "a.b"), ("a.b/", "a.b"), ("a.b", "A/B"), ("a", "a.b")] {
+            assert!(
+                Remap::new(prefix.into(), signed.into()).is_err(),
+                "{prefix:?}, {signed:?}"
+            );
         }
     }
 }

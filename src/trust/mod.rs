@@ -1,6 +1,7 @@
 //! Whether a manifest is signed as its repository asks for. No I/O: `resolve/signatures.rs` finds the signatures.
 //!
 //! ```text
+//! policy       containers-policy.json(5): the rules for a repository
 //! signature    the forms of cosign's signatures: simple (a payload), bundle
 //! key          a public key, and what it verifies
 //! identity     which repository a signature may name
@@ -10,11 +11,13 @@
 mod bundle;
 mod identity;
 mod key;
+mod policy;
 mod signature;
 mod simple;
 pub mod version;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,7 @@ use crate::name::{RepositoryAddress, Tag};
 
 pub use identity::Identity;
 pub use key::Key;
+pub use policy::{Policy, Scope};
 pub use signature::{Part, Place, Signature, parts};
 
 /// Counts the changes of how signatures are judged: the verdicts of another one are not believed.
@@ -38,6 +42,8 @@ pub struct Subject<'a> {
     pub manifest: Digest,
     /// Its repository, with the host; `None` for an OCI layout.
     pub repository: Option<&'a RepositoryAddress>,
+    /// The tag that it was asked for by, if it was.
+    pub tag: Option<&'a Tag>,
 }
 
 /// Something that must hold for a manifest.
@@ -47,18 +53,39 @@ pub enum Rule {
     Signed {
         signers: Vec<Signer>,
         threshold: usize,
+        /// The scope and the file of the policy that asks for it, if not the settings do.
+        origin: Option<String>,
     },
+    /// Nothing can satisfy it, for this reason.
+    Never(String),
 }
 
 /// What the manifests of one source must satisfy: nothing, if there are no rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
-    /// All of them must hold.
-    pub rules: Vec<Arc<Rule>>,
+    /// The keys of the settings.
+    pub signed_by: Vec<Arc<Rule>>,
+    /// The policy of container tools, if it counts here.
+    pub policy: Option<Arc<Policy>>,
     /// They must note their version, too.
     pub require_version: bool,
     /// The name of the source, with the host; `None` for an OCI layout.
     pub repository: Option<RepositoryAddress>,
+    /// The directory of an OCI layout.
+    pub layout: Option<PathBuf>,
+}
+
+impl Requirement {
+    /// The rules for a manifest, all of which must hold.
+    pub fn rules(&self, manifest: Digest, tag: Option<&Tag>) -> Vec<Arc<Rule>> {
+        let scope = match (&self.repository, &self.layout) {
+            (Some(repository), _) => Some(Scope::Docker(repository, tag, manifest)),
+            (None, layout) => layout.as_deref().map(Scope::Oci),
+        };
+        let policy = self.policy.as_ref().zip(scope);
+        let policy = policy.map_or(&[][..], |(policy, scope)| policy.rules(&scope));
+        self.signed_by.iter().chain(policy).cloned().collect()
+    }
 }
 
 /// A key, and the repositories that its signatures may name.
@@ -112,8 +139,16 @@ struct Outcome {
 
 impl Rule {
     fn signers(&self) -> &[Signer] {
-        let Self::Signed { signers, .. } = self;
-        signers
+        match self {
+            Self::Signed { signers, .. } => signers,
+            Self::Never(_) => &[],
+        }
+    }
+
+    /// Whether the tag by which a manifest was asked for decides anything.
+    pub fn looks_at_tag(&self) -> bool {
+        let mut signers = self.signers().iter();
+        signers.any(|signer| signer.identity.looks_at_tag())
     }
 
     /// The number of different keys that it has.
@@ -124,8 +159,14 @@ impl Rule {
 
     /// The signatures by which it holds, or why it does not.
     fn judge(&self, outcomes: &[Outcome], has_heard: bool) -> Result<Vec<String>, String> {
-        let Self::Signed { signers, threshold } = self;
-        let threshold = *threshold;
+        let (signers, threshold, origin) = match self {
+            Self::Never(why) => return Err(why.clone()),
+            Self::Signed {
+                signers,
+                threshold,
+                origin,
+            } => (signers, *threshold, origin),
+        };
         let (mut by, mut keys) = (Vec::new(), BTreeSet::new());
         for (Signer { key, .. }, outcome) in signers.iter().zip(outcomes) {
             // A key counts once, however often it is named.
@@ -137,10 +178,13 @@ impl Rule {
             return Ok(by);
         }
         let names: Vec<_> = signers.iter().map(|one| one.key.to_string()).collect();
-        let wanted = match threshold {
+        let mut wanted = match threshold {
             1 => names.join(" or "),
             n => format!("{n} of {}", names.join(", ")),
         };
+        if let Some(origin) = origin {
+            wanted += &format!(" (asked for by {origin})");
+        }
         if !has_heard {
             return Err(format!("it is not signed; {wanted} must have signed it"));
         }
@@ -187,6 +231,14 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// Why no signature can be enough, if none can.
+    pub fn hopeless(&self) -> Option<&str> {
+        self.rules.iter().find_map(|(rule, _)| match rule {
+            Rule::Never(why) => Some(why.as_str()),
+            Rule::Signed { .. } => None,
+        })
+    }
+
     /// Whether what was heard is enough.
     pub fn is_accepted(&self) -> bool {
         matches!(self.verdict(), Verdict::Accepted(_))
@@ -194,6 +246,9 @@ impl<'a> Trial<'a> {
 
     /// The outcome by all that was heard.
     pub fn verdict(&self) -> Verdict {
+        if let Some(why) = self.hopeless() {
+            return Verdict::Refused(why.to_owned());
+        }
         let mut by = BTreeSet::new();
         for (rule, outcomes) in &self.rules {
             match rule.judge(outcomes, self.has_heard) {
@@ -233,6 +288,7 @@ mod tests {
         Rule::Signed {
             signers: keys.iter().copied().map(signer).collect(),
             threshold,
+            origin: None,
         }
     }
 
@@ -251,6 +307,8 @@ mod tests {
         let subject = Subject {
             manifest: Digest::of(manifest),
             repository: Some(&repository),
+
+            tag: None,
         };
         judge(&[Arc::new(rule.clone())], subject, signatures, manifest)
     }
@@ -472,6 +530,7 @@ mod tests {
         let twice = Rule::Signed {
             signers: vec![signer("p256"), twice],
             threshold: 2,
+            origin: None,
         };
         assert_eq!(twice.keys(), 1);
         for rule in [&rule, &twice] {
@@ -487,15 +546,19 @@ mod tests {
     #[test]
     fn all_rules_must_hold() {
         let [rule, other] = ["p256", "rsa"].map(|key| Arc::new(signed(&[key], 1)));
+        let never = Arc::new(Rule::Never("no".to_owned()));
         let subject = Subject {
             manifest: Digest::of(&file("manifest.json")),
             repository: None,
+
+            tag: None,
         };
         for (rules, is_accepted) in [
             (vec![rule.clone()], true),
             (vec![rule.clone(), rule.clone()], true),
             (vec![rule.clone(), other.clone()], false),
-            (vec![other, rule], false),
+            (vec![other, rule.clone()], false),
+            (vec![rule, never], false),
         ] {
             let found = judge(&rules, subject, &[bundle("p256")], b"");
             let expected = Verdict::Accepted("key /p256.pub (bundle)".into());
@@ -532,11 +595,13 @@ mod tests {
                     ..signer("p256")
                 }],
                 threshold: 1,
+                origin: None,
             };
             let own = own.map(name);
             let subject = Subject {
                 manifest: Digest::of(&file("manifest.json")),
                 repository: own.as_ref(),
+                tag: None,
             };
             let found = judge(&[Arc::new(rule)], subject, &signatures, b"");
             let found_is_accepted = matches!(found, Verdict::Accepted(_));
@@ -552,6 +617,7 @@ mod tests {
         let other = Rule::Signed {
             signers: vec![other],
             threshold: 1,
+            origin: None,
         };
         let digest = |rule: &Rule| digest_of(&[Arc::new(rule.clone())]);
         assert_ne!(digest(&one), digest(&other));

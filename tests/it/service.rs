@@ -110,6 +110,9 @@ pub fn serve_on(listener: TcpListener, config: &Path) -> Command {
     command_on(listener, 1, &["serve", "--config", config])
 }
 
+/// A policy that accepts anything.
+const NO_POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/policy.json");
+
 /// Where logins are looked for by a service that is not told otherwise.
 pub const NO_LOGINS: &str = "/nonexistent/auth.json";
 
@@ -119,6 +122,7 @@ fn clear(command: &mut Command) {
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("MALLOC_ARENA_MAX", "2") // as in the unit
         .env("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+        .env("CONTAINERS_POLICY_JSON", NO_POLICY)
         .env("REGISTRY_AUTH_FILE", NO_LOGINS);
 }
 

@@ -972,3 +972,131 @@ fn no_settings_no_signatures() {
     let asked = count(&requests, "sha256-") + count(&requests, "/referrers/");
     assert_eq!(asked, 0, "{requests:?}");
 }
+
+/// Writes a policy with these requirements of `hello`, in which `KEY` is the file of the key.
+fn with_policy(registry: &Registry, key: &Key, requirements: &str) -> Setup {
+    let setup = Setup::of(registry).settings(ANEW);
+    let file = setup.folder().join("acme.pub");
+    fs::write(&file, key.pem()).unwrap();
+    let requirements = requirements.replace("KEY", file.to_str().unwrap());
+    let policy = format!(
+        r#"{{"default": [{{"type": "insecureAcceptAnything"}}], "transports": {{"docker": {{"{}": [{requirements}]}}}}}}"#,
+        name(registry)
+    );
+    let file = setup.folder().join("policy.json");
+    fs::write(&file, policy).unwrap();
+    setup.env("CONTAINERS_POLICY_JSON", file)
+}
+
+#[test]
+fn the_policy_of_container_tools_counts_too() {
+    let signed = r#"{"type": "sigstoreSigned", "keyPath": "KEY", "signedIdentity": {"type": "matchRepository"}}"#;
+    let by_default = r#"{"type": "sigstoreSigned", "keyPath": "KEY"}"#;
+    let gpg = r#"{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k.gpg"}"#;
+    let any = r#"{"type": "insecureAcceptAnything"}"#;
+    for (requirements, is_signed, refused) in [
+        (any.to_owned(), false, None),
+        (signed.to_owned(), true, None),
+        (signed.to_owned(), false, Some("it is not signed; key /")),
+        (format!("{signed}, {any}"), true, None),
+        (by_default.to_owned(), true, Some("signedIdentity asks for")),
+        (
+            r#"{"type": "reject"}"#.to_owned(),
+            true,
+            Some("it is rejected"),
+        ),
+        (gpg.to_owned(), true, Some("a GPG signature is asked for")),
+        (
+            format!("{signed}, {gpg}"),
+            true,
+            Some("a GPG signature is asked for"),
+        ),
+    ] {
+        let key = Key::new();
+        let registry = Registry::start();
+        let mut hello = Repository::default();
+        let manifest = image(&mut hello);
+        registry.put("other", hello.clone());
+        if is_signed {
+            key.sign(&mut hello, Form::Bundle, &name(&registry), &manifest);
+        }
+        registry.put("hello", hello);
+        let service = with_policy(&registry, &key, &requirements).start();
+        match refused {
+            Some(reason) => assert_refused(&service, &registry, &manifest, reason),
+            None => {
+                for directory in ["hello", &name(&registry)] {
+                    let listing = service.listing_of(directory);
+                    assert_eq!(listing, line(b"image", "hello-v1.raw"), "{requirements}");
+                }
+            }
+        }
+        // The policy says nothing of others.
+        assert_eq!(service.listing_of("other"), line(b"image", "other-v1.raw"));
+        drop(service);
+        let opted_out = "[repository.hello]\npolicy = \"none\"\n";
+        let service = with_policy(&registry, &key, &requirements)
+            .settings(opted_out)
+            .start();
+        assert_eq!(
+            service.listing(),
+            line(b"image", "hello-v1.raw"),
+            "{requirements}"
+        );
+        let lines = service.log.lines();
+        let told = lines
+            .iter()
+            .any(|line| line.contains("does not count for [repository.\"hello\"]"));
+        assert_eq!(told, requirements != any, "{lines:?}");
+    }
+}
+
+#[test]
+fn policy_and_settings_must_both_hold() {
+    let [of_policy, of_settings] = [Key::new(), Key::new()];
+    let signed = r#"{"type": "sigstoreSigned", "keyPath": "KEY", "signedIdentity": {"type": "matchRepository"}}"#;
+    for (signers, is_listed) in [
+        (vec![&of_policy], false),
+        (vec![&of_settings], false),
+        (vec![&of_settings, &of_policy], true),
+    ] {
+        let registry = Registry::start();
+        let mut hello = Repository::default();
+        let manifest = image(&mut hello);
+        for signer in signers {
+            signer.sign(&mut hello, Form::SigTag, &name(&registry), &manifest);
+        }
+        registry.put("hello", hello);
+        let service =
+            with_keys(with_policy(&registry, &of_policy, signed), &[&of_settings]).start();
+        match is_listed {
+            true => assert_eq!(service.listing(), line(b"image", "hello-v1.raw")),
+            false => assert_refused(&service, &registry, &manifest, "another key made it"),
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_is_told_at_the_start() {
+    let registry = Registry::start();
+    let folder = Folder::new();
+    let broken = folder.file(
+        "policy.json",
+        r#"{"default": [{"type": "reject", "x": 1}]}"#,
+    );
+    for (path, reason) in [
+        (broken, "unknown field `x`"),
+        (folder.path().join("none.json"), "there is no such file"),
+    ] {
+        let output = Setup::of(&registry)
+            .env("CONTAINERS_POLICY_JSON", &path)
+            .output();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        let named = text.contains(path.to_str().unwrap());
+        assert!(
+            named && text.contains(reason),
+            "{text:?} does not say {reason:?}"
+        );
+    }
+}

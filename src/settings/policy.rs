@@ -1,0 +1,55 @@
+//! The policy of container tools: containers-policy.json(5).
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files::read_text;
+use super::signers::read_key;
+use crate::error::{Error, Result};
+use crate::trust::Policy;
+
+/// Where it is, below the root directory, if it is not the user's.
+const FILES: [&str; 2] = [
+    "etc/containers/policy.json",
+    "usr/share/containers/policy.json",
+];
+
+/// Reads the first of its files that there is. `None`: there is none, or it accepts everything.
+pub fn load(root: &Path) -> Result<Option<Arc<Policy>>> {
+    let [named, xdg, home] = ["CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME", "HOME"].map(env::var_os);
+    let Some(path) = find(root, named, xdg, home) else {
+        return Ok(None);
+    };
+    let json = read_text(&path)?;
+    let policy = Policy::parse(&path, json.as_bytes(), |key| read_key(key, root));
+    let policy = policy.map_err(|why| Error::BadSettings {
+        path,
+        line: None,
+        why,
+    })?;
+    Ok(Some(Arc::new(policy)).filter(|policy| !policy.accepts_anything()))
+}
+
+/// The file that counts. One that is named must be there.
+fn find(
+    root: &Path,
+    named: Option<OsString>,
+    xdg: Option<OsString>,
+    home: Option<OsString>,
+) -> Option<PathBuf> {
+    let is_given = |name: &OsString| !name.is_empty();
+    if let Some(named) = named.filter(is_given) {
+        return Some(named.into());
+    }
+    let xdg = xdg.filter(is_given).map(PathBuf::from);
+    let home = home
+        .filter(is_given)
+        .map(|home| Path::new(&home).join(".config"));
+    let own = xdg
+        .or(home)
+        .map(|config| config.join("containers/policy.json"));
+    let all = own.into_iter().chain(FILES.map(|file| root.join(file)));
+    all.into_iter().find(|path| path.symlink_metadata().is_ok())
+}
