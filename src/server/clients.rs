@@ -16,6 +16,7 @@ use super::{LOOK, notify};
 use crate::advice::advice;
 use crate::error::{Error, Result};
 use crate::journal;
+use crate::printable::printable;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -149,7 +150,7 @@ impl Clients {
 
 /// Tells systemd how many clients are connected, and how far their files are.
 fn report(status: &str) {
-    notify(&[NotifyState::Status(status)]);
+    notify(&[NotifyState::Status(&printable(status))]);
 }
 
 /// Serves a connection on this thread, or answers it with an error if the thread cannot be started.

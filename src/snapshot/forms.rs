@@ -4,23 +4,37 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use jiff::civil::Date;
 
-use super::{Snapshot, Snapshots};
+use super::{Snapshot, Snapshots, TIME_LIMIT};
 use crate::address::Located;
 use crate::error::Result;
 use crate::listing::LeftOut;
 use crate::lock::lock;
 use crate::memory::{Bytes, Kept, Room};
 use crate::pool;
+use crate::semaphore::Semaphore;
+use crate::task;
 
 /// Bytes, once somebody has asked for them.
 type Once = Mutex<Option<Arc<Kept>>>;
 
 /// The forms of one snapshot.
-#[derive(Default)]
 pub struct Forms {
     text: Once,
     page: Once,
     json: Once,
+    /// The permit to ask for the tags that a publisher's list lacks: all who come meanwhile wait for one answer.
+    turn: Semaphore,
+}
+
+impl Default for Forms {
+    fn default() -> Self {
+        Self {
+            text: Once::default(),
+            page: Once::default(),
+            json: Once::default(),
+            turn: Semaphore::new(1),
+        }
+    }
 }
 
 impl Forms {
@@ -84,16 +98,19 @@ impl Snapshots {
         what: &str,
         write: impl FnOnce(&[LeftOut]) -> String,
     ) -> Result<Bytes> {
+        let Some(signed) = &snapshot.signed else {
+            return self.kept_once(place, what, || write(&[]));
+        };
+        let _limit = task::within(TIME_LIMIT);
+        let tags = || format!("the tags of {located}");
+        let _turn = snapshot.forms.turn.acquire(tags)?;
         if let Some(kept) = &*lock(place) {
             return Ok(kept.clone());
         }
-        let not_in_list = match &snapshot.signed {
-            None => Vec::new(),
-            Some(signed) => self.with_resolver(located, |resolver| {
-                let _listing = pool::adopt(Some(Arc::new(pool::WORK.grant())));
-                Ok(resolver.not_in_list(&signed.list))
-            })?,
-        };
+        let not_in_list = self.with_resolver(located, |resolver| {
+            let _listing = pool::adopt(Some(Arc::new(pool::WORK.grant())));
+            Ok(resolver.not_in_list(&signed.list))
+        })?;
         self.kept_once(place, what, || write(&not_in_list))
     }
 

@@ -1,5 +1,8 @@
 //! A directory as programs see it: `GET /<repository>/` with `Accept: application/json`.
 
+use std::thread;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::client::Response;
@@ -202,6 +205,19 @@ fn of_a_signed_list_the_tags_that_it_lacks_are_left_out() {
     overview(&service, "hello");
     let requests = registry.take_requests();
     assert_eq!(count(&requests, "/tags/list"), 1, "once: {requests:?}");
+
+    // Whoever comes while the tags are asked for waits for the same answer.
+    registry.fault("/tags/list", Fault::Delay(Duration::from_millis(300)));
+    let service = Service::of(&registry);
+    service.listing();
+    registry.take_requests();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| overview(&service, "hello"));
+        }
+    });
+    assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
+    registry.behave();
 
     // A registry that tells no tags takes nothing away.
     registry.fault("/tags/list", Fault::Status(500));

@@ -46,7 +46,7 @@ pub fn error(error: &Error) -> String {
     };
     let (_, remedy) = advice(error);
     let remedy =
-        remedy.map(|remedy| format!("<p><strong>Next step:</strong> {}.</p>\n", escape(remedy)));
+        remedy.map(|remedy| format!("<p><strong>Next step:</strong> {}</p>\n", escape(remedy)));
     let body = format!(
         "<p class=\"notice bad\">{}</p>\n{}<p>The log tells more:</p>\n<pre><code>{JOURNAL}</code></pre>\n",
         escape(error.line()),
