@@ -74,9 +74,18 @@ pub fn choose<'a>(
             Wanted::Version(version) => format!("version {version} of {directory}"),
             Wanted::Newest | Wanted::Name(_) => format!("a file of {directory}"),
         };
-        let why = match files.len() {
-            0 => format!("no file is; {see}"),
-            n => format!("none of the {n} files in the list is that for this machine; {see}"),
+        let is_it = |one: &&LeftOut| match wanted {
+            Wanted::Version(wanted) => {
+                version::compare(version::of_tag(&one.tag).0, wanted).is_eq()
+            }
+            Wanted::Newest | Wanted::Name(_) => false,
+        };
+        let why = match (left_out.iter().find(is_it), files.len()) {
+            (Some(left_out), _) => left_out.reason.clone(),
+            (None, 0) => format!("no file is; {see}"),
+            (None, n) => {
+                format!("none of the {n} files in the list is that for this machine; {see}")
+            }
         };
         return Err(not_offered(what, why));
     };
@@ -205,10 +214,13 @@ pub mod tests {
         let found = choose(&overview, &directory, Wanted::Newest, None);
         assert_eq!(found.unwrap().name.as_str(), "k8s-2.raw");
         let name = "k8s-3.raw".parse().unwrap();
-        let error = choose(&overview, &directory, Wanted::Name(&name), None).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "k8s:v2/k8s-3.raw is not offered: it is encrypted"
-        );
+        for (wanted, what) in [
+            (Wanted::Name(&name), "k8s:v2/k8s-3.raw"),
+            (Wanted::Version("3"), "version 3 of k8s:v2"),
+        ] {
+            let error = choose(&overview, &directory, wanted, None).unwrap_err();
+            let expected = format!("{what} is not offered: it is encrypted");
+            assert_eq!(error.to_string(), expected);
+        }
     }
 }
