@@ -1,9 +1,9 @@
-//! A directory held open, for the cache and for the state: everything in it is found relative to it, and no
-//! symbolic link in it is followed.
+//! An open directory, for the cache and for the state. Files in it are opened relative to it, and no symbolic link in it
+//! is followed.
 //!
-//! The directory itself is opened as it is named: with `DynamicUser=` that name is a link, which root made.
-//! Root neither writes nor deletes in a directory that another user owns. Files that the user puts there must not
-//! direct what root does, and files of root in it would be in the way of their service.
+//! The directory itself may be a link: with `DynamicUser=` it is one, made by root. Root neither writes nor deletes in a
+//! directory that another user owns: that user's files must not direct what root does, and root's files would be in the
+//! way of the user's service.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, FileTimes};
@@ -19,9 +19,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Last use is noted to the day, or a file that is read often would be written as often.
+/// Last use is noted once a day, so that reading a file often does not write to it as often.
 const NOTED: Duration = Duration::from_secs(24 * 60 * 60);
-/// How deep a directory is removed that lies where a file belongs.
+/// Most levels of a directory that are removed.
 const MAX_DEPTH: usize = 32;
 /// Whom a file is for that a command writes: all whom the umask lets in.
 const PUBLIC: Mode = Mode::from_raw_mode(0o666);
@@ -30,17 +30,17 @@ const TMPFS: i128 = 0x0102_1994;
 /// `RAMFS_MAGIC` of statfs(2).
 const RAMFS: i128 = 0x8584_58f6;
 
-/// A directory held open.
+/// An open directory.
 #[derive(Debug)]
 pub struct Dir {
     handle: OwnedFd,
-    /// Its name, for messages alone.
+    /// Its path, for messages only.
     path: PathBuf,
-    /// Its owner, if this process is root and they are not.
+    /// Its owner, if this process is root and the owner is not.
     stranger: Option<u32>,
 }
 
-/// A name in a directory, and what is there.
+/// An entry of a directory.
 #[derive(Debug)]
 pub struct Entry {
     pub name: OsString,
@@ -53,7 +53,7 @@ pub struct Entry {
     pub modified: SystemTime,
 }
 
-/// Whether this process is root's.
+/// Whether this process runs as root.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
@@ -80,7 +80,7 @@ impl Dir {
         })
     }
 
-    /// Opens a directory, and creates it with those above it where there is none.
+    /// Opens a directory. If it does not exist, it and its parents are created.
     pub fn create(path: &Path) -> io::Result<Self> {
         match Self::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -100,8 +100,8 @@ impl Dir {
         })
     }
 
-    /// Makes this process, if it is root's, one of the directory's owner: it may do there what they may, and nothing
-    /// else anywhere. It must have no other thread.
+    /// Changes the user and group of this process to those of the directory, if it runs as root and another user owns
+    /// the directory. The process must have no other thread.
     pub fn become_owner(mut self) -> io::Result<Self> {
         if let Some(owner) = self.stranger.take() {
             let group = rustix::fs::fstat(&self.handle)?.st_gid;
@@ -113,17 +113,17 @@ impl Dir {
         Ok(self)
     }
 
-    /// Its name, for messages.
+    /// Its path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The name of something in it, for messages.
+    /// The path of an entry, for messages.
     pub fn path_of(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
     }
 
-    /// An error if this process must not write here. Only a try shows whether it can.
+    /// An error if this process must not write here. Whether it can is known only after a try.
     pub fn check_writable(&self) -> io::Result<()> {
         match self.stranger {
             None => Ok(()),
@@ -134,18 +134,18 @@ impl Dir {
         }
     }
 
-    /// A directory in it.
+    /// Opens a directory in it.
     pub fn sub(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(&self.handle, name, flags, Mode::empty())?;
         let mut found = Self::of(handle, self.path_of(name))?;
-        // The owner of the outer directory may put another in its place.
+        // The owner of the outer directory can replace it.
         found.stranger = self.stranger.or(found.stranger);
         Ok(found)
     }
 
-    /// A directory in it, created where there is none.
+    /// Opens a directory in it. If it does not exist, it is created.
     pub fn create_sub(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = name.as_ref();
         match self.sub(name) {
@@ -161,7 +161,7 @@ impl Dir {
         self.sub(name)
     }
 
-    /// Opens a file for reading. One that is not regular is an error: to open a named pipe would wait.
+    /// Opens a file for reading. It is an error if it is not a regular file: opening a named pipe would block.
     pub fn file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.handle, name.as_ref(), flags, Mode::empty())?;
@@ -171,12 +171,12 @@ impl Dir {
         } else {
             Err(io::Error::new(
                 ErrorKind::InvalidData,
-                "this is no regular file",
+                "this is not a regular file",
             ))
         }
     }
 
-    /// Creates a file, which must not be there.
+    /// Creates a file, which must not exist.
     pub fn create_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         self.file_to_write(name.as_ref(), OFlags::EXCL, Mode::RUSR | Mode::WUSR)
     }
@@ -201,7 +201,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Opens a file to lock it, and creates it where there is none.
+    /// Opens a file to lock it. If it does not exist, it is created.
     pub fn lock_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         self.file_to_write(name.as_ref(), OFlags::empty(), Mode::RUSR | Mode::WUSR)
     }
@@ -213,7 +213,7 @@ impl Dir {
         Ok(file.into())
     }
 
-    /// Gives a file another name, in another directory perhaps. A file that has that name is replaced.
+    /// Renames a file, possibly into another directory. A file of the new name is replaced.
     pub fn rename(
         &self,
         name: impl AsRef<Path>,
@@ -234,7 +234,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Removes whatever has that name, with all that is in it.
+    /// Removes an entry of any kind, a directory with its contents.
     pub fn remove_all(&self, name: impl AsRef<Path>) -> io::Result<()> {
         self.remove_below(name.as_ref(), MAX_DEPTH)
     }
@@ -245,7 +245,7 @@ impl Dir {
         if removed.is_ok() || depth == 0 {
             return removed;
         }
-        // Opening it tells for certain whether it is a directory.
+        // Only opening it shows whether it is a directory, without a race.
         let Ok(inside) = self.sub(name) else {
             return removed;
         };
@@ -256,7 +256,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Its entries, in no order. One that vanishes meanwhile is left out.
+    /// Its entries, in no order. One that is deleted meanwhile is left out.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut found = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.handle)? {
@@ -288,7 +288,7 @@ impl Dir {
         })
     }
 
-    /// Makes a file the one used last, once a day. One whose time lies ahead was used before a clock was set.
+    /// Notes that a file is used now, once a day. A time in the future is replaced: a clock was wrong.
     pub fn note_use(&self, file: &File) {
         let now = SystemTime::now();
         let used = file.metadata().and_then(|metadata| metadata.modified());
@@ -305,23 +305,23 @@ impl Dir {
             file.set_times(FileTimes::new().set_modified(when))
         };
         if let Err(error) = set() {
-            debug!("{}: a last use is not noted: {error}", self.path.display());
+            debug!("{}: last use cannot be noted: {error}", self.path.display());
         }
     }
 
-    /// Writes the names in it to disk.
+    /// Writes the directory itself to disk (fsync).
     pub fn sync(&self) -> io::Result<()> {
         rustix::fs::fsync(&self.handle)?;
         Ok(())
     }
 
-    /// Bytes that are free where it is.
+    /// Free bytes of its file system.
     pub fn free(&self) -> Option<u64> {
         let found = rustix::fs::fstatvfs(&self.handle).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
-    /// Whether it lies in memory.
+    /// Whether its file system is in memory.
     pub fn is_in_memory(&self) -> bool {
         let kind = rustix::fs::fstatfs(self.handle.as_fd()).map(|found| i128::from(found.f_type));
         kind.is_ok_and(|kind| kind == TMPFS || kind == RAMFS)

@@ -1,5 +1,5 @@
-//! Every way to fail: the message for the person who reads the journal, the HTTP status, and what the failure says
-//! about the object that was asked for.
+//! All errors: the message for the journal, the HTTP status, and what the failure says about the object that was
+//! requested.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::name::Tag;
 
-/// The result of everything whose failure a client or an administrator is told.
+/// The result of a function whose error is shown to a client or an administrator.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The cause of an error. Shared, because one failed listing may answer several requests.
@@ -31,14 +31,14 @@ pub enum Error {
     RegistryNotAllowed { host: String },
     #[error("{what} is not offered: {why}")]
     NotOffered { what: String, why: String },
-    /// The `Host` of the request is none of ours.
+    /// The `Host` of the request is not a name of this service.
     #[error(
-        "this service is not called {host:?}; if it is, add that to 'hosts' in \
-         /etc/sysext-oci-proxy/config.toml"
+        "the request is for the host {host:?}, which is not a name of this service; if it is one, add it to \
+         'hosts' in /etc/sysext-oci-proxy/config.toml"
     )]
     NotOurName { host: String },
-    /// A browser asks, for a page of another site.
-    #[error("a web page from elsewhere asked for this, and its visitor did not")]
+    /// A browser sent the request for a page of another site.
+    #[error("a web page of another site sent this request; open the address itself")]
     CrossSite,
     #[error("method {method:?} is not allowed, only GET and HEAD are")]
     MethodNotAllowed { method: String },
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("bad request: {why}")]
     BadRequest { status: u16, why: String },
     /// All connections are in use.
-    #[error("{limit} clients are being served, which is the limit")]
+    #[error("{limit} clients are connected, which is the limit")]
     Full { limit: usize },
     /// The memory for listings is in use by other clients.
     #[error(
@@ -65,12 +65,12 @@ pub enum Error {
         #[source]
         cause: Arc<io::Error>,
     },
-    /// Nobody waits for the response any more.
-    #[error("the client went away")]
+    /// The client that the work was done for has disconnected.
+    #[error("the client has disconnected")]
     ClientGone,
 
     // The connection to the registry.
-    #[error("cannot connect for {url}; is the registry up, is its address right?")]
+    #[error("cannot connect to {url}; is the registry up, is its address right?")]
     Unreachable {
         url: String,
         #[source]
@@ -78,8 +78,8 @@ pub enum Error {
     },
     /// The kernel does not allow the connection.
     #[error(
-        "this machine forbids to connect for {url}; look for RestrictAddressFamilies= and \
-         SystemCallFilter= in `systemctl cat sysext-oci-proxy.service`, or at a security module"
+        "this machine does not permit a connection to {url}; check RestrictAddressFamilies= and \
+         SystemCallFilter= in `systemctl cat sysext-oci-proxy.service`, and security modules"
     )]
     NotPermitted {
         url: String,
@@ -87,13 +87,13 @@ pub enum Error {
         cause: Cause,
     },
     /// The connection broke, or its bytes were not HTTP.
-    #[error("connection broke at {url}")]
+    #[error("connection lost at {url}")]
     Broken {
         url: String,
         #[source]
         cause: Cause,
     },
-    #[error("no whole answer within {} s from {url}", .limit.as_secs())]
+    #[error("no complete response within {} s from {url}", .limit.as_secs())]
     TooSlow { url: String, limit: Duration },
     #[error(
         "the proxy in ${variable} cannot be used, {value:?}: {why}; expected http://HOST:PORT, \
@@ -108,7 +108,7 @@ pub enum Error {
     #[error("{registry} is blocked by registries.conf, in the [[registry]] for {prefix}")]
     Blocked { registry: String, prefix: String },
     #[error(
-        "certificate of {host} is not trusted; a private CA belongs into \
+        "certificate of {host} is not trusted; put a private CA into \
          /etc/containers/certs.d/{host}/ca.crt"
     )]
     Untrusted {
@@ -118,7 +118,7 @@ pub enum Error {
     },
     /// The registry rejects the client certificate, or got none.
     #[error(
-        "{host} wants a client certificate that it accepts; it belongs into \
+        "{host} requires a client certificate that it accepts; put one into \
          /etc/containers/certs.d/{host}/ as NAME.cert and NAME.key"
     )]
     WantsCertificate {
@@ -126,17 +126,15 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
-    #[error(
-        "{host} does not speak TLS; if that is meant, registries.conf must say insecure = true"
-    )]
+    #[error("{host} does not speak TLS; for plain HTTP set insecure = true in registries.conf")]
     NotTls {
         host: String,
         #[source]
         cause: Cause,
     },
     #[error(
-        "{host} speaks TLS, and plain HTTP was spoken to it; put its CA into \
-         /etc/containers/certs.d/{host}/ca.crt, or say insecure = false in registries.conf"
+        "{host} requires TLS, but got plain HTTP; put its CA into \
+         /etc/containers/certs.d/{host}/ca.crt, or set insecure = false in registries.conf"
     )]
     NeedsTls { host: String },
     /// A file in certs.d cannot be used.
@@ -155,7 +153,7 @@ pub enum Error {
         retry_after: Duration,
     },
     /// Status 408, 500, 502 or 504.
-    #[error("registry fails (status {status}) at {url}; its own log says why")]
+    #[error("registry error (status {status}) at {url}; its own log has the reason")]
     Failing { url: String, status: u16 },
     /// Status 401 or 403.
     #[error(
@@ -201,15 +199,15 @@ pub enum Error {
     #[error("login in {place}: {why}")]
     BadLogin { place: String, why: String },
     #[error(
-        "registry {registry} sends us to {realm} for a token, where no login may go: {why}; \
-         'trusted-hosts' in the settings can allow it"
+        "registry {registry} names the token server {realm}, to which no login is sent: {why}; \
+         to allow it, add it to 'trusted-hosts' in /etc/sysext-oci-proxy/config.toml"
     )]
     UntrustedRealm {
         registry: String,
         realm: String,
         why: String,
     },
-    #[error("{}; and of its mirrors {mirrors}", error.line())]
+    #[error("{}; its mirrors failed too: {mirrors}", error.line())]
     MirrorsToo { error: Box<Error>, mirrors: String },
     #[error(
         "{}; mirror {mirror} has no attached artifacts, but may not know all of them",
@@ -232,7 +230,7 @@ pub enum Error {
         status: u16,
         message: String,
     },
-    #[error("nobody answers where {url} redirects to")]
+    #[error("{url} redirects to a host that does not answer")]
     LostRedirect {
         url: String,
         #[source]
@@ -259,7 +257,7 @@ pub enum Error {
     /// Too few of a source's tags were answered to list its files.
     #[error(
         "{unanswered} of {tags} tags of {source} were not answered; \
-         what was learnt is kept for the next try: {why}"
+         the answers so far are kept for the next try: {why}"
     )]
     Incomplete {
         r#source: String,
@@ -268,20 +266,20 @@ pub enum Error {
         why: String,
         retry_after: Duration,
     },
-    #[error("{what} cannot be looked into: {why}")]
+    #[error("{what} cannot be read: {why}")]
     BadImage { what: String, why: String },
     #[error("the image cannot be flattened, its layer {layer}: {why}")]
     CannotFlatten { layer: Digest, why: String },
     #[error(
-        "the image has to be flattened, and there is no directory to do it in; \
-         CacheDirectory= of the service, or $CACHE_DIRECTORY, names one"
+        "the image must be flattened, but there is no cache directory to do it in; \
+         set CacheDirectory= for the service, or $CACHE_DIRECTORY"
     )]
     NoCache,
-    #[error("{what} is still being flattened; it is there when asked for later")]
+    #[error("{what} is still being flattened; ask for it again later")]
     NotReady { what: String, retry_after: Duration },
     #[error(
-        "{source} had a list by its publisher, and now {why}; no list is made from its tags instead. \
-         If that is right, set signed-list = \"\" for the repository, or run \
+        "{source} had a list by its publisher, but now {why}; no list is made from its tags instead. \
+         If this is intended, set signed-list = \"\" for the repository, or run \
          `sysext-oci-proxy key --forget-signed REPOSITORY` as root"
     )]
     NoSignedList { r#source: String, why: String },
@@ -312,19 +310,18 @@ pub enum Error {
 
     // This machine.
     #[error(
-        "setting {setting} needs a state directory, and there is none; \
-         StateDirectory= of the service, or $STATE_DIRECTORY, names one"
+        "setting {setting} needs a state directory, but there is none; \
+         set StateDirectory= for the service, or $STATE_DIRECTORY"
     )]
     NoState { setting: &'static str },
     /// A file of the state is damaged.
     #[error(
-        "state file {path} {why}; restore it, or `systemctl clean --what=state \
-         sysext-oci-proxy.service` forgets all that is remembered"
+        "state file {path} {why}; restore it, or delete all state by `systemctl clean --what=state \
+         sysext-oci-proxy.service`"
     )]
     BadState { path: PathBuf, why: String },
     #[error(
-        "state directory {directory} has no room for what is to be remembered of {source}: \
-         the limit is {} MiB",
+        "state directory {directory} is full: with the state of {source} it would exceed {} MiB",
         .limit >> 20
     )]
     StateFull {
@@ -363,7 +360,7 @@ pub enum Error {
         why: String,
     },
     /// There is no usable socket to listen on.
-    #[error("no socket to serve: {why}")]
+    #[error("no socket to listen on: {why}")]
     NoSocket {
         why: String,
         #[source]
@@ -378,16 +375,16 @@ pub enum Error {
     },
 }
 
-/// What a failure says about the object that was asked for.
+/// What a failure says about the object that was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// The source answered: it does not have the object, or the object cannot be used. Another try finds the same.
+    /// The source answered: it does not have the object, or the object cannot be used. A retry gets the same answer.
     Answer,
     /// The source denies the object to this login (401, 403).
     Refusal,
     /// The source did not answer, and the next try may succeed.
     Passing,
-    /// The source did not answer, and no try succeeds until somebody changes something.
+    /// The source did not answer, and no try succeeds until somebody changes something (settings, certificates).
     Lasting,
 }
 
@@ -401,7 +398,7 @@ impl Error {
     }
 
     /// The HTTP status that the client gets, and what the failure says about the object. The status is never 401:
-    /// systemd asks nobody for a password.
+    /// systemd's clients cannot log in.
     fn class(&self) -> (u16, Finding) {
         match self {
             Error::MirrorsToo { error, .. } | Error::NoneAttachedAtMirror { error, .. } => {
@@ -429,7 +426,7 @@ impl Error {
             Error::BadRequest { status, .. } | Error::Refused { status, .. } => {
                 (*status, Finding::Lasting)
             }
-            // nginx's number; nobody receives it.
+            // nginx's number for this; the client does not receive it.
             Error::ClientGone => (499, Finding::Lasting),
             Error::File { .. }
             | Error::NoState { .. }
@@ -487,12 +484,12 @@ impl Error {
         self.class().1
     }
 
-    /// Whether another try may succeed, though nobody changes anything before it.
+    /// Whether another try may succeed without any change.
     pub fn may_pass(&self) -> bool {
         self.finding() == Finding::Passing
     }
 
-    /// Whether the registry gave no response of its own, so that mirrors are asked in its place.
+    /// Whether the registry itself did not respond, so that mirrors are asked instead.
     pub fn is_registry_down(&self) -> bool {
         matches!(
             self,
@@ -612,7 +609,7 @@ mod tests {
         };
         assert_eq!(
             error.line(),
-            "cannot connect for http://localhost:5000/v2/a/tags/list; \
+            "cannot connect to http://localhost:5000/v2/a/tags/list; \
              is the registry up, is its address right?: connection refused"
         );
         assert_eq!(error.status(), 502);

@@ -1,5 +1,4 @@
-//! Which repositories the administrator updates from: those that a transfer file of systemd-sysupdate names with an
-//! address of this service.
+//! The repositories that transfer files of systemd-sysupdate name with an address of this service.
 //!
 //! ```text
 //! [Source]

@@ -289,7 +289,7 @@ mod tests {
         assert!(
             end.unwrap_err()
                 .line()
-                .starts_with("connection broke at blob after 5 of 20 bytes")
+                .starts_with("connection lost at blob after 5 of 20 bytes")
         );
     }
 

@@ -37,23 +37,23 @@ pub struct Settings {
     pub registry: Registry,
     /// More registries that a URL may name.
     pub allow: Vec<Registry>,
-    /// The time to stay without a client.
+    /// How long the service stays without a client.
     pub idle_timeout: Duration,
-    /// The age up to which a listing is given out again without asking the registry.
+    /// The age up to which a listing is reused without a request to the registry.
     pub listing_ttl: Duration,
     /// Connections to a registry at once, for one listing.
     pub parallel: NonZeroUsize,
-    /// Bytes of made files that are kept.
+    /// Most bytes of flattened images that are kept.
     pub cache_size: u64,
-    /// Hosts that a registry elsewhere may name, for tokens and by redirects.
+    /// Hosts to which a registry may send requests, as token servers and by redirects.
     pub trusted_hosts: Vec<Host>,
-    /// Mirrors that are told what they mirror (`?ns=`), besides those on this machine.
+    /// Mirrors that get the name of the registry that they mirror (`?ns=`), besides those on this machine.
     pub mirrors_with_ns: Vec<Host>,
-    /// Mirrors that are not told, also on this machine.
+    /// Mirrors that do not get it, even on this machine.
     pub mirrors_without_ns: Vec<Host>,
-    /// Lists only extensions that this machine's systemd would merge, where a repository says nothing else.
+    /// Whether only extensions that this machine's systemd would merge are listed, unless a repository sets it.
     pub compatible_only: bool,
-    /// Names and addresses by which clients may call this service, besides those of loopback.
+    /// Names and addresses of this service in requests, besides those of loopback.
     pub hosts: Vec<Host>,
     /// The policy of container tools, if there is one that asks for anything.
     pub policy: Option<Arc<Policy>>,
@@ -64,23 +64,23 @@ pub struct Settings {
 /// The settings for one repository.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RepositorySettings {
-    /// The place of its artifacts, if its name does not say it.
+    /// The place of its artifacts, if it is not the one that its name leads to.
     pub source: Option<Sources>,
-    /// The suffix of all its files, whatever the publisher says: `.raw`.
+    /// The suffix of all its files, instead of the one by media type or title: `.raw`.
     pub suffix: Option<Suffix>,
-    /// The form of its file names, if not the usual one.
+    /// The template of its file names, if not the default.
     pub names: Option<Template>,
     /// The architectures an index offers; `None`: this machine's.
     pub architectures: Option<Vec<Architecture>>,
-    /// A tag that was seen once is never asked for again.
+    /// Whether a tag keeps the digest that it had when it was first seen.
     pub immutable_tags: bool,
     /// The versions that are offered.
     pub versions: Wanted,
-    /// The tag that has the publisher's own list.
+    /// The tag with the publisher's list.
     pub signed_list: SignedListTag,
-    /// Lists only extensions that this machine's systemd would merge; `None`: as is said for all.
+    /// Whether only extensions that this machine's systemd would merge are listed; `None`: as set for all.
     pub compatible_only: Option<bool>,
-    /// The number of the newest versions that are flattened before anybody asks, if they have to be.
+    /// How many of the newest versions are flattened when a listing is made, if they must be.
     pub flatten: usize,
     /// Who sends a file's bytes.
     pub blobs: Blobs,
@@ -133,7 +133,7 @@ pub enum Blobs {
     /// This service, which checks them on the way.
     #[default]
     Stream,
-    /// The registry, by a 307. The client checks them, as it does anyway.
+    /// The registry, by a redirect (307). The client checks them, as it always does.
     Redirect,
 }
 

@@ -1,5 +1,5 @@
-//! The faults of mirrors. Each is remembered for its subject alone: a host, a repository at a mirror, or a blob of
-//! that. A fault of one repository says nothing of another.
+//! Faults of mirrors. A fault is remembered for a host, for one repository at a mirror, or for one blob of that
+//! repository: a fault of one repository says nothing about another.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,25 +10,25 @@ use crate::digest::Digest;
 use crate::lock::lock;
 use crate::state::{State, WrongMirrors};
 
-/// How long a mirror that failed is asked after all others.
+/// How long a mirror that failed is asked only after all others.
 pub const REST: Duration = Duration::from_secs(30);
-/// Names of which a failure is remembered, the last ones.
+/// Most hosts and repositories of which a failure is remembered.
 const MAX_RESTING: usize = 1024;
 
-/// In seconds: how long a mirror is not asked for what it gave wrong bytes of. A damaged file is not found by
-/// its mirror itself; somebody has to remove it.
+/// How long a mirror is not asked for a blob after it gave wrong bytes of it, in seconds. A mirror does not notice a
+/// damaged file by itself: somebody has to remove it.
 const BELIEVED: u64 = 7 * 24 * 60 * 60;
-/// Wrong files that are remembered of one source, the last ones.
+/// Most wrong blobs that are remembered of one source.
 const MAX_WRONG: usize = 64;
-/// Sources of which they are in memory. Others are read again.
+/// Most sources whose wrong blobs are in memory. Others are read from the state again.
 const MAX_SOURCES: usize = 256;
 
-/// Mirrors that failed a moment ago: a host, or one repository there.
+/// The hosts, and repositories at hosts, that failed within the last [`REST`].
 #[derive(Default)]
 pub struct Resting(Mutex<Recent<String, Instant, MAX_RESTING>>);
 
 impl Resting {
-    /// Notes a failure. The result tells whether it is news.
+    /// Notes a failure. The result is false if one was noted within the last [`REST`].
     pub fn note(&self, name: &str) -> bool {
         let before = lock(&self.0).insert(name.to_owned(), Instant::now());
         before.is_none_or(|since| since.elapsed() >= REST)
@@ -41,7 +41,7 @@ impl Resting {
     }
 }
 
-/// Which mirrors gave wrong bytes of what, by source; in the state too, for the next run.
+/// The mirrors that gave wrong bytes, by source and blob. Kept in the state, too, for the next run.
 #[derive(Default)]
 pub struct Wrong(Mutex<Recent<String, WrongMirrors, MAX_SOURCES>>);
 
@@ -84,7 +84,7 @@ impl Wrong {
     }
 }
 
-/// Adds one, and removes what is not believed any more and what there is no room for.
+/// Adds a place, and removes entries that are too old or for which there is no room.
 fn add(wrong: &mut WrongMirrors, digest: Digest, place: &str, now: u64) {
     let places = wrong.entry(digest).or_default();
     places.insert(place.to_owned(), now);
@@ -102,7 +102,7 @@ fn add(wrong: &mut WrongMirrors, digest: Digest, place: &str, now: u64) {
     wrong.retain(|_, places| !places.is_empty());
 }
 
-/// Not if it is of a time to come: then a clock was wrong.
+/// Whether an entry counts. One from the future does not: a clock was wrong.
 fn is_believed(since: u64, now: u64) -> bool {
     now.checked_sub(since).is_some_and(|age| age < BELIEVED)
 }

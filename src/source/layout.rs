@@ -445,7 +445,7 @@ struct LayoutFile {
 fn open(path: &Path) -> Result<(File, u64)> {
     let metadata = path.metadata().map_err(|error| cannot_read(path, error))?;
     if !metadata.is_file() {
-        return Err(bad(path, "this is no regular file".into()));
+        return Err(bad(path, "this is not a regular file".into()));
     }
     let file = File::open(path).map_err(|error| cannot_read(path, error))?;
     Ok((file, metadata.len()))

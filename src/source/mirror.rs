@@ -137,7 +137,7 @@ impl Mirrored {
                 SOURCE = self.name.as_str(),
                 ORIGIN = mirror.location(),
                 REASON = error_line.as_str();
-                "{}: tags from mirror {host}, for {error_line}{others}",
+                "{}: tags from mirror {host} instead: {error_line}{others}",
                 self.name
             );
             self.note_down(error);

@@ -1,5 +1,5 @@
-//! Where artifacts come from: a repository of a registry or an OCI layout directory. Everything
-//! after this is source-blind.
+//! Sources of artifacts: a repository of a registry, or an OCI layout directory. The rest of the program does not
+//! know which of them it reads.
 //!
 //! ```text
 //! layout                            an OCI layout directory
@@ -43,7 +43,7 @@ pub trait Source: Send + Sync {
         false
     }
 
-    /// Its tags, in no order, without those that break the grammar.
+    /// Its tags, in no order. Names that break the grammar of tags are skipped.
     fn tags(&self) -> Result<Vec<Tag>>;
 
     /// Manifests without a tag, and why they are skipped.
@@ -51,20 +51,20 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// The digest a tag has now, if that can be had for less than the manifest.
+    /// The digest of a tag, if a request can get it without the manifest.
     fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>>;
 
-    /// A manifest or index as it is stored. One by digest has that digest, else it is [`Error::WrongBytes`]; nothing
-    /// else of it is checked but its size.
+    /// A manifest or index as it is stored. If it is asked for by digest, its digest is checked
+    /// ([`Error::WrongBytes`]). Otherwise only its size is checked.
     fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest>;
 
-    /// The bytes of a blob of `size` bytes from the position `from` on; from its start if ranges cannot be had.
+    /// The bytes of a blob of `size` bytes from the position `from` on, or from its start if the source has no ranges.
     fn blob(&self, digest: Digest, size: u64, from: u64, origins: &Origins) -> Result<Body>;
 
     /// The bytes of a blob whose size is not known, unchecked, and its size by the place that delivers them.
     fn whole_blob(&self, digest: Digest, origins: &Origins) -> Result<(u64, Box<dyn Read + Send>)>;
 
-    /// Some of the bytes of a blob, unchecked: a range that is not empty, of a blob of `size` bytes.
+    /// A range of the bytes of a blob, unchecked. The range is not empty, the blob has `size` bytes.
     fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part>;
 
     /// The size of a blob, in bytes.
@@ -72,11 +72,11 @@ pub trait Source: Send + Sync {
         Ok(self.whole_blob(digest, &Origins::default())?.0)
     }
 
-    /// Whether this repository holds the blob now. Asked once as long as this source is open, which is for one
-    /// snapshot; a blob that it delivered meanwhile needs no request.
+    /// Whether this repository holds the blob now. The answer is kept as long as this source is open, which is for one
+    /// snapshot. A blob that was fetched meanwhile needs no request.
     ///
-    /// A repository serves only what it has shown to hold. So this is asked before bytes that did not come
-    /// from it in this snapshot are served for it: from the cache, or made of another repository's layers.
+    /// A repository serves only content that it has shown to hold. So this is checked before bytes from the cache, or
+    /// bytes made of another repository's layers, are served for it.
     fn holds(&self, blob: Digest) -> Result<bool>;
 
     /// The same of a manifest or index.
@@ -84,7 +84,7 @@ pub trait Source: Send + Sync {
         self.holds(manifest)
     }
 
-    /// The manifests that are attached to one. What they say of themselves is unchecked.
+    /// The manifests that are attached to one (referrers). Their descriptors are unchecked.
     fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>>;
 
     /// A manifest with a tag that is made from the digest of another one, if there is one: its signatures. That a
@@ -100,16 +100,16 @@ pub trait Source: Send + Sync {
         0
     }
 
-    /// Whether its tags come from the repository itself. If not, a mirror stands in for it, which may have others, and
-    /// they must not be remembered of the repository.
+    /// Whether the tags come from the repository itself. If they come from a mirror, they may differ and must not be
+    /// remembered for the repository.
     fn tags_are_its_own(&self) -> bool {
         true
     }
 
-    /// Where a client can fetch the blob without us and without a login, if it can.
+    /// The URL at which a client can fetch the blob by itself, without a login; `None` if there is none.
     fn blob_url(&self, digest: Digest) -> Result<Option<String>>;
 
-    /// The request by which a client fetches the blob itself, as we would.
+    /// The request, with its login, that fetches the blob.
     fn blob_request(&self, digest: Digest) -> Result<Download>;
 
     /// The same for a manifest of this type.
@@ -152,15 +152,15 @@ pub struct Body {
     pub starts_at: u64,
 }
 
-/// The answer to a request for a range.
+/// The result of a request for a range.
 pub enum Part {
     /// The bytes of the range, all of them.
     Range(Vec<u8>),
-    /// The whole blob, from a place that knows no ranges.
+    /// The whole blob, from a registry without ranges.
     Whole(Box<dyn Read + Send>),
 }
 
-/// How to fetch a blob or a manifest. There is a secret in it, so it has no `Debug`.
+/// How to fetch a blob or a manifest. It may have a secret, so it has no `Debug`.
 pub struct Download {
     /// Where it is.
     pub url: String,
@@ -179,12 +179,12 @@ pub enum Reference<'a> {
     Digest(Digest),
 }
 
-/// A manifest as it came.
+/// A manifest as it is stored.
 #[derive(Debug)]
 pub struct StoredManifest {
-    /// Its bytes, which its digest is of.
+    /// The bytes that its digest is the checksum of.
     pub bytes: Vec<u8>,
-    /// The type by the source's headers, if there are any.
+    /// The `Content-Type` of a registry; a layout has none.
     pub media_type: Option<String>,
 }
 

@@ -1,13 +1,13 @@
-//! A map of what was used last, bounded in entries and in bytes.
+//! A map bounded in entries and in bytes; the least recently used entry is removed first.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Remembers at most `MAX` values. The least recently used goes first.
+/// A map of at most `MAX` values (LRU).
 pub struct Recent<K, V, const MAX: usize> {
     max_bytes: usize,
     entries: HashMap<K, Entry<V>>,
-    /// Of all entries together, as their owner counts them.
+    /// The bytes of all entries together, as the caller counts them.
     bytes: usize,
     /// The time, counted in uses.
     clock: u64,

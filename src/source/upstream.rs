@@ -18,7 +18,7 @@ use crate::state::State;
 /// Hosts whose TLS is remembered.
 const MAX_HOSTS: usize = 256;
 
-/// The way to all registries.
+/// Connections, logins and mirrors of all registries.
 pub struct Upstream {
     pub client: Client,
     pub auth: Auth,
@@ -82,7 +82,7 @@ impl Upstream {
         ))
     }
 
-    /// Whether a mirror is told which registry it mirrors (`?ns=`). On this machine they are: Spegel and
+    /// Whether requests to a mirror name the registry that it mirrors (`?ns=`). Those to this machine do: Spegel and
     /// Dragonfly serve many registries at one address.
     pub fn wants_ns(&self, mirror: &Host) -> bool {
         let is_told = mirror.is_loopback() || self.mirrors_with_ns.contains(mirror);

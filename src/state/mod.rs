@@ -1,15 +1,15 @@
-//! Files in `$STATE_DIRECTORY`, which unlike those of the cache cannot be had again.
+//! Files in `$STATE_DIRECTORY`. Unlike those of the cache they cannot be restored from elsewhere.
 //!
 //! ```text
-//! promises/<hex>    what must stay true of a source: see [`Promises`]
-//! notes/<hex>       what is worth knowing of it: see [`Notes`]
-//! lock              locked to write
+//! promises/<hex>    facts about a source that must stay true: see [`Promises`]
+//! notes/<hex>       hints for the next run: see [`Notes`]
+//! lock              locked while a file is written
 //! ```
 //!
-//! Each is a file of one source, in the form of [`record`]; `<hex>` is the SHA-256 of the source's name
-//! (`ghcr.io/acme/app`, `oci:/srv/updates`). Promises are never evicted: no room for one is an error. Notes make room for
-//! each other by last use. Each change is made under the lock, to the contents that the file has at that moment, so two
-//! processes lose nothing of each other's.
+//! Each file is of one source, in the format of [`record`]; `<hex>` is the SHA-256 of the source's name
+//! (`ghcr.io/acme/app`, `oci:/srv/updates`). Promises are never evicted: it is an error if there is no room. Notes are evicted
+//! by last use. Each change is made under the lock, to the current contents of the file, so that two processes do not
+//! lose each other's changes.
 
 mod notes;
 mod promises;
@@ -65,7 +65,7 @@ impl State {
         Self { root }
     }
 
-    /// Whether there is a directory for it.
+    /// Whether there is a state directory.
     pub fn is_there(&self) -> bool {
         self.root.is_some()
     }
@@ -78,8 +78,8 @@ impl State {
         }
     }
 
-    /// Changes the promises of a source, and returns what `change` returns. They are on disk then. Without a directory
-    /// for the state nothing is promised.
+    /// Changes the promises of a source, writes them to disk, and returns the result of `change`. Without a state
+    /// directory nothing is kept.
     pub fn promise<T>(&self, source: &str, change: impl FnOnce(&mut Promises) -> T) -> Result<T> {
         let Some(root) = &self.root else {
             return Ok(change(&mut Promises::default()));
@@ -111,7 +111,7 @@ impl State {
         notes.unwrap_or_default()
     }
 
-    /// Changes the notes of a source. Those that cannot be written are forgotten.
+    /// Changes the notes of a source. If they cannot be written, they are lost.
     pub fn update_notes(&self, source: &str, change: impl FnOnce(&mut Notes)) {
         let Some(root) = &self.root else { return };
         if let Err(error) = write_notes(root, source, change) {

@@ -1,4 +1,4 @@
-//! Notes: what is worth knowing in the next run, and can be forgotten without harm.
+//! Notes: hints for the next run that can be lost without harm.
 
 use std::collections::BTreeMap;
 
@@ -12,36 +12,36 @@ use crate::name::{RepositoryAddress, Tag};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Notes {
-    /// Tags whose manifests were not had. They are noted of a source under the name of a directory: `SOURCE as NAME`.
+    /// Tags whose manifests had no answer. The source is named with its directory here: `SOURCE as NAME`.
     pub unanswered: BTreeMap<Tag, Unanswered>,
     /// Mirrors that gave wrong bytes of a blob or manifest.
     pub wrong_mirrors: WrongMirrors,
     /// The digests of the files in the last listings, by directory. They are noted as tags without an answer are.
     pub listed: BTreeMap<String, Digest>,
-    /// Of which tags a warning was logged, and what the tag was then.
+    /// The tags for which a warning was logged, with their digests at that time.
     pub warned: BTreeMap<Tag, Digest>,
     /// Of each directory whose newest version is older than one before, that version: a warning was logged of it.
     pub fell: BTreeMap<RepositoryAddress, Tag>,
 }
 
-/// By what they gave wrong bytes of, the places of mirrors (`HOST/REPOSITORY`), and when that was, in seconds
-/// since 1970.
+/// By the digest of which they gave wrong bytes: the places of mirrors (`HOST/REPOSITORY`), and when, in seconds since
+/// 1970.
 pub type WrongMirrors = BTreeMap<Digest, BTreeMap<String, u64>>;
 
-/// A tag whose manifest was asked for in vain.
+/// A tag whose manifest had no answer.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Unanswered {
-    /// How often it was asked for.
+    /// The number of tries.
     pub tries: u32,
-    /// How many seconds lie between the first try and the last, without long pauses.
+    /// The seconds between the first try and the last, without long pauses.
     pub spread: u64,
-    /// When the last try was, in seconds since 1970.
+    /// The time of the last try, in seconds since 1970.
     pub last: u64,
 }
 
 impl Notes {
-    /// Forgets what is missed least, of what there is. Nothing is left after some calls.
+    /// Forgets the least useful of the kinds of notes that are left. After a few calls nothing is left.
     pub fn forget_some(&mut self) {
         if !self.listed.is_empty() {
             self.listed.clear();

@@ -5,14 +5,14 @@
 //! {"source":"ghcr.io/acme/app",…}
 //! ```
 //!
-//! The checksum is of the JSON. A file that is in the place of another is known by the source that it names.
+//! The checksum is of the JSON. The source in it shows a file that was moved to the name of another.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::digest::Digest;
 
-/// The format that is written. Older ones are read; a change that an older program would misread gets a new number.
+/// The format that is written. Older formats are read. A change that an older version would misread gets a new number.
 pub const FORMAT: u32 = 1;
 /// The first word of every file.
 const MAGIC: &str = "sysext-oci-proxy";
@@ -30,7 +30,7 @@ pub fn read<T: DeserializeOwned>(kind: &str, bytes: &[u8]) -> Result<T, String> 
     let text = std::str::from_utf8(bytes).map_err(|_| damaged())?;
     let (head, json) = text.split_once('\n').ok_or_else(damaged)?;
     let words: Vec<_> = head.split(' ').collect();
-    // The first three words stay what they are in every format to come.
+    // The first three words are the same in all formats, also in later ones.
     let format = match words[..] {
         [MAGIC, found, format, ..] if found == kind => format.parse::<u32>().ok(),
         _ => None,

@@ -177,7 +177,7 @@ fn a_download_that_is_given_up_says_what_the_registry_said_last() {
     let line = &service.log.with(&["download cut short"])[0];
     let expected = "nothing arrived for";
     assert!(line.contains(expected), "{line}");
-    let expected = "registry fails (status 502) at ";
+    let expected = "registry error (status 502) at ";
     assert!(line.contains(expected), "{line}");
 }
 
@@ -264,7 +264,7 @@ fn a_small_body_that_comes_slowly(path: &'static str, faults: &[Fault]) {
     let reason = response.header("x-reason").unwrap();
     assert_eq!(response.status, 504, "{path}: {reason}");
     assert!(
-        reason.starts_with("no whole answer within 20 s"),
+        reason.starts_with("no complete response within 20 s"),
         "{reason}"
     );
     assert!((19.0..25.0).contains(&seconds), "{path}: after {seconds} s");
@@ -314,6 +314,9 @@ fn a_config_that_trickles_has_the_time_of_a_manifest() {
     assert_eq!(told, Some("1 of 3 tags were not answered"));
     let seconds = begin.elapsed().as_secs_f32();
     assert!((19.0..25.0).contains(&seconds), "listed after {seconds} s");
-    let why = ["tag v1 left out", "no whole answer within 20 s from config"];
+    let why = [
+        "tag v1 left out",
+        "no complete response within 20 s from config",
+    ];
     assert_eq!(service.log.with(&why).len(), 1);
 }

@@ -104,7 +104,7 @@ fn row_b1_a_redirect_from_https_to_http_is_not_followed() {
         response.header("x-reason").unwrap(),
         format!(
             "unexpected answer from https://{}{blob}: a redirect from https to \
-             http://{}{blob}, which would not be private any more",
+             plain http, http://{}{blob}",
             registry.address, store.address
         )
     );

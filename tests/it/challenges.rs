@@ -146,7 +146,7 @@ fn row_a4_of_challenges_that_nobody_speaks_none_is_met() {
     assert_eq!(
         service.why_no_listing(403),
         format!(
-            "registry wants a login for {}/hello, it names no way to log in that we speak; \
+            "registry wants a login for {}/hello, it offers no supported authentication scheme, expected Basic or Bearer; \
              there is none for it in {}{MAKE_ONE}",
             registry.address,
             service.auth_file()
@@ -407,7 +407,7 @@ fn row_a14_a_token_server_that_gives_strangers_none_is_named_and_left() {
         assert_eq!(
             service.why_no_listing(403),
             format!(
-                "registry wants a login for {}/hello, its token server gives strangers none \
+                "registry wants a login for {}/hello, its token server gives no token without a login \
                  (status {status}); there is none for it in {NO_LOGINS}{MAKE_ONE}",
                 registry.address
             )
@@ -523,17 +523,17 @@ fn row_a17_a_realm_at_an_address_that_is_not_the_registrys_is_not_asked() {
         (
             "http://169.254.169.254/latest/",
             "169.254.169.254",
-            "it is an address, and not the registry's",
+            "it is an address other than the registry's",
         ),
         (
             "http://192.0.2.1:1/token",
             "192.0.2.1:1",
-            "it is an address, and not the registry's",
+            "it is an address other than the registry's",
         ),
         (
             "https://evil.example/token",
             "evil.example",
-            "it is in another domain, and would get the password",
+            "it is in another domain, and the password would be sent to it",
         ),
     ] {
         let challenge = format!("Bearer realm=\"{realm}\",service=\"registry\"");
@@ -542,8 +542,8 @@ fn row_a17_a_realm_at_an_address_that_is_not_the_registrys_is_not_asked() {
         assert_eq!(
             service.why_no_listing(403),
             format!(
-                "registry {} sends us to {host} for a token, where no login may go: {why}; \
-                 'trusted-hosts' in the settings can allow it",
+                "registry {} names the token server {host}, to which no login is sent: {why}; \
+                 to allow it, add it to 'trusted-hosts' in /etc/sysext-oci-proxy/config.toml",
                 registry.address
             )
         );

@@ -123,8 +123,8 @@ fn a_web_page_that_reaches_us_is_forbidden_before_anything_is_asked() {
     assert_eq!(
         reason.header("x-reason"),
         Some(
-            "this service is not called \"evil.example\"; if it is, add that to 'hosts' in \
-             /etc/sysext-oci-proxy/config.toml"
+            "the request is for the host \"evil.example\", which is not a name of this service; \
+             if it is one, add it to 'hosts' in /etc/sysext-oci-proxy/config.toml"
         )
     );
     assert_eq!(registry.take_requests(), Vec::<String>::new());

@@ -31,7 +31,7 @@ fn row_n1_an_unknown_authority_is_one_line_that_says_what_to_do() {
         let why = service.why_no_listing(502);
         let start = format!(
             "certificate of {host} is not trusted; \
-             a private CA belongs into /etc/containers/certs.d/{host}/ca.crt: "
+             put a private CA into /etc/containers/certs.d/{host}/ca.crt: "
         );
         assert!(why.starts_with(&start), "{why}");
     }
@@ -166,9 +166,9 @@ fn row_n2_plain_http_to_a_tls_port_is_explained() {
     assert_eq!(
         service.why_no_listing(502),
         format!(
-            "{host} speaks TLS, and plain HTTP was spoken to it; \
+            "{host} requires TLS, but got plain HTTP; \
              put its CA into /etc/containers/certs.d/{host}/ca.crt, \
-             or say insecure = false in registries.conf"
+             or set insecure = false in registries.conf"
         )
     );
 }
@@ -182,7 +182,7 @@ fn row_n3_tls_to_a_plain_port_is_explained_and_never_given_up_for_plain_http() {
     let why = service.why_no_listing(502);
     let start = format!(
         "{host} does not speak TLS; \
-         if that is meant, registries.conf must say insecure = true"
+         for plain HTTP set insecure = true in registries.conf"
     );
     assert!(why.starts_with(&start), "{why}");
     let plain = registry.take_requests();
@@ -281,7 +281,7 @@ fn row_n3_a_registry_that_was_down_is_asked_anew_whether_it_speaks_tls() {
     let response = service.get("/hello/SHA256SUMS");
     let reason = response.header("x-reason").unwrap();
     assert_eq!(response.status, 502, "{reason}");
-    let expected = format!("cannot connect for https://{host}/v2/");
+    let expected = format!("cannot connect to https://{host}/v2/");
     assert!(reason.starts_with(&expected), "{reason}");
 
     let (hello, listing) = versions(1);

@@ -169,7 +169,7 @@ fn that_there_is_nothing_inside_is_remembered_until_the_next_run() {
             service = start();
         }
         let (status, reason) = said(&service, MANIFEST).unwrap_err();
-        let why = "cannot be looked into: it is not squashfs, erofs";
+        let why = "cannot be read: it is not squashfs, erofs";
         assert!(status == 404 && reason.contains(why), "{status} {reason}");
         assert_eq!(ranges(&registry).len(), expected);
     }

@@ -385,9 +385,9 @@ fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served
         (1, "missing", "there is no such file in it"),
         (2, "cut", "has the wrong bytes"),
         (3, "changed", "has the wrong bytes"),
-        (4, "folder", "this is no regular file"),
+        (4, "folder", "this is not a regular file"),
         (5, "large", "it has more than 8388608 bytes"),
-        (6, "pipe", "this is no regular file"),
+        (6, "pipe", "this is not a regular file"),
     ] {
         let about = format!("hello: tag {tag} left out: ");
         let reasons = told_in(2, &service, &[&about, &hex(n), reason]);
@@ -420,7 +420,7 @@ fn blobs_that_are_missing_or_damaged_are_told_by_path_and_the_rest_is_served() {
         ("missing", "there is no such file in it"),
         ("short", "has the wrong size: expected 18 bytes, found 6"),
         ("long", "has the wrong size: expected 17 bytes, found 27"),
-        ("pipe", "this is no regular file"),
+        ("pipe", "this is not a regular file"),
     ] {
         let response = service.get(&format!("/hello/hello-{name}.raw"));
         let why = response.header("x-reason").unwrap_or_default().to_owned();

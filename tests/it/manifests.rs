@@ -318,7 +318,7 @@ fn row_m10_what_was_compressed_on_the_way_is_refused_and_not_hashed() {
             format!(
                 "hello: tag v1 left out: unexpected answer from \
                  http://{}/v2/hello/manifests/v1: Content-Encoding {encoding}, \
-                 though identity was asked for",
+                 expected identity",
                 registry.address
             )
         );

@@ -226,7 +226,7 @@ fn row_x2_tags_come_from_a_mirror_when_the_registry_cannot_be_reached() {
     assert_eq!(service.get("/hello/hello-v2.raw").body, b"image 2");
     let trouble = service.log.one_trouble();
     let start = format!(
-        "warning: {gone}/hello: tags from mirror {}, for cannot connect for \
+        "warning: {gone}/hello: tags from mirror {} instead: cannot connect to \
          http://{gone}/v2/hello/manifests/SHA256SUMS",
         mirror.address
     );
@@ -415,7 +415,7 @@ fn when_everything_is_down_it_is_one_line() {
         .start();
     let why = service.why_no_listing(502);
     let start = format!(
-        "cannot connect for http://{gone}/v2/hello/manifests/SHA256SUMS; is the registry up"
+        "cannot connect to http://{gone}/v2/hello/manifests/SHA256SUMS; is the registry up"
     );
     assert!(why.starts_with(&start), "{why}");
     assert!(why.contains(&mirror), "the mirrors are in it too: {why}");

@@ -174,7 +174,7 @@ fn a_proxy_that_is_down_is_a_bad_gateway_and_one_line() {
         .env("HTTPS_PROXY", format!("http://u:s3cret@{place}"))
         .start();
     let why = service.why_no_listing(502);
-    let expected = format!(": by way of the proxy http://{place}: ");
+    let expected = format!(": through the proxy http://{place}: ");
     assert!(why.contains(&expected), "{why}");
 }
 

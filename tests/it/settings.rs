@@ -248,7 +248,7 @@ fn two_handed_over_sockets_are_an_error() {
     assert!(!output.status.success());
     assert_eq!(
         said(&output),
-        "error: no socket to serve: systemd handed over 2, expected one; \
+        "error: no socket to listen on: systemd handed over 2, expected one; \
          the socket unit may have one ListenStream=\n"
     );
 }

@@ -285,7 +285,7 @@ fn a_repository_that_had_a_list_is_never_listed_by_its_tags_instead() {
             let service = start();
             let reason = service.why_no_listing(403);
             if why != "it is refused" {
-                let now = format!("/hello had a list by its publisher, and now {now}");
+                let now = format!("/hello had a list by its publisher, but now {now}");
                 for text in [now.as_str(), "signed-list = \"\"", "key --forget-signed"] {
                     assert!(reason.contains(text), "{tag}, {why}: {reason}");
                 }

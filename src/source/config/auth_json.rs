@@ -1,8 +1,7 @@
-//! Logins that this machine keeps already, in the files of podman, docker and systemd.
+//! Logins in `auth.json` and `config.json`, the files of podman, docker and systemd credentials.
 //!
 //! The order is documented in the README. Formats: containers-auth.json(5) and docker's
-//! `config.json`; credential helpers: <https://github.com/docker/docker-credential-helpers>.
-//! Where the tools differ, a comment says whom we follow.
+//! `config.json`. Where the tools differ, a comment names the one that is followed.
 
 use std::fs;
 use std::io::{self, Read};
@@ -35,7 +34,7 @@ pub struct Keyring {
     /// The systemd credential, which comes first. It need not exist.
     credential: Option<PathBuf>,
     files: Vec<PathBuf>,
-    /// systemd started us.
+    /// Whether systemd started this process as a service.
     is_service: bool,
 }
 
@@ -48,7 +47,7 @@ impl Keyring {
         })
     }
 
-    /// In this order; `REGISTRY_AUTH_FILE` stands alone, as in podman.
+    /// The files in the order in which they are searched. `REGISTRY_AUTH_FILE` replaces all others, as in podman.
     fn places(variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
         let home = |path: &str| Some(variable("HOME")?.join(path));
         let files = match variable("REGISTRY_AUTH_FILE") {
@@ -75,8 +74,8 @@ impl Keyring {
         }
     }
 
-    /// The login for a repository, from the first file that has one. Files are read each time: a
-    /// login that was renewed counts at once.
+    /// The login for a repository, from the first file that has one. Files are read each time, so that a renewed login
+    /// is used at once.
     pub fn find(&self, host: &Host, repository: &Repository) -> Result<Option<Found>> {
         for path in self.credential.iter().chain(&self.files) {
             if let Some(file) = AuthFile::read(path)?
@@ -88,7 +87,7 @@ impl Keyring {
         Ok(None)
     }
 
-    /// The files, for a message that nothing was found.
+    /// The files, for the message that there is no login.
     pub fn describe(&self) -> String {
         let credential = (self.credential.is_some() || self.is_service).then(|| {
             let none = match &self.credential {
@@ -134,8 +133,8 @@ impl<'a> AuthFile<'a> {
         }
     }
 
-    /// A helper of the host's own, then the entry with the longest key, then the helper for all.
-    /// An empty entry, as docker writes it beside `credsStore`, is none.
+    /// Searches in this order: the helper of this host, the entry with the longest key, the helper for all hosts. An
+    /// empty entry, as docker writes beside `credsStore`, does not count.
     fn find(&self, host: &Host, repository: &Repository) -> Result<Option<Found>> {
         let helpers = self.content.get("credHelpers");
         if let Some(helper) = helpers.and_then(|all| all.get(host.as_str()))
@@ -189,8 +188,8 @@ fn unreadable(error: &io::Error) -> String {
     }
 }
 
-/// The keys a repository may have, the longest first: whole components, as containers does. (crane
-/// and oras cut every key to its host, and so send one owner's password for another's repository.)
+/// The keys that match a repository, the longest first: its name cut at slashes, as containers/image does. (crane and
+/// oras cut every key to its host, and so send one owner's password for another's repository.)
 fn keys(host: &Host, repository: &Repository) -> Vec<String> {
     let longest = format!("{}/{repository}", docker_hub(host));
     let shorter = |key: &String| Some(key.rsplit_once('/')?.0.to_owned());

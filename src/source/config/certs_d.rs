@@ -1,4 +1,4 @@
-//! Certificates for single registries: `certs.d`, as podman and docker keep them.
+//! Certificates for single registries in `certs.d`, as for podman and docker.
 //!
 //! Format: containers-certs.d(5). Of the directories below the first that exists for a host counts:
 //! `*.crt` are CAs to trust beside the system's, `*.cert` with `*.key` is a client certificate.
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::name::Host;
 
-/// Below the root directory. One in the user's own configuration comes before them.
+/// Below the root directory. The directory of the user is searched before them.
 const DIRECTORIES: [&str; 2] = ["etc/containers/certs.d", "etc/docker/certs.d"];
 
 /// Where `certs.d` directories are.
@@ -77,7 +77,7 @@ fn read(directory: &Path) -> Result<HostCertificates> {
             Some("crt") => found.authorities.push(pem(path.clone())?),
             Some("cert") => {
                 let key = pem(partner("key")?)?;
-                // Several may be there; servers rarely say which they want, so the first is used.
+                // There may be several. Servers rarely tell which one they want, so the first is used.
                 found.client.get_or_insert((pem(path.clone())?, key));
             }
             Some("key") => drop(partner("cert")?),

@@ -19,9 +19,9 @@ use crate::name::Host;
 const MAX_SIZE: u64 = 1 << 20;
 /// How long a credential helper may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Where helpers are looked for. The service's own PATH may have been set by anybody.
+/// The directories of helpers. PATH is not used: anybody may have set it.
 const DIRECTORIES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
-/// The output of a helper that knows no login; its exit status is 1.
+/// The output of a helper that has no login; its exit status is 1.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// Asks the helper of this name for the login to a host; `None` if it knows none.
@@ -54,7 +54,7 @@ fn run(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>, Strin
         .spawn()
         .map_err(|error| format!("it cannot be started: {error}"))?;
     let (input, output) = (child.stdin.take(), child.stdout.take());
-    // Reading has a thread of its own: whatever else holds the helper's output may hold it for ever.
+    // A thread reads: a child of the helper may keep its output open for ever.
     let (sender, answer) = mpsc::channel();
     let name = match host.as_str() {
         "docker.io" => "https://index.docker.io/v1/".to_owned(),
@@ -65,11 +65,13 @@ fn run(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>, Strin
         let asked = input.map(|mut input| input.write_all(name.as_bytes())); // closes it, too
         let read = output.map(|output| output.take(MAX_SIZE).read_to_string(&mut text));
         debug!("credential helper: asked {asked:?}, read {read:?} bytes");
-        let _ = sender.send(text); // nobody waits for a late answer
+        let _ = sender.send(text); // a late answer has no receiver
     });
     if let Err(error) = reader {
-        let _ = child.kill().and_then(|()| child.wait().map(drop)); // it has not been told anything yet
-        return Err(format!("there is no thread to hear it: {error}"));
+        let _ = child.kill().and_then(|()| child.wait().map(drop)); // it has read nothing yet
+        return Err(format!(
+            "no thread can be started to read its answer: {error}"
+        ));
     }
     let status = wait(&mut child, deadline)?.ok_or_else(too_slow)?;
     let left = deadline.saturating_duration_since(Instant::now());
@@ -84,7 +86,7 @@ fn run(path: &Path, host: &Host, limit: Duration) -> Result<Option<Login>, Strin
         serde_json::from_str(&text).map_err(|_| "its answer is not JSON".to_owned())?;
     let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     match (field("Username"), field("Secret")) {
-        // Some helpers mean "not found".
+        // Some helpers answer so if they have no login.
         (_, "") => Ok(None),
         ("<token>", token) => Ok(Some(Login::IdentityToken(token.to_owned()))),
         (user, password) => Login::password(user, password).map(Some),

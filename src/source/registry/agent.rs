@@ -1,4 +1,4 @@
-//! The agents that speak HTTP to registries: their times and buffers.
+//! ureq agents for registries: their timeouts and buffers.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::proxy::ProxyUrl;
 use super::tls::Tls;
 use super::transport;
 
-/// To find a host's address. glibc gives a name server five seconds, and tries it twice (resolv.conf(5)).
+/// Time to resolve a host name. glibc gives a name server five seconds, and tries it twice (resolv.conf(5)).
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// To connect, TLS handshake included.
+/// Time to connect, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the request to the whole head of the answer; and for each piece of a request to be taken. systemd
-/// gives up on us after 60 s of silence.
+/// Time from the request to the complete head of the response, and for each write of a request. systemd-pull gives up
+/// after 60 s without data.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// Between two pieces of a body.
+/// Time between two reads of a body.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the whole of a body that is a small document: one that trickles must not hold a listing.
+/// Time for the whole body of a small document: one that trickles must not hold up a listing.
 pub const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The bytes that a connection reads at once, and the largest head of an answer. With TLS there are two of each:
 /// before it and behind it. All that 64 downloads hold must stay within 16 MiB (see `MAX_CONNECTIONS`
@@ -28,14 +28,14 @@ const OUTPUT_BUFFER: usize = 16 << 10;
 /// The longest token that fits, the rest of its line included. Most servers take half of that.
 pub const MAX_TOKEN: usize = 16_000;
 
-/// An agent for all hosts that are spoken to with this TLS.
+/// An agent for all hosts with this TLS configuration.
 pub fn agent(parallel: usize, tls: Tls) -> Agent {
     let config = Agent::config_builder()
         .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
-        // Digests are of the bytes as stored: nobody may compress them on the way.
+        // Digests are of the bytes as stored, so no proxy may compress them.
         .accept_encoding("identity")
         .http_status_as_error(false)
-        // Redirects are followed by hand: ureq's rules look at the host and not at its port.
+        // Redirects are followed in client.rs: ureq compares hosts, but not ports.
         .max_redirects(0)
         .max_redirects_will_error(false)
         .input_buffer_size(INPUT_BUFFER)
@@ -47,8 +47,8 @@ pub fn agent(parallel: usize, tls: Tls) -> Agent {
         .timeout_per_write(Some(HEAD_TIMEOUT))
         .max_idle_connections(2 * parallel)
         .max_idle_connections_per_host(parallel)
-        // Each request names its own, if it has one. By default ureq reads the environment, and goes around a
-        // proxy that it cannot use.
+        // Each request names its proxy. By default ureq reads the environment, and connects directly if a proxy cannot be
+        // used.
         .proxy(None)
         .build();
     Agent::with_parts(config, transport::connector(tls), transport::SystemResolver)

@@ -1,8 +1,8 @@
 //! The login that goes with a request to a registry.
 //!
-//! A request is made without a login first. When the registry answers with a challenge, that is met:
-//! Bearer by a token from the server it names, Basic by the password. What worked is used from then on,
-//! for one repository of one registry.
+//! The first request has no login. If the registry answers with a challenge, the next one has: for Bearer a token from
+//! the server that the challenge names, for Basic the password. A login that worked is used from then on, for one
+//! repository of one registry.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -76,7 +76,7 @@ impl Auth {
         let (session, asked) = (target.session, Instant::now());
         let _turn = session.take_turn()?;
         {
-            // Another request may have met the challenge while this one waited.
+            // Another request may have logged in while this one waited.
             let state = lock(&session.state);
             if let Some(error) = state.failure_since(asked) {
                 return Err(error);
@@ -91,7 +91,7 @@ impl Auth {
         session.conclude(self.answer(target, used, refusal))
     }
 
-    /// Meets the challenge of a refusal.
+    /// Answers the challenge of a refusal.
     fn answer(
         &self,
         target: &Target<'_>,
@@ -100,18 +100,18 @@ impl Auth {
     ) -> Result<State> {
         let mut challenges = challenges(refusal);
         if used.is_some() && challenge::bearer(&challenges).is_none() {
-            // Harbor answers a token that is too narrow with Basic; without a token it names the right scope.
-            // ECR Public answers an old token with 400 and no challenge.
+            // Harbor answers Basic to a token with too narrow a scope, and names the right scope to a request without
+            // a token. ECR Public answers an expired token with 400 and no challenge.
             challenges = challenges_at(target, &refusal.asked)?;
         }
         if challenges.is_empty() {
-            // gcr.io has them only at the root.
+            // gcr.io sends challenges only at the root.
             challenges = challenges_at(target, &format!("{}/v2/", target.origin))?;
         }
         self.meet(target, &challenges)
     }
 
-    /// The error for a login that was sent and refused. It is not sent again unasked.
+    /// The error for a login that was sent and refused. It is not sent again without a new challenge.
     pub fn refused(&self, target: &Target<'_>, status: u16, message: String) -> Error {
         let mut state = lock(&target.session.state);
         self.tokens.forget(state.authorization.as_ref());
@@ -127,7 +127,7 @@ impl Auth {
         }
     }
 
-    /// Meets the best of these challenges: Bearer before Basic.
+    /// Answers one of these challenges, Bearer before Basic.
     fn meet(&self, target: &Target<'_>, challenges: &[Challenge]) -> Result<State> {
         let SessionKey {
             host,
@@ -151,14 +151,16 @@ impl Auth {
                 Authorization::bearer(token)
             }
             (login, Some(challenge)) => {
-                // A token that anybody gets is no secret.
+                // An anonymous token is no secret.
                 target.refuse_plain(target.origin, login.is_some())?;
                 let token = (self.tokens).get(target, challenge, found.as_ref(), &self.keyring)?;
                 state.bearer = Some((challenge.clone(), token.renew_at));
                 token.authorization
             }
             (_, None) if !challenges.contains(&Challenge::Basic) => {
-                return Err(no_login("it names no way to log in that we speak"));
+                return Err(no_login(
+                    "it offers no supported authentication scheme, expected Basic or Bearer",
+                ));
             }
             (Some(Login::Password { user, password }), None) => {
                 target.refuse_plain(target.origin, true)?;

@@ -17,10 +17,10 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::source::{Body, Download, Part};
 
-/// The fault of an answer that has neither a length nor a range in it.
-const NO_SIZE: &str = "it does not tell how long the blob is";
+/// The reason why a response without a length is refused.
+const NO_SIZE: &str = "neither Content-Length nor Content-Range has the size of the blob";
 
-/// Asked for when a byte will do. Ranges are closed, for some registries refuse open ones.
+/// The range of the first byte. Ranges are closed: some registries refuse open ones.
 const FIRST_BYTE: Option<(u64, u64)> = Some((0, 0));
 
 impl Registry {
@@ -28,12 +28,13 @@ impl Registry {
         self.url(&format!("blobs/{digest}"))
     }
 
-    /// A blob, or with status 206 a range of it, as far as the head of the answer tells.
+    /// A response with a blob, or with status 206 a range of it. Its size is checked by its head.
     fn fetch_blob(&self, url: &str, size: u64, range: Option<(u64, u64)>) -> Result<Reply> {
         let reply = self.fetch_once(self.get(url).blob(range))?;
         match (range, reply.content_length()) {
             (Some(range), _) if reply.status == 206 => check_range(&reply, range, size)?,
-            // Servers of static files call what is gzip itself encoded. Encoded bytes have another length.
+            // Servers of static files send Content-Encoding for a blob that is gzip itself. A body that was encoded on the
+            // way has another length.
             (_, Some(found)) if found == size => {}
             (_, found) => {
                 refuse_encoding(&reply)?;
@@ -49,19 +50,22 @@ impl Registry {
         Ok(reply)
     }
 
-    /// The whole of a blob after `error`, if that says that a range cannot be had: some registries refuse a range
-    /// instead of ignoring it, and some give another one.
+    /// The whole blob, if `error` means that ranges are not supported: some registries refuse a range instead of ignoring
+    /// it, and some send another one.
     fn fetch_whole(&self, url: &str, size: u64, error: Error) -> Result<Reply> {
         match error {
             Error::Nonsense { .. } | Error::UnexpectedStatus { .. } => {
-                debug!("no range of the blob: {}", error.line());
+                debug!(
+                    "asking for the whole blob, without a range: {}",
+                    error.line()
+                );
                 self.with_retries(|| self.fetch_blob(url, size, None))
             }
             error => Err(error),
         }
     }
 
-    /// The blob from the byte `from` on, or from its start if the registry knows no ranges.
+    /// The blob from the byte `from` on, or from its start if the registry does not support ranges.
     pub fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body> {
         let url = self.blob_address(digest)?;
         let range = (from > 0).then(|| (from, size - 1));
@@ -75,7 +79,7 @@ impl Registry {
         })
     }
 
-    /// The whole of a blob, and its size by the head of the same answer.
+    /// The whole blob, and its size by the head of the same response.
     pub fn whole_blob(&self, digest: Digest) -> Result<(u64, Box<dyn Read + Send>)> {
         let url = self.blob_address(digest)?;
         let reply = self.with_retries(|| {
@@ -88,7 +92,7 @@ impl Registry {
         Ok((size, reply.into_reader()))
     }
 
-    /// Some of a blob. The body is read to its end, so that its connection serves the next range too.
+    /// A range of a blob. The body is read to its end, so that the connection can be used for the next range.
     pub fn blob_range(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Part> {
         let url = self.blob_address(digest)?;
         let (first, last) = (range.start, range.end - 1);
@@ -118,10 +122,10 @@ impl Registry {
         self.download(self.blob_address(digest)?, None)
     }
 
-    /// The size of a blob, by the head of its answer, or by that of one byte of it.
+    /// The size of a blob, by a HEAD request, or by a GET of its first byte.
     pub fn blob_size(&self, digest: Digest) -> Result<u64> {
         let url = self.blob_address(digest)?;
-        // Not every registry knows HEAD for blobs, and proxies may leave the length out, or say zero.
+        // Not every registry supports HEAD for blobs, and proxies may omit the length, or send zero.
         if let Ok(reply) = self.fetch(self.get(&url).head())
             && let Some(size) = reply.content_length()
             && (size > 0 || digest == Digest::of(b""))
@@ -141,10 +145,10 @@ impl Registry {
         total.ok_or_else(|| nonsense(&url, NO_SIZE.into()))
     }
 
-    /// Shows that the blob is here; [`Error::Missing`] if it is not.
+    /// Shows that the registry has the blob; [`Error::Missing`] if it does not.
     ///
-    /// Not every registry knows HEAD for blobs, and a signed URL that it redirects to may be good for GET
-    /// alone: then one byte is asked for.
+    /// Not every registry supports HEAD for blobs, and a signed URL that it redirects to may be valid for GET only: then
+    /// one byte is requested.
     pub fn show_blob(&self, digest: Digest) -> Result<()> {
         let url = self.blob_address(digest)?;
         match self.fetch(self.get(&url).head()) {
@@ -153,7 +157,7 @@ impl Registry {
         }
         self.with_retries(|| {
             let reply = self.fetch_once(self.get(&url).blob(FIRST_BYTE))?;
-            // A registry that ignores ranges sends the whole blob, which is not waited for.
+            // A registry that ignores ranges sends the whole blob, which is not read.
             if reply.status == 206 {
                 reply.read_at_once(1)?;
             }
@@ -161,8 +165,8 @@ impl Registry {
         })
     }
 
-    /// Where a client finds the blob; `None` if it would have to log in. By GET, for a signed URL may be good for
-    /// GET alone; the body, if there is one, is not read.
+    /// The URL at which a client finds the blob; `None` if it would have to log in. Requested by GET, for a signed URL may
+    /// be valid for GET only; a body is not read.
     pub fn blob_url(&self, digest: Digest) -> Result<Option<String>> {
         let url = self.blob_address(digest)?;
         let request = self.get(&url).blob(None);
@@ -178,7 +182,7 @@ impl Registry {
         Ok(self.session.authorization().is_none().then_some(url))
     }
 
-    /// Whether a place gives a blob to anybody, without a login and with a certificate that can be checked.
+    /// Whether a URL serves a blob without a login and with a trusted certificate.
     fn is_open(&self, location: &Location) -> Result<bool> {
         // A login in the URL is the registry's secret.
         if location.login.is_some() {
@@ -190,14 +194,17 @@ impl Registry {
             Ok(reply) => Ok(matches!(reply.status, 200 | 206 | 416) || is_redirect(reply.status)),
             Err(Error::ClientGone) => Err(Error::ClientGone),
             Err(error) => {
-                debug!("no client is sent to where the blob is: {}", error.line());
+                debug!(
+                    "no redirect for clients, the blob's URL is not open: {}",
+                    error.line()
+                );
                 Ok(false)
             }
         }
     }
 }
 
-/// Refuses another range than was asked for. `*` stands for a size that is not told.
+/// Refuses a range other than the requested one. `*` stands for an unknown size.
 fn check_range(reply: &Reply, (first, last): (u64, u64), size: u64) -> Result<()> {
     let found = reply.header("content-range").unwrap_or_default();
     let expected = format!("bytes {first}-{last}/{size}");

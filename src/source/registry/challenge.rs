@@ -1,9 +1,9 @@
-//! `WWW-Authenticate`: the ways to log in that a registry offers.
+//! `WWW-Authenticate`: the authentication schemes that a registry offers.
 //!
 //! Grammar: RFC 9110 §11.6.1. Several challenges may stand in one header or in several, in any order
-//! and case; quay leaves quotes out. Unknown schemes are skipped.
+//! and case; quay omits the quotes. Unknown schemes are skipped.
 
-/// A way to log in that we speak.
+/// A supported authentication scheme.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Challenge {
     /// User name and password with each request.
@@ -48,7 +48,7 @@ fn parse_header(header: &str) -> Vec<Challenge> {
             .unwrap_or(element.len());
         let (word, rest) = element.split_at(word_end);
         let rest = rest.trim_start();
-        // 'name=value' goes on with the challenge before it; anything else begins one.
+        // 'name=value' belongs to the challenge before it; anything else begins a new one.
         let parameter = if let Some(value) = rest.strip_prefix('=') {
             Some((word, value))
         } else {
@@ -85,7 +85,7 @@ fn understand(raw: RawChallenge<'_>) -> Option<Challenge> {
     }
 }
 
-/// The elements between commas; a comma in quotes is none. An unclosed quote runs to the end.
+/// The elements between commas that are not in quotes. An unclosed quote runs to the end.
 fn elements(header: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     header

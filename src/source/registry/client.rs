@@ -1,6 +1,4 @@
-//! HTTP to registries: one request at a time, with the right certificates, and its redirects.
-//!
-//! The callers decide about the meaning of an answer.
+//! HTTP requests to registries: certificates, proxies, redirects. The callers interpret the response.
 
 use std::collections::HashSet;
 use std::io;
@@ -29,17 +27,17 @@ use crate::source::recent::Recent;
 
 /// Redirects followed for one request.
 const MAX_REDIRECTS: usize = 5;
-/// Warnings of registries that are logged, and the characters of each; more of them say hardly more.
+/// Most warnings of registries that are logged, and the most characters of each.
 const MAX_WARNINGS: usize = 100;
 const MAX_WARNING: usize = 500;
-/// Agents that are kept: one for each host with certificates of its own, and one for all others.
+/// Most agents that are kept: one for each host that has its own certificates, and one for all others.
 const MAX_AGENTS: usize = 64;
 
-/// Speaks to registries. Connections are kept alive and shared.
+/// The HTTP client for all registries. Connections are kept alive and shared.
 pub struct Client {
     certificates: CertificateDirectories,
     parallel: usize,
-    /// By the host, if it has a `certs.d` directory or its certificate is not checked (`true`).
+    /// By host, if it has a `certs.d` directory or its certificate is not checked (`true`).
     agents: Mutex<Recent<(Option<Host>, bool), Agent, MAX_AGENTS>>,
     trusted_hosts: Vec<Host>,
     registries: Arc<Registries>,
@@ -68,20 +66,19 @@ impl Client {
         }
     }
 
-    /// Whether there is a `certs.d` directory for this host. Then it speaks TLS, even on loopback.
+    /// Whether there is a `certs.d` directory for this host. If so it is reached by TLS, even on loopback.
     pub fn has_certificates(&self, host: &Host) -> Result<bool> {
         Ok(self.certificates.find(host)?.is_some())
     }
 
-    /// Whether this host speaks TLS, whatever its certificate and its answer. An error if that cannot be
-    /// told, for the host may be down.
+    /// Whether this host speaks TLS, with any certificate and any response. An error if it cannot be reached.
     pub fn speaks_tls(&self, host: &Host) -> Result<bool> {
         let url = format!("https://{host}/v2/");
         let error = match self.send(Request::get(&url).unchecked(true)) {
             Ok(_) => return Ok(true),
             Err(error) => error,
         };
-        // Perhaps only plain HTTP leads there, by the proxy that the environment names for it.
+        // The environment may name a proxy for plain HTTP only.
         let is_plain = match error {
             Error::NotTls { .. } => true,
             Error::Unreachable { .. } => self.proxies.differ(host),
@@ -113,7 +110,7 @@ impl Client {
         Ok(agent)
     }
 
-    /// Sends one request, as soon as its host may be asked. Redirects are not followed.
+    /// Sends one request, as soon as its host allows. Redirects are not followed.
     pub fn send(&self, request: Request<'_>) -> Result<Reply> {
         let Request { method, url, .. } = request;
         let host = host_of(url)?;
@@ -121,7 +118,7 @@ impl Client {
         let proxy = self.proxies.find(&host, url.starts_with("https:"))?;
         let failure = |error| match (failure(url, error), proxy) {
             (Error::Unreachable { url, cause }, Some(proxy)) => {
-                let cause = format!("by way of the proxy {}: {cause}", proxy.place());
+                let cause = format!("through the proxy {}: {cause}", proxy.place());
                 let cause = Arc::new(io::Error::other(cause));
                 Error::Unreachable { url, cause }
             }
@@ -170,7 +167,7 @@ impl Client {
         Ok(reply)
     }
 
-    /// Registries repeat their warnings with every answer.
+    /// Logs a warning once: registries repeat it in every response.
     fn warn_once(&self, warning: &str) {
         let warning = without_userinfo(warning);
         let warning: String = warning.chars().take(MAX_WARNING).collect();
@@ -181,8 +178,8 @@ impl Client {
         }
     }
 
-    /// Sends one request and follows redirects. The authorization stays at home: it is never sent to
-    /// another host, port or scheme. A login that a redirect has before its host is sent there.
+    /// Sends one request and follows redirects. The authorization is never sent to another host, port or scheme. A login
+    /// in the URL of a redirect is sent to the host of that URL.
     pub fn follow(&self, request: Request<'_>) -> Result<Reply> {
         let mut at = request.url.to_owned();
         let mut is_at_home = true;
@@ -196,7 +193,7 @@ impl Client {
                 ..request
             });
             let mut reply = match sent {
-                // The registry did answer. A blob may come by another way meanwhile, so its reader tries again.
+                // The registry itself answered. (A blob may be redirected elsewhere later, so its reader tries again.)
                 Err(Error::Unreachable { cause, .. })
                     if at != request.url && !request.is_blob && !is_silence(&cause) =>
                 {
@@ -223,7 +220,7 @@ impl Client {
         Err(nonsense(request.url, why))
     }
 
-    /// Where a redirect leads, if we may go there.
+    /// The target of a redirect, if it may be followed.
     pub fn redirect_target(&self, reply: &Reply) -> Result<Location> {
         let bad = |why| nonsense(&reply.url, why);
         let location = reply
@@ -238,9 +235,7 @@ impl Client {
         let target = &found.url;
         if reply.url.starts_with("https:") && !target.starts_with("https:") {
             let place = url::for_messages(target);
-            return Err(bad(format!(
-                "a redirect from https to {place}, which would not be private any more"
-            )));
+            return Err(bad(format!("a redirect from https to plain http, {place}")));
         }
         let (from, to) = (host_of(&reply.url)?, host_of(target)?);
         if to.is_only_reached_from_here()
@@ -248,15 +243,15 @@ impl Client {
             && !self.trusted_hosts.contains(&to)
         {
             return Err(bad(format!(
-                "a redirect to {to}, an address of this machine; trusted-hosts may allow it"
+                "a redirect to {to}, an address of this machine; to allow it, add it to 'trusted-hosts' in the settings"
             )));
         }
         self.refuse_blocked(&reply.url, target)?;
         Ok(found)
     }
 
-    /// Refuses a way into a part of a registry that registries.conf blocks, unless it begins in that part. A
-    /// location that registries.conf itself gives for another name may be blocked by its own.
+    /// Refuses to follow a URL from outside into a part of a registry that registries.conf blocks. A location that
+    /// registries.conf itself gives for another name may be blocked by its own name.
     pub fn refuse_blocked(&self, from: &str, to: &str) -> Result<()> {
         let (host, repository) = (host_of(to)?, url::repository(to));
         let Some(prefix) = self.registries.blocked(&host, repository.as_ref()) else {
@@ -280,7 +275,7 @@ pub fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
-/// The host of a URL that we made or checked.
+/// The host of a URL that was made or checked here.
 pub fn host_of(url: &str) -> Result<Host> {
     let bad = |why| nonsense(url, why);
     url::authority(url)

@@ -1,4 +1,4 @@
-//! The meaning of failed requests, and the messages of registries.
+//! Failed requests → errors, and the messages in the responses of registries.
 
 use std::io;
 use std::sync::Arc;
@@ -12,8 +12,7 @@ use crate::error::{Cause, Error};
 use crate::name::without_userinfo;
 use crate::task;
 
-/// An answer that makes no sense. A query is no part of it: the URL may be signed, which is as good as
-/// a password.
+/// The error for an invalid response. Its URL has no query: that may be a signature, which is as good as a password.
 pub fn nonsense(url: &str, why: String) -> Error {
     Error::Nonsense {
         url: url::for_messages(url),
@@ -21,14 +20,14 @@ pub fn nonsense(url: &str, why: String) -> Error {
     }
 }
 
-/// The meaning of a failed request.
+/// The error for a failed request.
 pub fn failure(url: &str, error: ureq::Error) -> Error {
     let url = url::for_messages(url);
     if let Err(over) = task::check(|| url.clone()) {
         return over;
     }
     match error {
-        // TCP sends again and again what IPAddressDeny= and most firewalls drop; no error tells of it.
+        // IPAddressDeny= and most firewalls drop packets without an error, and TCP resends them until the timeout.
         ureq::Error::Timeout(Timeout::Connect) => Error::Unreachable {
             url,
             cause: Arc::new(io::Error::new(io::ErrorKind::TimedOut, SILENCE)),
@@ -69,7 +68,7 @@ fn io_failure(url: String, error: io::Error) -> Error {
     }
     let cause = Arc::new(error);
     match cause.kind() {
-        // Only a connection that was there can break.
+        // Only an established connection can break.
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
@@ -81,18 +80,18 @@ fn io_failure(url: String, error: io::Error) -> Error {
     }
 }
 
-/// The cause if there is not even a refusal.
-const SILENCE: &str = "nobody answers at that address, or what is sent there is dropped, \
+/// The cause of a connect timeout.
+const SILENCE: &str = "no response from that address: the host is down, or packets to it are dropped, \
     as IPAddressDeny= of sysext-oci-proxy.service and firewalls do";
 
-/// Whether this is the cause of an error because a connection took too long.
+/// Whether the cause is a connect timeout.
 pub fn is_silence(cause: &Cause) -> bool {
     let error: Option<&io::Error> = cause.downcast_ref();
     error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// Whether a sandbox or a security module forbids it: EPERM or EACCES, and for an address family that is not
-/// allowed (systemd.exec(5), RestrictAddressFamilies=) EAFNOSUPPORT.
+/// Whether a sandbox or a security module denies it: EPERM, EACCES, or EAFNOSUPPORT for an address family that is not
+/// allowed (systemd.exec(5), RestrictAddressFamilies=).
 fn is_forbidden(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(EAFNOSUPPORT)
@@ -106,13 +105,13 @@ fn tls_failure(url: String, error: &rustls::Error) -> Error {
         rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
             Error::WantsCertificate { host, cause }
         }
-        // A server that speaks plain HTTP answers a TLS hello like this.
+        // The response of a plain HTTP server to a TLS hello.
         rustls::Error::InvalidMessage(_) => Error::NotTls { host, cause },
         _ => Error::Unreachable { url, cause },
     }
 }
 
-/// Whether a server wants another client certificate, or one at all (RFC 8446 §6.2).
+/// Whether a server requires a client certificate, or rejects the one it got (RFC 8446 §6.2).
 fn is_about_our_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -126,7 +125,7 @@ fn is_about_our_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// The meaning of a body that broke off. ureq wraps its own errors in an io::Error there.
+/// The error for a body that broke off. ureq wraps its own errors in an io::Error there.
 pub fn read_failure(url: &str, error: io::Error) -> Error {
     let url = url::for_messages(url);
     if let Err(over) = task::check(|| url.clone()) {
@@ -143,7 +142,7 @@ pub fn read_failure(url: &str, error: io::Error) -> Error {
 }
 
 /// The message in an error's body: the distribution-spec's JSON, or the text itself if it is short
-/// and no page. It comes from strangers and goes into a log; a cache may quote the URL that it asked, login and all.
+/// and no page. It is untrusted text for the log. A cache may quote the URL that it requested, including a login.
 pub fn error_message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let text = match &json {
@@ -219,7 +218,7 @@ mod tests {
         };
         for (number, why) in [(1, "EPERM"), (13, "EACCES"), (97, "EAFNOSUPPORT")] {
             let line = line(number);
-            let expected = "this machine forbids to connect for https://registry.example.com/v2/; \
+            let expected = "this machine does not permit a connection to https://registry.example.com/v2/; \
                             look for RestrictAddressFamilies= and SystemCallFilter= ";
             assert!(line.starts_with(expected), "{why}: {line}");
             assert!(line.ends_with(&format!("(os error {number})")), "{line}");
@@ -229,7 +228,7 @@ mod tests {
         }
         let dropped = failure("http://h/v2/", ureq::Error::Timeout(Timeout::Connect)).line();
         assert!(
-            dropped.starts_with("cannot connect for http://h/v2/; "),
+            dropped.starts_with("cannot connect to http://h/v2/; "),
             "{dropped}"
         );
         assert!(dropped.contains("IPAddressDeny="), "{dropped}");

@@ -13,11 +13,11 @@ impl Registry {
         let url = self.manifest_url(Reference::Tag(tag))?;
         let accept = manifest::ACCEPT.join(", ");
         match self.fetch(self.get(&url).head().accept(&accept)) {
-            // ECR, Red Hat's and Nexus send no such header; a sha512 is none we know by.
+            // ECR, Red Hat's registry and Nexus send no such header. A sha512 is not used.
             Ok(reply) => Ok(reply
                 .header("docker-content-digest")
                 .and_then(|digest| digest.parse().ok())),
-            // Some don't know HEAD, or forbid it alone: GET will tell, and say why.
+            // Some do not support HEAD, or deny only HEAD: GET gets the manifest, or a reason.
             Err(Error::Denied { .. } | Error::UnexpectedStatus { .. } | Error::Nonsense { .. }) => {
                 Ok(None)
             }
@@ -25,7 +25,7 @@ impl Registry {
         }
     }
 
-    /// A manifest as it is stored. One by digest has that digest, else it is [`Error::WrongBytes`].
+    /// A manifest as it is stored. If it is asked for by digest, its digest is checked ([`Error::WrongBytes`]).
     pub fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest> {
         let url = self.manifest_url(reference)?;
         let accept = manifest::ACCEPT.join(", ");
@@ -41,7 +41,7 @@ impl Registry {
         }
     }
 
-    /// Shows that the manifest is here; [`Error::Missing`] if it is not.
+    /// Shows that the registry has the manifest; [`Error::Missing`] if it does not.
     pub fn show_manifest(&self, digest: Digest) -> Result<()> {
         let url = self.manifest_url(Reference::Digest(digest))?;
         let accept = manifest::ACCEPT.join(", ");

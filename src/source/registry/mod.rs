@@ -1,12 +1,12 @@
 //! A repository of one registry, or of one mirror, over the distribution API.
 //!
-//! Spec: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>. Where registries
-//! do otherwise, a comment names them.
+//! Spec: <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>. Where a registry deviates from it, a
+//! comment names the registry.
 //!
 //! ```text
-//! tags manifests referrers blobs    what is asked for
-//!   └─▶ retry ─▶ auth ─▶ token      again, with a login
-//!         └─▶ client ─▶ throttle    one request over HTTP, as fast as its host allows
+//! tags manifests referrers blobs    the requests
+//!   └─▶ retry ─▶ auth ─▶ token      retries, logins
+//!         └─▶ client ─▶ throttle    one HTTP request, at the rate that its host allows
 //! ```
 
 pub mod agent;
@@ -52,10 +52,10 @@ pub struct Registry {
     upstream: Arc<Upstream>,
     insecure: Option<bool>,
     role: Role,
-    /// `HOST/REPOSITORY`, with the namespace behind it: its faults are remembered by this name.
+    /// `HOST/REPOSITORY`, and `?ns=` with the namespace: the name by which its faults are remembered.
     place: String,
     session: Arc<Session>,
-    /// For another registry, to which this one redirects.
+    /// The token for another registry, to which this one redirects.
     foreign_token: Mutex<Option<ForeignToken>>,
 }
 
@@ -88,7 +88,7 @@ impl Registry {
         }
     }
 
-    /// The host as settings, files and messages call it.
+    /// The host in the spelling of settings, files and messages.
     pub fn host(&self) -> &Host {
         &self.session.key.host
     }
@@ -117,7 +117,7 @@ impl Registry {
     }
 
     fn origin(&self) -> Result<String> {
-        // The one registry whose API is not where its name says.
+        // The only registry whose API has another host name.
         if self.host().as_str() == DOCKER_HUB {
             return Ok("https://registry-1.docker.io".to_owned());
         }
@@ -181,7 +181,7 @@ impl Registry {
         let used = auth.authorization(&target);
         let used = used.map_err(|error| self.no_token(error))?;
         let mut reply = send(used.as_ref())?;
-        // ECR Public says 400 for a token that has died.
+        // ECR Public answers 400 to an expired token.
         let is_refused =
             reply.is_at_home && (reply.status == 401 || (reply.status == 400 && used.is_some()));
         if !is_refused {
@@ -191,7 +191,7 @@ impl Registry {
         let (status, message) = (reply.status, reply.take_message());
         let fresh = auth.log_in(&target, used.as_ref(), &reply);
         let fresh = fresh.map_err(|error| self.no_token(error))?;
-        // Sent a second time, a wrong password counts a second time: some lock an account for that.
+        // A wrong password is not sent twice: some registries lock an account for that.
         if status == 401 && used.is_some() && fresh == used {
             return Err(auth.refused(&target, status, message));
         }
@@ -202,7 +202,7 @@ impl Registry {
         Ok(reply)
     }
 
-    /// Meets the challenge of another registry, to which a redirect led: anonymously, for no login goes along.
+    /// Answers the challenge of another registry, to which a redirect led. No login is sent there.
     fn ask_elsewhere(&self, request: Request<'_>, mut refusal: Reply) -> Result<Reply> {
         let Upstream { client, auth, .. } = &*self.upstream;
         let url = refusal.asked.clone();
@@ -221,7 +221,7 @@ impl Registry {
         };
         let known = request.foreign_token;
         let mut used = known.and_then(|token| token.authorization_for(&url));
-        // The token of an earlier request may have died: then a new one is asked for.
+        // The token of an earlier request may have expired: then a new one is requested.
         for _ in 0..2 {
             let message = refusal.take_message();
             let fresh = match auth.log_in(&target, used.as_ref(), &refusal) {
@@ -255,14 +255,14 @@ impl Registry {
         Err(status_error(refusal))
     }
 
-    /// The error of a login that failed. The answer of a token server is no answer about what was asked for.
+    /// The error of a login that failed. A 404 of a token server says nothing about the object that was requested.
     fn no_token(&self, error: Error) -> Error {
         if error.finding() != Finding::Answer {
             return error;
         }
         Error::NoToken {
             url: self.session.name(),
-            why: format!("no token for it: {}", error.line()),
+            why: format!("no token: {}", error.line()),
             may_pass: false,
         }
     }
@@ -277,14 +277,14 @@ impl Registry {
         }
     }
 
-    /// Sends a request, again if that may help.
+    /// Sends a request, with retries.
     fn fetch(&self, request: Request<'_>) -> Result<Reply> {
         self.with_retries(|| self.fetch_once(request))
     }
 
-    /// The request for a URL as we would make it, logged in if need be.
+    /// The request for a URL, with its login if the registry requires one.
     fn download(&self, url: String, accept: Option<&str>) -> Result<Download> {
-        // Asked once, so that a login is made; the body is not read.
+        // Sent once, to log in; the body is not read.
         self.fetch(self.get(&url).accept(accept.unwrap_or("*/*")))?;
         let authorization = self.session.authorization();
         Ok(Download {
@@ -295,8 +295,7 @@ impl Registry {
     }
 }
 
-/// Whether GET may go better than a HEAD that failed so: not if the answer is that there is nothing, and not
-/// if there was no answer.
+/// Whether a GET may succeed after a HEAD with this error: not after 404, nor if there was no response.
 fn is_of_the_method(error: &Error) -> bool {
     matches!(
         error,
@@ -308,12 +307,12 @@ fn is_of_the_method(error: &Error) -> bool {
     )
 }
 
-/// An encoded body has another digest. Some proxies compress though they were asked not to.
+/// Refuses an encoded body, which has another digest. Some proxies compress although `identity` was requested.
 fn refuse_encoding(reply: &Reply) -> Result<()> {
     match reply.header("content-encoding") {
         None | Some("identity" | "") => Ok(()),
         Some(encoding) => {
-            let why = format!("Content-Encoding {encoding}, though identity was asked for");
+            let why = format!("Content-Encoding {encoding}, expected identity");
             Err(nonsense(&reply.url, why))
         }
     }

@@ -1,4 +1,4 @@
-//! Small documents of a registry, and lists of them by pages.
+//! Small documents of a registry, and lists that come in pages.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use super::{Registry, refuse_encoding};
 use crate::digest::Digest;
 use crate::error::Result;
 
-/// A small answer.
+/// A small document, with its headers.
 pub struct Document {
     pub links: Vec<String>,
     pub media_type: Option<String>,
@@ -18,7 +18,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Reads an answer of at most so many bytes.
+    /// Reads a response of at most `limit` bytes.
     pub fn read(reply: Reply, limit: u64) -> Result<Self> {
         refuse_encoding(&reply)?;
         Ok(Self {
@@ -35,7 +35,7 @@ impl Registry {
     }
 }
 
-/// The way through the pages of a list. It ends, whatever a registry's links say.
+/// The pages of a list, followed by their links. Pages and bytes are bounded, whatever the links are.
 pub struct Pages<'a> {
     /// What the list is of.
     what: &'static str,
@@ -44,7 +44,7 @@ pub struct Pages<'a> {
     max_size: usize,
     /// The page to read now.
     pub next: Option<String>,
-    /// The digests of the URLs of pages that were read, for those may be long.
+    /// The digests of the URLs of the pages that were read. The URLs themselves may be long.
     seen: HashSet<Digest>,
     /// How many pages were read, and their bytes.
     count: usize,
@@ -65,13 +65,13 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Begins anew, by another way to ask for the list.
+    /// Begins again, with another URL for the list.
     pub fn start(&mut self, url: &str) {
         self.seen.clear();
         self.next = Some(url.to_owned());
     }
 
-    /// Goes on from a page that was read. The result tells whether that leads back to one of them.
+    /// Goes on from a page that was read. The result is true if its link leads back to a page that was read.
     pub fn turn(&mut self, url: &str, page: &Document) -> Result<bool> {
         self.size += page.bytes.len();
         self.count += 1;

@@ -1,15 +1,15 @@
-//! Which requests go by way of a proxy, by the environment.
+//! Proxies, as the environment names them.
 //!
 //! Variables are read as Go's tools read them (golang.org/x/net/http/httpproxy), and `ALL_PROXY` as curl does, for
-//! what the others leave open. A proxy that cannot be used is an error for every request that would go by way of
-//! it: a connection around it would tell the network what it should not know.
+//! what the others leave open. A proxy that cannot be used is an error for every request that would go through it:
+//! a direct connection would leak the request to the network.
 
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
 use crate::name::Host;
 
-/// The variables for http and https URLs and for both, the one that counts first. Empty ones count as unset.
+/// The variables for http and https URLs, in the order in which they count. Empty ones count as unset.
 const HTTP: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 const HTTPS: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const NONE: [&str; 2] = ["NO_PROXY", "no_proxy"];
@@ -103,7 +103,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy for a request to this host; `None` where it is asked directly, as what is on this machine always is.
+    /// The proxy for a request to this host; `None` for a direct connection, as to this machine always.
     pub fn find(&self, host: &Host, is_https: bool) -> Result<Option<&ProxyUrl>> {
         let (proxy, port) = match is_https {
             true => (&self.https, 443),
@@ -120,7 +120,7 @@ impl Proxies {
         proxy.as_ref().map(Some).map_err(Clone::clone)
     }
 
-    /// Whether http and https requests to this host take different ways.
+    /// Whether http and https requests to this host use different proxies.
     pub fn differ(&self, host: &Host) -> bool {
         let found = (self.find(host, false), self.find(host, true));
         matches!(found, (Ok(http), Ok(https)) if http != https)
@@ -158,7 +158,7 @@ fn is_in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     differing >= bits.into()
 }
 
-/// The entries of `NO_PROXY`, between commas or blanks. What is none names nobody.
+/// The entries of `NO_PROXY`, between commas or blanks. Invalid entries are ignored.
 fn parse_exceptions(list: &str) -> Vec<Exception> {
     list.split(|c: char| c == ',' || c.is_whitespace())
         .filter_map(|entry| parse_exception(&entry.to_ascii_lowercase()))

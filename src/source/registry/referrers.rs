@@ -1,4 +1,4 @@
-//! The artifacts that are attached to a manifest: by the referrers API, else by the fallback tag.
+//! Artifacts that are attached to a manifest (referrers): by the referrers API, else by the fallback tag.
 
 use super::error::nonsense;
 use super::pages::{Document, Pages};
@@ -10,7 +10,7 @@ use crate::manifest::{self, Descriptor, Manifest};
 use crate::name::Tag;
 use crate::source::Reference;
 
-/// Pages, and all of them together: few referrers are read.
+/// Most pages, and most bytes of all pages together: a manifest has few referrers.
 const MAX_PAGES: usize = 64;
 const MAX_SIZE: usize = 16 << 20;
 
@@ -42,8 +42,8 @@ impl Registry {
         }
     }
 
-    /// One page. A manifest in the place of a list means that there is none: GitLab resolves the fallback tag to
-    /// the subject itself.
+    /// One page. A manifest in place of an index means that there are no referrers: GitLab resolves the fallback tag to the
+    /// subject itself.
     fn referrers_at(
         &self,
         url: &str,
@@ -55,7 +55,7 @@ impl Registry {
             let reply = self.ask(request, true)?;
             match reply.status {
                 200 => Document::read(reply, manifest::MAX_SIZE),
-                // ghcr redirects to a page at another host. Its answer says nothing of referrers.
+                // ghcr redirects to a web page at another host, whose response says nothing about referrers.
                 _ if is_api && !reply.is_at_home => Err(Error::Missing { url: reply.url }),
                 _ => Err(status_error(reply)),
             }
@@ -79,8 +79,8 @@ impl Registry {
     }
 }
 
-/// Whether registries answer so that do not know the referrers API: 2.8, 3.1 and crane say 404, others 400, 405 or
-/// 501, or give a page. Any other failure says nothing of referrers.
+/// Whether this is the answer of a registry without the referrers API: 404 (docker-registry, crane), 400, 405, 501, or a
+/// web page. Other failures say nothing about referrers.
 fn is_of_no_referrers_api(error: &Error) -> bool {
     match error {
         Error::Missing { .. } | Error::Nonsense { .. } | Error::LostRedirect { .. } => true,

@@ -1,4 +1,4 @@
-//! The answer of a registry: its status, its headers and, once, its body.
+//! The response of a registry: its status, its headers, and its body, which is read once.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -13,28 +13,28 @@ use super::error::{error_message, nonsense, read_failure};
 use crate::error::Result;
 use crate::pool::Document;
 
-/// Assumed when a busy server names no time.
+/// Wait for a busy server that sends no `Retry-After`.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait that is passed on, so that sums of two of them exist.
+/// Longest wait that is believed, so that the sum of two waits always exists.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How much of an error's body is read, to use the connection again.
+/// Most bytes of an error's body that are read so that the connection can be used again.
 const MAX_ERROR_BODY: u64 = 64 << 10;
-/// How much of it is searched for its message. Hundreds of requests may fail at once.
+/// Most bytes of it that are kept for its message. Hundreds of requests may fail at once.
 const MAX_MESSAGE: usize = 4 << 10;
-/// Memory taken for a document before any of it has arrived, in bytes. Most have no more.
+/// Memory reserved for a document before any of it has arrived, in bytes. Most documents are no larger.
 const FIRST_PIECE: u64 = 4 << 10;
 
-/// An answer, of any status but a redirect that can be followed.
+/// A response.
 pub struct Reply {
     pub status: u16,
     pub headers: HeaderMap,
-    /// The URL that answered in the end, without its query: for messages, and to resolve references.
+    /// The URL of the last redirect without its query: for messages, and to resolve references.
     pub url: String,
-    /// The same with its query. There may be a signature in it, so it is for no message.
+    /// The same with its query. That may be a signature, so this is not for messages.
     pub asked: String,
-    /// It came from where the request was sent, not from elsewhere by a redirect.
+    /// It came from the origin that the request was sent to, not from another one by a redirect.
     pub is_at_home: bool,
-    /// `None` once it was read.
+    /// `None` after it was read.
     pub body: Option<Body>,
 }
 
@@ -54,13 +54,13 @@ impl Reply {
         self.header("content-length")?.parse().ok()
     }
 
-    /// How long a busy server wants to be left alone; `None` if it is not busy.
+    /// How long a busy server asks to wait (429, 503); `None` if it is not busy.
     pub fn wait(&self) -> Option<Duration> {
         let asked = || retry_after(self.header("retry-after")?, Timestamp::now());
         matches!(self.status, 429 | 503).then(|| asked().unwrap_or(DEFAULT_WAIT))
     }
 
-    /// The body as it comes.
+    /// The body.
     pub fn into_reader(self) -> Box<dyn Read + Send> {
         let Some(body) = self.body else {
             return Box::new(io::empty());
@@ -79,11 +79,11 @@ impl Reply {
         let url = self.url.clone();
         let (mut body, mut bytes) = (self.into_reader(), Vec::new());
         let mut document = Document::new();
-        // No more is taken than has arrived, whatever is announced.
+        // Reserves memory for what has arrived, whatever Content-Length says.
         let mut room = FIRST_PIECE.min(limit);
         loop {
             document.reserve(room, || url.clone())?;
-            // One more, to see that there are too many.
+            // One byte more, to notice a body that is too large.
             let piece = (&mut body).take(room + 1 - bytes.len() as u64);
             let read = { piece }.read_to_end(&mut bytes);
             read.map_err(|error| read_failure(&url, error))?;
@@ -115,7 +115,7 @@ impl Reply {
         };
         let mut reader = body.into_reader().take(MAX_ERROR_BODY);
         let (begun, mut bytes, mut piece) = (Instant::now(), Vec::new(), [0; 4096]);
-        // It is only a message: the part that arrived in time will do.
+        // It is only a message: the part that arrived in time is enough.
         while begun.elapsed() < DOCUMENT_TIMEOUT {
             match reader.read(&mut piece) {
                 Ok(0) | Err(_) => break,
@@ -152,7 +152,7 @@ impl<R: Read> Read for DrainAtEnd<R> {
         if n > 0 {
             self.left = self.left.saturating_sub(n as u64);
             if self.left == 0 {
-                // Nothing is waited for, and the body is whole whatever this says.
+                // The body is complete, whatever this returns.
                 let _ = self.inner.read(&mut [0]);
             }
         }

@@ -20,16 +20,16 @@ pub struct Request<'a> {
     pub range: Option<(u64, u64)>,
     /// The encoded fields of a form to be posted.
     pub form: Option<&'a str>,
-    /// The body may be large, and take as long as its reader has patience.
+    /// The body may be large, so its transfer has no time limit.
     pub is_blob: bool,
-    /// Any certificate of the host will do (`insecure = true`).
+    /// Any certificate of the host is accepted (`insecure = true`).
     pub unchecked: bool,
-    /// Sent to another registry, should a redirect lead there.
+    /// Sent to another registry if a redirect leads there.
     pub foreign_token: Option<&'a ForeignToken>,
 }
 
 impl<'a> Request<'a> {
-    /// Asks for the whole of a small document of any type, without a login.
+    /// A request for a small document of any type, without a login.
     pub fn get(url: &'a str) -> Self {
         Self {
             method: "GET",

@@ -1,6 +1,5 @@
-//! Requests that are made again: after a broken connection, a fault of the registry, or a short `Retry-After`.
-//!
-//! The time of a `Retry-After` itself is waited for in `throttle`, with all other requests to the host.
+//! Retries after a broken connection, an error of the registry, or a short `Retry-After`. The `Retry-After` itself is
+//! waited for in `throttle`, together with all other requests to the host.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
@@ -13,12 +12,12 @@ use super::throttle::{MAX_QUEUE, MAX_WAIT};
 use crate::error::{Error, Result};
 use crate::task;
 
-/// How often a request is made before its error counts.
+/// How often a request is sent before its error counts.
 const ATTEMPTS: u32 = 3;
-/// Before the second attempt; doubled before each one after it.
+/// Pause before the second attempt. It doubles with each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// No attempt begins later than this: systemd gives up on us after 60 s of silence, and one may take
-/// most of that.
+/// No attempt begins later than this: systemd-pull gives up after 60 s without data, and one attempt may take most of
+/// that.
 const LAST_ATTEMPT: Duration = Duration::from_secs(15);
 
 impl Registry {
@@ -37,16 +36,16 @@ impl Registry {
                     failed += 1;
                     (jitter(pause), begun.elapsed() >= LAST_ATTEMPT)
                 }
-                // The wait itself is part of the next attempt, as of all other requests to the host.
+                // `throttle` waits before the next attempt, and before all other requests to the host.
                 Error::Busy {
                     url, retry_after, ..
                 } => {
                     waited = waited.saturating_add(*retry_after);
-                    // The complaint may be of another host, where a redirect leads.
+                    // The complaint may come from another host, to which a redirect led.
                     let host = host_of(url)?;
                     let answers = throttle.answers(&host);
                     let now = Some((host, answers));
-                    // If others got through since the last time, it is only us who ask too fast.
+                    // If other requests succeeded since then, the host is not down: only the rate was too high.
                     failed += u32::from(answers_before.is_none() || answers_before == now);
                     answers_before = now;
                     let is_late = waited > MAX_WAIT || begun.elapsed() >= MAX_QUEUE;
@@ -64,7 +63,7 @@ impl Registry {
     }
 }
 
-/// Between half and the whole of it, so that clients that failed together don't return together.
+/// Between half and the whole of it, so that clients that failed together do not retry together.
 fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
     pause.mul_f64(0.5 + (random % 1000) as f64 / 2000.0)

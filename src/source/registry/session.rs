@@ -14,20 +14,20 @@ use crate::semaphore::{Permit, Semaphore};
 use crate::source::config::auth_json::Keyring;
 use crate::task;
 
-/// A repository, and the way of speaking to it that its login is for.
+/// A repository, and how it is reached.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub host: Host,
     pub repository: Repository,
-    /// The registry that a mirror of several registries stands in for (`?ns=`): each may want its own login.
+    /// The registry that is mirrored (`?ns=`), at a mirror of several registries: each may require its own login.
     pub namespace: Option<Host>,
-    /// The host's certificate is not checked, so its answers may be somebody else's.
+    /// The host's certificate is not checked, so its answers are not trusted elsewhere.
     pub unchecked: bool,
-    /// A redirect led there, and no login goes along.
+    /// A redirect led there, so no login is sent.
     pub is_anonymous: bool,
 }
 
-/// The login for one repository. One request at a time logs in, and the result is for all that waited.
+/// The login for one repository. One request at a time logs in; all requests that waited use the result.
 pub struct Session {
     pub key: SessionKey,
     turn: Semaphore,
@@ -58,10 +58,10 @@ impl Session {
             .acquire(|| format!("the login for {}", self.name()))
     }
 
-    /// Remembers the result of a login, for those who wait for it, too.
+    /// Remembers the result of a login, also for the requests that wait for it.
     pub fn conclude(&self, met: Result<State>) -> Result<Option<Authorization>> {
         let state = met.or_else(|error| {
-            // That a client left, or ran out of time, concerns no other client: the state stays.
+            // A client that disconnected or ran out of time does not affect others: the state stays.
             if matches!(error, Error::ClientGone) || task::passed_limit().is_some() {
                 return Err(error);
             }
@@ -88,29 +88,29 @@ impl Session {
 #[derive(Default)]
 pub struct State {
     pub authorization: Option<Authorization>,
-    /// Where a token came from and when it is renewed, before it dies.
+    /// The challenge that a token answers, and when the token is renewed, before it expires.
     pub bearer: Option<(BearerChallenge, Instant)>,
-    /// Where the login was found that is used, or that was refused.
+    /// The place of the login that is used, or that was refused.
     pub place: Option<String>,
     /// When and why logging in failed.
     pub failed: Option<(Instant, Error)>,
 }
 
 impl State {
-    /// The failure of another request's login since `asked`: trying the same again is no use.
+    /// The failure of another request's login since `asked`: the same login would fail again.
     pub fn failure_since(&self, asked: Instant) -> Option<Error> {
         let failed = self.failed.as_ref().filter(|(when, _)| *when >= asked);
         failed.map(|(_, error)| error.clone())
     }
 
-    /// The challenge that gives a new token, if this one is about to die.
+    /// The challenge for a new token, if this one is about to expire.
     pub fn to_renew(&self) -> Option<BearerChallenge> {
         let (challenge, renew_at) = self.bearer.as_ref()?;
         (*renew_at <= Instant::now()).then(|| challenge.clone())
     }
 }
 
-/// A repository that may want a login, and how to speak to it.
+/// A repository that may require a login, and the client for it.
 pub struct Target<'a> {
     pub client: &'a Client,
     pub session: &'a Session,
@@ -127,7 +127,7 @@ impl Target<'_> {
         }
     }
 
-    /// Passwords and tokens do not cross a network in the clear.
+    /// Refuses to send passwords and tokens over plain HTTP, except to this machine.
     pub fn refuse_plain(&self, url: &str, has_secret: bool) -> Result<()> {
         if has_secret && url.starts_with("http:") && !host_of(url)?.is_loopback() {
             return Err(Error::UntrustedRealm {

@@ -1,10 +1,10 @@
-//! The meaning of statuses other than success.
+//! HTTP statuses other than success → errors.
 
 use super::reply::Reply;
 use super::url;
 use crate::error::Error;
 
-/// The error for an answer that is not success.
+/// The error for a response without success.
 pub fn status_error(mut reply: Reply) -> Error {
     let url = reply.url.clone();
     match reply.status {
@@ -14,7 +14,7 @@ pub fn status_error(mut reply: Reply) -> Error {
             message: reply.take_message(),
         },
         404 => {
-            reply.drain(); // else its connection is of no more use
+            reply.drain(); // else the connection cannot be used again
             Error::Missing { url }
         }
         // docker-registry 2.8 announces a body here and never sends it.
@@ -24,14 +24,14 @@ pub fn status_error(mut reply: Reply) -> Error {
             message: String::new(),
         },
         status @ (429 | 503) => {
-            reply.drain(); // for it is asked again soon
+            reply.drain(); // the connection is used again soon
             Error::Busy {
                 url,
                 status,
                 retry_after: reply.wait().unwrap_or_default(),
             }
         }
-        // Some are nginx's and Cloudflare's own: something broke behind them.
+        // 499 is nginx's, 520 and above are Cloudflare's: the server behind them failed.
         status @ (408 | 499 | 500 | 502 | 504 | 520..=524 | 530) => {
             reply.drain();
             Error::Failing { url, status }
@@ -51,7 +51,7 @@ pub fn status_error(mut reply: Reply) -> Error {
     }
 }
 
-/// Whether Go's server or nginx complains of plain HTTP on a TLS port.
+/// Whether it is the message of Go's server or nginx for plain HTTP on a TLS port.
 fn is_about_tls(message: &str) -> bool {
     message.contains("HTTP request to an HTTPS server")
         || message.contains("plain HTTP request was sent to HTTPS")

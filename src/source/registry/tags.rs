@@ -16,42 +16,42 @@ use crate::error::{Error, Result};
 use crate::name::Tag;
 use crate::pool;
 
-/// Tags asked for at once. ECR refuses more than 1000.
+/// Tags requested in one page. ECR refuses more than 1000.
 const PAGE: usize = 1000;
-/// Pages followed. A registry whose links lead in a circle must not hold us.
+/// Most pages that are followed. The links of a registry may form a circle.
 const MAX_PAGES: usize = 1000;
-/// Largest page; 1000 tags of the longest sort take 131 kB.
+/// Largest page, in bytes. 1000 tags of the greatest length take 131 kB.
 const MAX_PAGE_SIZE: u64 = 8 << 20;
-/// All pages together: as many tags of the longest sort, several times.
+/// Most bytes of all pages together.
 const MAX_LIST_SIZE: usize = 64 << 20;
-/// Memory of a tag in a listing in the making besides its name, in bytes: its place in several tables.
+/// Memory of a tag while a listing is made, besides its name, in bytes: its entries in several tables.
 const OF_TAG: usize = 192;
-/// Tags of a repository. So many could not be looked up in the time for a listing.
+/// Most tags of a repository. More could not be resolved in the time for a listing.
 const MAX_TAGS: usize = 100_000;
 
 impl Registry {
-    /// All tags: by pages, and if those lead nowhere by the list without pages.
+    /// All tags: by pages, or if those fail by the list without pages.
     pub fn tags(&self) -> Result<Vec<Tag>> {
         let paged = self.url(&format!("tags/list?n={PAGE}"))?;
         let whole = self.url("tags/list")?;
         let mut pages = Pages::new("of tags", &paged, MAX_PAGES, MAX_LIST_SIZE);
         let (mut tags, lost) = self.tags_from(&paged, true, &mut pages, &BTreeSet::new())?;
         if let Some(why) = lost {
-            debug!("the list of tags is asked for without pages{why}");
+            debug!("asking for the list of tags without pages{why}");
             pages.start(&whole);
             let (more, lost) = self.tags_from(&paged, false, &mut pages, &tags)?;
             if let Some(why) = lost {
                 let lost = "the list of tags goes on at a page that cannot be found";
                 return Err(nonsense(&whole, format!("{lost}{why}")));
             }
-            // The tags of pages count too, though those were given up.
+            // The tags of the pages that were read count, too.
             tags.extend(more);
         }
         Ok(tags.into_iter().collect())
     }
 
-    /// The tags of all pages that can be had, and why there may be more. `paged`: the URL of the first page, where
-    /// the list is asked for by pages at all.
+    /// The tags of all pages, and the reason if there may be more. `paged`: the URL of the first page of the list with
+    /// pages.
     fn tags_from(
         &self,
         paged: &str,
@@ -78,7 +78,7 @@ impl Registry {
             );
             let (document, page) = match page.and_then(|page| page) {
                 Ok(page) => page,
-                // Some refuse n, or so large a one, and some lead on to a page that is not there.
+                // Some registries refuse n, or a large n, and some link to a page that does not exist.
                 Err(error) if (is_paged || !is_first) && is_of_the_page(&error, is_first) => {
                     return Ok((tags, Some(format!(": {}", error.line()))));
                 }
@@ -90,11 +90,11 @@ impl Registry {
                 let why = format!("more than {MAX_TAGS} tags, the limit for a listing");
                 return Err(nonsense(&url, why));
             }
-            // Some cut at n and say nothing of a next page: a list so exactly full may go on. And so may one whose
-            // link cannot be read.
+            // Some registries cut the list at n without a link to the next page: a page with exactly n tags may not be the
+            // last. A link that cannot be parsed may lead to more, too.
             let is_full = is_paged && is_first && document.links.is_empty() && page.entries == PAGE;
             let may_be_cut = is_full || document.links.iter().any(|link| is_broken_link(link));
-            // A page without news that leads back is how others end a list.
+            // Others end a list by a link back from a page without new tags.
             let leads_back = pages.turn(&url, &document)? && tags.len() > known;
             if may_be_cut || leads_back {
                 return Ok((tags, Some(String::new())));
@@ -104,8 +104,8 @@ impl Registry {
         Ok((tags, None))
     }
 
-    /// One page. Gateways rewrite paths, and the links of what is behind them lead by the other path: then the
-    /// path is that of the first page, with the query of the link.
+    /// One page. Gateways rewrite paths, but not the links in responses. If the path of a link fails, the path of the first
+    /// page is used, with the query of the link.
     fn page_of_tags(&self, url: &str, paged: &str) -> Result<(Document, Tags)> {
         let fetch = |url: &str| {
             let request = self.get(url).accept("application/json");
@@ -124,8 +124,8 @@ impl Registry {
     }
 }
 
-/// Whether an error is of this page, not of the whole list or the registry. Of the first page only its parameters
-/// can be wrong.
+/// Whether an error concerns this page, not the whole list or the registry. For the first page only its parameters can
+/// be wrong.
 fn is_of_the_page(error: &Error, is_first: bool) -> bool {
     match error {
         Error::Nonsense { .. } | Error::UnexpectedStatus { .. } => true,
@@ -144,11 +144,11 @@ struct TagList {
     tags: Option<Tags>,
 }
 
-/// The tags of a page, each once: other entries take no memory.
+/// The tags of a page, each once. Other entries take no memory.
 #[derive(Default)]
 struct Tags {
     tags: BTreeSet<Tag>,
-    /// How many there were, the unusable ones too: null (Nexus), digests (Artifactory).
+    /// The number of entries, including unusable ones: null (Nexus), digests (Artifactory).
     entries: usize,
 }
 

@@ -1,10 +1,9 @@
-//! How fast a host is asked, and where its `Retry-After` is waited for: as fast as it goes until it complains (429,
-//! 503), then slower.
+//! Rate limit of requests to a host. There is none until the host answers 429 or 503; then its `Retry-After` is waited
+//! for, and requests are sent more slowly.
 //!
-//! Registries count requests, in windows or by the second, and one listing makes hundreds from
-//! several threads. After a complaint all of them wait as long as the host wants, and then leave a
-//! space between their requests: twice as much with each complaint, a little less with each answer
-//! that is none. So it settles where the host lets us.
+//! Registries limit requests by window or by second, and one listing sends hundreds from several threads. After a
+//! complaint (429, 503) all threads wait as long as the host asks, and then leave a space between requests. It doubles
+//! with each complaint and shrinks a little with each other response, so it settles at the rate that the host allows.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -17,26 +16,26 @@ use crate::name::Host;
 use crate::source::recent::Recent;
 use crate::task;
 
-/// Longest that a host's `Retry-After` is waited out. sysupdate does not ask again, so a short one is.
+/// Longest `Retry-After` that is waited for. A short one is, because sysupdate does not try again.
 pub const MAX_WAIT: Duration = Duration::from_secs(10);
-/// Between two requests, after the first complaint.
+/// Space between two requests after the first complaint.
 const FIRST_SPACE: Duration = Duration::from_millis(50);
-/// And at most.
+/// Largest space between two requests.
 const LARGEST_SPACE: Duration = Duration::from_millis(400);
-/// Factor of the space after an answer that is no complaint.
+/// Factor by which the space shrinks with each response that is no complaint.
 const SHRINKS_TO: f64 = 0.98;
 /// A smaller space counts as none.
 const SMALLEST_SPACE: Duration = Duration::from_millis(2);
 
 /// Longest time a request is queued, or retried at a busy host.
 pub const MAX_QUEUE: Duration = Duration::from_secs(30);
-/// Longest wait between two looks at the queue.
+/// Longest wait between two checks of the queue.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Hosts whose complaints are remembered. A registry can redirect to any number of them.
+/// Most hosts whose complaints are remembered. A registry can redirect to any number of hosts.
 const MAX_HOSTS: usize = 256;
 
-/// The hosts that complained last.
+/// The hosts that complained most recently.
 #[derive(Default)]
 pub struct Throttle {
     hosts: Mutex<Recent<Host, Complaints, MAX_HOSTS>>,
@@ -45,20 +44,20 @@ pub struct Throttle {
 
 struct Complaints {
     last: Instant,
-    /// The host wants nothing before.
+    /// The end of the host's `Retry-After`.
     not_before: Instant,
     /// Between two requests.
     space: Duration,
-    /// When the last request left.
+    /// When the last request was sent.
     sent: Instant,
-    /// The tickets of those who wait: the first come is the first served, also after one more complaint.
+    /// The tickets of the requests that wait: first come, first served, also after another complaint.
     waiting: BTreeSet<u64>,
-    /// Answers since the first complaint that were none.
+    /// Responses since the first complaint that were no complaints.
     answers: u64,
 }
 
 impl Complaints {
-    /// How long this ticket has to wait, as things are. Zero means that it is its turn.
+    /// How long this ticket has to wait for now. Zero: it is its turn.
     fn wait_for(&mut self, ticket: u64, now: Instant) -> Duration {
         self.waiting.insert(ticket);
         let before = u32::try_from(self.waiting.range(..ticket).count()).unwrap_or(u32::MAX);
@@ -111,7 +110,7 @@ impl Throttle {
         let Some(known) = hosts.get(host) else {
             return;
         };
-        // Requests that were under way together are one complaint.
+        // Complaints about requests that were under way together count once.
         let is_later = sent >= known.last;
         match wait {
             Some(wait) => {
@@ -119,7 +118,7 @@ impl Throttle {
                     known.last = now;
                     known.space = (known.space * 2).clamp(FIRST_SPACE, LARGEST_SPACE);
                 }
-                // Nobody waits longer than that: the next request gets the host's own answer.
+                // A longer wait is not kept: the next request gets the host's own answer.
                 if wait <= MAX_WAIT {
                     known.not_before = known.not_before.max(now + wait);
                 }

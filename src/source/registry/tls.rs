@@ -1,7 +1,7 @@
-//! TLS to registries, with the CAs of the system and with the certificates that are kept for a host.
+//! TLS to registries, with the system's CAs and the certificates of a host in `certs.d`.
 //!
 //! A CA in `certs.d` may be the server's own certificate: `openssl req -x509` makes such a certificate, and curl,
-//! Go's tools and OpenSSL trust it. webpki refuses it as a server's, for it says that it is a CA.
+//! Go's tools and OpenSSL trust it. webpki refuses a certificate with the CA flag as a server's.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -29,22 +29,22 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::source::config::certs_d::{HostCertificates, Pem};
 
-/// Algorithms by which any server may sign whose certificate is not checked, beside ring's.
+/// Signature algorithms that a server with an unchecked certificate may use, besides ring's.
 const UNCHECKED_SCHEMES: [SignatureScheme; 3] = [
     SignatureScheme::RSA_PKCS1_SHA1,
     SignatureScheme::ECDSA_NISTP521_SHA512,
     SignatureScheme::ED448,
 ];
 
-/// Speaks TLS over a connection for https.
+/// Connects by TLS for https.
 pub struct Tls {
-    /// CAs beside the system's.
+    /// CAs besides the system's.
     authorities: Vec<CertificateDer<'static>>,
     /// Our certificate and its key.
     client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
-    /// Any certificate of a server will do.
+    /// Any certificate of a server is accepted.
     unchecked: bool,
-    /// Made of those for the first connection.
+    /// Built at the first connection.
     config: Mutex<Option<Arc<ClientConfig>>>,
 }
 
@@ -67,7 +67,7 @@ impl Tls {
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        // Many threads connect at once, and reading the system's CAs takes a while: one does it for all.
+        // Reading the system's CAs takes a while: the first of many threads does it for all.
         let mut made = lock(&self.config);
         if let Some(config) = &*made {
             return Ok(config.clone());
@@ -77,7 +77,7 @@ impl Tls {
             .signature_verification_algorithms
             .supported_schemes();
         let chains = match self.unchecked {
-            // What is not checked may be signed by an algorithm that ring does not have.
+            // An unchecked signature may be by an algorithm that ring does not have.
             true => {
                 schemes.extend(UNCHECKED_SCHEMES);
                 None
@@ -100,7 +100,7 @@ impl Tls {
         Ok(made.insert(Arc::new(config)).clone())
     }
 
-    /// Checks chains by the CAs of `certs.d` and the system's: a private registry may have a public certificate one day.
+    /// Checks chains against the CAs of `certs.d` and the system's: a private registry may get a public certificate.
     fn chains(&self) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
         let system = rustls_native_certs::load_native_certs();
         for error in system.errors {
@@ -110,7 +110,7 @@ impl Tls {
         let all = self.authorities.iter().cloned().chain(system.certs);
         let (_, ignored) = roots.add_parsable_certificates(all);
         if ignored > 0 {
-            warn!("{ignored} of the CA certificates cannot be used, going on without them");
+            warn!("{ignored} CA certificates cannot be used and are ignored");
         }
         if roots.is_empty() {
             let why =
@@ -225,7 +225,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// webpki's `CaUsedAsEndEntity`, which it finds after it has checked the certificate's dates.
+/// Whether this is webpki's `CaUsedAsEndEntity`, which it reports after it has checked the certificate's dates.
 fn is_ca_of_a_server(error: &rustls::Error) -> bool {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(other)) => {
@@ -270,7 +270,7 @@ impl<In: Transport> Connector<In> for Tls {
     }
 }
 
-/// The time for connecting, without that which TCP and a proxy have taken.
+/// The time that is left for connecting after TCP and a proxy.
 fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
     let mut timeout = details.timeout;
     if let (Instant::Exact(begun), Instant::Exact(now)) = (details.now, (details.current_time)())

@@ -1,4 +1,4 @@
-//! Bearer tokens: asking a token server for one, and remembering it as long as it lives.
+//! Bearer tokens: requests to token servers, and the tokens that are remembered until they expire.
 //!
 //! <https://distribution.github.io/distribution/spec/auth/token/> and `.../oauth/`.
 
@@ -27,16 +27,15 @@ use crate::source::config::auth_json::{Found, Keyring};
 use crate::source::config::login::Login;
 use crate::source::recent::Recent;
 
-/// How long a token lives if nobody says (the spec's default), and at least: registries name one second and
-/// mean it of another clock.
+/// Lifetime of a token without `expires_in` (the spec's default), and the shortest one that is believed: registries send
+/// one second, by another clock.
 const MIN_LIFE: Duration = Duration::from_secs(60);
-/// And at most, so that the sum of two times always exists.
+/// The longest lifetime that is believed, so that the sum of two times always exists.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Tokens that are remembered. One may have 16 kB, and whoever reaches the socket can think up names of
-/// repositories.
+/// Most tokens that are remembered, and their bytes. One may have 16 kB, and clients can invent names of repositories.
 const MAX_TOKENS: usize = 256;
 const MAX_TOKEN_BYTES: usize = 4 << 20;
-/// Largest answer of a token server, which may say its token twice and more besides.
+/// Largest answer of a token server, in bytes. It may have the token twice, and more fields.
 const MAX_ANSWER: u64 = 64 << 10;
 
 /// The tokens of all registries.
@@ -45,8 +44,8 @@ pub struct Tokens {
     known: Mutex<Recent<TokenKey, Token, MAX_TOKENS>>,
 }
 
-/// The use of a token. Registries that share a token server have their own tokens: each is sent only to the
-/// registry it was asked for. Tokens for several scopes are never asked for together: some servers read only the first.
+/// The use of a token. A token is sent only to the registry that it was requested for, even if several share a token
+/// server. It has one scope: some servers read only the first.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct TokenKey {
     registry: Host,
@@ -66,8 +65,8 @@ impl TokenKey {
         size_of::<Self>() + registry + self.realm.len() + service + self.scope.len() + login
     }
 
-    /// Whether the token server's certificate is not checked either: on the registry's machine it has most
-    /// often the registry's own.
+    /// Whether the token server's certificate is not checked either. On the registry's machine it most often has the
+    /// registry's certificate.
     fn takes_any_certificate(&self) -> bool {
         self.unchecked
             && host_of(&self.realm).is_ok_and(|host| host.is_same_machine(&self.registry))
@@ -88,7 +87,7 @@ impl Tokens {
         }
     }
 
-    /// A token that meets a challenge, with the login that was found or as anybody.
+    /// A token for a challenge, with the login that was found or anonymous.
     pub fn get(
         &self,
         target: &Target<'_>,
@@ -134,8 +133,8 @@ impl Tokens {
         lock(&self.known).retain(|token| Some(&token.authorization) != refused);
     }
 
-    /// A realm is a stranger's word. A password goes only to the registry's own host or domain, and
-    /// nothing at all to an address of this machine or its network that the registry is not at.
+    /// A realm is not trusted. A password is sent only to the registry's own host or domain, and no request to an address
+    /// of this machine or its network unless the registry is at that address.
     fn check_realm(&self, target: &Target<'_>, realm: &str, found: Option<&Found>) -> Result<()> {
         let (host, registry) = (host_of(realm)?, &target.session.key.host);
         target.client.refuse_blocked(target.origin, realm)?;
@@ -147,9 +146,9 @@ impl Tokens {
         } else if registry.is_same_machine(&host) {
             None
         } else if host.is_address() || host.is_only_reached_from_here() {
-            Some("it is an address, and not the registry's")
+            Some("it is an address other than the registry's")
         } else if found.is_some() && !registry.is_same_domain(&host) {
-            Some("it is in another domain, and would get the password")
+            Some("it is in another domain, and the password would be sent to it")
         } else {
             None
         };
@@ -172,7 +171,7 @@ fn no_token(url: &str, why: String, may_pass: bool) -> Error {
     }
 }
 
-/// Asks the token server: by GET, which all know; by POST for a refresh token, or if it does not know GET.
+/// Asks the token server: by GET, which all servers support; by POST for a refresh token, or if GET is not supported.
 fn fetch(
     target: &Target<'_>,
     key: &TokenKey,
@@ -205,7 +204,7 @@ fn fetch(
             let (token, life) = parse(&bytes).map_err(|why| no_token(&key.realm, why, false))?;
             Ok(Token {
                 authorization: Authorization::bearer(&token),
-                // A little early: it has to live for a request yet.
+                // A little early, so that it is valid for the whole of a request.
                 renew_at: asked + life.mul_f64(0.9),
             })
         }
@@ -216,7 +215,8 @@ fn fetch(
             message: reply.take_message(),
         }),
         (400 | 401 | 403 | 404, None) => {
-            let message = format!("its token server gives strangers none (status {status})");
+            let message =
+                format!("its token server gives no token without a login (status {status})");
             Err(target.no_login(keyring, message))
         }
         _ => Err(status_error(reply)),
@@ -251,7 +251,7 @@ fn post(target: &Target<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<R
         .extend_pairs(grant)
         .finish();
     let request = Request::post(&key.realm, &form).unchecked(key.takes_any_certificate());
-    // A form is posted once for a request, so its error must not be one that is retried.
+    // A form is posted once, so its error must not be one that is retried.
     let reply = target.client.send(request).map_err(|error| match error {
         Error::Broken { url, cause } => Error::Unreachable { url, cause },
         error => error,
@@ -269,7 +269,7 @@ fn post(target: &Target<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<R
     }
 }
 
-/// The answer of a token server. Its `issued_at` is of its own clock and not read.
+/// The answer of a token server. `issued_at` is not read: it is by the server's clock.
 #[derive(Deserialize)]
 struct TokenAnswer {
     token: Option<String>,
@@ -279,7 +279,7 @@ struct TokenAnswer {
 }
 
 impl TokenAnswer {
-    /// How long the token lives. A value that makes no sense counts as absent: a token that dies early is renewed.
+    /// The lifetime of the token. An invalid value counts as absent: a token that expires early is renewed.
     fn life(&self) -> Duration {
         let seconds = match &self.expires_in {
             Some(Value::Number(number)) => number.as_f64(),
@@ -294,13 +294,13 @@ impl TokenAnswer {
 
 fn parse(json: &[u8]) -> Result<(String, Duration), String> {
     let answer: TokenAnswer = serde_json::from_slice(json)
-        .map_err(|_| "a token server's answer, but not in its form".to_owned())?;
+        .map_err(|_| "the answer is not that of a token server".to_owned())?;
     let life = answer.life();
     let usable = |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
     let token = answer.token.filter(usable);
     let token = token
         .or(answer.access_token.filter(usable))
-        .ok_or("a token server's answer without a token")?;
+        .ok_or("the token server's answer has no token")?;
     match token.len() {
         ..=MAX_TOKEN => Ok((token, life)),
         length => Err(format!(

@@ -1,7 +1,7 @@
-//! The connections that ureq speaks over: as its own, but whatever waits for the other side, be it for
-//! its address, ends when the client is gone for whom that is done.
+//! Connections for ureq. They differ from ureq's own in one point: every wait for the server, or for the resolver, ends
+//! when the client that the request is made for disconnects.
 //!
-//! ureq's interface for this may change with any version; `Cargo.lock` holds it still.
+//! ureq's interface for this is unversioned; `Cargo.lock` pins it.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -32,7 +32,7 @@ pub fn connector(tls: Tls) -> impl Connector {
         .chain(tls)
 }
 
-/// Finds addresses by the system's means.
+/// Resolves names by the system's resolver.
 #[derive(Debug)]
 pub struct SystemResolver;
 
@@ -58,14 +58,14 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// How long may be waited: as ureq says, or until the thread's work has to be done.
+/// The end of a wait: the earlier of ureq's timeout and the deadline of the thread's work.
 fn limit(timeout: NextTimeout) -> Option<Instant> {
     let times = timeout.not_zero().map(|time| *time).into_iter();
     let time = times.chain(task::time_left()).min()?;
     Some(Instant::now() + time)
 }
 
-/// Asks what cannot be interrupted; when nobody waits any more it is left alone.
+/// Runs a call that cannot be interrupted in a thread of its own. If the wait ends first, the thread is left alone.
 fn aside<T: Send + 'static>(
     timeout: NextTimeout,
     ask: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -118,7 +118,7 @@ fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, 
     let mut failure = Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        // An address that is silent leaves time for the others.
+        // An address without a response leaves time for the others.
         let is_last = index + 1 == addresses.len();
         let share = left.map(|left| if is_last { left } else { left / 2 });
         match connect_to(*address, share) {
@@ -147,12 +147,12 @@ fn connect_to(address: SocketAddr, time: Option<Duration>) -> io::Result<TcpStre
     }
 }
 
-/// A connection that never blocks, so that it can be waited for together with the client's.
+/// A non-blocking connection, so that one poll waits for it and for the client's connection.
 #[derive(Debug)]
 struct TcpTransport {
     stream: TcpStream,
     buffers: LazyBuffers,
-    /// When the client was there the last time. A fast download, which never waits, need not look at each read.
+    /// When the client's connection was last checked. A fast download never waits, and does not check at each read.
     looked: Instant,
 }
 
@@ -189,7 +189,7 @@ impl Transport for TcpTransport {
         Ok(amount > 0)
     }
 
-    /// Whether there is nothing to read, not even the end.
+    /// Whether there is nothing to read, not even the end of the stream.
     fn is_open(&mut self) -> bool {
         let peeked = self.stream.peek(&mut [0]);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)

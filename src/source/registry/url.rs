@@ -1,4 +1,4 @@
-//! URLs of registries: where a redirect, a realm or a next page leads, and what of a URL may be shown.
+//! URLs of registries: targets of redirects, realms and next pages; URLs for messages.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::name::{Host, Repository, url_without_userinfo};
 pub struct Location {
     /// Without user name and password, and without a fragment.
     pub url: String,
-    /// The user name and password that stood before the host.
+    /// The user name and password before the host.
     pub login: Option<Userinfo>,
 }
 
@@ -32,12 +32,12 @@ impl fmt::Debug for Userinfo {
 /// Resolves a reference as browsers do (<https://url.spec.whatwg.org/>): blanks and letters beyond ASCII are
 /// percent-encoded, dot segments are taken away, hosts and schemes are in lower case.
 ///
-/// `None` if it leads neither to http nor to https, or to no host.
+/// `None` if the scheme is neither http nor https, or if there is no host.
 pub fn resolve(base: &str, reference: &[u8]) -> Option<Location> {
     if reference.iter().any(u8::is_ascii_control) {
         return None;
     }
-    // Bytes beyond ASCII are whatever the server takes them for. The standard takes them for UTF-8, Go for bytes.
+    // Bytes beyond ASCII are kept as they are, as Go does. The standard reads them as UTF-8.
     let ascii = percent_encode(reference, CONTROLS).to_string();
     let mut url = Url::parse(base).ok()?.join(&ascii).ok()?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -59,8 +59,8 @@ pub fn resolve(base: &str, reference: &[u8]) -> Option<Location> {
 
 /// The next page of a list, by its `Link` headers (RFC 8288), on the same origin as `base`.
 ///
-/// Only path and query of the link are taken, as container tools do: a gateway may not know by what
-/// name it is called, and a hostile link must not lead elsewhere.
+/// Only path and query of the link are used, as container tools do: a registry behind a gateway may not know its public
+/// name, and a hostile link must not lead elsewhere.
 pub fn next_page<'a>(base: &str, links: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut links = links.flat_map(split_links);
     let (target, _) = links.find(|(_, parameters)| is_next(parameters))?;
@@ -95,7 +95,7 @@ pub fn authority(url: &str) -> Option<&str> {
     )
 }
 
-/// The repository that a request of the distribution API is about.
+/// The repository in a URL of the distribution API.
 pub fn repository(url: &str) -> Option<Repository> {
     let (_, path) = split_origin(url.split(['?', '#']).next()?)?;
     let path = path.strip_prefix("/v2/")?;
@@ -106,15 +106,15 @@ pub fn repository(url: &str) -> Option<Repository> {
     path[..end].parse().ok()
 }
 
-/// A URL for messages, also one that is none: without a login, which may stand before the host, and without the
-/// query, which may be a signature that is as good as a password.
+/// A URL for messages, valid or not: without a login before the host, and without the query, which may be a signature
+/// that is as good as a password.
 pub fn for_messages(url: &str) -> String {
     let mut url = url_without_userinfo(url);
     url.truncate(url.find(['?', '#']).unwrap_or(url.len()));
     url
 }
 
-/// Whether both have the same scheme, host and port. Then a secret for one may be sent to the other.
+/// Whether both have the same scheme, host and port, so that a secret for one may be sent to the other.
 pub fn is_same_origin(one: &str, other: &str) -> bool {
     match (Url::parse(one), Url::parse(other)) {
         (Ok(one), Ok(other)) => one.origin().is_tuple() && one.origin() == other.origin(),
@@ -125,7 +125,7 @@ pub fn is_same_origin(one: &str, other: &str) -> bool {
 /// `http://host:port` and the rest, which is empty or begins with `/` or `?`.
 fn split_origin(url: &str) -> Option<(&str, &str)> {
     let (scheme, _) = url.split_once("://")?;
-    // A path may have a whole URL in its query.
+    // The query may contain a URL.
     let is_scheme = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
     if !scheme.bytes().all(is_scheme) {
         return None;
@@ -137,13 +137,13 @@ fn split_origin(url: &str) -> Option<(&str, &str)> {
     Some(url.split_at(end))
 }
 
-/// Whether a `Link` header names a next page in a form that cannot be read.
+/// Whether a `Link` header names a next page, but cannot be parsed.
 pub fn is_broken_link(header: &str) -> bool {
     split_links(header).is_empty() && header.to_ascii_lowercase().contains("next")
 }
 
-/// The targets and parameters of the links in one header, `<target>; rel="next", <target>…`, until something that is no
-/// link.
+/// The targets and parameters of the links in one header, `<target>; rel="next", <target>…`, up to the first invalid
+/// one.
 fn split_links(header: &str) -> Vec<(&str, &str)> {
     let mut links = Vec::new();
     let mut rest = header;

@@ -38,7 +38,7 @@ filters_addresses() {
 forbidden_address() {
     forbid IPAddressDeny=any IPAddressAllow=localhost
     # With insecure = true it is asked first whether it speaks TLS.
-    is_denied 502 far "cannot connect for https://$FAR/v2/" 'IPAddressDeny= of sysext-oci-proxy.service'
+    is_denied 502 far "cannot connect to https://$FAR/v2/" 'IPAddressDeny= of sysext-oci-proxy.service'
     # it is this address alone
     calm offers first "$(line "$SCRATCH/first.raw" first-v1.raw)"
     forbid IPAddressDeny=any IPAddressAllow=localhost IPAddressAllow=192.0.2.0/24
@@ -56,14 +56,14 @@ forbidden_call() {
     news >/dev/null
     same "the status" 200 "$(status "$URL/")"
     one_line "$(news --priority=warning)" 'systemd cannot be told that the service is ready' 'Operation not permitted'
-    is_denied 502 first "this machine forbids to connect for http://$REGISTRY/v2/first/" \
+    is_denied 502 first "this machine does not permit a connection to http://$REGISTRY/v2/first/" \
         SystemCallFilter= sysext-oci-proxy.service 'Operation not permitted'
 }
 check forbidden-system-call-is-explained forbidden_call
 
 forbidden_family() {
     forbid RestrictAddressFamilies= RestrictAddressFamilies=AF_UNIX
-    is_denied 502 first "this machine forbids to connect for http://$REGISTRY/v2/first/" \
+    is_denied 502 first "this machine does not permit a connection to http://$REGISTRY/v2/first/" \
         RestrictAddressFamilies= sysext-oci-proxy.service 'Address family not supported'
 }
 check forbidden-address-family-is-explained forbidden_family

@@ -69,7 +69,7 @@ down_after_listing() {
     calm delivers_version 3
     # this mirror may not say what tags there are
     sleep 0.5 # no listing is that old
-    complains 502 fleet 'cannot connect for https://ghcr.io/v2/acme/fleet/tags/list'
+    complains 502 fleet 'cannot connect to https://ghcr.io/v2/acme/fleet/tags/list'
 }
 check registry-down-after-the-listing down_after_listing
 
@@ -94,7 +94,7 @@ check mirror-for-tags-only tags_only
 primary_away() {
     mirrored
     primary_down
-    warns 'ghcr.io/acme/fleet: tags from mirror cache.example.com:5000, for cannot connect' offers_version 3
+    warns 'ghcr.io/acme/fleet: tags from mirror cache.example.com:5000 instead: cannot connect' offers_version 3
     newest fleet v3
     sysupdate fleet update
     merged fleet 3
@@ -105,7 +105,7 @@ everything_down() {
     mirrored
     primary_down
     cache_down
-    complains 502 fleet 'cannot connect for https://ghcr.io/v2/acme/fleet/tags/list' 'cache.example.com:5000'
+    complains 502 fleet 'cannot connect to https://ghcr.io/v2/acme/fleet/tags/list' 'cache.example.com:5000'
 }
 check everything-down-is-explained everything_down
 
