@@ -77,21 +77,28 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 fn unreadable(path: &Path, cause: &io::Error) -> Error {
     let why = match cause.kind() {
-        io::ErrorKind::IsADirectory => "this is a directory, expected a file".into(),
-        io::ErrorKind::NotADirectory => "this is a file, expected a directory".into(),
         io::ErrorKind::NotFound if path.is_symlink() => {
             "this is a link to a file that does not exist".into()
         }
-        io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::PermissionDenied => {
-            "not readable by the service, which runs as a user of its own; `chmod a+rX` it".into()
-        }
-        _ => format!("cannot be read: {cause}"),
+        _ => why_unreadable(cause, "`chmod a+rX` it"),
     };
     Error::BadSettings {
         path: path.into(),
         line: None,
         why,
+    }
+}
+
+/// The reason why a file of the administrator cannot be read. `remedy`: how the service gets the right to read it.
+pub fn why_unreadable(cause: &io::Error, remedy: &str) -> String {
+    match cause.kind() {
+        io::ErrorKind::IsADirectory => "this is a directory, expected a file".into(),
+        io::ErrorKind::NotADirectory => "this is a file, expected a directory".into(),
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => {
+            format!("not readable by the service, which runs as a user of its own; {remedy}")
+        }
+        _ => format!("cannot be read: {cause}"),
     }
 }
 
@@ -230,14 +237,6 @@ mod tests {
             told(&link),
             ": this is a link to a file that does not exist"
         );
-        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
-        assert_eq!(
-            unreadable(&link, &denied).line(),
-            format!(
-                "settings {}: not readable by the service, which runs as a user of its own; `chmod a+rX` it",
-                link.display()
-            )
-        );
         scratch.write("etc/sysext-oci-proxy/config.d", "a file");
         assert_eq!(
             Settings::load(None, &scratch.0).unwrap_err().line(),
@@ -246,5 +245,20 @@ mod tests {
                 scratch.0.join(DROP_INS[2]).display()
             )
         );
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_told_with_its_remedy() {
+        for (number, expected) in [
+            (
+                13, // EACCES
+                "not readable by the service, which runs as a user of its own; `chmod a+rX` it",
+            ),
+            (21, "this is a directory, expected a file"), // EISDIR
+            (5, "cannot be read: Input/output error (os error 5)"),
+        ] {
+            let cause = io::Error::from_raw_os_error(number);
+            assert_eq!(why_unreadable(&cause, "`chmod a+rX` it"), expected);
+        }
     }
 }

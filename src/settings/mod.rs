@@ -13,10 +13,9 @@ mod policy;
 mod signers;
 mod value;
 
-pub use files::{TomlMistake, files_in, parse_toml, read_text};
+pub use files::{TomlMistake, files_in, parse_toml, read_text, why_unreadable};
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -298,33 +297,40 @@ impl SourceSetting {
     }
 }
 
+/// The value of an environment variable that is not empty, as a path.
+pub fn variable(name: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(name).filter(|value| !value.is_empty());
+    value.map(PathBuf::from)
+}
+
 /// The cache's directory: `$CACHE_DIRECTORY`, which systemd sets for `CacheDirectory=`, else below the user's home.
 pub fn cache_directory() -> Option<PathBuf> {
-    let [named, xdg, home] = ["CACHE_DIRECTORY", "XDG_CACHE_HOME", "HOME"].map(std::env::var_os);
-    directory(named, xdg, home, ".cache")
+    directory(variable, "CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache")
 }
 
 /// The state's directory: `$STATE_DIRECTORY`, which systemd sets for `StateDirectory=`, else below the user's home.
 pub fn state_directory() -> Option<PathBuf> {
-    let [named, xdg, home] = ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"].map(std::env::var_os);
-    directory(named, xdg, home, ".local/state")
+    directory(
+        variable,
+        "STATE_DIRECTORY",
+        "XDG_STATE_HOME",
+        ".local/state",
+    )
 }
 
-/// The directory that systemd names, else this program's in the user's. Names that are not absolute are
-/// ignored there (XDG Base Directory Specification).
+/// The directory that systemd names (one: the unit asks for no second), else this program's in the user's. Relative
+/// paths of the user are ignored (XDG Base Directory Specification).
 fn directory(
-    named: Option<OsString>,
-    xdg: Option<OsString>,
-    home: Option<OsString>,
+    variable: impl Fn(&str) -> Option<PathBuf>,
+    named: &str,
+    xdg: &str,
     below_home: &str,
 ) -> Option<PathBuf> {
-    // Several directories would be joined by colons; the unit asks for one.
-    if let Some(named) = named.filter(|named| !named.is_empty()) {
-        return Some(named.into());
+    if let Some(named) = variable(named) {
+        return Some(named);
     }
-    let absolute =
-        |path: Option<OsString>| path.map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || Some(absolute(home)?.join(below_home));
+    let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
+    let home = || Some(absolute("HOME")?.join(below_home));
     Some(absolute(xdg).or_else(home)?.join("sysext-oci-proxy"))
 }
 
@@ -343,12 +349,15 @@ mod tests {
             ("", "", "home", ""),
             ("", "", "", ""),
         ] {
-            let found = directory(
-                Some(named.into()),
-                Some(xdg.into()),
-                Some(home.into()),
-                ".cache",
-            );
+            let variable = |name: &str| {
+                let value = match name {
+                    "NAMED" => named,
+                    "XDG" => xdg,
+                    _ => home,
+                };
+                Some(PathBuf::from(value)).filter(|value| !value.as_os_str().is_empty())
+            };
+            let found = directory(variable, "NAMED", "XDG", ".cache");
             let expected = Some(expected).filter(|path| !path.is_empty());
             assert_eq!(
                 found,
@@ -356,6 +365,5 @@ mod tests {
                 "{named:?} {xdg:?} {home:?}"
             );
         }
-        assert_eq!(directory(None, None, None, ".cache"), None);
     }
 }

@@ -16,6 +16,7 @@ use super::credential_helper;
 use super::login::Login;
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, docker_hub};
+use crate::settings::{variable, why_unreadable};
 
 /// The systemd credential with an auth.json in it, as `ImportCredential=` brings it.
 const SYSTEMD_CREDENTIAL: &str = "sysext-oci-proxy.auth";
@@ -41,10 +42,7 @@ pub struct Keyring {
 impl Keyring {
     /// The files that the environment names.
     pub fn from_environment() -> Self {
-        Self::places(|name| {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
-            value.map(PathBuf::from)
-        })
+        Self::places(variable)
     }
 
     /// The files in the order in which they are searched. `REGISTRY_AUTH_FILE` replaces all others, as in podman.
@@ -119,7 +117,7 @@ impl<'a> AuthFile<'a> {
             Ok(_) => {}
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(None),
-                _ => return Err(bad(unreadable(&error))),
+                _ => return Err(bad(why_unreadable(&error, "README.md, Logins, says how"))),
             },
         }
         if text.trim_ascii().is_empty() {
@@ -175,16 +173,6 @@ impl<'a> AuthFile<'a> {
             Ok(login) => Ok(login.map(|login| Found { login, place })),
             Err(why) => Err(Error::BadLogin { place, why }),
         }
-    }
-}
-
-fn unreadable(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "not readable by the service, which runs as a user of its own; README.md, Logins, says how".into()
-        }
-        io::ErrorKind::IsADirectory => "this is a directory, expected an auth.json".into(),
-        _ => format!("it cannot be read: {error}"),
     }
 }
 
@@ -251,27 +239,6 @@ fn parse_entry(entry: &Value) -> Result<Option<Login>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_that_may_not_be_read_is_told_with_what_mends_it() {
-        let told = |number| unreadable(&io::Error::from_raw_os_error(number));
-        for (number, expected, why) in [
-            (
-                13,
-                "not readable by the service, which runs as a user of its own; \
-                 README.md, Logins, says how",
-                "EACCES",
-            ),
-            (21, "this is a directory, expected an auth.json", "EISDIR"),
-            (
-                5,
-                "it cannot be read: Input/output error (os error 5)",
-                "EIO",
-            ),
-        ] {
-            assert_eq!(told(number), expected, "{why}");
-        }
-    }
 
     fn password(user: &str, password: &str) -> Login {
         Login::password(user, password).unwrap()

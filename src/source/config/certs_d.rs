@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::name::Host;
+use crate::settings::{variable, why_unreadable};
 
 /// Below the root directory. The directory of the user is searched before them.
 const DIRECTORIES: [&str; 2] = ["etc/containers/certs.d", "etc/docker/certs.d"];
@@ -35,10 +36,6 @@ pub struct HostCertificates {
 impl CertificateDirectories {
     /// The usual ones below `root`, and the user's.
     pub fn usual(root: &Path) -> Self {
-        let variable = |name| {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
-            value.map(PathBuf::from)
-        };
         let config = variable("XDG_CONFIG_HOME");
         let config = config.or_else(|| Some(variable("HOME")?.join(".config")));
         let user = config.map(|directory| directory.join("containers/certs.d"));
@@ -58,7 +55,7 @@ fn read(directory: &Path) -> Result<HostCertificates> {
     let entries = fs::read_dir(directory);
     let mut paths: Vec<PathBuf> = entries
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .map_err(|cause| bad(directory, cause))?;
+        .map_err(|cause| bad(directory, &cause))?;
     paths.sort();
     let mut found = HostCertificates::default();
     for path in &paths {
@@ -88,19 +85,14 @@ fn read(directory: &Path) -> Result<HostCertificates> {
 }
 
 fn pem(path: PathBuf) -> Result<Pem> {
-    let text = fs::read(&path).map_err(|cause| bad(&path, cause))?;
+    let text = fs::read(&path).map_err(|cause| bad(&path, &cause))?;
     Ok(Pem { path, text })
 }
 
-fn bad(path: &Path, cause: io::Error) -> Error {
+fn bad(path: &Path, cause: &io::Error) -> Error {
     Error::BadCertificate {
         path: path.to_owned(),
-        why: match cause.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "not readable by the service, which runs as a user of its own; README.md, Certificates, says how".into()
-            }
-            _ => cause.to_string(),
-        },
+        why: why_unreadable(cause, "README.md, Certificates, says how"),
     }
 }
 

@@ -15,7 +15,7 @@ use log::warn;
 
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, docker_hub, normalized, without_userinfo};
-use crate::settings::{files_in, read_text};
+use crate::settings::{files_in, read_text, variable};
 pub use file::Pull;
 use file::{Table, parse};
 
@@ -51,8 +51,8 @@ pub enum Role {
 impl Registries {
     /// Reads `registries.conf` and its drop-ins below `root`, or the file that the environment names.
     pub fn load(root: &Path) -> Result<Self> {
-        match std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
-            Some(file) => Self::read([PathBuf::from(file)]),
+        match variable(VARIABLE) {
+            Some(file) => Self::read([file]),
             None => {
                 let mut configs = [CONFIG, VENDOR_CONFIG]
                     .map(|path| root.join(path))
