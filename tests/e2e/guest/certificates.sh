@@ -19,7 +19,7 @@ private_ca() {
 check private-ca private_ca
 
 wrong_protocol() {
-    complains 502 127.0.0.2:443/acme/fleet '127.0.0.2:443 speaks TLS' "$CERTIFICATES/127.0.0.2:443/ca.crt"
+    complains 502 127.0.0.2:443/acme/fleet '127.0.0.2:443 requires TLS' "$CERTIFICATES/127.0.0.2:443/ca.crt"
     complains 502 plain.example.com:5000/first 'plain.example.com:5000 does not speak TLS' 'insecure = true'
 }
 check tls-or-not-is-explained wrong_protocol
@@ -56,7 +56,7 @@ check publish-with-a-certificate publishes_mutual
 no_certificate() {
     rm "$MUTUAL"/client.*
     stop_service
-    complains 502 registry.example.com/acme/fleet "registry.example.com wants" certificate "$MUTUAL"
+    complains 502 registry.example.com/acme/fleet "registry.example.com requires" certificate "$MUTUAL"
 }
 check no-certificate-is-explained no_certificate
 
