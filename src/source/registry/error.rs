@@ -219,7 +219,7 @@ mod tests {
         for (number, why) in [(1, "EPERM"), (13, "EACCES"), (97, "EAFNOSUPPORT")] {
             let line = line(number);
             let expected = "this machine does not permit a connection to https://registry.example.com/v2/; \
-                            look for RestrictAddressFamilies= and SystemCallFilter= ";
+                            check RestrictAddressFamilies= and SystemCallFilter= ";
             assert!(line.starts_with(expected), "{why}: {line}");
             assert!(line.ends_with(&format!("(os error {number})")), "{line}");
         }
