@@ -131,19 +131,17 @@ impl<'a> Value<'a> {
 
     /// A list of strings.
     pub fn list<T: FromStr<Err = String>>(&self, example: &str) -> Result<Vec<T>, Mistake> {
-        let entries = self.entries(&format!("a list such as [{example}]"))?;
+        let expected = format!("a list such as [{example}]");
+        if let DeValue::String(text) = self.value {
+            return Err(self.unexpected(expected, suggested_list::<T>(text)));
+        }
+        let entries = self.entries(&expected)?;
         entries.iter().map(|entry| entry.text(example)).collect()
     }
 
     fn entries(&self, expected: &str) -> Result<Vec<Value<'a>>, Mistake> {
         let DeValue::Array(list) = self.value else {
-            let right = self.value.as_str().map(|text| {
-                let is_between = |c: char| matches!(c, ',' | ';' | '[' | ']' | '"' | '\'');
-                let words = text.split(|c: char| c.is_whitespace() || is_between(c));
-                let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
-                format!("{words:?}")
-            });
-            return Err(self.unexpected(expected, right));
+            return Err(self.unexpected(expected, None));
         };
         let entry = |value: &'a toml::Spanned<DeValue<'a>>| Value {
             key: self.key,
@@ -357,6 +355,14 @@ pub fn suggested<T: FromStr>(text: &str) -> Option<String> {
     });
     let mut tries = tries.chain(host_of_url).chain([format!(".{text}")]);
     tries.find(|text| text.parse::<T>().is_ok())
+}
+
+/// The list that was perhaps meant by a string with its entries.
+fn suggested_list<T: FromStr>(text: &str) -> Option<String> {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '[' | ']' | '"' | '\'');
+    let words = text.split(is_between).filter(|word| !word.is_empty());
+    let words: Option<Vec<_>> = words.map(suggested::<T>).collect();
+    words.map(|words| format!("{words:?}"))
 }
 
 fn bytes(text: &str) -> Option<u64> {
