@@ -230,7 +230,7 @@ fn no_such_key<T>(keys: &[(&str, T)]) -> String {
     format!("there is no such key; those here are {}", keys.join(", "))
 }
 
-/// The key that was perhaps meant.
+/// The key that was perhaps meant: one that is spelled like it, or that contains it.
 fn closest<'a>(key: &str, keys: impl DoubleEndedIterator<Item = &'a str>) -> Option<&'a str> {
     let key = key.to_ascii_lowercase().replace('_', "-");
     let likeness = |known: &str| {
@@ -258,7 +258,7 @@ fn quoted_if_needed(name: &str) -> String {
     }
 }
 
-/// The mistake of a text that is not TOML: most often quotes are missing.
+/// The mistake of a text that is not TOML. Most often quotes are missing.
 fn syntax(text: &str, error: &toml::de::Error) -> Mistake {
     let at = error.span().map_or(0, |span| span.start);
     let at = text.floor_char_boundary(at);
@@ -267,7 +267,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> Mistake {
     let line = line.split(" #").next().unwrap_or_default().trim();
     let why = if error.message().starts_with("duplicate") {
         format!("{}, {line:?}: this is in the file twice", error.message())
-    } else if let Some(why) = meant_as_name(line).or_else(|| meant_as_value(line)) {
+    } else if let Some(why) = unquoted_name(line).or_else(|| unquoted_value(line)) {
         why
     } else if line.starts_with([';', '/']) {
         "a comment begins with #".to_owned()
@@ -277,8 +277,8 @@ fn syntax(text: &str, error: &toml::de::Error) -> Mistake {
     Mistake { at, why }
 }
 
-/// `[repository.acme/k8s]`
-fn meant_as_name(line: &str) -> Option<String> {
+/// The mistake of a name without quotes: `[repository.acme/k8s]`.
+fn unquoted_name(line: &str) -> Option<String> {
     let name = line.strip_prefix('[')?.trim_matches(['[', ']']);
     let name = name.strip_prefix("repository.")?.trim_matches(is_quote);
     let name = quoted_if_needed(&suggested::<RepositoryAddress>(name)?);
@@ -287,8 +287,8 @@ fn meant_as_name(line: &str) -> Option<String> {
     ))
 }
 
-/// `registry = ghcr.io` or `parallel: 16`
-fn meant_as_value(line: &str) -> Option<String> {
+/// The mistake of a value without quotes, or with a colon before it: `registry = ghcr.io`, `parallel: 16`.
+fn unquoted_value(line: &str) -> Option<String> {
     let sign = line.find(['=', ':'])?;
     let (key, text) = (line[..sign].trim(), line[sign + 1..].trim());
     let is_quoted = text.len() > 1 && text.starts_with('"') && text.ends_with('"');
