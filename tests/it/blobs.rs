@@ -214,7 +214,7 @@ fn row_b8_another_range_is_not_believed_and_the_whole_is_skipped_to() {
     let service = Setup::of(&registry).env("RUST_LOG", "debug").start();
     assert_whole(&download(&service), &image, "");
     assert_eq!(ranges(&registry), ["all", "102400-307199", "all"]);
-    let line = &service.log.with(&["no range of"])[0];
+    let line = &service.log.with(&["asking for the whole blob"])[0];
     assert!(
         line.contains(
             "range \"bytes 101376-306175/307200\", expected \"bytes 102400-307199/307200\""
