@@ -223,7 +223,7 @@ fn a_full_state_is_an_error_for_the_repository_that_needs_more() {
     registry.change(|hello| hello.oras_push("v2", "hello.raw", b"image 2"));
     later();
     let why = service.why_no_listing(500);
-    for text in ["no room", "64 MiB", "/hello"] {
+    for text in ["is full", "64 MiB", "/hello"] {
         assert!(why.contains(text), "{why}");
     }
     large.set_len(1 << 20).unwrap();
