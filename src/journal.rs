@@ -34,6 +34,8 @@ pub const CUT_BY_STOP: &str = "01ee48d9a5de4a42be445c8a03fe19e3";
 pub const RESUMED: &str = "78bc027bb2fe409aab0c41599f01fe2f";
 /// The files of a directory are others than in the listing before.
 pub const LISTED: &str = "8823001abac54c9a8a146b182b5f25b4";
+/// A tag is not listed, for it is refused or broken.
+pub const REFUSED: &str = "eeaca8f3b5d7424c9a2611f8b2326bc5";
 /// A tag is not listed, for the registry did not answer.
 pub const UNANSWERED: &str = "cf5c4fd629374b049b9d412ac595ddb9";
 /// The newest version of a directory is older than one that was offered before.

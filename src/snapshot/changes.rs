@@ -1,6 +1,6 @@
 //! The log of listings: what has changed since the one before, also if an earlier process made that.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use log::{debug, info, warn};
 
@@ -9,46 +9,27 @@ use crate::address::Directory;
 use crate::artifact::LeftOutKind;
 use crate::digest::{Digest, Hasher};
 use crate::journal;
-use crate::listing::{LeftOut, Listing};
+use crate::listing::LeftOut;
 use crate::state::State;
 
 /// Logs a listing whose files have changed, and the tags that it newly leaves out. `before`: the last one of this
 /// process.
 pub fn log(state: &State, directory: &Directory, snapshot: &Snapshot, before: Option<&Snapshot>) {
-    let Listing {
-        left_out,
-        incomplete,
-        ..
-    } = &snapshot.listing;
-    let known: HashSet<_> = before
-        .iter()
-        .flat_map(|before| &before.listing.left_out)
-        .collect();
-    for one in left_out.iter().filter(|one| !known.contains(one)) {
-        let LeftOut { tag, reason, .. } = one;
-        if one.kind == LeftOutKind::Unanswered {
-            warn!(
-                MESSAGE_ID = journal::UNANSWERED,
-                REPOSITORY:% = directory,
-                TAG:% = tag,
-                REASON = reason.as_str();
-                "{directory}: tag {tag} left out, it was not answered: {reason}"
-            );
-        } else {
-            info!("{directory}: tag {tag} left out: {reason}");
-        }
-    }
     let sources = snapshot.sources.iter().map(|source| source.name());
     let sources = sources.collect::<Vec<_>>().join(", ");
+    // As notes of tags without an answer are kept.
+    let place = format!("{sources} as {}", directory.repository);
+    log_left_out(state, &place, directory, snapshot, before);
     let took = snapshot.begun.elapsed();
     let signed = snapshot.signed.as_ref();
     let signed = signed.map_or("", |_| ", as their publisher lists them");
+    let incomplete = snapshot.listing.incomplete;
     let missing = incomplete.map_or_else(String::new, |incomplete| format!("; {incomplete}"));
     let (n, milliseconds) = (snapshot.len(), took.as_millis());
     let line = format!(
         "{directory}: {n} files listed in {milliseconds} ms from {sources}{signed}{missing}"
     );
-    if !has_changed(state, &sources, directory, snapshot, before) {
+    if !has_changed(state, &place, directory, snapshot, before) {
         return debug!("{line}");
     }
     info!(
@@ -61,24 +42,75 @@ pub fn log(state: &State, directory: &Directory, snapshot: &Snapshot, before: Op
     );
 }
 
+/// Logs the tags that are newly left out. One that is refused is a warning once for each manifest that it leads to.
+fn log_left_out(
+    state: &State,
+    place: &str,
+    directory: &Directory,
+    snapshot: &Snapshot,
+    before: Option<&Snapshot>,
+) {
+    let before = before.iter();
+    let known: HashSet<_> = before.flat_map(|before| &before.listing.left_out).collect();
+    let left_out = &snapshot.listing.left_out;
+    let new: Vec<_> = left_out.iter().filter(|one| !known.contains(one)).collect();
+    let mut refused = BTreeMap::new();
+    for one in new.iter().filter(|one| one.kind == LeftOutKind::Refused) {
+        // Where the manifest is not known, the reason stands for it.
+        let mark = || Digest::of(one.reason.as_bytes());
+        refused
+            .entry(one.tag.clone())
+            .or_insert_with(|| one.digest.unwrap_or_else(mark));
+    }
+    if !refused.is_empty() {
+        let warned = state.notes(place).warned;
+        refused.retain(|tag, mark| warned.get(tag) != Some(mark));
+    }
+    for one in new {
+        let LeftOut { tag, reason, .. } = one;
+        match one.kind {
+            LeftOutKind::Unanswered => warn!(
+                MESSAGE_ID = journal::UNANSWERED,
+                REPOSITORY:% = directory,
+                TAG:% = tag,
+                REASON = reason.as_str();
+                "{directory}: tag {tag} left out, it was not answered: {reason}"
+            ),
+            LeftOutKind::Refused if refused.contains_key(tag) => warn!(
+                MESSAGE_ID = journal::REFUSED,
+                REPOSITORY:% = directory,
+                TAG:% = tag,
+                DIGEST = one.digest.map_or_else(String::new, |digest| digest.to_string()).as_str(),
+                REASON = reason.as_str();
+                "{directory}: tag {tag} left out: {reason}"
+            ),
+            // By design, or told before.
+            LeftOutKind::Refused | LeftOutKind::Skipped | LeftOutKind::Held => {
+                debug!("{directory}: tag {tag} left out: {reason}");
+            }
+        }
+    }
+    if !refused.is_empty() {
+        state.update_notes(place, |notes| notes.warned.extend(refused));
+    }
+}
+
 /// Whether the files of a directory are others than in the last listing.
 fn has_changed(
     state: &State,
-    sources: &str,
+    place: &str,
     directory: &Directory,
     snapshot: &Snapshot,
     before: Option<&Snapshot>,
 ) -> bool {
     let files = digest(snapshot);
-    // As notes of tags without an answer are kept.
-    let place = format!("{sources} as {}", directory.repository);
     let name = directory.to_string();
     let is_known = match before {
         Some(before) => digest(before) == files,
-        None => state.notes(&place).listed.get(&name) == Some(&files),
+        None => state.notes(place).listed.get(&name) == Some(&files),
     };
     if !is_known {
-        state.update_notes(&place, |notes| {
+        state.update_notes(place, |notes| {
             notes.listed.insert(name, files);
         });
     }

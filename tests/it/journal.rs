@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::content::{Repository, sha256, versions};
 use crate::images::{layer, push, sums};
 use crate::registry::Registry;
@@ -217,7 +219,7 @@ fn a_file_that_was_sent_is_told_with_its_origin() {
 #[test]
 fn names_that_clients_try_as_a_matter_of_course_are_not_told() {
     let registry = Registry::with_hello(versions(1).0);
-    let service = Service::of(&registry);
+    let service = Setup::of(&registry).env("RUST_LOG", "info").start();
     service.listing();
     let before = service.log.lines().len();
     for name in [
@@ -248,7 +250,8 @@ fn a_listing_is_told_if_its_files_have_changed_since_the_last_process_too() {
     let registry = Registry::with_hello(versions(1).0);
     let state = Folder::new();
     let told = |directory: &str| {
-        let service = Setup::of(&registry).state(&state).start();
+        let setup = Setup::of(&registry).state(&state);
+        let service = setup.env("RUST_LOG", "info").start();
         service.listing_of(directory);
         // Logged after the listing.
         service.get("/hello/nothing");
@@ -262,4 +265,33 @@ fn a_listing_is_told_if_its_files_have_changed_since_the_last_process_too() {
     registry.change(|hello| hello.oras_push("v2", "hello.raw", b"newer"));
     let all = ["hello", "hello", "hello:v0"].map(told);
     assert_eq!(all, [1, 0, 0]);
+}
+
+#[test]
+fn a_tag_that_is_refused_is_a_warning_once_and_one_skipped_by_design_is_none() {
+    let registry = Registry::with_hello(versions(1).0);
+    let state = Folder::new();
+    let told = || {
+        let setup = Setup::of(&registry).state(&state);
+        let service = setup.env("RUST_LOG", "info").start();
+        service.listing();
+        service.get("/hello/nothing");
+        service.log.with(&["/hello/nothing"]);
+        let mut lines = service.log.lines();
+        lines.retain(|line| line.contains(" left out: "));
+        lines
+    };
+    let schema_1 = json!({"schemaVersion": 1});
+    let both = json!({"schemaVersion": 2, "manifests": [], "layers": []});
+    for manifest in [schema_1, both] {
+        registry.change(|hello| {
+            hello.tag("v9", manifest.to_string().as_bytes());
+            hello.oras_push("sha256-0123", "a.sig", b"signature");
+        });
+        let lines = told();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let start = "warning: hello: tag v9 left out: manifest of tag v9 cannot be understood: ";
+        assert!(lines[0].starts_with(start), "{lines:?}");
+        assert_eq!(told(), [""; 0], "another process has told it");
+    }
 }

@@ -225,7 +225,7 @@ fn a_name_by_sha512_is_left_out_with_its_reason_once() {
     );
     assert_eq!(
         told_in(2, &service, &["long"]),
-        [format!("hello: tag long left out: {reason}")]
+        [format!("warning: hello: tag long left out: {reason}")]
     );
     let response = service.get("/hello:long/SHA256SUMS");
     assert_eq!(

@@ -110,6 +110,8 @@ pub fn serve_on(listener: TcpListener, config: &Path) -> Command {
     command_on(listener, 1, &["serve", "--config", config])
 }
 
+/// The log of a service as usual, and the tags that are left out by design.
+const WITH_SKIPPED: &str = "info,sysext_oci_proxy::snapshot::changes=debug";
 /// A policy that accepts anything.
 const NO_POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/policy.json");
 
@@ -323,6 +325,7 @@ impl Setup {
         let mut command = serve_on(listener, &config);
         command
             .env("STATE_DIRECTORY", self.folder.path().join("state"))
+            .env("RUST_LOG", WITH_SKIPPED)
             .envs(self.environment.clone())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());

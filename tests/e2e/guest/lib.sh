@@ -22,7 +22,8 @@ fetch() { curl --fail --silent --show-error --max-time 60 "$@"; }
 # status OPTION… URL - the status of the answer. Failures are noted: the journal has to have each of them.
 status() {
     local found
-    found=$(curl --silent --max-time 30 --output /dev/null --write-out '%{http_code}' "$@") || true
+    # Of several --output curl takes the first.
+    found=$(curl --silent --max-time 30 --write-out '%{http_code}' "$@" | tail --bytes=3 | tr --delete '\0') || true
     [[ $found != 403 && $found != 5?? ]] || echo "$found ${*: -1}" >>/run/failures
     echo "$found"
 }

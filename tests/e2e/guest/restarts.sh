@@ -20,8 +20,7 @@ slowly() { fetch --max-time 120 --limit-rate $RATE "$URL/$1" | cmp - "$2"; }
 since() { awk -v then="$1" -v now="$EPOCHREALTIME" 'BEGIN { printf "%.1f", now - then }'; }
 
 reload() {
-    local begun pid client
-    news >/dev/null
+    local started=$EPOCHREALTIME begun pid client
     slowly restarts/restarts-v1.raw "$SCRATCH/large.raw" &
     client=$!
     sleep 5
@@ -43,7 +42,7 @@ source = \"$REGISTRY/restarts\"" >/etc/sysext-oci-proxy/config.d/60-reload.toml
     systemctl try-reload-or-restart "$SERVICE"
     is "$SERVICE" inactive
     offers reloaded "$(line "$SCRATCH/medium.raw" reloaded-v2.raw)"
-    same "warnings" "" "$(news --priority=warning)"
+    warns_of_nothing "$started"
 }
 check reload-loses-nothing reload
 
@@ -61,9 +60,9 @@ check reload-of-a-mistake-changes-nothing reload_of_a_mistake
 unconfigure 60-reload
 
 restart() {
-    local begun large medium waiting cut
+    local started begun large medium waiting cut
     listing restarts
-    news >/dev/null
+    started=$EPOCHREALTIME
     (slowly restarts/restarts-v1.raw "$SCRATCH/large.raw") &
     large=$!
     (slowly restarts/restarts-v2.raw "$SCRATCH/medium.raw") &
@@ -80,7 +79,7 @@ restart() {
     echo "restart: a download of $LARGE bytes was cut $(since "$begun") s after it"
     wait $waiting
     echo "restart: a client that came meanwhile was answered $(since "$begun") s after it"
-    cut=$(news --priority=warning)
+    cut=$(warnings "$started")
     echo "$cut"
     [[ $cut = 'GET /restarts/restarts-v1.raw: answer cut short at '*' MiB of 1024.0 MiB ('[1-9]*' %), for the service was told to stop' ]] ||
         fail "the journal says: $cut"
