@@ -100,12 +100,12 @@ fn a_directory_has_all_that_is_known_of_its_files_and_of_what_is_not_listed() {
     assert_eq!(each(left_out, "digest"), ["-", "-", &other_machine, "-"]);
     let reasons = each(left_out, "reason");
     for (reason, expected) in reasons.iter().zip([
-        "registry denies access (status 403",
-        "registry fails (status 500)",
+        "status 403",
+        "status 500",
         "its one platform is linux/arm64, offered is x86-64",
-        "registry has no ",
+        "/manifests/v1.1",
     ]) {
-        assert!(reason.starts_with(expected), "{reason}");
+        assert!(reason.contains(expected), "{reason}");
     }
     for (field, value) in [("name", Value::Null), ("until", Value::Null)] {
         assert_eq!(left_out[0][field], value, "{field}");

@@ -27,10 +27,7 @@ fn the_start_shows_the_repositories_their_state_and_the_first_command() {
             "<a href=\"/hello:v1/\">hello:v1</a>",
             "listed</span><p>1 file ·",
         ),
-        (
-            "<a href=\"/gone/\">gone</a>",
-            "failed</span><p>registry has no ",
-        ),
+        ("<a href=\"/gone/\">gone</a>", "failed</span><p>"),
         (
             "<a href=\"/acme/never-asked/\">acme/never-asked</a>",
             "<p>not asked",

@@ -10,6 +10,8 @@ use crate::server::json::{File, LeftOut, Overview, SignedBy};
 const MAX_FILES: usize = 3 << 20;
 /// Digits of a digest that are shown before somebody opens it.
 const DIGITS: usize = 12;
+/// Tags that are shown openly though nobody has to do anything about them.
+const A_FEW: usize = 5;
 
 /// `/<repository>/`: its files, and the tags and files that are left out.
 pub fn directory(overview: &Overview) -> String {
@@ -54,10 +56,17 @@ fn facts(overview: &Overview) -> String {
         }
     };
     let number = overview.files.len() + overview.omitted.unwrap_or_default().files;
+    let verified_by = in_common(&overview.files).and_then(Option::as_ref);
+    let verified_by = verified_by.map_or_else(String::new, |by| {
+        format!(
+            "<dt>Verified by</dt><dd class=\"good\">{}</dd>\n",
+            escape(by)
+        )
+    });
     format!(
         "<dl class=\"facts\">\n\
          <dt>Source</dt><dd><code>{}</code></dd>\n\
-         <dt>Signature</dt><dd>{signature}</dd>\n\
+         <dt>Signature</dt><dd>{signature}</dd>\n{verified_by}\
          <dt>Listed</dt><dd>{}</dd>\n\
          <dt>Files</dt><dd>{}, in <a href=\"{LISTING}\">{LISTING}</a> as systemd-sysupdate reads them</dd>\n\
          </dl>\n",
@@ -82,7 +91,7 @@ impl Columns {
             version: files.iter().any(|file| file.version.is_some()),
             architecture: files.iter().any(|file| file.architecture.is_some()),
             size: files.iter().any(|file| file.size.is_some()),
-            verified_by: files.iter().any(|file| file.verified_by.is_some()),
+            verified_by: in_common(files).is_none(),
         }
     }
 
@@ -104,6 +113,13 @@ impl Columns {
         }
         row + "</tr>\n"
     }
+}
+
+/// How all files were verified, if all were in the same way.
+fn in_common(files: &[File]) -> Option<&Option<String>> {
+    let first = &files.first()?.verified_by;
+    let is_same = |file: &File| file.verified_by == *first;
+    files.iter().all(is_same).then_some(first)
 }
 
 fn files(body: &mut String, overview: &Overview) {
@@ -164,7 +180,7 @@ fn digest(hex: &str) -> String {
     )
 }
 
-/// What is not offered: by design, where nobody has to do anything about it, behind a summary.
+/// What is not offered. What nobody has to do anything about is behind a summary if it is more than a few.
 fn left_out(body: &mut String, overview: &Overview) {
     let all = &overview.left_out;
     let omitted = overview.omitted.unwrap_or_default().left_out;
@@ -173,16 +189,21 @@ fn left_out(body: &mut String, overview: &Overview) {
     }
     let number = all.len() + omitted;
     *body += &format!("<h2>Not offered <small>{number}</small></h2>\n");
-    let (by_design, others): (Vec<_>, Vec<_>) =
-        all.iter().partition(|one| one.kind == LeftOutKind::Skipped);
-    list(body, &others);
-    // A few are no burden.
-    match by_design.len() {
-        0 => {}
-        1..=5 => list(body, &by_design),
-        number => {
-            *body += &format!("<details>\n<summary>{number} skipped</summary>\n");
-            list(body, &by_design);
+    let of = |kinds: &[LeftOutKind]| -> Vec<_> {
+        let found = all.iter().filter(|one| kinds.contains(&one.kind));
+        found.collect()
+    };
+    list(body, &of(&[LeftOutKind::Refused, LeftOutKind::Unanswered]));
+    for (kind, name) in [
+        (LeftOutKind::Held, "held back"),
+        (LeftOutKind::Skipped, "skipped"),
+    ] {
+        let found = of(&[kind]);
+        if found.len() <= A_FEW {
+            list(body, &found);
+        } else {
+            *body += &format!("<details>\n<summary>{} {name}</summary>\n", found.len());
+            list(body, &found);
             *body += "</details>\n";
         }
     }
@@ -216,7 +237,70 @@ fn list(body: &mut String, left_out: &[&LeftOut]) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn file(n: usize, verified_by: Option<&str>) -> File {
+        let digest = "0f".repeat(32);
+        let json = json!({
+            "name": format!("k8s-v{n}.raw"), "version": format!("v{n}"), "architecture": null, "size": null,
+            "digest": format!("sha256:{digest}"), "tag": null, "verified_by": verified_by,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_column_is_there_if_it_tells_something() {
+        let heads = |files: Vec<File>| {
+            let page = directory(&Overview {
+                files,
+                ..Overview::default()
+            });
+            let cells = page.split("<th class=\"").skip(1);
+            let heads: Vec<_> = cells.filter_map(|cell| cell.split('"').next()).collect();
+            (heads.join(" "), page.contains("<dt>Verified by</dt>"))
+        };
+        let none = vec![file(2, None), file(1, None)];
+        assert_eq!(heads(none), ("name version digest".to_owned(), false));
+        let all = vec![file(2, Some("key a")), file(1, Some("key a"))];
+        assert_eq!(heads(all), ("name version digest".to_owned(), true));
+        let one = vec![file(2, Some("key a")), file(1, None)];
+        assert_eq!(
+            heads(one),
+            ("name version verified digest".to_owned(), false)
+        );
+    }
+
+    #[test]
+    fn many_tags_that_are_left_out_on_purpose_are_behind_a_summary() {
+        let left_out = |kind: &str, number: usize| -> Vec<LeftOut> {
+            let one = |n| {
+                let json = json!({
+                    "tag": format!("{kind}-{n}"), "name": null, "digest": null, "reason": "why", "kind": kind,
+                    "until": null,
+                });
+                serde_json::from_value(json).unwrap()
+            };
+            (0..number).map(one).collect()
+        };
+        for (kind, number, summary) in [
+            ("skipped", 5, None),
+            ("skipped", 6, Some("6 skipped")),
+            ("held", 6, Some("6 held back")),
+            ("refused", 50, None),
+            ("unanswered", 50, None),
+        ] {
+            let page = directory(&Overview {
+                left_out: left_out(kind, number),
+                ..Overview::default()
+            });
+            assert_eq!(page.matches("<p>why</p>").count(), number, "{kind}");
+            let found = page.split_once("<summary>").map(|(_, rest)| rest);
+            let found = found.and_then(|rest| rest.split_once("</summary>"));
+            assert_eq!(found.map(|(text, _)| text), summary, "{kind}");
+        }
+    }
 
     #[test]
     fn the_way_back_leads_to_the_repository() {
