@@ -12,6 +12,7 @@ use crate::digest::Digest;
 use crate::journal;
 use crate::listing::File;
 use crate::name::FileName;
+use crate::printable::human_size;
 use crate::snapshot::Snapshot;
 use crate::source::Origins;
 
@@ -103,7 +104,7 @@ impl Transfer {
             DIGEST:% = digest,
             VERIFIED_BY = verified_by.as_str();
             "{directory}/{file}: {} in {:.1} s, tag {tag} of {source}{from}, {digest}, verified by {verified_by}",
-            Size(*size),
+            human_size(*size),
             took.as_secs_f64()
         );
     }
@@ -136,8 +137,8 @@ impl Transfer {
             TAG = self.tag.as_str(),
             DIGEST:% = self.digest;
             "{request}: answer cut short at {} of {} ({} %), for the service was told to stop",
-            Size(self.sent.load(Relaxed)),
-            Size(self.size),
+            human_size(self.sent.load(Relaxed)),
+            human_size(self.size),
             self.percent()
         );
     }
@@ -152,17 +153,5 @@ impl Transfer {
 impl fmt::Display for Transfer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} %", self.file, self.percent())
-    }
-}
-
-/// A number of bytes for people.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0..0x10_0000 => write!(f, "{} bytes", self.0),
-            bytes => write!(f, "{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-        }
     }
 }

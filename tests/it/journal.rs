@@ -197,20 +197,20 @@ fn a_file_that_was_sent_is_told_with_its_origin() {
         .start();
     let digest = sums(&service.listing())["hello-v2.tar.gz"].clone();
     assert_eq!(service.whole("/hello/hello-v1.raw"), b"image");
-    let size = service.whole("/hello/hello-v2.tar.gz").len();
+    let size = service.whole("/hello/hello-v2.tar.gz").len() as f64 / 1024.0;
     service.request("HEAD", "/hello/hello-v1.raw", &[]);
     let (of, by) = (registry.address, mirror.address);
     assert_eq!(
         lines(&service, "hello-v1.raw: "),
         [format!(
-            "hello/hello-v1.raw: 5 bytes, tag v1 of {of}/hello from {by}/hello, sha256:{}, verified by digest",
+            "hello/hello-v1.raw: 5 B, tag v1 of {of}/hello from {by}/hello, sha256:{}, verified by digest",
             sha256(b"image")
         )]
     );
     assert_eq!(
         lines(&service, "hello-v2.tar.gz: "),
         [format!(
-            "hello/hello-v2.tar.gz: {size} bytes, tag v2 of {of}/hello from the cache, sha256:{digest}, verified by digest"
+            "hello/hello-v2.tar.gz: {size:.1} KiB, tag v2 of {of}/hello from the cache, sha256:{digest}, verified by digest"
         )]
     );
     assert_eq!(service.log.trouble_so_far(), Vec::<String>::new());
