@@ -53,6 +53,12 @@ pub fn of_name<'a>(name: &'a FileName, base: &str) -> (Option<&'a str>, Option<A
     (version, architecture.or_else(of_partition))
 }
 
+/// The one spelling of a version: `1.31.3+2` for `v1.31.3_2-x86-64`. A tag has `_` for `+`, which no tag can have.
+pub fn comparable(version: &str) -> String {
+    let (version, _) = split_architecture(version);
+    without_v(version).replace('_', "+")
+}
+
 /// The order of two tags by their versions. The architecture is no part of a version.
 pub fn by_version(one: &Tag, other: &Tag) -> Ordering {
     compare(of_tag(one).0, of_tag(other).0)

@@ -5,14 +5,8 @@ use std::str::FromStr;
 
 use glob::Pattern;
 
-use crate::name::{Tag, without_v};
-use crate::version::{compare, split_architecture};
-
-/// A version as settings compare it: `1.31.3` for `v1.31.3-x86-64`. A tag has `_` for `+`, which no tag can have.
-fn comparable(text: &str) -> String {
-    let (version, _) = split_architecture(text);
-    without_v(version).replace('_', "+")
-}
+use crate::name::Tag;
+use crate::version::{comparable, compare};
 
 /// The versions of a repository that an administrator wants.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -14,7 +14,7 @@ use crate::error::{Error, Finding, Result};
 use crate::listing::{LeftOut, PublisherList};
 use crate::manifest::{Descriptor, Image, Manifest};
 use crate::memory::Kept;
-use crate::name::{Tag, without_v};
+use crate::name::Tag;
 use crate::settings::SignedListTag;
 use crate::state::{Promises, SignedList};
 use crate::trust::Accepted;
@@ -144,16 +144,14 @@ impl Resolver<'_> {
             SignedListTag::Tag(set) => tag == set,
             _ => *tag == Tag::of_listing() || *tag == Tag::of_index(),
         };
-        // In a tag, `_` stands for the `+` that it cannot have.
-        let spelled = |version: &str| without_v(version).replace('_', "+");
         let mut lacking = BTreeMap::<_, Vec<_>>::new();
         for tag in tags.iter().filter(|tag| !is_of_list(tag)) {
-            let version = spelled(version::of_tag(tag).0);
+            let version = version::comparable(tag.as_str());
             lacking.entry(version).or_default().push(tag);
         }
         for (name, _) in list.files(None) {
             if let (Some(version), _) = version::of_name(&name, self.naming.base) {
-                lacking.remove(&spelled(version));
+                lacking.remove(&version::comparable(version));
             }
         }
         let why = |tag| {

@@ -3,8 +3,8 @@
 //! A signature binds a digest, and no tag: whoever may move tags could call an old version new.
 
 use crate::manifest::Image;
-use crate::name::{Tag, without_v};
-use crate::platform::Architecture;
+use crate::name::Tag;
+use crate::version::comparable;
 
 /// Checks that a tag is that of this version.
 pub fn check(tag: &Tag, version: &str, image: &Image) -> Result<(), String> {
@@ -20,15 +20,12 @@ pub fn check(tag: &Tag, version: &str, image: &Image) -> Result<(), String> {
     ))
 }
 
-/// The one spelling of a version: without its architecture and `v`, and with the characters that no tag can have.
+/// The one spelling of a version. frostyard's tags have `_P` for `+` and `_T` for `~`.
 fn spell(version: &str, is_frostyard: bool) -> String {
-    let version = Architecture::at_end_of(version).map_or(version, |(version, _)| version);
-    let version = without_v(version);
-    let version = match is_frostyard {
-        true => version.replace("_P", "+").replace("_T", "~"),
-        false => version.to_owned(),
-    };
-    version.replace('_', "+")
+    match is_frostyard {
+        true => comparable(&version.replace("_P", "+").replace("_T", "~")),
+        false => comparable(version),
+    }
 }
 
 #[cfg(test)]
