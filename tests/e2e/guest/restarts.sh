@@ -81,7 +81,7 @@ restart() {
     echo "restart: a client that came meanwhile was answered $(since "$begun") s after it"
     cut=$(warnings "$started")
     echo "$cut"
-    [[ $cut = 'GET /restarts/restarts-v1.raw: answer cut short at '*' MiB of 1024.0 MiB ('[1-9]*' %), for the service was told to stop' ]] ||
+    [[ $cut = 'GET /restarts/restarts-v1.raw: answer cut short at '*' MiB of 1.0 GiB ('[1-9]*' %), for the service was told to stop' ]] ||
         fail "the journal says: $cut"
     journalctl --unit="$SERVICE" MESSAGE_ID=01ee48d9a5de4a42be445c8a03fe19e3 FILE=restarts-v1.raw --output=json --lines=1 |
         jq --exit-status '.REPOSITORY == "restarts" and .PRIORITY == "4" and (.BYTES | tonumber) > 100000000'
