@@ -166,17 +166,23 @@ trait Versioned {
 }
 
 /// The newest of them that have room together, and the number of the others.
-fn newest<T: Versioned>(all: impl Iterator<Item = T>, mut room: usize) -> (Vec<T>, usize) {
-    let most = room / OF_ONE;
-    let (mut found, mut omitted) = (Vec::new(), 0);
+fn newest<T: Versioned>(all: impl Iterator<Item = T>, room: usize) -> (Vec<T>, usize) {
+    let (mut found, mut size, mut omitted) = (Vec::new(), 0, 0);
     for one in all {
+        size += OF_ONE + one.size();
         found.push(one);
-        if found.len() > most + most / 2 {
-            found.select_nth_unstable_by(most, T::order);
-            omitted += found.len() - most;
-            found.truncate(most);
+        // Not each time, for they are sorted for it.
+        if size > room + room / 2 {
+            omitted += keep_newest(&mut found, room);
+            size = room;
         }
     }
+    omitted += keep_newest(&mut found, room);
+    (found, omitted)
+}
+
+/// Sorts them, and keeps the first that have room together. Returns the number of the others.
+fn keep_newest<T: Versioned>(found: &mut Vec<T>, mut room: usize) -> usize {
     found.sort_by(T::order);
     let without_room = |one: &T| match room.checked_sub(OF_ONE + one.size()) {
         Some(left) => {
@@ -186,9 +192,9 @@ fn newest<T: Versioned>(all: impl Iterator<Item = T>, mut room: usize) -> (Vec<T
         None => true,
     };
     let kept = found.iter().position(without_room).unwrap_or(found.len());
-    omitted += found.len() - kept;
+    let omitted = found.len() - kept;
     found.truncate(kept);
-    (found, omitted)
+    omitted
 }
 
 /// The size of a text in JSON at most: a character that is escaped takes twelve bytes.

@@ -311,3 +311,23 @@ fn the_newest_of_very_many_are_told_and_the_number_of_the_others() {
     let rest = format!("{} more files", 12_000 - versions.len());
     assert!(page.text().contains(&rest), "{rest}");
 }
+
+#[test]
+fn of_a_very_long_list_page_and_json_take_little_memory() {
+    let long = "\u{202e}".repeat(70);
+    let names =
+        (0..80_000).map(|n| crate::content::line(b"image", &format!("hello-{n}-{long}.raw")));
+    let mut hello = Repository::default();
+    sign(&mut hello, names.collect::<String>().as_bytes(), &[], &[]);
+    let registry = Registry::with_hello(hello);
+    let service = Service::start(registry.settings() + "listing-ttl-sec = 60\n");
+    service.listing();
+    let before = service.peak_memory();
+    let json = ask(&service, "hello").body.len() >> 10;
+    let page = service.get("/hello/").body.len() >> 10;
+    let more = service.peak_memory() - before;
+    assert!(
+        more <= 12,
+        "JSON of {json} KiB and a page of {page} KiB take {more} MiB"
+    );
+}
