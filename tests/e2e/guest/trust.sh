@@ -1,37 +1,37 @@
 # shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
 # Signatures by real cosign: what is accepted is what `cosign verify` accepts, and nothing else is offered.
 #
-# cosign 3 writes bundles; cosign 2 (Debian 13) knows the other forms. docker-registry has no referrers API.
+# cosign 3 writes bundles; cosign 2 (Debian 13) knows the other forms, and P-256 alone. docker-registry has no referrers API.
 
 export COSIGN_PASSWORD='' COSIGN_EXPERIMENTAL=1
 KEYS=$SCRATCH/trust
-COSIGN=$(cosign version --json | jq --raw-output .gitVersion)
 COSIGN_MAJOR=$(dpkg-query --show --showformat='${Version}' cosign | cut -d . -f 1)
-echo "cosign $COSIGN, $COSIGN_MAJOR" >>"$LOG"
+forms=(sig-tag attached) keys=(p256)
+[ "$COSIGN_MAJOR" -lt 3 ] || forms+=(bundle) keys+=(p384 rsa)
 
 make_keys() {
     mkdir -p "$KEYS"
     cd "$KEYS"
-    openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out p256.pem
-    openssl ecparam -name prime256v1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out other.pem
-    openssl ecparam -name secp384r1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out p384.pem
-    openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out rsa.pem
-    openssl genpkey -algorithm ed25519 -out ed25519.pem
     local key
-    for key in p256 other p384 rsa ed25519; do
-        cosign import-key-pair --key $key.pem --output-key-prefix $key
-    done
+    for key in p256 other; do cosign generate-key-pair --output-key-prefix $key; done
+    if [ "$COSIGN_MAJOR" -ge 3 ]; then
+        openssl ecparam -name secp384r1 -genkey -noout | openssl pkcs8 -topk8 -nocrypt -out p384.pem
+        openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out rsa.pem
+        openssl genpkey -algorithm ed25519 -out ed25519.pem
+        for key in p384 rsa ed25519; do cosign import-key-pair --key $key.pem --output-key-prefix $key; done
+        cosign signing-config create --out offline.json
+    fi
     chmod 755 "$KEYS"
     chmod 644 ./*.pub
-    [ "$COSIGN_MAJOR" -lt 3 ] || cosign signing-config create --out offline.json
     for n in 1 2 3; do image "$KEYS/$n.raw" squashfs trust "$n"; done
 }
 check trust-keys make_keys
 
 # push_version REPOSITORY:TAG NUMBER [VERSION] - prints its digest
 push_version() {
-    oras push --plain-http --no-tty --disable-path-validation ${3:+--annotation "org.opencontainers.image.version=$3"} \
-        "$REGISTRY/$1" "$KEYS/$2.raw" | awk '/^Digest:/ { print $2 }'
+    cd "$KEYS"
+    oras push --plain-http --no-tty ${3:+--annotation "org.opencontainers.image.version=$3"} \
+        "$REGISTRY/$1" "$2.raw" | awk '/^Digest:/ { print $2 }'
 }
 
 # sign KEY FORM REPOSITORY@DIGEST
@@ -77,20 +77,17 @@ refused() {
     done
 }
 
-forms=(sig-tag attached)
-[ "$COSIGN_MAJOR" -lt 3 ] || forms+=(bundle)
-
 each_form_by_each_key() {
     local key form digest
-    for key in p256 p384 rsa; do
-        for form in "${forms[@]}"; do asks "trust/$key-$form" $key; done
+    for key in "${keys[@]}"; do
+        for form in "${forms[@]}"; do asks "trust/$key-$form" "$key"; done
     done | configure 20-trust
-    for key in p256 p384 rsa; do
+    for key in "${keys[@]}"; do
         for form in "${forms[@]}"; do
             digest=$(push_version "trust/$key-$form:v1" 1)
             refused "trust/$key-$form" "it is not signed"
-            sign $key "$form" "trust/$key-$form@$digest"
-            cosign_verifies $key "$form" "trust/$key-$form@$digest"
+            sign "$key" "$form" "trust/$key-$form@$digest"
+            cosign_verifies "$key" "$form" "trust/$key-$form@$digest"
             # A listing is kept for ten seconds.
             stop_service
             listed "trust/$key-$form" "$(line "$KEYS/1.raw" "$key-$form-v1.raw")"
@@ -101,34 +98,33 @@ each_form_by_each_key() {
 }
 check trust-each-form-by-each-key each_form_by_each_key
 
-# Each is refused by cosign too, but for attestations and what it does not look at.
 refusals() {
-    local digest
-    for name in other ed25519 attestation copied-tag index threshold; do
-        asks "trust/$name" p256
-    done | configure 20-trust
-    for name in other ed25519 attestation copied-tag; do digest=$(push_version "trust/$name:v1" 1); done
+    local digest second
+    for name in other ed25519 attestation copied-tag; do asks "trust/$name" p256; done | configure 20-trust
 
+    digest=$(push_version trust/other:v1 1)
     sign other sig-tag "trust/other@$digest"
     refused trust/other "another key made it"
 
-    sign ed25519 sig-tag "trust/ed25519@$digest"
-    refused trust/ed25519 "an Ed25519 signature, which is not read"
-
     # The .sig tag of another version.
-    local second
+    digest=$(push_version trust/copied-tag:v1 1)
     second=$(push_version trust/copied-tag:v2 2)
     sign p256 sig-tag "trust/copied-tag@$second"
-    oras copy --from-plain-http --to-plain-http "$REGISTRY/trust/copied-tag:${second/:/-}.sig" "$REGISTRY/trust/copied-tag:${digest/:/-}.sig"
+    oras copy --from-plain-http --to-plain-http --no-tty \
+        "$REGISTRY/trust/copied-tag:${second/:/-}.sig" "$REGISTRY/trust/copied-tag:${digest/:/-}.sig"
     listed trust/copied-tag "$(line "$KEYS/2.raw" copied-tag-v2.raw)"
     same "the first version" 404 "$(status "$URL/trust/copied-tag:v1/1.raw")"
 
-    if [ "$COSIGN_MAJOR" -ge 3 ]; then
-        echo '{}' >"$KEYS/predicate.json"
-        timeout 60 cosign attest --yes --signing-config "$KEYS/offline.json" --key "$KEYS/p256.key" \
-            --predicate "$KEYS/predicate.json" --type https://example.org/built "$REGISTRY/trust/attestation@$digest"
-        refused trust/attestation "it is an attestation"
-    fi
+    [ "$COSIGN_MAJOR" -ge 3 ] || return 0
+    digest=$(push_version trust/ed25519:v1 1)
+    sign ed25519 sig-tag "trust/ed25519@$digest"
+    refused trust/ed25519 "an Ed25519 signature, which is not read"
+
+    digest=$(push_version trust/attestation:v1 1)
+    echo '{}' >"$KEYS/predicate.json"
+    timeout 60 cosign attest --yes --signing-config "$KEYS/offline.json" --key "$KEYS/p256.key" \
+        --predicate "$KEYS/predicate.json" --type https://example.org/built "$REGISTRY/trust/attestation@$digest"
+    refused trust/attestation "it is an attestation"
 }
 check trust-refusals refusals
 
@@ -136,14 +132,14 @@ a_threshold() {
     local digest
     configure 20-trust <<CONF
 [repository."trust/two"]
-verify = [{ key = "$KEYS/p256.pub" }, { key = "$KEYS/rsa.pub" }]
+verify = [{ key = "$KEYS/p256.pub" }, { key = "$KEYS/other.pub" }]
 threshold = 2
 CONF
     digest=$(push_version trust/two:v1 1)
     sign p256 sig-tag "trust/two@$digest"
     sign p256 "${forms[-1]}" "trust/two@$digest"
     refused trust/two "it is not signed by 2 of key"
-    sign rsa sig-tag "trust/two@$digest"
+    sign other sig-tag "trust/two@$digest"
     stop_service
     listed trust/two "$(line "$KEYS/1.raw" two-v1.raw)"
 }
@@ -217,6 +213,31 @@ updates() {
     merged trust 2
 }
 check trust-sysupdate updates
+
+# The policy.json that podman reads, of this machine's own Debian but for one scope.
+the_policy() {
+    local digest
+    mkdir -p /etc/containers
+    [ ! -e /etc/containers/policy.json ] || cp /etc/containers/policy.json "$KEYS/policy.before"
+    unconfigure 20-trust
+    digest=$(push_version trust/policy:v1 1)
+    listed trust/policy "$(line "$KEYS/1.raw" policy-v1.raw)"
+    jq --null-input --arg key "$KEYS/p256.pub" --arg scope "$REGISTRY/trust" '{
+        default: [{type: "insecureAcceptAnything"}],
+        transports: {docker: {($scope): [{
+            type: "sigstoreSigned", keyPath: $key, signedIdentity: {type: "matchRepository"}
+        }]}}
+    }' >/etc/containers/policy.json
+    stop_service
+    refused trust/policy "asked for by docker:$REGISTRY/trust in /etc/containers/policy.json"
+    sign p256 "${forms[-1]}" "trust/policy@$digest"
+    stop_service
+    listed trust/policy "$(line "$KEYS/1.raw" policy-v1.raw)"
+    rm /etc/containers/policy.json
+    [ ! -e "$KEYS/policy.before" ] || mv "$KEYS/policy.before" /etc/containers/policy.json
+    stop_service
+}
+check trust-policy the_policy
 
 # Settled, a listing looks nothing up. A replaced key makes it look again.
 a_replaced_key() {
