@@ -72,13 +72,11 @@ no_service() {
 check no-service-names-the-unit no_service
 
 stranger() {
-    local said pid
-    as_user sysext-oci-proxy serve --listen 127.0.0.1:5001 2>"$COMMANDS/stranger" &
-    pid=$!
+    local said
+    systemd-run --quiet --collect --unit=stranger --uid=65534 sysext-oci-proxy serve --listen 127.0.0.1:5001
     eventually 10 fetch "$URL/"
     said=$(sysext-oci-proxy list "$PRIVATE" 2>&1 || true)
-    kill "$pid"
-    wait "$pid" || true
+    systemctl stop stranger.service
     [[ $said = *"port 5001 belongs to user 65534"* ]] || fail "it says '$said'"
 }
 check a-strangers-service-is-warned-of stranger
