@@ -103,7 +103,7 @@ storage: { filesystem: { rootdirectory: $SCRATCH/registry } }
 http: { addr: "127.0.0.1:5000" }
 CONF
     # A registry that was just stopped may not be unloaded yet.
-    eventually 10 systemd-run --quiet --collect --unit=registry docker-registry serve /run/registry.yml
+    eventually 30 systemd-run --quiet --collect --unit=registry docker-registry serve /run/registry.yml
     eventually 20 curl --fail --silent "http://$REGISTRY/v2/"
 }
 
