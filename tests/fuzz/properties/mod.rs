@@ -12,11 +12,15 @@
 mod grammar;
 mod images;
 mod manifests;
+mod policies;
+mod signatures;
 mod signed_lists;
 mod url_paths;
 
 pub use images::images;
 pub use manifests::manifests;
+pub use policies::policies;
+pub use signatures::{bundles, payloads};
 pub use signed_lists::signed_lists;
 pub use url_paths::url_paths;
 
@@ -48,11 +52,14 @@ mod tests {
 
     #[test]
     fn every_property_holds_for_its_corpus() {
-        let targets: [(&str, Property); 9] = [
+        let targets: [(&str, Property); 12] = [
+            ("bundles", super::bundles),
             ("challenges", super::challenges),
             ("images", super::images),
             ("links", super::links),
             ("manifests", super::manifests),
+            ("payloads", super::payloads),
+            ("policies", super::policies),
             ("request_heads", super::request_heads),
             ("settings", super::settings),
             ("signed_lists", super::signed_lists),
