@@ -264,6 +264,9 @@ impl Settings {
             repository.signed_by = signers::read(name, repository, root)?;
         }
         settings.policy = policy::load(root)?;
+        for (name, repository) in &settings.repositories {
+            signers::check(name, repository, settings.policy.is_some())?;
+        }
         Ok(settings)
     }
 }

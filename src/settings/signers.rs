@@ -18,6 +18,31 @@ pub fn read_key(key: &Path, root: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Fails if a setting about signatures stands alone: nothing asks for any. `has_policy`: policy.json may.
+pub fn check(
+    repository: &RepositoryAddress,
+    settings: &RepositorySettings,
+    has_policy: bool,
+) -> Result<()> {
+    let alone = if !settings.verify.is_empty() {
+        return Ok(());
+    } else if settings.threshold > 1 {
+        "threshold counts the keys of 'verify'"
+    } else if settings.require_version && !has_policy {
+        "require-version is about signed versions"
+    } else {
+        return Ok(());
+    };
+    Err(Error::BadSettings {
+        path: "/etc/sysext-oci-proxy".into(),
+        line: None,
+        why: format!(
+            "{alone}, and [repository.\"{repository}\"] has no 'verify'; name a key in it, as in \
+             verify = [{{ key = \"/etc/pki/containers/acme.pub\" }}]"
+        ),
+    })
+}
+
 /// The rule by which the manifests of a repository must be signed, if its settings have one.
 pub fn read(
     repository: &RepositoryAddress,

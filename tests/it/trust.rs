@@ -963,6 +963,27 @@ fn side_files_are_made_of_signed_metadata_alone() {
 }
 
 #[test]
+fn a_setting_about_signatures_is_told_where_nothing_asks_for_any() {
+    let registry = Registry::with_hello(Repository::default());
+    for (settings, reason) in [
+        ("threshold = 2\n", "threshold counts the keys of 'verify'"),
+        (
+            "require-version = true\n",
+            "require-version is about signed versions",
+        ),
+    ] {
+        let settings = format!("[repository.hello]\n{settings}");
+        let output = Setup::of(&registry).settings(&settings).output();
+        assert_eq!(output.status.code(), Some(78), "{settings}");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            told.contains(reason) && told.contains("verify = [{ key ="),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn no_settings_no_signatures() {
     let (registry, listing) = Registry::with_versions(2);
     let service = Setup::of(&registry).settings(ANEW).start();
