@@ -113,7 +113,7 @@ check sysextmgr-refuses-what-is-not-signed sysextmgr_without_manifest
 # importctl keeps what it downloaded under its URL and ETag, and asks with If-None-Match the next time.
 blobs_asked_for() {
     journalctl --sync
-    journalctl --unit=registry.service --output=cat | grep --count '"GET /v2/kept/blobs/' || true
+    journalctl --unit='registry-*.service' --output=cat | grep --count '"GET /v2/kept/blobs/' || true
 }
 keeps_downloads() {
     local before

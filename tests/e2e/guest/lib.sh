@@ -102,12 +102,12 @@ version: 0.1
 storage: { filesystem: { rootdirectory: $SCRATCH/registry } }
 http: { addr: "127.0.0.1:5000" }
 CONF
-    # A registry that was just stopped may not be unloaded yet.
-    eventually 30 systemd-run --quiet --collect --unit=registry docker-registry serve /run/registry.yml
+    # A unit of its own each time: one that was just stopped may stay loaded for a while.
+    systemd-run --quiet --collect --unit="registry-$EPOCHREALTIME" docker-registry serve /run/registry.yml
     eventually 20 curl --fail --silent "http://$REGISTRY/v2/"
 }
 
-stop_registry() { systemctl stop registry.service; }
+stop_registry() { systemctl stop 'registry-*.service'; }
 
 # push REPOSITORY:TAG FILE[:TYPE] - as a publisher does it; without a tag it prints the descriptor as JSON
 push() {
