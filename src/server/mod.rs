@@ -21,7 +21,8 @@ mod transfer;
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,6 +38,10 @@ pub use listener::{open as open_listener, turn_away_waiting};
 
 /// Longest wait before the next look whether the last client has left, or another signal come.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Shortest time from SIGHUP to the exit. systemd's job for `ExecReload=` fails ("canceled") if the process ends before
+/// systemd has seen that command end (measured: systemd 257 and 262).
+const RELOAD_JOB: Duration = Duration::from_secs(1);
 
 /// Why the service ends.
 enum End {
@@ -94,8 +99,10 @@ fn accept_until_end(
     idle: Option<Duration>,
     load: impl Fn() -> Result<Service>,
 ) -> Result<End> {
-    let mut is_to_leave = false;
+    // After SIGHUP: the first moment to leave.
+    let mut leave_at: Option<Instant> = None;
     loop {
+        let is_to_leave = leave_at.is_some();
         let timeout = match is_to_leave {
             false => idle,
             true if clients.connections.is_empty() => Some(Duration::ZERO),
@@ -108,14 +115,18 @@ fn accept_until_end(
         }
         // Before the next client is accepted, who is to be served by the new settings.
         if signals.take_hangup() {
-            is_to_leave = true;
+            leave_at = Some(Instant::now() + RELOAD_JOB);
             if !clients.connections.is_empty() {
                 clients.reload(&load);
             }
         }
         // Clients that wait in the backlog of systemd's socket are served by the next process, which has new
         // credentials, too.
-        if is_to_leave && idle.is_some() && clients.connections.is_empty() {
+        if let Some(leave_at) = leave_at
+            && idle.is_some()
+            && clients.connections.is_empty()
+        {
+            thread::sleep(leave_at.saturating_duration_since(Instant::now()));
             return Ok(End::Leave);
         }
         match listener.accept() {

@@ -231,6 +231,17 @@ fn a_stop_after_a_reload_finishes_what_is_under_way() {
     assert_eq!(service.log.trouble_so_far(), Vec::<String>::new());
 }
 
+/// systemd's job would fail if the process ended before the command of `ExecReload=` was seen to end.
+#[test]
+fn a_reload_without_a_client_is_done_before_the_process_leaves() {
+    let (_registry, mut service, _) = slow(|setup| setup);
+    service.listing();
+    send(&service, Signal::HUP);
+    thread::sleep(Duration::from_millis(500));
+    assert!(service.is_running(), "it left at once");
+    assert_eq!(service.wait(SOON).expect("it stays").code(), Some(0));
+}
+
 #[test]
 fn the_command_of_the_unit_reloads() {
     let (_registry, mut service, image) = slow(|setup| setup);

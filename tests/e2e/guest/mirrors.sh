@@ -127,7 +127,9 @@ killed_in_a_file() {
     client=$!
     sleep 1
     systemctl kill --signal=KILL docker-registry@cache
-    warns 'going on from there' wait "$client"
+    news >/dev/null
+    wait "$client"
+    one_line "$(news | grep --fixed-strings 'going on from there')" large-v1.raw
     cmp "$FLEET/part" "$FLEET/large.raw"
     grep --quiet '^206 GET /v2/acme/large/blobs/.* by=sysext-oci-proxy' "$FLEET/ghcr.log" ||
         fail "the registry was not asked for the rest"

@@ -60,4 +60,6 @@ told_once() {
 }
 check versions-an-older-newest-one-is-told-once told_once
 
+# They are no extensions.
+rm /var/lib/extensions/pinned.raw /var/lib/extensions/pinned-all.raw
 unconfigure 20-pinned
