@@ -6,6 +6,9 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+/// Longest reason, in characters: it quotes texts of strangers.
+const MAX_REASON: usize = 1000;
+
 /// The text with everything escaped that is not seen as a character of its own: controls, characters that change the
 /// direction of text, invisible ones, spaces other than the usual one, line separators, combining and unassigned ones.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -77,6 +80,16 @@ fn escaped(
         }
     }
     Cow::Owned(shown)
+}
+
+/// A reason, cut off where it is too long.
+pub fn shortened(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+        reason.truncate(end);
+        reason.push('…');
+        reason.shrink_to_fit();
+    }
+    reason
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use glob::Pattern;
 
 use crate::name::Tag;
-use crate::version::{comparable, compare};
+use crate::version::{comparable, compare, split_architecture};
 
 /// The versions of a repository that an administrator wants.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,7 +71,17 @@ impl FromStr for VersionPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let pattern = Pattern::new(&comparable(text));
+        if let (version, Some(architecture)) = split_architecture(text) {
+            return Err(format!(
+                "{text:?} ends in an architecture, which is no part of a version; write {version:?}, and \
+                 architectures = [\"{architecture}\"] for those on offer"
+            ));
+        }
+        // A tag has no `v` any more where it is compared.
+        let bare = text
+            .strip_prefix('v')
+            .filter(|rest| rest.starts_with(['*', '?', '[']));
+        let pattern = Pattern::new(&comparable(bare.unwrap_or(text)));
         let pattern = pattern.map_err(|error| format!("{text:?} is no pattern: {}", error.msg))?;
         if text.is_empty() {
             return Err("\"\" is no version".to_owned());
@@ -170,6 +180,26 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_is_of_versions_without_their_v() {
+        for (pattern, tag, is_out) in [
+            ("v*", "v1.2.3", true),
+            ("v[12].*", "v1.2", true),
+            ("v?.4", "1.4-x86-64", true),
+            ("v?.4", "v1.5", false),
+            ("vx*", "vx1", true),
+            ("vx*", "v1", false),
+        ] {
+            let exclude = patterns(&[pattern]);
+            let wanted = Wanted {
+                exclude,
+                ..Wanted::default()
+            };
+            let found = wanted.why_not(&tag.parse().unwrap()).is_some();
+            assert_eq!(found, is_out, "{pattern} {tag}");
+        }
+    }
+
+    #[test]
     fn versions_are_compared_by_number() {
         let hold = |hold: &str| Wanted {
             hold: Some(hold.parse().unwrap()),
@@ -196,6 +226,8 @@ mod tests {
             ("***", "\"***\" is no pattern"),
             ("a[", "\"a[\" is no pattern"),
             ("", "\"\" is no version"),
+            ("*-arm64", "\"*-arm64\" ends in an architecture"),
+            ("1.31.*-x86-64", "\"1.31.*-x86-64\" ends in an architecture"),
         ] {
             let found = bad.parse::<VersionPattern>().unwrap_err();
             assert!(found.starts_with(why), "{found}");

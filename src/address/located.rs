@@ -1,7 +1,8 @@
 //! A directory and its sources, by the settings.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::{Directory, View};
 use crate::error::{Error, Result};
@@ -68,8 +69,8 @@ impl Located {
         let asks = |of_repository: &&RepositorySettings| of_repository.signed_by.is_some();
         let own = Some(&self.settings).filter(asks);
         let others = settings.repositories.iter().filter(|(address, others)| {
-            let places = places(address, others, settings).unwrap_or_default();
-            own.is_none() && places.iter().any(|(_, other)| other == place)
+            let mut places = Place::of(address, others, settings).into_iter();
+            own.is_none() && places.any(|other| other.is_same(place))
         });
         let asked: Vec<_> = (own.into_iter())
             .chain(others.map(|(_, others)| others))
@@ -83,7 +84,7 @@ impl Located {
             require_version: asked.iter().any(|one| one.require_version),
             repository: place.name(),
             layout: match place {
-                Place::Layout(path) => Some(path.clone()),
+                Place::Layout(path) => Some(resolved(path)),
                 Place::Registry { .. } => None,
             },
         }
@@ -103,7 +104,36 @@ impl fmt::Display for Located {
     }
 }
 
+/// A path without links and `..`, as containers/image has it in scopes (`oci/layout`, `ResolvePathToFullyExplicit`). One
+/// that does not exist stays as it is: nothing can be read there.
+fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 impl Place {
+    /// All places that these settings name, whether or not a URL may name their registries.
+    fn of(address: &RepositoryAddress, own: &RepositorySettings, settings: &Settings) -> Vec<Self> {
+        let named = || SourceSetting::Registry(address.clone());
+        let sources = match &own.source {
+            Some(Sources::One(source)) => vec![source.clone()],
+            Some(Sources::Merged(sources)) => sources.clone(),
+            None => vec![named()],
+        };
+        // A name that is too long below the default registry is nowhere.
+        let places = sources
+            .iter()
+            .map(|source| Self::set(source, settings).ok());
+        places.flatten().collect()
+    }
+
+    /// Whether they are one place, also if two paths lead to it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Layout(one), Self::Layout(other)) => resolved(one) == resolved(other),
+            _ => self == other,
+        }
+    }
+
     /// The place that a setting names.
     fn set(source: &SourceSetting, settings: &Settings) -> Result<Self> {
         match source {
@@ -227,5 +257,63 @@ mod tests {
             let found = found.map(|mut located| located.places.remove(0).1);
             assert_eq!(found, place, "{name}");
         }
+    }
+
+    /// Settings that ask for signatures nobody has.
+    fn asking(mut of_repository: RepositorySettings) -> RepositorySettings {
+        let rule = crate::trust::Rule::Never("nobody signs".to_owned());
+        of_repository.signed_by = Some(std::sync::Arc::new(rule));
+        of_repository
+    }
+
+    #[test]
+    fn no_other_address_of_a_place_leads_around_its_signatures() {
+        let folder = std::env::temp_dir();
+        let folder = folder.join(format!("sysext-oci-proxy-located-{}", std::process::id()));
+        fs::create_dir_all(folder.join("real")).unwrap();
+        let _ = fs::remove_file(folder.join("link"));
+        std::os::unix::fs::symlink("real", folder.join("link")).unwrap();
+        let layout = |name: &str| format!("oci:{}/{name}", folder.display());
+        // Its host is not allowed in URLs, and none is needed to ask for signatures.
+        let (named, _) = repository("ghcr.io/acme/k8s", "x");
+        let (tools, of_tools) = repository("tools", &layout("real"));
+        let merged = Sources::Merged(vec![
+            "quay.io/a/b".parse().unwrap(),
+            "quay.io/a/c".parse().unwrap(),
+        ]);
+        let merged = RepositorySettings {
+            source: Some(merged),
+            ..RepositorySettings::default()
+        };
+        let settings = Settings {
+            repositories: [
+                (named, asking(RepositorySettings::default())),
+                (tools, asking(of_tools)),
+                ("merged".parse().unwrap(), asking(merged)),
+                repository("k8s", "ghcr.io/acme/k8s"),
+                repository("link", &layout("link")),
+                repository("dots", &layout("link/../real")),
+                repository("part", "quay.io/a/c"),
+                repository("other", "quay.io/a/d"),
+                repository("layout", &layout("other")),
+            ]
+            .into(),
+            ..Settings::default()
+        };
+        for (name, is_asked) in [
+            ("k8s", true),
+            ("tools", true),
+            ("link", true),
+            ("dots", true),
+            ("part", true),
+            ("other", false),
+            ("layout", false),
+        ] {
+            let directory: Directory = name.parse().unwrap();
+            let located = directory.locate(&settings).unwrap();
+            let requirement = located.requirement(&located.places[0].1, &settings);
+            assert_eq!(!requirement.signed_by.is_empty(), is_asked, "{name}");
+        }
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -82,6 +82,7 @@ pub fn url(snapshots: &Snapshots, located: &Located, layer: Option<&str>) -> Res
             digest,
             image,
             is_direct,
+            accepted,
             ..
         } = one_image(resolver, directory)?;
         let download = match layer {
@@ -98,8 +99,10 @@ pub fn url(snapshots: &Snapshots, located: &Located, layer: Option<&str>) -> Res
                 let StoredManifest { bytes, .. } = resolver.source.manifest(reference)?;
                 let manifest = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
                 // The tag of an index would lead to the index, so its child has its digest.
+                // A tag may move; what was verified, or is promised, has its digest.
+                let is_pinned = accepted.is_some() || located.settings.immutable_tags;
                 let reference = match &directory.view {
-                    View::Tag(tag) if is_direct => Reference::Tag(tag),
+                    View::Tag(tag) if is_direct && !is_pinned => Reference::Tag(tag),
                     _ => reference,
                 };
                 let source = resolver.source;

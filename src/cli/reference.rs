@@ -52,9 +52,17 @@ impl Reference {
                 source,
                 ..RepositorySettings::default()
             };
-            settings
-                .repositories
-                .insert(self.directory.repository.clone(), own);
+            let name = &self.directory.repository;
+            if let Some(mut replaced) = settings.repositories.insert(name.clone(), own) {
+                // The signatures that it asks of its places stay asked for.
+                let source = || Sources::One(SourceSetting::Registry(name.clone()));
+                replaced.source.get_or_insert_with(source);
+                let free = (0..).filter_map(|n| format!("replaced-{n}").parse().ok());
+                let mut free = free.filter(|free| !settings.repositories.contains_key(free));
+                if let Some(free) = free.next() {
+                    settings.repositories.insert(free, replaced);
+                }
+            }
         }
         settings
     }
@@ -289,6 +297,37 @@ mod tests {
         }
         for text in ["k8s/SHA256SUMS.gpg", "k8s:v1/..", "/k8s-v1.raw"] {
             assert!(text.parse::<FileReference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_layout_is_asked_for_the_signatures_that_the_settings_ask_of_it() {
+        let rule = crate::trust::Rule::Never("nobody signs".to_owned());
+        let section = |source: &str| RepositorySettings {
+            source: Some(Sources::One(source.parse().unwrap())),
+            signed_by: Some(std::sync::Arc::new(rule.clone())),
+            ..RepositorySettings::default()
+        };
+        for (name, source, is_asked) in [
+            ("k8s", "oci:/srv/k8s", true),
+            ("tools", "oci:/srv/k8s", true),
+            ("k8s", "oci:/srv/other", false),
+            ("k8s", "ghcr.io/acme/k8s", false),
+        ] {
+            let settings = Settings {
+                repositories: [(name.parse().unwrap(), section(source))].into(),
+                ..Settings::default()
+            };
+            let reference: Reference = "oci:/srv/k8s".parse().unwrap();
+            let settings = reference.settings(settings);
+            let located = reference.directory.locate(&settings).unwrap();
+            let requirement = located.requirement(&located.places[0].1, &settings);
+            assert_eq!(
+                !requirement.signed_by.is_empty(),
+                is_asked,
+                "{name} {source}"
+            );
+            assert_eq!(settings.repositories.len(), 2, "no section is lost");
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::artifact::{Content, LeftOutKind, Skipped};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
+use crate::printable::shortened;
 use crate::trust::Accepted;
 use naming::name_offers;
 
@@ -27,8 +28,6 @@ const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca49599
 
 /// Reasons given for the parts of one tag.
 const MAX_REASONS: usize = 20;
-/// Longest reason, in characters: it quotes texts of strangers.
-const MAX_REASON: usize = 1000;
 
 /// A file in a listing.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,16 +177,6 @@ impl Reasons {
         }
         self.told
     }
-}
-
-/// A reason, cut off where it is too long.
-pub fn shortened(mut reason: String) -> String {
-    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
-        reason.truncate(end);
-        reason.push('…');
-        reason.shrink_to_fit();
-    }
-    reason
 }
 
 impl Listing {

@@ -4,12 +4,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::{File, Reasons, shortened};
+use super::{File, Reasons};
 use crate::artifact::kubesolo::Release;
 use crate::artifact::{Offer, Recognised, Skipped, titles};
 use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
+use crate::printable::shortened;
 use crate::template::Template;
 use crate::trust::Accepted;
 use crate::version::{self, split_architecture};

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Resolver;
 use crate::artifact::Skipped;
 use crate::error::{Error, Result};
-use crate::listing::{self, Incomplete, LeftOut, Listing};
+use crate::listing::{Incomplete, LeftOut, Listing};
 use crate::name::Tag;
+use crate::printable::shortened;
 use crate::state::Unanswered as Tries;
 use crate::version::by_version;
 
@@ -95,7 +96,7 @@ impl Resolver<'_> {
                     source,
                     unanswered: unanswered.len(),
                     tags,
-                    why: listing::shortened(why),
+                    why: shortened(why),
                     retry_after,
                 });
             }

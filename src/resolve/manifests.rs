@@ -9,11 +9,11 @@ use crate::artifact::{self, Skipped};
 use crate::blob;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::listing;
 use crate::manifest::{self, Annotations, Descriptor, Entry, Image, Index, Manifest};
 use crate::name::Tag;
 use crate::platform::Architecture;
 use crate::pool::Document;
+use crate::printable::shortened;
 use crate::source::{DOCUMENT_TIMEOUT, Reference, StoredManifest};
 use crate::task;
 use crate::trust::Accepted;
@@ -386,6 +386,6 @@ fn parse(what: &str, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest>
     // The reason may quote a stranger's text as a whole.
     Manifest::parse(media_type, bytes).map_err(|why| Error::BadManifest {
         what: what.to_owned(),
-        why: listing::shortened(why),
+        why: shortened(why),
     })
 }

@@ -304,8 +304,10 @@ impl Resolver<'_> {
                 // Anybody could have written the list of referrers; the manifest's own word has its digest.
                 Ok(Manifest::Image(image)) if image.subject == Some(subject) => {
                     let is_signature = !trust::parts(&image).is_empty();
+                    if is_signature {
+                        continue;
+                    }
                     match self.trust(digest, None) {
-                        _ if is_signature => {}
                         Ok(Trust::NotAsked) => visit(digest, image, None)?,
                         Ok(Trust::Accepted(accepted)) => visit(digest, image, Some(accepted))?,
                         Ok(Trust::Refused(why)) => {

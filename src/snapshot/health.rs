@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 
 use super::Snapshots;
-use crate::listing::{Incomplete, shortened};
+use crate::listing::Incomplete;
 use crate::lock::lock;
+use crate::printable::shortened;
 
 /// The state of a directory.
 pub struct Health {

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::name::{RepositoryAddress, Tag};
+use crate::printable::shortened;
 
 pub use identity::Identity;
 pub use key::Key;
@@ -223,7 +224,9 @@ impl<'a> Trial<'a> {
                 match named.and_then(|named| identity.check(named.as_deref(), subject)) {
                     Ok(()) => drop(outcome.found.get_or_insert_with(|| signature.to_string())),
                     Err(why) if outcome.reasons.len() < MAX_REASONS => {
-                        outcome.reasons.insert(format!("{signature}: {why}"));
+                        outcome
+                            .reasons
+                            .insert(shortened(format!("{signature}: {why}")));
                     }
                     Err(_) => {}
                 }
@@ -579,6 +582,24 @@ mod tests {
                 && why.contains(", only by key /p256.pub (bundle)");
             assert!(told, "{why}");
         }
+    }
+
+    /// Anybody may attach a bundle.
+    #[test]
+    fn a_reason_is_short_however_long_the_text_of_a_stranger_is() {
+        let long = "\u{1}".repeat(1 << 18);
+        let signatures: Vec<_> = (0..8)
+            .map(|n| {
+                let json = text("p256.bundle.json");
+                let json = json.replace("application/vnd.dev.sigstore", &format!("{n}{long}"));
+                Signature::bundle(Place::Attached, json.as_bytes())
+            })
+            .collect();
+        let found = judged(&signed(&["p256"], 1), &file("manifest.json"), &signatures);
+        let Verdict::Refused(why) = found else {
+            panic!("{found:?}");
+        };
+        assert!(why.len() < 8 << 10, "{} bytes", why.len());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::key::Key;
 use super::simple;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Image};
+use crate::printable::shortened;
 
 /// The layer that is a payload.
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -103,7 +104,7 @@ impl Signature {
     pub fn bundle(place: Place, json: &[u8]) -> Self {
         let content = match Bundle::parse(json) {
             Ok(bundle) => Content::Bundle(bundle),
-            Err(why) => Content::Unread(format!("a bundle: {why}")),
+            Err(why) => Content::Unread(shortened(format!("a bundle: {why}"))),
         };
         Self { place, content }
     }
@@ -112,7 +113,7 @@ impl Signature {
     pub fn unread(place: Place, why: impl Into<String>) -> Self {
         Self {
             place,
-            content: Content::Unread(why.into()),
+            content: Content::Unread(shortened(why.into())),
         }
     }
 

@@ -206,7 +206,7 @@ fn the_exit_status_tells_yes_no_wrong_unknown_and_settings() {
     registry.fault("", Fault::Status(500));
     let (found, said) = ended(&ask(service.address, &["list", "hello:v0"]));
     assert!(
-        found == Some(69) && said.contains("registry fails"),
+        found == Some(69) && said.contains("registry error (status 500)"),
         "{found:?} {said}"
     );
 }
@@ -438,7 +438,7 @@ fn another_program_at_the_port_does_no_harm() {
             ("404 Not Found".to_owned(), Vec::new()),
             "answers with status 404",
         ),
-        (("nonsense".to_owned(), Vec::new()), "connection broke"),
+        (("nonsense".to_owned(), Vec::new()), "connection lost"),
     ] {
         let is_absent = answer.0.starts_with("404");
         let address = impostor(move |_| answer.clone());
