@@ -61,7 +61,7 @@ pub enum LeftOutKind {
     Skipped,
     /// It is gone, denied, broken or not verified.
     Refused,
-    /// It is held back for now: it is not made yet, or it is not its turn.
+    /// It is held back for now: it is not flattened yet, or `versions`, `exclude` or `hold` leave it out.
     Held,
     /// There was no answer for it: another time it may be listed.
     Unanswered,

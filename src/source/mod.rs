@@ -4,7 +4,7 @@
 //! ```text
 //! layout                            an OCI layout directory
 //! mirror ─▶ registry ─▶ client      a registry and its mirrors, one of them, HTTP
-//!              └─▶ auth ─▶ credentials, challenge
+//!              └─▶ auth ─▶ config, challenge, token
 //! ```
 
 mod config;
