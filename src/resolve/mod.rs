@@ -173,7 +173,7 @@ impl Resolver<'_> {
                 }
             }
             for (digest, why) in self.source.untagged() {
-                let skipped = LeftOut::new(&Tag::of_digest(&digest), Skipped::whole(why));
+                let skipped = LeftOut::new(&Tag::of_digest(&digest), Skipped::refused(why));
                 listing.leave_out(skipped.of(digest));
             }
             unanswered.extend(self.leave_out_incompatible(&mut listing)?);

@@ -334,6 +334,7 @@ fn entries_without_a_name_are_reported_unless_they_belong_to_another() {
     for part in [digest, "gives it no name"] {
         assert!(reason.contains(part), "{reason}");
     }
+    assert_eq!(service.log.trouble_so_far().len(), 1, "it is a warning");
 }
 
 #[test]
