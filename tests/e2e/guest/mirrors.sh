@@ -126,8 +126,8 @@ killed_in_a_file() {
     fetch --limit-rate 24M --output "$FLEET/part" "$URL/ghcr.io/acme/large/large-v1.raw" &
     client=$!
     sleep 1
-    systemctl kill --signal=KILL docker-registry@cache
     news >/dev/null
+    systemctl kill --signal=KILL docker-registry@cache
     wait "$client"
     one_line "$(news | grep --fixed-strings 'going on from there')" large-v1.raw
     cmp "$FLEET/part" "$FLEET/large.raw"
