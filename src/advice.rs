@@ -1,4 +1,4 @@
-//! What to do about an error: the step at which a request failed, and the remedy. No I/O.
+//! The step at which a request failed, and the remedy, for each error. No I/O.
 
 use std::fmt;
 

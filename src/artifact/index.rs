@@ -83,7 +83,7 @@ fn is_unknown(platform: &Platform) -> bool {
 
 /// Chooses one artifact for each architecture on offer, or returns the reason why there is none.
 ///
-/// Of two for one architecture the better variant is chosen ([`rank`]), else the first one.
+/// Of two entries for one architecture, takes the variant with the better [`rank`], else the first.
 pub fn choose(entries: &[Entry], offered: &[Architecture]) -> Result<Choice, String> {
     let Some(first) = entries.first() else {
         return Err("index without a single artifact".into());

@@ -20,7 +20,7 @@ use crate::lock::lock;
 /// A flattened image.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Flattened {
-    /// Of the `.tar.gz`.
+    /// The digest of the flattened image (`.tar.gz`).
     pub digest: Digest,
     /// In bytes.
     pub size: u64,

@@ -22,7 +22,7 @@ impl Directory {
         let path =
             std::env::temp_dir().join(format!("sysext-oci-proxy-cache-{name}-{}", process::id()));
         fs::create_dir_all(&path).unwrap();
-        // What is laid there has its format.
+        // A file of this format is put there.
         drop(Cache::new(Some(path.clone()), 0));
         Self(path)
     }

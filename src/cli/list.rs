@@ -149,7 +149,7 @@ fn unknown() -> String {
     "-".to_owned()
 }
 
-/// What is not offered: a row each, on a terminal a paragraph each.
+/// The table of skipped tags: a row each, on a terminal a paragraph each.
 fn left_out(left_out: &[LeftOut], form: Form) -> String {
     let what = |one: &LeftOut| printable(one.tag.as_str()).into_owned();
     let why = |one: &LeftOut| {

@@ -129,7 +129,7 @@ fn settings(config: Option<&Path>) -> Result<Settings> {
     Settings::load(config, Path::new(ROOT))
 }
 
-/// What answers requests, for a command that asks in this process.
+/// The service for a command that runs without the daemon (`--direct`): it answers requests in this process.
 fn service(settings: Settings) -> Result<Service> {
     service_in(settings, cache_directory(), state_directory())
 }
