@@ -14,6 +14,7 @@ use super::http::{Connection, Interrupted, Request, Response, WRITE_TIMEOUT, is_
 use super::signals::Signals;
 use super::{LOOK, notify};
 use crate::advice::advice;
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::journal;
 use crate::printable::printable;
@@ -30,6 +31,8 @@ const QUIET: Duration = Duration::from_secs(10);
 /// The clients that are served, and those that were turned away.
 pub struct Clients {
     pub service: Arc<Service>,
+    /// The caches of the services before a reload, which may still answer or flatten something.
+    former: Vec<Arc<Cache>>,
     pub connections: Arc<Connections>,
     /// Each thread that reads the request of a client that was turned away has one more reference.
     leaving: Arc<()>,
@@ -44,6 +47,7 @@ impl Clients {
     pub fn new(service: Service) -> Self {
         Self {
             service: Arc::new(service),
+            former: Vec::new(),
             connections: Arc::new(Connections::new(MAX_CONNECTIONS, report)),
             leaving: Arc::default(),
             turned_away: 0,
@@ -107,6 +111,9 @@ impl Clients {
         self.connections.leave();
         match load() {
             Ok(service) => {
+                // One that nothing else holds has no unfinished file.
+                self.former.retain(|cache| Arc::strong_count(cache) > 1);
+                self.former.push(self.service.snapshots.cache());
                 self.service = Arc::new(service);
                 info!(
                     MESSAGE_ID = journal::RELOADED;
@@ -122,6 +129,15 @@ impl Clients {
                 );
             }
         }
+    }
+
+    /// Removes the unfinished files of this process from the cache: it ends.
+    pub fn close(&self) {
+        let now = self.service.snapshots.cache();
+        self.former
+            .iter()
+            .chain([&now])
+            .for_each(|cache| cache.close());
     }
 
     /// Closes the connections that wait for a request and finishes the responses under way, until

@@ -87,7 +87,7 @@ pub fn run(
         }
     };
     info!(MESSAGE_ID = journal::STOPPED, REASON = reason; "leaving: {reason}");
-    clients.service.snapshots.close();
+    clients.close();
     Ok(())
 }
 

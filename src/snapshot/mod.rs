@@ -627,9 +627,9 @@ impl Snapshots {
         self.flattener.open(&what, source, recipe, made)
     }
 
-    /// Removes unfinished files from the cache: the process ends.
-    pub fn close(&self) {
-        self.cache.close();
+    /// The cache, to be closed when the process ends.
+    pub fn cache(&self) -> Arc<Cache> {
+        self.cache.clone()
     }
 
     /// Whether work goes on that nobody may be waiting for.

@@ -128,6 +128,29 @@ fn work_in_the_background_is_given_up_and_leaves_no_file() {
     assert_eq!((status.code(), unfinished()), (Some(0), 0));
 }
 
+/// Two services in one process: the one before a reload leaves no file either.
+#[test]
+fn work_of_the_service_before_a_reload_leaves_no_file() {
+    let folder = Folder::new();
+    let mut hello = Repository::default();
+    let (small, large) = (layer(&[("a", b"1")]), layer(&[("b", &noise(256 << 10))]));
+    push(&mut hello, "v1", &[&small, &large]);
+    let registry = Registry::with_hello(hello);
+    registry.fault("/blobs/", Fault::Drip(1 << 10, Duration::from_millis(100)));
+    let mut service = Setup::of(&registry).cache(&folder).start();
+    let mut client = Connection::open(service.address);
+    client.ask("/hello/SHA256SUMS");
+    let unfinished = || fs::read_dir(folder.path().join("tmp")).map_or(0, Iterator::count);
+    eventually("it is being flattened", || unfinished() > 0);
+    send(&service, Signal::HUP);
+    let reloaded = service.log.with(&["settings read again"]);
+    assert_eq!(reloaded.len(), 1, "{reloaded:?}");
+    drop(client);
+    send(&service, Signal::TERM);
+    let status = service.wait(SOON).expect("it stays");
+    assert_eq!((status.code(), unfinished()), (Some(0), 0));
+}
+
 #[test]
 fn after_sighup_it_leaves_as_soon_as_there_is_no_client() {
     let (_registry, mut service, image) = slow(|setup| setup);
