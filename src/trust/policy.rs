@@ -211,6 +211,12 @@ enum Requirement {
     SigstoreSigned(Box<Sigstore>),
 }
 
+/// Whether a key is there, also if its value is null: containers/image counts keys
+/// (`signature/policy_config_sigstore.go`).
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Sigstore {
@@ -220,10 +226,14 @@ struct Sigstore {
     key_datas: Option<NonEmpty<String>>,
     fulcio: Option<Unique<IgnoredAny>>,
     pki: Option<Unique<IgnoredAny>>,
-    rekor_public_key_path: Option<IgnoredAny>,
-    rekor_public_key_paths: Option<IgnoredAny>,
-    rekor_public_key_data: Option<IgnoredAny>,
-    rekor_public_key_datas: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "given")]
+    rekor_public_key_path: bool,
+    #[serde(default, deserialize_with = "given")]
+    rekor_public_key_paths: bool,
+    #[serde(default, deserialize_with = "given")]
+    rekor_public_key_data: bool,
+    #[serde(default, deserialize_with = "given")]
+    rekor_public_key_datas: bool,
     signed_identity: Option<RawIdentity>,
 }
 
@@ -282,10 +292,10 @@ impl Sigstore {
             None => Identity::RepoDigestOrExact,
         };
         let rekor = [
-            self.rekor_public_key_path.is_some(),
-            self.rekor_public_key_paths.is_some(),
-            self.rekor_public_key_data.is_some(),
-            self.rekor_public_key_datas.is_some(),
+            self.rekor_public_key_path,
+            self.rekor_public_key_paths,
+            self.rekor_public_key_data,
+            self.rekor_public_key_datas,
         ];
         let rekor = rekor.iter().filter(|given| **given).count();
         if rekor > 1 {
@@ -422,6 +432,7 @@ mod tests {
             ),
             signed(r#""pki":{"caRootsPath":"/ca","subjectEmail":"e"}"#),
             signed(r#""keyPath":"/p256.pub","rekorPublicKeyData":"AAAA""#),
+            signed(r#""keyPath":"/p256.pub","rekorPublicKeyPath":null"#),
             identity(r#""type":"matchExact""#),
             identity(r#""type":"matchRepoDigestOrExact""#),
             identity(r#""type":"matchRepository""#),
@@ -619,6 +630,10 @@ mod tests {
             (format!(r#""keyData":"*"{any}"#), Err("base64")),
             (
                 format!(r#""keyPath":"/p256.pub","rekorPublicKeyPath":"/r"{any}"#),
+                Err("Rekor"),
+            ),
+            (
+                format!(r#""keyPath":"/p256.pub","rekorPublicKeyPath":null{any}"#),
                 Err("Rekor"),
             ),
             (
