@@ -82,16 +82,17 @@ fn heading(directory: &Directory, overview: &Overview) -> String {
         1 => "1 file".to_owned(),
         n => format!("{n} files"),
     };
-    let signed = match overview.signed {
-        None => "not signed",
-        Some(SignedBy::Publisher) => "signed by the publisher",
-        Some(SignedBy::Machine) => "signed by this machine",
-    };
     let verifiers: BTreeSet<_> = overview
         .files
         .iter()
         .filter_map(|file| file.verified_by.as_deref())
         .collect();
+    let signed = match overview.signed {
+        None if !verifiers.is_empty() => "list not signed",
+        None => "not signed",
+        Some(SignedBy::Publisher) => "signed by the publisher",
+        Some(SignedBy::Machine) => "signed by this machine",
+    };
     let verified = match verifiers
         .into_iter()
         .map(printable)
@@ -99,7 +100,7 @@ fn heading(directory: &Directory, overview: &Overview) -> String {
         .join(", ")
     {
         none if none.is_empty() => none,
-        all => format!(", verified by {all}"),
+        all => format!(", versions verified by {all}"),
     };
     format!(
         "{directory}: {files} from {}\n{signed}{verified}",
@@ -262,7 +263,7 @@ mod tests {
         let [new, old] = digests(&overview).map(|digest| digest[..12].to_owned());
         let words = |n| ["word"; 20][..n].join(" ");
         let expected = format!(
-            "k8s: 2 files from ghcr.io/acme/k8s\nsigned by the publisher, verified by key acme.pub\n\n\
+            "k8s: 2 files from ghcr.io/acme/k8s\nsigned by the publisher, versions verified by key acme.pub\n\n\
              VERSION  FILE                   SIZE  ARCH   SHA256\n\
              v10      k8s-v10-arm64.raw  24.5 MiB  arm64  {new}\n\
              v9       k8s-v9.raw                -  -      {old}\n\n\
