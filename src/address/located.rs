@@ -126,11 +126,23 @@ impl Place {
         places.flatten().collect()
     }
 
-    /// Whether they are one place, also if two paths lead to it.
+    /// Whether they are one place, also if two paths lead to it, or its host is written with and without the port of
+    /// HTTPS.
     pub fn is_same(&self, other: &Self) -> bool {
+        /// A name, without the port that is meant where none is written.
+        fn bare(host: &Host) -> &str {
+            host.as_str().strip_suffix(":443").unwrap_or(host.as_str())
+        }
         match (self, other) {
             (Self::Layout(one), Self::Layout(other)) => resolved(one) == resolved(other),
-            _ => self == other,
+            (
+                Self::Registry { host, repository },
+                Self::Registry {
+                    host: other_host,
+                    repository: other,
+                },
+            ) => bare(host) == bare(other_host) && repository == other,
+            _ => false,
         }
     }
 
@@ -293,6 +305,8 @@ mod tests {
                 repository("k8s", "ghcr.io/acme/k8s"),
                 repository("link", &layout("link")),
                 repository("dots", &layout("link/../real")),
+                repository("port", "ghcr.io:443/acme/k8s"),
+                repository("other-port", "ghcr.io:5000/acme/k8s"),
                 repository("part", "quay.io/a/c"),
                 repository("other", "quay.io/a/d"),
                 repository("layout", &layout("other")),
@@ -305,6 +319,8 @@ mod tests {
             ("tools", true),
             ("link", true),
             ("dots", true),
+            ("port", true),
+            ("other-port", false),
             ("part", true),
             ("other", false),
             ("layout", false),
