@@ -107,19 +107,30 @@ fn a_listing_and_a_download_are_both_finished_before_it_stops() {
     assert_eq!(service.log.trouble_so_far(), Vec::<String>::new());
 }
 
-#[test]
-fn work_in_the_background_is_given_up_and_leaves_no_file() {
-    let folder = Folder::new();
+/// A service in the middle of flattening an image, with its cache here, and the client that waits for the listing.
+fn flattening(folder: &Folder) -> (Registry, Service, Connection) {
     let mut hello = Repository::default();
     let (small, large) = (layer(&[("a", b"1")]), layer(&[("b", &noise(256 << 10))]));
     push(&mut hello, "v1", &[&small, &large]);
     let registry = Registry::with_hello(hello);
     registry.fault("/blobs/", Fault::Drip(1 << 10, Duration::from_millis(100)));
-    let mut service = Setup::of(&registry).cache(&folder).start();
+    let service = Setup::of(&registry).cache(folder).start();
     let mut client = Connection::open(service.address);
     client.ask("/hello/SHA256SUMS");
-    let unfinished = || fs::read_dir(folder.path().join("tmp")).map_or(0, Iterator::count);
-    eventually("it is being flattened", || unfinished() > 0);
+    eventually("it is being flattened", || unfinished(folder) > 0);
+    (registry, service, client)
+}
+
+/// The temporary files in a cache.
+fn unfinished(cache: &Folder) -> usize {
+    fs::read_dir(cache.path().join("tmp")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn work_in_the_background_is_given_up_and_leaves_no_file() {
+    let folder = Folder::new();
+    let (_registry, mut service, client) = flattening(&folder);
+    let unfinished = || unfinished(&folder);
     drop(client);
     thread::sleep(Duration::from_millis(500));
     assert!(service.is_running() && unfinished() > 0, "it goes on");
@@ -132,16 +143,8 @@ fn work_in_the_background_is_given_up_and_leaves_no_file() {
 #[test]
 fn work_of_the_service_before_a_reload_leaves_no_file() {
     let folder = Folder::new();
-    let mut hello = Repository::default();
-    let (small, large) = (layer(&[("a", b"1")]), layer(&[("b", &noise(256 << 10))]));
-    push(&mut hello, "v1", &[&small, &large]);
-    let registry = Registry::with_hello(hello);
-    registry.fault("/blobs/", Fault::Drip(1 << 10, Duration::from_millis(100)));
-    let mut service = Setup::of(&registry).cache(&folder).start();
-    let mut client = Connection::open(service.address);
-    client.ask("/hello/SHA256SUMS");
-    let unfinished = || fs::read_dir(folder.path().join("tmp")).map_or(0, Iterator::count);
-    eventually("it is being flattened", || unfinished() > 0);
+    let (_registry, mut service, client) = flattening(&folder);
+    let unfinished = || unfinished(&folder);
     send(&service, Signal::HUP);
     let reloaded = service.log.with(&["settings read again"]);
     assert_eq!(reloaded.len(), 1, "{reloaded:?}");
