@@ -75,6 +75,23 @@ impl Unlistable {
     }
 }
 
+impl Resolved {
+    /// An image that its own tag or digest led to.
+    fn direct(digest: Digest, image: Image) -> Self {
+        Self {
+            digest,
+            image,
+            is_direct: true,
+            is_of_index: false,
+            flavour: None,
+            architecture: None,
+            version: None,
+            annotations: Annotations::new(),
+            accepted: None,
+        }
+    }
+}
+
 impl Resolver<'_> {
     /// The manifest or index that a client asks for.
     pub fn by_reference(&self, reference: Reference<'_>) -> Result<(Digest, Manifest)> {
@@ -98,42 +115,12 @@ impl Resolver<'_> {
         let index = match manifest {
             Manifest::Index(index) => index,
             Manifest::Image(image) => {
-                let accepted = self.accept(
-                    None,
-                    tag,
-                    Resolved {
-                        digest,
-                        image,
-                        is_direct: true,
-                        is_of_index: false,
-                        flavour: None,
-                        architecture: None,
-                        version: None,
-                        annotations: Annotations::new(),
-                        accepted: None,
-                    },
-                )?;
+                let accepted = self.accept(None, tag, Resolved::direct(digest, image))?;
                 return Ok((vec![visit(accepted)?], Vec::new()));
             }
         };
         let version = artifact::version(&index.annotations).map(str::to_owned);
-        let (entries, mut skipped) = self.entries(digest, index)?;
-        let Choice {
-            chosen,
-            is_single,
-            twins,
-        } = index::choose(&entries, self.architectures).map_err(|why| {
-            let rest = skipped.iter().map(String::as_str);
-            let all: Vec<_> = std::iter::once(why.as_str()).chain(rest).collect();
-            Unlistable::NotOffered(all.join("; "))
-        })?;
-        skipped.extend(twins);
-        if chosen.len() > MAX_ENTRIES {
-            return Err(Unlistable::NotOffered(format!(
-                "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
-                chosen.len()
-            )));
-        }
+        let (chosen, is_single, mut skipped) = self.chosen(digest, index)?;
         let of_index = self.trust(digest, tag)?;
         let (mut visited, mut refused) = (Vec::new(), Vec::new());
         for Chosen {
@@ -143,21 +130,16 @@ impl Resolver<'_> {
         } in chosen
         {
             let accepted = self.image(&descriptor).and_then(|image| {
-                self.accept(
-                    Some(&of_index),
-                    tag,
-                    Resolved {
-                        digest: descriptor.digest,
-                        image,
-                        is_direct: false,
-                        is_of_index: !is_single,
-                        flavour,
-                        architecture,
-                        version: version.clone(),
-                        annotations: descriptor.annotations,
-                        accepted: None,
-                    },
-                )
+                let resolved = Resolved {
+                    is_direct: false,
+                    is_of_index: !is_single,
+                    flavour,
+                    architecture,
+                    version: version.clone(),
+                    annotations: descriptor.annotations,
+                    ..Resolved::direct(descriptor.digest, image)
+                };
+                self.accept(Some(&of_index), tag, resolved)
             });
             let accepted = match accepted {
                 // The others may be signed.
@@ -187,6 +169,33 @@ impl Resolver<'_> {
         let skipped = skipped.into_iter().map(Skipped::whole);
         let refused = refused.into_iter().map(Skipped::refused);
         Ok((visited, skipped.chain(refused).collect()))
+    }
+
+    /// The entries of an index that are for the architectures on offer, whether its only platform is one, and why
+    /// others are skipped.
+    fn chosen(
+        &self,
+        digest: Digest,
+        index: Index,
+    ) -> Result<(Vec<Chosen>, bool, Vec<String>), Unlistable> {
+        let (entries, mut skipped) = self.entries(digest, index)?;
+        let Choice {
+            chosen,
+            is_single,
+            twins,
+        } = index::choose(&entries, self.architectures).map_err(|why| {
+            let rest = skipped.iter().map(String::as_str);
+            let all: Vec<_> = std::iter::once(why.as_str()).chain(rest).collect();
+            Unlistable::NotOffered(all.join("; "))
+        })?;
+        skipped.extend(twins);
+        if chosen.len() > MAX_ENTRIES {
+            return Err(Unlistable::NotOffered(format!(
+                "index of {} artifacts for this machine, at most {MAX_ENTRIES} are read",
+                chosen.len()
+            )));
+        }
+        Ok((chosen, is_single, skipped))
     }
 
     /// The manifest of a tag: under `immutable-tags` the one that it had when it was first seen.
