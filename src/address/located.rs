@@ -69,8 +69,13 @@ impl Located {
         let asks = |of_repository: &&RepositorySettings| of_repository.signed_by.is_some();
         let own = Some(&self.settings).filter(asks);
         let others = settings.repositories.iter().filter(|(address, others)| {
-            let mut places = Place::of(address, others, settings).into_iter();
-            own.is_none() && places.any(|other| other.is_same(place))
+            let is_asking = others.signed_by.is_some() || others.require_version;
+            // Paths are compared on the disk, so this comes last.
+            let leads_here = || {
+                let mut places = Place::of(address, others, settings).into_iter();
+                places.any(|other| other.is_same(place))
+            };
+            own.is_none() && is_asking && leads_here()
         });
         let asked: Vec<_> = (own.into_iter())
             .chain(others.map(|(_, others)| others))
