@@ -92,12 +92,16 @@ impl Inquiry<'_> {
     /// Whether it is useless to ask for anything else after this outcome.
     fn is_hopeless(&self, error: Option<&Error>) -> bool {
         // A password that is refused each time may lock an account.
-        let is_of_login = matches!(
-            error,
-            Some(Error::NoLogin { .. } | Error::LoginRefused { .. } | Error::BadLogin { .. })
-        );
+        let is_of_login = error.is_some_and(is_of_login);
         self.failures.are_too_many(error) || is_of_login && lock(&self.digests).is_empty()
     }
+}
+
+fn is_of_login(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NoLogin { .. } | Error::LoginRefused { .. } | Error::BadLogin { .. }
+    )
 }
 
 impl Resolver<'_> {
@@ -135,10 +139,19 @@ impl Resolver<'_> {
         order.sort_by_key(|tag| known.contains_key(*tag)); // stable: the newest first of either
         let mut by_tag: BTreeMap<_, _> = ask_for_all(&order).into_iter().collect();
         if !lock(&inquiry.digests).is_empty() {
-            // The refusal may have been the fault of the login, or of the moment.
-            let is_refused = |tag: &&&Tag| matches!(by_tag[**tag], TagOutcome::Refused(_));
-            let refused: Vec<_> = order.iter().filter(is_refused).copied().collect();
-            by_tag.extend(ask_for_all(&refused));
+            // The refusal may have been the fault of the login, or of the moment. If it came before the first manifest,
+            // it kept other tags from being asked for.
+            let has_stopped = by_tag
+                .values()
+                .filter_map(TagOutcome::error)
+                .any(is_of_login);
+            let is_open = |tag: &&&Tag| match by_tag[**tag] {
+                TagOutcome::Refused(_) => true,
+                TagOutcome::Unanswered(None) => has_stopped,
+                _ => false,
+            };
+            let open: Vec<_> = order.iter().filter(is_open).copied().collect();
+            by_tag.extend(ask_for_all(&open));
         }
         let digests = mem::take(&mut *lock(&inquiry.digests));
         // A mirror that stands in for the registry answers nothing for it.

@@ -66,6 +66,17 @@ fn a_tag_that_is_answered_is_left_out_whichever_it_is() {
 }
 
 #[test]
+fn a_login_that_is_refused_for_one_tag_alone_keeps_no_other_tag_out() {
+    let registry = Registry::with_hello(versions(4).0);
+    // It comes before any manifest is had.
+    registry.fault("/manifests/v3", Fault::Status(401));
+    registry.fault("/manifests/v2", Fault::Delay(Duration::from_millis(500)));
+    let service = Service::start(registry.settings() + "parallel = 2\n");
+    let response = service.get("/hello/SHA256SUMS");
+    assert_eq!(outcome(&response), (200, None, 3));
+}
+
+#[test]
 fn a_tag_that_is_not_answered_is_left_out_if_it_is_old_and_told() {
     for faults in no_answers() {
         let registry = Registry::with_hello(versions(4).0);
