@@ -63,11 +63,14 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
         ),
         Error::BadSettings { .. } => (
             Step::Settings,
-            Some("correct that line; the next request reads the settings again"),
+            Some("correct the settings; the next request reads them again"),
         ),
         Error::SignedListNotWhole { .. } => (
             Step::Settings,
-            Some("narrow MatchPattern= and remove the setting, or set signed-list = \"\""),
+            Some(
+                "remove the setting and narrow MatchPattern=; or set signed-list = \"\", which gives a list without a \
+                  signature",
+            ),
         ),
         Error::BadProxy { .. } => (
             Step::Settings,
@@ -114,11 +117,17 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
         Error::NotReady { .. } => (Step::Service, Some("ask again later")),
         Error::BadState { .. } => (
             Step::Service,
-            Some("restore the file, or systemctl clean --what=state sysext-oci-proxy.service"),
+            Some(
+                "restore the file; or run systemctl clean --what=state sysext-oci-proxy.service, which also forgets which \
+                  repositories were signed",
+            ),
         ),
         Error::StateFull { .. } => (
             Step::Service,
-            Some("systemctl clean --what=state sysext-oci-proxy.service forgets all repositories"),
+            Some(
+                "remove repositories that nobody uses from the settings, then run systemctl clean --what=state \
+                  sysext-oci-proxy.service, which also forgets which repositories were signed",
+            ),
         ),
         Error::File { .. } => (
             Step::Service,

@@ -295,7 +295,7 @@ pub enum Error {
     #[error(
         "{directory} has a list by its publisher, which is given out whole or not at all, but '{setting}' leaves out \
          a part of it; narrow MatchPattern= in the transfer file instead and {}, or set signed-list = \"\" for the \
-         repository, so that the list is made from its tags",
+         repository: then the list is made from its tags and has no signature",
         match *setting {
             "compatible-only" => "set compatible-only = false for the repository".to_owned(),
             _ => format!("remove '{setting}'"),
@@ -332,8 +332,8 @@ pub enum Error {
     },
     /// Nothing listens where a command expects the service.
     #[error(
-        "no service answers at {url}; `systemctl start sysext-oci-proxy.socket` as root starts it, and with --direct \
-         this command asks the registry itself"
+        "no service answers at {url}; start it by `systemctl start sysext-oci-proxy.socket` as root, or add --direct: \
+         then this command asks the registry itself"
     )]
     NoService {
         url: String,
