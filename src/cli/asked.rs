@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::reference::{Place, Reference};
+use super::reference::{Origin, Reference};
 use super::service::{Service, ServiceUrl};
 use crate::address::{Directory, in_url};
 use crate::error::{Error, Result};
@@ -38,11 +38,11 @@ impl Asked {
     /// Nothing is asked yet.
     pub fn new(whom: Whom, config: Option<&Path>, reference: &Reference) -> Result<Self> {
         let Whom { service, direct } = whom;
-        let named = match &reference.place {
-            Place::Layout(_) => None,
-            Place::Usual | Place::Service(_) if direct || config.is_some() => None,
-            Place::Usual => Some(service.unwrap_or_default()),
-            Place::Service(host) => {
+        let named = match &reference.origin {
+            Origin::Layout(_) => None,
+            Origin::Usual | Origin::Service(_) if direct || config.is_some() => None,
+            Origin::Usual => Some(service.unwrap_or_default()),
+            Origin::Service(host) => {
                 let named = ServiceUrl::at(host.clone());
                 if let Some(other) = service.filter(|other| *other != named) {
                     let why = format!("--service names another one, {other}");

@@ -12,7 +12,7 @@ use crate::version;
 
 /// The file that is wanted.
 #[derive(Clone, Copy, Debug)]
-pub enum Wanted<'a> {
+pub enum Choice<'a> {
     /// The newest one for this machine.
     Newest,
     /// The one of this version for this machine.
@@ -21,7 +21,7 @@ pub enum Wanted<'a> {
     Name(&'a FileName),
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> Choice<'a> {
     /// By the name of a file or by a version.
     pub fn new(file: Option<&'a FileName>, version: Option<&'a str>) -> Result<Self> {
         match (file, version) {
@@ -40,7 +40,7 @@ impl<'a> Wanted<'a> {
 pub fn choose<'a>(
     overview: &'a Overview,
     directory: &Directory,
-    wanted: Wanted<'_>,
+    wanted: Choice<'_>,
     machine: Option<Architecture>,
 ) -> Result<&'a File> {
     let Overview {
@@ -55,7 +55,7 @@ pub fn choose<'a>(
         0 => format!("`sysext-oci-proxy list --all {directory}` shows why"),
         n => format!("{n} older files are not looked at, curl fetches them"),
     };
-    if let Wanted::Name(name) = wanted {
+    if let Choice::Name(name) = wanted {
         return files.iter().find(|file| file.name == *name).ok_or_else(|| {
             let is_it = |one: &&LeftOut| one.name.as_ref() == Some(name);
             let reason = left_out.iter().find(is_it).map(|one| one.reason.clone());
@@ -65,20 +65,20 @@ pub fn choose<'a>(
     }
     let is_for_machine = |file: &&File| file.architecture.is_none() || file.architecture == machine;
     let is_wanted = |file: &&File| match wanted {
-        Wanted::Version(version) => version::compare(version_of(file), version).is_eq(),
-        Wanted::Newest | Wanted::Name(_) => true,
+        Choice::Version(version) => version::compare(version_of(file), version).is_eq(),
+        Choice::Newest | Choice::Name(_) => true,
     };
     let possible = || files.iter().filter(is_for_machine).filter(is_wanted);
     let Some(newest) = possible().max_by(|one, other| compare(one, other)) else {
         let what = match wanted {
-            Wanted::Version(version) => format!("version {version} of {directory}"),
-            Wanted::Newest | Wanted::Name(_) => format!("a file of {directory}"),
+            Choice::Version(version) => format!("version {version} of {directory}"),
+            Choice::Newest | Choice::Name(_) => format!("a file of {directory}"),
         };
         let is_it = |one: &&LeftOut| match wanted {
-            Wanted::Version(wanted) => {
+            Choice::Version(wanted) => {
                 version::compare(version::of_tag(&one.tag).0, wanted).is_eq()
             }
-            Wanted::Newest | Wanted::Name(_) => false,
+            Choice::Newest | Choice::Name(_) => false,
         };
         let why = match (left_out.iter().find(is_it), files.len()) {
             (Some(left_out), _) => left_out.reason.clone(),
@@ -169,23 +169,23 @@ pub mod tests {
             "os-2.verity 2 - -",
         ];
         let parts = ["os-2.efi 2 - -", "os-2.usr.raw 2 - -"];
-        let (version, k8s) = (Wanted::Version, "k8s-v1.10.raw".parse().unwrap());
+        let (version, k8s) = (Choice::Version, "k8s-v1.10.raw".parse().unwrap());
         for (files, wanted, expected) in [
-            (&images[..], Wanted::Newest, Ok("k8s-v1.10.raw")),
+            (&images[..], Choice::Newest, Ok("k8s-v1.10.raw")),
             (&images, version("v1.9"), Ok("k8s-v1.9.raw")),
             (&images, version("1.9"), Ok("k8s-v1.9.raw")),
             (&images, version("1.11"), Err("none of the 3 files")),
             (&images, version("7"), Err("version 7 of k8s")),
-            (&images, Wanted::Name(&k8s), Ok("k8s-v1.10.raw")),
-            (&companions, Wanted::Newest, Ok("os-2.raw")),
-            (&companions, Wanted::Name(&k8s), Err("list --all k8s")),
+            (&images, Choice::Name(&k8s), Ok("k8s-v1.10.raw")),
+            (&companions, Choice::Newest, Ok("os-2.raw")),
+            (&companions, Choice::Name(&k8s), Err("list --all k8s")),
             (
                 &parts,
-                Wanted::Newest,
+                Choice::Newest,
                 Err("os-2.efi, os-2.usr.raw; name one of them, as in k8s/os-2.efi"),
             ),
-            (&["a.raw - - -", "b.raw - - -"], Wanted::Newest, Ok("b.raw")),
-            (&[], Wanted::Newest, Err("no file is")),
+            (&["a.raw - - -", "b.raw - - -"], Choice::Newest, Ok("b.raw")),
+            (&[], Choice::Newest, Err("no file is")),
         ] {
             let machine = Some("x86-64".parse().unwrap());
             let overview = overview(files, json!([]));
@@ -211,12 +211,12 @@ pub mod tests {
         let mut overview = overview(&["k8s-2.raw 2 - -", "title.raw 2 - -"], json!([left_out]));
         overview.files[1].digest = overview.files[0].digest;
         let directory: Directory = "k8s:v2".parse().unwrap();
-        let found = choose(&overview, &directory, Wanted::Newest, None);
+        let found = choose(&overview, &directory, Choice::Newest, None);
         assert_eq!(found.unwrap().name.as_str(), "k8s-2.raw");
         let name = "k8s-3.raw".parse().unwrap();
         for (wanted, what) in [
-            (Wanted::Name(&name), "k8s:v2/k8s-3.raw"),
-            (Wanted::Version("3"), "version 3 of k8s:v2"),
+            (Choice::Name(&name), "k8s:v2/k8s-3.raw"),
+            (Choice::Version("3"), "version 3 of k8s:v2"),
         ] {
             let error = choose(&overview, &directory, wanted, None).unwrap_err();
             let expected = format!("{what} is not offered: it is encrypted");

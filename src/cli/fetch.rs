@@ -7,7 +7,7 @@ use std::str::FromStr;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::asked::{self, Asked};
-use super::choose::{Wanted, choose};
+use super::choose::{Choice, choose};
 use super::new_file::NewFile;
 use super::output;
 use crate::address::Directory;
@@ -48,7 +48,7 @@ impl FromStr for Target {
 pub fn fetch(
     asked: &Asked,
     directory: &Directory,
-    wanted: Wanted<'_>,
+    wanted: Choice<'_>,
     target: Target,
 ) -> Result<()> {
     let overview = asked::parse(directory, &asked.json(directory)?)?;

@@ -31,7 +31,7 @@ use crate::source::Upstream;
 use crate::state::State;
 use arguments::{Command, CommandLine, Serve};
 use asked::Asked;
-use choose::Wanted;
+use choose::Choice;
 use output::print;
 use reference::FileReference;
 
@@ -95,7 +95,7 @@ fn execute(command_line: CommandLine) -> Result<bool> {
             output,
             whom,
         } => {
-            let wanted = Wanted::new(file.as_ref(), version.as_deref())?;
+            let wanted = Choice::new(file.as_ref(), version.as_deref())?;
             let asked = Asked::new(whom, config, &reference)?;
             fetch::fetch(&asked, &reference.directory, wanted, output)?;
         }

@@ -21,7 +21,7 @@ const LAYOUT: &str = "layout";
 /// A directory, and where it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reference {
-    pub place: Place,
+    pub origin: Origin,
     pub directory: Directory,
 }
 
@@ -34,7 +34,7 @@ pub struct FileReference {
 
 /// Where a directory is looked for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Place {
+pub enum Origin {
     /// Wherever the command asks.
     Usual,
     /// At the service at this host and port.
@@ -46,7 +46,7 @@ pub enum Place {
 impl Reference {
     /// These settings, with the source of a layout, for this process alone.
     pub fn settings(&self, mut settings: Settings) -> Settings {
-        if let Place::Layout(path) = &self.place {
+        if let Origin::Layout(path) = &self.origin {
             let source = Some(Sources::One(SourceSetting::Layout(path.clone())));
             let own = RepositorySettings {
                 source,
@@ -72,13 +72,13 @@ impl FromStr for Reference {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (place, path) = Place::split(text)?;
-        match place {
-            Place::Layout(_) => layout(path),
-            Place::Usual | Place::Service(_) => {
+        let (origin, path) = Origin::split(text)?;
+        match origin {
+            Origin::Layout(_) => layout(path),
+            Origin::Usual | Origin::Service(_) => {
                 let path = path.strip_suffix(LISTING).unwrap_or(path);
                 let directory = path.trim_end_matches('/').parse()?;
-                Ok(Self { place, directory })
+                Ok(Self { origin, directory })
             }
         }
     }
@@ -88,8 +88,8 @@ impl FromStr for FileReference {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let file = match Place::split(text)? {
-            (Place::Layout(_), _) => None,
+        let file = match Origin::split(text)? {
+            (Origin::Layout(_), _) => None,
             (_, path) => file_of(path)?,
         };
         let directory = match &file {
@@ -105,8 +105,8 @@ impl FromStr for FileReference {
     }
 }
 
-impl Place {
-    /// The place, and the rest of the text. Of a layout the rest has its path.
+impl Origin {
+    /// The origin, and the rest of the text. Of a layout the rest has its path.
     fn split(text: &str) -> Result<(Self, &str), String> {
         if let Some(rest) = text.strip_prefix("http://") {
             let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -164,7 +164,7 @@ fn layout(path: &str) -> Result<Reference, String> {
     };
     let Directory { view, .. } = format!("{LAYOUT}{view}").parse()?;
     Ok(Reference {
-        place: Place::Layout(absolute),
+        origin: Origin::Layout(absolute),
         directory: Directory { repository, view },
     })
 }
@@ -199,37 +199,37 @@ fn file_of(path: &str) -> Result<Option<FileName>, String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<(Place, String), String> {
-        let Reference { place, directory } = text.parse()?;
-        Ok((place, directory.to_string()))
+    fn parse(text: &str) -> Result<(Origin, String), String> {
+        let Reference { origin, directory } = text.parse()?;
+        Ok((origin, directory.to_string()))
     }
 
     #[test]
     fn a_repository_may_be_written_as_other_tools_write_it() {
         let hex = "0f".repeat(32);
         let pinned = format!("docker://ghcr.io/acme/k8s@sha256:{hex}");
-        let here = || Place::Service("localhost:5001".parse().unwrap());
-        let layout = |path: &str| Place::Layout(path.into());
+        let here = || Origin::Service("localhost:5001".parse().unwrap());
+        let layout = |path: &str| Origin::Layout(path.into());
         let current = std::env::current_dir().unwrap();
-        for (text, place, directory) in [
-            ("k8s", Place::Usual, "k8s"),
-            ("acme/k8s:v1", Place::Usual, "acme/k8s:v1"),
-            ("acme/k8s/", Place::Usual, "acme/k8s"),
-            ("ghcr.io/acme/k8s", Place::Usual, "ghcr.io/acme/k8s"),
+        for (text, origin, directory) in [
+            ("k8s", Origin::Usual, "k8s"),
+            ("acme/k8s:v1", Origin::Usual, "acme/k8s:v1"),
+            ("acme/k8s/", Origin::Usual, "acme/k8s"),
+            ("ghcr.io/acme/k8s", Origin::Usual, "ghcr.io/acme/k8s"),
             (
                 "docker://ghcr.io/acme/k8s",
-                Place::Usual,
+                Origin::Usual,
                 "ghcr.io/acme/k8s",
             ),
             (
                 "docker://ghcr.io/acme/k8s:v1",
-                Place::Usual,
+                Origin::Usual,
                 "ghcr.io/acme/k8s:v1",
             ),
-            (&pinned, Place::Usual, &pinned["docker://".len()..]),
+            (&pinned, Origin::Usual, &pinned["docker://".len()..]),
             (
                 "oci://localhost:5000/k8s",
-                Place::Usual,
+                Origin::Usual,
                 "localhost:5000/k8s",
             ),
             ("http://localhost:5001/k8s", here(), "k8s"),
@@ -240,9 +240,9 @@ mod tests {
             ("oci:/srv/k8s:v1", layout("/srv/k8s"), "k8s:v1"),
             ("oci:/srv/K8S", layout("/srv/K8S"), "layout"),
             ("oci:/srv:1/k8s", layout("/srv:1/k8s"), "k8s"),
-            ("oci:k8s", Place::Layout(current.join("k8s")), "k8s"),
+            ("oci:k8s", Origin::Layout(current.join("k8s")), "k8s"),
         ] {
-            assert_eq!(parse(text), Ok((place, directory.to_owned())), "{text}");
+            assert_eq!(parse(text), Ok((origin, directory.to_owned())), "{text}");
         }
     }
 
