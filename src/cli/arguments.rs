@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use super::asked::Whom;
 use super::fetch::Target;
 use super::reference::{FileReference, Reference};
+use super::transfer;
 use crate::name::RepositoryAddress;
 
 /// Serves OCI registries to systemd-sysupdate.
@@ -66,6 +67,29 @@ pub enum Command {
         /// rest turns out to be wrong: the exit status tells
         #[arg(long, short, value_name = "FILE|DIRECTORY|-", default_value = ".")]
         output: Target,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Write the transfer file of systemd-sysupdate for what a repository offers
+    #[command(hide = true)]
+    Transfer {
+        /// A repository as for list
+        #[arg(value_name = "REPOSITORY")]
+        reference: Reference,
+        #[command(flatten)]
+        options: transfer::Options,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Walk the way that an update takes, and show what is missing
+    #[command(hide = true)]
+    Check {
+        /// A repository as for list; without one, those that transfer files on this machine name
+        #[arg(value_name = "REPOSITORY")]
+        reference: Option<Reference>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         whom: Whom,
     },

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod asked;
+mod check;
 mod choose;
 mod fetch;
 mod inspect;
@@ -13,6 +14,8 @@ mod port_owner;
 mod reference;
 mod reload;
 mod service;
+mod systemd;
+mod transfer;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -99,6 +102,19 @@ fn execute(command_line: CommandLine) -> Result<bool> {
             let asked = Asked::new(whom, config, &reference)?;
             fetch::fetch(&asked, &reference.directory, wanted, output)?;
         }
+        Command::Transfer {
+            reference,
+            options,
+            whom,
+        } => {
+            let asked = Asked::new(whom, config, &reference)?;
+            return transfer::transfer(&asked, &reference, options);
+        }
+        Command::Check {
+            reference,
+            json,
+            whom,
+        } => return check::check(reference.as_ref(), json, whom, config),
         Command::Inspect { reference } => {
             let service = service(reference.settings(settings(config)?))?;
             let located = reference.directory.locate(&service.settings)?;
