@@ -40,10 +40,15 @@ mod settings;
 mod snapshot;
 mod source;
 mod state;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "for the commands transfer and check"
+)]
+mod sysupdate;
 mod tar;
 mod task;
 mod template;
-mod transfers;
 mod trust;
 mod version;
 mod wait_queue;

@@ -12,7 +12,7 @@ use crate::listing::Listing;
 use crate::name::Tag;
 use crate::settings::Settings;
 use crate::state::{Promises, State};
-use crate::transfers;
+use crate::sysupdate;
 use crate::version::by_version;
 
 /// Promises the newest version of a listing, if the administrator named the repository. Warns once if a newer one was
@@ -37,7 +37,7 @@ pub fn promise(
         return Ok(());
     }
     let is_named = settings.repositories.contains_key(repository)
-        || transfers::name(Path::new("/"), &settings.hosts, repository);
+        || sysupdate::name(Path::new("/"), &settings.hosts, repository);
     if !is_named {
         return Ok(());
     }

@@ -1,97 +1,78 @@
-//! The repositories that transfer files of systemd-sysupdate name with an address of this service.
+//! What systemd-sysupdate is told: its transfer files (sysupdate.d(5)), and which of them point at this service.
 //!
 //! ```text
 //! [Source]
 //! Type=url-file
 //! Path=http://localhost:5001/kubernetes
+//! MatchPattern=kubernetes-@v-%a.raw
 //! ```
 //!
-//! Format: sysupdate.d(5). Drop-ins of transfer files are not read.
+//! `files.rs` finds them, `syntax.rs` reads them, `transfer.rs` checks them; `pattern.rs` matches names of files as
+//! systemd does.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+mod files;
+pub mod pattern;
+mod specifiers;
+mod syntax;
+mod transfer;
+
+use std::path::Path;
 
 use crate::address::Directory;
 use crate::name::{Host, RepositoryAddress};
 
-/// The directories of `sysupdate.d` and `sysupdate.COMPONENT.d`. A transfer file replaces its namesake in a later one.
-const DIRECTORIES: [&str; 4] = ["etc", "run", "usr/local/lib", "usr/lib"];
-/// The port of the socket unit.
-const PORT: u16 = 5001;
-/// Largest transfer file that is read, in bytes.
-const LARGEST: u64 = 64 << 10;
+pub use files::{Definition, find};
+pub use specifiers::Specifiers;
+pub use syntax::{Assignment, Fault, Place};
+pub use transfer::{Source, SourceKind, Target, TargetKind, Transfer};
 
-/// Whether a transfer file below `root` names this repository. `hosts`: names of this service, by the settings.
-pub fn name(root: &Path, hosts: &[Host], repository: &RepositoryAddress) -> bool {
-    let mut files = BTreeMap::new();
-    for directory in DIRECTORIES {
-        for folder in folders(&root.join(directory)) {
-            for file in entries(&folder).filter(is_transfer) {
-                let place = (folder.file_name().map(OsString::from), file.clone());
-                files.entry(place).or_insert_with(|| folder.join(file));
-            }
+/// The port of the socket unit.
+pub const PORT: u16 = 5001;
+
+/// The version of systemd: 257, 262. Later ones read more, and under other names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SystemdVersion(pub u32);
+
+/// What was seen with 257 and with 262. Those between them are taken for 262.
+impl SystemdVersion {
+    const OLD: Self = Self(257);
+
+    /// Whether a pattern has to match a name to its end.
+    fn anchors_the_end(self) -> bool {
+        self > Self::OLD
+    }
+
+    /// Whether `**/` before a pattern means any directory.
+    fn knows_any_directory(self) -> bool {
+        self > Self::OLD
+    }
+
+    /// The characters of a version, beside letters and digits.
+    fn version_characters(self) -> &'static str {
+        match self > Self::OLD {
+            true => ".-~^_+",
+            false => ".,_-+",
         }
     }
-    let mut texts = files.values().filter_map(|path| read(path));
-    texts.any(|text| {
-        let named = source_path(&text).and_then(|path| repository_of(path, hosts));
-        named.as_ref() == Some(repository)
-    })
 }
 
-fn folders(directory: &Path) -> Vec<PathBuf> {
-    let is_one = |name: &OsString| {
-        let name = name.to_string_lossy();
-        name == "sysupdate.d" || (name.starts_with("sysupdate.") && name.ends_with(".d"))
-    };
-    entries(directory)
-        .filter(is_one)
-        .map(|name| directory.join(name))
-        .collect()
-}
-
-fn entries(directory: &Path) -> impl Iterator<Item = OsString> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name())
-}
-
-fn is_transfer(name: &OsString) -> bool {
-    let ending = Path::new(name).extension();
-    ending.is_some_and(|ending| ending == "transfer" || ending == "conf")
-}
-
-fn read(path: &Path) -> Option<String> {
-    // A link to /dev/null masks its namesakes.
-    if !path.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = String::new();
-    let file = File::open(path).ok()?;
-    file.take(LARGEST).read_to_string(&mut text).ok()?;
-    Some(text)
+/// Whether a transfer file below `root` names this repository. `hosts`: names of this service, by the settings.
+///
+/// Files that cannot be read name none: whoever checks them says so.
+pub fn name(root: &Path, hosts: &[Host], repository: &RepositoryAddress) -> bool {
+    let definitions = find(root).unwrap_or_default();
+    let mut named = definitions
+        .iter()
+        .filter_map(|one| repository_of(source_path(one)?, hosts));
+    named.any(|named| named == *repository)
 }
 
 /// The last `Path=` in a section `[Source]`.
-fn source_path(text: &str) -> Option<&str> {
-    let mut is_in_source = false;
-    let mut found = None;
-    for line in text.lines().map(str::trim) {
-        if line.starts_with(['#', ';']) {
-            continue;
-        }
-        if line.starts_with('[') {
-            is_in_source = line == "[Source]";
-        } else if let Some((key, value)) = line.split_once('=')
-            && is_in_source
-            && key.trim_end() == "Path"
-        {
-            found = Some(value.trim_start());
-        }
-    }
-    found
+fn source_path(definition: &Definition) -> Option<&str> {
+    let assignments = definition.assignments.as_deref().ok()?;
+    let is_path = |one: &&Assignment| one.section == "Source" && one.key == "Path";
+    let last = assignments.iter().rfind(is_path);
+    last.map(|one| one.value.as_str())
 }
 
 /// The repository that a URL of this service names.
@@ -123,6 +104,8 @@ fn is_ours(place: &str, hosts: &[Host]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn transfer(path: &str) -> String {
@@ -184,7 +167,15 @@ mod tests {
             ("[Source]\nPaths=/a\n[Sourcery]\nPath=/b", None),
             ("", None),
         ] {
-            assert_eq!(source_path(text), expected, "{text:?}");
+            let path = Path::new("/etc/sysupdate.d/a.transfer");
+            let definition = Definition {
+                path: path.into(),
+                component: None,
+                is_read: true,
+                assignments: syntax::parse(path, text, &mut Vec::new()),
+                ignored: Vec::new(),
+            };
+            assert_eq!(source_path(&definition), expected, "{text:?}");
         }
     }
 
