@@ -3,10 +3,7 @@
 use std::process::Command;
 
 use crate::error::{Error, Result};
-
-/// The version of systemd: 257, 262. Later ones read more, and under other names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SystemdVersion(pub u32);
+pub use crate::sysupdate::SystemdVersion;
 
 impl SystemdVersion {
     /// That of this machine, by `systemctl --version`. `command`: what it is asked for.
@@ -25,7 +22,7 @@ impl SystemdVersion {
     }
 
     /// `systemd 257 (257.13-1~deb13u1)` or `systemd 258~rc1 (…)`, and more lines.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let number = text.strip_prefix("systemd ")?;
         let end = number.find(|c: char| !c.is_ascii_digit())?;
         number[..end].parse().ok().map(Self)
