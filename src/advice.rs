@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, Way};
 
 /// A step on the way from a client to the bytes that it asked for, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
     /// The client's request.
@@ -16,12 +16,20 @@ pub enum Step {
     Settings,
     /// The service itself: its memory, threads, cache and state.
     Service,
+    /// The proxy on the way to the registry.
+    Proxy,
+    /// The address of the registry's host.
+    Resolution,
     /// The connection to the registry.
     Connection,
+    /// Its certificate, and ours.
+    Tls,
     /// The registry's consent.
     Login,
     /// The repository: its tags and manifests.
     Repository,
+    /// The signatures that the settings ask for.
+    Signatures,
     /// The bytes of a file.
     Content,
 }
@@ -36,9 +44,10 @@ impl fmt::Display for Step {
 /// The step at which a request failed, and what to do, if anything can be done.
 pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
     match error {
-        Error::MirrorsToo { error, .. }
-        | Error::NoneAttachedAtMirror { error, .. }
-        | Error::SignaturesUnknown { error, .. } => advice(error),
+        Error::MirrorsToo { error, .. } => advice(error),
+        Error::NoneAttachedAtMirror { error, .. } | Error::SignaturesUnknown { error, .. } => {
+            (Step::Signatures, advice(error).1)
+        }
 
         Error::BadAddress { .. } => (
             Step::Request,
@@ -73,7 +82,7 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
             ),
         ),
         Error::BadProxy { .. } => (
-            Step::Settings,
+            Step::Proxy,
             Some("correct Environment= in a drop-in for sysext-oci-proxy.service"),
         ),
         Error::Blocked { .. } => (
@@ -81,15 +90,15 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
             Some("remove blocked = true from registries.conf if that is wrong"),
         ),
         Error::BadCertificate { .. } => (
-            Step::Settings,
+            Step::Tls,
             Some("replace the file in /etc/containers/certs.d"),
         ),
         Error::BadLogin { .. } => (
-            Step::Settings,
+            Step::Login,
             Some("log in again: skopeo login --authfile FILE REGISTRY"),
         ),
         Error::UntrustedRealm { .. } => (
-            Step::Settings,
+            Step::Login,
             Some("add the host of the token server to 'trusted-hosts' if it is right"),
         ),
         Error::NoState { .. } => (
@@ -145,10 +154,7 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
             (Step::Service, None)
         }
 
-        Error::Unreachable { .. } => (
-            Step::Connection,
-            Some("try curl -v at the address of the registry; look at the name and the port"),
-        ),
+        Error::Unreachable { at, .. } => unreachable(*at),
         Error::NotPermitted { .. } => (
             Step::Connection,
             Some(
@@ -161,19 +167,19 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
             Some("ask again; if it fails again, look at the network and at the registry's log"),
         ),
         Error::Untrusted { .. } => (
-            Step::Connection,
+            Step::Tls,
             Some("put the CA into /etc/containers/certs.d/HOST:PORT/ca.crt"),
         ),
         Error::WantsCertificate { .. } => (
-            Step::Connection,
+            Step::Tls,
             Some("put NAME.cert and NAME.key into /etc/containers/certs.d/HOST:PORT/"),
         ),
         Error::NotTls { .. } => (
-            Step::Connection,
+            Step::Tls,
             Some("set insecure = true in registries.conf if the registry has no TLS"),
         ),
         Error::NeedsTls { .. } => (
-            Step::Connection,
+            Step::Tls,
             Some(
                 "put the CA into /etc/containers/certs.d/HOST:PORT/ca.crt, or set insecure = false \
                   in registries.conf",
@@ -214,14 +220,14 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
             Some("ask the publisher to push the tag again"),
         ),
         Error::NoSignedList { .. } => (
-            Step::Repository,
+            Step::Signatures,
             Some(
                 "set signed-list = \"\" for the repository if its publisher signs no more, or run \
                   sysext-oci-proxy key --forget-signed REPOSITORY",
             ),
         ),
         Error::ListRefused { .. } => (
-            Step::Repository,
+            Step::Signatures,
             Some("ask the publisher to sign it: cosign sign --key KEY REPOSITORY@DIGEST"),
         ),
         Error::UnexpectedStatus { .. } | Error::Nonsense { .. } => (
@@ -236,6 +242,32 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
         Error::BadImage { .. } | Error::CannotFlatten { .. } => (
             Step::Content,
             Some("ask the publisher to build the image again; other versions are not affected"),
+        ),
+    }
+}
+
+/// The step and the remedy where a registry cannot be reached.
+fn unreachable(at: Way) -> (Step, Option<&'static str>) {
+    match at {
+        Way::Proxy => (
+            Step::Proxy,
+            Some(
+                "correct Environment= in a drop-in for sysext-oci-proxy.service, or add the registry to NO_PROXY there",
+            ),
+        ),
+        Way::Resolution => (
+            Step::Resolution,
+            Some("try getent hosts HOST; look at the name, at resolvectl status and at /etc/hosts"),
+        ),
+        Way::Connection => (
+            Step::Connection,
+            Some("try curl -v at the address of the registry; look at the name and the port"),
+        ),
+        Way::Tls => (
+            Step::Tls,
+            Some(
+                "try curl -v at the address of the registry; look at the versions of TLS that it accepts",
+            ),
         ),
     }
 }

@@ -73,6 +73,8 @@ pub enum Error {
     #[error("cannot connect to {url}; is the registry up, is its address right?")]
     Unreachable {
         url: String,
+        /// The part of the way on which it failed.
+        at: Way,
         #[source]
         cause: Cause,
     },
@@ -342,7 +344,13 @@ pub enum Error {
     },
     /// The service answered a command with an error, whose line this is.
     #[error("{reason}")]
-    Refused { status: u16, reason: String },
+    Refused {
+        status: u16,
+        reason: String,
+        /// The step that failed and the remedy, as its JSON has them.
+        step: Option<String>,
+        remedy: Option<String>,
+    },
     /// A command cannot run on this machine, or not as this user.
     #[error("{command}: {why}")]
     CannotDo { command: &'static str, why: String },
@@ -373,6 +381,19 @@ pub enum Error {
         #[source]
         cause: Arc<io::Error>,
     },
+}
+
+/// A part of the way to a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The name of its host has to be resolved.
+    Resolution,
+    /// A proxy has to connect.
+    Proxy,
+    /// The host has to accept a connection.
+    Connection,
+    /// Both have to agree on TLS.
+    Tls,
 }
 
 /// What a failure says about the object that was requested.
@@ -605,6 +626,7 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let error = Error::Unreachable {
             url: "http://localhost:5000/v2/a/tags/list".into(),
+            at: Way::Connection,
             cause: Arc::new(refused),
         };
         assert_eq!(

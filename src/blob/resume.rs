@@ -180,6 +180,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::error::Way;
 
     /// A blob that is opened with this.
     fn resumed<F: Fn(u64) -> Result<Body>>(open: F, size: u64) -> Resumed<F> {
@@ -212,6 +213,7 @@ mod tests {
                 let cause = Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
                 return Err(Error::Unreachable {
                     url: "u".into(),
+                    at: Way::Connection,
                     cause,
                 });
             }

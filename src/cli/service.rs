@@ -88,6 +88,8 @@ pub struct Service {
 #[derive(Deserialize)]
 struct Refusal {
     reason: String,
+    step: Option<String>,
+    remedy: Option<String>,
 }
 
 impl Service {
@@ -171,17 +173,30 @@ impl Service {
                 "the registry itself sends this file, as blobs = \"redirect\" in the settings wants it; `curl --location {url}` \
                  fetches it from {location}"
             );
-            return Err(Error::Refused { status, reason });
+            return Err(Error::Refused {
+                status,
+                reason,
+                step: None,
+                remedy: None,
+            });
         }
         let in_header = header("X-Reason");
         let body = read(response.into_body().into_reader(), MAX_ERROR).unwrap_or_default();
-        let in_body = serde_json::from_slice(&body)
-            .ok()
-            .map(|Refusal { reason }| reason);
-        let reason = in_body
-            .or(in_header)
-            .unwrap_or_else(|| format!("{url} answers with status {status}"));
-        Err(Error::Refused { status, reason })
+        let Refusal {
+            reason,
+            step,
+            remedy,
+        } = serde_json::from_slice(&body).unwrap_or_else(|_| Refusal {
+            reason: in_header.unwrap_or_else(|| format!("{url} answers with status {status}")),
+            step: None,
+            remedy: None,
+        });
+        Err(Error::Refused {
+            status,
+            reason,
+            step,
+            remedy,
+        })
     }
 
     fn failure(&self, url: &str, error: ureq::Error) -> Error {

@@ -18,7 +18,7 @@ use super::request::{Authorization, Request};
 use super::throttle::Throttle;
 use super::tls::Tls;
 use super::url::{self, Location};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Way};
 use crate::lock::lock;
 use crate::name::{Host, without_userinfo};
 use crate::source::config::certs_d::CertificateDirectories;
@@ -117,10 +117,12 @@ impl Client {
         let agent = self.agent_for(&host, request.unchecked)?;
         let proxy = self.proxies.find(&host, url.starts_with("https:"))?;
         let failure = |error| match (failure(url, error), proxy) {
-            (Error::Unreachable { url, cause }, Some(proxy)) => {
+            (Error::Unreachable { url, at, cause }, Some(proxy)) => {
                 let cause = format!("through the proxy {}: {cause}", proxy.place());
                 let cause = Arc::new(io::Error::other(cause));
-                Error::Unreachable { url, cause }
+                // The proxy is resolved and connected to; TLS is the registry's.
+                let at = if at == Way::Tls { at } else { Way::Proxy };
+                Error::Unreachable { url, at, cause }
             }
             (error, _) => error,
         };

@@ -1,5 +1,6 @@
 //! Failed requests → errors, and the messages in the responses of registries.
 
+use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
@@ -7,8 +8,9 @@ use rustls::AlertDescription;
 use ureq::Timeout;
 
 use super::agent::{DOCUMENT_TIMEOUT, HEAD_TIMEOUT, READ_TIMEOUT};
+use super::transport::Unresolved;
 use super::url;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, Way};
 use crate::name::without_userinfo;
 use crate::task;
 
@@ -30,16 +32,26 @@ pub fn failure(url: &str, error: ureq::Error) -> Error {
         // IPAddressDeny= and most firewalls drop packets without an error, and TCP resends them until the timeout.
         ureq::Error::Timeout(Timeout::Connect) => Error::Unreachable {
             url,
+            at: Way::Connection,
             cause: Arc::new(io::Error::new(io::ErrorKind::TimedOut, SILENCE)),
         },
-        ureq::Error::Timeout(Timeout::Resolve)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::ConnectProxyFailed(_)
-        | ureq::Error::Tls(_) => Error::Unreachable {
-            url,
-            cause: Arc::new(error),
+        ureq::Error::Timeout(Timeout::Resolve) | ureq::Error::HostNotFound => {
+            unreachable(url, Way::Resolution, error)
+        }
+        ureq::Error::Other(error) => match error.downcast::<Unresolved>() {
+            Ok(unresolved) if is_forbidden(&unresolved.0) => Error::NotPermitted {
+                url,
+                cause: Arc::new(unresolved.0),
+            },
+            Ok(unresolved) => unreachable(url, Way::Resolution, unresolved.0),
+            Err(error) => Error::Broken {
+                url,
+                cause: error.into(),
+            },
         },
+        ureq::Error::ConnectionFailed => unreachable(url, Way::Connection, error),
+        ureq::Error::ConnectProxyFailed(_) => unreachable(url, Way::Proxy, error),
+        ureq::Error::Tls(_) => unreachable(url, Way::Tls, error),
         ureq::Error::Rustls(error) => tls_failure(url, &error),
         ureq::Error::Timeout(timeout) => too_slow(url, timeout),
         ureq::Error::Io(error) => io_failure(url, error),
@@ -48,6 +60,11 @@ pub fn failure(url: &str, error: ureq::Error) -> Error {
             cause: Arc::new(error),
         },
     }
+}
+
+fn unreachable(url: String, at: Way, cause: impl StdError + Send + Sync + 'static) -> Error {
+    let cause = Arc::new(cause);
+    Error::Unreachable { url, at, cause }
 }
 
 fn too_slow(url: String, timeout: Timeout) -> Error {
@@ -76,7 +93,11 @@ fn io_failure(url: String, error: io::Error) -> Error {
         | io::ErrorKind::NotConnected => Error::Broken { url, cause },
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => too_slow(url, Timeout::PerRead),
         _ if is_forbidden(&cause) => Error::NotPermitted { url, cause },
-        _ => Error::Unreachable { url, cause },
+        _ => Error::Unreachable {
+            url,
+            at: Way::Connection,
+            cause,
+        },
     }
 }
 
@@ -107,7 +128,11 @@ fn tls_failure(url: String, error: &rustls::Error) -> Error {
         }
         // The response of a plain HTTP server to a TLS hello.
         rustls::Error::InvalidMessage(_) => Error::NotTls { host, cause },
-        _ => Error::Unreachable { url, cause },
+        _ => Error::Unreachable {
+            url,
+            at: Way::Tls,
+            cause,
+        },
     }
 }
 

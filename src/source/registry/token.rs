@@ -20,7 +20,7 @@ use super::request::{Authorization, Request};
 use super::session::Target;
 use super::status::status_error;
 use super::url;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Way};
 use crate::lock::lock;
 use crate::name::Host;
 use crate::source::config::auth_json::{Found, Keyring};
@@ -253,7 +253,11 @@ fn post(target: &Target<'_>, key: &TokenKey, grant: &[(&str, &str)]) -> Result<R
     let request = Request::post(&key.realm, &form).unchecked(key.takes_any_certificate());
     // A form is posted once, so its error must not be one that is retried.
     let reply = target.client.send(request).map_err(|error| match error {
-        Error::Broken { url, cause } => Error::Unreachable { url, cause },
+        Error::Broken { url, cause } => Error::Unreachable {
+            url,
+            at: Way::Connection,
+            cause,
+        },
         error => error,
     })?;
     match reply.status {

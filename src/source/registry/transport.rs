@@ -36,6 +36,11 @@ pub fn connector(tls: Tls) -> impl Connector {
 #[derive(Debug)]
 pub struct SystemResolver;
 
+/// The failure of the system's resolver, to be told from those of connections.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unresolved(pub io::Error);
+
 impl Resolver for SystemResolver {
     fn resolve(
         &self,
@@ -53,7 +58,11 @@ impl Resolver for SystemResolver {
         }
         let (uri, config) = (uri.clone(), config.clone());
         aside(timeout, move || {
-            DefaultResolver::default().resolve(&uri, &config, at_once)
+            let found = DefaultResolver::default().resolve(&uri, &config, at_once);
+            found.map_err(|error| match error {
+                Error::Io(error) => Error::Other(Box::new(Unresolved(error))),
+                error => error,
+            })
         })
     }
 }
