@@ -92,6 +92,9 @@ pub enum Command {
         json: bool,
         #[command(flatten)]
         whom: Whom,
+        /// Check the machine whose files are below this directory
+        #[arg(long, value_name = "DIRECTORY", default_value = "/", hide = true)]
+        root: PathBuf,
     },
     /// Show the manifest and the config of one artifact as JSON
     Inspect {

@@ -114,7 +114,8 @@ fn execute(command_line: CommandLine) -> Result<bool> {
             reference,
             json,
             whom,
-        } => return check::check(reference.as_ref(), json, whom, config),
+            root,
+        } => return check::check(reference.as_ref(), json, whom, config, &root),
         Command::Inspect { reference } => {
             let service = service(reference.settings(settings(config)?))?;
             let located = reference.directory.locate(&service.settings)?;

@@ -4,9 +4,10 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
-/// The tables of the kernel (proc_net(5)).
-const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+/// The tables of the kernel (proc_net(5)), below the root directory.
+const TABLES: [&str; 2] = ["proc/net/tcp", "proc/net/tcp6"];
 /// The root user, who runs systemd.
 const ROOT: u32 = 0;
 /// `TCP_LISTEN` (linux:include/net/tcp_states.h).
@@ -14,16 +15,21 @@ const LISTEN: &str = "0A";
 
 /// The user who listens on a port of loopback and is neither root nor `caller`, if there is one.
 pub fn stranger(port: u16, caller: u32) -> Option<u32> {
-    let tables = TABLES
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok());
-    tables
-        .flat_map(|table| owners(&table, port))
-        .find(|owner| ![ROOT, caller].contains(owner))
+    let mut owners = owners(Path::new("/"), port).into_iter();
+    owners.find(|owner| ![ROOT, caller].contains(owner))
 }
 
-/// The users who listen on a port of loopback, or of all addresses.
-fn owners(table: &str, port: u16) -> Vec<u32> {
+/// The users who listen on a port of loopback, or of all addresses. `root`: the directory that the machine's files are
+/// below.
+pub fn owners(root: &Path, port: u16) -> Vec<u32> {
+    let tables = TABLES
+        .iter()
+        .filter_map(|path| fs::read_to_string(root.join(path)).ok());
+    tables.flat_map(|table| owners_in(&table, port)).collect()
+}
+
+/// Those in one table.
+fn owners_in(table: &str, port: u16) -> Vec<u32> {
     let listeners = table.lines().filter_map(listener);
     let here = listeners.filter(|(address, at, _)| {
         *at == port && (address.is_loopback() || address.is_unspecified())
@@ -94,7 +100,7 @@ mod tests {
             let table = format!(
                 "{HEAD}   0: 0100007F:1389 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 14213 1 0 100 0 0 10 0\n"
             );
-            assert_eq!(owners(&table, 5001), [1000]);
+            assert_eq!(owners_in(&table, 5001), [1000]);
         }
         for (address, port, state, expected, why) in [
             ("127.0.0.1", 5001, "0A", &[7][..], "the usual address"),
@@ -108,10 +114,10 @@ mod tests {
             ("127.0.0.1", 5001, "01", &[], "a connection"),
         ] {
             let table = format!("{HEAD}{}", line(address, port, state, 7));
-            assert_eq!(owners(&table, 5001), expected, "{why}");
+            assert_eq!(owners_in(&table, 5001), expected, "{why}");
         }
         let both = line("127.0.0.1", 5001, "0A", 0) + &line("::1", 5001, "0A", 9);
-        assert_eq!(owners(&both, 5001), [0, 9]);
+        assert_eq!(owners_in(&both, 5001), [0, 9]);
     }
 
     #[test]
@@ -124,7 +130,7 @@ mod tests {
             "0: 01:1389 0:0 0A a b c 1",
             "0: ZZ00007F:1389 0:0 0A a b c 1",
         ] {
-            assert_eq!(owners(line, 5001), [0; 0], "{line:?}");
+            assert_eq!(owners_in(line, 5001), [0; 0], "{line:?}");
         }
     }
 
@@ -132,7 +138,7 @@ mod tests {
     fn this_process_is_found_as_a_listener() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let table = fs::read_to_string(TABLES[0]).unwrap();
-        assert_eq!(owners(&table, port), [crate::dir::user()]);
+        let table = fs::read_to_string(Path::new("/").join(TABLES[0])).unwrap();
+        assert_eq!(owners_in(&table, port), [crate::dir::user()]);
     }
 }

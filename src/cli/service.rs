@@ -44,6 +44,10 @@ impl ServiceUrl {
     pub fn at(host: Host) -> Self {
         Self(host)
     }
+
+    pub fn port(&self) -> u16 {
+        self.0.port().unwrap_or(80)
+    }
 }
 
 impl FromStr for ServiceUrl {

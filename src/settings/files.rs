@@ -20,26 +20,28 @@ const DROP_INS: [&str; 3] = [
     "etc/sysext-oci-proxy/config.d",
 ];
 
-/// Reads this one file, or without one all the usual places below `root`. Later files win, key by key.
+/// This one file, or without one those in all the usual places below `root`. Later ones win, key by key.
+pub fn all(file: Option<&Path>, root: &Path) -> Result<Vec<PathBuf>> {
+    if let Some(file) = file {
+        return Ok(vec![file.to_owned()]);
+    }
+    let mut by_name = BTreeMap::new();
+    for directory in DROP_INS {
+        let files = files_in(&root.join(directory), "toml")?;
+        by_name.extend(
+            files
+                .into_iter()
+                .map(|path| (path.file_name().map(ToOwned::to_owned), path)),
+        );
+    }
+    let config = Some(root.join(CONFIG)).filter(|path| path.symlink_metadata().is_ok());
+    Ok(config.into_iter().chain(by_name.into_values()).collect())
+}
+
+/// Reads them.
 pub fn load(file: Option<&Path>, root: &Path) -> Result<Settings> {
-    let files = match file {
-        Some(file) => vec![file.to_owned()],
-        None => {
-            let mut by_name = BTreeMap::new();
-            for directory in DROP_INS {
-                let files = files_in(&root.join(directory), "toml")?;
-                by_name.extend(
-                    files
-                        .into_iter()
-                        .map(|path| (path.file_name().map(ToOwned::to_owned), path)),
-                );
-            }
-            let config = Some(root.join(CONFIG)).filter(|path| path.symlink_metadata().is_ok());
-            config.into_iter().chain(by_name.into_values()).collect()
-        }
-    };
     let mut settings = Settings::default();
-    for path in files {
+    for path in all(file, root)? {
         let text = read_text(&path)?;
         keys::read(&text, &mut settings).map_err(|mistake| Error::BadSettings {
             path,

@@ -13,7 +13,7 @@ mod policy;
 mod signers;
 mod value;
 
-pub use files::{TomlMistake, files_in, parse_toml, read_text, why_unreadable};
+pub use files::{TomlMistake, all as files, files_in, parse_toml, read_text, why_unreadable};
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -259,11 +259,20 @@ impl Default for Settings {
 impl Settings {
     /// Reads this one file, or without one all the usual places below `root`.
     pub fn load(file: Option<&Path>, root: &Path) -> Result<Self> {
+        Self::with_policy(file, root, policy::load(root)?)
+    }
+
+    /// Reads what the service reads: no file of the user who runs this command.
+    pub fn of_service(root: &Path) -> Result<Self> {
+        Self::with_policy(None, root, policy::load_of_system(root)?)
+    }
+
+    fn with_policy(file: Option<&Path>, root: &Path, policy: Option<Arc<Policy>>) -> Result<Self> {
         let mut settings = files::load(file, root)?;
         for (name, repository) in &mut settings.repositories {
             repository.signed_by = signers::read(name, repository, root)?;
         }
-        settings.policy = policy::load(root)?;
+        settings.policy = policy;
         for (name, repository) in &settings.repositories {
             signers::check(name, repository, settings.policy.is_some())?;
         }

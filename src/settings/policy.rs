@@ -19,9 +19,15 @@ const FILES: [&str; 2] = [
 /// Reads the first of its files that there is. `None`: there is none, or it accepts everything.
 pub fn load(root: &Path) -> Result<Option<Arc<Policy>>> {
     let [named, xdg, home] = ["CONTAINERS_POLICY_JSON", "XDG_CONFIG_HOME", "HOME"].map(env::var_os);
-    let Some(path) = find(root, named, xdg, home) else {
-        return Ok(None);
-    };
+    find(root, named, xdg, home).map_or(Ok(None), |path| read(root, path))
+}
+
+/// The same without that of a user.
+pub fn load_of_system(root: &Path) -> Result<Option<Arc<Policy>>> {
+    find(root, None, None, None).map_or(Ok(None), |path| read(root, path))
+}
+
+fn read(root: &Path, path: PathBuf) -> Result<Option<Arc<Policy>>> {
     let json = read_text(&path)?;
     let policy = Policy::parse(&path, json.as_bytes(), |key| read_key(key, root));
     let policy = policy.map_err(|why| Error::BadSettings {

@@ -34,6 +34,7 @@ mod blocked;
 mod cache;
 mod cases;
 mod challenges;
+mod check;
 mod command_line;
 mod complete;
 mod corpus;
