@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 UNITDIR ?= $(shell $(PKG_CONFIG) --variable=systemdsystemunitdir systemd 2>/dev/null || echo $(PREFIX)/lib/systemd/system)
 
 BINARY = target/release/sysext-oci-proxy
-UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket
+UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket sysext-oci-proxy-update@.service sysext-oci-proxy-update@.timer
 CATALOG = $(PREFIX)/lib/systemd/catalog/sysext-oci-proxy.catalog
 
 .PHONY: build check test demo bench soak fuzz count install uninstall clean help

@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -414,6 +414,15 @@ impl Error {
     pub fn service(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |cause| Error::Service {
             what,
+            cause: Arc::new(cause),
+        }
+    }
+
+    /// For `map_err`: this file or directory cannot be read or written.
+    pub fn file(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |cause| Self::File {
+            path: path.clone(),
             cause: Arc::new(cause),
         }
     }

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use super::asked::Whom;
 use super::fetch::Target;
 use super::reference::{FileReference, Reference};
-use super::transfer;
+use super::transfer::{self, Component};
 use crate::name::RepositoryAddress;
 
 /// Serves OCI registries to systemd-sysupdate.
@@ -118,6 +118,14 @@ pub enum Command {
         /// Its process ID: $MAINPID
         #[arg(value_name = "PID")]
         process: i32,
+    },
+    /// Update a component by systemd-sysupdate, and merge extensions if they have changed; see
+    /// sysext-oci-proxy-update@.service
+    #[command(hide = true)]
+    Update {
+        /// NAME of /etc/sysupdate.NAME.d/
+        #[arg(value_name = "NAME")]
+        component: Component,
     },
     /// Change what is remembered of repositories that were signed (as root)
     Key {

@@ -16,6 +16,7 @@ mod reload;
 mod service;
 mod systemd;
 mod transfer;
+mod update;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -46,14 +47,19 @@ const ROOT: &str = "/";
 /// Runs the program with these arguments, of which the first is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command_line = CommandLine::parse(arguments).unwrap_or_else(|error| error.exit());
-    journal::start(command_line.is_to_serve());
+    let is_service = command_line.is_to_serve();
+    journal::start(is_service);
     match execute(command_line) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NO),
         Err(error) => {
             let reason = error.line();
-            error!(MESSAGE_ID = journal::FATAL, REASON = reason.as_str(); "{reason}");
-            server::turn_away_waiting(&error);
+            if is_service {
+                error!(MESSAGE_ID = journal::FATAL, REASON = reason.as_str(); "{reason}");
+                server::turn_away_waiting(&error);
+            } else {
+                error!("{reason}");
+            }
             ExitCode::from(error.exit_status())
         }
     }
@@ -130,6 +136,7 @@ fn execute(command_line: CommandLine) -> Result<bool> {
                 layer.as_deref(),
             )?)?;
         }
+        Command::Update { component } => update::update(Path::new(ROOT), &component)?,
         Command::Key { forget_signed } => {
             print(&key::forget_signed(&settings(config)?, forget_signed)?)?;
         }

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Arc;
 
 use crate::dir::Dir;
 use crate::error::{Error, Result};
@@ -32,8 +31,8 @@ impl NewFile {
             _ => (path, Path::new(name.as_str())),
         };
         let folder = if folder == "" { Path::new(".") } else { folder };
-        let dir = Dir::open_to_write(folder).map_err(file_error(folder))?;
-        let error = file_error(&dir.path_of(name));
+        let dir = Dir::open_to_write(folder).map_err(Error::file(folder))?;
+        let error = Error::file(&dir.path_of(name));
         if dir.entry(name).is_some_and(|entry| !entry.is_file) {
             let why = "what has this name is no regular file; -o - writes to standard output";
             return Err(error(io::Error::new(ErrorKind::AlreadyExists, why)));
@@ -61,7 +60,7 @@ impl NewFile {
 
     /// For `map_err`: it could not be written.
     pub fn error(&self) -> impl Fn(io::Error) -> Error + use<> {
-        file_error(&self.path())
+        Error::file(&self.path())
     }
 
     /// Gives it its name, in place of a file that has it. The result is its path.
@@ -112,14 +111,6 @@ fn free_name<T>(create: impl Fn(&str) -> io::Result<T>) -> io::Result<(T, String
         }
     }
     result
-}
-
-fn file_error(path: &Path) -> impl Fn(io::Error) -> Error + use<> {
-    let path = path.to_owned();
-    move |cause| Error::File {
-        path: path.clone(),
-        cause: Arc::new(cause),
-    }
 }
 
 #[cfg(test)]

@@ -8,16 +8,11 @@ pub use crate::sysupdate::SystemdVersion;
 impl SystemdVersion {
     /// That of this machine, by `systemctl --version`. `command`: what it is asked for.
     pub fn of_this_machine(command: &'static str) -> Result<Self> {
-        let cannot = |why: String| Error::CannotDo {
-            command,
-            why: format!("systemctl --version: {why}"),
-        };
-        let output = Command::new("systemctl").arg("--version").output();
-        let output = output.map_err(|error| cannot(error.to_string()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        let text = systemctl(command, &["--version"])?;
         Self::parse(&text).ok_or_else(|| {
             let first = text.lines().next().unwrap_or_default();
-            cannot(format!("expected \"systemd VERSION\", found {first:?}"))
+            let why = format!("systemctl --version: expected \"systemd VERSION\", found {first:?}");
+            Error::CannotDo { command, why }
         })
     }
 
@@ -27,6 +22,37 @@ impl SystemdVersion {
         let end = number.find(|c: char| !c.is_ascii_digit())?;
         number[..end].parse().ok().map(Self)
     }
+}
+
+/// What `systemctl` prints with these arguments. `command`: what it is run for.
+pub fn systemctl(command: &'static str, arguments: &[&str]) -> Result<String> {
+    let cannot = |why: &str| Error::CannotDo {
+        command,
+        why: format!("systemctl {}: {why}", arguments.join(" ")),
+    };
+    let output = Command::new("systemctl").args(arguments).output();
+    let output = output.map_err(|error| cannot(&error.to_string()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().collect::<Vec<_>>().join("; ");
+        return Err(match said.as_str() {
+            "" => cannot(&output.status.to_string()),
+            said => cannot(said),
+        });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A property of a unit, as `systemctl show` prints it; that of a unit that does not exist, too.
+pub fn property(command: &'static str, unit: &str, name: &str) -> Result<String> {
+    let property = format!("--property={name}");
+    let text = systemctl(command, &["show", &property, "--value", unit])?;
+    Ok(text.trim().to_owned())
+}
+
+/// Whether a unit is active. One that does not exist is not.
+pub fn is_active(command: &'static str, unit: &str) -> Result<bool> {
+    Ok(property(command, unit, "ActiveState")? == "active")
 }
 
 #[cfg(test)]

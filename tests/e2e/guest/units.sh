@@ -2,7 +2,7 @@
 # The units: as systemd judges them, and as they behave. The service has never run before this.
 
 verifies() {
-    systemd-analyze verify "$SOCKET" "$SERVICE" |& tee /tmp/remarks
+    systemd-analyze verify "$SOCKET" "$SERVICE" sysext-oci-proxy-update@a.{service,timer} |& tee /tmp/remarks
     [ ! -s /tmp/remarks ]
 }
 check units-verify verifies
