@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use log::debug;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -319,6 +319,12 @@ impl Dir {
     pub fn free(&self) -> Option<u64> {
         let found = rustix::fs::fstatvfs(&self.handle).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Whether its file system is mounted read-only.
+    pub fn is_read_only(&self) -> bool {
+        let found = rustix::fs::fstatvfs(&self.handle);
+        found.is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 
     /// Whether its file system is in memory.

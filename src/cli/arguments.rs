@@ -81,10 +81,11 @@ pub enum Command {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Walk the way that an update takes, and show what is missing
-    #[command(hide = true)]
+    /// Walk the way that an update takes, and show at each step what is missing
+    ///
+    /// The exit status is 0 if an update would happen, 1 if not, 69 if that cannot be found out.
     Check {
-        /// A repository as for list; without one, those that transfer files on this machine name
+        /// A repository as for list; without one, those that transfer files on this machine and the settings name
         #[arg(value_name = "REPOSITORY")]
         reference: Option<Reference>,
         /// Print JSON

@@ -55,13 +55,16 @@ impl Asked {
             }
         };
         match named {
-            Some(url) => Ok(Self::Service(Service::new(url))),
+            Some(url) => {
+                url.warn_of_stranger();
+                Ok(Self::Service(Service::new(url)))
+            }
             None => Self::itself(reference.settings(super::settings(config)?)),
         }
     }
 
     /// By these settings. The files come through this process, whoever sends them to clients of the service.
-    fn itself(mut settings: Settings) -> Result<Self> {
+    pub fn itself(mut settings: Settings) -> Result<Self> {
         for repository in settings.repositories.values_mut() {
             repository.blobs = Blobs::Stream;
         }

@@ -24,6 +24,8 @@ const PORT: u16 = 5001;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The service itself gives up on a listing or a file after 40 s.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the start page. systemd tries again each second to start a service that fails.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two pieces of a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest JSON of a directory, in bytes: the service holds no more in memory.
@@ -47,6 +49,19 @@ impl ServiceUrl {
 
     pub fn port(&self) -> u16 {
         self.0.port().unwrap_or(80)
+    }
+
+    /// Warns of a stranger who listens at that port of this machine.
+    pub fn warn_of_stranger(&self) {
+        let port = self.port();
+        if self.0.is_loopback()
+            && let Some(owner) = port_owner::stranger(port, dir::user())
+        {
+            warn!(
+                "what listens on port {port} belongs to user {owner}, neither to root nor to you; it may be another program than \
+                 sysext-oci-proxy (`ss -ltnp` as root shows it)"
+            );
+        }
     }
 }
 
@@ -97,9 +112,8 @@ struct Refusal {
 }
 
 impl Service {
-    /// Nothing is asked yet. A stranger who listens at that port is warned of.
+    /// Nothing is asked yet.
     pub fn new(url: ServiceUrl) -> Self {
-        warn_of_stranger(&url.0);
         let config = Agent::config_builder()
             .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
             .accept(ACCEPT)
@@ -108,7 +122,6 @@ impl Service {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(HEAD_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT))
             // The service is on this machine, whatever proxy the environment names.
             .proxy(None)
@@ -117,10 +130,20 @@ impl Service {
         Self { url, agent }
     }
 
+    /// Where it is.
+    pub fn url(&self) -> &ServiceUrl {
+        &self.url
+    }
+
+    /// Asks for the start page, by which systemd starts the service. It needs no registry.
+    pub fn start(&self) -> Result<()> {
+        self.get(&format!("{}/", self.url), START_TIMEOUT).map(drop)
+    }
+
     /// The JSON of a directory.
     pub fn json(&self, directory: &Directory) -> Result<Vec<u8>> {
         let url = format!("{}/{directory}/", self.url);
-        let response = self.get(&url)?;
+        let response = self.get(&url, HEAD_TIMEOUT)?;
         let type_of = response.headers().get(http::header::CONTENT_TYPE);
         if !type_of.is_some_and(|media_type| media_type.as_bytes().starts_with(b"application/json"))
         {
@@ -140,7 +163,7 @@ impl Service {
         out: &mut dyn Write,
     ) -> Result<(), Interrupted> {
         let url = format!("{}/{directory}/{}", self.url, in_url(name));
-        let response = self.get(&url).map_err(Interrupted::Body)?;
+        let response = self.get(&url, HEAD_TIMEOUT).map_err(Interrupted::Body)?;
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; BUFFER];
         loop {
@@ -153,11 +176,12 @@ impl Service {
         }
     }
 
-    /// The response to a request, if it is 200.
-    fn get(&self, url: &str) -> Result<http::Response<Body>> {
-        let response = self
-            .agent
-            .get(url)
+    /// The response to a request, if it is 200 and its head arrives in time.
+    fn get(&self, url: &str, limit: Duration) -> Result<http::Response<Body>> {
+        let request = self.agent.get(url).config();
+        let response = request
+            .timeout_recv_response(Some(limit))
+            .build()
             .call()
             .map_err(|error| self.failure(url, error))?;
         let status = response.status().as_u16();
@@ -244,18 +268,6 @@ fn broken(url: &str) -> impl Fn(io::Error) -> Error {
     move |error| Error::Broken {
         url: url.to_owned(),
         cause: Arc::new(error),
-    }
-}
-
-fn warn_of_stranger(host: &Host) {
-    let port = host.port().unwrap_or(80);
-    if host.is_loopback()
-        && let Some(owner) = port_owner::stranger(port, dir::user())
-    {
-        warn!(
-            "what listens on port {port} belongs to user {owner}, neither to root nor to you; it may be another program than \
-             sysext-oci-proxy (`ss -ltnp` as root shows it)"
-        );
     }
 }
 

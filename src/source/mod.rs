@@ -23,6 +23,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+pub use config::certs_d::CertificateDirectories;
 pub use registry::agent::DOCUMENT_TIMEOUT;
 pub use upstream::Upstream;
 

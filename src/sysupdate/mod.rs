@@ -57,14 +57,19 @@ impl SystemdVersion {
 }
 
 /// Whether a transfer file below `root` names this repository. `hosts`: names of this service, by the settings.
+pub fn name(root: &Path, hosts: &[Host], repository: &RepositoryAddress) -> bool {
+    repositories(root, hosts).contains(repository)
+}
+
+/// The repositories that transfer files below `root` name.
 ///
 /// Files that cannot be read name none: whoever checks them says so.
-pub fn name(root: &Path, hosts: &[Host], repository: &RepositoryAddress) -> bool {
+pub fn repositories(root: &Path, hosts: &[Host]) -> Vec<RepositoryAddress> {
     let definitions = find(root).unwrap_or_default();
-    let mut named = definitions
+    let named = definitions
         .iter()
         .filter_map(|one| repository_of(source_path(one)?, hosts));
-    named.any(|named| named == *repository)
+    named.collect()
 }
 
 /// The last `Path=` in a section `[Source]`.

@@ -4,13 +4,21 @@
 //! first in `$PATH`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
 
-use crate::service::{Folder, command, output};
+use crate::content::{OCI_TAR, Repository, versions};
+use crate::cosign::Key;
+use crate::registry::{Guard, Registry, guarded, nowhere, with_tls};
+use crate::service::{Folder, NO_LOGINS, Service, Setup, command, output};
+use crate::tls::Authority;
 
 /// Prints the file of the unit that is named last, below the folder `units` beside it.
 const SYSTEMCTL: &str = r#"#!/bin/sh
@@ -22,11 +30,25 @@ const JOURNALCTL: &str = r#"#!/bin/sh
 cat "${0%/*}/../journal"
 "#;
 
+/// The socket unit at this address, as `systemctl show` prints it.
+fn socket(address: SocketAddr) -> String {
+    format!(
+        "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nResult=success\nNeedDaemonReload=no\n\
+         WantedBy=sockets.target\nUpheldBy=\nListen={address} (Stream)\n"
+    )
+}
+
 /// A machine on which nothing is wrong, as far as its files and units go.
 pub struct Machine(Folder);
 
 impl Machine {
+    /// One on which nobody answers for the service.
     pub fn new() -> Self {
+        Self::at(nowhere().parse().unwrap())
+    }
+
+    /// One whose socket unit listens at this address.
+    pub fn at(service: SocketAddr) -> Self {
         let machine = Self(Folder::new());
         for (program, script) in [("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)] {
             machine.write(&format!("bin/{program}"), script);
@@ -35,15 +57,24 @@ impl Machine {
         }
         machine.write("journal", "");
         machine.unit(
-            "sysext-oci-proxy.socket",
-            "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nResult=success\nNeedDaemonReload=no\n\
-             WantedBy=sockets.target\nUpheldBy=\nListen=127.0.0.1:5001 (Stream)\n",
+            "sysext-oci-proxy.service",
+            "LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success\nExecMainStatus=0\n",
         );
-        machine.listens("0100007F", 5001, 0);
+        machine.unit("sysext-oci-proxy.socket", &socket(service));
+        machine.listens("0100007F", service.port(), 0);
         machine
     }
 
-    pub fn path(&self, name: &str) -> std::path::PathBuf {
+    /// One whose service has the settings of this setup.
+    pub fn with(setup: Setup) -> (Self, Service) {
+        let settings = setup.text().to_owned();
+        let service = setup.start();
+        let machine = Self::at(service.address);
+        machine.write("etc/sysext-oci-proxy/config.toml", &settings);
+        (machine, service)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -124,6 +155,64 @@ pub fn is_found(machine: &Machine, step: &str, texts: &[&str]) {
     assert_eq!(found.status, Some(1), "{}", found.text);
 }
 
+/// The same of a service with this setup, whose repository is `hello`.
+#[track_caller]
+fn is_found_at(setup: Setup, step: &str, texts: &[&str]) {
+    let (machine, _service) = Machine::with(setup);
+    let found = machine.check(&["hello"]);
+    found.has("failed", step, texts);
+    assert_eq!(found.status, Some(1), "{}", found.text);
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    let registry = Registry::with_hello(versions(3).0);
+    let (machine, _service) = Machine::with(Setup::of(&registry));
+    let found = machine.check(&["hello"]);
+    assert_eq!(found.status, Some(0), "{}", found.text);
+    let host = registry.address.to_string();
+    for (step, texts) in [
+        ("socket", &["active and enabled"][..]),
+        ("port", &["belongs to root"]),
+        ("settings", &["config.toml", &host]),
+        ("cache", &["var/cache/sysext-oci-proxy", "is free"]),
+        ("state", &["var/lib/sysext-oci-proxy", "is free"]),
+        ("service", &["it answers at http://127.0.0.1:"]),
+        ("clock", &[]),
+        ("proxy", &[&host]),
+        ("resolution", &[&host]),
+        ("connection", &[&host]),
+        ("tls", &[&host]),
+        ("login", &["hello: "]),
+        ("tags", &["3 tags"]),
+        ("names", &["3 files on offer, the newest is hello-v2.raw"]),
+        ("signatures", &["ask for none"]),
+    ] {
+        found.has("ok", step, texts);
+    }
+    assert_eq!(found.text.lines().count(), 15, "{}", found.text);
+}
+
+#[test]
+fn without_a_repository_those_of_transfer_files_and_settings_are_checked() {
+    let registry = Registry::with_hello(versions(1).0);
+    registry.put("other", versions(2).0);
+    let more = "[repository.other]\nflatten = 1\n";
+    let (machine, _service) = Machine::with(Setup::of(&registry).settings(more));
+    let transfer =
+        "[Source]\nType=url-file\nPath=http://localhost:5001/hello/\nMatchPattern=hello-@v.raw\n";
+    machine.write("etc/sysupdate.hello.d/hello.transfer", transfer);
+    let found = machine.check(&[]);
+    found.has("ok", "tags", &["hello: ", "has 1 tag"]);
+    found.has("ok", "tags", &["other: ", "2 tags"]);
+    // What holds for the registry is said once.
+    let of_registry = found
+        .text
+        .lines()
+        .filter(|line| line.contains(" connection "));
+    assert_eq!(of_registry.count(), 1, "{}", found.text);
+}
+
 #[test]
 fn a_socket_that_is_not_installed_masked_or_started_is_found() {
     let machine = Machine::new();
@@ -142,12 +231,17 @@ fn a_socket_that_is_not_installed_masked_or_started_is_found() {
 #[test]
 fn another_program_on_the_port_is_found() {
     let machine = Machine::new();
-    machine.listens("0100007F", 5001, 4711);
-    let texts = ["user 4711 listens on port 5001", "ss -ltnp"];
-    is_found(&machine, "port", &texts);
-    machine.listens("00000000", 5001, 0);
-    let failed = "LoadState=loaded\nUnitFileState=enabled\nActiveState=failed\nResult=resources\n";
-    machine.unit("sysext-oci-proxy.socket", failed);
+    let service: SocketAddr = nowhere().parse().unwrap();
+    machine.unit("sysext-oci-proxy.socket", &socket(service));
+    machine.listens("0100007F", service.port(), 4711);
+    is_found(
+        &machine,
+        "port",
+        &["a program of user 4711 listens", "ss -ltnp"],
+    );
+    machine.listens("00000000", service.port(), 0);
+    let failed = socket(service).replace("ActiveState=active", "ActiveState=failed");
+    machine.unit("sysext-oci-proxy.socket", &failed);
     is_found(
         &machine,
         "port",
@@ -174,13 +268,243 @@ fn settings_that_the_service_cannot_read_are_found() {
 }
 
 #[test]
+fn a_policy_that_is_none_is_found() {
+    let machine = Machine::new();
+    machine.write("etc/containers/policy.json", "{\"default\": []}\n");
+    is_found(
+        &machine,
+        "settings",
+        &["etc/containers/policy.json: ", "correct the settings"],
+    );
+}
+
+#[test]
+fn directories_that_cannot_be_written_are_found() {
+    let machine = Machine::new();
+    machine.write("var/cache/sysext-oci-proxy", "");
+    is_found(
+        &machine,
+        "cache",
+        &["this is a file, expected a directory", "remove it"],
+    );
+    machine.write("var/lib/sysext-oci-proxy/x", "");
+    let state = machine.path("var/lib/sysext-oci-proxy");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o555)).unwrap();
+    is_found(&machine, "state", &["its owner may not write", "chmod u+w"]);
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_service_that_does_not_start_is_found_with_what_systemd_says() {
+    let machine = Machine::new();
+    machine.unit(
+        "sysext-oci-proxy.service",
+        "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\nExecMainStatus=203\n",
+    );
+    let texts = [
+        "it does not answer",
+        "auto-restart",
+        "exit status 203",
+        "ExecStart=",
+    ];
+    is_found(&machine, "service", &texts);
+}
+
+#[test]
 fn a_wrong_clock_is_found() {
     let machine = Machine::new();
     machine.write("usr/lib/clock-epoch", "");
     let file = fs::File::open(machine.path("usr/lib/clock-epoch")).unwrap();
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(86_400 * 400);
+    let later = SystemTime::now() + Duration::from_secs(86_400 * 400);
     file.set_modified(later).unwrap();
     is_found(&machine, "clock", &["earlier than", "timedatectl"]);
+}
+
+#[test]
+fn a_host_without_an_address_is_found() {
+    let setup = Setup::new("registry = \"no-such-host.invalid\"\n");
+    let texts = ["no-such-host.invalid: cannot connect", "getent hosts"];
+    is_found_at(setup, "resolution", &texts);
+}
+
+#[test]
+fn a_proxy_that_is_none_or_does_not_answer_is_found() {
+    let settings = "registry = \"registry.example.com\"\n";
+    let setup = Setup::new(settings).env("HTTPS_PROXY", "socks5://10.0.0.1");
+    is_found_at(setup, "proxy", &["$HTTPS_PROXY", "socks5", "Environment="]);
+    let setup = Setup::new(settings).env("HTTPS_PROXY", format!("http://{}", nowhere()));
+    is_found_at(setup, "proxy", &["through the proxy", "NO_PROXY"]);
+}
+
+#[test]
+fn a_registry_that_is_down_is_found() {
+    let settings = format!("registry = \"{}\"\n", nowhere());
+    is_found_at(
+        Setup::new(settings),
+        "connection",
+        &["cannot connect", "curl -v"],
+    );
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_found() {
+    let registry = with_tls(&Authority::new());
+    let other = Authority::new();
+    let setup = Setup::of(&registry).certificate(registry.address, "ca.crt", &other.pem());
+    is_found_at(
+        setup,
+        "tls",
+        &["is not trusted", "/etc/containers/certs.d/"],
+    );
+}
+
+#[test]
+fn a_login_that_is_missing_or_wrong_is_found() {
+    let registry = guarded(Guard::basic(&["alice:s3cret"]));
+    let texts = ["wants a login", NO_LOGINS, "skopeo login --authfile"];
+    is_found_at(Setup::of(&registry), "login", &texts);
+    let setup = Setup::of(&registry).login(registry.address, "alice:wrong");
+    is_found_at(
+        setup,
+        "login",
+        &["refuses the login from", "auth.json", "log in again"],
+    );
+}
+
+#[test]
+fn a_repository_that_is_not_there_or_empty_is_found() {
+    let registry = Registry::start();
+    is_found_at(
+        Setup::of(&registry),
+        "tags",
+        &["registry has no ", "the name of the repository"],
+    );
+    registry.put("hello", Repository::default());
+    is_found_at(
+        Setup::of(&registry),
+        "tags",
+        &["hello has no tags", "oras push"],
+    );
+}
+
+#[test]
+fn a_repository_of_which_nothing_is_offered_is_found() {
+    let mut hello = Repository::default();
+    hello.tag("v1", b"{}");
+    let registry = Registry::with_hello(hello);
+    is_found_at(
+        Setup::of(&registry),
+        "names",
+        &["no file is offered", "v1: ", "list REPOSITORY --all"],
+    );
+}
+
+#[test]
+fn a_registry_that_the_settings_do_not_allow_is_found() {
+    let registry = Registry::with_hello(versions(1).0);
+    let (machine, _service) = Machine::with(Setup::of(&registry));
+    let found = machine.check(&["ghcr.io/acme/hello"]);
+    found.has(
+        "failed",
+        "settings",
+        &["neither the default registry nor allowed", "'allow'"],
+    );
+    assert_eq!(found.status, Some(1), "{}", found.text);
+}
+
+#[test]
+fn a_version_that_is_not_signed_is_found() {
+    let registry = Registry::start();
+    let mut hello = Repository::default();
+    let layer = hello.file(OCI_TAR, "hello.raw", b"image");
+    let manifest = hello.artifact(&[layer], json!({}));
+    hello.point("v1", &manifest);
+    registry.put("hello", hello);
+    let keys = Folder::new();
+    let (key, pem) = (keys.path().join("acme.pub"), Key::new().pem());
+    keys.file("acme.pub", &pem);
+    let settings = format!("[repository.hello]\nverify = [{{ key = {key:?} }}]\n");
+    let (machine, _service) = Machine::with(Setup::of(&registry).settings(&settings));
+    machine.write(key.to_str().unwrap().trim_start_matches('/'), &pem);
+    let found = machine.check(&["hello"]);
+    let texts = ["no version is accepted", "not signed", "cosign verify"];
+    found.has("failed", "signatures", &texts);
+    assert_eq!(found.status, Some(1), "{}", found.text);
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_found() {
+    let registry = Registry::with_hello(versions(1).0);
+    let (machine, _service) = Machine::with(Setup::of(&registry));
+    let file = format!("etc/containers/certs.d/{}/ca.crt", registry.address);
+    for (days, status, text) in [
+        (-2, "warning", "it has ended"),
+        (10, "warning", "ends soon"),
+        (90, "ok", "it ends on"),
+    ] {
+        let date = Zoned::now().with_time_zone(TimeZone::UTC).date();
+        let end = date.checked_add(jiff::Span::new().days(days)).unwrap();
+        machine.write(&file, &Authority::ending(end).pem());
+        let found = machine.check(&["hello"]);
+        found.has(status, "expiry", &[&file, text]);
+        assert_eq!(
+            found.status,
+            Some(0),
+            "an update still happens: {}",
+            found.text
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_found_out_is_neither_yes_nor_no() {
+    let registry = Registry::with_hello(versions(1).0);
+    let (machine, _service) = Machine::with(Setup::of(&registry));
+    machine.write("var/lib/x", "");
+    let state = machine.path("var/lib/sysext-oci-proxy");
+    symlink(&state, &state).unwrap();
+    let found = machine.check(&["hello"]);
+    found.has("unknown", "state", &["cannot be looked at"]);
+    assert_eq!(found.status, Some(69), "{}", found.text);
+}
+
+#[test]
+fn systemd_is_not_asked_about_another_service_or_none() {
+    let registry = Registry::with_hello(versions(1).0);
+    let service = Service::of(&registry);
+    let machine = Machine::new();
+    machine.write("etc/sysext-oci-proxy/config.toml", &registry.settings());
+    machine.write("bin/systemctl", "#!/bin/sh\nexit 1\n");
+    let url = format!("http://{}", service.address);
+    let found = machine.check(&["hello", "--service", &url]);
+    assert_eq!(found.status, Some(0), "{}", found.text);
+    found.has(
+        "skipped",
+        "socket",
+        &["not the service that systemd starts"],
+    );
+    let layout = Folder::with_layout(&versions(1).0);
+    let layout = format!("oci:{}", layout.path().display());
+    let found = machine.check(&[&layout]);
+    assert_eq!(found.status, Some(0), "{}", found.text);
+    found.has("skipped", "socket", &["by itself"]);
+    found.has("ok", "names", &["1 file on offer"]);
+}
+
+#[test]
+fn the_registry_is_looked_at_though_the_service_does_not_answer() {
+    let registry = guarded(Guard::basic(&["alice:s3cret"]));
+    let machine = Machine::new();
+    machine.write("etc/sysext-oci-proxy/config.toml", &registry.settings());
+    let found = machine.check(&["hello"]);
+    found.has("failed", "service", &["it does not answer"]);
+    found.has("ok", "connection", &[&registry.address.to_string()]);
+    found.has(
+        "unknown",
+        "login",
+        &["asked by this command", "mend the service first"],
+    );
+    assert_eq!(found.status, Some(1), "{}", found.text);
 }
 
 #[test]

@@ -302,6 +302,11 @@ impl Setup {
         self.folder.path()
     }
 
+    /// Its settings.
+    pub fn text(&self) -> &str {
+        &self.settings
+    }
+
     pub fn start(self) -> Service {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::civil::{Date, date};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
@@ -22,11 +23,24 @@ impl Authority {
     }
 
     /// The same, good from one year to another.
-    pub fn valid(names: &[&str], from: i32, until: i32) -> Self {
+    pub fn valid(names: &[&str], from: i16, until: i16) -> Self {
+        Authority::between(names, date(from, 1, 1), date(until, 1, 1))
+    }
+
+    /// One that ends at the beginning of this day, in UTC.
+    pub fn ending(day: Date) -> Self {
+        Authority::between(&[], date(2000, 1, 1), day)
+    }
+
+    fn between(names: &[&str], from: Date, until: Date) -> Self {
+        let midnight = |day: Date| {
+            let [month, date] = [day.month(), day.day()].map(|n| u8::try_from(n).unwrap());
+            rcgen::date_time_ymd(day.year().into(), month, date)
+        };
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names).unwrap();
-        parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
-        parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+        parameters.not_before = midnight(from);
+        parameters.not_after = midnight(until);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Authority(CertifiedIssuer::self_signed(parameters, key).unwrap())

@@ -1,22 +1,32 @@
 //! The command `check`: walks the way that an update takes, and says at each step what is missing.
 //!
 //! A step is a function in a file of its own that pushes a [`report::Finding`], or several; [`check`] has their order. What
-//! a step knows of the machine comes through [`machine::Machine`].
+//! a step knows of the machine comes through [`machine::Machine`]; what the service knows is asked of the service.
 
 mod clock;
+mod directories;
+mod expiry;
 mod machine;
 mod report;
+mod repository;
 mod settings;
 mod socket;
+mod start;
+mod validity;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::asked::Whom;
+use super::asked::{Asked, Whom};
 use super::reference::{Origin, Reference};
-use super::service::ServiceUrl;
+use super::service::{Service, ServiceUrl};
+use crate::address::{Directory, View};
 use crate::error::{Error, Result};
+use crate::settings::Settings;
+use crate::sysupdate;
 use machine::Machine;
 use report::{Finding, Report, Step, Verdict};
+use repository::Walk;
 
 /// Who fetches the updates of this machine.
 enum Way {
@@ -40,10 +50,27 @@ pub fn check(
     let machine = Machine::new(root);
     let mut report = Report::new(is_json);
     let way = Way::of(reference, whom, config);
-    check_listener(&mut report, &machine, &way);
+    let url = check_listener(&mut report, &machine, &way);
     let is_direct = matches!(way, Way::Direct);
-    settings::check(&mut report, &machine, config, is_direct);
+    let settings = settings::check(&mut report, &machine, config, is_direct);
+    if !matches!(way, Way::Named(_)) {
+        directories::check(&mut report, &machine, is_direct);
+    }
+    let is_unit = matches!(way, Way::Unit);
+    let service = url.map(Service::new);
+    let service = service.filter(|one| start::check(&mut report, &machine, one, is_unit));
     clock::check(&mut report, &machine);
+    let is_stand_in = service.is_none() && !is_direct;
+    if let Some(asked) = asked(service, reference, settings.as_ref()) {
+        let directories = wanted(reference, &machine, settings.as_ref());
+        let mut walk = Walk::new(&asked, settings.as_ref(), is_stand_in);
+        for directory in &directories {
+            walk.check(&mut report, directory);
+        }
+        if let Some(settings) = &settings {
+            expiry::check(&mut report, &machine, settings, &directories, is_direct);
+        }
+    }
     answer(report.finish()?)
 }
 
@@ -67,25 +94,71 @@ impl Way {
     }
 }
 
-fn check_listener(report: &mut Report, machine: &Machine, way: &Way) {
+/// Looks at what listens. The result is where the service is asked; `None`: it is not.
+fn check_listener(report: &mut Report, machine: &Machine, way: &Way) -> Option<ServiceUrl> {
     match way {
-        Way::Unit => socket::check(report, machine, ServiceUrl::default().port()),
+        Way::Unit => Some(socket::check(report, machine)),
         Way::Named(url) => {
             let why = format!("{url} is asked, not the service that systemd starts");
             report.push(Finding::skipped(Step::Socket, why));
+            Some(url.clone())
         }
         Way::Direct => {
             let why = "this command works by itself, without the service";
             report.push(Finding::skipped(Step::Socket, why));
+            None
         }
     }
+}
+
+/// The service, or in its place this process.
+fn asked(
+    service: Option<Service>,
+    reference: Option<&Reference>,
+    settings: Option<&Settings>,
+) -> Option<Asked> {
+    if let Some(service) = service {
+        return Some(Asked::Service(service));
+    }
+    let settings = settings?.clone();
+    let settings = match reference {
+        Some(reference) => reference.settings(settings),
+        None => settings,
+    };
+    Asked::itself(settings).ok()
+}
+
+/// The directory that was named; without one, those of transfer files and of the settings.
+fn wanted(
+    reference: Option<&Reference>,
+    machine: &Machine,
+    settings: Option<&Settings>,
+) -> Vec<Directory> {
+    if let Some(reference) = reference {
+        return vec![reference.directory.clone()];
+    }
+    let hosts = settings.map_or(&[][..], |settings| &settings.hosts);
+    let mut names: BTreeSet<_> = sysupdate::repositories(machine.root(), hosts)
+        .into_iter()
+        .collect();
+    names.extend(
+        settings
+            .iter()
+            .flat_map(|settings| settings.repositories.keys().cloned()),
+    );
+    let view = View::Tags;
+    let directory = |repository| Directory {
+        repository,
+        view: view.clone(),
+    };
+    names.into_iter().map(directory).collect()
 }
 
 /// An error is no yes and no no.
 fn answer(verdict: Verdict) -> Result<bool> {
     match verdict {
         Verdict::Yes => Ok(true),
-        Verdict::No(_) => Ok(false),
+        Verdict::No => Ok(false),
         Verdict::Unknown(steps) => Err(Error::CannotDo {
             command: "check",
             why: format!("{steps} steps could not be found out, and none failed"),

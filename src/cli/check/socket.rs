@@ -1,8 +1,11 @@
 //! Whether systemd listens for the service, and nobody else on its port.
 
+use std::net::SocketAddr;
+
 use super::machine::{Machine, Properties};
 use super::report::{Finding, Report, Step};
 use crate::cli::port_owner;
+use crate::cli::service::ServiceUrl;
 use crate::dir;
 
 /// The unit that listens.
@@ -20,10 +23,12 @@ const PROPERTIES: [&str; 8] = [
 /// The root user, who runs systemd.
 const ROOT: u32 = 0;
 
-/// Looks at the socket unit, and at the owner of its port, at which this command asks.
-pub fn check(report: &mut Report, machine: &Machine, port: u16) {
-    report.push(match machine.unit(SOCKET, &PROPERTIES) {
-        Ok(unit) => judge_unit(&unit, port),
+/// Looks at the socket unit, and at the owner of its port. The result is where it listens.
+pub fn check(report: &mut Report, machine: &Machine) -> ServiceUrl {
+    let unit = machine.unit(SOCKET, &PROPERTIES);
+    let url = unit.as_ref().ok().and_then(address).unwrap_or_default();
+    report.push(match unit {
+        Ok(unit) => judge_unit(&unit),
         Err(why) => Finding::unknown(
             Step::Socket,
             why,
@@ -31,11 +36,24 @@ pub fn check(report: &mut Report, machine: &Machine, port: u16) {
         ),
     });
     let is_ours = !report.has_failed(Step::Socket);
+    let port = url.port();
     let owners = port_owner::owners(machine.root(), port);
     report.push(judge_owners(&owners, is_ours, port, dir::user()));
+    url
 }
 
-fn judge_unit(unit: &Properties, port: u16) -> Finding {
+/// Where it listens: `127.0.0.1:5001 (Stream)`. All addresses are asked at this machine's own.
+fn address(unit: &Properties) -> Option<ServiceUrl> {
+    let address = unit.get("Listen").split(' ').next()?;
+    let address: SocketAddr = address.parse().ok()?;
+    let host = match address.ip().is_unspecified() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    };
+    host.parse().ok().map(ServiceUrl::at)
+}
+
+fn judge_unit(unit: &Properties) -> Finding {
     let step = Step::Socket;
     let (load, file_state) = (unit.get("LoadState"), unit.get("UnitFileState"));
     match load {
@@ -69,17 +87,6 @@ fn judge_unit(unit: &Properties, port: u16) -> Finding {
             return Finding::failed(step, why, format!("systemctl enable --now {SOCKET}"));
         }
     }
-    let address = unit.get("Listen");
-    let listens_here = |address: &str| {
-        let address = address.split(' ').next().unwrap_or_default();
-        address.rsplit(':').next() == Some(&port.to_string())
-    };
-    if !address.is_empty() && !listens_here(address) {
-        let why = format!("{SOCKET} listens on {address}, and this command asks at port {port}");
-        let remedy = "name that address with --service, and in Path= of the transfer files; or remove ListenStream= \
-                      from the drop-in for the socket unit";
-        return Finding::failed(step, why, remedy);
-    }
     let is_wanted = !(unit.get("WantedBy").is_empty() && unit.get("UpheldBy").is_empty());
     if !is_wanted && !file_state.starts_with("enabled") {
         let why =
@@ -91,7 +98,11 @@ fn judge_unit(unit: &Properties, port: u16) -> Finding {
         let remedy = format!("systemctl daemon-reload, then systemctl restart {SOCKET}");
         return Finding::warning(step, why, remedy);
     }
-    Finding::ok(step, format!("{SOCKET} is active and enabled"))
+    let address = unit.get("Listen");
+    Finding::ok(
+        step,
+        format!("{SOCKET} is active and enabled, at {address}"),
+    )
 }
 
 /// `is_ours`: the socket unit listens. `caller`: a user may start a service by hand.
@@ -164,7 +175,6 @@ mod tests {
                 Status::Failed,
                 "journalctl",
             ),
-            (":5001", ":6001", Status::Failed, "--service"),
             ("127.0.0.1:5001", "[::]:5001", Status::Ok, "active"),
             ("Listen=127.0.0.1:5001 (Stream)", "", Status::Ok, "active"),
             (
@@ -186,15 +196,31 @@ mod tests {
                 "wanted by a link in /usr",
             ),
         ] {
-            let found = judge_unit(&Properties::parse(&good.replace(from, to)), 5001);
+            let found = judge_unit(&Properties::parse(&good.replace(from, to)));
             assert_eq!(found.status, status, "{to}: {found}");
             let says = found.to_string().contains(part) || found.status == Status::Ok;
             assert!(says, "{to}: {found}");
         }
         let disabled = good.replace("enabled", "disabled");
         let disabled = disabled.replace("WantedBy=sockets.target", "WantedBy=");
-        let found = judge_unit(&Properties::parse(&disabled), 5001);
+        let found = judge_unit(&Properties::parse(&disabled));
         assert_eq!(found.status, Status::Warning, "{found}");
+    }
+
+    #[test]
+    fn the_service_is_asked_where_the_socket_unit_listens() {
+        for (listen, expected) in [
+            ("127.0.0.1:5001 (Stream)", Some("http://127.0.0.1:5001")),
+            ("127.0.0.1:6001 (Stream)", Some("http://127.0.0.1:6001")),
+            ("[::1]:5001 (Stream)", Some("http://[::1]:5001")),
+            ("[::]:5001 (Stream)", Some("http://localhost:5001")),
+            ("/run/p.sock (Stream)", None),
+            ("", None),
+        ] {
+            let found = address(&Properties::parse(&format!("Listen={listen}\n")));
+            let found = found.map(|url| url.to_string());
+            assert_eq!(found.as_deref(), expected, "{listen}");
+        }
     }
 
     #[test]

@@ -39,15 +39,29 @@ impl CertificateDirectories {
         let config = variable("XDG_CONFIG_HOME");
         let config = config.or_else(|| Some(variable("HOME")?.join(".config")));
         let user = config.map(|directory| directory.join("containers/certs.d"));
-        let system = DIRECTORIES.map(|directory| root.join(directory));
+        let Self(system) = Self::of_system(root);
         Self(user.into_iter().chain(system).collect())
+    }
+
+    /// The same without the user's.
+    pub fn of_system(root: &Path) -> Self {
+        Self(
+            DIRECTORIES
+                .iter()
+                .map(|directory| root.join(directory))
+                .collect(),
+        )
+    }
+
+    /// The directory for a host, if there is one.
+    pub fn of(&self, host: &Host) -> Option<PathBuf> {
+        let mut directories = self.0.iter().map(|base| base.join(host.as_str()));
+        directories.find(|directory| directory.is_dir())
     }
 
     /// The certificates for a host; `None` if there is no directory for it.
     pub fn find(&self, host: &Host) -> Result<Option<HostCertificates>> {
-        let mut directories = self.0.iter().map(|base| base.join(host.as_str()));
-        let found = directories.find(|directory| directory.is_dir());
-        found.map(|directory| read(&directory)).transpose()
+        self.of(host).map(|directory| read(&directory)).transpose()
     }
 }
 
