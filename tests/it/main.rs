@@ -66,6 +66,7 @@ mod secrets;
 mod settings;
 mod signals;
 mod signed;
+mod signing_costs;
 mod state;
 mod tags;
 mod tidy;
