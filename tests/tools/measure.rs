@@ -3,7 +3,9 @@
 //! * `measure relay LISTEN TARGET MILLISECONDS` puts a round trip between a client and a local
 //!   server: a new connection waits one, every byte half of one in each direction. How many bytes
 //!   pass is not limited. Runs until it is killed.
-//! * `measure seed REGISTRY REPOSITORY COUNT` pushes so many small files, each under a tag.
+//! * `measure seed REGISTRY REPOSITORY COUNT [FORM NAME KEY]` pushes so many small files, each under a tag. With FORM each
+//!   is signed: `sig-tag`, or `bundle` for a registry with the referrers API. NAME is that of the repository in the
+//!   signature; the public key is written to the file KEY.
 //! * `measure first-byte PROGRAM CONFIG TARGET` prints the milliseconds from the start of the
 //!   program, on a socket with a waiting request, to the first byte of its answer.
 
@@ -12,6 +14,7 @@
     reason = "a tool for benchmarks ends where something is wrong"
 )]
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -19,6 +22,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use cosign::{Form, Key};
 
 #[path = "../it/client.rs"]
 #[allow(
@@ -36,6 +43,14 @@ mod client;
     reason = "shared with the integration tests, which use the rest"
 )]
 mod content;
+#[path = "../it/cosign.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "shared with the integration tests, which use the rest"
+)]
+mod cosign;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,7 +63,18 @@ fn main() -> ExitCode {
                 Duration::from_micros((milliseconds.parse::<f64>().unwrap() * 1000.0) as u64),
             );
         }
-        ["seed", registry, repository, count] => seed(registry, repository, count.parse().unwrap()),
+        ["seed", registry, repository, count] => {
+            push(
+                registry,
+                repository,
+                &files(repository, count.parse().unwrap()),
+            );
+        }
+        ["seed", registry, repository, count, form, name, key] => {
+            let mut content = files(repository, count.parse().unwrap());
+            fs::write(key, sign(&mut content, form, name).pem()).unwrap();
+            push(registry, repository, &content);
+        }
         ["first-byte", program, config, target] => first_byte(program, config, target),
         _ => {
             eprintln!("usage: see the head of tests/tools/measure.rs");
@@ -101,7 +127,8 @@ fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     });
 }
 
-fn seed(registry: &str, repository: &str, count: usize) {
+/// So many small files, each under a tag.
+fn files(repository: &str, count: usize) -> content::Repository {
     let mut content = content::Repository::default();
     for number in 0..count {
         let tag = format!("v1.{}.{}-x86-64", number / 100, number % 100);
@@ -111,6 +138,27 @@ fn seed(registry: &str, repository: &str, count: usize) {
             format!("{repository} {tag}").repeat(200).as_bytes(),
         );
     }
+    content
+}
+
+/// Signs each of them by a new key.
+fn sign(content: &mut content::Repository, form: &str, name: &str) -> Key {
+    let form = match form {
+        "sig-tag" => Form::SigTag,
+        "bundle" => Form::Bundle,
+        _ => panic!("{form:?} is no form, expected sig-tag or bundle"),
+    };
+    content.has_referrers_api = true;
+    let key = Key::new();
+    for (digest, manifest) in content.manifests.clone() {
+        let (media_type, size) = (&manifest.media_type, manifest.bytes.len());
+        let subject = json!({"mediaType": media_type, "digest": digest, "size": size});
+        key.sign(content, form, name, &subject);
+    }
+    key
+}
+
+fn push(registry: &str, repository: &str, content: &content::Repository) {
     let mut connection = client::Connection::open(registry.parse().unwrap());
     let mut call = |method: &str, path: &str, media_type: &str, body: &[u8]| {
         let length = body.len();
@@ -144,11 +192,12 @@ fn seed(registry: &str, repository: &str, count: usize) {
             bytes,
         );
     }
-    for (tag, digest) in &content.tags {
+    let by_digest = content.manifests.keys().map(|digest| (digest, digest));
+    for (reference, digest) in by_digest.chain(&content.tags) {
         let manifest = &content.manifests[digest];
         call(
             "PUT",
-            &format!("/v2/{repository}/manifests/{tag}"),
+            &format!("/v2/{repository}/manifests/{reference}"),
             &manifest.media_type,
             &manifest.bytes,
         );
