@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::Subject;
 use crate::digest::Digest;
-use crate::name::{RepositoryAddress, Tag};
+use crate::name::{DOCKER_HUB, Host, Repository, RepositoryAddress, Tag};
 
 /// The rule for the names. All but the first are those of containers-policy.json(5), `signedIdentity`
 /// (containers/image, `signature/policy_reference_match.go`).
@@ -27,18 +27,18 @@ pub enum Identity {
     /// `exactReference`
     ExactReference(Exact),
     /// `exactRepository`
-    ExactRepository(Exact),
+    ExactRepository(RepositoryAddress),
     /// `remapIdentity`
     Remap(Remap),
 }
 
-/// A reference as docker and containers write it: `host/repository[:tag][@digest]`.
+/// A reference as docker and containers write it: `[host/]repository[:tag][@digest]`, without a host on Docker Hub.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Exact {
-    repository: RepositoryAddress,
-    tag: Option<Tag>,
-    digest: Option<Digest>,
+    pub repository: RepositoryAddress,
+    pub tag: Option<Tag>,
+    pub digest: Option<Digest>,
 }
 
 /// A prefix that signatures have another one for.
@@ -75,7 +75,7 @@ impl Identity {
             }
             (Ok(found), Self::Repository) => Some(&found.repository) == subject.repository,
             (Ok(found), Self::ExactReference(expected)) => found == expected,
-            (Ok(found), Self::ExactRepository(expected)) => found.repository == expected.repository,
+            (Ok(found), Self::ExactRepository(expected)) => found.repository == *expected,
             (Ok(found), Self::Remap(remap)) => {
                 let own = Exact::of(subject).and_then(|own| remap.apply(own));
                 own.is_some_and(|own| own.is_repo_digest_or(found))
@@ -103,9 +103,7 @@ impl Identity {
     fn check_nameless(&self, subject: &Subject<'_>) -> Result<(), String> {
         match self {
             Self::Own { .. } | Self::Repository => Ok(()),
-            Self::ExactRepository(expected) if Some(&expected.repository) == subject.repository => {
-                Ok(())
-            }
+            Self::ExactRepository(expected) if Some(expected) == subject.repository => Ok(()),
             rule => Err(format!(
                 "it names no repository, and signedIdentity asks for one ({rule}); matchRepository takes it"
             )),
@@ -143,10 +141,11 @@ impl Exact {
     }
 
     /// Whether a signature's reference is the same; for a manifest by digest, whether it is of the same repository.
+    /// One that has neither a tag nor a digest is never the same.
     fn is_repo_digest_or(&self, signed: &Self) -> bool {
         match self.tag {
             Some(_) => self == signed,
-            None => self.repository == signed.repository,
+            None => !signed.is_name_only() && self.repository == signed.repository,
         }
     }
 }
@@ -165,7 +164,7 @@ impl FromStr for Exact {
             _ => (rest, None),
         };
         let RepositoryAddress { host, repository } = name.parse()?;
-        let host = host.ok_or_else(|| format!("{text:?} lacks the registry's host"))?;
+        let host = host.map_or_else(|| DOCKER_HUB.parse(), Ok)?;
         Ok(Self {
             repository: RepositoryAddress::of(&host, &repository),
             tag,
@@ -186,9 +185,10 @@ impl Remap {
     /// Both are a host, with a part of a path perhaps.
     pub fn new(prefix: String, signed: String) -> Result<Self, String> {
         for one in [&prefix, &signed] {
-            let name = format!("{one}/x");
-            let parsed = name.parse::<RepositoryAddress>();
-            if !parsed.is_ok_and(|parsed| parsed.host.is_some()) || one.ends_with('/') {
+            let (host, path) = one.split_once('/').unzip();
+            let host: Result<Host, _> = host.unwrap_or(one).parse();
+            let path = path.map(str::parse::<Repository>).transpose();
+            if host.is_err() || path.is_err() {
                 return Err(format!(
                     "prefix {one:?} is not a host with or without a path"
                 ));
@@ -202,7 +202,9 @@ impl Remap {
         let name = own.repository.to_string();
         let rest = name.strip_prefix(&self.prefix);
         if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
-            own.repository = format!("{}{rest}", self.signed).parse().ok()?;
+            let renamed: RepositoryAddress = format!("{}{rest}", self.signed).parse().ok()?;
+            renamed.host.as_ref()?;
+            own.repository = renamed;
         }
         Some(own)
     }
@@ -213,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reference_names_a_repository_with_its_host() {
+    fn a_reference_names_a_repository_and_without_a_host_one_of_docker_hub() {
         let digest = format!("sha256:{}", "a".repeat(64));
         for (reference, expected) in [
             ("ghcr.io/acme/k8s", Some("ghcr.io/acme/k8s")),
@@ -232,9 +234,9 @@ mod tests {
             ("docker.io/x", Some("docker.io/library/x")),
             ("ghcr.io/acme/k8s@sha256:x", None),
             ("ghcr.io/acme/k8s:", None),
-            ("acme/k8s", None),
-            ("k8s", None),
-            ("k8s:v1", None),
+            ("acme/k8s", Some("docker.io/acme/k8s")),
+            ("k8s", Some("docker.io/library/k8s")),
+            ("k8s:v1", Some("docker.io/library/k8s")),
             ("", None),
             ("https://ghcr.io/acme/k8s", None),
         ] {
@@ -255,7 +257,7 @@ mod tests {
             Identity::Remap(Remap::new(prefix.into(), signed.into()).unwrap())
         };
         let exact = Identity::ExactReference(reference("ghcr.io/x/y:v9"));
-        let repository = Identity::ExactRepository(reference("ghcr.io/x/y"));
+        let repository = Identity::ExactRepository("ghcr.io/x/y".parse().unwrap());
         let remapped = remap("ghcr.io/a", "quay.io/z");
         // Asked for, named by the signature (an empty one names nothing), and whether each of these rules takes it.
         for (own, named, expected) in [
@@ -288,7 +290,7 @@ mod tests {
             (
                 &by_digest,
                 "ghcr.io/a/b",
-                [false, true, true, false, false, false],
+                [false, false, true, false, false, false],
             ),
             (
                 &by_digest,
@@ -346,7 +348,12 @@ mod tests {
             let found = rules.map(|rule| rule.check(named, &subject).is_ok());
             assert_eq!(found, expected, "{own:?} signed as {named:?}");
         }
-        for (prefix, signed) in [("", "a.b"), ("a.b/", "a.b"), ("a.b", "A/B"), ("a", "a.b")] {
+        for (prefix, signed) in [
+            ("", "a.b"),
+            ("a.b/", "a.b"),
+            ("a.b", "a.b/B"),
+            ("a_b", "a.b"),
+        ] {
             assert!(
                 Remap::new(prefix.into(), signed.into()).is_err(),
                 "{prefix:?}, {signed:?}"

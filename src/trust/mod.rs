@@ -32,7 +32,7 @@ pub use policy::{Policy, Scope};
 pub use signature::{Part, Place, Signature, parts};
 
 /// Counts the changes of how signatures are judged: the verdicts of another one are not believed.
-pub const CHECKER: u32 = 1;
+pub const CHECKER: u32 = 2;
 /// Reasons that are told why signatures do not count.
 const MAX_REASONS: usize = 4;
 
@@ -262,6 +262,9 @@ impl<'a> Trial<'a> {
         Verdict::Accepted(Vec::from_iter(by).join(", "))
     }
 }
+
+#[cfg(test)]
+mod containers_tests;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,6 @@
 //! `signature/internal/sigstore_payload.go`.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::digest::Digest;
 
@@ -15,8 +14,34 @@ const TYPE: &str = "cosign container image signature";
 #[serde(deny_unknown_fields)]
 struct Payload {
     critical: Critical,
-    #[serde(rename = "optional")]
-    _optional: Option<IgnoredAny>,
+    // `null` if there are no annotations, but there.
+    #[serde(rename = "optional", deserialize_with = "Option::deserialize")]
+    _optional: Option<Optional>,
+}
+
+/// Annotations: anything, but two of them have a type.
+#[derive(Deserialize)]
+struct Optional {
+    #[serde(rename = "creator")]
+    _creator: Option<String>,
+    #[serde(rename = "timestamp")]
+    _timestamp: Option<Seconds>,
+}
+
+/// A whole number, however it is written.
+#[derive(Deserialize)]
+#[serde(try_from = "f64")]
+struct Seconds;
+
+impl TryFrom<f64> for Seconds {
+    type Error = String;
+
+    fn try_from(number: f64) -> Result<Self, String> {
+        match number.fract() == 0.0 {
+            true => Ok(Self),
+            false => Err(format!("{number} is not a whole number of seconds")),
+        }
+    }
 }
 
 #[derive(Deserialize)]

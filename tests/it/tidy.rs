@@ -332,6 +332,7 @@ fn no_line_ends_in_space() {
         // What a publisher wrote stays as it is, and so does what a fuzzer found.
         let is_theirs = [
             "tests/cases/",
+            "tests/container-libs/",
             "tests/cosign/",
             "tests/it/corpus/",
             "tests/fuzz/corpus/",

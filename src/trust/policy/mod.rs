@@ -3,21 +3,21 @@
 //! By containers/image, `signature/policy_config.go` (the file), `policy_eval.go` (which scope counts) and
 //! `docker/policyconfiguration` (the scopes of a reference).
 
+mod requirement;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::identity::{Exact, Remap};
-use super::{Identity, Key, Rule, Signer};
+use super::Rule;
 use crate::digest::Digest;
 use crate::name::{RepositoryAddress, Tag};
+use requirement::{NonEmpty, Object, Requirement, given};
 
 /// A policy, with the keys that it names. A scope without rules accepts anything.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,13 +45,14 @@ impl Policy {
         json: &[u8],
         read: impl Fn(&Path) -> Result<Vec<u8>, String>,
     ) -> Result<Self, String> {
-        let raw: Raw = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let rules = |scope: String, requirements: NonEmpty<Requirement>| {
+        let raw: Result<Object<Raw>, _> = serde_json::from_slice(json);
+        let raw = raw.map_err(|error| error.to_string())?.0;
+        let rules = |scope: String, requirements: NonEmpty<Object<Requirement>>| {
             let origin = format!("{scope} in {}", path.display());
             let rules = requirements
                 .0
                 .into_iter()
-                .map(|one| one.rule(&origin, &read));
+                .map(|one| one.0.rule(&origin, &read));
             let rules: Result<Vec<_>, String> = rules.collect();
             let rules = rules.map_err(|why| format!("{scope}: {why}"))?;
             let rules = rules.into_iter().flatten().map(Arc::new);
@@ -61,6 +62,7 @@ impl Policy {
         for (transport, of_transport) in raw.transports.unwrap_or_default().0 {
             let read_scope = |(scope, requirements): (String, _)| {
                 let name = format!("{transport}:{scope}");
+                check_scope(&transport, &scope).map_err(|why| format!("{name}: {why}"))?;
                 Ok::<_, String>((scope, rules(name, requirements)?))
             };
             let of_transport: Result<_, String> =
@@ -98,6 +100,23 @@ impl Policy {
     }
 }
 
+/// Checks a scope where it must be a path or cannot be: `ValidatePolicyConfigurationScope` of the transports.
+fn check_scope(transport: &str, scope: &str) -> Result<(), String> {
+    let is_right = match transport {
+        _ if scope.is_empty() => true,
+        "dir" | "oci" | "oci-archive" | "sif" => scope
+            .strip_prefix('/')
+            .is_some_and(|path| path.split('/').all(|part| !matches!(part, "" | "." | ".."))),
+        "docker-archive" | "tarball" => false,
+        _ => true,
+    };
+    is_right.then_some(()).ok_or_else(|| {
+        "this is no scope of this transport, expected \"\" or, for dir, oci, oci-archive and sif, an absolute \
+         path in its shortest form, without '/' alone"
+            .to_owned()
+    })
+}
+
 /// The scopes of a reference, the narrowest first: itself, its repository, what that is below, its host, and wildcards
 /// for the domains of that.
 fn docker_scopes(name: &str, tag: Option<&Tag>, digest: Digest) -> Vec<String> {
@@ -130,24 +149,9 @@ fn oci_scopes(path: &Path) -> Vec<String> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    default: NonEmpty<Requirement>,
-    transports: Option<Unique<Unique<NonEmpty<Requirement>>>>,
-}
-
-/// A list with one entry at least.
-#[derive(Deserialize)]
-#[serde(try_from = "Vec<T>", bound = "T: Deserialize<'de>")]
-struct NonEmpty<T>(Vec<T>);
-
-impl<T> TryFrom<Vec<T>> for NonEmpty<T> {
-    type Error = String;
-
-    fn try_from(list: Vec<T>) -> Result<Self, String> {
-        match list.is_empty() {
-            true => Err("an empty list, expected a requirement at least".to_owned()),
-            false => Ok(Self(list)),
-        }
-    }
+    default: NonEmpty<Object<Requirement>>,
+    #[serde(default, deserialize_with = "given")]
+    transports: Option<Unique<Unique<NonEmpty<Object<Requirement>>>>>,
 }
 
 /// An object that has no name twice.
@@ -185,211 +189,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueVisitor<T> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
-enum Requirement {
-    InsecureAcceptAnything {},
-    Reject {},
-    #[serde(rename_all = "camelCase")]
-    SignedBy {
-        #[serde(rename = "keyType")]
-        _key_type: IgnoredAny,
-        #[serde(rename = "keyPath")]
-        _key_path: Option<IgnoredAny>,
-        #[serde(rename = "keyPaths")]
-        _key_paths: Option<IgnoredAny>,
-        #[serde(rename = "keyData")]
-        _key_data: Option<IgnoredAny>,
-        #[serde(rename = "signedIdentity")]
-        _signed_identity: Option<RawIdentity>,
-    },
-    #[serde(rename_all = "camelCase")]
-    SignedBaseLayer {
-        #[serde(rename = "baseLayerIdentity")]
-        _base_layer_identity: RawIdentity,
-    },
-    SigstoreSigned(Box<Sigstore>),
-}
-
-/// Whether a key is there, also if its value is null: containers/image counts keys
-/// (`signature/policy_config_sigstore.go`).
-fn given<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
-    IgnoredAny::deserialize(value).map(|_| true)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Sigstore {
-    key_path: Option<PathBuf>,
-    key_paths: Option<NonEmpty<PathBuf>>,
-    key_data: Option<String>,
-    key_datas: Option<NonEmpty<String>>,
-    fulcio: Option<Unique<IgnoredAny>>,
-    pki: Option<Unique<IgnoredAny>>,
-    #[serde(default, deserialize_with = "given")]
-    rekor_public_key_path: bool,
-    #[serde(default, deserialize_with = "given")]
-    rekor_public_key_paths: bool,
-    #[serde(default, deserialize_with = "given")]
-    rekor_public_key_data: bool,
-    #[serde(default, deserialize_with = "given")]
-    rekor_public_key_datas: bool,
-    signed_identity: Option<RawIdentity>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "camelCase", deny_unknown_fields)]
-enum RawIdentity {
-    MatchExact {},
-    MatchRepoDigestOrExact {},
-    MatchRepository {},
-    #[serde(rename_all = "camelCase")]
-    ExactReference {
-        docker_reference: Exact,
-    },
-    #[serde(rename_all = "camelCase")]
-    ExactRepository {
-        docker_repository: Exact,
-    },
-    #[serde(rename_all = "camelCase")]
-    RemapIdentity {
-        prefix: String,
-        signed_prefix: String,
-    },
-}
-
-impl Requirement {
-    /// The rule that it is; `None` if it accepts anything. `origin`: its scope and file.
-    fn rule(
-        self,
-        origin: &str,
-        read: impl Fn(&Path) -> Result<Vec<u8>, String>,
-    ) -> Result<Option<Rule>, String> {
-        let never = |why: &str| Ok(Some(Rule::Never(format!("{origin}: {why}"))));
-        match self {
-            Self::InsecureAcceptAnything {} => Ok(None),
-            Self::Reject {} => never("it is rejected"),
-            Self::SignedBy { .. } => {
-                never("a GPG signature is asked for (signedBy), which is not read")
-            }
-            Self::SignedBaseLayer { .. } => never(
-                "a signature of the base layer is asked for (signedBaseLayer), which is not read",
-            ),
-            Self::SigstoreSigned(sigstore) => sigstore.rule(origin, read).map(Some),
-        }
-    }
-}
-
-impl Sigstore {
-    fn rule(
-        self,
-        origin: &str,
-        read: impl Fn(&Path) -> Result<Vec<u8>, String>,
-    ) -> Result<Rule, String> {
-        let never = |why: &str| Ok(Rule::Never(format!("{origin}: {why}")));
-        let identity = match self.signed_identity {
-            Some(identity) => identity.check()?,
-            None => Identity::RepoDigestOrExact,
-        };
-        let rekor = [
-            self.rekor_public_key_path,
-            self.rekor_public_key_paths,
-            self.rekor_public_key_data,
-            self.rekor_public_key_datas,
-        ];
-        let rekor = rekor.iter().filter(|given| **given).count();
-        if rekor > 1 {
-            return Err("sigstoreSigned has several keys of Rekor, at most one is allowed".into());
-        }
-        let from_file = |path: &Path| (path.display().to_string(), read(path));
-        let from_data = |text: &String| {
-            let bytes = BASE64_STANDARD.decode(text);
-            let bytes = bytes.map_err(|error| format!("its base64 is damaged: {error}"));
-            (format!("of {origin}"), bytes)
-        };
-        let Self {
-            key_path,
-            key_paths,
-            key_data,
-            key_datas,
-            fulcio,
-            pki,
-            ..
-        } = self;
-        let keys = match (key_path, key_paths, key_data, key_datas, fulcio, pki) {
-            (Some(path), None, None, None, None, None) => vec![from_file(&path)],
-            (None, Some(paths), None, None, None, None) => {
-                paths.0.iter().map(|path| from_file(path)).collect()
-            }
-            (None, None, Some(data), None, None, None) => vec![from_data(&data)],
-            (None, None, None, Some(datas), None, None) => datas.0.iter().map(from_data).collect(),
-            (None, None, None, None, Some(_), None) if rekor == 0 => {
-                return Err("fulcio needs a key of Rekor beside it".into());
-            }
-            (None, None, None, None, Some(_), None) => {
-                return never("a certificate of Fulcio is asked for (keyless), which is not read");
-            }
-            (None, None, None, None, None, Some(_)) if rekor > 0 => {
-                return Err("pki and a key of Rekor exclude each other".into());
-            }
-            (None, None, None, None, None, Some(_)) => {
-                return never("a certificate is asked for (pki), which is not read");
-            }
-            _ => {
-                return Err(
-                    "sigstoreSigned needs exactly one of keyPath, keyPaths, keyData, keyDatas, fulcio and pki"
-                        .into(),
-                );
-            }
-        };
-        if rekor > 0 {
-            return never("an entry in a transparency log is asked for (Rekor), which is not read");
-        }
-        let mut signers = Vec::new();
-        for (name, pem) in keys {
-            // One key that cannot be read fails the requirement, whatever the others are.
-            match pem.and_then(|pem| Key::parse(&name, &pem)) {
-                Ok(key) => signers.push(Signer {
-                    key,
-                    identity: identity.clone(),
-                }),
-                Err(why) => return never(&format!("key {name}: {why}")),
-            }
-        }
-        Ok(Rule::Signed {
-            signers,
-            threshold: 1,
-            origin: Some(origin.to_owned()),
-        })
-    }
-}
-
-impl RawIdentity {
-    fn check(self) -> Result<Identity, String> {
-        Ok(match self {
-            Self::MatchExact {} => Identity::Exact,
-            Self::MatchRepoDigestOrExact {} => Identity::RepoDigestOrExact,
-            Self::MatchRepository {} => Identity::Repository,
-            Self::ExactReference { docker_reference } if docker_reference.is_name_only() => {
-                return Err("dockerReference needs a tag or a digest".into());
-            }
-            Self::ExactReference { docker_reference } => Identity::ExactReference(docker_reference),
-            Self::ExactRepository { docker_repository } if docker_repository.is_name_only() => {
-                Identity::ExactRepository(docker_repository)
-            }
-            Self::ExactRepository { .. } => {
-                return Err("dockerRepository must have no tag or digest".into());
-            }
-            Self::RemapIdentity {
-                prefix,
-                signed_prefix,
-            } => Identity::Remap(Remap::new(prefix, signed_prefix)?),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
     use super::*;
     use crate::trust::{Place, Signature, Subject, Trial, Verdict};
 
@@ -432,7 +236,6 @@ mod tests {
             ),
             signed(r#""pki":{"caRootsPath":"/ca","subjectEmail":"e"}"#),
             signed(r#""keyPath":"/p256.pub","rekorPublicKeyData":"AAAA""#),
-            signed(r#""keyPath":"/p256.pub","rekorPublicKeyPath":null"#),
             identity(r#""type":"matchExact""#),
             identity(r#""type":"matchRepoDigestOrExact""#),
             identity(r#""type":"matchRepository""#),
@@ -491,28 +294,31 @@ mod tests {
                 "duplicate field",
             ),
             (signed(r#""keyPaths":[]"#), "an empty list"),
-            (signed(r#""fulcio":{}"#), "needs a key of Rekor"),
             (
-                signed(r#""pki":{},"rekorPublicKeyPath":"/r""#),
+                signed(r#""fulcio":{"caPath":"/ca","oidcIssuer":"i","subjectEmail":"e"}"#),
+                "needs a key of Rekor",
+            ),
+            (
+                signed(
+                    r#""pki":{"caRootsPath":"/ca","subjectEmail":"e"},"rekorPublicKeyPath":"/r""#,
+                ),
                 "exclude each other",
             ),
+            (signed(r#""keyData":"*""#), "base64"),
             (
-                signed(r#""keyPath":"/a","rekorPublicKeyPath":"/r","rekorPublicKeyData":"x""#),
+                signed(r#""keyPath":"/a","rekorPublicKeyPath":"/r","rekorPublicKeyData":"AAAA""#),
                 "several keys of Rekor",
             ),
-            (identity(r#""type":"matchOther""#), "unknown variant"),
+            (identity(r#""type":"matchOther""#), "is unknown"),
             (identity(r#""type":"matchExact","x":1"#), "unknown field"),
-            (
-                identity(r#""type":"exactReference""#),
-                "missing field `dockerReference`",
-            ),
+            (identity(r#""type":"exactReference""#), "exactly the fields"),
             (
                 identity(r#""type":"exactReference","dockerReference":"ghcr.io/a/b""#),
                 "needs a tag or a digest",
             ),
             (
-                identity(r#""type":"exactRepository","dockerRepository":"ghcr.io/a/b:v1""#),
-                "must have no tag",
+                identity(r#""type":"exactRepository","dockerRepository":"ghcr.io/A""#),
+                "is not a name component",
             ),
             (
                 identity(r#""type":"remapIdentity","prefix":"","signedPrefix":"quay.io""#),
@@ -627,20 +433,23 @@ mod tests {
                 format!(r#""keyPaths":["/p256.pub","/gone.pub"]{any}"#),
                 Err("key /gone.pub: there is no such file"),
             ),
-            (format!(r#""keyData":"*"{any}"#), Err("base64")),
+            (
+                format!(r#""keyData":"AAAA"{any}"#),
+                Err("key of default in /policy.json"),
+            ),
             (
                 format!(r#""keyPath":"/p256.pub","rekorPublicKeyPath":"/r"{any}"#),
                 Err("Rekor"),
             ),
             (
-                format!(r#""keyPath":"/p256.pub","rekorPublicKeyPath":null{any}"#),
-                Err("Rekor"),
-            ),
-            (
-                r#""fulcio":{"caPath":"/ca"},"rekorPublicKeyPath":"/r""#.to_owned(),
+                r#""fulcio":{"caPath":"/ca","oidcIssuer":"i","subjectEmail":"e"},"rekorPublicKeyPath":"/r""#
+                    .to_owned(),
                 Err("keyless"),
             ),
-            (r#""pki":{"caRootsPath":"/ca"}"#.to_owned(), Err("pki")),
+            (
+                r#""pki":{"caRootsPath":"/ca","subjectEmail":"e"}"#.to_owned(),
+                Err("pki"),
+            ),
         ] {
             let json = format!(r#"{{"default":[{{"type":"sigstoreSigned",{more}}}]}}"#);
             let policy = policy(&json).unwrap();
