@@ -9,6 +9,9 @@
 //! ```
 
 mod bundle;
+#[cfg(any(test, fuzzing))]
+#[path = "../../tests/fuzz/properties/statements.rs"]
+pub mod fuzz;
 mod identity;
 mod key;
 mod policy;

@@ -28,6 +28,7 @@ pub use crate::flatten::fuzz::tar_layers;
 pub use crate::server::http::fuzz::request_heads;
 pub use crate::settings::fuzz::settings;
 pub use crate::source::fuzz::{challenges, links};
+pub use crate::trust::fuzz::envelopes;
 
 /// What stands between the parts of an input that has several.
 const SEPARATOR: &[u8] = b"\n--next--\n";
@@ -52,9 +53,10 @@ mod tests {
 
     #[test]
     fn every_property_holds_for_its_corpus() {
-        let targets: [(&str, Property); 12] = [
+        let targets: [(&str, Property); 13] = [
             ("bundles", super::bundles),
             ("challenges", super::challenges),
+            ("envelopes", super::envelopes),
             ("images", super::images),
             ("links", super::links),
             ("manifests", super::manifests),

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::parts;
 use crate::digest::Digest;
+use crate::trust::fuzz::payload;
 use crate::trust::{Key, Place, Signature};
 
 /// The manifest that cosign signed, and with it what else it signed by these keys.
@@ -61,6 +62,7 @@ pub fn payloads(data: &[u8]) {
     let text = parts.get(1).copied().unwrap_or_default();
     let manifest = parts.get(2).copied().unwrap_or(MANIFEST);
     let text = String::from_utf8_lossy(text);
+    payload(parts[0], Digest::of(manifest));
     let signature = Signature::simple(Place::SigTag, parts[0].to_vec(), text.trim_end());
     for (key, signed, _) in KEYS {
         let key = Key::parse("/k.pub", key).unwrap();
