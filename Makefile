@@ -35,9 +35,9 @@ bench: build ## how fast it lists and streams
 soak: build ## some minutes of faults, kills and idle exits
 	tests/soak
 
-fuzz: ## what strangers may send, at random: FUZZ_SECONDS=60 for each target
+fuzz: ## what strangers may send, at random: FUZZ_SECONDS=60 for each of TARGETS=
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
-	CARGO=$(CARGO) tests/fuzz/run
+	CARGO=$(CARGO) tests/fuzz/run $(TARGETS)
 
 # Builds only what is not there: `make && sudo make install` needs no cargo for root.
 $(BINARY):
