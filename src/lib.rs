@@ -40,11 +40,6 @@ mod settings;
 mod snapshot;
 mod source;
 mod state;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "for the commands transfer and check"
-)]
 mod sysupdate;
 mod tar;
 mod task;

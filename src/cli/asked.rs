@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::reference::{Origin, Reference};
 use super::service::{Service, ServiceUrl};
-use crate::address::{Directory, in_url};
+use crate::address::{Directory, LISTING, in_url};
 use crate::error::{Error, Result};
 use crate::name::FileName;
 use crate::server::handler;
@@ -94,11 +94,21 @@ impl Asked {
         name: &FileName,
         out: &mut dyn Write,
     ) -> Result<(), Interrupted> {
+        self.body(format!("/{directory}/{}", in_url(name)), out)
+    }
+
+    /// Writes the signature of a directory's list to `out`, by the name that every systemd asks for.
+    pub fn signature(&self, directory: &Directory, out: &mut dyn Write) -> Result<(), Interrupted> {
+        self.body(format!("/{directory}/{LISTING}.gpg"), out)
+    }
+
+    fn body(&self, path: String, out: &mut dyn Write) -> Result<(), Interrupted> {
         match self {
-            Self::Service(service) => service.file(directory, name, out),
+            Self::Service(service) => service.file(&path, out),
             Self::Itself(service) => {
-                let request = Request::of_command(format!("/{directory}/{}", in_url(name)));
-                let response = service.answer(&request).map_err(Interrupted::Body)?;
+                let response = service
+                    .answer(&Request::of_command(path))
+                    .map_err(Interrupted::Body)?;
                 response.write_body(out)
             }
         }

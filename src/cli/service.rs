@@ -13,10 +13,10 @@ use ureq::unversioned::transport::TcpConnector;
 use ureq::{Agent, Body, http};
 
 use super::port_owner;
-use crate::address::{Directory, in_url};
+use crate::address::Directory;
 use crate::dir;
 use crate::error::{Cause, Error, Result};
-use crate::name::{FileName, Host};
+use crate::name::Host;
 use crate::server::http::Interrupted;
 
 /// The port of the socket unit.
@@ -45,6 +45,11 @@ impl ServiceUrl {
     /// The service at a host and port.
     pub fn at(host: Host) -> Self {
         Self(host)
+    }
+
+    /// Its host and port.
+    pub fn host(&self) -> &Host {
+        &self.0
     }
 
     pub fn port(&self) -> u16 {
@@ -155,14 +160,9 @@ impl Service {
         read(body, MAX_JSON).map_err(broken(&url))
     }
 
-    /// Writes a file to `out`. It is not verified here.
-    pub fn file(
-        &self,
-        directory: &Directory,
-        name: &FileName,
-        out: &mut dyn Write,
-    ) -> Result<(), Interrupted> {
-        let url = format!("{}/{directory}/{}", self.url, in_url(name));
+    /// Writes the file at a path to `out`. It is not verified here.
+    pub fn file(&self, path: &str, out: &mut dyn Write) -> Result<(), Interrupted> {
+        let url = format!("{}{path}", self.url);
         let response = self.get(&url, HEAD_TIMEOUT).map_err(Interrupted::Body)?;
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; BUFFER];

@@ -18,9 +18,11 @@ mod tar;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use erofs::Erofs;
@@ -116,6 +118,43 @@ impl<F: Fn() -> Result<FlattenedFile>> Origin for Flattened<F> {
     }
 }
 
+/// An image on this machine.
+struct LocalFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl Origin for LocalFile {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn source(&self) -> String {
+        self.name()
+    }
+
+    fn part(&self, range: Range<u64>) -> Result<Part> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
+        let read = self.file.read_exact_at(&mut bytes, range.start);
+        read.map_err(|cause| self.unreadable(cause))?;
+        Ok(Part::Range(bytes))
+    }
+
+    fn whole(&self) -> Result<Box<dyn Read + Send>> {
+        let file = self.file.try_clone();
+        Ok(Box::new(file.map_err(|cause| self.unreadable(cause))?))
+    }
+}
+
+impl LocalFile {
+    fn unreadable(&self, cause: io::Error) -> Error {
+        Error::File {
+            path: self.path.clone(),
+            cause: Arc::new(cause),
+        }
+    }
+}
+
 /// The fields of an image's extension-release; none if it has no such file. The cache keeps the result for some days.
 ///
 /// `file`: the image's name, which decides between several releases.
@@ -131,7 +170,9 @@ pub fn metadata(
         None => {
             let _permit = DISSECTIONS.acquire(|| format!("a look into {}", origin.name()))?;
             let found = match release_in(origin, size, file.as_str()) {
-                Ok(Some(text)) => Release::Text(String::from_utf8_lossy(&text).into_owned()),
+                Ok(Some(release)) => {
+                    Release::Text(String::from_utf8_lossy(&release.text).into_owned())
+                }
                 Ok(None) => Release::None,
                 Err(Failure::Image(why)) => Release::Unreadable(why),
                 Err(Failure::Fetch(error)) => return Err(error),
@@ -152,7 +193,45 @@ pub fn metadata(
     }
 }
 
-fn release_in(origin: &dyn Origin, size: u64, file: &str) -> Result<Option<Vec<u8>>, Failure> {
+/// The name of the extension in an image on this machine: that of its extension-release. `file` as above. The error is
+/// the reason why it cannot be found out.
+pub fn extension_in_file(path: &Path, file: &str) -> Result<Option<String>, String> {
+    let told = |error: io::Error| format!("{} cannot be read: {error}", path.display());
+    let handle = File::open(path).map_err(told)?;
+    let size = handle.metadata().map_err(told)?.len();
+    let origin = LocalFile {
+        path: path.to_owned(),
+        file: handle,
+    };
+    match release_in(&origin, size, file) {
+        Ok(release) => Ok(release.map(|release| extension(&release.name).to_owned())),
+        Err(Failure::Image(why)) => Err(why),
+        Err(Failure::Fetch(error)) => Err(error.line()),
+    }
+}
+
+/// The same for an extension that is a directory.
+pub fn extension_in_directory(path: &Path, file: &str) -> Result<Option<String>, String> {
+    for folder in FOLDERS.map(|folder| path.join(folder)) {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries.flatten(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(format!("{} cannot be read: {error}", folder.display())),
+        };
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|name| name.starts_with(RELEASE)).collect();
+        if let Some(name) = choose(names, |name| name, file) {
+            return Ok(Some(extension(&name).to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn extension(release: &str) -> &str {
+    release.strip_prefix(RELEASE).unwrap_or_default()
+}
+
+fn release_in(origin: &dyn Origin, size: u64, file: &str) -> Result<Option<NamedText>, Failure> {
     let mut reader = RangeReader::new(origin, size);
     let mut head = Region::whole(&mut reader).head(gpt::TABLE)?;
     if let Some(compression) = Compression::of(&head) {
@@ -165,7 +244,7 @@ fn release_in(origin: &dyn Origin, size: u64, file: &str) -> Result<Option<Vec<u
     }
     if has_at(&head, tar::MAGIC_AT, tar::MAGIC) {
         let releases = tar::releases(&mut image, &FOLDERS)?;
-        return Ok(choose(releases, |release| &release.name, file).map(|release| release.text));
+        return Ok(choose(releases, |release| &release.name, file));
     }
     match file_system(image, &head)? {
         Some(mut files) => in_folders(&mut *files, &FOLDERS, file),
@@ -179,7 +258,7 @@ fn in_partitions(
     head: &[u8],
     sector: usize,
     file: &str,
-) -> Result<Option<Vec<u8>>, Failure> {
+) -> Result<Option<NamedText>, Failure> {
     let partitions = gpt::parse(head, sector)?;
     let mut is_readable = false;
     for partition in partitions.into_iter().take(MAX_PARTITIONS) {
@@ -222,11 +301,13 @@ fn in_folders(
     files: &mut dyn FileSystem,
     folders: &[&str],
     file: &str,
-) -> Result<Option<Vec<u8>>, Failure> {
+) -> Result<Option<NamedText>, Failure> {
     for folder in folders {
         let releases = files.releases(folder)?;
         if let Some(entry) = choose(releases, |entry| &entry.name, file) {
-            return files.read(&entry).map(Some);
+            let text = files.read(&entry)?;
+            let name = entry.name;
+            return Ok(Some(NamedText { name, text }));
         }
     }
     Ok(None)
@@ -253,6 +334,7 @@ struct Entry {
 }
 
 /// A file that was read.
+#[derive(Debug)]
 struct NamedText {
     name: String,
     text: Vec<u8>,
@@ -271,7 +353,7 @@ fn is_release(name: &[u8]) -> Option<&str> {
 /// (extension-release(5), `user.extension-release.strict`).
 fn choose<T>(releases: Vec<T>, name: impl Fn(&T) -> &String, file: &str) -> Option<T> {
     let fit = |one: &T| {
-        let extension = name(one).strip_prefix(RELEASE).unwrap_or_default();
+        let extension = extension(name(one));
         file.starts_with(extension).then_some(extension.len())
     };
     // If several have one name, the first in the image counts.

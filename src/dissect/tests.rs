@@ -32,7 +32,7 @@ impl Memory {
     fn release(&self, file: &str) -> Result<Option<String>, String> {
         let size = self.bytes.len() as u64 + self.hole.1;
         match release_in(self, size, file) {
-            Ok(found) => Ok(found.map(|text| String::from_utf8_lossy(&text).into_owned())),
+            Ok(found) => Ok(found.map(|found| String::from_utf8_lossy(&found.text).into_owned())),
             Err(Failure::Image(why)) => Err(why),
             Err(Failure::Fetch(error)) => panic!("{}", error.line()),
         }

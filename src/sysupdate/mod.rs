@@ -11,6 +11,7 @@
 //! systemd does.
 
 mod files;
+pub mod nearest;
 pub mod pattern;
 mod specifiers;
 mod syntax;
@@ -23,8 +24,9 @@ use crate::name::{Host, RepositoryAddress};
 
 pub use files::{Definition, find};
 pub use specifiers::Specifiers;
-pub use syntax::{Assignment, Fault, Place};
-pub use transfer::{Source, SourceKind, Target, TargetKind, Transfer};
+use syntax::Assignment;
+pub use syntax::Fault;
+pub use transfer::{TargetKind, Transfer};
 
 /// The port of the socket unit.
 pub const PORT: u16 = 5001;
@@ -73,7 +75,7 @@ pub fn repositories(root: &Path, hosts: &[Host]) -> Vec<RepositoryAddress> {
 }
 
 /// The last `Path=` in a section `[Source]`.
-fn source_path(definition: &Definition) -> Option<&str> {
+pub fn source_path(definition: &Definition) -> Option<&str> {
     let assignments = definition.assignments.as_deref().ok()?;
     let is_path = |one: &&Assignment| one.section == "Source" && one.key == "Path";
     let last = assignments.iter().rfind(is_path);
@@ -82,29 +84,59 @@ fn source_path(definition: &Definition) -> Option<&str> {
 
 /// The repository that a URL of this service names.
 fn repository_of(url: &str, hosts: &[Host]) -> Option<RepositoryAddress> {
-    let (place, path) = url.strip_prefix("http://")?.split_once('/')?;
-    if !is_ours(place, hosts) {
-        return None;
-    }
     // Specifiers of systemd.unit(5) would have to be expanded, but for the one that is no specifier.
-    let path = path.replace("%%", "\0");
-    if path.contains('%') {
+    let url = url.replace("%%", "\0");
+    if url.contains('%') {
         return None;
     }
-    let path = path.replace('\0', "%");
-    let directory: Directory = path.trim_end_matches('/').parse().ok()?;
-    Some(directory.repository)
+    let service = format!("localhost:{PORT}").parse().ok()?;
+    match aim(&url.replace('\0', "%"), &service, hosts) {
+        Aim::Here(directory) => Some(directory.repository),
+        _ => None,
+    }
 }
 
-fn is_ours(place: &str, hosts: &[Host]) -> bool {
-    let Ok(place) = place.parse::<Host>() else {
-        return false;
+/// Where a `Path=` leads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Aim {
+    /// A directory of this service.
+    Here(Directory),
+    /// This service, and none of its directories. The reason.
+    Unclear(String),
+    /// Another port of this machine, by the path of a directory.
+    Beside {
+        host: Host,
+        directory: Directory,
+    },
+    Elsewhere,
+}
+
+/// Where a `Path=` without specifiers leads. `service`: where it listens; `hosts`: its other names, by the settings.
+pub fn aim(url: &str, service: &Host, hosts: &[Host]) -> Aim {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Aim::Elsewhere;
     };
+    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let Ok(host) = place.parse::<Host>() else {
+        return Aim::Elsewhere;
+    };
+    let directory = path.trim_end_matches('/').parse::<Directory>();
+    match (scheme, is_ours(&host, service, hosts), directory) {
+        ("http", true, Ok(directory)) => Aim::Here(directory),
+        ("http", true, Err(why)) => Aim::Unclear(why),
+        ("https", true, _) => Aim::Unclear("the service speaks HTTP, and this is HTTPS".into()),
+        ("http", false, Ok(directory)) if host.is_loopback() => Aim::Beside { host, directory },
+        _ => Aim::Elsewhere,
+    }
+}
+
+fn is_ours(place: &Host, service: &Host, hosts: &[Host]) -> bool {
     let is_named = |host: &Host| match host.port() {
-        Some(_) => *host == place,
+        Some(_) => host == place,
         None => host.bare() == place.bare(),
     };
-    place.is_loopback() && place.port() == Some(PORT) || hosts.iter().any(is_named)
+    let is_here = place.is_loopback() && service.is_loopback() && place.port() == service.port();
+    is_here || place == service || hosts.iter().any(is_named)
 }
 
 #[cfg(test)]
@@ -157,6 +189,43 @@ mod tests {
                 expected,
                 "{url}"
             );
+        }
+    }
+
+    #[test]
+    fn a_url_leads_to_the_service_or_beside_it() {
+        let service: Host = "localhost:5001".parse().unwrap();
+        let beside = |host: &str| Aim::Beside {
+            host: host.parse().unwrap(),
+            directory: "app".parse().unwrap(),
+        };
+        for (url, expected) in [
+            (
+                "http://localhost:5001/app",
+                Aim::Here("app".parse().unwrap()),
+            ),
+            (
+                "http://127.0.0.1:5001/app:v1/",
+                Aim::Here("app:v1".parse().unwrap()),
+            ),
+            ("http://localhost/app", beside("localhost")),
+            ("http://127.0.0.1:5000/app", beside("127.0.0.1:5000")),
+            ("http://localhost:5000/", Aim::Elsewhere),
+            ("https://localhost:5000/app", Aim::Elsewhere),
+            ("https://example.org/app", Aim::Elsewhere),
+            ("/var/lib/app", Aim::Elsewhere),
+        ] {
+            assert_eq!(aim(url, &service, &[]), expected, "{url}");
+        }
+        for (url, expected) in [
+            ("https://localhost:5001/app", "this is HTTPS"),
+            ("http://localhost:5001", ""),
+            ("http://localhost:5001/App/", ""),
+        ] {
+            let Aim::Unclear(why) = aim(url, &service, &[]) else {
+                panic!("{url} is clear")
+            };
+            assert!(why.contains(expected), "{url}: {why}");
         }
     }
 

@@ -46,13 +46,19 @@ impl fmt::Display for Place {
     }
 }
 
+impl Fault {
+    /// The file, and the line if it is one.
+    pub fn place(&self) -> String {
+        match self.line {
+            Some(line) => format!("{}:{line}", self.file.display()),
+            None => self.file.display().to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        write!(f, ": {}", self.why)
+        write!(f, "{}: {}", self.place(), self.why)
     }
 }
 

@@ -77,9 +77,7 @@ pub struct Transfer {
 #[derive(Clone, Debug)]
 pub struct Source {
     pub kind: SourceKind,
-    /// A URL or a path.
-    pub path: String,
-    /// The line that has it.
+    /// The line that has the URL or path.
     pub path_at: Place,
     pub patterns: Vec<Pattern>,
     /// The last line that has one.
@@ -144,6 +142,15 @@ impl Transfer {
             .collect();
         let found = Fields::read(&assignments, &mut reader)?;
         found.finish(definition, reader)
+    }
+}
+
+impl Target {
+    /// The directory that is installed to, if it has a path of its own: partitions have none, and boot partitions are
+    /// mounted at different places.
+    pub fn directory(&self) -> Option<&Path> {
+        let is_in_directory = self.kind != TargetKind::Partition && !self.is_in_boot;
+        self.path.as_deref().filter(|_| is_in_directory)
     }
 }
 
@@ -294,7 +301,7 @@ impl Fields {
         let kind = self.source_kind.ok_or_else(|| {
             missing("[Source] has no Type=; one that this service answers is url-file or url-tar")
         })?;
-        let (path, path_at) = self.source_path.ok_or_else(|| {
+        let (_, path_at) = self.source_path.ok_or_else(|| {
             missing("[Source] has no Path=, such as http://localhost:5001/REPOSITORY")
         })?;
         let Some(patterns_at) = self.source_patterns.at else {
@@ -302,7 +309,6 @@ impl Fields {
         };
         let source = Source {
             kind,
-            path,
             path_at,
             patterns: self.source_patterns.all,
             patterns_at,
@@ -450,7 +456,6 @@ mod tests {
         assert!(found.verify, "Verify= is yes by default");
         assert_eq!(found.min_version, None);
         assert_eq!(found.source.kind, SourceKind::UrlFile);
-        assert_eq!(found.source.path, "http://localhost:5001/k");
         assert_eq!(found.source.path_at.to_string(), format!("{FILE}:3"));
         assert_eq!(found.source.patterns_at.line, 4);
         assert_eq!(found.target.patterns, found.source.patterns);

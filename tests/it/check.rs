@@ -38,6 +38,20 @@ fn socket(address: SocketAddr) -> String {
     )
 }
 
+pub const TRANSFER: &str = "etc/sysupdate.hello.d/hello.transfer";
+pub const TIMER: &str = "sysext-oci-proxy-update@hello.timer";
+pub const TIMER_IS_ACTIVE: &str = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nConditionResult=yes\n\
+                                   NextElapseUSecRealtime=Mon 2026-11-30 02:14:07 UTC\n";
+pub const ROOT_MOUNT: &str = "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n";
+
+/// The transfer file. `Path=` is its fourth line, and `Verify=` the sixth.
+pub fn transfer(service: SocketAddr) -> String {
+    format!(
+        "[Source]\nType=url-file\nMatchPattern=hello-@v.raw\nPath=http://{service}/hello\n[Transfer]\nVerify=no\n\
+         [Target]\nType=regular-file\nPath=/var/lib/extensions.d\nCurrentSymlink=/var/lib/extensions/hello.raw\n"
+    )
+}
+
 /// A machine on which nothing is wrong, as far as its files and units go.
 pub struct Machine(Folder);
 
@@ -62,7 +76,26 @@ impl Machine {
         );
         machine.unit("sysext-oci-proxy.socket", &socket(service));
         machine.listens("0100007F", service.port(), 0);
+        machine.updates(service);
         machine
+    }
+
+    /// It installs `hello` of the service every night.
+    fn updates(&self, service: SocketAddr) {
+        for (path, text) in [
+            (TRANSFER, transfer(service).as_str()),
+            ("usr/lib/systemd/systemd-sysupdate", ""),
+            ("usr/lib/systemd/import-pubring.pgp", "\u{1}"),
+            ("usr/bin/gpg", ""),
+            ("usr/lib/os-release", "ID=debian\nVERSION_ID=13\n"),
+            ("proc/self/mountinfo", ROOT_MOUNT),
+            ("var/lib/extensions.d/hello-v1.raw", "image 1"),
+        ] {
+            self.write(path, text);
+        }
+        fs::create_dir_all(self.path("var/lib/extensions")).unwrap();
+        self.unit("--version", "systemd 262 (262-1)\n+PAM\n");
+        self.unit(TIMER, TIMER_IS_ACTIVE);
     }
 
     /// One whose service has the settings of this setup.
@@ -190,7 +223,9 @@ fn nothing_is_found_where_nothing_is_wrong() {
     ] {
         found.has("ok", step, texts);
     }
-    assert_eq!(found.text.lines().count(), 15, "{}", found.text);
+    let mut lines = found.text.lines();
+    let updates = lines.position(|line| line.contains(" sysupdate "));
+    assert_eq!(updates, Some(15), "{}", found.text);
 }
 
 #[test]

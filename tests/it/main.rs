@@ -35,6 +35,7 @@ mod cache;
 mod cases;
 mod challenges;
 mod check;
+mod check_machine;
 mod command_line;
 mod complete;
 mod corpus;

@@ -12,6 +12,7 @@ mod repository;
 mod settings;
 mod socket;
 mod start;
+mod updates;
 mod validity;
 
 use std::collections::BTreeSet;
@@ -57,6 +58,7 @@ pub fn check(
         directories::check(&mut report, &machine, is_direct);
     }
     let is_unit = matches!(way, Way::Unit);
+    let clients = url.clone().unwrap_or_default();
     let service = url.map(Service::new);
     let service = service.filter(|one| start::check(&mut report, &machine, one, is_unit));
     clock::check(&mut report, &machine);
@@ -66,6 +68,21 @@ pub fn check(
         let mut walk = Walk::new(&asked, settings.as_ref(), is_stand_in);
         for directory in &directories {
             walk.check(&mut report, directory);
+        }
+        match &way {
+            Way::Unit => {
+                let wanted = updates::Wanted {
+                    asked: &asked,
+                    service: clients.host(),
+                    hosts: settings.as_ref().map_or(&[], |settings| &settings.hosts),
+                    only: reference.map(|reference| &reference.directory),
+                };
+                updates::check(&mut report, &machine, &wanted);
+            }
+            Way::Named(_) | Way::Direct => {
+                let why = "only updates by the service that systemd starts are looked at";
+                report.push(Finding::skipped(Step::Sysupdate, why));
+            }
         }
         if let Some(settings) = &settings {
             expiry::check(&mut report, &machine, settings, &directories, is_direct);

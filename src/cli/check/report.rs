@@ -47,6 +47,28 @@ pub enum Step {
     Names,
     /// They are signed as the settings ask.
     Signatures,
+    /// systemd-sysupdate is on this machine.
+    Sysupdate,
+    /// A transfer file names a repository, and systemd takes it.
+    Transfer,
+    /// Its patterns match what is offered.
+    Pattern,
+    /// The newest version is installed already.
+    Installed,
+    /// The list is signed, and systemd has the key.
+    Keyring,
+    /// The directory to install to can be written.
+    Target,
+    /// It has room.
+    Space,
+    /// No update that was broken off is in the way.
+    Partial,
+    /// systemd-sysext finds what is installed.
+    Link,
+    /// A timer updates the component.
+    Timer,
+    /// The last run succeeded.
+    LastRun,
     /// No certificate or credential on this machine is about to end.
     Expiry,
 }

@@ -1,0 +1,158 @@
+//! The end of the way: systemd-sysupdate on this machine, its transfer files that name this service, where they install
+//! to, and when.
+
+mod keyring;
+mod link;
+mod mounts;
+mod offered;
+mod openpgp;
+mod runs;
+mod target;
+mod transfers;
+
+use std::collections::BTreeSet;
+
+use super::machine::Machine;
+use super::report::{Finding, Report, Step};
+use crate::address::Directory;
+use crate::advice::advice;
+use crate::cli::asked::{self, Asked};
+use crate::cli::systemd::SystemdVersion;
+use crate::error::{Error, Result};
+use crate::name::Host;
+use crate::server::json::Overview;
+use crate::sysupdate::Transfer;
+
+/// Where the program is, in packages of different distributions and versions.
+const PROGRAMS: [&str; 4] = [
+    "/usr/lib/systemd/systemd-sysupdate",
+    "/usr/bin/systemd-sysupdate",
+    "/usr/libexec/systemd/systemd-sysupdate",
+    "/usr/libexec/systemd-sysupdate",
+];
+
+/// The exit status of a command whose answer is no.
+const NO: u8 = 1;
+/// The steps to a list.
+const BEFORE: [Step; 9] = [
+    Step::Service,
+    Step::Proxy,
+    Step::Resolution,
+    Step::Connection,
+    Step::Tls,
+    Step::Login,
+    Step::Tags,
+    Step::Names,
+    Step::Signatures,
+];
+
+/// What is checked.
+pub struct Wanted<'a> {
+    /// The service, or this process in its place.
+    pub asked: &'a Asked,
+    /// Where the service listens, for clients on this machine.
+    pub service: &'a Host,
+    /// Its other names, by the settings.
+    pub hosts: &'a [Host],
+    /// The only repository whose transfer files are looked at; `None`: all.
+    pub only: Option<&'a Directory>,
+}
+
+/// A transfer file that names a directory of this service.
+struct Update {
+    transfer: Transfer,
+    directory: Directory,
+}
+
+impl Update {
+    fn file(&self) -> String {
+        self.transfer.file.display().to_string()
+    }
+
+    /// systemd-sysupdate for its component, with this verb.
+    fn command(&self, verb: &str) -> String {
+        let component = self.transfer.component.as_deref();
+        let option = component.map(|name| format!(" -C {name}"));
+        format!("systemd-sysupdate{} {verb}", option.unwrap_or_default())
+    }
+}
+
+/// Looks at all of it.
+pub fn check(report: &mut Report, machine: &Machine, wanted: &Wanted) {
+    let systemd = match systemd(machine) {
+        Ok(systemd) => systemd,
+        Err(why) => {
+            let remedy = "`systemctl --version` has to print the version of systemd";
+            return report.push(Finding::unknown(Step::Sysupdate, why, remedy));
+        }
+    };
+    if !PROGRAMS.iter().any(|path| machine.path(path).exists()) {
+        let text = "there is no systemd-sysupdate on this machine";
+        let remedy =
+            "install the package that has it: systemd-container on Debian, systemd-udev on Fedora";
+        return report.push(Finding::failed(Step::Sysupdate, text, remedy));
+    }
+    let text = format!("systemd-sysupdate is there, of systemd {}", systemd.0);
+    report.push(Finding::ok(Step::Sysupdate, text));
+    let updates = transfers::read(report, machine, wanted, systemd);
+    for update in &updates {
+        check_update(report, machine, wanted.asked, systemd, update);
+    }
+    let components: BTreeSet<_> = updates
+        .iter()
+        .map(|one| one.transfer.component.as_deref())
+        .collect();
+    for component in components {
+        runs::check(report, machine, systemd, component);
+    }
+}
+
+/// One transfer file, as far as its repository has an answer.
+fn check_update(
+    report: &mut Report,
+    machine: &Machine,
+    asked: &Asked,
+    systemd: SystemdVersion,
+    update: &Update,
+) {
+    let overview = match overview(asked, &update.directory) {
+        Ok(overview) => overview,
+        Err(error) => return report.push(no_answer(report, update, &error)),
+    };
+    let newest = offered::check(report, machine, systemd, update, &overview);
+    keyring::check(report, machine, systemd, asked, update, &overview);
+    target::check(report, machine, systemd, update, newest.as_ref());
+    link::check(report, machine, systemd, update, &overview);
+}
+
+/// The steps before said why, if they asked for the same.
+fn no_answer(report: &Report, update: &Update, error: &Error) -> Finding {
+    let directory = &update.directory;
+    let is_told = BEFORE.iter().any(|step| report.has_failed(*step));
+    let finding = match error.exit_status() {
+        _ if is_told => Finding::skipped(
+            Step::Pattern,
+            format!("there is no list of {directory}; see above"),
+        ),
+        NO => Finding::failed(Step::Pattern, error.line(), remedy(error, directory)),
+        _ => Finding::unknown(Step::Pattern, error.line(), remedy(error, directory)),
+    };
+    finding.of(&update.transfer.source.path_at)
+}
+
+fn remedy(error: &Error, directory: &Directory) -> String {
+    let all = || format!("`sysext-oci-proxy list --all {directory}` shows what there is");
+    advice(error).1.map_or_else(all, str::to_owned)
+}
+
+fn overview(asked: &Asked, directory: &Directory) -> Result<Overview> {
+    asked::parse(directory, &asked.json(directory)?)
+}
+
+fn systemd(machine: &Machine) -> Result<SystemdVersion, String> {
+    let text = machine.output("systemctl", &["--version"])?;
+    SystemdVersion::parse(&text).ok_or_else(|| {
+        let first = text.lines().next().unwrap_or_default();
+        format!("systemctl --version: expected \"systemd VERSION\", found {first:?}")
+    })
+}
