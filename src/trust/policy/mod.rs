@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use super::Rule;
 use crate::digest::Digest;
 use crate::name::{RepositoryAddress, Tag};
+use crate::printable::printable;
 use requirement::{NonEmpty, Object, Requirement, given};
 
 /// A policy, with the keys that it names. A scope without rules accepts anything.
@@ -45,10 +46,20 @@ impl Policy {
         json: &[u8],
         read: impl Fn(&Path) -> Result<Vec<u8>, String>,
     ) -> Result<Self, String> {
+        // Words of the file may have line ends.
+        let policy = Self::parsed(path, json, read);
+        policy.map_err(|why| printable(&why).into_owned())
+    }
+
+    fn parsed(
+        path: &Path,
+        json: &[u8],
+        read: impl Fn(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, String> {
         let raw: Result<Object<Raw>, _> = serde_json::from_slice(json);
         let raw = raw.map_err(|error| error.to_string())?.0;
         let rules = |scope: String, requirements: NonEmpty<Object<Requirement>>| {
-            let origin = format!("{scope} in {}", path.display());
+            let origin = format!("{} in {}", printable(&scope), path.display());
             let rules = requirements
                 .0
                 .into_iter()
