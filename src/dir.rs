@@ -91,6 +91,12 @@ impl Dir {
         }
     }
 
+    /// The same, for all whom the umask lets in.
+    pub fn create_public(path: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).create(path)?;
+        Self::open(path)
+    }
+
     fn of(handle: OwnedFd, path: PathBuf) -> io::Result<Self> {
         let owner = rustix::fs::fstat(&handle)?.st_uid;
         Ok(Self {

@@ -70,12 +70,14 @@ pub enum Command {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Write the transfer file of systemd-sysupdate for what a repository offers
-    #[command(hide = true)]
+    /// Write the transfer files of systemd-sysupdate for what a repository offers
+    ///
+    /// They are printed. The exit status is 0 if there is something to transfer, 1 if there is not or it is not clear what, 69 if
+    /// that cannot be found out.
     Transfer {
-        /// A repository as for list
-        #[arg(value_name = "REPOSITORY")]
-        reference: Reference,
+        /// A repository as for list, or one of its files: then only files that are named like it
+        #[arg(value_name = "REPOSITORY[/FILE]")]
+        reference: FileReference,
         #[command(flatten)]
         options: transfer::Options,
         #[command(flatten)]

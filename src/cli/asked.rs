@@ -71,6 +71,19 @@ impl Asked {
         Ok(Self::Itself(Box::new(super::service(settings)?)))
     }
 
+    /// Where clients of the service find it.
+    pub fn url(&self) -> ServiceUrl {
+        match self {
+            Self::Service(service) => service.url().clone(),
+            Self::Itself(_) => ServiceUrl::default(),
+        }
+    }
+
+    /// The same, if it is another place than the usual one.
+    pub fn unusual_url(&self) -> Option<ServiceUrl> {
+        Some(self.url()).filter(|url| *url != ServiceUrl::default())
+    }
+
     /// The JSON of a directory.
     pub fn json(&self, directory: &Directory) -> Result<Vec<u8>> {
         match self {

@@ -113,8 +113,8 @@ fn execute(command_line: CommandLine) -> Result<bool> {
             options,
             whom,
         } => {
-            let asked = Asked::new(whom, config, &reference)?;
-            return transfer::transfer(&asked, &reference, options);
+            let asked = Asked::new(whom, config, &reference.reference)?;
+            return transfer::transfer(&asked, &reference, &options);
         }
         Command::Check {
             reference,

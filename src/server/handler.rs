@@ -30,8 +30,21 @@ use crate::snapshot::{Snapshot, Snapshots};
 /// The media type of listings and checksums.
 const TEXT: &str = "text/plain";
 const JSON: &str = "application/json";
-/// The suffixes of images that have side files. sysextmgr takes both; the first that exists counts.
-const IMAGES: &[&str] = &[".raw", ".img"];
+/// The suffixes of images that have side files; the first that exists counts. sysextmgr takes the first two, the command
+/// `transfer` all.
+const IMAGES: &[&str] = &[
+    ".raw",
+    ".img",
+    ".raw.gz",
+    ".raw.xz",
+    ".raw.zst",
+    ".squashfs",
+    ".erofs",
+    ".tar.gz",
+    ".tar",
+    ".tar.xz",
+    ".tar.zst",
+];
 
 /// Answers requests.
 pub struct Service {

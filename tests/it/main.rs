@@ -71,6 +71,7 @@ mod signing_costs;
 mod state;
 mod tags;
 mod tidy;
+mod transfer;
 mod trust;
 mod upstream;
 mod versions;

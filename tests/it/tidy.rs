@@ -50,7 +50,11 @@ const USERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Files that only decide: no network, no disk, no clock.
-const PURE: [&str; 18] = [
+const PURE: [&str; 22] = [
+    "src/cli/transfer/named.rs",
+    "src/cli/transfer/patterns.rs",
+    "src/cli/transfer/shapes.rs",
+    "src/cli/transfer/text.rs",
     "src/name/",
     "src/digest.rs",
     "src/manifest.rs",

@@ -1,25 +1,61 @@
 //! The command `transfer`: writes the transfer files of systemd-sysupdate for what a repository offers.
+//!
+//! ```text
+//! JSON of a directory ─▶ named ─▶ patterns ─▶ shapes ─▶ text ─▶ standard output or install
+//! ```
 
 mod automatic;
 mod component;
+mod install;
+mod named;
+mod patterns;
+mod shapes;
+#[cfg(test)]
+mod tests;
+mod text;
 
-use super::asked::Asked;
+use std::path::Path;
+
+use log::{error, warn};
+
+use super::asked::{self, Asked};
 use super::output;
-use super::reference::Reference;
+use super::reference::{FileReference, Origin};
 use super::systemd::SystemdVersion;
+use crate::address::View;
+use crate::artifact::suffix;
+use crate::dir;
 use crate::error::{Error, Result};
+use crate::extension_release::Metadata;
+use crate::platform::Architecture;
+use crate::printable::printable;
+use crate::server::http::Interrupted;
+use crate::server::json::{File, Overview};
 pub use component::Component;
+use install::Installed;
+use named::{Extension, Named};
+use patterns::Rules;
+use shapes::{Plan, Shape, Wish};
+use text::Frame;
 
 /// The name of the command, for errors.
 const COMMAND: &str = "transfer";
+/// The directory below which transfer files are.
+const ROOT: &str = "/";
+/// Where systemd-sysupdate is, if it is not in the path.
+const SYSUPDATE: &str = "/usr/lib/systemd/systemd-sysupdate";
+/// Most files of which is said why they are left out.
+const MAX_LEFT_OUT: usize = 20;
+/// Largest answer of an image to the question what it is, in bytes.
+const MAX_METADATA: usize = 64 << 10;
 
 /// What is wanted besides the text of the files.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Install the file in /etc/sysupdate.NAME.d/ (as root). A file that is there and says something else is left as it is
+    /// Install the files in /etc/sysupdate.NAME.d/ (as root). A file that is there and says something else is left as it is
     #[arg(long)]
     pub write: bool,
-    /// Replace a file that is there
+    /// Replace files that are there
     #[arg(long, requires = "write")]
     pub force: bool,
     /// Update every night from now on
@@ -31,24 +67,272 @@ pub struct Options {
     /// Call the component so [default: the last part of the repository's name]
     #[arg(long, value_name = "NAME")]
     pub component: Option<Component>,
+    /// What the files are, if they do not tell
+    #[arg(long)]
+    pub shape: Option<Shape>,
+    /// The name in extension-release.NAME of the image, or in labels of partitions [default: what the files' names begin with]
+    #[arg(long)]
+    pub name: Option<Component>,
 }
 
 /// Prints or installs the files. The result is whether there is something to transfer.
-pub fn transfer(_asked: &Asked, reference: &Reference, options: Options) -> Result<bool> {
-    let component = match options.component {
-        Some(component) => component,
-        None => Component::of(&reference.directory.repository)?,
+pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> Result<bool> {
+    let directory = &reference.reference.directory;
+    let component = match &options.component {
+        Some(component) => component.clone(),
+        None => Component::of(&directory.repository)?,
     };
     if options.undo {
         output::print(&automatic::undo(&component)?)?;
         return Ok(true);
     }
-    let systemd = SystemdVersion::of_this_machine(COMMAND)?;
-    if options.automatic {
-        output::print(&automatic::enable(&component, systemd)?)?;
+    check(reference)?;
+    if options.write && !dir::is_root() {
+        return Err(cannot(
+            "--write is for root; without it the files are printed".to_owned(),
+        ));
     }
-    Err(Error::CannotDo {
+    let machine = Architecture::of_this_machine();
+    let machine = machine
+        .ok_or_else(|| cannot("systemd has no name for this machine's architecture".to_owned()))?;
+    let systemd = SystemdVersion::of_this_machine(COMMAND)?;
+    let overview = asked::parse(directory, &asked.json(directory)?)?;
+    let rules = Rules { systemd, machine };
+    let plan = match plan(asked, reference, options, &overview, rules)? {
+        Ok(plan) => plan,
+        Err(why) => {
+            error!("{directory}: {why}");
+            return Ok(false);
+        }
+    };
+    let name = match (&options.name, plan.parts.first()) {
+        (Some(name), _) => name.clone(),
+        (None, first) => first
+            .map_or("", |part| part.base.as_str())
+            .parse()
+            .map_err(|why| cannot(format!("{why}; --name gives it another one")))?,
+    };
+    let frame = Frame {
+        component: &component,
+        url: &format!("{}/{directory}", asked.url()),
+        signed: overview.signed,
+        systemd,
+        name: &name,
+        sysupdate: sysupdate(),
+        command: &command(asked, reference, options),
+    };
+    let files = match text::files(&plan.parts, &frame) {
+        Ok(files) => files,
+        Err(why) => {
+            error!("{directory}: {why}");
+            return Ok(false);
+        }
+    };
+    warn_of_left_out(&plan);
+    if !options.write {
+        let texts: Vec<_> = files.iter().map(|file| file.text.as_str()).collect();
+        output::print(&texts.join("\n"))?;
+        return Ok(true);
+    }
+    let folder = Path::new(ROOT).join(text::directory(&component));
+    let mut said = String::new();
+    if !options.force {
+        let in_the_way = install::in_the_way(&folder, &files)?;
+        for path in &in_the_way {
+            error!(
+                "{} is there and says something else; --force replaces it",
+                path.display()
+            );
+        }
+        if !in_the_way.is_empty() {
+            return Ok(false);
+        }
+    }
+    for installed in install::install(&folder, &files)? {
+        said += &match installed {
+            Installed::Written(path) => format!("wrote {}\n", path.display()),
+            Installed::Same(path) => format!("{} is there already\n", path.display()),
+        };
+    }
+    if options.automatic {
+        said += &automatic::enable(&component, systemd)?;
+    }
+    let next = text::next(&plan.parts, &frame);
+    said += &format!("next: {}\n", next.join("\n      "));
+    output::print(&said)?;
+    Ok(true)
+}
+
+fn cannot(why: String) -> Error {
+    Error::CannotDo {
         command: COMMAND,
-        why: "this version cannot".to_owned(),
-    })
+        why,
+    }
+}
+
+/// Refuses what has no address at the service that would ever have a newer version.
+fn check(reference: &FileReference) -> Result<()> {
+    let reference = &reference.reference;
+    let directory = &reference.directory;
+    if let Origin::Layout(path) = &reference.origin {
+        return Err(Error::BadAddress {
+            path: format!("oci:{}", path.display()),
+            why: format!(
+                "the service does not know it; name it in the settings, as in [repository.{}] source = \"oci:{}\"",
+                directory.repository,
+                path.display()
+            ),
+        });
+    }
+    match directory.view {
+        View::Digest(_) => Err(Error::BadAddress {
+            path: directory.to_string(),
+            why: "a digest never has a newer version; name the repository or a tag".to_owned(),
+        }),
+        View::Tags | View::All | View::Tag(_) => Ok(()),
+    }
+}
+
+/// The plan, after the newest image was asked what it is, if that is open. The inner error says what was found.
+fn plan(
+    asked: &Asked,
+    reference: &FileReference,
+    options: &Options,
+    overview: &Overview,
+    rules: Rules,
+) -> Result<Result<Plan, String>> {
+    let is_for_machine = |file: &&File| {
+        file.architecture
+            .is_none_or(|architecture| architecture == rules.machine)
+    };
+    let files: Vec<_> = overview.files.iter().filter(is_for_machine).collect();
+    if files.is_empty() {
+        let why = match overview.files.len() {
+            0 => "no file is on offer; `sysext-oci-proxy list --all` says why".to_owned(),
+            n => format!(
+                "none of the {n} files on offer is for this machine, {}",
+                rules.machine
+            ),
+        };
+        return Ok(Err(why));
+    }
+    let directory = &reference.reference.directory;
+    let repository = directory.repository.to_string();
+    let base = repository.rsplit('/').next().unwrap_or_default();
+    let versions = files.iter().filter_map(|file| file.version.as_deref());
+    let is_v_literal = named::is_v_literal(versions);
+    let (mut offers, mut nameless) = (Vec::new(), Vec::new());
+    for file in files {
+        match Named::new(file, base, rules.machine, is_v_literal) {
+            Some(named) => offers.push(named),
+            None => nameless.push((file.name.to_string(), "its name has no version".to_owned())),
+        }
+    }
+    let like = reference.file.as_ref().map(|file| file.as_str());
+    if let Some(name) = like.filter(|name| !offers.iter().any(|file| file.name == *name)) {
+        return Ok(Err(format!(
+            "{name} is not on offer for this machine with a version in its name"
+        )));
+    }
+    let all: Vec<_> = overview.files.iter().map(|file| &file.name).collect();
+    let mut wish = Wish {
+        rules,
+        shape: options.shape,
+        like,
+        says: None,
+    };
+    if let Some(file) = shapes::undecided(&offers, &wish) {
+        wish.says = Some(ask(asked, reference, file)?);
+    }
+    let mut plan = shapes::plan(&offers, &all, &wish);
+    if let Ok(plan) = &mut plan {
+        plan.left_out.extend(nameless);
+    }
+    Ok(plan)
+}
+
+/// Asks an image what it is. The inner error is the reason why it does not say.
+fn ask(
+    asked: &Asked,
+    reference: &FileReference,
+    file: &Named,
+) -> Result<Result<Extension, String>> {
+    let name = format!("{}.manifest.gz", suffix::stem(&file.name));
+    let Ok(name) = name.parse() else {
+        return Ok(Err(format!("{name} is no name of a file")));
+    };
+    let mut buffer = vec![0; MAX_METADATA];
+    let mut rest = &mut buffer[..];
+    let asked = asked.file(&reference.reference.directory, &name, &mut rest);
+    let left = rest.len();
+    match asked {
+        Ok(()) => Ok({
+            let metadata = Metadata::of_document(&buffer[..MAX_METADATA - left]);
+            let is_confext = ["CONFEXT_LEVEL", "CONFEXT_SCOPE"]
+                .iter()
+                .any(|field| metadata.get(field).is_some());
+            match (metadata.has_id(), is_confext) {
+                (false, _) => Err("it does not say for which ID it is".to_owned()),
+                (true, true) => Ok(Extension::Confext),
+                (true, false) => Ok(Extension::Sysext),
+            }
+        }),
+        Err(Interrupted::Body(error)) if error.status() == 404 => Ok(Err(error.line())),
+        Err(Interrupted::Body(error)) => Err(cannot(format!(
+            "{} cannot be asked what it is: {}; --shape tells it",
+            file.name,
+            error.line()
+        ))),
+        Err(Interrupted::Client(error)) => {
+            Err(Error::service("hold the metadata of an image")(error))
+        }
+    }
+}
+
+fn warn_of_left_out(plan: &Plan) {
+    for (name, why) in plan.left_out.iter().take(MAX_LEFT_OUT) {
+        warn!("{} is left out: {}", printable(name), printable(why));
+    }
+    if plan.left_out.len() > MAX_LEFT_OUT {
+        warn!(
+            "{} more files are left out",
+            plan.left_out.len() - MAX_LEFT_OUT
+        );
+    }
+}
+
+/// How systemd-sysupdate is called.
+fn sysupdate() -> &'static str {
+    let in_path = [
+        "/usr/bin/systemd-sysupdate",
+        "/usr/local/bin/systemd-sysupdate",
+    ];
+    match in_path.iter().any(|path| Path::new(path).exists()) {
+        true => "systemd-sysupdate",
+        false => SYSUPDATE,
+    }
+}
+
+/// The command that prints the same files again.
+fn command(asked: &Asked, reference: &FileReference, options: &Options) -> String {
+    let mut words = vec![format!(
+        "sysext-oci-proxy {COMMAND} {}",
+        reference.reference.directory
+    )];
+    if let Some(file) = &reference.file {
+        words[0] += &format!("/{file}");
+    }
+    if let Some(shape) = options.shape {
+        words.push(format!("--shape {}", shape.name()));
+    }
+    if let Some(name) = &options.name {
+        words.push(format!("--name {name}"));
+    }
+    if let Some(component) = &options.component {
+        words.push(format!("--component {component}"));
+    }
+    if let Some(url) = asked.unusual_url() {
+        words.push(format!("--service {url}"));
+    }
+    words.join(" ")
 }

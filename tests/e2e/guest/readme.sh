@@ -12,12 +12,11 @@ block() {
         { exit }' /e2e/README.md | grep .
 }
 
-# follow EXAMPLE COMPONENT - what the README says from the push on
+# follow EXAMPLE COMPONENT - what the README says from the push on; the transfer file is the one that it shows
 follow() {
     local transfer=/etc/sysupdate.$2.d/$2.transfer
-    mkdir --parents "$(dirname "$transfer")"
-    block "$1: $transfer" >"$transfer"
     PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1: push"; block "$1: update")"
+    diff <(block "$1: $transfer") <(grep . "$transfer")
 }
 
 disk_image() {
