@@ -185,4 +185,4 @@ check transfer-file-of-others-is-left-as-it-is is_left_as_it_is
 # No other theme has these merged.
 rm --recursive /etc/sysupdate.shape*.d /var/lib/extensions/shape* /var/lib/extensions.d/shape* /var/lib/confexts/shape* \
     /var/lib/portables/shape* /var/lib/portables.d/shape* || true
-systemd-sysext refresh || true
+systemd-sysext refresh >>"$LOG" || true
