@@ -105,7 +105,9 @@ fn an_image_that_does_not_say_what_it_is_has_to_be_told() {
     let (_registry, _service, url) = serving(versions(2).0);
     let (status, text, said) = ended(&transfer("257", &["hello", "--service", &url]));
     assert!(
-        status == Some(69) && text.is_empty() && said.contains("--shape tells it"),
+        status == Some(1)
+            && text.is_empty()
+            && said.contains("is wanted of it: sysext, confext, portable"),
         "{status:?} {said}"
     );
     let told = [
@@ -133,8 +135,9 @@ fn an_image_that_does_not_say_what_it_is_has_to_be_told() {
 #[test]
 fn a_channel_and_a_list_of_which_nothing_can_be_transferred() {
     let mut hello = Repository::default();
-    hello.oras_push("v1", "hello.qcow2", b"disk");
-    hello.oras_push("stable", "hello.efi", b"uki");
+    hello.oras_push("v1", "hello-v1.qcow2", b"disk");
+    hello.oras_push("stable", "hello-v1.efi", b"uki");
+    hello.oras_push("plain", "hello.efi", b"uki");
     let (_registry, _service, url) = serving(hello);
     let (status, text, said) = ended(&transfer("257", &["hello:stable", "--service", &url]));
     assert!(
@@ -147,6 +150,11 @@ fn a_channel_and_a_list_of_which_nothing_can_be_transferred() {
             && text.is_empty()
             && said.contains("no file that systemd-sysupdate could install"),
         "{status:?} {said}"
+    );
+    let (status, _, said) = ended(&transfer("257", &["hello:plain", "--service", &url]));
+    assert!(
+        status == Some(1) && said.contains("has a version in its name"),
+        "{said}"
     );
     let (_registry, _service, url) = serving(Repository::default());
     let (status, _, said) = ended(&transfer("257", &["hello", "--service", &url]));

@@ -228,6 +228,11 @@ fn plan(
             None => nameless.push((file.name.to_string(), "its name has no version".to_owned())),
         }
     }
+    if offers.is_empty() {
+        let names: Vec<_> = nameless.iter().map(|(name, _)| name.as_str()).collect();
+        let names = names.join(", ");
+        return Ok(Err(format!("none of {names} has a version in its name")));
+    }
     let like = reference.file.as_ref().map(|file| file.as_str());
     if let Some(name) = like.filter(|name| !offers.iter().any(|file| file.name == *name)) {
         return Ok(Err(format!(
