@@ -398,7 +398,7 @@ fn a_page_of_another_host_in_the_place_of_the_referrers_api_says_nothing() {
         let service = Service::start(registry.settings() + "compatible-only = true\n");
         let response = service.get("/hello/SHA256SUMS");
         assert_eq!(outcome(&response), (200, None, 3), "{status}");
-        assert_ne!(pages.take_requests(), [""; 0]);
+        assert_eq!(pages.take_requests(), [""; 0]);
     }
 }
 

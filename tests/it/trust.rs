@@ -454,6 +454,60 @@ fn a_mirror_without_the_signatures_is_no_answer_while_the_registry_is_down() {
     }
 }
 
+/// A registry that sends requests for what is attached to another host: that counts if it sends those for manifests
+/// there, too, and is no answer while that host has none. Any other redirect is as good as 404.
+#[test]
+fn what_another_host_says_is_attached_counts_if_it_also_has_the_manifests() {
+    for (sends_manifests, status, expected) in [
+        (true, 200, (200, true)),
+        (true, 404, (200, false)),
+        (true, 429, (503, false)),
+        (true, 500, (502, false)),
+        (false, 200, (200, false)),
+        (false, 500, (200, false)),
+    ] {
+        let key = Key::new();
+        let (registry, other) = (Registry::start(), Registry::on("127.0.0.2:0", None));
+        let mut hello = Repository {
+            has_referrers_api: true,
+            ..Repository::default()
+        };
+        let manifest = image(&mut hello);
+        registry.put("hello", hello.clone());
+        key.sign(&mut hello, Form::Bundle, &name(&registry), &manifest);
+        other.put("hello", hello.clone());
+        other.fault("/referrers/", Fault::header("Retry-After", "0"));
+        if status != 200 {
+            other.fault("/referrers/", Fault::Status(status));
+        }
+        registry.fault("/referrers/", Fault::Redirect(other.origin()));
+        if sends_manifests {
+            for place in ["/manifests/sha256:", "/blobs/sha256:"] {
+                registry.fault(place, Fault::Redirect(other.origin()));
+            }
+        }
+        let cache = Folder::new();
+        let setup = || verifying(&registry, &key).cache(&cache);
+        let why = format!("manifests {sends_manifests}, {status}");
+        // With the manifest in the cache, as well.
+        for _ in 0..2 {
+            let service = setup().start();
+            let response = service.get("/hello:v1/SHA256SUMS");
+            let is_listed = response.text() == line(b"image", "hello.raw");
+            assert_eq!((response.status, is_listed), expected, "{why}");
+            let asked = count(&other.take_requests(), "/referrers/");
+            assert_eq!(asked > 0, sends_manifests, "{why}: {asked}");
+            let _ = fs::remove_dir_all(cache.path().join("verdicts"));
+        }
+        // The signature is where the registry itself has it.
+        key.sign(&mut hello, Form::SigTag, &name(&registry), &manifest);
+        registry.put("hello", hello);
+        if !sends_manifests {
+            assert_eq!(setup().start().listing(), line(b"image", "hello-v1.raw"));
+        }
+    }
+}
+
 #[test]
 fn programs_are_told_by_which_key_and_form_a_file_was_accepted() {
     let key = Key::new();

@@ -180,7 +180,7 @@ impl Client {
         }
     }
 
-    /// Sends one request and follows redirects. The authorization is never sent to another host, port or scheme. A login
+    /// Sends one request and follows redirects, as far as it allows. The authorization is never sent to another host, port or scheme. A login
     /// in the URL of a redirect is sent to the host of that URL.
     pub fn follow(&self, request: Request<'_>) -> Result<Reply> {
         let mut at = request.url.to_owned();
@@ -210,7 +210,13 @@ impl Client {
             }
             let next = self.redirect_target(&reply)?;
             reply.drain();
-            is_at_home &= url::is_same_origin(&at, &next.url);
+            let is_same_origin = url::is_same_origin(&at, &next.url);
+            if let Some(hosts) = request.only_to.filter(|_| !is_same_origin)
+                && !hosts.contains(&host_of(&next.url)?)
+            {
+                return Ok(reply);
+            }
+            is_at_home &= is_same_origin;
             given = match (next.login, request.foreign_token) {
                 (Some(login), _) => Some(Authorization::basic(&login.user, &login.password)),
                 (None, Some(token)) if !is_at_home => token.authorization_for(&next.url),

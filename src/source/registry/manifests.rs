@@ -1,11 +1,12 @@
 //! Manifests of a registry, by tag or digest.
 
+use super::client::host_of;
 use super::pages::Document;
 use super::{Registry, is_of_the_method};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest;
-use crate::name::Tag;
+use crate::name::{Host, Tag};
 use crate::source::{Download, Reference, StoredManifest};
 
 impl Registry {
@@ -51,6 +52,18 @@ impl Registry {
             }
             shown => shown.map(drop),
         }
+    }
+
+    /// The host that a manifest comes from: this one, or the one to which it redirects.
+    pub fn host_of_manifest(&self, digest: Digest) -> Result<Host> {
+        let url = self.manifest_url(Reference::Digest(digest))?;
+        let accept = manifest::ACCEPT.join(", ");
+        let request = self.get(&url).accept(&accept);
+        let reply = match self.fetch(request.head()) {
+            Err(error) if is_of_the_method(&error) => self.fetch(request)?,
+            reply => reply?,
+        };
+        host_of(&reply.asked)
     }
 
     pub fn manifest_request(&self, reference: Reference<'_>, media_type: &str) -> Result<Download> {

@@ -31,6 +31,7 @@ mod token;
 mod transport;
 pub mod url;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use super::config::registries_conf::{Endpoint, Pull, Role};
@@ -57,6 +58,8 @@ pub struct Registry {
     session: Arc<Session>,
     /// The token for another registry, to which this one redirects.
     foreign_token: Mutex<Option<ForeignToken>>,
+    /// The hosts that manifests of it came from: its own, or those to which it redirects.
+    manifest_hosts: Mutex<BTreeSet<Host>>,
 }
 
 impl Registry {
@@ -85,6 +88,7 @@ impl Registry {
             place,
             session,
             foreign_token: Mutex::default(),
+            manifest_hosts: Mutex::default(),
         }
     }
 

@@ -1,18 +1,22 @@
 //! Artifacts that are attached to a manifest (referrers): by the referrers API, else by the fallback tag.
 
+use super::client::{host_of, is_redirect};
 use super::error::nonsense;
 use super::pages::{Document, Pages};
 use super::status::status_error;
 use super::{Registry, url};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::manifest::{self, Descriptor, Manifest};
-use crate::name::Tag;
+use crate::name::{Host, Tag};
 use crate::source::Reference;
 
 /// Most pages, and most bytes of all pages together: a manifest has few referrers.
 const MAX_PAGES: usize = 64;
 const MAX_SIZE: usize = 16 << 20;
+/// Most hosts that are remembered to give a registry's manifests.
+const MAX_MANIFEST_HOSTS: usize = 16;
 
 impl Registry {
     pub fn referrers(&self, subject: Digest) -> Result<Vec<Descriptor>> {
@@ -50,16 +54,13 @@ impl Registry {
         subject: Digest,
         is_api: bool,
     ) -> Result<(Document, Vec<Descriptor>)> {
-        let request = self.get(url).accept(manifest::OCI_INDEX);
-        let page = self.with_retries(|| {
-            let reply = self.ask(request, true)?;
-            match reply.status {
-                200 => Document::read(reply, manifest::MAX_SIZE),
-                // ghcr redirects to a web page at another host, whose response says nothing about referrers.
-                _ if is_api && !reply.is_at_home => Err(Error::Missing { url: reply.url }),
-                _ => Err(status_error(reply)),
-            }
-        })?;
+        let page = match is_api {
+            true => self.page_of_api(url, subject)?,
+            false => self.document(
+                self.get(url).accept(manifest::OCI_INDEX),
+                manifest::MAX_SIZE,
+            )?,
+        };
         let url = url::for_messages(url);
         let missing = |why| {
             let url = format!("{url}, {why}");
@@ -77,13 +78,63 @@ impl Registry {
             Err(_) => Err(nonsense(&url, "no index".into())),
         }
     }
+
+    /// A page of the referrers API. A redirect to another host is followed if the registry redirects requests for
+    /// manifests there, too, as registry.k8s.io does. Any other counts as 404: ghcr redirects to a web page, which says
+    /// nothing about referrers.
+    fn page_of_api(&self, url: &str, subject: Digest) -> Result<Document> {
+        let client = &self.upstream.client;
+        let mut hosts = lock(&self.manifest_hosts).clone();
+        loop {
+            let request = self.get(url).accept(manifest::OCI_INDEX).only_to(&hosts);
+            let found = self.with_retries(|| {
+                let reply = self.ask(request, true)?;
+                match reply.status {
+                    200 => Document::read(reply, manifest::MAX_SIZE).map(Ok),
+                    status if is_redirect(status) => {
+                        Ok(Err(host_of(&client.redirect_target(&reply)?.url)?))
+                    }
+                    _ => Err(status_error(reply)),
+                }
+            })?;
+            let host = match found {
+                Ok(page) => return Ok(page),
+                Err(host) => host,
+            };
+            if !self.redirects_manifests_to(&host, subject)? || !hosts.insert(host) {
+                let url = url::for_messages(url);
+                return Err(Error::Missing { url });
+            }
+        }
+    }
+
+    /// Whether a manifest comes from this other host. Asked for here, so that no answer depends on which requests were
+    /// made before.
+    fn redirects_manifests_to(&self, host: &Host, manifest: Digest) -> Result<bool> {
+        let own = host_of(&self.origin()?)?;
+        {
+            let hosts = lock(&self.manifest_hosts);
+            if hosts.contains(host) || hosts.contains(&own) || hosts.len() == MAX_MANIFEST_HOSTS {
+                return Ok(hosts.contains(host));
+            }
+        }
+        match self.host_of_manifest(manifest) {
+            Ok(found) => {
+                let is_there = found == *host;
+                lock(&self.manifest_hosts).insert(found);
+                Ok(is_there)
+            }
+            Err(Error::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Whether this is the answer of a registry without the referrers API: 404 (docker-registry, crane), 400, 405, 501, or a
 /// web page. Other failures say nothing about referrers.
 fn is_of_no_referrers_api(error: &Error) -> bool {
     match error {
-        Error::Missing { .. } | Error::Nonsense { .. } | Error::LostRedirect { .. } => true,
+        Error::Missing { .. } | Error::Nonsense { .. } => true,
         Error::UnexpectedStatus { status, .. } => matches!(status, 400 | 405 | 406 | 410 | 501),
         _ => false,
     }

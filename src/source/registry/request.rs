@@ -1,5 +1,6 @@
 //! One request to a registry, and the secrets that go with it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::url;
+use crate::name::Host;
 
 /// A request. It may carry secrets, so it has no `Debug`.
 #[derive(Clone, Copy)]
@@ -26,6 +28,8 @@ pub struct Request<'a> {
     pub unchecked: bool,
     /// Sent to another registry if a redirect leads there.
     pub foreign_token: Option<&'a ForeignToken>,
+    /// The only other hosts to which a redirect is followed; `None`: any.
+    pub only_to: Option<&'a BTreeSet<Host>>,
 }
 
 impl<'a> Request<'a> {
@@ -41,6 +45,7 @@ impl<'a> Request<'a> {
             is_blob: false,
             unchecked: false,
             foreign_token: None,
+            only_to: None,
         }
     }
 
@@ -83,6 +88,14 @@ impl<'a> Request<'a> {
 
     pub fn unchecked(self, unchecked: bool) -> Self {
         Self { unchecked, ..self }
+    }
+
+    /// A redirect to another host than these is the response.
+    pub fn only_to(self, hosts: &'a BTreeSet<Host>) -> Self {
+        Self {
+            only_to: Some(hosts),
+            ..self
+        }
     }
 }
 
