@@ -12,8 +12,9 @@ pub const NAME: &str = "latest.json";
 /// Most reasons that [`why_none`] gives.
 const MAX_REASONS: usize = 3;
 
-/// `latest.json` of a directory, if that is a release. Its URLs are pinned by the digest of the manifest: the tag
-/// may move before the client fetches the files. `host` is the host that the client asked.
+/// `latest.json` of a directory, if that is a release. Its URLs are pinned by the digest of the manifest, or of the index
+/// that is signed in its place: the tag may move before the client fetches the files. `host` is the host that the client
+/// asked.
 pub fn write(
     snapshots: &Snapshots,
     located: &Located,
@@ -23,10 +24,10 @@ pub fn write(
     let Some(release) = &snapshot.kubesolo else {
         return Ok(None);
     };
-    let Some(manifest) = manifest_of(release, snapshot.listing.files.values()) else {
+    let Some(digest) = pin(release, snapshot.listing.files.values()) else {
         return Ok(None);
     };
-    let pinned = located.with_view(View::Digest(manifest));
+    let pinned = located.with_view(View::Digest(digest));
     // A file without a title has another name there.
     let files = &snapshots.listing(&pinned)?.listing.files;
     let host = host.unwrap_or("localhost:5001");
@@ -46,17 +47,16 @@ pub fn write(
     Ok(release.latest_json(label, url_of))
 }
 
-/// The manifest that offers both files of a release.
-fn manifest_of<'a>(
-    release: &Release,
-    files: impl Iterator<Item = &'a File> + Clone,
-) -> Option<Digest> {
-    let manifests = |digest| {
-        let files = files.clone().filter(move |file| file.digest == digest);
-        files.filter_map(|file| file.manifest)
-    };
+/// The manifest that offers both files of a release, or the index by whose signature they are accepted.
+fn pin<'a>(release: &Release, files: impl Iterator<Item = &'a File> + Clone) -> Option<Digest> {
+    let offering = |digest| files.clone().filter(move |file| file.digest == digest);
     let [kernel, initramfs] = release.files();
-    manifests(kernel).find(|manifest| manifests(initramfs).any(|other| other == *manifest))
+    let file = offering(kernel).find(|file| {
+        let mut others = offering(initramfs).map(|other| other.manifest);
+        file.manifest.is_some() && others.any(|other| other == file.manifest)
+    })?;
+    let accepted = file.accepted.as_ref().map(|accepted| accepted.manifest);
+    accepted.or(file.manifest)
 }
 
 /// Why a directory is no release: the reasons why its artifact is skipped, if there are any.

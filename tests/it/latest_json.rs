@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::content::{Repository, sha256};
+use crate::cosign::{Form, Key};
 use crate::registry::Registry;
 use crate::service::{ANEW, Service, X86, later};
+use crate::trust::{name, verifying};
 
 const KERNEL: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 const INITRAMFS: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
@@ -194,6 +196,66 @@ fn latest_json_leads_to_the_files_it_describes_though_the_tag_moves() {
             let (_, path) = url.rsplit_once(&service.address.to_string()).unwrap();
             let body = service.whole(path);
             assert_eq!(latest[format!("{file}_sha256")], sha256(&body), "{url}");
+        }
+    }
+}
+
+#[test]
+fn a_release_has_a_latest_json_if_it_is_accepted_with_urls_below_what_is_signed() {
+    // What is signed, and below which digest the files are for those who ask by the tag, the index, the manifest.
+    for (signed, expected) in [
+        ("index", [Some("index"), Some("index"), None]),
+        ("manifest", [Some("manifest"); 3]),
+        ("both", [Some("index"), Some("index"), Some("manifest")]),
+        ("the other manifest", [None; 3]),
+        ("nothing", [None; 3]),
+    ] {
+        let key = Key::new();
+        let registry = Registry::start();
+        let mut hello = Repository::default();
+        let [amd64, arm64] = ["amd64", "arm64"].map(|one| release(&mut hello, "v0.3.0", one));
+        let index = hello.index_of(&[arm64.clone(), amd64.clone()], json!({}));
+        hello.point("stable", &index);
+        let to_sign = match signed {
+            "index" => vec![&index],
+            "manifest" => vec![&amd64],
+            "both" => vec![&index, &amd64],
+            "the other manifest" => vec![&arm64],
+            _ => vec![],
+        };
+        for one in to_sign {
+            key.sign(&mut hello, Form::Bundle, &name(&registry), one);
+        }
+        registry.put("hello", hello);
+        let service = verifying(&registry, &key)
+            .settings("architectures = [\"x86-64\"]\n")
+            .start();
+        let digest = |of: &Value| of["digest"].as_str().unwrap().to_owned();
+        let directories = [
+            "hello:stable".to_owned(),
+            format!("hello@{}", digest(&index)),
+            format!("hello@{}", digest(&amd64)),
+        ];
+        for (directory, expected) in directories.iter().zip(expected) {
+            let why = format!("{directory} with {signed} signed");
+            let response = service.get(&format!("/{directory}/latest.json"));
+            let Some(pinned) = expected else {
+                assert_eq!((response.status, response.text()), (404, ""), "{why}");
+                let reason = response.header("x-reason").unwrap();
+                assert!(reason.contains("it is not signed"), "{why}: {reason}");
+                continue;
+            };
+            let pinned = digest(if pinned == "index" { &index } else { &amd64 });
+            let place = format!("{}/hello@{pinned}", service.address);
+            let found: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+            assert_eq!(found, latest_json(&place), "{why}: {response:?}");
+            for (file, bytes) in [
+                ("vmlinuz", "kernel amd64"),
+                ("kubesolo-os.gz", "initramfs amd64"),
+            ] {
+                let body = service.whole(&format!("/hello@{pinned}/{file}"));
+                assert_eq!(body, bytes.as_bytes(), "{why}");
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::registry::{Fault, Guard, Registry, count};
 use crate::service::{ANEW, Folder, Service, Setup, later};
 
 /// A service that asks for this key's signatures of `hello`.
-fn verifying(registry: &Registry, key: &Key) -> Setup {
+pub fn verifying(registry: &Registry, key: &Key) -> Setup {
     with_keys(Setup::of(registry), &[key])
 }
 
@@ -32,7 +32,7 @@ fn with_keys(setup: Setup, keys: &[&Key]) -> Setup {
 }
 
 /// The name that `hello` has in a payload.
-fn name(registry: &Registry) -> String {
+pub fn name(registry: &Registry) -> String {
     format!("{}/hello", registry.address)
 }
 
