@@ -1,12 +1,17 @@
 //! Bounds the memory of what is kept: listings, signed lists, pages.
 //!
-//! The memory of work in progress is bounded in `pool.rs`.
+//! There is one bound for the process: after a reload, clients of the old settings may still be served by them. The
+//! memory of work in progress is bounded in `pool.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that may be sent to several clients at once.
 pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Memory of all listings, signed lists, pages and promises together: those that are remembered and those that a client
+/// is still getting.
+pub static KEPT: Memory = Memory::new(64 << 20);
 
 /// A number of bytes for all that is kept.
 pub struct Memory {
@@ -16,7 +21,7 @@ pub struct Memory {
 
 /// A part of a [`Memory`]. It is free again when this is dropped.
 pub struct Held {
-    memory: Arc<Memory>,
+    memory: &'static Memory,
     bytes: usize,
 }
 
@@ -28,11 +33,11 @@ pub trait Room: Sync {
 
 impl Memory {
     /// A memory of `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self {
+    pub const fn new(limit: usize) -> Self {
+        Self {
             limit,
             taken: AtomicUsize::new(0),
-        })
+        }
     }
 
     /// The number of all bytes.
@@ -41,7 +46,7 @@ impl Memory {
     }
 
     /// Takes bytes, if they are free.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+    pub fn take(&'static self, bytes: usize) -> Option<Held> {
         let take = |taken: usize| {
             let taken = taken.checked_add(bytes)?;
             (taken <= self.limit).then_some(taken)
@@ -50,7 +55,7 @@ impl Memory {
             .taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken.is_ok().then(|| Held {
-            memory: self.clone(),
+            memory: self,
             bytes,
         })
     }
@@ -87,7 +92,8 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_than_there_is() {
-        let memory = Memory::new(100);
+        static MEMORY: Memory = Memory::new(100);
+        let memory = &MEMORY;
         let first = memory.take(60);
         assert!(first.is_some());
         for too_much in [41, 100, usize::MAX] {

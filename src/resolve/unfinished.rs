@@ -56,6 +56,11 @@ impl Unfinished {
     pub fn forget(&self, source: &str) {
         lock(&self.0).remove(source);
     }
+
+    /// Nobody needs the answers any more.
+    pub fn forget_all(&self) {
+        lock(&self.0).clear();
+    }
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ impl Clients {
         let thread = thread::Builder::new().name("connection".into());
         serve_on(thread, connection, move |connection| {
             converse(connection, &seat, &service);
+            service.snapshots.client_left();
         });
     }
 
@@ -114,6 +115,7 @@ impl Clients {
                 // One that nothing else holds has no unfinished file.
                 self.former.retain(|cache| Arc::strong_count(cache) > 1);
                 self.former.push(self.service.snapshots.cache());
+                self.service.snapshots.retire();
                 self.service = Arc::new(service);
                 info!(
                     MESSAGE_ID = journal::RELOADED;

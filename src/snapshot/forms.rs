@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 
 use jiff::civil::Date;
 
-use super::{Snapshot, Snapshots, TIME_LIMIT};
+use super::{Snapshot, Snapshots, TIME_LIMIT, WRITING};
 use crate::address::Located;
 use crate::error::Result;
 use crate::listing::LeftOut;
@@ -120,7 +120,7 @@ impl Snapshots {
             return Ok(kept.clone());
         }
         // One at a time, for the memory that takes until it is counted.
-        let _one_at_a_time = lock(&self.writing);
+        let _one_at_a_time = lock(&WRITING);
         let mut bytes = write().into_bytes();
         bytes.shrink_to_fit();
         let held = self.hold(what, bytes.capacity())?;

@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::mem;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +32,7 @@ use crate::extension_release::Metadata;
 use crate::flatten::{FlattenedFile, Flattener};
 use crate::listing::{File, Listing, Naming, PublisherList};
 use crate::lock::lock;
-use crate::memory::{Held, Memory, Room};
+use crate::memory::{Held, KEPT, Memory, Room};
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::pool;
@@ -54,10 +55,7 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// Directories remembered at once. Beyond that one that nobody is using is forgotten for each new one.
 const MAX_DIRECTORIES: usize = 256;
 
-/// Memory of all listings, signed lists, pages and promises together, in bytes: those that are remembered and those
-/// that a client is still getting.
-const MEMORY: usize = 64 << 20;
-/// Longest wait for some of it to be given back.
+/// Longest wait for some memory to be given back.
 const MEMORY_WAIT: Duration = Duration::from_secs(10);
 
 /// Most files of one directory whose promise outlives the process. Writing so many down takes some 6 MiB of memory.
@@ -66,7 +64,12 @@ const MAX_STORED: usize = 5_000;
 
 /// Tags looked up at registries at once for all listings together, beside one for each listing. Each takes a
 /// connection, and a process usually has 1024 descriptors: clients, downloads and idle connections need the others.
-const MAX_REQUESTS: usize = 128;
+static REQUESTS: Semaphore = Semaphore::new(128);
+
+/// Promises are read or written down one directory at a time, for the memory that takes.
+static STORING: Mutex<()> = Mutex::new(());
+/// Listings and pages are written one at a time, for the same reason.
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// A directory at one moment.
 pub struct Snapshot {
@@ -176,14 +179,11 @@ pub struct Snapshots {
     state: Arc<State>,
     flattener: Flattener,
     upstream: Arc<Upstream>,
-    requests: Semaphore,
-    memory: Arc<Memory>,
+    memory: &'static Memory,
     unfinished: Unfinished,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
-    /// Promises are read or written down one directory at a time, for the memory that takes.
-    storing: Mutex<()>,
-    /// Listings and pages are written one at a time, for the same reason.
-    writing: Mutex<()>,
+    /// New clients are served by other settings.
+    is_retired: AtomicBool,
 }
 
 impl Snapshots {
@@ -203,12 +203,10 @@ impl Snapshots {
             cache,
             state,
             settings,
-            requests: Semaphore::new(MAX_REQUESTS),
-            memory: Memory::new(MEMORY),
+            memory: &KEPT,
             unfinished: Unfinished::default(),
             directories: Mutex::default(),
-            storing: Mutex::default(),
-            writing: Mutex::default(),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -307,13 +305,13 @@ impl Snapshots {
         let clock = clock();
         promised.give(snapshot, clock.now);
         if promised.is_to_store(clock.now) {
-            let _one_at_a_time = lock(&self.storing);
+            let _one_at_a_time = lock(&STORING);
             let stored = promised.store(clock);
             if stored.len() <= MAX_STORED {
                 self.cache.keep_listing(self.key(found.located), &stored);
             }
         }
-        promised.weigh(&self.memory);
+        promised.weigh(self.memory);
         Ok(())
     }
 
@@ -327,7 +325,7 @@ impl Snapshots {
         if promised.is_loaded() {
             return Ok(());
         }
-        let _one_at_a_time = lock(&self.storing);
+        let _one_at_a_time = lock(&STORING);
         let mut older = Older::default();
         if let Some(stored) = self.cache.listing::<Stored>(self.key(found.located)) {
             let sources = self.sources(found.located)?;
@@ -343,7 +341,7 @@ impl Snapshots {
             };
             older = stored.restore(clock(), list_of);
         }
-        promised.load(older, &self.memory);
+        promised.load(older, self.memory);
         Ok(())
     }
 
@@ -395,7 +393,24 @@ impl Snapshots {
     fn forget(&self) -> bool {
         let mut slots: Vec<_> = lock(&self.directories).values().cloned().collect();
         slots.sort_by_key(|slot| *lock(&slot.used));
-        slots.iter().any(|slot| slot.forget())
+        // After a reload a new client asks for a signature elsewhere.
+        let also_open = self.is_retired.load(Ordering::Relaxed);
+        slots.iter().any(|slot| slot.forget(also_open))
+    }
+
+    /// New clients are served by other settings, so nothing is kept from now on that nobody is using.
+    pub fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.client_left();
+    }
+
+    /// A client was served.
+    pub fn client_left(&self) {
+        if self.is_retired.load(Ordering::Relaxed) {
+            while self.forget() {}
+            self.unfinished.forget_all();
+            self.upstream.auth.forget();
+        }
     }
 
     /// Finds the state of a directory.
@@ -672,7 +687,7 @@ impl Snapshots {
             wanted: (directory.view == View::Tags).then_some(&settings.versions),
             signed_list: &settings.signed_list,
             parallel: self.settings.parallel.get(),
-            requests: Share::new(&self.requests),
+            requests: Share::new(&REQUESTS),
             unfinished: &self.unfinished,
             compatible_only: settings
                 .compatible_only
@@ -786,7 +801,7 @@ mod tests {
             let state = Arc::new(State::new(None));
             let upstream = Upstream::new(&settings, &self.0, state.clone()).unwrap();
             Snapshots {
-                memory: Memory::new(memory),
+                memory: Box::leak(Box::new(Memory::new(memory))),
                 ..Snapshots::new(settings, upstream, cache, state)
             }
         }
@@ -890,6 +905,29 @@ mod tests {
         assert_eq!(remembered(&snapshots)[..2], ["r0", "r1"]);
         drop(sent);
         assert!(list_of(&snapshots, "r2").is_ok());
+    }
+
+    #[test]
+    fn before_and_after_a_reload_it_is_one_memory_and_only_what_is_sent_is_kept_of_before() {
+        let folder = Folder::with_lists("reload", 3);
+        let before = folder.snapshots(3, 700 << 10);
+        let after = Snapshots {
+            memory: before.memory,
+            ..folder.snapshots(3, 0)
+        };
+        let sent = list_of(&before, "r0").unwrap();
+        list_of(&before, "r1").unwrap();
+        before.retire();
+        assert_eq!(remembered(&before), ["r0"]);
+        for (directory, expected) in [("r1", ["r1"]), ("r2", ["r2"])] {
+            list_of(&after, directory).unwrap();
+            assert_eq!(remembered(&after), expected);
+        }
+        drop(sent);
+        before.client_left();
+        assert_eq!(remembered(&before), [""; 0]);
+        list_of(&after, "r1").unwrap();
+        assert_eq!(remembered(&after), ["r1", "r2"]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Promised {
     }
 
     /// Adds the promises of earlier processes, which are older.
-    pub fn load(&mut self, older: Older, memory: &Arc<Memory>) {
+    pub fn load(&mut self, older: Older, memory: &'static Memory) {
         self.older = older;
         self.is_loaded = true;
         self.weigh(memory);
@@ -82,7 +82,7 @@ impl Promised {
 
     /// Counts the memory that the older files take. Where there is none they are forgotten, and read again when
     /// they are needed.
-    pub fn weigh(&mut self, memory: &Arc<Memory>) {
+    pub fn weigh(&mut self, memory: &'static Memory) {
         self.held = None;
         self.held = memory.take(self.older.weight());
         if self.held.is_none() {

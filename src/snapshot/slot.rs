@@ -142,8 +142,9 @@ impl Slot {
 
     /// Forgets something that nobody is using, to give its memory back. `false` if there is nothing.
     ///
-    /// The promises in a cache still bind. Whoever holds one of the locks is using it.
-    pub fn forget(&self) -> bool {
+    /// The promises in a cache still bind. Whoever holds one of the locks is using it. `also_open`: also a list whose
+    /// signature may be asked for.
+    pub fn forget(&self, also_open: bool) -> bool {
         let (Ok(mut pairs), Ok(mut promised), Ok(mut newest)) = (
             self.pairs.try_lock(),
             self.promised.try_lock(),
@@ -156,7 +157,7 @@ impl Slot {
             return true;
         }
         // The signature of a list that is forgotten would be that of another list.
-        if pairs.has_open(Instant::now()) {
+        if !also_open && pairs.has_open(Instant::now()) {
             return false;
         }
         let mut snapshots: Vec<_> = (pairs.snapshots())

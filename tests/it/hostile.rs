@@ -5,13 +5,14 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Map, json};
 
 use crate::client::Connection;
 use crate::content::{OCI_TAR, Repository, digest, noise, sign, versions};
 use crate::registry::{Fault, Registry};
 use crate::service::{Service, eventually};
+use crate::signals::send;
 
 /// Sends bytes, then reads until the end of the connection. A reset ends it too.
 fn exchange(service: &Service, bytes: &[u8]) -> String {
@@ -434,4 +435,32 @@ fn hostile_repositories_together_take_no_more_memory_than_is_said() {
     let peak = service.peak_memory_with_program();
     assert!(peak <= 256, "{peak} MiB");
     println!("{number} of {} answered, {peak} MiB", names.len());
+}
+
+/// Each has a client that stays, and a list of 8 MiB.
+#[test]
+fn what_was_remembered_before_a_reload_is_forgotten_though_clients_stay() {
+    let mut hello = Repository::default();
+    hello.oras_push("v1", "hello.raw", &[7; 4 << 20]);
+    let registry = Registry::with_hello(hello);
+    registry.put("long", long_list());
+    let slow = Fault::Drip(64 << 10, Duration::from_secs(4));
+    registry.fault("/hello/blobs/", slow);
+    let service = Service::of(&registry);
+    let mut staying = Vec::new();
+    for round in 1..=6 {
+        service.listing();
+        let mut client = Connection::open(service.address);
+        client.ask("/hello/hello-v1.raw");
+        staying.push(client);
+        assert_eq!(service.get("/long/SHA256SUMS").status, 200);
+        send(&service, Signal::HUP);
+        eventually("it reloads", || {
+            service.log.with(&["settings read again"]).len() == round
+        });
+    }
+    // The allocator keeps some of what is free.
+    eventually("no list is remembered but the last", || {
+        service.own_memory() >> 10 < 32
+    });
 }

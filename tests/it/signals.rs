@@ -13,7 +13,7 @@ use crate::images::{layer, push};
 use crate::registry::{Fault, Registry};
 use crate::service::{Folder, Service, Setup, command, eventually, output};
 
-fn send(service: &Service, signal: Signal) {
+pub fn send(service: &Service, signal: Signal) {
     let pid = Pid::from_raw(service.pid().try_into().unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
 }

@@ -38,6 +38,12 @@ impl Auth {
         }
     }
 
+    /// Forgets what nobody is using.
+    pub fn forget(&self) {
+        lock(&self.sessions).retain(|session| Arc::strong_count(session) > 1);
+        self.tokens.forget_all();
+    }
+
     pub fn session(&self, key: SessionKey) -> Arc<Session> {
         let mut sessions = lock(&self.sessions);
         if let Some(session) = sessions.get(&key) {

@@ -128,6 +128,11 @@ impl Tokens {
         Ok(token)
     }
 
+    /// Forgets all tokens.
+    pub fn forget_all(&self) {
+        lock(&self.known).retain(|_| false);
+    }
+
     /// Forgets a token that was refused, however new it is.
     pub fn forget(&self, refused: Option<&Authorization>) {
         lock(&self.known).retain(|token| Some(&token.authorization) != refused);
