@@ -18,6 +18,7 @@ mod systemd;
 mod transfer;
 mod update;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,9 +26,12 @@ use std::sync::Arc;
 
 use log::{error, info, warn};
 
+use crate::address::{Directory, View};
+use crate::digest::Digest;
 use crate::dir::Dir;
 use crate::error::Result;
 use crate::journal;
+use crate::name::RepositoryAddress;
 use crate::server::{self, handler::Service};
 use crate::settings::{self, PolicyUse, Settings};
 use crate::snapshot::Snapshots;
@@ -199,7 +203,27 @@ fn tell_of_policy(settings: &Settings) {
         if of_repository.policy == PolicyUse::None {
             info!("{path} does not count for [repository.\"{name}\"], which has policy = \"none\"");
         }
+        for rule in rules_of(name, settings) {
+            info!("[repository.\"{name}\"]: {rule}");
+        }
     }
+}
+
+/// The rules of the policy for a repository. There may be others for single tags and digests.
+fn rules_of(name: &RepositoryAddress, settings: &Settings) -> BTreeSet<String> {
+    let directory = Directory {
+        repository: name.clone(),
+        view: View::Tags,
+    };
+    // One that cannot be located is told of when it is asked for.
+    let Ok(located) = directory.locate(settings) else {
+        return BTreeSet::new();
+    };
+    let rules = located.places.iter().flat_map(|(_, place)| {
+        let requirement = located.requirement(place, settings);
+        requirement.rules(Digest::of(b""), None)
+    });
+    rules.filter_map(|rule| rule.told()).collect()
 }
 
 fn warn_of_missing(has_cache: bool, has_state: bool) {

@@ -178,7 +178,9 @@ impl Resolver<'_> {
         manifest: Digest,
         trial: &mut Trial<'_>,
     ) -> Result<()> {
-        for part in trust::parts(image).into_iter().take(MAX_CANDIDATES) {
+        let parts = trust::parts(image);
+        let number = parts.len();
+        for part in parts.into_iter().take(MAX_CANDIDATES) {
             if trial.is_accepted() {
                 break;
             }
@@ -202,6 +204,12 @@ impl Resolver<'_> {
                 trial.hear(&signature, bytes.as_deref());
                 Ok(())
             })?;
+        }
+        if number > MAX_CANDIDATES {
+            let why = format!(
+                "of {number} signatures in one manifest only {MAX_CANDIDATES} were looked into"
+            );
+            trial.hear(&Signature::unread(place, why), None);
         }
         Ok(())
     }

@@ -149,6 +149,17 @@ impl Rule {
         }
     }
 
+    /// What it asks for, if it is of a policy, with its scope and file.
+    pub fn told(&self) -> Option<String> {
+        match self {
+            Self::Signed { origin, .. } => {
+                let origin = origin.as_ref()?;
+                Some(format!("signatures are asked for by {origin}"))
+            }
+            Self::Never(why) => Some(format!("nothing can be offered, by {why}")),
+        }
+    }
+
     /// Whether the tag by which a manifest was asked for decides anything.
     pub fn looks_at_tag(&self) -> bool {
         let mut signers = self.signers().iter();

@@ -3,14 +3,18 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::client::Connection;
 use crate::content::{
     OCI_TAR, Repository, empty_listing, line, lines, sign as sign_list, versions,
 };
 use crate::cosign::{FORMS, Form, Key, SIGN, attach_bundle, attach_payload, payload};
+use crate::images::{layer, push};
 use crate::registry::{Fault, Guard, Registry, count};
-use crate::service::{ANEW, Folder, Service, Setup, later};
+use crate::service::{ANEW, Folder, Service, Setup, X86, eventually, later};
+use crate::signals::send;
 
 /// A service that asks for this key's signatures of `hello`.
 pub fn verifying(registry: &Registry, key: &Key) -> Setup {
@@ -1174,4 +1178,212 @@ fn a_policy_that_cannot_be_read_is_told_at_the_start() {
             "{text:?} does not say {reason:?}"
         );
     }
+}
+
+/// What each of these asks of one source is its own matter, though they share the cache; an address without `verify` asks
+/// what all of them ask.
+#[test]
+fn two_names_of_one_source_ask_for_signatures_of_their_own() {
+    let [one, two] = [Key::new(), Key::new()];
+    for (signers, expected) in [
+        (vec![&one], ["one"].as_slice()),
+        (vec![&two], &["two"]),
+        (vec![&one, &two], &["one", "two", "plain", "hello"]),
+        (vec![], &[]),
+    ] {
+        let registry = Registry::start();
+        let mut hello = Repository::default();
+        let manifest = image(&mut hello);
+        for signer in &signers {
+            signer.sign(&mut hello, Form::Bundle, &name(&registry), &manifest);
+        }
+        registry.put("hello", hello);
+        let (cache, keys) = (Folder::new(), Folder::new());
+        let mut settings = ANEW.to_owned() + "[repository.plain]\nsource = \"hello\"\n";
+        for (name, key) in [("one", &one), ("two", &two)] {
+            let file = keys.file(&format!("{name}.pub"), &key.pem());
+            settings += &format!(
+                "[repository.{name}]\nsource = \"hello\"\nverify = [{{ key = {file:?} }}]\n"
+            );
+        }
+        let start = || {
+            Setup::of(&registry)
+                .settings(&settings)
+                .cache(&cache)
+                .start()
+        };
+        let names = ["one", "two", "plain", "hello"];
+        // In both orders, and with the verdicts of the other one.
+        for order in [names, ["hello", "plain", "two", "one"]] {
+            let service = start();
+            for directory in order {
+                let found = service.listing_of(directory);
+                let line = line(b"image", &format!("{directory}-v1.raw"));
+                let is_listed = expected.contains(&directory);
+                let why = format!("{directory}, {} signers", signers.len());
+                assert_eq!(found == line, is_listed, "{why}: {found:?}");
+                let status = service
+                    .get(&format!("/{directory}/{directory}-v1.raw"))
+                    .status;
+                assert_eq!(status == 200, is_listed, "{why}: {status}");
+            }
+        }
+    }
+}
+
+/// What was made before anybody asked for signatures is not sent any more.
+#[test]
+fn an_image_that_was_made_and_is_not_signed_is_not_sent() {
+    let layers = [layer(&[("usr/a", b"a")]), layer(&[("usr/b", b"b")])];
+    let registry = Registry::start();
+    let mut hello = Repository::default();
+    push(&mut hello, "v1", &[&layers[0], &layers[1]]);
+    let manifest = json!({"mediaType": "", "size": 1, "digest": hello.tags["v1"]});
+    registry.put("hello", hello.clone());
+    let (cache, state, key) = (Folder::new(), Folder::new(), Key::new());
+    let keep = |setup: Setup| setup.cache(&cache).state(&state).settings(X86);
+    let service = keep(Setup::of(&registry)).start();
+    let listing = service.listing();
+    let made = service.whole("/hello/hello-v1.tar.gz");
+    assert_eq!(listing, line(&made, "hello-v1.tar.gz"));
+    drop(service);
+    let asking = || {
+        let verify = format!(
+            "verify = [{{ key = {:?} }}]\n",
+            state.file("acme.pub", &key.pem())
+        );
+        keep(Setup::of(&registry)).settings(&verify).start()
+    };
+    let service = asking();
+    registry.take_requests();
+    for directory in addresses(&registry, &manifest) {
+        assert_eq!(
+            service.listing_of(&directory),
+            empty_listing(),
+            "{directory}"
+        );
+        for file in ["hello-v1.tar.gz", "hello.tar.gz", "hello-v1.tar.gz.sha256"] {
+            let status = service.get(&format!("/{directory}/{file}")).status;
+            assert_eq!(status, 404, "{directory}/{file}");
+        }
+    }
+    let requests = registry.take_requests();
+    assert_eq!(count(&requests, "/blobs/"), 0, "{requests:?}");
+    drop(service);
+    key.sign(&mut hello, Form::Bundle, &name(&registry), &manifest);
+    registry.put("hello", hello);
+    let service = asking();
+    assert_eq!(service.listing(), listing);
+    assert_eq!(service.whole("/hello/hello-v1.tar.gz"), made);
+}
+
+/// A key counts by the bytes that its file had when the settings were read.
+#[test]
+fn a_key_that_is_replaced_counts_from_the_next_reload_on() {
+    let [key, other] = [Key::new(), Key::new()];
+    let registry = Registry::start();
+    let mut hello = Repository::default();
+    let manifest = image(&mut hello);
+    let layer = hello.file(OCI_TAR, "large.raw", &[7; 4 << 20]);
+    let large = hello.artifact(&[layer], json!({}));
+    hello.point("large", &large);
+    for one in [&manifest, &large] {
+        key.sign(&mut hello, Form::Bundle, &name(&registry), one);
+    }
+    registry.put("hello", hello);
+    let keys = Folder::new();
+    let file = keys.file("acme.pub", &key.pem());
+    let verify = format!("[repository.hello]\nverify = [{{ key = {file:?} }}]\n");
+    let setup = Setup::of(&registry).settings(ANEW).own_cache();
+    let service = setup.settings(&verify).start();
+    let signed = line(b"image", "hello.raw");
+    assert_eq!(service.listing_of("hello:v1"), signed);
+    // The service stays as long as this client does.
+    let slow = Fault::Drip(64 << 10, Duration::from_secs(1));
+    registry.fault("/blobs/", slow);
+    let mut client = Connection::open(service.address);
+    client.ask("/hello:large/large.raw");
+    keys.file("acme.pub", &other.pem());
+    later();
+    assert_eq!(service.listing_of("hello:v1"), signed, "not read again yet");
+    send(&service, Signal::HUP);
+    eventually("it reloads", || {
+        !service.log.with(&["settings read again"]).is_empty()
+    });
+    assert_refused(&service, &registry, &manifest, "another key made it");
+    keys.file("acme.pub", &key.pem());
+    send(&service, Signal::HUP);
+    eventually("it reloads", || {
+        service.log.with(&["settings read again"]).len() == 2
+    });
+    assert_eq!(service.listing_of("hello:v1"), signed);
+}
+
+#[test]
+fn the_log_says_by_which_key_a_file_was_accepted_and_why_a_version_was_not() {
+    let key = Key::new();
+    let registry = Registry::start();
+    let mut hello = versions(2).0;
+    let v1 = json!({"mediaType": "", "size": 1, "digest": hello.tags["v1"]});
+    key.sign(&mut hello, Form::Bundle, &name(&registry), &v1);
+    registry.put("hello", hello);
+    let setup = verifying(&registry, &key);
+    let file = setup.folder().join("0.pub").display().to_string();
+    let service = setup.start();
+    service.listing();
+    assert_eq!(service.whole("/hello/hello-v1.raw"), b"image 1");
+    let by = format!("verified by digest, key {file} (bundle)");
+    let accepted = service.log.with(&["hello/hello-v1.raw", &by]);
+    assert_eq!(accepted.len(), 1, "{:?}", service.log.lines());
+    let why = format!("tag v0 left out: it is not signed; key {file} must have signed it");
+    assert_eq!(service.log.with(&[&why]).len(), 1);
+}
+
+#[test]
+fn the_log_says_which_rule_of_which_file_asks_for_signatures() {
+    let signed = r#"{"type": "sigstoreSigned", "keyPath": "KEY", "signedIdentity": {"type": "matchRepository"}}"#;
+    let any = r#"{"type": "insecureAcceptAnything"}"#;
+    for (requirements, is_told) in [(signed, true), (any, false)] {
+        let registry = Registry::start();
+        registry.put("hello", versions(1).0);
+        let own = format!(
+            "[repository.own]\nsource = \"hello\"\n[repository.other]\nsource = \"{}/other\"\n",
+            registry.address
+        );
+        let setup = with_policy(&registry, &Key::new(), requirements).settings(&own);
+        let policy = setup.folder().join("policy.json").display().to_string();
+        let service = setup.start();
+        service.listing();
+        let rule = format!("docker:{} in {policy}", name(&registry));
+        let told = service.log.lines().into_iter();
+        let told = told.filter(|line| line.contains(&rule));
+        let of = |text: &str| told.clone().any(|line| line.contains(text));
+        let found = [
+            of("[repository.\"own\"]"),
+            of("tag v0 left out"),
+            of("other"),
+        ];
+        assert_eq!(
+            found,
+            [is_told, is_told, false],
+            "{:?}",
+            service.log.lines()
+        );
+    }
+}
+
+#[test]
+fn more_signatures_in_a_manifest_than_are_read_are_told() {
+    let [key, other] = [Key::new(), Key::new()];
+    let registry = Registry::start();
+    let mut hello = Repository::default();
+    let manifest = image(&mut hello);
+    for _ in 0..64 {
+        other.sign(&mut hello, Form::SigTag, &name(&registry), &manifest);
+    }
+    key.sign(&mut hello, Form::SigTag, &name(&registry), &manifest);
+    registry.put("hello", hello);
+    let service = verifying(&registry, &key).start();
+    let reason = "of 65 signatures in one manifest only 64 were looked into";
+    assert_refused(&service, &registry, &manifest, reason);
 }
