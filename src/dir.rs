@@ -63,6 +63,11 @@ pub fn user() -> u32 {
     geteuid().as_raw()
 }
 
+/// Removes a directory that is empty.
+pub fn remove_empty(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+}
+
 impl Dir {
     /// Opens a directory.
     pub fn open(path: &Path) -> io::Result<Self> {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use super::record::{self, Record};
 use super::text::TransferFile;
 use crate::cli::new_file::NewFile;
 use crate::dir::Dir;
@@ -30,9 +30,17 @@ pub fn in_the_way(directory: &Path, files: &[TransferFile]) -> Result<Vec<PathBu
     Ok(found)
 }
 
-/// Writes those that are not there, each whole, then renamed.
-pub fn install(directory: &Path, files: &[TransferFile]) -> Result<Vec<Installed>> {
-    Dir::create_public(directory).map_err(|cause| file_error(directory, cause))?;
+/// Writes those that are not there, each whole, then renamed. `linked`: another directory that is needed.
+pub fn install(
+    directory: &Path,
+    linked: Option<&Path>,
+    files: &[TransferFile],
+) -> Result<Vec<Installed>> {
+    let mut made = Vec::new();
+    for directory in [directory].into_iter().chain(linked) {
+        made.extend(missing(directory));
+        Dir::create_public(directory).map_err(Error::file(directory))?;
+    }
     let mut done = Vec::new();
     for file in files {
         let path = directory.join(&file.name);
@@ -46,12 +54,25 @@ pub fn install(directory: &Path, files: &[TransferFile]) -> Result<Vec<Installed
         })?;
         let mut new = NewFile::create(directory, &name)?;
         let error = new.error();
-        new.writer()
-            .write_all(file.text.as_bytes())
-            .map_err(error)?;
+        // A file that was written here before says what was made then.
+        let mut all_made = match fs::read_to_string(&path).as_deref().map(Record::of) {
+            Ok(Record::Unchanged { made }) => made,
+            _ => Vec::new(),
+        };
+        all_made.extend_from_slice(&made);
+        let text = record::with_record(&file.text, &all_made);
+        new.writer().write_all(text.as_bytes()).map_err(error)?;
         done.push(Installed::Written(new.finish()?));
     }
     Ok(done)
+}
+
+/// The directories of this path that are not there, parents first.
+fn missing(directory: &Path) -> Vec<PathBuf> {
+    let absent = |path: &&Path| path.symlink_metadata().is_err();
+    let mut missing: Vec<_> = directory.ancestors().take_while(absent).collect();
+    missing.reverse();
+    missing.into_iter().map(Path::to_owned).collect()
 }
 
 /// What is at a path.
@@ -63,20 +84,13 @@ enum State {
 
 fn state(path: &Path, file: &TransferFile) -> Result<State> {
     match fs::read(path) {
-        Ok(bytes) if bytes == file.text.as_bytes() => Ok(State::Same),
+        Ok(bytes) if record::without_record(&bytes) == file.text.as_bytes() => Ok(State::Same),
         Ok(_) => Ok(State::Other),
         // A link to nowhere is there, too.
         Err(error) if error.kind() == ErrorKind::NotFound => match path.symlink_metadata() {
             Ok(_) => Ok(State::Other),
             Err(_) => Ok(State::Absent),
         },
-        Err(cause) => Err(file_error(path, cause)),
-    }
-}
-
-fn file_error(path: &Path, cause: std::io::Error) -> Error {
-    Error::File {
-        path: path.to_owned(),
-        cause: Arc::new(cause),
+        Err(cause) => Err(Error::file(path)(cause)),
     }
 }

@@ -9,6 +9,7 @@ mod component;
 mod install;
 mod named;
 mod patterns;
+mod record;
 mod shapes;
 #[cfg(test)]
 mod tests;
@@ -83,7 +84,7 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
         None => Component::of(&directory.repository)?,
     };
     if options.undo {
-        output::print(&automatic::undo(&component)?)?;
+        output::print(&automatic::undo(Path::new(ROOT), &component)?)?;
         return Ok(true);
     }
     check(reference)?;
@@ -148,17 +149,19 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
             return Ok(false);
         }
     }
-    for installed in install::install(&folder, &files)? {
+    let linked = text::link_directory(&plan.parts).map(|directory| Path::new(ROOT).join(directory));
+    for installed in install::install(&folder, linked.as_deref(), &files)? {
         said += &match installed {
             Installed::Written(path) => format!("wrote {}\n", path.display()),
             Installed::Same(path) => format!("{} is there already\n", path.display()),
         };
     }
     if options.automatic {
-        said += &automatic::enable(&component, systemd)?;
+        said += &automatic::enable(&component)?;
+    } else {
+        let next = text::next(&plan.parts, &frame);
+        said += &format!("next: {}\n", next.join("\n      "));
     }
-    let next = text::next(&plan.parts, &frame);
-    said += &format!("next: {}\n", next.join("\n      "));
     output::print(&said)?;
     Ok(true)
 }

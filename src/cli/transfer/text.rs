@@ -70,6 +70,17 @@ pub fn files(parts: &[Part], frame: &Frame<'_>) -> Result<Vec<TransferFile>, Str
         .collect()
 }
 
+/// The directory of the link to the current version, below the root, if there is one. systemd-sysupdate does not make it.
+pub fn link_directory(parts: &[Part]) -> Option<String> {
+    parts.iter().find_map(|part| match &part.becomes {
+        Becomes::Image(extension) | Becomes::Tree(extension) => {
+            let (_, is_linked) = why_linked(part, *extension);
+            is_linked.then(|| format!("var/lib/{}", folder(*extension)))
+        }
+        _ => None,
+    })
+}
+
 /// The commands that follow `systemd-sysupdate -C NAME list`, once the files are there.
 pub fn next(parts: &[Part], frame: &Frame<'_>) -> Vec<String> {
     let mut commands = Vec::new();
@@ -78,11 +89,6 @@ pub fn next(parts: &[Part], frame: &Frame<'_>) -> Vec<String> {
         _ => None,
     });
     let update = format!("{} -C {} update", frame.sysupdate, frame.component);
-    if let Some((extension, part)) = extension
-        && let (Some(_), _) = why_linked(part, extension)
-    {
-        commands.push(format!("mkdir -p /var/lib/{}", folder(extension)));
-    }
     commands.push(format!("{} -C {} list", frame.sysupdate, frame.component));
     commands.push(update);
     commands.push(match extension {
@@ -100,11 +106,11 @@ fn text(part: &Part, parts: &[Part], name: &str, frame: &Frame<'_>) -> Result<St
         format!("# /{}/{name}", directory(frame.component)),
         format!("# Written by `{}`.", frame.command),
     ];
-    lines.extend(
-        next(parts, frame)
-            .first()
-            .map(|next| format!("# Next: {next}")),
-    );
+    let first = match link_directory(parts) {
+        Some(directory) => Some(format!("mkdir -p /{directory}")),
+        None => next(parts, frame).into_iter().next(),
+    };
+    lines.extend(first.map(|first| format!("# Next: {first}")));
     lines.extend(target.why.map(|why| format!("#\n# {why}")));
     lines.extend(moving(part).map(|why| format!("#\n# {why}")));
     lines.push("\n[Transfer]".to_owned());

@@ -131,6 +131,19 @@ push_index() {
     oras manifest push --plain-http --descriptor "$REGISTRY/$reference" /tmp/index.json
 }
 
+# ---- documents
+
+# block LABEL [FILE] - the indented or fenced lines below <!-- LABEL -->, of README.md or another document
+block() {
+    awk -v label="<!-- $1 -->" '
+        $0 == label { found = 1; next }
+        !found { next }
+        /^```/ { if (fenced) exit; fenced = 1; next }
+        fenced { print; next }
+        /^    / { print substr($0, 5); next }
+        { exit }' "${2:-/e2e/README.md}" | grep .
+}
+
 # ---- images
 
 # tree DIRECTORY NAME VERSION - what is in the extension NAME

@@ -1,22 +1,12 @@
 # shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
 # The examples of README.md, each command as it stands there.
 
-# block LABEL - the indented or fenced lines below <!-- LABEL -->
-block() {
-    awk -v label="<!-- $1 -->" '
-        $0 == label { found = 1; next }
-        !found { next }
-        /^```/ { if (fenced) exit; fenced = 1; next }
-        fenced { print; next }
-        /^    / { print substr($0, 5); next }
-        { exit }' /e2e/README.md | grep .
-}
-
-# follow EXAMPLE COMPONENT - what the README says from the push on; the transfer file is the one that it shows
+# follow EXAMPLE COMPONENT - what the README says from the push on; the transfer file is the one that it shows, without its
+# record for --undo
 follow() {
     local transfer=/etc/sysupdate.$2.d/$2.transfer
     PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1: push"; block "$1: update")"
-    diff <(block "$1: $transfer") <(grep . "$transfer")
+    diff <(block "$1: $transfer") <(sed '/^# "transfer --undo"/,$d' "$transfer" | grep .)
 }
 
 disk_image() {
