@@ -118,6 +118,7 @@ fn check_listener(report: &mut Report, machine: &Machine, way: &Way) -> Option<S
         Way::Named(url) => {
             let why = format!("{url} is asked, not the service that systemd starts");
             report.push(Finding::skipped(Step::Socket, why));
+            url.warn_of_stranger();
             Some(url.clone())
         }
         Way::Direct => {

@@ -15,12 +15,12 @@ use crate::version;
 
 /// The steps to a registry, in their order, and what it means that one went well.
 const TO_THE_REGISTRY: [(Step, &str); 4] = [
-    (Step::Proxy, "none is in the way"),
+    (Step::Proxy, "it works, if there is one"),
     (Step::Resolution, "its address is known"),
     (Step::Connection, "it accepts connections"),
     (
         Step::Tls,
-        "its certificate is trusted, or it has none and need not",
+        "its certificate is trusted, or it may speak plain HTTP",
     ),
 ];
 const IN_THE_REPOSITORY: [Step; 3] = [Step::Tags, Step::Names, Step::Signatures];

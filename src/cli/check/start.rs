@@ -1,5 +1,8 @@
 //! Whether the service starts and answers.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use super::machine::{Machine, Properties};
 use super::report::{Finding, Report, Step};
 use crate::cli::service::Service;
@@ -14,6 +17,9 @@ const PROPERTIES: [&str; 5] = [
     "Result",
     "ExecMainStatus",
 ];
+/// Longest wait for a start that fails, and the pause between two looks. `RestartSec=` of the unit is longer.
+const START: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
 /// Exit statuses of systemd itself, before the program runs (systemd.exec(5)), and what to look at.
 const OF_SYSTEMD: [(&str, &str); 7] = [
     (
@@ -67,11 +73,23 @@ pub fn check(report: &mut Report, machine: &Machine, service: &Service, is_unit:
         Err(error) => error,
     };
     let unit = match is_unit {
-        true => machine.unit(SERVICE, &PROPERTIES).unwrap_or_default(),
+        true => settled(machine),
         false => Properties::default(),
     };
     report.push(judge(&error, &unit));
     false
+}
+
+/// The state of the unit between two starts: while one is under way systemd does not tell how the last one ended.
+fn settled(machine: &Machine) -> Properties {
+    let ask = || machine.unit(SERVICE, &PROPERTIES).unwrap_or_default();
+    let end = Instant::now() + START;
+    let mut unit = ask();
+    while unit.get("SubState").starts_with("start") && Instant::now() < end {
+        thread::sleep(PAUSE);
+        unit = ask();
+    }
+    unit
 }
 
 fn judge(error: &Error, unit: &Properties) -> Finding {
