@@ -52,13 +52,65 @@ const KINDS: [Kind; 2] = [
 /// The images of a kind: paths, and the files that they lead to.
 type Images = BTreeSet<(PathBuf, PathBuf)>;
 
+/// Notes that extensions may have changed since they were last merged, so that the next run merges them if this one is
+/// interrupted. Each kind has a note for each component: updates of several run at the same time.
+struct Notes {
+    directory: Dir,
+    component: String,
+    /// The units of those kinds that an earlier run has left unmerged.
+    earlier: Vec<&'static str>,
+}
+
+impl Notes {
+    /// Writes the notes of a component.
+    fn write(directory: Dir, component: &Component) -> Result<Self> {
+        let mut notes = Self {
+            directory,
+            component: component.to_string(),
+            earlier: Vec::new(),
+        };
+        for kind in &KINDS {
+            let name = notes.name(kind);
+            if notes.directory.entry(&name).is_some() {
+                notes.earlier.push(kind.unit);
+            }
+            let written = notes.directory.lock_file(&name);
+            written.map_err(Error::file(&notes.directory.path_of(&name)))?;
+        }
+        Ok(notes)
+    }
+
+    fn name(&self, kind: &Kind) -> String {
+        format!("{}.{}", self.component, kind.unit)
+    }
+
+    /// Removes the note of a kind. Another run for the same component may have removed it.
+    fn remove(&self, kind: &Kind) -> Result<()> {
+        let name = self.name(kind);
+        match self.directory.remove(&name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(Error::file(&self.directory.path_of(&name))),
+        }
+    }
+}
+
 /// Updates a component by systemd-sysupdate, and has changed extensions merged.
 pub fn update(root: &Path, component: &Component) -> Result<()> {
     let program = sysupdate(root, env::var_os("PATH").as_deref())?;
     let before = images_of_all(root)?;
+    let named = env::var_os("RUNTIME_DIRECTORY").filter(|named| !named.is_empty());
+    let path = named.map_or_else(|| RUNTIME_DIRECTORY.into(), PathBuf::from);
+    let directory = Dir::create(&path).map_err(Error::file(&path))?;
+    let notes = Notes::write(directory, component)?;
     let updated = update_by(&program, &component.to_string());
-    // A failed update may have installed something, too.
-    let merged = merge_changed(root, &before);
+    // A failed update may have installed something, too. It is not reported to the socket.
+    let merge_rest = || {
+        let is_reported = updated.is_ok() && systemd::is_active(COMMAND, NOTIFIED)?;
+        let after = images_of_all(root)?;
+        let before = if is_reported { &after } else { &before };
+        merge_changed(before, &after, &notes, merge)
+    };
+    let merged = merge_rest();
     updated.and(merged)
 }
 
@@ -74,34 +126,31 @@ fn update_by(program: &Path, component: &str) -> Result<()> {
     sysupdate("update")
 }
 
-/// Has those kinds of extensions merged that are others than before, and those that could not be merged the last time.
-fn merge_changed(root: &Path, before: &[Images]) -> Result<()> {
-    if systemd::is_active(COMMAND, NOTIFIED)? {
-        return Ok(());
-    }
-    let after = images_of_all(root)?;
-    let named = env::var_os("RUNTIME_DIRECTORY").filter(|named| !named.is_empty());
-    let path = named.map_or_else(|| RUNTIME_DIRECTORY.into(), PathBuf::from);
-    let notes = Dir::create(&path).map_err(Error::file(&path))?;
+/// Has those kinds of extensions merged that are others than before, and those that an earlier run has left unmerged.
+/// A note stays until its kind is merged.
+fn merge_changed(
+    before: &[Images],
+    after: &[Images],
+    notes: &Notes,
+    merge: impl Fn(&Kind) -> Result<()>,
+) -> Result<()> {
     let mut result = Ok(());
-    for (kind, (before, after)) in KINDS.iter().zip(before.iter().zip(&after)) {
-        if before != after || notes.entry(kind.unit).is_some() {
-            result = result.and(merge(kind, &notes));
-        }
+    for (kind, (before, after)) in KINDS.iter().zip(before.iter().zip(after)) {
+        let is_due = before != after || notes.earlier.contains(&kind.unit);
+        let merged = if is_due { merge(kind) } else { Ok(()) };
+        result = result.and(merged.and_then(|()| notes.remove(kind)));
     }
     result
 }
 
-/// Has extensions merged, and keeps a note until that has worked.
-fn merge(kind: &Kind, notes: &Dir) -> Result<()> {
-    let error = Error::file(&notes.path_of(kind.unit));
-    notes.lock_file(kind.unit).map_err(&error)?;
+/// Has extensions merged.
+fn merge(kind: &Kind) -> Result<()> {
     print(&format!(
         "Extensions have changed, reloading {}.\n",
         kind.unit
     ))?;
     systemd::systemctl(COMMAND, &["reload-or-restart", kind.unit])?;
-    notes.remove(kind.unit).map_err(&error)
+    Ok(())
 }
 
 /// Runs a program, whose own messages say why it fails.
@@ -142,7 +191,9 @@ fn images(root: &Path, kind: &Kind) -> Result<Images> {
     let mut found = Images::new();
     for directory in kind.directories {
         for image in entries(&root.join(directory))? {
-            let file = leads_to(&image)?;
+            let Some(file) = leads_to(&image)? else {
+                continue;
+            };
             if image.extension().is_some_and(|ending| ending == "v") {
                 let versions = entries(&image)?;
                 found.extend(versions.into_iter().map(|version| (image.clone(), version)));
@@ -153,11 +204,18 @@ fn images(root: &Path, kind: &Kind) -> Result<Images> {
     Ok(found)
 }
 
-/// The entries of a directory; none if there is no such directory.
+/// The entries of a directory; none if there is no such directory. systemd-sysupdate and others give a file that is not
+/// complete, and a link that is not in place, a name with a leading dot.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let read = || -> io::Result<Vec<_>> {
-        let read = fs::read_dir(directory)?;
-        read.map(|entry| Ok(entry?.path())).collect()
+        let mut found = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
     };
     match read() {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -167,14 +225,17 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The file that a path leads to; what a link says if it leads nowhere.
-fn leads_to(path: &Path) -> Result<PathBuf> {
-    let file = path.canonicalize().or_else(|_| path.read_link());
-    file.map_err(Error::file(path))
+/// The file that a path leads to; what a link says if it leads nowhere; nothing if the path was removed meanwhile.
+fn leads_to(path: &Path) -> Result<Option<PathBuf>> {
+    match path.canonicalize().or_else(|_| path.read_link()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        file => file.map(Some).map_err(Error::file(path)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::os::unix::fs::symlink;
     use std::process;
 
@@ -245,9 +306,87 @@ mod tests {
         changed("what is in a directory", [false, false]);
         root.file("var/lib/confexts/e.raw");
         changed("a confext", [false, true]);
+        root.file("var/lib/extensions/b.raw.v/.sysupdate.partial.b_3.raw");
+        root.link("var/lib/extensions/.#a.raw1234", &second);
+        changed("files that are not complete", [false, false]);
         fs::remove_file(root.0.join("var/lib/confexts/e.raw")).unwrap();
         root.file("run/extensions/f.raw");
         changed("both", [true, true]);
+    }
+
+    #[test]
+    fn an_image_that_is_removed_meanwhile_is_none() {
+        let root = Root::new("removed");
+        assert_eq!(leads_to(&root.0.join("a.raw")).unwrap(), None);
+        root.link("b.raw", Path::new("b_1.raw"));
+        let found = leads_to(&root.0.join("b.raw")).unwrap();
+        assert_eq!(found, Some("b_1.raw".into()));
+    }
+
+    /// An update of a component in the middle: its notes are written.
+    fn running(root: &Root, component: &str) -> Notes {
+        let directory = Dir::create(&root.0.join("notes")).unwrap();
+        Notes::write(directory, &component.parse().unwrap()).unwrap()
+    }
+
+    /// The units that are reloaded at the end of an update.
+    fn ended(notes: &Notes, before: &[Images], after: &[Images]) -> Vec<&'static str> {
+        let reloaded = RefCell::new(Vec::new());
+        let merge = |kind: &Kind| {
+            reloaded.borrow_mut().push(kind.unit);
+            Ok(())
+        };
+        merge_changed(before, after, notes, merge).unwrap();
+        reloaded.into_inner()
+    }
+
+    #[test]
+    fn what_an_interrupted_update_has_left_is_merged_by_the_next() {
+        let root = Root::new("interrupted");
+        let before = images_of_all(&root.0).unwrap();
+        root.file("var/lib/extensions/a.raw");
+        let after = images_of_all(&root.0).unwrap();
+        let both = [KINDS[0].unit, KINDS[1].unit];
+
+        assert_eq!(ended(&running(&root, "a"), &after, &after), [""; 0]);
+        assert_eq!(ended(&running(&root, "a"), &before, &after), [both[0]]);
+        assert_eq!(ended(&running(&root, "a"), &after, &after), [""; 0]);
+        // Interrupted before it has seen a change.
+        drop(running(&root, "a"));
+        assert_eq!(ended(&running(&root, "b"), &after, &after), [""; 0]);
+        assert_eq!(ended(&running(&root, "a"), &after, &after), both);
+        assert_eq!(ended(&running(&root, "a"), &after, &after), [""; 0]);
+        // One kind cannot be merged.
+        let fails = |kind: &Kind| match kind.unit == both[0] {
+            true => run(&mut Command::new("false")),
+            false => Ok(()),
+        };
+        merge_changed(&before, &after, &running(&root, "a"), fails).unwrap_err();
+        assert_eq!(ended(&running(&root, "a"), &after, &after), [both[0]]);
+    }
+
+    #[test]
+    fn two_updates_at_once_keep_each_others_notes() {
+        let root = Root::new("at-once");
+        let before = images_of_all(&root.0).unwrap();
+        root.file("var/lib/extensions/a.raw");
+        let after = images_of_all(&root.0).unwrap();
+        let names = || {
+            let entries = Dir::open(&root.0.join("notes")).unwrap().entries().unwrap();
+            entries.len()
+        };
+        let (a, b) = (running(&root, "a"), running(&root, "b"));
+        assert_eq!(names(), 4);
+        // The other has seen no change, and ends before this one has merged.
+        assert_eq!(ended(&b, &after, &after), [""; 0]);
+        assert_eq!(names(), 2);
+        assert_eq!(ended(&a, &before, &after), [KINDS[0].unit]);
+        assert_eq!(names(), 0);
+        // The same component twice: the first removes the notes.
+        let (one, other) = (running(&root, "a"), running(&root, "a"));
+        ended(&one, &before, &after);
+        ended(&other, &before, &after);
+        assert_eq!(names(), 0);
     }
 
     #[test]
