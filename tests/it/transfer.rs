@@ -136,7 +136,7 @@ fn an_image_that_does_not_say_what_it_is_has_to_be_told() {
 fn a_channel_and_a_list_of_which_nothing_can_be_transferred() {
     let mut hello = Repository::default();
     hello.oras_push("v1", "hello-v1.qcow2", b"disk");
-    hello.oras_push("stable", "hello-v1.efi", b"uki");
+    hello.oras_push("stable", "hello-v1.sysext.raw", b"image");
     hello.oras_push("plain", "hello.efi", b"uki");
     let (_registry, _service, url) = serving(hello);
     let (status, text, said) = ended(&transfer("257", &["hello:stable", "--service", &url]));

@@ -1,8 +1,7 @@
 //! Updates of a component every night, and how all is undone: `--automatic` and `--undo`.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::COMMAND;
@@ -12,9 +11,6 @@ use super::text;
 use crate::cli::systemd;
 use crate::dir::{self, Dir};
 use crate::error::{Error, Result};
-
-/// Largest file that is read, in bytes: those that are written here are much smaller.
-const LARGEST: u64 = 64 << 10;
 
 /// Has a component updated every night. Its transfer files are installed. The result says what was done, a line each.
 pub fn enable(component: &Component) -> Result<String> {
@@ -66,7 +62,7 @@ pub fn remove_files(folder: &Path) -> Result<String> {
         let path = dir.path_of(&entry.name);
         let error = Error::file(&path);
         let record = match entry.is_file {
-            true => read(&dir, &entry.name).map_err(&error)?,
+            true => Record::read(&dir, &entry.name).map_err(&error)?,
             false => Record::Foreign,
         };
         let path = path.display();
@@ -85,12 +81,6 @@ pub fn remove_files(folder: &Path) -> Result<String> {
         }
     }
     Ok(said + &remove_directories(&made)?)
-}
-
-fn read(dir: &Dir, name: &OsStr) -> io::Result<Record> {
-    let mut bytes = Vec::new();
-    dir.file(name)?.take(LARGEST).read_to_end(&mut bytes)?;
-    Ok(Record::of(&String::from_utf8_lossy(&bytes)))
 }
 
 /// Removes those of these directories that are empty.

@@ -8,6 +8,7 @@ mod automatic;
 mod component;
 mod install;
 mod named;
+mod others;
 mod patterns;
 mod record;
 mod shapes;
@@ -32,12 +33,13 @@ use crate::platform::Architecture;
 use crate::printable::printable;
 use crate::server::http::Interrupted;
 use crate::server::json::{File, Overview};
+use crate::sysupdate::Specifiers;
 pub use component::Component;
-use install::Installed;
-use named::{Extension, Named};
+use install::{Installed, Obstacle};
+use named::{Extension, Kind, Named};
 use patterns::Rules;
 use shapes::{Plan, Shape, Wish};
-use text::Frame;
+use text::{Frame, TransferFile};
 
 /// The name of the command, for errors.
 const COMMAND: &str = "transfer";
@@ -99,7 +101,10 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
     let systemd = SystemdVersion::of_this_machine(COMMAND)?;
     let overview = asked::parse(directory, &asked.json(directory)?)?;
     let rules = Rules { systemd, machine };
-    let plan = match plan(asked, reference, options, &overview, rules)? {
+    let specifiers = Specifiers::read(Path::new(ROOT));
+    // Without an os-release(5) there is no such version either.
+    let running = specifiers.expand("%A").unwrap_or_default();
+    let plan = match plan(asked, reference, options, &overview, rules, &running)? {
         Ok(plan) => plan,
         Err(why) => {
             error!("{directory}: {why}");
@@ -118,6 +123,7 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
         url: &format!("{}/{directory}", asked.url()),
         signed: overview.signed,
         systemd,
+        running: &running,
         name: &name,
         sysupdate: sysupdate(),
         command: &command(asked, reference, options),
@@ -135,32 +141,47 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
         output::print(&texts.join("\n"))?;
         return Ok(true);
     }
-    let folder = Path::new(ROOT).join(text::directory(&component));
-    let mut said = String::new();
-    if !options.force {
-        let in_the_way = install::in_the_way(&folder, &files)?;
-        for path in &in_the_way {
-            error!(
-                "{} is there and says something else; --force replaces it",
-                path.display()
-            );
-        }
-        if !in_the_way.is_empty() {
-            return Ok(false);
-        }
+    if !install(&component, &files, &plan, options.force)? {
+        return Ok(false);
     }
-    let linked = text::link_directory(&plan.parts).map(|directory| Path::new(ROOT).join(directory));
-    for installed in install::install(&folder, linked.as_deref(), &files)? {
+    output::print(&match options.automatic {
+        true => automatic::enable(&component)?,
+        false => format!(
+            "next: {}\n",
+            text::next(&plan.parts, &frame).join("\n      ")
+        ),
+    })?;
+    Ok(true)
+}
+
+/// Installs the files. The result is whether nothing was in the way.
+fn install(
+    component: &Component,
+    files: &[TransferFile],
+    plan: &Plan,
+    is_forced: bool,
+) -> Result<bool> {
+    let root = Path::new(ROOT);
+    let folder = root.join(text::directory(component));
+    let obstacles = install::in_the_way(&folder, files)?;
+    let stays = |one: &&Obstacle| !(is_forced && one.yields());
+    let mut in_the_way: Vec<_> = obstacles.iter().filter(stays).map(Obstacle::line).collect();
+    in_the_way.extend(others::of_component(root, component)?);
+    for line in &in_the_way {
+        error!("{line}");
+    }
+    if !in_the_way.is_empty() {
+        return Ok(false);
+    }
+    let linked = text::link_directories(&plan.parts);
+    let linked: Vec<_> = linked.iter().map(|linked| root.join(linked)).collect();
+    let mut said = String::new();
+    for installed in install::install(&folder, &linked, files, &obstacles)? {
         said += &match installed {
             Installed::Written(path) => format!("wrote {}\n", path.display()),
             Installed::Same(path) => format!("{} is there already\n", path.display()),
+            Installed::Removed(path) => format!("removed {}\n", path.display()),
         };
-    }
-    if options.automatic {
-        said += &automatic::enable(&component)?;
-    } else {
-        let next = text::next(&plan.parts, &frame);
-        said += &format!("next: {}\n", next.join("\n      "));
     }
     output::print(&said)?;
     Ok(true)
@@ -196,13 +217,15 @@ fn check(reference: &FileReference) -> Result<()> {
     }
 }
 
-/// The plan, after the newest image was asked what it is, if that is open. The inner error says what was found.
+/// The plan, after the newest image was asked what it is, if that is open. `running`: the version of the OS that runs. The
+/// inner error says what was found.
 fn plan(
     asked: &Asked,
     reference: &FileReference,
     options: &Options,
     overview: &Overview,
     rules: Rules,
+    running: &str,
 ) -> Result<Result<Plan, String>> {
     let is_for_machine = |file: &&File| {
         file.architecture
@@ -224,6 +247,8 @@ fn plan(
     let base = repository.rsplit('/').next().unwrap_or_default();
     let versions = files.iter().filter_map(|file| file.version.as_deref());
     let is_v_literal = named::is_v_literal(versions);
+    // The version of an OS has to be written as the one that runs.
+    let is_v_literal = |kind: &Kind| is_v_literal && !(kind.is_of_os() && running.starts_with('v'));
     let (mut offers, mut nameless) = (Vec::new(), Vec::new());
     for file in files {
         match Named::new(file, base, rules.machine, is_v_literal) {

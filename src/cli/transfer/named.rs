@@ -69,20 +69,26 @@ pub enum Extension {
 }
 
 impl Named {
-    /// Takes a name apart. `base`: what it begins with, if it does; `None` if no pattern can match the name.
-    pub fn new(file: &File, base: &str, machine: Architecture, is_v_literal: bool) -> Option<Self> {
+    /// Takes a name apart. `base`: what it begins with, if it does. `is_v_literal`: whether a `v` before a number is part of
+    /// the pattern. `None` if no pattern can match the name.
+    pub fn new(
+        file: &File,
+        base: &str,
+        machine: Architecture,
+        is_v_literal: impl Fn(&Kind) -> bool,
+    ) -> Option<Self> {
         let name = file.name.as_str();
         let version = file.version.as_deref()?;
         let at = find(name, base, version)?;
         let (before, after) = (&name[..at], &name[at + version.len()..]);
-        let number = version.strip_prefix('v').filter(|_| is_v_literal);
+        let after = contract(after, machine);
+        let suffix = suffix::of_name(name).unwrap_or_default();
+        let kind = kind(file, &after, &suffix);
+        let number = version.strip_prefix('v').filter(|_| is_v_literal(&kind));
         let (v, version) = match number.filter(|rest| begins_with_digit(rest)) {
             Some(number) => ("v", number),
             None => ("", version),
         };
-        let after = contract(after, machine);
-        let suffix = suffix::of_name(name).unwrap_or_default();
-        let kind = kind(file, &after, &suffix);
         let rest = rest(&after, &suffix, &kind);
         Some(Self {
             name: name.to_owned(),
@@ -93,6 +99,13 @@ impl Named {
             is_zstd: suffix.ends_with(ZSTD),
             kind,
         })
+    }
+}
+
+impl Kind {
+    /// Whether systemd-sysupdate has to know which version of it runs.
+    pub fn is_of_os(&self) -> bool {
+        matches!(self, Self::Partition(_) | Self::Uki)
     }
 }
 
@@ -351,7 +364,7 @@ pub mod tests {
             ),
             ("a@b-1.raw 1 -", "a@@b-@v.raw", "1", image.clone(), ""),
         ] {
-            let named = Named::new(&file(text), "k8s", machine(), true).unwrap();
+            let named = Named::new(&file(text), "k8s", machine(), |_| true).unwrap();
             let found = (
                 named.pattern.as_str(),
                 named.version.as_str(),
@@ -365,12 +378,12 @@ pub mod tests {
             ("k8s-12.raw 1 -", "another version"),
         ] {
             assert_eq!(
-                Named::new(&file(text), "k8s", machine(), true),
+                Named::new(&file(text), "k8s", machine(), |_| true),
                 None,
                 "{why}"
             );
         }
-        let named = Named::new(&file("k8s-v1.raw v1 -"), "k8s", machine(), false).unwrap();
+        let named = Named::new(&file("k8s-v1.raw v1 -"), "k8s", machine(), |_| false).unwrap();
         assert_eq!(named.pattern, "k8s-@v.raw");
     }
 

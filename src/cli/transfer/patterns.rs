@@ -104,7 +104,11 @@ pub fn choose(files: &[&Named], all: &[&FileName], rules: Rules) -> Result<Vec<W
 
 /// The newest version of some files.
 pub fn newest<'a>(files: &[&'a Named]) -> &'a str {
-    let versions = files.iter().map(|file| file.version.as_str());
+    newest_of(files.iter().map(|file| file.version.as_str()))
+}
+
+/// The newest of some versions.
+pub fn newest_of<'a>(versions: impl Iterator<Item = &'a str>) -> &'a str {
     versions
         .max_by(|one, other| version::compare(one, other))
         .unwrap_or_default()
@@ -187,7 +191,7 @@ pub mod tests {
         let named: Vec<_> = files
             .iter()
             .filter(|file| is_for_machine(file.architecture))
-            .filter_map(|file| Named::new(file, "k", machine(), true))
+            .filter_map(|file| Named::new(file, "k", machine(), |_| true))
             .collect();
         let first = named[0].kind.clone();
         let is_one = |one: &&Named| one.kind == first && !(one.is_zstd && systemd == OLD);

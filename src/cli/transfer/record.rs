@@ -9,12 +9,18 @@
 //!
 //! The last line is the digest of all lines before it.
 
+use std::ffi::OsStr;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::dir::Dir;
 
 /// The first line of a record.
 const HEAD: &str = "\n# \"transfer --undo\" removes this file unless it was changed, and these directories if they are empty then:\n";
+
+/// Largest file that is read, in bytes: those that are written here are much smaller.
+const LARGEST: u64 = 64 << 10;
 
 /// What a file says of itself.
 #[derive(Debug, PartialEq)]
@@ -28,6 +34,13 @@ pub enum Record {
 }
 
 impl Record {
+    /// That of a file in a directory.
+    pub fn read(dir: &Dir, name: &OsStr) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        dir.file(name)?.take(LARGEST).read_to_end(&mut bytes)?;
+        Ok(Self::of(&String::from_utf8_lossy(&bytes)))
+    }
+
     /// Reads the record at the end of a file.
     pub fn of(text: &str) -> Self {
         let Some((_, record)) = text.split_once(HEAD) else {

@@ -322,6 +322,11 @@ fn becomes(kind: &Kind, shape: Shape) -> Becomes {
 }
 
 impl Becomes {
+    /// Whether systemd-sysupdate has to know which version of it runs.
+    pub fn is_of_os(&self) -> bool {
+        matches!(self, Self::Partition(_) | Self::Uki)
+    }
+
     /// Their order: the last one, without which a machine does not boot a version, comes when all others are there.
     fn order(&self) -> usize {
         match self {

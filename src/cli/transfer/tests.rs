@@ -1,6 +1,7 @@
 //! Files on offer → transfer files, as whole texts, and as what systemd reads in them.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::named::tests::{file, machine};
@@ -33,7 +34,7 @@ fn planned(
     let ours = || files.iter().filter(is_for_machine);
     let is_v_literal = named::is_v_literal(ours().filter_map(|file| file.version.as_deref()));
     let offers: Vec<_> = ours()
-        .filter_map(|file| Named::new(file, base, machine(), is_v_literal))
+        .filter_map(|file| Named::new(file, base, machine(), |_| is_v_literal))
         .collect();
     let all: Vec<_> = files.iter().map(|file| &file.name).collect();
     let (like, shape) = match shape {
@@ -72,6 +73,7 @@ fn frame<'a>(component: &'a Component, systemd: SystemdVersion) -> Frame<'a> {
         url: "http://localhost:5001/k8s",
         signed: None,
         systemd,
+        running: "0.9",
         name: component,
         sysupdate: "/usr/lib/systemd/systemd-sysupdate",
         command: "sysext-oci-proxy transfer k8s",
@@ -332,11 +334,9 @@ fn versions_that_systemd_would_misread_have_a_link() {
             expected,
             "{text}"
         );
-        let directory = text::link_directory(&plan.parts);
-        assert_eq!(
-            directory.as_deref(),
-            expected.then_some("var/lib/extensions")
-        );
+        let directories = text::link_directories(&plan.parts);
+        let expected = expected.then(|| "var/lib/extensions".to_owned());
+        assert_eq!(directories, expected.into_iter().collect());
     }
 }
 
@@ -348,13 +348,130 @@ fn a_label_of_a_partition_has_room_in_the_table() {
     assert!(why.contains("36 at most"), "{why}");
 }
 
+#[test]
+fn an_os_is_not_updated_over_the_version_that_runs() {
+    let component = "os".parse().unwrap();
+    let uki = |version: &str| format!("os-{version}.efi {version} -");
+    for (running, versions, expected) in [
+        ("1", &["v1"][..], Ok(())),
+        ("0.9", &["v1"], Ok(())),
+        ("", &["v1"], Err("has no IMAGE_VERSION=")),
+        ("v1", &["v1"], Err("as the versions on offer are: 1")),
+        ("trixie", &["1"], Err("IMAGE_VERSION=trixie")),
+        ("1 0", &["1"], Err("IMAGE_VERSION=1 0")),
+        ("1", &["latest"], Err("are: latest")),
+        ("1.0", &["1.0+2"], Err("version 1.0+2 of an OS has a '+'")),
+        ("1.0+2", &["1.0"], Err("version 1.0+2 of an OS has a '+'")),
+    ] {
+        let files: Vec<_> = versions.iter().map(|version| uki(version)).collect();
+        let files: Vec<_> = files.iter().map(String::as_str).collect();
+        let plan = planned(&files, "os", None, None, NEW).unwrap();
+        let mut frame = frame(&component, NEW);
+        frame.running = running;
+        match (text::files(&plan.parts, &frame), expected) {
+            (Ok(files), Ok(())) => assert!(files[0].text.contains("\nProtectVersion=%A\n")),
+            (Err(why), Err(expected)) => assert!(why.contains(expected), "{running}: {why}"),
+            (found, _) => panic!("{running} {versions:?}: {found:?}"),
+        }
+    }
+    // An extension is no version of the OS.
+    let plan = planned(&["k-1.0+2.raw 1.0+2 -"], "k", None, None, NEW).unwrap();
+    let mut frame = frame(&component, NEW);
+    frame.running = "";
+    text::files(&plan.parts, &frame).unwrap();
+}
+
+#[test]
+fn the_version_of_an_os_keeps_a_v_that_the_running_one_has() {
+    let is_v_literal = |kind: &Kind| !kind.is_of_os();
+    for (name, pattern) in [
+        ("os-v1.efi v1 -", "os-@v.efi"),
+        (USR, "os-@v.usr-%a.@u.raw"),
+        ("os-v1.raw v1 -", "os-v@v.raw"),
+    ] {
+        let named = Named::new(&file(name), "os", machine(), is_v_literal).unwrap();
+        assert_eq!(named.pattern, pattern);
+    }
+}
+
+#[test]
+fn other_transfer_files_of_the_component_are_in_the_way() {
+    let root = Root::new("in-the-way");
+    let component = "k8s".parse().unwrap();
+    let folder = root.0.join(text::directory(&component));
+    let at = |name: &str| folder.join(name);
+    let files = |offered: &[&str]| {
+        let plan = planned(offered, "k8s", None, None, NEW).unwrap();
+        text::files(&plan.parts, &frame(&component, NEW)).unwrap()
+    };
+    let one = files(&["k8s-v1.raw v1 -"]);
+    let two = files(&["k8s-v2.vmlinuz v2 -", "k8s-v2.initrd v2 -"]);
+    install::install(&folder, &[root.0.join("var/lib/k8s")], &one, &[]).unwrap();
+    let obstacles = install::in_the_way(&folder, &two).unwrap();
+    assert_eq!(obstacles, [Obstacle::Stale(at("k8s.transfer"))]);
+    assert!(obstacles[0].yields());
+    let done = install::install(&folder, &[], &two, &obstacles).unwrap();
+    assert_eq!(done[2], Installed::Removed(at("k8s.transfer")));
+    assert!(!at("k8s.transfer").exists());
+
+    // Those of others stay, those that are not read are in nobody's way.
+    fs::write(at("a.conf"), "[Transfer]\n").unwrap();
+    fs::write(at("empty.transfer"), "").unwrap();
+    fs::write(at("a.feature"), "[Feature]\n").unwrap();
+    fs::create_dir(at("10-initrd.transfer.d")).unwrap();
+    symlink("/dev/null", at("mask.transfer")).unwrap();
+    symlink("a.conf", at("link.transfer")).unwrap();
+    fs::remove_file(at("20-kernel.transfer")).unwrap();
+    symlink("/dev/null", at("20-kernel.transfer")).unwrap();
+    let obstacles = install::in_the_way(&folder, &two).unwrap();
+    let foreign = ["a.conf", "link.transfer"].map(|name| Obstacle::Foreign(at(name)));
+    let link = Obstacle::Irregular(at("20-kernel.transfer"));
+    assert_eq!(obstacles.len(), 3);
+    for expected in foreign.iter().chain([&link]) {
+        assert!(
+            obstacles.contains(expected) && !expected.yields(),
+            "{obstacles:?}"
+        );
+    }
+    fs::remove_file(at("20-kernel.transfer")).unwrap();
+
+    // What was made for the file that went is undone with those that came.
+    let said = automatic::remove_files(&folder).unwrap();
+    assert!(
+        said.contains("var/lib/k8s\n") && !root.0.join("var/lib/k8s").exists(),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_component_of_the_distribution_is_not_joined() {
+    let root = Root::new("joined");
+    let component = "k8s".parse().unwrap();
+    let write = |folder: &str, name: &str| {
+        fs::create_dir_all(root.0.join(folder)).unwrap();
+        fs::write(root.0.join(folder).join(name), "[Transfer]\n").unwrap();
+    };
+    write("etc/sysupdate.k8s.d", "k8s.transfer");
+    write("usr/lib/sysupdate.k9s.d", "a.transfer");
+    write("usr/lib/sysupdate.d", "a.transfer");
+    let none: [String; 0] = [];
+    assert_eq!(others::of_component(&root.0, &component).unwrap(), none);
+    write("usr/lib/sysupdate.k8s.d", "10-k8s.conf");
+    assert_eq!(
+        others::of_component(&root.0, &component).unwrap(),
+        [
+            "/usr/lib/sysupdate.k8s.d/10-k8s.conf is of the component k8s, too; --component gives another name"
+        ]
+    );
+}
+
 /// What is installed is what systemd reads: nothing in it is ignored, and its patterns are those that were meant.
 #[test]
 fn systemd_reads_what_is_installed_and_nothing_is_replaced_unasked() {
-    let root = Root::new();
+    let root = Root::new("read");
     let component = "k8s".parse().unwrap();
     let folder = root.0.join(text::directory(&component));
-    let linked = root.0.join("var/lib/extensions");
+    let linked = [root.0.join("var/lib/extensions")];
     let os = [USR, VERITY, "os-v1.efi v1 -"];
     for (files, base) in [
         (
@@ -371,13 +488,13 @@ fn systemd_reads_what_is_installed_and_nothing_is_replaced_unasked() {
             assert!(install::in_the_way(&folder, &files).unwrap().is_empty());
             let written = |one: &Installed| matches!(one, Installed::Written(_));
             assert!(
-                install::install(&folder, Some(&linked), &files)
+                install::install(&folder, &linked, &files, &[])
                     .unwrap()
                     .iter()
                     .all(written)
             );
             assert!(
-                !install::install(&folder, Some(&linked), &files)
+                !install::install(&folder, &linked, &files, &[])
                     .unwrap()
                     .iter()
                     .any(written)
@@ -399,9 +516,9 @@ fn systemd_reads_what_is_installed_and_nothing_is_replaced_unasked() {
             }
             fs::write(folder.join(&files[0].name), "mine").unwrap();
             let in_the_way = install::in_the_way(&folder, &files).unwrap();
-            assert_eq!(in_the_way, [folder.join(&files[0].name)]);
+            assert_eq!(in_the_way, [Obstacle::Other(folder.join(&files[0].name))]);
             fs::remove_file(folder.join(&files[0].name)).unwrap();
-            install::install(&folder, Some(&linked), &files).unwrap();
+            install::install(&folder, &linked, &files, &[]).unwrap();
             // Directories that were there for the last file are not in its record.
             automatic::remove_files(&folder).unwrap();
             assert_eq!(folder.exists(), files.len() == 1, "{files:?}");
@@ -415,8 +532,8 @@ fn systemd_reads_what_is_installed_and_nothing_is_replaced_unasked() {
 struct Root(PathBuf);
 
 impl Root {
-    fn new() -> Self {
-        let name = format!("sysext-oci-proxy-transfer-{}", std::process::id());
+    fn new(name: &str) -> Self {
+        let name = format!("sysext-oci-proxy-transfer-{name}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(path.join("etc")).unwrap();
         // The version that runs, for `ProtectVersion=`.

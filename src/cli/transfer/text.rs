@@ -1,10 +1,15 @@
 //! The text of transfer files, in the format of sysupdate.d(5). No I/O.
 
+use std::collections::BTreeSet;
+
 use super::component::Component;
 use super::named::{Extension, begins_with_digit};
+use super::patterns;
 use super::shapes::{Becomes, Part};
 use crate::server::json::SignedBy;
 use crate::sysupdate::SystemdVersion;
+use crate::sysupdate::pattern::is_version;
+use crate::version;
 
 /// The first version of systemd that reads `.transfer`; those before read `.conf`.
 const READS_TRANSFER: SystemdVersion = SystemdVersion(257);
@@ -22,6 +27,8 @@ pub struct Frame<'a> {
     pub url: &'a str,
     pub signed: Option<SignedBy>,
     pub systemd: SystemdVersion,
+    /// The version of the OS that runs, `IMAGE_VERSION=` of os-release(5). Empty if it does not say one.
+    pub running: &'a str,
     /// What the image calls itself.
     pub name: &'a Component,
     /// How systemd-sysupdate is called here.
@@ -50,8 +57,11 @@ pub fn directory(component: &Component) -> String {
     format!("etc/sysupdate.{component}.d")
 }
 
-/// The files for these parts. The error says what systemd would refuse.
+/// The files for these parts. The error says what systemd would refuse or destroy.
 pub fn files(parts: &[Part], frame: &Frame<'_>) -> Result<Vec<TransferFile>, String> {
+    for part in parts.iter().filter(|part| part.becomes.is_of_os()) {
+        check_running(part, frame)?;
+    }
     let is_one = parts.len() == 1;
     let numbered = parts.iter().enumerate();
     numbered
@@ -70,15 +80,16 @@ pub fn files(parts: &[Part], frame: &Frame<'_>) -> Result<Vec<TransferFile>, Str
         .collect()
 }
 
-/// The directory of the link to the current version, below the root, if there is one. systemd-sysupdate does not make it.
-pub fn link_directory(parts: &[Part]) -> Option<String> {
-    parts.iter().find_map(|part| match &part.becomes {
+/// The directories of the links to current versions, below the root. systemd-sysupdate does not make them.
+pub fn link_directories(parts: &[Part]) -> BTreeSet<String> {
+    let directory = |part: &Part| match &part.becomes {
         Becomes::Image(extension) | Becomes::Tree(extension) => {
             let (_, is_linked) = why_linked(part, *extension);
             is_linked.then(|| format!("var/lib/{}", folder(*extension)))
         }
         _ => None,
-    })
+    };
+    parts.iter().filter_map(directory).collect()
 }
 
 /// The commands that follow `systemd-sysupdate -C NAME list`, once the files are there.
@@ -106,16 +117,21 @@ fn text(part: &Part, parts: &[Part], name: &str, frame: &Frame<'_>) -> Result<St
         format!("# /{}/{name}", directory(frame.component)),
         format!("# Written by `{}`.", frame.command),
     ];
-    let first = match link_directory(parts) {
-        Some(directory) => Some(format!("mkdir -p /{directory}")),
-        None => next(parts, frame).into_iter().next(),
+    let linked = link_directories(parts);
+    let linked: Vec<_> = linked.iter().map(|path| format!("/{path}")).collect();
+    let first = match linked.is_empty() {
+        false => Some(format!("mkdir -p {}", linked.join(" "))),
+        true => next(parts, frame).into_iter().next(),
     };
     lines.extend(first.map(|first| format!("# Next: {first}")));
     lines.extend(target.why.map(|why| format!("#\n# {why}")));
     lines.extend(moving(part).map(|why| format!("#\n# {why}")));
     lines.push("\n[Transfer]".to_owned());
-    if matches!(part.becomes, Becomes::Partition(_) | Becomes::Uki) {
-        lines.push("# The version that runs is never removed.".to_owned());
+    if part.becomes.is_of_os() {
+        lines.push(
+            "# The version that runs, IMAGE_VERSION= of os-release(5), is never removed."
+                .to_owned(),
+        );
         lines.push("ProtectVersion=%A".to_owned());
     }
     lines.extend(verify(frame));
@@ -131,6 +147,38 @@ fn text(part: &Part, parts: &[Part], name: &str, frame: &Frame<'_>) -> Result<St
     lines.push("\n[Target]".to_owned());
     lines.extend(target.lines);
     Ok(lines.join("\n") + "\n")
+}
+
+/// Refuses a part of an OS if `ProtectVersion=%A` would not protect the version that runs. systemd-sysupdate compares
+/// versions there as texts (systemd: `transfer_vacuum`), and writes a new one over a partition that is not protected.
+fn check_running(part: &Part, frame: &Frame<'_>) -> Result<(), String> {
+    let running = frame.running;
+    let versions = || part.versions.iter().map(String::as_str);
+    if let Some(version) = versions().chain([running]).find(|one| one.contains('+')) {
+        return Err(format!(
+            "the version {version} of an OS has a '+', which in /EFI/Linux is the beginning of boot counters; \
+             its publisher has to name it without one"
+        ));
+    }
+    let newest = patterns::newest_of(versions());
+    let remedy = format!(
+        "an update would remove the version that runs; set IMAGE_VERSION= in /etc/os-release to that, \
+         written as the versions on offer are: {newest}"
+    );
+    if running.is_empty() {
+        return Err(format!("os-release(5) has no IMAGE_VERSION=, so {remedy}"));
+    }
+    let is_same_otherwise =
+        |version: &str| version != running && version::compare(version, running).is_eq();
+    if !is_version(running, frame.systemd)
+        || begins_with_digit(running) != begins_with_digit(newest)
+        || versions().any(is_same_otherwise)
+    {
+        return Err(format!(
+            "IMAGE_VERSION={running} of os-release(5) is not written as the versions on offer are, so {remedy}"
+        ));
+    }
+    Ok(())
 }
 
 /// Several patterns are one value, a line each.

@@ -2,6 +2,7 @@
 # What `transfer` writes, for each shape of an update: systemd-sysupdate takes it as it stands, lists, and updates.
 
 TRANSFERS=$SCRATCH/transfers
+OS_RELEASE=../usr/lib/os-release
 mkdir -p "$TRANSFERS" /var/lib/extensions /var/lib/confexts /var/lib/portables
 
 # write REPOSITORY [OPTION…] - has the transfer files written, and shows them
@@ -125,10 +126,20 @@ kernel() {
 }
 check transfer-kernel-and-initrd kernel
 
-uki() {
+# The machine has no version of its OS, which an update of the OS must not remove.
+no_version() {
     cd "$TRANSFERS"
     echo "a unified kernel image" >uki.efi
     push shapeuki:v3 "$TRANSFERS/uki.efi"
+    ! sysext-oci-proxy transfer shapeuki 2>/run/said || fail "the version that runs could be removed"
+    grep --fixed-strings 'os-release(5) has no IMAGE_VERSION=' /run/said
+    cp --remove-destination /usr/lib/os-release /etc/os-release
+    echo IMAGE_VERSION=1.0 >>/etc/os-release
+}
+check transfer-os-without-a-version no_version
+
+uki() {
+    cd "$TRANSFERS"
     write shapeuki
     in_boot shapeuki list
     in_boot shapeuki update
@@ -169,6 +180,7 @@ TABLE
 }
 # The partition types above are those of x86-64.
 if [ "$ARCH" = x86-64 ]; then check transfer-whole-os os; fi
+ln --symbolic --force "$OS_RELEASE" /etc/os-release
 
 is_left_as_it_is() {
     local file=/etc/sysupdate.shaperaw.d/shaperaw.transfer
