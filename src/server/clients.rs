@@ -69,8 +69,8 @@ impl Clients {
         let service = self.service.clone();
         let thread = thread::Builder::new().name("connection".into());
         serve_on(thread, connection, move |connection| {
+            let _left = Left(&service);
             converse(connection, &seat, &service);
-            service.snapshots.client_left();
         });
     }
 
@@ -187,6 +187,15 @@ fn serve_on(
     }
 }
 
+/// Tells the service that its client has left, also by a panic.
+struct Left<'a>(&'a Service);
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.0.snapshots.client_left();
+    }
+}
+
 /// Answers one request after the other until either side closes the connection.
 fn converse(mut connection: Connection, seat: &Seat, service: &Service) {
     connection.take_over();
@@ -236,6 +245,8 @@ fn answer(connection: &mut Connection, request: &Request, service: &Service, sea
         }
         Err(error) => refusal(request, &error),
     };
+    // A listing that was made during a reload is forgotten now: the client may take its time for the body.
+    service.snapshots.client_left();
     let (status, transfer) = (response.status, response.transfer.clone());
     seat.respond(transfer.clone());
     let progress = |bytes| {

@@ -404,7 +404,7 @@ impl Snapshots {
         self.client_left();
     }
 
-    /// A client was served.
+    /// A client was answered, or has left.
     pub fn client_left(&self) {
         if self.is_retired.load(Ordering::Relaxed) {
             while self.forget() {}

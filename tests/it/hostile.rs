@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use crate::client::Connection;
 use crate::content::{OCI_TAR, Repository, digest, noise, sign, versions};
-use crate::registry::{Fault, Registry};
+use crate::registry::{Fault, Registry, count};
 use crate::service::{Service, eventually};
 use crate::signals::send;
 
@@ -375,16 +375,19 @@ fn swollen() -> Repository {
 /// A list of 8 MiB.
 fn long_list() -> Repository {
     let mut signed = Repository::default();
-    let list: String = (0..100_000)
-        .map(|n| format!("{n:064x}  hello-{n}.raw\n"))
-        .collect();
     sign(
         &mut signed,
-        list.as_bytes(),
+        long_text().as_bytes(),
         &[("SHA256SUMS.gpg", b"signature")],
         &[],
     );
     signed
+}
+
+fn long_text() -> String {
+    (0..100_000)
+        .map(|n| format!("{n:064x}  hello-{n}.raw\n"))
+        .collect()
 }
 
 /// More tags than anybody looks up, of signatures.
@@ -463,4 +466,38 @@ fn what_was_remembered_before_a_reload_is_forgotten_though_clients_stay() {
     eventually("no list is remembered but the last", || {
         service.own_memory() >> 10 < 32
     });
+}
+
+/// Each has a client whose listing of 8 MiB was being made during the reload, and who then takes a file slowly.
+#[test]
+fn a_listing_that_was_made_during_a_reload_is_forgotten_though_its_client_stays() {
+    let registry = Registry::start();
+    let mut long = Repository::default();
+    let slow = long.blob("application/octet-stream", &[7; 4 << 20]);
+    let slow = slow["digest"].as_str().unwrap();
+    let list = format!("{}  slow.raw\n", slow.trim_start_matches("sha256:")) + &long_text();
+    sign(&mut long, list.as_bytes(), &[], &[]);
+    registry.put("long", long);
+    let drip = Fault::Drip(64 << 10, Duration::from_secs(4));
+    registry.fault(format!("/long/blobs/{slow}").leak(), drip);
+    let wait = Fault::Delay(Duration::from_secs(1));
+    registry.fault("/long/manifests/SHA256SUMS", wait);
+    let service = Service::of(&registry);
+    let mut staying = Vec::new();
+    for round in 1..=6 {
+        registry.take_requests();
+        let mut client = Connection::open(service.address);
+        client.ask("/long/slow.raw");
+        eventually("it asks for the list", || {
+            count(&registry.take_requests(), "/long/manifests/SHA256SUMS") > 0
+        });
+        send(&service, Signal::HUP);
+        eventually("it reloads", || {
+            service.log.with(&["settings read again"]).len() == round
+        });
+        assert_eq!(client.receive_head().unwrap().status, 200);
+        staying.push(client);
+    }
+    // The allocator keeps some of what is free.
+    eventually("no list is remembered", || service.own_memory() >> 10 < 32);
 }
