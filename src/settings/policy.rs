@@ -2,6 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{
+    self,
+    ErrorKind::{NotADirectory, NotFound},
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,5 +61,37 @@ fn find(
         .or(home)
         .map(|config| config.join("containers/policy.json"));
     let all = own.into_iter().chain(FILES.map(|file| root.join(file)));
-    all.into_iter().find(|path| path.symlink_metadata().is_ok())
+    // One that may be there and cannot be looked at is the error of its reader, not another policy.
+    let is_absent = |error: io::Error| matches!(error.kind(), NotFound | NotADirectory);
+    all.into_iter()
+        .find(|path| !path.symlink_metadata().is_err_and(is_absent))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_counts_and_one_that_is_not_there_does_not() {
+        let root = env::temp_dir().join(format!("sysext-oci-proxy-policy-{}", std::process::id()));
+        fs::create_dir_all(root.join("etc/containers")).unwrap();
+        let of_system = root.join(FILES[0]);
+        fs::write(&of_system, "{}").unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        let unseen = root.join("loop/containers/policy.json");
+        for (config, expected) in [
+            ("none", &of_system),
+            ("file", &of_system),
+            ("loop", &unseen),
+        ] {
+            let found = find(&root, None, Some(root.join(config).into()), None);
+            assert_eq!(found.as_ref(), Some(expected), "{config}");
+        }
+        assert!(read(&root, unseen).is_err());
+        fs::remove_dir_all(&root).unwrap();
+    }
 }
