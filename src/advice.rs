@@ -44,7 +44,7 @@ impl fmt::Display for Step {
 /// The step at which a request failed, and what to do, if anything can be done.
 pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
     match error {
-        Error::MirrorsToo { error, .. } => advice(error),
+        Error::MirrorsToo { error, .. } | Error::AttachedUnknown { error, .. } => advice(error),
         Error::NoneAttachedAtMirror { error, .. } | Error::SignaturesUnknown { error, .. } => {
             (Step::Signatures, advice(error).1)
         }

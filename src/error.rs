@@ -219,6 +219,17 @@ pub enum Error {
     /// The registry's answer about the signatures of a manifest tells nothing.
     #[error("whether {manifest} is signed could not be found out: {}", error.line())]
     SignaturesUnknown { manifest: Digest, error: Box<Error> },
+    /// Whether a redirect of the referrers API is to be followed.
+    #[error(
+        "what is attached to {manifest} could not be found out: the registry redirects to {host}, and where it has \
+         the manifest itself is not known: {}",
+        error.line()
+    )]
+    AttachedUnknown {
+        manifest: Digest,
+        host: String,
+        error: Box<Error>,
+    },
     /// Status 404.
     #[error("registry has no {url}")]
     Missing { url: String },
@@ -434,7 +445,14 @@ impl Error {
             Error::MirrorsToo { error, .. } | Error::NoneAttachedAtMirror { error, .. } => {
                 error.class()
             }
-            Error::SignaturesUnknown { error, .. } => (error.status(), Finding::Lasting),
+            // The client's question was another one than the one that failed.
+            Error::SignaturesUnknown { error, .. } | Error::AttachedUnknown { error, .. } => {
+                let status = match error.status() {
+                    404 => 502,
+                    status => status,
+                };
+                (status, Finding::Lasting)
+            }
             Error::BadAddress { .. } => (400, Finding::Lasting),
             Error::RegistryNotAllowed { .. }
             | Error::NotOurName { .. }
@@ -512,6 +530,12 @@ impl Error {
     /// What the failure says about the object that was asked for.
     pub fn finding(&self) -> Finding {
         self.class().1
+    }
+
+    /// Whether the failure is an answer about a part of something: what is attached to it, its metadata. There a redirect to
+    /// a host that does not answer is none; of a tag it is one, so that no dead tag spoils a listing.
+    pub fn is_answer_about_a_part(&self) -> bool {
+        self.finding() == Finding::Answer && !matches!(self, Error::LostRedirect { .. })
     }
 
     /// Whether another try may succeed without any change.
@@ -628,6 +652,22 @@ mod tests {
         };
         assert_eq!(down(true).finding(), Finding::Passing);
         assert_eq!(down(false).finding(), Finding::Lasting);
+    }
+
+    #[test]
+    fn what_could_not_be_found_out_is_not_called_missing() {
+        let unknown = |error| Error::SignaturesUnknown {
+            manifest: Digest::of(b""),
+            error: Box::new(error),
+        };
+        let url = String::new();
+        assert_eq!(unknown(Error::Missing { url: url.clone() }).status(), 502);
+        let denied = Error::Denied {
+            url,
+            status: 401,
+            message: String::new(),
+        };
+        assert_eq!(unknown(denied).status(), 403);
     }
 
     #[test]

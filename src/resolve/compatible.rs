@@ -7,7 +7,7 @@ use super::Resolver;
 use super::complete::Unanswered;
 use super::tags::Failures;
 use crate::artifact::Skipped;
-use crate::error::{Finding, Result};
+use crate::error::Result;
 use crate::extension_release::compatible::{Host, Kind, mismatch};
 use crate::listing::{LeftOut, Listing};
 use crate::name::Tag;
@@ -41,7 +41,7 @@ impl Resolver<'_> {
             let tag = &file.tag;
             let why = match found {
                 Some(Ok(metadata)) => mismatch(&host, &metadata, kind),
-                Some(Err(error)) if error.finding() == Finding::Answer => Some(error.line()),
+                Some(Err(error)) if error.is_answer_about_a_part() => Some(error.line()),
                 // The metadata found so far is kept, so the next listing gets further.
                 unknown => {
                     let error = unknown.and_then(Result::err);

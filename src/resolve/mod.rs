@@ -34,7 +34,7 @@ use crate::artifact::kubesolo::Release;
 use crate::artifact::{self, Recognised, Skipped};
 use crate::cache::Cache;
 use crate::digest::Digest;
-use crate::error::{Error, Finding, Result};
+use crate::error::{Error, Result};
 use crate::flatten::Flattener;
 use crate::listing::{Artifact, Incomplete, LeftOut, Listing, Naming};
 use crate::manifest::{Image, Manifest};
@@ -317,7 +317,7 @@ impl Resolver<'_> {
                     }
                 }
                 Ok(_) => debug!("{digest} is not attached to {subject}"),
-                Err(error) if error.finding() == Finding::Answer => {
+                Err(error) if error.is_answer_about_a_part() => {
                     not_read.push(format!("attached {digest}: {}", error.line()));
                 }
                 Err(error) => return Err(error),

@@ -318,11 +318,13 @@ impl Resolver<'_> {
     }
 }
 
-/// A signature that cannot be read, if that is what the error says.
+/// A signature that cannot be read, if that is what the error says. Bytes of something else, as of the page of a front, say
+/// nothing of the signature.
 fn unread(place: Place, error: Error) -> Result<Signature> {
-    match error.finding() {
-        Finding::Answer => Ok(Signature::unread(place, error.line())),
-        Finding::Refusal | Finding::Passing | Finding::Lasting => Err(error),
+    match error {
+        Error::WrongBytes { .. } => Err(error),
+        error if error.is_answer_about_a_part() => Ok(Signature::unread(place, error.line())),
+        error => Err(error),
     }
 }
 

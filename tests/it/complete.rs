@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Connection, Response};
-use crate::content::{OCI_TAR, Repository, line, lines, sha256, versions};
+use crate::content::{OCI_MANIFEST, OCI_TAR, Repository, line, lines, sha256, versions};
 use crate::registry::{Fault, Guard, Registry, count, nowhere};
 use crate::service::{ANEW, Folder, Service, Setup, eventually, later};
 
@@ -400,6 +400,24 @@ fn a_page_of_another_host_in_the_place_of_the_referrers_api_says_nothing() {
         assert_eq!(outcome(&response), (200, None, 3), "{status}");
         assert_eq!(pages.take_requests(), [""; 0]);
     }
+}
+
+#[test]
+fn an_attached_manifest_that_leads_nowhere_is_no_answer_about_what_is_attached() {
+    let registry = extensions();
+    let mut attached = String::new();
+    registry.change(|hello| {
+        hello.has_referrers_api = true;
+        let subject = json!({"digest": hello.tags["v2"], "mediaType": OCI_MANIFEST, "size": 1});
+        let log = hello.file("text/plain", "build.log", b"it was built");
+        let found = hello.attach(&subject, &[log], json!({"subject": subject}));
+        attached = format!("/manifests/{}", found["digest"].as_str().unwrap());
+    });
+    let redirect = Fault::Redirect(format!("http://{}", nowhere()));
+    registry.fault(attached.leak(), redirect);
+    let service = Service::start(registry.settings() + "compatible-only = true\n");
+    service.no_listing(503);
+    assert_eq!(service.get("/hello:v2/SHA256SUMS").status, 502);
 }
 
 #[test]

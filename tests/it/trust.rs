@@ -12,7 +12,7 @@ use crate::content::{
 };
 use crate::cosign::{FORMS, Form, Key, SIGN, attach_bundle, attach_payload, payload};
 use crate::images::{layer, push};
-use crate::registry::{Fault, Guard, Registry, count};
+use crate::registry::{Fault, Guard, Registry, count, nowhere};
 use crate::service::{ANEW, Folder, Service, Setup, X86, eventually, later};
 use crate::signals::send;
 
@@ -401,6 +401,40 @@ fn a_signature_that_cannot_be_looked_up_makes_no_version_an_unsigned_one() {
     }
 }
 
+/// A redirect to a host that is down says nothing of a signature, nor do the bytes of something else in its place.
+#[test]
+fn a_signature_in_whose_place_there_is_something_else_makes_no_version_an_unsigned_one() {
+    for form in [Form::Bundle, Form::Attached] {
+        for fault in [
+            Fault::Redirect(format!("http://{}", nowhere())),
+            Fault::WrongByte,
+        ] {
+            let key = Key::new();
+            let registry = Registry::start();
+            let mut hello = Repository {
+                has_referrers_api: true,
+                ..Repository::default()
+            };
+            let manifest = image(&mut hello);
+            let before = hello.manifests.clone();
+            key.sign(&mut hello, form, &name(&registry), &manifest);
+            let mut all = hello.manifests.keys();
+            let attached = all.find(|one| !before.contains_key(*one)).unwrap();
+            let place: &'static str = format!("/manifests/{attached}").leak();
+            registry.put("hello", hello);
+            registry.fault(place, fault.clone());
+            let service = verifying(&registry, &key).start();
+            let why = format!("{form:?}: {fault:?}");
+            for (directory, status) in [("hello", 503), ("hello:v1", 502)] {
+                let response = service.get(&format!("/{directory}/SHA256SUMS"));
+                assert_eq!(response.status, status, "{why}: {directory}");
+                let told = response.header("x-reason").unwrap();
+                assert!(told.contains("is signed could not be found out"), "{told}");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_old_version_without_an_answer_is_left_out_and_the_listing_says_so() {
     let key = Key::new();
@@ -509,6 +543,82 @@ fn what_another_host_says_is_attached_counts_if_it_also_has_the_manifests() {
         if !sends_manifests {
             assert_eq!(setup().start().listing(), line(b"image", "hello-v1.raw"));
         }
+    }
+}
+
+/// Where one manifest comes from says nothing of another one.
+#[test]
+fn whether_another_host_counts_does_not_depend_on_what_was_asked_before() {
+    let key = Key::new();
+    let (registry, other) = (Registry::start(), Registry::on("127.0.0.2:0", None));
+    let (mut hello, _) = versions(2);
+    hello.has_referrers_api = true;
+    registry.put("hello", hello.clone());
+    let sent_there = hello.tags["v1"].clone();
+    let v1 = json!({"digest": sent_there, "mediaType": "", "size": 1});
+    key.sign(&mut hello, Form::Bundle, &name(&registry), &v1);
+    let mut all = hello.manifests.keys();
+    let attached = all.find(|one| !registry_has(&registry, one)).unwrap();
+    for digest in [&sent_there, attached] {
+        let place = format!("/manifests/{digest}").leak();
+        registry.fault(place, Fault::Redirect(other.origin()));
+    }
+    registry.fault("/blobs/", Fault::Redirect(other.origin()));
+    registry.fault("/referrers/", Fault::Redirect(other.origin()));
+    other.put("hello", hello);
+    let service = verifying(&registry, &key).start();
+    assert!(!service.get("/hello:v0/SHA256SUMS").text().contains(".raw"));
+    let expected = line(b"image 1", "hello.raw");
+    assert_eq!(service.get("/hello:v1/SHA256SUMS").text(), expected);
+}
+
+fn registry_has(registry: &Registry, manifest: &str) -> bool {
+    let mut has_it = false;
+    registry.change(|hello| has_it = hello.manifests.contains_key(manifest));
+    has_it
+}
+
+/// The question where a manifest comes from may fail as that for what is attached does where there is no such API.
+#[test]
+fn where_a_manifest_comes_from_is_found_out_by_get_or_is_no_answer() {
+    for (head, get, expected) in [
+        (404, None, (200, true)),
+        (501, None, (200, true)),
+        (404, Some(404), (200, false)),
+        (400, Some(400), (502, false)),
+        (410, Some(410), (502, false)),
+    ] {
+        let key = Key::new();
+        let (registry, other) = (Registry::start(), Registry::on("127.0.0.2:0", None));
+        let mut hello = Repository {
+            has_referrers_api: true,
+            ..Repository::default()
+        };
+        let manifest = image(&mut hello);
+        registry.put("hello", hello.clone());
+        key.sign(&mut hello, Form::Bundle, &name(&registry), &manifest);
+        other.put("hello", hello);
+        let of_manifests = "GET /v2/hello/manifests/sha256:";
+        registry.fault("HEAD /v2/hello/manifests/sha256:", Fault::Status(head));
+        registry.fault(
+            of_manifests,
+            match get {
+                None => Fault::Redirect(other.origin()),
+                Some(status) => Fault::Status(status),
+            },
+        );
+        for place in ["/referrers/", "/blobs/sha256:"] {
+            registry.fault(place, Fault::Redirect(other.origin()));
+        }
+        let service = verifying(&registry, &key).start();
+        let response = service.get("/hello:v1/SHA256SUMS");
+        let is_listed = response.text() == line(b"image", "hello.raw");
+        let why = response.header("x-reason");
+        assert_eq!(
+            (response.status, is_listed),
+            expected,
+            "{head} {get:?}: {why:?}"
+        );
     }
 }
 

@@ -60,7 +60,10 @@ impl Registry {
         let accept = manifest::ACCEPT.join(", ");
         let request = self.get(&url).accept(&accept);
         let reply = match self.fetch(request.head()) {
-            Err(error) if is_of_the_method(&error) => self.fetch(request)?,
+            // The answer to HEAD alone decides nothing: some registries have 404 for it.
+            Err(error) if is_of_the_method(&error) || matches!(error, Error::Missing { .. }) => {
+                self.fetch(request)?
+            }
             reply => reply?,
         };
         host_of(&reply.asked)

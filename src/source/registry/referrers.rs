@@ -109,22 +109,26 @@ impl Registry {
     }
 
     /// Whether a manifest comes from this other host. Asked for here, so that no answer depends on which requests were
-    /// made before.
+    /// made before: where one manifest comes from says nothing of the others.
     fn redirects_manifests_to(&self, host: &Host, manifest: Digest) -> Result<bool> {
-        let own = host_of(&self.origin()?)?;
-        {
-            let hosts = lock(&self.manifest_hosts);
-            if hosts.contains(host) || hosts.contains(&own) || hosts.len() == MAX_MANIFEST_HOSTS {
-                return Ok(hosts.contains(host));
-            }
+        if lock(&self.manifest_hosts).contains(host) {
+            return Ok(true);
         }
         match self.host_of_manifest(manifest) {
-            Ok(found) => {
-                let is_there = found == *host;
-                lock(&self.manifest_hosts).insert(found);
-                Ok(is_there)
+            Ok(found) if found == *host => {
+                let mut hosts = lock(&self.manifest_hosts);
+                if hosts.len() < MAX_MANIFEST_HOSTS {
+                    hosts.insert(found);
+                }
+                Ok(true)
             }
-            Err(Error::Missing { .. }) => Ok(false),
+            Ok(_) | Err(Error::Missing { .. }) => Ok(false),
+            // It is the answer about a manifest, not that of the referrers API.
+            Err(error) if is_of_no_referrers_api(&error) => Err(Error::AttachedUnknown {
+                manifest,
+                host: host.to_string(),
+                error: Box::new(error),
+            }),
             Err(error) => Err(error),
         }
     }
