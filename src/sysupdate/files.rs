@@ -28,6 +28,20 @@ pub struct Definition {
     pub ignored: Vec<Fault>,
 }
 
+impl Definition {
+    /// One that is to be written, without drop-ins.
+    pub fn new(path: &Path, component: &str, text: &str) -> Self {
+        let mut ignored = Vec::new();
+        Self {
+            component: Some(component.to_owned()),
+            is_read: true,
+            assignments: syntax::parse(path, text, &mut ignored),
+            ignored,
+            path: path.to_owned(),
+        }
+    }
+}
+
 /// The transfer files of a machine whose root directory this is.
 pub fn find(root: &Path) -> Result<Vec<Definition>, Fault> {
     let mut components = BTreeMap::new();

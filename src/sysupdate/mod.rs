@@ -26,7 +26,7 @@ pub use files::{Definition, find};
 pub use specifiers::Specifiers;
 use syntax::Assignment;
 pub use syntax::Fault;
-pub use transfer::{TargetKind, Transfer};
+pub use transfer::{Target, TargetKind, Transfer};
 
 /// The port of the socket unit.
 pub const PORT: u16 = 5001;
@@ -80,6 +80,18 @@ pub fn source_path(definition: &Definition) -> Option<&str> {
     let is_path = |one: &&Assignment| one.section == "Source" && one.key == "Path";
     let last = assignments.iter().rfind(is_path);
     last.map(|one| one.value.as_str())
+}
+
+/// Each `Path=` and `CurrentSymlink=` in a section `[Target]`, as it is written.
+pub fn target_paths(definition: &Definition) -> impl Iterator<Item = &str> {
+    let assignments = definition.assignments.as_deref().unwrap_or_default();
+    let is_path = |one: &&Assignment| {
+        one.section == "Target" && matches!(one.key.as_str(), "Path" | "CurrentSymlink")
+    };
+    assignments
+        .iter()
+        .filter(is_path)
+        .map(|one| one.value.as_str())
 }
 
 /// The repository that a URL of this service names.

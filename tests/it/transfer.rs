@@ -13,11 +13,13 @@ const SQUASHFS: &[u8] = include_bytes!("../images/gzip.squashfs");
 
 /// The command on a machine with this version of systemd.
 fn transfer(systemd: &str, arguments: &[&str]) -> Output {
+    transfer_with(&format!("echo 'systemd {systemd} (…)'"), arguments)
+}
+
+/// The command on a machine with this systemctl, in shell.
+fn transfer_with(systemctl: &str, arguments: &[&str]) -> Output {
     let folder = Folder::new();
-    let systemctl = folder.file(
-        "systemctl",
-        &format!("#!/bin/sh\necho 'systemd {systemd} (…)'\n"),
-    );
+    let systemctl = folder.file("systemctl", &format!("#!/bin/sh\n{systemctl}\n"));
     fs::set_permissions(systemctl, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = command(&[&["transfer"], arguments].concat());
     let path = std::env::var("PATH").unwrap();
@@ -159,6 +161,21 @@ fn a_channel_and_a_list_of_which_nothing_can_be_transferred() {
     let (_registry, _service, url) = serving(Repository::default());
     let (status, _, said) = ended(&transfer("257", &["hello", "--service", &url]));
     assert_eq!(status, Some(1), "{said}");
+}
+
+#[test]
+fn files_are_removed_also_if_systemd_does_not_answer() {
+    let arguments = ["hello", "--undo", "--component", "not-there-at-all"];
+    let (status, text, said) = ended(&transfer_with("echo >&2 no bus; exit 1", &arguments));
+    assert!(
+        status == Some(1) && text.is_empty() && said.contains("no bus"),
+        "{status:?} {text} {said}"
+    );
+    let (status, text, _) = ended(&transfer_with("exit 0", &arguments));
+    assert!(
+        status == Some(0) && text.contains("nothing to undo"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::COMMAND;
 use super::component::Component;
+use super::others;
 use super::record::Record;
 use super::text;
 use crate::cli::systemd;
@@ -32,26 +33,46 @@ pub fn enable(component: &Component) -> Result<String> {
     ))
 }
 
-/// Undoes what `--write` and `--automatic` did below `root`. The result says what was done, a line each.
-pub fn undo(root: &Path, component: &Component) -> Result<String> {
-    let mut said = String::new();
-    let timer = timer(component);
-    let is_enabled = systemd::property(COMMAND, &timer, "UnitFileState")? == "enabled";
-    if is_enabled || systemd::is_active(COMMAND, &timer)? {
-        systemd::systemctl(COMMAND, &["disable", "--now", &timer])?;
-        // The time of its last elapse, which Persistent= keeps.
-        systemd::systemctl(COMMAND, &["clean", "--what=state", &timer])?;
-        said += &format!("disabled {timer}\n");
-    }
-    said += &remove_files(&root.join(text::directory(component)))?;
-    if said.is_empty() {
-        said = format!("there is nothing to undo for the component {component}\n");
-    }
-    Ok(said)
+/// What was undone.
+pub struct Undone {
+    /// A line each.
+    pub said: String,
+    /// Whether the timer is disabled now.
+    pub disabled: Result<()>,
 }
 
-/// Removes the files that are as they were written, and the directories that were made for them.
-pub fn remove_files(folder: &Path) -> Result<String> {
+/// Undoes what `--write` and `--automatic` did below `root`. Files are removed also if systemd does not answer.
+pub fn undo(root: &Path, component: &Component) -> Result<Undone> {
+    let timer = timer(component);
+    let disabled = disable(&timer);
+    let mut said = match disabled {
+        Ok(true) => format!("disabled {timer}\n"),
+        _ => String::new(),
+    };
+    said += &remove_files(root, &root.join(text::directory(component)))?;
+    if said.is_empty() && disabled.is_ok() {
+        said = format!("there is nothing to undo for the component {component}\n");
+    }
+    let disabled = disabled.map(drop);
+    Ok(Undone { said, disabled })
+}
+
+/// Disables a timer. The result is whether it was enabled or active.
+fn disable(timer: &str) -> Result<bool> {
+    let is_enabled = systemd::property(COMMAND, timer, "UnitFileState")? == "enabled";
+    let is_on = is_enabled || systemd::is_active(COMMAND, timer)?;
+    if is_on {
+        systemd::systemctl(COMMAND, &["disable", "--now", timer])?;
+        // The time of its last elapse, which Persistent= keeps.
+        systemd::systemctl(COMMAND, &["clean", "--what=state", timer])?;
+    }
+    Ok(is_on)
+}
+
+/// Removes the files that are as they were written, and the directories that were made for them and that no other
+/// transfer file below `root` names.
+pub fn remove_files(root: &Path, folder: &Path) -> Result<String> {
+    let definitions = others::definitions(root)?;
     let error = Error::file(folder);
     let dir = match Dir::open(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
@@ -80,6 +101,8 @@ pub fn remove_files(folder: &Path) -> Result<String> {
             }
         }
     }
+    let needed = others::needed(root, &definitions);
+    made.retain(|directory| !needed.iter().any(|path| path.starts_with(directory)));
     Ok(said + &remove_directories(&made)?)
 }
 
@@ -126,12 +149,22 @@ mod tests {
         let written = with_record("[Transfer]\n", &made);
         let removed = |path: &Path| format!("removed {}\n", path.display());
         let file = folder.join("a.transfer");
-        assert_eq!(remove_files(&folder).unwrap(), "");
+        assert_eq!(remove_files(&root, &folder).unwrap(), "");
 
         write("a.transfer", &written);
         let expected = [&file, &target_in, &target, &folder].map(|path| removed(path));
-        assert_eq!(remove_files(&folder).unwrap(), expected.concat());
+        assert_eq!(remove_files(&root, &folder).unwrap(), expected.concat());
         assert!(!folder.exists() && !target.exists() && root.join("var/lib").exists());
+
+        // Another transfer file needs the outer directory.
+        write("a.transfer", &written);
+        let of_other = root.join("usr/lib/sysupdate.b.d/b.transfer");
+        fs::create_dir_all(of_other.parent().unwrap()).unwrap();
+        fs::write(&of_other, "[Target]\nCurrentSymlink=/var/lib/a/b\n").unwrap();
+        let expected = [&file, &target_in, &folder].map(|path| removed(path));
+        assert_eq!(remove_files(&root, &folder).unwrap(), expected.concat());
+        assert!(target.exists());
+        fs::remove_file(&of_other).unwrap();
 
         // Of three files one was changed, and one is another's; an image is installed.
         write("a.transfer", &written);
@@ -139,7 +172,7 @@ mod tests {
         write("c.transfer", "[Transfer]\n");
         fs::create_dir(folder.join("a.transfer.d")).unwrap();
         fs::write(target.join("a_1.raw"), "").unwrap();
-        let said = remove_files(&folder).unwrap();
+        let said = remove_files(&root, &folder).unwrap();
         let mut said: Vec<_> = said.lines().collect();
         said.sort_unstable();
         let kept = |path: PathBuf, why: &str| format!("kept {}: {why}", path.display());

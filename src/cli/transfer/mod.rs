@@ -86,8 +86,10 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
         None => Component::of(&directory.repository)?,
     };
     if options.undo {
-        output::print(&automatic::undo(Path::new(ROOT), &component)?)?;
-        return Ok(true);
+        let undone = automatic::undo(Path::new(ROOT), &component)?;
+        output::print(&undone.said)?;
+        let disabled = undone.disabled.map_err(|why| error!("{}", why.line()));
+        return Ok(disabled.is_ok());
     }
     check(reference)?;
     if options.write && !dir::is_root() {
@@ -141,7 +143,7 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
         output::print(&texts.join("\n"))?;
         return Ok(true);
     }
-    if !install(&component, &files, &plan, options.force)? {
+    if !install(&component, &files, &plan, options.force, systemd)? {
         return Ok(false);
     }
     output::print(&match options.automatic {
@@ -160,6 +162,7 @@ fn install(
     files: &[TransferFile],
     plan: &Plan,
     is_forced: bool,
+    systemd: SystemdVersion,
 ) -> Result<bool> {
     let root = Path::new(ROOT);
     let folder = root.join(text::directory(component));
@@ -167,6 +170,14 @@ fn install(
     let stays = |one: &&Obstacle| !(is_forced && one.yields());
     let mut in_the_way: Vec<_> = obstacles.iter().filter(stays).map(Obstacle::line).collect();
     in_the_way.extend(others::of_component(root, component)?);
+    if !is_forced {
+        let found = others::in_the_way(root, component, files, systemd)?;
+        in_the_way.extend(
+            found
+                .iter()
+                .map(|what| format!("{what}; --force writes the file anyway")),
+        );
+    }
     for line in &in_the_way {
         error!("{line}");
     }

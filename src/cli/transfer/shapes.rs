@@ -291,12 +291,12 @@ fn parts_of(
         }
         parts.push(part(file, becomes(&file.kind, shape), offers, all, wish)?);
     }
-    parts.sort_by_key(|part| part.becomes.order());
     if let Some(extension) = shape.extension()
         && let [image] = taken[..]
     {
         parts.extend(companions(image, extension, newest, offers, all, wish));
     }
+    parts.sort_by_key(|part| part.becomes.order());
     Ok(parts)
 }
 

@@ -94,9 +94,9 @@ fn what_is_on_offer_has_a_shape_or_a_reason_why_it_has_none() {
             &["k-1.raw 1 -", "k-1.roothash 1 -", "k-1.verity 1 -"],
             None,
             Ok(&[
-                "Image(Sysext) k-@v.raw",
                 "Companion(Sysext, \".roothash\") k-@v.roothash",
                 "Companion(Sysext, \".verity\") k-@v.verity",
+                "Image(Sysext) k-@v.raw",
             ]),
         ),
         (
@@ -341,6 +341,18 @@ fn versions_that_systemd_would_misread_have_a_link() {
 }
 
 #[test]
+fn both_kinds_of_extensions_have_their_links() {
+    let files = ["k-1_2.confext.raw 1_2 -", "k-1_2.sysext.raw 1_2 -"];
+    let plan = planned(&files, "k", None, None, NEW).unwrap();
+    let component = "k".parse().unwrap();
+    let directories: Vec<_> = text::link_directories(&plan.parts).into_iter().collect();
+    assert_eq!(directories, ["var/lib/confexts", "var/lib/extensions"]);
+    let text = &text::files(&plan.parts, &frame(&component, NEW)).unwrap()[1].text;
+    let next = "# Next: mkdir -p /var/lib/confexts /var/lib/extensions\n";
+    assert!(text.contains(next), "{text}");
+}
+
+#[test]
 fn a_label_of_a_partition_has_room_in_the_table() {
     let long = "a-name-that-is-much-too-long-for-it".parse().unwrap();
     let plan = planned(&[USR, VERITY], "os", None, None, NEW).unwrap();
@@ -436,7 +448,7 @@ fn other_transfer_files_of_the_component_are_in_the_way() {
     fs::remove_file(at("20-kernel.transfer")).unwrap();
 
     // What was made for the file that went is undone with those that came.
-    let said = automatic::remove_files(&folder).unwrap();
+    let said = automatic::remove_files(&root.0, &folder).unwrap();
     assert!(
         said.contains("var/lib/k8s\n") && !root.0.join("var/lib/k8s").exists(),
         "{said}"
@@ -463,6 +475,71 @@ fn a_component_of_the_distribution_is_not_joined() {
             "/usr/lib/sysupdate.k8s.d/10-k8s.conf is of the component k8s, too; --component gives another name"
         ]
     );
+}
+
+#[test]
+fn what_others_have_where_files_are_installed_is_in_the_way() {
+    let root = Root::new("targets");
+    let component = "k8s".parse().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let found = |offered: &[&str]| {
+        let plan = planned(offered, "k8s", None, None, OLD).unwrap();
+        let files = text::files(&plan.parts, &frame(&component, OLD)).unwrap();
+        others::in_the_way(&root.0, &component, &files, OLD).unwrap()
+    };
+    let (plain, odd, uki) = (["k8s-1.raw 1 -"], ["k8s-1_2.raw 1_2 -"], ["k8s-1.efi 1 -"]);
+    let source = "[Source]\nType=url-file\nPath=http://a/b\nMatchPattern=a_@v\n[Target]\nType=regular-file\n";
+    let none: [String; 0] = [];
+
+    write("var/lib/extensions/k8s.raw", "an image");
+    assert_eq!(
+        found(&odd),
+        ["/var/lib/extensions/k8s.raw is no link and would be replaced by one"]
+    );
+    assert_eq!(found(&plain), none);
+    fs::remove_file(root.0.join("var/lib/extensions/k8s.raw")).unwrap();
+    symlink("nowhere", root.0.join("var/lib/extensions/k8s.raw")).unwrap();
+    assert_eq!(found(&odd), none);
+
+    for (target, is_there) in [
+        (
+            "Path=/var/lib/extensions/k8s.raw.v\nMatchPattern=k8s_@v.raw\n",
+            true,
+        ),
+        (
+            "Path=/var/lib/extensions/k8s.raw.v\nMatchPattern=k9s_@v.raw\n",
+            false,
+        ),
+        (
+            "Path=/var/lib/extensions/k9s.raw.v\nMatchPattern=k8s_@v.raw\n",
+            false,
+        ),
+    ] {
+        write(
+            "usr/lib/sysupdate.other.d/a.transfer",
+            &format!("{source}{target}"),
+        );
+        assert_eq!(found(&plain).len(), usize::from(is_there), "{target}");
+    }
+    // As of 257 `k8s_@v` matches a name with `k8s_dev_1`, too.
+    let dev = "Path=/EFI/Linux\nPathRelativeTo=boot\nMatchPattern=k8s_dev_@v.efi\n";
+    write(
+        "usr/lib/sysupdate.other.d/a.transfer",
+        &format!("{source}{dev}"),
+    );
+    let file =
+        "/usr/lib/sysupdate.other.d/a.transfer has the target of /etc/sysupdate.k8s.d/k8s.transfer";
+    assert!(found(&uki)[0].starts_with(file), "{:?}", found(&uki));
+    write("usr/lib/sysupdate.other.d/a.transfer", "");
+    write(
+        "etc/sysupdate.k8s.d/k8s.transfer",
+        &format!("{source}{dev}"),
+    );
+    assert_eq!(found(&uki), none);
 }
 
 /// What is installed is what systemd reads: nothing in it is ignored, and its patterns are those that were meant.
@@ -520,7 +597,7 @@ fn systemd_reads_what_is_installed_and_nothing_is_replaced_unasked() {
             fs::remove_file(folder.join(&files[0].name)).unwrap();
             install::install(&folder, &linked, &files, &[]).unwrap();
             // Directories that were there for the last file are not in its record.
-            automatic::remove_files(&folder).unwrap();
+            automatic::remove_files(&root.0, &folder).unwrap();
             assert_eq!(folder.exists(), files.len() == 1, "{files:?}");
             let _ = fs::remove_dir(&folder);
             let _ = fs::remove_dir_all(root.0.join("var"));
