@@ -219,7 +219,7 @@ fn nothing_is_found_where_nothing_is_wrong() {
         ("login", &["hello: "]),
         ("tags", &["3 tags"]),
         ("names", &["3 files on offer, the newest is hello-v2.raw"]),
-        ("signatures", &["ask for none"]),
+        ("signatures", &["require none"]),
     ] {
         found.has("ok", step, texts);
     }
@@ -473,9 +473,9 @@ fn a_certificate_that_ends_soon_is_found() {
     let (machine, _service) = Machine::with(Setup::of(&registry));
     let file = format!("etc/containers/certs.d/{}/ca.crt", registry.address);
     for (days, status, text) in [
-        (-2, "warning", "it has ended"),
-        (10, "warning", "ends soon"),
-        (90, "ok", "it ends on"),
+        (-2, "warning", "it expired"),
+        (10, "warning", "expires soon"),
+        (90, "ok", "it expires on"),
     ] {
         let date = Zoned::now().with_time_zone(TimeZone::UTC).date();
         let end = date.checked_add(jiff::Span::new().days(days)).unwrap();
@@ -499,7 +499,7 @@ fn what_cannot_be_found_out_is_neither_yes_nor_no() {
     let state = machine.path("var/lib/sysext-oci-proxy");
     symlink(&state, &state).unwrap();
     let found = machine.check(&["hello"]);
-    found.has("unknown", "state", &["cannot be looked at"]);
+    found.has("unknown", "state", &["cannot be opened"]);
     assert_eq!(found.status, Some(69), "{}", found.text);
 }
 
@@ -522,7 +522,7 @@ fn systemd_is_not_asked_about_another_service_or_none() {
     let layout = format!("oci:{}", layout.path().display());
     let found = machine.check(&[&layout]);
     assert_eq!(found.status, Some(0), "{}", found.text);
-    found.has("skipped", "socket", &["by itself"]);
+    found.has("skipped", "socket", &["without the service"]);
     found.has("ok", "names", &["1 file on offer"]);
 }
 
@@ -537,7 +537,7 @@ fn the_registry_is_looked_at_though_the_service_does_not_answer() {
     found.has(
         "unknown",
         "login",
-        &["asked by this command", "mend the service first"],
+        &["asked by this command", "correct the service first"],
     );
     assert_eq!(found.status, Some(1), "{}", found.text);
 }

@@ -101,7 +101,7 @@ fn a_machine_without_a_fault_is_good_at_each_step() {
             ("keyring", "Verify=no"),
             ("target", "/var/lib/extensions.d is writable"),
             ("space", "are free"),
-            ("link", "is called as the extension in it"),
+            ("link", "has the name of the extension in it"),
             ("timer", "the next update is on Mon 2026-11-30"),
             ("last-run", "the last run succeeded"),
         ] {
@@ -115,7 +115,10 @@ fn a_machine_without_a_fault_is_good_at_each_step() {
 fn a_machine_without_sysupdate_is_found() {
     let updated = Updated::new();
     fs::remove_file(updated.machine.path("usr/lib/systemd/systemd-sysupdate")).unwrap();
-    updated.failed("sysupdate", &["no systemd-sysupdate", "systemd-container"]);
+    updated.failed(
+        "sysupdate",
+        &["systemd-sysupdate is not installed", "systemd-container"],
+    );
 }
 
 #[test]
@@ -272,7 +275,7 @@ fn keyrings_that_this_systemd_does_not_read_are_found() {
     updated.failed("keyring", &["finds no keyring", "gpg --export KEY"]);
 
     fs::remove_file(machine.path("usr/bin/gpg")).unwrap();
-    updated.failed("keyring", &["no gpg", "install the package gpg"]);
+    updated.failed("keyring", &["gpg, which", "install the package gpg"]);
 }
 
 #[test]
@@ -303,7 +306,7 @@ fn a_target_that_cannot_be_written_is_found() {
     updated.failed(
         "target",
         &[
-            "/var/lib/none/yet is read-only, as /var is mounted",
+            "/var/lib/none/yet is read-only, because /var is mounted",
             "name a directory",
         ],
     );
@@ -314,7 +317,7 @@ fn a_target_that_cannot_be_written_is_found() {
     updated.machine.write("var/lib/none", "");
     updated.failed(
         "target",
-        &["/var/lib/none is no directory", "move that file away"],
+        &["/var/lib/none is not a directory", "move that file away"],
     );
 }
 
@@ -326,11 +329,11 @@ fn the_rest_of_a_broken_update_is_found() {
         .machine
         .write(&format!("{folder}/.sysupdate.partial.hello-v0.raw"), "404");
     let remedy = "systemd-sysupdate -C hello vacuum";
-    updated.warned("partial", &["hello-v0.raw", "takes room", remedy]);
+    updated.warned("partial", &["hello-v0.raw", "takes up space", remedy]);
     updated
         .machine
         .write(&format!("{folder}/.sysupdate.partial.hello-v1.raw"), "404");
-    updated.failed("partial", &["hello-v1.raw", "refuses", remedy]);
+    updated.failed("partial", &["hello-v1.raw", "fails because of it", remedy]);
 }
 
 #[test]
@@ -350,7 +353,7 @@ fn a_link_that_systemd_does_not_merge_is_found() {
         "link",
         &[
             "no extension-release.hello in it",
-            "have its publisher add it",
+            "ask its publisher to add it",
         ],
     );
 
@@ -367,7 +370,7 @@ fn a_link_that_systemd_does_not_merge_is_found() {
     updated.failed(
         "link",
         &[
-            "looked for in /etc/systemd/extensions",
+            "no extension in /etc/systemd/extensions",
             "/var/lib/extensions/hello.raw",
         ],
     );
@@ -381,7 +384,7 @@ fn a_link_that_systemd_does_not_merge_is_found() {
     );
     let own = "Path=/var/lib/extensions.d\nCurrentSymlink=/var/lib/extensions/hello.raw";
     updated.with(own, "Path=/var/lib/extensions");
-    updated.failed("link", &["an extension of its own", "CurrentSymlink="]);
+    updated.failed("link", &["a separate extension", "CurrentSymlink="]);
 }
 
 #[test]
@@ -406,11 +409,14 @@ fn a_version_that_is_not_installed_is_found() {
     let folder = updated.machine.path("var/lib/extensions.d");
     fs::rename(folder.join("hello-v1.raw"), folder.join("hello-v0.raw")).unwrap();
     let remedy = "systemd-sysupdate -C hello update";
-    updated.warned("installed", &["v1 is on offer", "installed is v0", remedy]);
+    updated.warned(
+        "installed",
+        &["v1 is on offer", "installed version is v0", remedy],
+    );
     fs::remove_file(folder.join("hello-v0.raw")).unwrap();
     updated.warned(
         "installed",
-        &["v1 is on offer", "installed is none", remedy],
+        &["v1 is on offer", "installed version is none", remedy],
     );
 }
 
@@ -478,7 +484,7 @@ fn a_last_run_that_failed_is_found_with_its_reason() {
     updated.machine.write("journal", "");
     updated
         .check()
-        .has("skipped", "last-run", &["no run that has ended"]);
+        .has("skipped", "last-run", &["no completed run"]);
 }
 
 #[test]

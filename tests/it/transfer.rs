@@ -58,7 +58,7 @@ fn an_image_that_says_what_it_is_needs_no_more_than_its_repository() {
             (status, said.as_str()),
             (
                 Some(0),
-                "warning: hello-latest.raw is left out: latest is a name, and no version is newer by it\n"
+                "warning: hello-latest.raw is left out: latest is a name, and cannot be compared with versions\n"
             ),
             "{text}"
         );
@@ -109,7 +109,7 @@ fn an_image_that_does_not_say_what_it_is_has_to_be_told() {
     assert!(
         status == Some(1)
             && text.is_empty()
-            && said.contains("is wanted of it: sysext, confext, portable"),
+            && said.contains("selects what to install: sysext, confext, portable"),
         "{status:?} {said}"
     );
     let told = [

@@ -35,7 +35,7 @@ fn judge(now: Timestamp, built: Option<Timestamp>) -> Finding {
     let wrong = |than: &str, limit: Timestamp| {
         Finding::failed(
             Step::Clock,
-            format!("it is {now:.0}, {than} than {limit:.0}, so certificates cannot be judged"),
+            format!("it is {now:.0}, {than} than {limit:.0}, so certificates cannot be verified"),
             "set the clock: timedatectl set-ntp true, or timedatectl set-time",
         )
     };

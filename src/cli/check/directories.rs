@@ -29,7 +29,7 @@ pub fn check(report: &mut Report, machine: &Machine, is_direct: bool) {
             Some(path) => look(step, &path).of(path.display()),
             None => Finding::warning(
                 step,
-                "there is none, for neither $HOME nor the variables of systemd name one",
+                "there is no directory: neither $HOME nor systemd's variables name one",
                 "set $CACHE_DIRECTORY and $STATE_DIRECTORY",
             ),
         });
@@ -55,8 +55,8 @@ fn look(step: Step, path: &Path) -> Finding {
     let (dir, is_it) = match nearest(path) {
         Ok(found) => found,
         Err(error) => {
-            let remedy = "mend that, or look at it as root";
-            return Finding::unknown(step, format!("it cannot be looked at: {error}"), remedy);
+            let remedy = "correct that, or run this command as root";
+            return Finding::unknown(step, format!("it cannot be opened: {error}"), remedy);
         }
     };
     judge(step, dir.is_read_only(), dir.free(), is_it)
@@ -95,22 +95,21 @@ fn judge(step: Step, is_read_only: bool, free: Option<u64>, is_there: bool) -> F
     let size = free.map_or_else(|| "an unknown size".to_owned(), human_size);
     match (step, free) {
         (Step::State, Some(free)) if free < LEAST_STATE => {
-            let why =
-                format!("its disk is full: {size} is free, and what must be remembered cannot be");
-            return Finding::failed(step, why, "remove something from that disk");
+            let why = format!("its disk is full: {size} is free, and the state cannot be saved");
+            return Finding::failed(step, why, "remove files from that disk");
         }
         (Step::Cache, Some(free)) if free < LEAST_CACHE => {
             let why = format!(
                 "its disk is nearly full: {size} is free; images that must be flattened are not offered"
             );
-            return Finding::warning(step, why, "remove something from that disk");
+            return Finding::warning(step, why, "remove files from that disk");
         }
         _ => {}
     }
     let place = match (is_there, dir::is_root()) {
         (true, _) => "",
-        (false, true) => " there; it is created when the service starts",
-        (false, false) => " there; only root may look into it",
+        (false, true) => "; the directory is created when the service starts",
+        (false, false) => "; only root can open the directory",
     };
     Finding::ok(step, format!("{size} is free{place}"))
 }

@@ -58,19 +58,19 @@ fn look(file: &Path, now: Timestamp) -> Finding {
     let ends = certificates.filter_map(|certificate| validity::end(&certificate));
     match ends.min() {
         Some(end) => judge(end, now),
-        None => Finding::ok(step, "no certificate in it has an end"),
+        None => Finding::ok(step, "no certificate in it has an expiry date"),
     }
 }
 
 /// `end`: of the first certificate in a file that ends.
 fn judge(end: Timestamp, now: Timestamp) -> Finding {
-    let remedy = "put its successor into this file, or beside it into the same directory";
+    let remedy = "put its replacement into this file, or into another file in the same directory";
     if end < now {
-        Finding::warning(Step::Expiry, format!("it has ended, on {end}"), remedy)
+        Finding::warning(Step::Expiry, format!("it expired on {end}"), remedy)
     } else if end < now + SOON {
-        Finding::warning(Step::Expiry, format!("it ends soon, on {end}"), remedy)
+        Finding::warning(Step::Expiry, format!("it expires soon, on {end}"), remedy)
     } else {
-        Finding::ok(Step::Expiry, format!("it ends on {end}"))
+        Finding::ok(Step::Expiry, format!("it expires on {end}"))
     }
 }
 

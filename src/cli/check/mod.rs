@@ -80,7 +80,7 @@ pub fn check(
                 updates::check(&mut report, &machine, &wanted);
             }
             Way::Named(_) | Way::Direct => {
-                let why = "only updates by the service that systemd starts are looked at";
+                let why = "only updates from the service that systemd starts are checked";
                 report.push(Finding::skipped(Step::Sysupdate, why));
             }
         }
@@ -122,7 +122,7 @@ fn check_listener(report: &mut Report, machine: &Machine, way: &Way) -> Option<S
             Some(url.clone())
         }
         Way::Direct => {
-            let why = "this command works by itself, without the service";
+            let why = "this command works without the service";
             report.push(Finding::skipped(Step::Socket, why));
             None
         }
@@ -179,7 +179,7 @@ fn answer(verdict: Verdict) -> Result<bool> {
         Verdict::No => Ok(false),
         Verdict::Unknown(steps) => Err(Error::CannotDo {
             command: "check",
-            why: format!("{steps} steps could not be found out, and none failed"),
+            why: format!("{steps} of the steps could not be checked, and none failed"),
         }),
     }
 }

@@ -15,12 +15,12 @@ use crate::version;
 
 /// The steps to a registry, in their order, and what it means that one went well.
 const TO_THE_REGISTRY: [(Step, &str); 4] = [
-    (Step::Proxy, "it works, if there is one"),
-    (Step::Resolution, "its address is known"),
+    (Step::Proxy, "the proxy works, if one is set"),
+    (Step::Resolution, "its name is resolved"),
     (Step::Connection, "it accepts connections"),
     (
         Step::Tls,
-        "its certificate is trusted, or it may speak plain HTTP",
+        "its certificate is trusted, or plain HTTP is allowed",
     ),
 ];
 const IN_THE_REPOSITORY: [Step; 3] = [Step::Tags, Step::Names, Step::Signatures];
@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
             .and_then(|settings| directory.clone().locate(settings).ok());
         let registry = located.as_ref().and_then(registry_of);
         if let Some(registry) = registry.as_ref().filter(|one| self.bad.contains(*one)) {
-            let why = format!("it is in {registry}, which fails as above");
+            let why = format!("it is in {registry}, which failed above");
             report.push(Finding::skipped(Step::Tags, why).of(directory));
             return;
         }
@@ -65,7 +65,7 @@ impl<'a> Walk<'a> {
             Ok(overview) => {
                 self.tell_way(report, registry.as_deref(), None);
                 if registry.is_some() {
-                    let text = "the registry lets this repository be read";
+                    let text = "the registry allows access to this repository";
                     report.push(Finding::ok(Step::Login, text).of(directory));
                 }
                 let asks = located.as_ref().zip(self.settings).map(asks_for_signatures);
@@ -110,7 +110,7 @@ impl<'a> Walk<'a> {
             false => Finding::unknown(
                 step,
                 format!("asked by this command, not by the service: {reason}"),
-                "mend the service first, it may have another login; then check again",
+                "correct the service first: its login may differ; then check again",
             ),
         };
         let subject = registry.clone().filter(|_| is_of_registry);
@@ -205,13 +205,13 @@ fn judge_tags(overview: &Overview) -> Finding {
                 "the registry did not answer for {} of {} tags",
                 incomplete.unanswered, incomplete.tags
             ),
-            "ask again later; the registry's log may say why",
+            "check again later; the registry's log may have the reason",
         ),
         // A list of its publisher's needs no tags.
         (None, 0) if overview.files.is_empty() => Finding::failed(
             step,
             format!("{} has no tags", overview.source),
-            "push a version: oras push REPOSITORY:VERSION FILE; is this the right repository?",
+            "push a version: oras push REPOSITORY:VERSION FILE; or correct the repository's name",
         ),
         (None, count) => Finding::ok(
             step,
@@ -222,7 +222,7 @@ fn judge_tags(overview: &Overview) -> Finding {
 
 fn judge_names(overview: &Overview) -> Finding {
     let step = Step::Names;
-    let all = "sysext-oci-proxy list REPOSITORY --all shows the reason of each";
+    let all = "sysext-oci-proxy list REPOSITORY --all shows the reason for each";
     let Some(newest) = overview.files.first() else {
         return match overview.left_out.first() {
             None => Finding::skipped(step, "there are no tags"),
@@ -281,18 +281,18 @@ fn judge_signatures(overview: &Overview, asks: Option<bool>) -> Finding {
     if asks == Some(false) || (asks.is_none() && verified == 0) {
         return Finding::ok(
             step,
-            "the settings ask for none; each file is checked by its digest",
+            "the settings require none; each file is verified by its digest",
         );
     }
     match refused.next() {
         Some(one) if overview.files.is_empty() => Finding::failed(
             step,
             format!("no version is accepted; {}: {}", one.tag, one.reason),
-            "cosign verify with the same key, as docs/trust.md shows; then have the publisher sign it",
+            "run cosign verify with the same key, as docs/trust.md shows; then ask the publisher to sign it",
         ),
         refused => {
             let rest = refused.map_or_else(String::new, |one| {
-                format!("; refused is {}: {}", one.tag, one.reason)
+                format!("; {} is refused: {}", one.tag, one.reason)
             });
             Finding::ok(
                 step,

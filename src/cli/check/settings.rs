@@ -29,8 +29,8 @@ pub fn check(
             report.push(match unreadable {
                 Some(file) => Finding::failed(
                     Step::Settings,
-                    "only root can read it, or its directory; the service runs as a user of its own",
-                    "`chmod a+rX` it",
+                    "only root can read the file or its directory; the service runs as another user",
+                    "run `chmod a+rX` on the file and its directory",
                 )
                 .of(file),
                 None => Finding::ok(Step::Settings, summary(&settings, &files)),
@@ -80,10 +80,10 @@ fn is_for_root_alone(file: &str) -> bool {
 fn summary(settings: &Settings, files: &[String]) -> String {
     let registry = &settings.registry;
     match files {
-        [] => format!("there is no file, so the registry is {registry}"),
-        [file] => format!("{file} has no mistake; the registry is {registry}"),
+        [] => format!("there is no settings file; the registry is {registry}"),
+        [file] => format!("{file} is valid; the registry is {registry}"),
         [.., _] => format!(
-            "{} files have no mistake: {}; the registry is {registry}",
+            "{} files are valid: {}; the registry is {registry}",
             files.len(),
             files.join(", ")
         ),

@@ -32,7 +32,7 @@ pub fn check(report: &mut Report, machine: &Machine) -> ServiceUrl {
         Err(why) => Finding::unknown(
             Step::Socket,
             why,
-            "run this on the machine itself, where systemd runs; --service URL asks a service that systemd does not start",
+            "run this command where systemd runs; --service URL checks a service that systemd does not start",
         ),
     });
     let is_ours = !report.has_failed(Step::Socket);
@@ -78,7 +78,7 @@ fn judge_unit(unit: &Properties) -> Finding {
         "failed" => {
             let why = format!("{SOCKET} failed: its result is {:?}", unit.get("Result"));
             let remedy = format!(
-                "journalctl -eu {SOCKET} has the reason; mend it, then systemctl restart {SOCKET}"
+                "journalctl -eu {SOCKET} has the reason; correct it, then systemctl restart {SOCKET}"
             );
             return Finding::failed(step, why, remedy);
         }
@@ -90,7 +90,7 @@ fn judge_unit(unit: &Properties) -> Finding {
     let is_wanted = !(unit.get("WantedBy").is_empty() && unit.get("UpheldBy").is_empty());
     if !is_wanted && !file_state.starts_with("enabled") {
         let why =
-            format!("{SOCKET} is active, but {file_state}: after the next boot nobody listens");
+            format!("{SOCKET} is active, but {file_state}: after the next boot it does not listen");
         return Finding::warning(step, why, format!("systemctl enable {SOCKET}"));
     }
     if unit.get("NeedDaemonReload") == "yes" {
@@ -121,10 +121,11 @@ fn judge_owners(owners: &[u32], is_ours: bool, port: u16, caller: u32) -> Findin
             Finding::failed(step, why, remedy)
         }
         (None, None) if is_ours => {
-            let why = format!("nobody listens on port {port} of this machine's loopback addresses");
+            let why =
+                format!("no program listens on port {port} of this machine's loopback addresses");
             Finding::failed(step, why, format!("systemctl restart {SOCKET}"))
         }
-        (None, None) => Finding::skipped(step, format!("nobody listens on port {port}")),
+        (None, None) => Finding::skipped(step, format!("no program listens on port {port}")),
         (None, Some(_)) if !is_ours => {
             let why = format!("another program than systemd listens on port {port}");
             Finding::failed(step, why, remedy)

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const OF_SYSTEMD: [(&str, &str); 7] = [
     (
         "203",
-        "is the program in ExecStart= there, and executable? systemctl cat sysext-oci-proxy.service",
+        "check that the program in ExecStart= exists and is executable: systemctl cat sysext-oci-proxy.service",
     ),
     (
         "217",
@@ -32,7 +32,7 @@ const OF_SYSTEMD: [(&str, &str); 7] = [
     ),
     (
         "226",
-        "look for a path in a drop-in that is not there: systemctl cat sysext-oci-proxy.service",
+        "look for a path in a drop-in that does not exist: systemctl cat sysext-oci-proxy.service",
     ),
     (
         "228",
@@ -58,7 +58,7 @@ pub fn check(report: &mut Report, machine: &Machine, service: &Service, is_unit:
         .into_iter()
         .find(|step| report.has_failed(*step))
     {
-        let why = format!("it cannot be asked, for the step '{failed}' failed");
+        let why = format!("it is not asked, because the step '{failed}' failed");
         report.push(Finding::skipped(Step::Service, why));
         return false;
     }

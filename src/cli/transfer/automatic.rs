@@ -28,7 +28,7 @@ pub fn enable(component: &Component) -> Result<String> {
     systemd::systemctl(COMMAND, &["enable", "--now", &timer])?;
     let next = systemd::property(COMMAND, &timer, "NextElapseUSecRealtime")?;
     Ok(format!(
-        "enabled {timer}, which updates {next}\n\
+        "enabled {timer}, which updates next on {next}\n\
          to update now: systemctl start sysext-oci-proxy-update@{component}.service\n"
     ))
 }

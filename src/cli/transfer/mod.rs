@@ -55,25 +55,26 @@ const MAX_METADATA: usize = 64 << 10;
 /// What is wanted besides the text of the files.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Install the files in /etc/sysupdate.NAME.d/ (as root). A file that is there and says something else is left as it is
+    /// Install the files in /etc/sysupdate.NAME.d/ (as root). An existing file with other content is an error
     #[arg(long)]
     pub write: bool,
-    /// Replace files that are there
+    /// Replace existing files
     #[arg(long, requires = "write")]
     pub force: bool,
-    /// Update every night from now on
+    /// Enable the timer that updates the component every night
     #[arg(long, requires = "write", conflicts_with = "undo")]
     pub automatic: bool,
-    /// Remove what --write and --automatic installed
+    /// Disable the timer, and remove the files that --write installed, unless they were changed
     #[arg(long, conflicts_with_all = ["write", "force"])]
     pub undo: bool,
-    /// Call the component so [default: the last part of the repository's name]
+    /// The name of the component [default: the last part of the repository's name]
     #[arg(long, value_name = "NAME")]
     pub component: Option<Component>,
-    /// What the files are, if they do not tell
+    /// What the files are, if neither their names nor their contents show it
     #[arg(long)]
     pub shape: Option<Shape>,
-    /// The name in extension-release.NAME of the image, or in labels of partitions [default: what the files' names begin with]
+    /// The name that the image has in its extension-release.NAME, or that the labels of the partitions begin with [default: what
+    /// the file names begin with]
     #[arg(long)]
     pub name: Option<Component>,
 }
@@ -94,7 +95,7 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
     check(reference)?;
     if options.write && !dir::is_root() {
         return Err(cannot(
-            "--write is for root; without it the files are printed".to_owned(),
+            "--write requires root; without it the files are printed".to_owned(),
         ));
     }
     let machine = Architecture::of_this_machine();
@@ -118,7 +119,7 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
         (None, first) => first
             .map_or("", |part| part.base.as_str())
             .parse()
-            .map_err(|why| cannot(format!("{why}; --name gives it another one")))?,
+            .map_err(|why| cannot(format!("{why}; --name sets another one")))?,
     };
     let frame = Frame {
         component: &component,
@@ -316,14 +317,14 @@ fn ask(
                 .iter()
                 .any(|field| metadata.get(field).is_some());
             match (metadata.has_id(), is_confext) {
-                (false, _) => Err("it does not say for which ID it is".to_owned()),
+                (false, _) => Err("it has no extension-release with an ID".to_owned()),
                 (true, true) => Ok(Extension::Confext),
                 (true, false) => Ok(Extension::Sysext),
             }
         }),
         Err(Interrupted::Body(error)) if error.status() == 404 => Ok(Err(error.line())),
         Err(Interrupted::Body(error)) => Err(cannot(format!(
-            "{} cannot be asked what it is: {}; --shape tells it",
+            "the kind of {} cannot be looked up: {}; --shape sets it",
             file.name,
             error.line()
         ))),

@@ -247,7 +247,7 @@ fn ambiguous(newest: &[&Named], why: Option<&str>) -> String {
     match possible.as_slice() {
         [] => format!("{what}{why}; no shape has such files"),
         possible => format!(
-            "{what}{why}; --shape says what is wanted of it: {}",
+            "{what}{why}; --shape selects what to install: {}",
             possible.join(", ")
         ),
     }
@@ -275,7 +275,7 @@ fn parts_of(
         .collect();
     if taken.is_empty() || shape == Shape::Kernel && taken.len() < 2 {
         return Err(format!(
-            "{}; {} is none of it",
+            "{}; no file is of the shape {}",
             ambiguous(newest, None),
             shape.name()
         ));
@@ -285,7 +285,7 @@ fn parts_of(
         let same = |other: &&&Named| other.kind.is_same(&file.kind);
         if let [first, second, ..] = taken.iter().filter(same).collect::<Vec<_>>()[..] {
             return Err(format!(
-                "version {} has both {} and {}; name one of them behind the repository, as in REPOSITORY/{}",
+                "version {} has both {} and {}; select one of them by REPOSITORY/{}",
                 file.version, first.name, second.name, first.name
             ));
         }
@@ -403,13 +403,15 @@ fn why_left_out(file: &Named, shapes: &[Shape], has_numbers: bool, wish: &Wish<'
     if !is_readable(file, wish.rules) {
         format!("systemd {} does not unpack zstd", wish.rules.systemd.0)
     } else if has_numbers && !begins_with_digit(&file.version) {
-        format!("{} is a name, and no version is newer by it", file.version)
+        format!(
+            "{} is a name, and cannot be compared with versions",
+            file.version
+        )
     } else if !shapes.iter().any(|shape| shape.takes(&file.kind))
         && !matches!(file.kind, Kind::Companion(_))
     {
-        format!("it is no part of {}", names.join(" and "))
+        format!("it is not part of {}", names.join(" and "))
     } else {
-        "no further pattern would match it alone, or its version is on offer under another name"
-            .to_owned()
+        "no pattern matches it alone, or another file has its version".to_owned()
     }
 }

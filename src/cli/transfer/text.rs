@@ -129,8 +129,7 @@ fn text(part: &Part, parts: &[Part], name: &str, frame: &Frame<'_>) -> Result<St
     lines.push("\n[Transfer]".to_owned());
     if part.becomes.is_of_os() {
         lines.push(
-            "# The version that runs, IMAGE_VERSION= of os-release(5), is never removed."
-                .to_owned(),
+            "# The running version (IMAGE_VERSION= of os-release(5)) is never removed.".to_owned(),
         );
         lines.push("ProtectVersion=%A".to_owned());
     }
@@ -202,7 +201,7 @@ fn verify(frame: &Frame<'_>) -> Vec<String> {
                 SignedBy::Machine => "this machine's",
             };
             vec![
-                format!("# The list is signed; {whose} key has to be in {keyring}."),
+                format!("# The list is signed; {whose} key must be in {keyring}."),
                 "Verify=yes".to_owned(),
             ]
         }
@@ -217,8 +216,8 @@ fn moving(part: &Part) -> Option<String> {
         .any(|version| begins_with_digit(version));
     let version = part.versions.first().filter(|_| is_moving)?;
     Some(format!(
-        "No version is a number. {version} stays the same when what it names changes, so it is installed once; \
-         REPOSITORY:{version} has the version that the artifact notes."
+        "No version is a number. The name {version} stays the same when its artifact changes, so it is installed only once. \
+         In the directory REPOSITORY:{version}, a file has the version that its artifact notes."
     ))
 }
 
@@ -238,8 +237,8 @@ fn target(part: &Part, parts: &[Part], frame: &Frame<'_>) -> Result<Target, Stri
             let length = name.to_string().len() + longest.unwrap_or_default() + mark.len() + 1;
             if length > MAX_LABEL {
                 return Err(format!(
-                    "the label {name}_VERSION{mark} of a partition has {length} characters, {MAX_LABEL} at most are possible; \
-                     --name gives it a shorter name"
+                    "the partition label {name}_VERSION{mark} has {length} characters, expected at most {MAX_LABEL}; \
+                     --name sets a shorter name"
                 ));
             }
             plain(vec![
@@ -262,7 +261,7 @@ fn target(part: &Part, parts: &[Part], frame: &Frame<'_>) -> Result<Target, Stri
             lines.extend(
                 ["Mode=0444", "TriesLeft=3", "TriesDone=0", "InstancesMax=2"].map(str::to_owned),
             );
-            let why = "The boot loader tries a new version three times; systemd-bless-boot.service ends that.";
+            let why = "The boot loader tries a new version three times, until systemd-bless-boot.service marks it as good.";
             Target {
                 lines,
                 why: Some(why.to_owned()),
@@ -285,7 +284,8 @@ fn boot_file(name: &Component, suffix: &str) -> Target {
     let mut lines = boot(&format!("/{name}"));
     lines.push(format!("MatchPattern={name}_@v.{suffix}"));
     lines.extend(["Mode=0444", "InstancesMax=2"].map(str::to_owned));
-    let why = "The entry of the boot loader that names the file is written by whoever sets up the machine.";
+    let why =
+        "The boot loader needs an entry that names this file. The administrator writes that entry.";
     Target {
         lines,
         why: Some(why.to_owned()),
@@ -377,8 +377,8 @@ fn why_linked(part: &Part, extension: Extension) -> (Option<String>, bool) {
         }
         Some(version) => {
             let why = format!(
-                "A link names the current version, for {version} has a '_' or '+': in a directory NAME.v systemd.v(7) reads \
-                 those as the beginning of an architecture or of boot counters."
+                "A link names the current version, because {version} contains '_' or '+'. In a directory NAME.v, systemd reads \
+                 these characters as the beginning of an architecture or of boot counters (systemd.v(7))."
             );
             (Some(why), true)
         }

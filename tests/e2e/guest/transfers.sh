@@ -98,7 +98,7 @@ portable() {
     mksquashfs "$content" "$TRANSFERS/port.raw" -quiet -no-progress -all-root
     push "shapeport:1.0" "$TRANSFERS/port.raw"
     ! sysext-oci-proxy transfer shapeport 2>/run/said || fail "it is clear what it is"
-    grep --fixed-strings -- '--shape says what is wanted of it: sysext, confext, portable' /run/said
+    grep --fixed-strings -- '--shape selects what to install: sysext, confext, portable' /run/said
     write shapeport --shape portable
     sees shapeport 1.0
     install_newest shapeport /var/lib/portables.d/shapeport/shapeport_1.0.raw

@@ -42,22 +42,22 @@ pub fn check(
 ) {
     let push = |report: &mut Report, finding: Finding| report.push(finding.of(update.file()));
     if !update.transfer.verify {
-        let text = "Verify=no, so systemd-sysupdate asks for no signature";
+        let text = "Verify=no, so systemd-sysupdate requires no signature";
         return push(report, Finding::ok(Step::Keyring, text));
     }
     if overview.signed.is_none() {
         let text = format!(
-            "Verify=yes, which is the default, and the list of {} is not signed",
+            "Verify=yes (the default) requires a signature, and the list of {} is not signed",
             update.directory
         );
         let remedy = format!(
-            "have its publisher sign the list, or write Verify=no into [Transfer] of {}",
+            "ask its publisher to sign the list, or write Verify=no into [Transfer] of {}",
             update.file()
         );
         return push(report, Finding::failed(Step::Keyring, text, remedy));
     }
     if !GPG.iter().any(|gpg| machine.path(gpg).exists()) {
-        let text = "Verify=yes, and there is no gpg, by which systemd verifies";
+        let text = "Verify=yes, and gpg, which systemd verifies with, is not installed";
         return push(
             report,
             Finding::failed(Step::Keyring, text, "install the package gpg"),

@@ -74,7 +74,7 @@ fn unlinked(directory: &Path) -> Finding {
     let shown = directory.display();
     Finding::failed(
         Step::Link,
-        format!("each file in {shown} is an extension of its own, and its name has a version"),
+        format!("each file in {shown} is a separate extension, and its name has a version"),
         format!(
             "write Path=/var/lib/extensions.d and CurrentSymlink={shown}/NAME.raw into [Target], with the NAME that the \
              image has in its extension-release.NAME"
@@ -98,7 +98,7 @@ fn versioned(
     match ambiguous {
         None => Finding::ok(
             Step::Link,
-            format!("the newest in {} is merged", directory.display()),
+            format!("the newest version in {} is merged", directory.display()),
         ),
         Some(version) => Finding::warning(
             Step::Link,
@@ -115,12 +115,12 @@ fn linked(machine: &Machine, update: &Update, link: &Path) -> Finding {
     let (Some(parent), Some(name)) = (link.parent(), link.file_name()) else {
         return Finding::failed(
             Step::Link,
-            format!("CurrentSymlink={shown} is no name"),
+            format!("CurrentSymlink={shown} is not the name of a file"),
             "name a file",
         );
     };
     if NO_PLACES.iter().any(|place| parent == Path::new(place)) {
-        let text = format!("no extension is looked for in {}", parent.display());
+        let text = format!("systemd looks for no extension in {}", parent.display());
         let remedy = format!(
             "write CurrentSymlink=/var/lib/extensions/{} into [Target]",
             name.display()
@@ -138,12 +138,12 @@ fn linked(machine: &Machine, update: &Update, link: &Path) -> Finding {
     let name = name.to_string_lossy();
     let is_image = update.transfer.target.kind == TargetKind::RegularFile;
     let Some(extension) = extension(&name, is_image) else {
-        let text = format!("{shown} does not end in .raw, so it is taken for no image");
+        let text = format!("{shown} does not end in .raw, so systemd ignores it");
         let remedy = format!("write CurrentSymlink={shown}.raw into [Target]");
         return Finding::failed(Step::Link, text, remedy);
     };
     let Some(path) = destination(machine, link) else {
-        let text = format!("nothing is installed yet, so the name of {shown} is not compared");
+        let text = format!("nothing is installed yet, so the name of {shown} is not checked");
         return Finding::skipped(Step::Link, text);
     };
     let inside = match is_image {
@@ -153,7 +153,7 @@ fn linked(machine: &Machine, update: &Update, link: &Path) -> Finding {
     match inside {
         Ok(inside) => compared(link, parent, extension, inside.as_deref(), is_image),
         Err(why) => {
-            let text = format!("what {shown} leads to is not read: {why}");
+            let text = format!("the target of {shown} cannot be read: {why}");
             Finding::skipped(Step::Link, text)
         }
     }
@@ -170,12 +170,12 @@ fn compared(
     match inside {
         Some(name) if name == extension => Finding::ok(
             Step::Link,
-            format!("{shown} is called as the extension in it"),
+            format!("{shown} has the name of the extension in it"),
         ),
         Some(name) => Finding::failed(
             Step::Link,
             format!(
-                "{shown} is refused: the extension in it has extension-release.{name}, and not .{extension}"
+                "{shown} is refused: the extension in it has extension-release.{name}, not extension-release.{extension}"
             ),
             format!(
                 "write CurrentSymlink={}/{name}{suffix} into [Target], and `rm {shown}`",
@@ -185,7 +185,7 @@ fn compared(
         None => Finding::failed(
             Step::Link,
             format!("{shown} is refused: there is no extension-release.{extension} in it"),
-            "have its publisher add it, or install it elsewhere if it is no extension",
+            "ask its publisher to add it; if the image is not an extension, install it elsewhere",
         ),
     }
 }

@@ -87,12 +87,11 @@ pub fn check(report: &mut Report, machine: &Machine, wanted: &Wanted) {
         }
     };
     if !PROGRAMS.iter().any(|path| machine.path(path).exists()) {
-        let text = "there is no systemd-sysupdate on this machine";
-        let remedy =
-            "install the package that has it: systemd-container on Debian, systemd-udev on Fedora";
+        let text = "systemd-sysupdate is not installed";
+        let remedy = "install its package: systemd-container on Debian, systemd-udev on Fedora";
         return report.push(Finding::failed(Step::Sysupdate, text, remedy));
     }
-    let text = format!("systemd-sysupdate is there, of systemd {}", systemd.0);
+    let text = format!("systemd-sysupdate of systemd {} is installed", systemd.0);
     report.push(Finding::ok(Step::Sysupdate, text));
     let updates = transfers::read(report, machine, wanted, systemd);
     for update in &updates {

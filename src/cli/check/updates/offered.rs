@@ -84,7 +84,7 @@ fn matched(
     {
         let text = format!("{text}, and MinVersion= is {least}");
         let remedy = format!(
-            "lower MinVersion= in {}, or have a newer version published",
+            "lower MinVersion= in {}, or ask the publisher for a newer version",
             update.file()
         );
         return Finding::failed(Step::Pattern, text, remedy);
@@ -101,7 +101,7 @@ fn matched(
         None => Finding::ok(Step::Pattern, text),
         Some(file) => Finding::warning(
             Step::Pattern,
-            format!("{text}; {} is on offer, too, and is not matched", file.name),
+            format!("{text}; no pattern matches {}, which is newer", file.name),
             "add a pattern for it to MatchPattern=",
         ),
     }
@@ -154,7 +154,7 @@ fn in_words(difference: &Difference, written: impl Fn(&str) -> String) -> String
     let Difference { expected, found } = difference;
     match (expected.as_str(), found.as_str()) {
         (lacks, "") => format!("which lacks `{}`", written(lacks)),
-        ("", has) => format!("which has `{}` besides", printable(has)),
+        ("", has) => format!("which also has `{}`", printable(has)),
         (lacks, has) => format!(
             "which has `{}` in place of `{}`",
             printable(has),
@@ -172,7 +172,7 @@ fn installed(
 ) -> Finding {
     let target = &update.transfer.target;
     let Some(path) = target.directory() else {
-        let text = "what is installed is looked up only in directories";
+        let text = "installed versions are looked up only in directories";
         return Finding::skipped(Step::Installed, text);
     };
     let entries = match fs::read_dir(machine.path(path)) {
@@ -200,7 +200,7 @@ fn installed(
         latest => {
             let latest = latest.unwrap_or_else(|| "none".into());
             let text = format!(
-                "{} is on offer, and the newest that is installed is {latest}",
+                "{} is on offer; the newest installed version is {latest}",
                 newest.version
             );
             Finding::warning(
@@ -221,7 +221,7 @@ mod tests {
         let written = |text: &str| text.replace("x86-64", "%a");
         for (expected, found, text) in [
             ("-x86-64", "", "which lacks `-%a`"),
-            ("", ".xz", "which has `.xz` besides"),
+            ("", ".xz", "which also has `.xz`"),
             ("-", "_", "which has `_` in place of `-`"),
         ] {
             let difference = Difference {

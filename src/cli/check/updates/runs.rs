@@ -103,12 +103,12 @@ impl Timer {
         match (self.load_state.as_str(), self.active_state.as_str()) {
             ("masked", _) => Finding::warning(
                 Step::Timer,
-                "it is masked, so updates come only by hand",
+                "it is masked, so updates are started only by hand",
                 format!("`systemctl unmask {unit}.timer`, and {start}"),
             ),
             ("not-found", _) => Finding::warning(
                 Step::Timer,
-                "there is no such timer, so updates come only by hand",
+                "there is no such timer, so updates are started only by hand",
                 match component {
                     Some(_) => format!("install the units of sysext-oci-proxy, and {start}"),
                     None => "install the units of systemd-sysupdate".to_owned(),
@@ -116,7 +116,7 @@ impl Timer {
             ),
             (_, "active") if self.next.is_empty() || self.next == "n/a" => Finding::failed(
                 Step::Timer,
-                "it is active, and never elapses again",
+                "it is active, but never elapses again",
                 format!(
                     "`systemctl restart {unit}.timer`, and look at OnCalendar= in `systemctl cat {unit}.timer`"
                 ),
@@ -126,17 +126,17 @@ impl Timer {
             }
             _ if self.is_enabled() && self.condition == "no" => Finding::failed(
                 Step::Timer,
-                "it is enabled, and one of its conditions is not met; in a container the timers of systemd never start",
-                format!("`systemctl status {unit}.timer` says which one"),
+                "it is enabled, but one of its conditions is not met; in a container the timers of systemd never start",
+                format!("`systemctl status {unit}.timer` shows which one"),
             ),
             _ if self.is_enabled() => Finding::failed(
                 Step::Timer,
-                "it is enabled, and not active",
+                "it is enabled, but not active",
                 format!("`systemctl start {unit}.timer`"),
             ),
             _ => Finding::warning(
                 Step::Timer,
-                "it is not enabled, so updates come only by hand",
+                "it is not enabled, so updates are started only by hand",
                 start,
             ),
         }
@@ -164,7 +164,7 @@ fn last_run(machine: &Machine, unit: &str) -> Finding {
         Err(why) => return Finding::skipped(Step::LastRun, why),
     };
     let Some(last) = last else {
-        let text = "the journal has no run that has ended, or this user may not read it";
+        let text = "the journal has no completed run, or this user may not read the journal";
         return Finding::skipped(Step::LastRun, text);
     };
     if last.id.as_deref() == Some(SUCCEEDED) {
@@ -179,7 +179,7 @@ fn last_run(machine: &Machine, unit: &str) -> Finding {
         None => "the last run failed".to_owned(),
     };
     let remedy = format!(
-        "`journalctl -u {unit}.service` has all of it; `systemctl start {unit}.service` tries again"
+        "`journalctl -u {unit}.service` shows all messages; `systemctl start {unit}.service` tries again"
     );
     Finding::warning(Step::LastRun, text, remedy)
 }
@@ -201,7 +201,7 @@ fn journal(machine: &Machine, matches: &[&str]) -> Result<Option<Entry>, String>
     let last = text.lines().rfind(|line| !line.is_empty());
     let parse = |line| serde_json::from_str(line);
     let entry = last.map(parse).transpose();
-    entry.map_err(|error| format!("journalctl: its JSON is none: {error}"))
+    entry.map_err(|error| format!("journalctl printed invalid JSON: {error}"))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub fn check(
 ) {
     let target = &update.transfer.target;
     let Some(path) = target.directory() else {
-        let text = "only a directory outside the boot partitions is looked at";
+        let text = "only a directory outside the boot partitions is checked";
         return report.push(Finding::skipped(Step::Target, text).of(&target.path_at));
     };
     let findings = [
@@ -55,7 +55,10 @@ fn directory(machine: &Machine, path: &Path) -> Finding {
         Err(why) => return Finding::unknown(Step::Target, why, "run this command as root"),
     };
     if !machine.path(&existing).is_dir() {
-        let text = format!("Path={shown}, and {} is no directory", existing.display());
+        let text = format!(
+            "Path={shown}, and {} is not a directory",
+            existing.display()
+        );
         return Finding::failed(
             Step::Target,
             text,
@@ -108,7 +111,7 @@ fn read_only(path: &Path, mount: &Mount) -> Finding {
         ),
         None => Finding::failed(
             Step::Target,
-            format!("{path} is read-only, as {mounted} is mounted"),
+            format!("{path} is read-only, because {mounted} is mounted read-only"),
             format!("name a directory that can be written, such as {FREE}"),
         ),
     }
@@ -151,7 +154,7 @@ fn space(machine: &Machine, path: &Path, newest: &Newest) -> Option<Finding> {
 fn room(path: &Path, size: u64, free: u64) -> Finding {
     let (path, free_size, size_shown) = (path.display(), human_size(free), human_size(size));
     if size < free {
-        let text = format!("{free_size} are free below {path}, for {size_shown}");
+        let text = format!("{free_size} are free below {path}; the newest file has {size_shown}");
         return Finding::ok(Step::Space, text);
     }
     Finding::failed(
@@ -159,7 +162,7 @@ fn room(path: &Path, size: u64, free: u64) -> Finding {
         format!(
             "{free_size} are free below {path}, and the newest file has {size_shown}, perhaps packed"
         ),
-        "remove something, or lower InstancesMax= in [Target], of which the old versions are one each",
+        "remove files, or lower InstancesMax= in [Target] to keep fewer versions",
     )
 }
 
@@ -185,14 +188,14 @@ fn partial(
     let vacuum = format!("`{}` removes it", update.command("vacuum"));
     if let Some(name) = partial.iter().find(of_newest) {
         let text = format!(
-            "{} was broken off, and the next update to that version refuses",
+            "{} is from an interrupted download; the next update to that version fails because of it",
             path.join(name).display()
         );
         return Some(Finding::failed(Step::Partial, text, vacuum));
     }
     let name = partial.first()?;
     let text = format!(
-        "{} was broken off, and takes room",
+        "{} is from an interrupted download, and takes up space",
         path.join(name).display()
     );
     Some(Finding::warning(Step::Partial, text, vacuum))
