@@ -15,8 +15,7 @@ use crate::name::RepositoryAddress;
 
 /// Serves OCI registries to systemd-sysupdate.
 ///
-/// Without a command it serves. It is meant to be started by sysext-oci-proxy.socket, and leaves
-/// when nobody asks any more.
+/// Without a command it serves. sysext-oci-proxy.socket starts it. It exits when it is idle.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct CommandLine {
@@ -43,7 +42,7 @@ pub enum Command {
         /// REPOSITORY, REPOSITORY:TAG, HOST/REPOSITORY, docker://HOST/REPOSITORY, an address of the service, or oci:DIRECTORY
         #[arg(value_name = "REPOSITORY")]
         reference: Reference,
-        /// Show also what is not offered, and why
+        /// Also show what is not offered, and why
         #[arg(long)]
         all: bool,
         /// Print JSON
@@ -54,17 +53,17 @@ pub enum Command {
     },
     /// Fetch a file of a repository, and verify it
     ///
-    /// Without FILE or --version it is the newest for this machine. The file is checked against the list, and has its name
-    /// only when it is whole; a file that has that name is replaced. The path is printed.
+    /// Without FILE or --version, the newest file for this machine is fetched. The file is verified against the list, and gets
+    /// its name only when it is complete. An existing file of that name is replaced. The path is printed.
     Fetch {
         /// A repository as for list, or one of its files
         #[arg(value_name = "REPOSITORY[/FILE]")]
         reference: FileReference,
-        /// The file of this version
+        /// Fetch the file of this version
         #[arg(long, value_name = "VERSION")]
         version: Option<String>,
-        /// Write to this file, into this directory, or to standard output if it is -. That has some bytes already when the
-        /// rest turns out to be wrong: the exit status tells
+        /// Write to this file, into this directory, or to standard output if it is -. Standard output may have received bytes
+        /// before an error is found: check the exit status
         #[arg(long, short, value_name = "FILE|DIRECTORY|-", default_value = ".")]
         output: Target,
         #[command(flatten)]
@@ -72,10 +71,10 @@ pub enum Command {
     },
     /// Write the transfer files of systemd-sysupdate for what a repository offers
     ///
-    /// They are printed. The exit status is 0 if there is something to transfer, 1 if there is not or it is not clear what, 69 if
-    /// that cannot be found out.
+    /// Without --write the files are printed. The exit status is 0 if there are files to transfer, 1 if there are none or if
+    /// their shape is not clear, 69 if that cannot be found out.
     Transfer {
-        /// A repository as for list, or one of its files: then only files that are named like it
+        /// A repository as for list, or one of its files, to select only files that are named like it
         #[arg(value_name = "REPOSITORY[/FILE]")]
         reference: FileReference,
         #[command(flatten)]
@@ -83,11 +82,11 @@ pub enum Command {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Walk the way that an update takes, and show at each step what is missing
+    /// Check each step of an update, and show what is wrong
     ///
     /// The exit status is 0 if an update would happen, 1 if not, 69 if that cannot be found out.
     Check {
-        /// A repository as for list; without one, those that transfer files on this machine and the settings name
+        /// A repository as for list [default: all that the settings and the transfer files of this machine name]
         #[arg(value_name = "REPOSITORY")]
         reference: Option<Reference>,
         /// Print JSON
@@ -122,7 +121,7 @@ pub enum Command {
         #[arg(value_name = "PID")]
         process: i32,
     },
-    /// Update a component by systemd-sysupdate, and merge extensions if they have changed; see
+    /// Update a component with systemd-sysupdate, and merge extensions that have changed; see
     /// sysext-oci-proxy-update@.service
     #[command(hide = true)]
     Update {

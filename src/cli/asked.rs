@@ -21,7 +21,7 @@ pub struct Whom {
     /// Ask the service at this address [default: http://localhost:5001]
     #[arg(long, value_name = "URL", conflicts_with_all = ["direct", "config"])]
     pub service: Option<ServiceUrl>,
-    /// Ask the registry in this process, with the logins and the cache of this user, instead of the service. --config implies it
+    /// Ask the registry instead of the service, with the logins and the cache of this user. --config implies this
     #[arg(long)]
     pub direct: bool,
 }

@@ -43,7 +43,7 @@ impl Obstacle {
     pub fn line(&self) -> String {
         match self {
             Self::Other(path) => format!(
-                "{} is there and says something else; --force replaces it",
+                "{} exists with other content; --force replaces it",
                 path.display()
             ),
             Self::Stale(path) => format!(
