@@ -47,16 +47,16 @@ impl Obstacle {
                 path.display()
             ),
             Self::Stale(path) => format!(
-                "{} was written for what was on offer before; --force removes it",
+                "{} was written for an earlier offer; --force removes it",
                 path.display()
             ),
             Self::Foreign(path) => format!(
-                "{} was not written by this command or was changed, and is of the same component; \
-                 move it away, or name another component with --component",
+                "{} belongs to the same component, and was changed or was not written by this command; \
+                 move it away, or set another component with --component",
                 path.display()
             ),
             Self::Irregular(path) => format!(
-                "{} is a link or no regular file, such as a mask; remove it to have a file there",
+                "{} is a link or another special file, such as a mask; remove it to install a file there",
                 path.display()
             ),
         }

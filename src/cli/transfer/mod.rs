@@ -58,7 +58,7 @@ pub struct Options {
     /// Install the files in /etc/sysupdate.NAME.d/ (as root). An existing file with other content is an error
     #[arg(long)]
     pub write: bool,
-    /// Replace existing files
+    /// Replace existing files, and remove those that were written for an earlier offer
     #[arg(long, requires = "write")]
     pub force: bool,
     /// Enable the timer that updates the component every night
