@@ -185,10 +185,13 @@ fn missing(directory: &Path) -> Vec<PathBuf> {
     missing.into_iter().map(Path::to_owned).collect()
 }
 
-/// Whether a file is there with this text.
+/// Whether a file is there with this text, and nobody added anything.
 fn is_same(path: &Path, file: &TransferFile) -> Result<bool> {
     match fs::read(path) {
-        Ok(bytes) => Ok(record::without_record(&bytes) == file.text.as_bytes()),
+        Ok(bytes) => {
+            let is_changed = Record::of(&String::from_utf8_lossy(&bytes)) == Record::Changed;
+            Ok(!is_changed && record::without_record(&bytes) == file.text.as_bytes())
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(cause) => Err(Error::file(path)(cause)),
     }

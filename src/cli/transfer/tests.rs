@@ -591,10 +591,14 @@ fn systemd_reads_what_is_installed_and_nothing_is_replaced_unasked() {
                 assert_eq!(source.patterns, meant, "{}", source.written);
                 assert!(transfer.ignored.is_empty(), "{:?}", transfer.ignored);
             }
-            fs::write(folder.join(&files[0].name), "mine").unwrap();
-            let in_the_way = install::in_the_way(&folder, &files).unwrap();
-            assert_eq!(in_the_way, [Obstacle::Other(folder.join(&files[0].name))]);
-            fs::remove_file(folder.join(&files[0].name)).unwrap();
+            let first = folder.join(&files[0].name);
+            let written = fs::read_to_string(&first).unwrap();
+            for other in ["mine", &(written + "# mine\n")] {
+                fs::write(&first, other).unwrap();
+                let in_the_way = install::in_the_way(&folder, &files).unwrap();
+                assert_eq!(in_the_way, [Obstacle::Other(first.clone())]);
+            }
+            fs::remove_file(&first).unwrap();
             install::install(&folder, &linked, &files, &[]).unwrap();
             // Directories that were there for the last file are not in its record.
             automatic::remove_files(&root.0, &folder).unwrap();
