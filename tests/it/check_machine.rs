@@ -227,6 +227,70 @@ fn a_pattern_that_leaves_the_newest_out_is_found() {
 }
 
 #[test]
+fn a_version_that_not_all_transfer_files_of_a_component_match_is_found() {
+    let updated = Updated::new();
+    let other = "etc/sysupdate.hello.d/other.transfer";
+    let with = |pattern: &str| {
+        let text = updated.transfer().replace("hello-@v.raw", pattern);
+        updated.machine.write(other, &text);
+        updated.check()
+    };
+    // Another component has versions of its own.
+    updated.machine.write(
+        "etc/sysupdate.else.d/else.transfer",
+        &updated.transfer().replace("hello-@v.raw", "hello-@v1.raw"),
+    );
+    let found = with("hello-@v.raw");
+    assert!(
+        !found.text.contains("by all transfer files"),
+        "{}",
+        found.text
+    );
+    // `v0` is what both match.
+    let found = with("hello-@v.raw hello-v@v.raw");
+    assert!(
+        !found.text.contains("by all transfer files"),
+        "{}",
+        found.text
+    );
+    let found = with("hello-v@v.raw");
+    found.has(
+        "failed",
+        "pattern",
+        &[
+            "hello.transfer: no version is matched by all",
+            "MatchPattern=",
+        ],
+    );
+    found.has("failed", "pattern", &["other.transfer: no version"]);
+    assert_eq!(found.status, Some(1), "{}", found.text);
+}
+
+#[test]
+fn a_version_of_which_a_file_is_missing_is_found() {
+    let mut hello = versions(2).0;
+    let list = line(b"image 0", "hello-v0.raw")
+        + &line(b"image 1", "hello-v1.raw")
+        + &line(b"image 0", "verity-v0.raw");
+    sign(
+        &mut hello,
+        list.as_bytes(),
+        &[("SHA256SUMS.gpg", b"\x88\x00")],
+        &[],
+    );
+    let updated = Updated::of(Registry::with_hello(hello));
+    let verity = updated.transfer().replace("hello-@v.raw", "verity-@v.raw");
+    let path = "etc/sysupdate.hello.d/verity.transfer";
+    updated.machine.write(path, &verity);
+    let text = "v1 is not matched by all transfer files of its component, so v0 is the newest";
+    updated.warned("pattern", &["hello.transfer: ", text, "published"]);
+    // v0 is older than what is installed.
+    updated
+        .check()
+        .has("ok", "installed", &["hello.transfer: v1 is installed"]);
+}
+
+#[test]
 fn an_unsigned_list_is_found_where_it_has_to_be_signed() {
     let updated = Updated::new();
     for verify in ["Verify=yes", "", "Verify="] {

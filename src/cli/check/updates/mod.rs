@@ -69,10 +69,14 @@ impl Update {
         self.transfer.file.display().to_string()
     }
 
+    /// `None` for the OS itself.
+    fn component(&self) -> Option<&str> {
+        self.transfer.component.as_deref()
+    }
+
     /// systemd-sysupdate for its component, with this verb.
     fn command(&self, verb: &str) -> String {
-        let component = self.transfer.component.as_deref();
-        let option = component.map(|name| format!(" -C {name}"));
+        let option = self.component().map(|name| format!(" -C {name}"));
         format!("systemd-sysupdate{} {verb}", option.unwrap_or_default())
     }
 }
@@ -94,34 +98,41 @@ pub fn check(report: &mut Report, machine: &Machine, wanted: &Wanted) {
     let text = format!("systemd-sysupdate of systemd {} is installed", systemd.0);
     report.push(Finding::ok(Step::Sysupdate, text));
     let updates = transfers::read(report, machine, wanted, systemd);
-    for update in &updates {
-        check_update(report, machine, wanted.asked, systemd, update);
+    let components: BTreeSet<_> = updates.iter().map(Update::component).collect();
+    for component in &components {
+        let its = updates.iter().filter(|one| one.component() == *component);
+        check_component(report, machine, wanted.asked, systemd, its);
     }
-    let components: BTreeSet<_> = updates
-        .iter()
-        .map(|one| one.transfer.component.as_deref())
-        .collect();
     for component in components {
         runs::check(report, machine, systemd, component);
     }
 }
 
-/// One transfer file, as far as its repository has an answer.
-fn check_update(
+/// The transfer files of one component, as far as their repositories have an answer.
+fn check_component<'a>(
     report: &mut Report,
     machine: &Machine,
     asked: &Asked,
     systemd: SystemdVersion,
-    update: &Update,
+    updates: impl Iterator<Item = &'a Update>,
 ) {
-    let overview = match overview(asked, &update.directory) {
-        Ok(overview) => overview,
-        Err(error) => return report.push(no_answer(report, update, &error)),
-    };
-    let newest = offered::check(report, machine, systemd, update, &overview);
-    keyring::check(report, machine, systemd, asked, update, &overview);
-    target::check(report, machine, systemd, update, newest.as_ref());
-    link::check(report, machine, systemd, update, &overview);
+    let mut offers = Vec::new();
+    for update in updates {
+        match overview(asked, &update.directory) {
+            Ok(overview) => offers.push((update, overview)),
+            Err(error) => report.push(no_answer(report, update, &error)),
+        }
+    }
+    let sets = offers
+        .iter()
+        .map(|(update, overview)| offered::versions(systemd, update, overview));
+    let common = offered::Common::of(sets);
+    for (update, overview) in &offers {
+        let newest = offered::check(report, machine, systemd, update, overview, &common);
+        keyring::check(report, machine, systemd, asked, update, overview);
+        target::check(report, machine, systemd, update, newest.as_ref());
+        link::check(report, machine, systemd, update, overview);
+    }
 }
 
 /// The steps before said why, if they asked for the same.

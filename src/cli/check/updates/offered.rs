@@ -1,5 +1,6 @@
 //! Which of the files on offer a transfer file's patterns match, and which of them is installed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 
@@ -21,6 +22,26 @@ pub struct Newest {
     pub size: Option<u64>,
 }
 
+/// The versions that each transfer file of a component matches: systemd-sysupdate takes no other (systemd:
+/// `context_discover_update_sets_by_flag` in src/sysupdate/sysupdate.c).
+pub struct Common(BTreeSet<String>);
+
+impl Common {
+    /// From those of each file. One that matches none is told of by itself.
+    pub fn of(sets: impl Iterator<Item = BTreeSet<String>>) -> Self {
+        let sets = sets.filter(|set| !set.is_empty());
+        let common = sets.reduce(|common, set| &common & &set);
+        Self(common.unwrap_or_default())
+    }
+}
+
+/// The versions on offer that the patterns match.
+pub fn versions(systemd: SystemdVersion, update: &Update, overview: &Overview) -> BTreeSet<String> {
+    let files = overview.files.iter();
+    let versions = files.filter_map(|file| version_of(systemd, update, file));
+    versions.map(str::to_owned).collect()
+}
+
 /// Looks at the patterns of one transfer file. The result is what an update would install.
 pub fn check(
     report: &mut Report,
@@ -28,24 +49,61 @@ pub fn check(
     systemd: SystemdVersion,
     update: &Update,
     overview: &Overview,
+    common: &Common,
 ) -> Option<Newest> {
-    let newest = newest(systemd, update, overview);
-    let finding = match &newest {
-        Some(newest) => matched(systemd, update, overview, newest),
-        None => unmatched(machine, systemd, update, overview),
+    let newest = newest(systemd, update, overview, |_| true);
+    let at = &update.transfer.source.patterns_at;
+    let Some(newest) = newest else {
+        report.push(unmatched(machine, systemd, update, overview).of(at));
+        return None;
     };
-    report.push(finding.of(&update.transfer.source.patterns_at));
-    if let Some(newest) = &newest {
-        report.push(installed(machine, systemd, update, newest).of(update.file()));
-    }
-    newest
+    report.push(matched(systemd, update, overview, &newest).of(at));
+    let installable = self::newest(systemd, update, overview, |version| {
+        common.0.contains(version)
+    });
+    let installable = match installable {
+        Some(found) if version::compare(&found.version, &newest.version).is_eq() => found,
+        found => {
+            let version = found.as_ref().map(|found| found.version.as_str());
+            report.push(incomplete(&newest, version).of(update.file()));
+            found?
+        }
+    };
+    report.push(installed(machine, systemd, update, &installable).of(update.file()));
+    Some(installable)
 }
 
-fn newest(systemd: SystemdVersion, update: &Update, overview: &Overview) -> Option<Newest> {
+/// The newest version of one file is not that of the component.
+fn incomplete(newest: &Newest, common: Option<&str>) -> Finding {
+    let version = &newest.version;
+    let remedy =
+        "have the missing files published, or correct MatchPattern= in the other transfer files";
+    match common {
+        None => {
+            let text = "no version is matched by all transfer files of its component, so none is installed";
+            Finding::failed(Step::Pattern, text, remedy)
+        }
+        Some(common) => {
+            let text = format!(
+                "{version} is not matched by all transfer files of its component, so {common} is the newest that is installed"
+            );
+            Finding::warning(Step::Pattern, text, remedy)
+        }
+    }
+}
+
+/// The newest file whose version is wanted.
+fn newest(
+    systemd: SystemdVersion,
+    update: &Update,
+    overview: &Overview,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Option<Newest> {
     let matched = overview
         .files
         .iter()
-        .filter_map(|file| Some((version_of(systemd, update, file)?, file)));
+        .filter_map(|file| Some((version_of(systemd, update, file)?, file)))
+        .filter(|(version, _)| is_wanted(version));
     let (version, file) = matched.max_by(|(one, _), (other, _)| version::compare(one, other))?;
     Some(Newest {
         version: version.to_owned(),
@@ -215,6 +273,25 @@ fn installed(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_counts_if_each_transfer_file_of_a_component_has_it() {
+        for (sets, expected) in [
+            (&[][..], &[][..]),
+            (&[&["1", "2"][..]], &["1", "2"]),
+            (&[&["1", "2"], &["1"]], &["1"]),
+            (&[&["1"], &["1", "2"]], &["1"]),
+            (&[&["1", "2"], &["3"]], &[]),
+            (&[&["2"], &["1"], &["1", "2"]], &[]),
+            (&[&["9", "10"], &["9", "10", "11"], &["10"]], &["10"]),
+            // A file that matches none is told of by itself.
+            (&[&["1"], &[]], &["1"]),
+        ] {
+            let owned = |set: &&[&str]| set.iter().map(|one| (*one).to_owned()).collect();
+            let found = Common::of(sets.iter().map(owned));
+            assert_eq!(found.0, owned(&expected), "{sets:?}");
+        }
+    }
 
     #[test]
     fn a_difference_is_told_as_the_file_writes_it() {
