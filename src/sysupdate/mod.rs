@@ -49,6 +49,11 @@ impl SystemdVersion {
         self > Self::OLD
     }
 
+    /// Whether the directory of `CurrentSymlink=` is created where there is none.
+    pub fn makes_the_directory_of_a_link(self) -> bool {
+        self > Self::OLD
+    }
+
     /// The characters of a version, beside letters and digits.
     fn version_characters(self) -> &'static str {
         match self > Self::OLD {

@@ -53,6 +53,9 @@ const KEYS: [(&str, &[&str]); 3] = [
         ],
     ),
 ];
+/// Versions that are kept where `InstancesMax=` does not say it, and the fewest that it can say.
+const INSTANCES: u64 = 3;
+const FEWEST_INSTANCES: u64 = 2;
 /// Before the name of a setting or section that is for other programs.
 const OF_OTHERS: &str = "X-";
 
@@ -100,6 +103,8 @@ pub struct Target {
     pub patterns: Vec<Pattern>,
     /// The link to the newest version, from the root or from the directory.
     pub current_symlink: Option<PathBuf>,
+    /// Most versions in a directory, the new one among them: `InstancesMax=`.
+    pub instances_max: u64,
 }
 
 /// `Type=` of a source.
@@ -176,6 +181,7 @@ struct Fields {
     is_in_boot: bool,
     target_patterns: Patterns,
     current_symlink: Option<PathBuf>,
+    instances_max: Option<u64>,
 }
 
 #[derive(Default)]
@@ -250,6 +256,7 @@ impl Fields {
                     let path = reader.expanded(one).filter(|path| !path.is_empty());
                     found.current_symlink = path.map(PathBuf::from);
                 }
+                ("Target", "InstancesMax") => found.read_instances_max(one, reader),
                 _ => {}
             }
         }
@@ -267,6 +274,19 @@ impl Fields {
                 reader.ignore(&one.place, why);
             }
             read => self.verify = read,
+        }
+    }
+
+    /// 0 stands for the default.
+    fn read_instances_max(&mut self, one: &Assignment, reader: &mut Reader) {
+        match one.value.parse::<u64>() {
+            _ if one.value.is_empty() => self.instances_max = None,
+            Err(_) => {
+                let why = format!("InstancesMax={} is no number, so it is ignored", one.value);
+                reader.ignore(&one.place, why);
+            }
+            Ok(0) => self.instances_max = None,
+            Ok(most) => self.instances_max = Some(most.max(FEWEST_INSTANCES)),
         }
     }
 
@@ -334,6 +354,7 @@ impl Fields {
             is_in_boot: self.is_in_boot,
             patterns,
             current_symlink: self.current_symlink,
+            instances_max: self.instances_max.unwrap_or(INSTANCES),
         };
         Ok(Transfer {
             file: definition.path.clone(),
@@ -494,6 +515,22 @@ mod tests {
         assert_eq!(found.target.patterns.len(), 1);
         assert!(found.target.is_in_boot);
         assert_eq!(found.target.current_symlink, Some("k.raw".into()));
+    }
+
+    #[test]
+    fn at_least_two_versions_are_kept() {
+        for (value, expected, ignored) in [
+            ("", 3, 0),
+            ("InstancesMax=5\n", 5, 0),
+            ("InstancesMax=1\n", 2, 0),
+            ("InstancesMax=0\n", 3, 0),
+            ("InstancesMax=5\nInstancesMax=\n", 3, 0),
+            ("InstancesMax=5\nInstancesMax=many\n", 5, 1),
+        ] {
+            let found = parse(&format!("{SOURCE}{TARGET}{value}")).unwrap();
+            assert_eq!(found.target.instances_max, expected, "{value}");
+            assert_eq!(found.ignored.len(), ignored, "{value}");
+        }
     }
 
     #[test]

@@ -100,13 +100,13 @@ fn a_machine_without_a_fault_is_good_at_each_step() {
             ("installed", "v1 is installed"),
             ("keyring", "Verify=no"),
             ("target", "/var/lib/extensions.d is writable"),
-            ("space", "are free"),
             ("link", "has the name of the extension in it"),
             ("timer", "the next update is on Mon 2026-11-30"),
             ("last-run", "the last run succeeded"),
         ] {
             found.has("ok", step, &[text]);
         }
+        found.has("skipped", "space", &["v1 is installed"]);
         assert_eq!(found.status, Some(0), "{}", found.text);
     }
 }
@@ -410,7 +410,8 @@ fn a_link_that_systemd_does_not_merge_is_found() {
     fs::write(machine.path("var/lib/extensions.d/hello-v1.raw"), image).unwrap();
     symlink("../extensions.d/hello-v1.raw", machine.path(link)).unwrap();
     let remedy = "CurrentSymlink=/var/lib/extensions/other.raw";
-    updated.failed("link", &["extension-release.other", remedy]);
+    let strict = "user.extension-release.strict=0";
+    updated.warned("link", &["extension-release.other", strict, remedy]);
     let image = layer(&[("usr/bin/hello", b"")]);
     fs::write(machine.path("var/lib/extensions.d/hello-v1.raw"), image).unwrap();
     updated.failed(
@@ -420,6 +421,11 @@ fn a_link_that_systemd_does_not_merge_is_found() {
             "ask its publisher to add it",
         ],
     );
+
+    // The path from the directory is the same link.
+    let whole = "CurrentSymlink=/var/lib/extensions/hello.raw";
+    updated.with(whole, "CurrentSymlink=../extensions/hello.raw");
+    updated.failed("link", &["/var/lib/extensions/hello.raw is refused"]);
 
     fs::remove_file(machine.path(link)).unwrap();
     fs::create_dir(machine.path(link)).unwrap();
@@ -452,6 +458,54 @@ fn a_link_that_systemd_does_not_merge_is_found() {
 }
 
 #[test]
+fn a_directory_for_the_link_that_systemd_does_not_create_is_found() {
+    let updated = Updated::new();
+    fs::remove_dir(updated.machine.path("var/lib/extensions")).unwrap();
+    updated
+        .check()
+        .has("skipped", "link", &["nothing is installed"]);
+    updated.machine.unit("--version", "systemd 257 (257.13)\n");
+    updated.failed(
+        "link",
+        &[
+            "/var/lib/extensions does not exist",
+            "mkdir -p /var/lib/extensions",
+        ],
+    );
+}
+
+#[test]
+fn what_is_in_a_directory_of_versions_is_compared_with_its_name() {
+    let updated = Updated::new();
+    let own = "Path=/var/lib/extensions.d\nCurrentSymlink=/var/lib/extensions/hello.raw";
+    updated.with(own, "Path=/var/lib/extensions/hello.raw.v");
+    updated
+        .check()
+        .has("skipped", "link", &["nothing is installed"]);
+    let install = |version: &str, name: &str| {
+        let release = format!("usr/lib/extension-release.d/extension-release.{name}");
+        let image = layer(&[(&release, b"ID=_any\n")]);
+        let folder = updated.machine.path("var/lib/extensions/hello.raw.v");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("hello-{version}.raw")), image).unwrap();
+    };
+    install("v0", "hello");
+    updated
+        .check()
+        .has("ok", "link", &["has the name of the extension in it"]);
+    install("v1", "other");
+    let right = "write Path=/var/lib/extensions/other.raw.v";
+    updated.warned("link", &["extension-release.other", right]);
+
+    updated.with(own, "Path=/srv/hello.raw.v");
+    let right = "write Path=/var/lib/extensions/hello.raw.v";
+    updated.warned("link", &["looks for no extension in /srv", right]);
+    updated.with(own, "Path=/var/lib/extensions/hello.v");
+    let right = "write Path=/var/lib/extensions/hello.raw.v";
+    updated.failed("link", &["does not end in .raw.v", right]);
+}
+
+#[test]
 fn versions_that_a_directory_of_versions_orders_otherwise_are_found() {
     let mut hello = versions(2).0;
     let list = line(b"image 0", "hello-1.0_1.raw") + &line(b"image 1", "hello-1.1.raw");
@@ -477,6 +531,7 @@ fn a_version_that_is_not_installed_is_found() {
         "installed",
         &["v1 is on offer", "installed version is v0", remedy],
     );
+    updated.check().has("ok", "space", &["are free"]);
     fs::remove_file(folder.join("hello-v0.raw")).unwrap();
     updated.warned(
         "installed",

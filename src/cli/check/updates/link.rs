@@ -2,7 +2,7 @@
 //! be that of the extension-release(5) inside.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::Update;
 use super::mounts::Extensions;
@@ -11,6 +11,7 @@ use crate::cli::check::report::{Finding, Report, Step};
 use crate::dissect;
 use crate::server::json::Overview;
 use crate::sysupdate::{SystemdVersion, TargetKind, pattern};
+use crate::version;
 
 /// Where extensions are looked for (systemd: src/shared/discover-image.c).
 const PLACES: [(&str, Extensions); 7] = [
@@ -35,6 +36,13 @@ const VERSIONED: &str = ".v";
 /// Characters of versions that systemd 257 and 262 take differently in a directory of versions.
 const AMBIGUOUS: [char; 2] = ['_', '+'];
 
+/// What is on the way of an extension into the system.
+struct Way<'a> {
+    machine: &'a Machine,
+    systemd: SystemdVersion,
+    update: &'a Update,
+}
+
 /// Looks at the link of one transfer file, or at its directory if that is one of extensions.
 pub fn check(
     report: &mut Report,
@@ -47,19 +55,40 @@ pub fn check(
     let Some(directory) = target.directory() else {
         return;
     };
+    let way = Way {
+        machine,
+        systemd,
+        update,
+    };
     let finding = match &target.current_symlink {
-        Some(link) => Some(linked(machine, update, &directory.join(link))),
+        Some(link) => Some(way.linked(&normal(&directory.join(link)))),
         None if directory
             .extension()
             .is_some_and(|ending| ending == &VERSIONED[1..]) =>
         {
-            Some(versioned(systemd, update, directory, overview))
+            Some(way.versioned(&normal(directory), overview))
         }
         None => place(directory).map(|_| unlinked(directory)),
     };
     if let Some(finding) = finding {
         report.push(finding.of(&target.path_at));
     }
+}
+
+/// An absolute path without `.` and `..`. Links are not followed.
+fn normal(path: &Path) -> PathBuf {
+    let mut found = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            // The root directory is its own parent.
+            Component::ParentDir => {
+                found.pop();
+            }
+            part => found.push(part),
+        }
+    }
+    found
 }
 
 fn place(directory: &Path) -> Option<Extensions> {
@@ -82,106 +111,187 @@ fn unlinked(directory: &Path) -> Finding {
     )
 }
 
-/// systemd orders the files in `NAME.raw.v/` by itself.
-fn versioned(
-    systemd: SystemdVersion,
-    update: &Update,
-    directory: &Path,
-    overview: &Overview,
-) -> Finding {
-    let patterns = &update.transfer.source.patterns;
-    let versions = overview
-        .files
-        .iter()
-        .filter_map(|file| pattern::version(patterns, file.name.as_str(), systemd));
-    let ambiguous = versions.clone().find(|version| version.contains(AMBIGUOUS));
-    match ambiguous {
-        None => Finding::ok(
-            Step::Link,
-            format!("the newest version in {} is merged", directory.display()),
-        ),
-        Some(version) => Finding::warning(
-            Step::Link,
-            format!(
-                "in a directory that ends in .v, versions such as {version} are not ordered by their numbers alone"
-            ),
-            "write Path=/var/lib/extensions.d and CurrentSymlink= into [Target] instead",
-        ),
+impl Way<'_> {
+    fn is_image(&self) -> bool {
+        self.update.transfer.target.kind == TargetKind::RegularFile
     }
-}
 
-fn linked(machine: &Machine, update: &Update, link: &Path) -> Finding {
-    let shown = link.display();
-    let (Some(parent), Some(name)) = (link.parent(), link.file_name()) else {
-        return Finding::failed(
-            Step::Link,
-            format!("CurrentSymlink={shown} is not the name of a file"),
-            "name a file",
-        );
-    };
-    if NO_PLACES.iter().any(|place| parent == Path::new(place)) {
-        let text = format!("systemd looks for no extension in {}", parent.display());
-        let remedy = format!(
-            "write CurrentSymlink=/var/lib/extensions/{} into [Target]",
-            name.display()
-        );
-        return Finding::failed(Step::Link, text, remedy);
+    /// systemd orders the files in `NAME.raw.v/` by itself.
+    fn versioned(&self, directory: &Path, overview: &Overview) -> Finding {
+        let patterns = &self.update.transfer.source.patterns;
+        let mut versions = overview
+            .files
+            .iter()
+            .filter_map(|file| pattern::version(patterns, file.name.as_str(), self.systemd));
+        if let Some(version) = versions.find(|version| version.contains(AMBIGUOUS)) {
+            let text = format!(
+                "in a directory that ends in .v, versions such as {version} are not ordered by their numbers alone"
+            );
+            let remedy =
+                "write Path=/var/lib/extensions.d and CurrentSymlink= into [Target] instead";
+            return Finding::warning(Step::Link, text, remedy);
+        }
+        let (Some(parent), Some(stem)) = (directory.parent(), directory.file_stem()) else {
+            return Finding::failed(
+                Step::Link,
+                "Path= is not the name of a directory",
+                "name a directory",
+            );
+        };
+        if place(parent).is_none() {
+            let (text, parent) = (directory.display(), parent.display());
+            return Finding::warning(
+                Step::Link,
+                format!(
+                    "the newest version in {text} is not merged: systemd looks for no extension in {parent}"
+                ),
+                format!(
+                    "if it is one, write Path=/var/lib/extensions/{}{VERSIONED} into [Target]",
+                    stem.display()
+                ),
+            );
+        }
+        let newest = self.newest_in(directory);
+        self.named(Shape::Versions, directory, &stem.to_string_lossy(), newest)
     }
-    let found = fs::symlink_metadata(machine.path(link));
-    if found.is_ok_and(|found| found.is_dir()) {
-        let text = format!("{shown} is a directory, and the link cannot replace it");
-        return Finding::failed(Step::Link, text, format!("`mv {shown} {shown}.old`"));
+
+    /// The newest version that is installed in a directory.
+    fn newest_in(&self, directory: &Path) -> Option<PathBuf> {
+        let directory = self.machine.path(directory);
+        let entries = fs::read_dir(&directory).ok()?.flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let patterns = &self.update.transfer.target.patterns;
+        let versions = names.filter_map(|name| {
+            let version = pattern::version(patterns, &name, self.systemd)?.to_owned();
+            Some((version, name))
+        });
+        let newest = versions.max_by(|(one, _), (other, _)| version::compare(one, other));
+        newest.map(|(_, name)| directory.join(name))
     }
-    if place(parent).is_none() {
-        return Finding::ok(Step::Link, format!("{shown} is the newest version"));
+
+    fn linked(&self, link: &Path) -> Finding {
+        let shown = link.display();
+        let (Some(parent), Some(name)) = (link.parent(), link.file_name()) else {
+            return Finding::failed(
+                Step::Link,
+                format!("CurrentSymlink={shown} is not the name of a file"),
+                "name a file",
+            );
+        };
+        if NO_PLACES.iter().any(|place| parent == Path::new(place)) {
+            let text = format!("systemd looks for no extension in {}", parent.display());
+            let remedy = format!(
+                "write CurrentSymlink=/var/lib/extensions/{} into [Target]",
+                name.display()
+            );
+            return Finding::failed(Step::Link, text, remedy);
+        }
+        if !self.systemd.makes_the_directory_of_a_link() && !self.machine.path(parent).exists() {
+            let parent = parent.display();
+            let text = format!(
+                "{parent} does not exist, and systemd {} does not create it for the link",
+                self.systemd.0
+            );
+            return Finding::failed(Step::Link, text, format!("`mkdir -p {parent}`"));
+        }
+        let found = fs::symlink_metadata(self.machine.path(link));
+        if found.is_ok_and(|found| found.is_dir()) {
+            let text = format!("{shown} is a directory, and the link cannot replace it");
+            return Finding::failed(Step::Link, text, format!("`mv {shown} {shown}.old`"));
+        }
+        if place(parent).is_none() {
+            return Finding::ok(Step::Link, format!("{shown} is the newest version"));
+        }
+        let installed = destination(self.machine, link);
+        self.named(Shape::Link, link, &name.to_string_lossy(), installed)
     }
-    let name = name.to_string_lossy();
-    let is_image = update.transfer.target.kind == TargetKind::RegularFile;
-    let Some(extension) = extension(&name, is_image) else {
-        let text = format!("{shown} does not end in .raw, so systemd ignores it");
-        let remedy = format!("write CurrentSymlink={shown}.raw into [Target]");
-        return Finding::failed(Step::Link, text, remedy);
-    };
-    let Some(path) = destination(machine, link) else {
-        let text = format!("nothing is installed yet, so the name of {shown} is not checked");
-        return Finding::skipped(Step::Link, text);
-    };
-    let inside = match is_image {
-        true => dissect::extension_in_file(&path, &name),
-        false => dissect::extension_in_directory(&path, &name),
-    };
-    match inside {
-        Ok(inside) => compared(link, parent, extension, inside.as_deref(), is_image),
-        Err(why) => {
-            let text = format!("the target of {shown} cannot be read: {why}");
-            Finding::skipped(Step::Link, text)
+
+    /// Whether what is installed is called as the extension in it. `name`: that of the image or directory.
+    fn named(&self, shape: Shape, at: &Path, name: &str, installed: Option<PathBuf>) -> Finding {
+        let (shown, is_image) = (at.display(), self.is_image());
+        let Some(extension) = extension(name, is_image) else {
+            let text = format!(
+                "{shown} does not end in .raw{}, so systemd ignores it",
+                shape.ending()
+            );
+            let right = at.with_file_name(format!("{name}{RAW}{}", shape.ending()));
+            let remedy = format!("write {}={} into [Target]", shape.key(), right.display());
+            return Finding::failed(Step::Link, text, remedy);
+        };
+        let Some(path) = installed else {
+            let text = format!("nothing is installed yet, so the name of {shown} is not checked");
+            return Finding::skipped(Step::Link, text);
+        };
+        let inside = match is_image {
+            true => dissect::extension_in_file(&path, name),
+            false => dissect::extension_in_directory(&path, name),
+        };
+        let suffix = if is_image { RAW } else { "" };
+        match inside {
+            Ok(inside) => compared(shape, at, extension, inside.as_deref(), suffix),
+            Err(why) => {
+                let text = format!("the newest version of {shown} cannot be read: {why}");
+                Finding::skipped(Step::Link, text)
+            }
         }
     }
 }
 
+/// How systemd-sysext finds the newest version.
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    /// By a link.
+    Link,
+    /// In a directory of versions.
+    Versions,
+}
+
+impl Shape {
+    /// The setting that has the name.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Link => "CurrentSymlink",
+            Self::Versions => "Path",
+        }
+    }
+
+    /// What follows the name of the image.
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Link => "",
+            Self::Versions => VERSIONED,
+        }
+    }
+}
+
+/// `suffix`: of an image.
 fn compared(
-    link: &Path,
-    parent: &Path,
+    shape: Shape,
+    at: &Path,
     extension: &str,
     inside: Option<&str>,
-    is_image: bool,
+    suffix: &str,
 ) -> Finding {
-    let (shown, suffix) = (link.display(), if is_image { RAW } else { "" });
+    let shown = at.display();
     match inside {
         Some(name) if name == extension => Finding::ok(
             Step::Link,
             format!("{shown} has the name of the extension in it"),
         ),
-        Some(name) => Finding::failed(
-            Step::Link,
-            format!(
-                "{shown} is refused: the extension in it has extension-release.{name}, not extension-release.{extension}"
-            ),
-            format!(
-                "write CurrentSymlink={}/{name}{suffix} into [Target], and `rm {shown}`",
-                parent.display()
-            ),
-        ),
+        // The rule of extension-release(5). The attribute is not read out of images.
+        Some(name) => {
+            let text = format!(
+                "{shown} is refused, unless extension-release.{name} in it has the extended attribute \
+                 user.extension-release.strict=0: expected extension-release.{extension}"
+            );
+            let right = at.with_file_name(format!("{name}{suffix}{}", shape.ending()));
+            let write = format!("write {}={} into [Target]", shape.key(), right.display());
+            let remedy = match shape {
+                Shape::Link => format!("{write}, and `rm {shown}`"),
+                Shape::Versions => format!("{write}, and `mv {shown} {}`", right.display()),
+            };
+            Finding::warning(Step::Link, text, remedy)
+        }
         None => Finding::failed(
             Step::Link,
             format!("{shown} is refused: there is no extension-release.{extension} in it"),
@@ -208,6 +318,21 @@ fn destination(machine: &Machine, link: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_compared_without_its_dots() {
+        for (path, expected) in [
+            ("/var/lib/extensions/k.raw", "/var/lib/extensions/k.raw"),
+            (
+                "/var/lib/extensions.d/../extensions/k.raw",
+                "/var/lib/extensions/k.raw",
+            ),
+            ("/var/lib/a/./b//../../k.raw", "/var/lib/k.raw"),
+            ("/../../k.raw", "/k.raw"),
+        ] {
+            assert_eq!(normal(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
 
     #[test]
     fn an_image_is_called_by_its_name_without_raw() {

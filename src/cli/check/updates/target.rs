@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Update;
@@ -13,6 +14,7 @@ use crate::cli::check::report::{Finding, Report, Step};
 use crate::dir::Dir;
 use crate::printable::human_size;
 use crate::sysupdate::{SystemdVersion, pattern};
+use crate::version;
 
 /// The table of mounts of this process.
 const MOUNTS: &str = "/proc/self/mountinfo";
@@ -21,6 +23,8 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 const COVERED: [&str; 3] = ["/usr", "/opt", "/etc"];
 /// A place that no extension covers.
 const FREE: &str = "/var/lib/extensions.d";
+/// The bytes of a block of stat(2).
+const BLOCK: u64 = 512;
 /// Before the name of a file that systemd-sysupdate has not completed (systemd 262: src/sysupdate/sysupdate-transfer.c).
 const PARTIAL: &str = ".sysupdate.partial.";
 
@@ -39,7 +43,7 @@ pub fn check(
     };
     let findings = [
         Some(directory(machine, path)),
-        newest.and_then(|newest| space(machine, path, newest)),
+        newest.and_then(|newest| space(machine, systemd, update, path, newest)),
         partial(machine, systemd, update, path, newest),
     ];
     for finding in findings.into_iter().flatten() {
@@ -144,26 +148,64 @@ fn resolve(machine: &Machine, path: &Path) -> Result<Resolved, String> {
 }
 
 /// Whether there is room for the newest version, beside the versions that are there.
-fn space(machine: &Machine, path: &Path, newest: &Newest) -> Option<Finding> {
+fn space(
+    machine: &Machine,
+    systemd: SystemdVersion,
+    update: &Update,
+    path: &Path,
+    newest: &Newest,
+) -> Option<Finding> {
     let size = newest.size?;
     let existing = resolve(machine, path).ok()?.existing;
     let free = Dir::open(&machine.path(existing)).ok()?.free()?;
-    Some(room(path, size, free))
+    let target = &update.transfer.target;
+    let entries = fs::read_dir(machine.path(path)).into_iter().flatten();
+    let installed = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let version = pattern::version(&target.patterns, &name, systemd)?.to_owned();
+        let found = entry.metadata().ok()?;
+        let bytes = found.blocks().saturating_mul(BLOCK);
+        // What is in a directory is not counted.
+        Some((version, found.is_file().then_some(bytes)))
+    });
+    let installed: Vec<_> = installed.collect();
+    let is_newest = |(one, _): &(String, _)| version::compare(one, &newest.version).is_ge();
+    if let Some((version, _)) = installed.iter().find(|one| is_newest(one)) {
+        let text = format!("{version} is installed, so no more room is needed");
+        return Some(Finding::skipped(Step::Space, text));
+    }
+    let freed = freed(installed, target.instances_max);
+    Some(room(path, size, free, freed))
 }
 
-fn room(path: &Path, size: u64, free: u64) -> Finding {
+/// The bytes that systemd-sysupdate frees before it downloads: it removes the oldest versions, until with the new one
+/// there are no more than `InstancesMax=` (systemd: `transfer_vacuum`). `None`: some, of unknown size.
+fn freed(mut installed: Vec<(String, Option<u64>)>, most: u64) -> Option<u64> {
+    installed.sort_by(|(one, _), (other, _)| version::compare(one, other));
+    let kept = usize::try_from(most.saturating_sub(1)).unwrap_or(usize::MAX);
+    let removed = installed.len().saturating_sub(kept);
+    installed[..removed].iter().map(|(_, bytes)| *bytes).sum()
+}
+
+fn room(path: &Path, size: u64, free: u64, freed: Option<u64>) -> Finding {
     let (path, free_size, size_shown) = (path.display(), human_size(free), human_size(size));
     if size < free {
         let text = format!("{free_size} are free below {path}; the newest file has {size_shown}");
         return Finding::ok(Step::Space, text);
     }
-    Finding::failed(
-        Step::Space,
-        format!(
-            "{free_size} are free below {path}, and the newest file has {size_shown}, perhaps packed"
-        ),
-        "remove files, or lower InstancesMax= in [Target] to keep fewer versions",
-    )
+    let text = format!(
+        "{free_size} are free below {path}, and the newest file has {size_shown}, perhaps packed"
+    );
+    let remedy = "remove files, or lower InstancesMax= in [Target] to keep fewer versions";
+    match freed {
+        Some(freed) if size >= free.saturating_add(freed) => {
+            Finding::failed(Step::Space, text, remedy)
+        }
+        _ => {
+            let text = format!("{text}; systemd-sysupdate removes old versions first");
+            Finding::warning(Step::Space, text, remedy)
+        }
+    }
 }
 
 /// The rest of an update. As of systemd 262 it is in the way of the next one to the same version.
@@ -208,14 +250,34 @@ mod tests {
 
     #[test]
     fn there_has_to_be_room_for_all_of_the_newest_file() {
-        for (size, free, expected) in [
-            (1, 2, Status::Ok),
-            (2, 2, Status::Failed),
-            (3, 2, Status::Failed),
-            (0, 0, Status::Failed),
+        for (size, free, freed, expected) in [
+            (1, 2, Some(0), Status::Ok),
+            (2, 2, Some(0), Status::Failed),
+            (3, 2, Some(0), Status::Failed),
+            (0, 0, Some(0), Status::Failed),
+            (3, 2, Some(1), Status::Failed),
+            (3, 2, Some(2), Status::Warning),
+            (3, 2, None, Status::Warning),
+            (3, 2, Some(u64::MAX), Status::Warning),
         ] {
-            let finding = room(Path::new("/var/lib/extensions.d"), size, free);
-            assert_eq!(finding.status, expected, "{size} of {free}");
+            let finding = room(Path::new("/var/lib/extensions.d"), size, free, freed);
+            assert_eq!(finding.status, expected, "{size} of {free} and {freed:?}");
         }
+    }
+
+    #[test]
+    fn the_oldest_versions_make_room() {
+        let installed = |sizes: &[(&str, Option<u64>)]| {
+            let owned = |(version, size): &(&str, _)| ((*version).to_owned(), *size);
+            sizes.iter().map(owned).collect::<Vec<_>>()
+        };
+        let three = installed(&[("10", Some(4)), ("9", Some(1)), ("8", Some(2))]);
+        for (most, expected) in [(2, 3), (3, 2), (4, 0), (u64::MAX, 0)] {
+            assert_eq!(freed(three.clone(), most), Some(expected), "{most}");
+        }
+        assert_eq!(freed(Vec::new(), 2), Some(0));
+        let unknown = installed(&[("2", Some(1)), ("1", None)]);
+        assert_eq!(freed(unknown.clone(), 2), None);
+        assert_eq!(freed(unknown, 3), Some(0));
     }
 }
