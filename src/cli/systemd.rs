@@ -5,6 +5,14 @@ use std::process::Command;
 use crate::error::{Error, Result};
 pub use crate::sysupdate::SystemdVersion;
 
+/// Where systemd-sysupdate is, below the root directory, in packages of different distributions and versions.
+pub const SYSUPDATE: [&str; 4] = [
+    "usr/lib/systemd/systemd-sysupdate",
+    "usr/bin/systemd-sysupdate",
+    "usr/libexec/systemd/systemd-sysupdate",
+    "usr/libexec/systemd-sysupdate",
+];
+
 impl SystemdVersion {
     /// That of this machine, by `systemctl --version`. `command`: what it is asked for.
     pub fn of_this_machine(command: &'static str) -> Result<Self> {

@@ -19,11 +19,6 @@ use crate::error::{Error, Result};
 
 /// The name of the command, for errors.
 const COMMAND: &str = "update";
-/// Where systemd 257 and 262, and other versions, have their program. After these `$PATH` is searched.
-const SYSUPDATE: [&str; 2] = [
-    "usr/lib/systemd/systemd-sysupdate",
-    "usr/bin/systemd-sysupdate",
-];
 /// `RuntimeDirectory=` of the unit.
 const RUNTIME_DIRECTORY: &str = "/run/sysext-oci-proxy-update";
 /// From systemd 262 on systemd-sysupdate reports a completed update to this socket, and waits until systemd-sysext has
@@ -171,7 +166,7 @@ fn run(command: &mut Command) -> Result<()> {
 
 /// The program of systemd-sysupdate.
 fn sysupdate(root: &Path, path: Option<&OsStr>) -> Result<PathBuf> {
-    let fixed = SYSUPDATE.iter().map(|place| root.join(place));
+    let fixed = systemd::SYSUPDATE.iter().map(|place| root.join(place));
     let in_path = path.into_iter().flat_map(env::split_paths);
     let mut places = fixed.chain(in_path.map(|directory| directory.join("systemd-sysupdate")));
     places.find(|place| place.is_file()).ok_or_else(|| Error::CannotDo {
@@ -398,6 +393,8 @@ mod tests {
         assert!(error.contains("systemd-container"), "{error}");
         for place in [
             "opt/systemd-sysupdate",
+            "usr/libexec/systemd-sysupdate",
+            "usr/libexec/systemd/systemd-sysupdate",
             "usr/bin/systemd-sysupdate",
             "usr/lib/systemd/systemd-sysupdate",
         ] {

@@ -96,18 +96,19 @@ pub fn parse(file: &Path, text: &str, ignored: &mut Vec<Fault>) -> Result<Vec<As
 }
 
 /// The lines without comments and blank ones, with the number of each. A backslash at the end continues a line; the
-/// comments in between are no part of it.
+/// comments in between are no part of it (systemd: `config_parse` in src/shared/conf-parser.c).
 fn joined_lines(text: &str) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
     let mut is_continued = false;
     for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let line = line.trim();
-        if line.starts_with(['#', ';']) || (line.is_empty() && !is_continued) {
+        if line.trim_start().starts_with(['#', ';']) || (line.trim().is_empty() && !is_continued) {
             continue;
         }
+        // Two backslashes are one that continues nothing, and so is one before a space.
+        let backslashes = line.len() - line.trim_end_matches('\\').len();
         let (line, continues) = match line.strip_suffix('\\') {
-            Some(line) => (line, true),
-            None => (line, false),
+            Some(line) if backslashes % 2 == 1 => (line.trim_start(), true),
+            _ => (line.trim_start(), false),
         };
         match found.last_mut().filter(|_| is_continued) {
             Some((_, before)) => {
@@ -160,6 +161,8 @@ mod tests {
             ("[A]\nb=c\\\n\ne=f", &["/f:2 A b=c", "/f:4 A e=f"]),
             ("[A]\nb=c\nb=d=e", &["/f:2 A b=c", "/f:3 A b=d=e"]),
             ("[A]\nb=c\\", &["/f:2 A b=c"]),
+            ("[A]\nb=c\\\\\ne=f", &["/f:2 A b=c\\\\", "/f:3 A e=f"]),
+            ("[A]\nb=c\\ \ne=f", &["/f:2 A b=c\\", "/f:3 A e=f"]),
         ] {
             let expected = expected.iter().map(|one| (*one).to_owned()).collect();
             assert_eq!(read(text), Ok((expected, Vec::new())), "{text:?}");

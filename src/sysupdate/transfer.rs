@@ -70,6 +70,8 @@ pub struct Transfer {
     pub verify: bool,
     /// Older versions are not installed.
     pub min_version: Option<String>,
+    /// What has to be enabled so that systemd uses it: `Features=` and `RequisiteFeatures=`.
+    pub features: Vec<String>,
     pub source: Source,
     pub target: Target,
     /// What systemd ignores in it.
@@ -173,6 +175,8 @@ struct Reader<'a> {
 struct Fields {
     verify: Option<bool>,
     min_version: Option<String>,
+    features: Vec<String>,
+    requisite_features: Vec<String>,
     source_kind: Option<SourceKind>,
     source_path: Option<(String, Place)>,
     source_patterns: Patterns,
@@ -242,6 +246,10 @@ impl Fields {
             match (one.section.as_str(), one.key.as_str()) {
                 ("Transfer", "Verify") => found.read_verify(one, reader),
                 ("Transfer", "MinVersion") => found.min_version = reader.expanded(one),
+                ("Transfer", "Features") => add_words(&mut found.features, &one.value),
+                ("Transfer", "RequisiteFeatures") => {
+                    add_words(&mut found.requisite_features, &one.value);
+                }
                 ("Source", "Type") => found.read_source_kind(one, reader),
                 ("Source", "Path") => read_path(&mut found.source_path, one, reader),
                 ("Source", "MatchPattern") => found.source_patterns.add(one, reader)?,
@@ -361,6 +369,7 @@ impl Fields {
             component: definition.component.clone(),
             verify: self.verify.unwrap_or(true),
             min_version: self.min_version.filter(|version| !version.is_empty()),
+            features: [self.features, self.requisite_features].concat(),
             source,
             target,
             ignored: reader.ignored,
@@ -399,6 +408,14 @@ impl Patterns {
 fn read_path(path: &mut Option<(String, Place)>, one: &Assignment, reader: &mut Reader) {
     if let Some(read) = reader.expanded(one) {
         *path = Some((read, one.place.clone())).filter(|(path, _)| !path.is_empty());
+    }
+}
+
+/// Adds the words of a line; an empty one removes all before it.
+fn add_words(words: &mut Vec<String>, value: &str) {
+    match value.is_empty() {
+        true => words.clear(),
+        false => words.extend(value.split_whitespace().map(str::to_owned)),
     }
 }
 
@@ -515,6 +532,21 @@ mod tests {
         assert_eq!(found.target.patterns.len(), 1);
         assert!(found.target.is_in_boot);
         assert_eq!(found.target.current_symlink, Some("k.raw".into()));
+    }
+
+    #[test]
+    fn features_are_added_up_to_an_empty_line() {
+        for (lines, expected) in [
+            ("", &[] as &[&str]),
+            (
+                "Features=a b\nRequisiteFeatures=c\nFeatures=d\n",
+                &["a", "b", "d", "c"],
+            ),
+            ("Features=a\nFeatures=\nRequisiteFeatures=c\n", &["c"]),
+        ] {
+            let found = parse(&format!("[Transfer]\n{lines}{SOURCE}{TARGET}")).unwrap();
+            assert_eq!(found.features, expected, "{lines}");
+        }
     }
 
     #[test]

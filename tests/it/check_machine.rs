@@ -172,6 +172,20 @@ fn a_transfer_file_that_systemd_does_not_read_is_found() {
 }
 
 #[test]
+fn a_transfer_file_of_a_feature_is_skipped() {
+    let updated = Updated::new();
+    updated.with("Verify=no", "Verify=no\nFeatures=devel");
+    let found = updated.check();
+    found.has(
+        "skipped",
+        "transfer",
+        &["hello.transfer:4: ", "are enabled", "devel"],
+    );
+    assert!(!found.text.contains("no transfer file"), "{}", found.text);
+    assert_eq!(found.status, Some(0), "{}", found.text);
+}
+
+#[test]
 fn a_path_with_a_wrong_port_or_scheme_is_found() {
     let updated = Updated::new();
     let address = updated.service.address.to_string();
@@ -392,7 +406,7 @@ fn the_rest_of_a_broken_update_is_found() {
     updated
         .machine
         .write(&format!("{folder}/.sysupdate.partial.hello-v0.raw"), "404");
-    let remedy = "systemd-sysupdate -C hello vacuum";
+    let remedy = "/usr/lib/systemd/systemd-sysupdate -C hello vacuum";
     updated.warned("partial", &["hello-v0.raw", "takes up space", remedy]);
     updated
         .machine
@@ -526,7 +540,7 @@ fn a_version_that_is_not_installed_is_found() {
     let updated = Updated::new();
     let folder = updated.machine.path("var/lib/extensions.d");
     fs::rename(folder.join("hello-v1.raw"), folder.join("hello-v0.raw")).unwrap();
-    let remedy = "systemd-sysupdate -C hello update";
+    let remedy = "/usr/lib/systemd/systemd-sysupdate -C hello update";
     updated.warned(
         "installed",
         &["v1 is on offer", "installed version is v0", remedy],

@@ -17,19 +17,11 @@ use super::report::{Finding, Report, Step};
 use crate::address::Directory;
 use crate::advice::advice;
 use crate::cli::asked::{self, Asked};
-use crate::cli::systemd::SystemdVersion;
+use crate::cli::systemd::{SYSUPDATE, SystemdVersion};
 use crate::error::{Error, Result};
 use crate::name::Host;
 use crate::server::json::Overview;
 use crate::sysupdate::Transfer;
-
-/// Where the program is, in packages of different distributions and versions.
-const PROGRAMS: [&str; 4] = [
-    "/usr/lib/systemd/systemd-sysupdate",
-    "/usr/bin/systemd-sysupdate",
-    "/usr/libexec/systemd/systemd-sysupdate",
-    "/usr/libexec/systemd-sysupdate",
-];
 
 /// The exit status of a command whose answer is no.
 const NO: u8 = 1;
@@ -74,10 +66,15 @@ impl Update {
         self.transfer.component.as_deref()
     }
 
-    /// systemd-sysupdate for its component, with this verb.
-    fn command(&self, verb: &str) -> String {
+    /// systemd-sysupdate for its component, with this verb. Up to 257 it is in none of the places of `$PATH`.
+    fn command(&self, machine: &Machine, verb: &str) -> String {
         let option = self.component().map(|name| format!(" -C {name}"));
-        format!("systemd-sysupdate{} {verb}", option.unwrap_or_default())
+        let found = SYSUPDATE.iter().find(|place| machine.path(place).exists());
+        let program = found.map_or_else(
+            || "systemd-sysupdate".to_owned(),
+            |place| format!("/{place}"),
+        );
+        format!("{program}{} {verb}", option.unwrap_or_default())
     }
 }
 
@@ -90,12 +87,13 @@ pub fn check(report: &mut Report, machine: &Machine, wanted: &Wanted) {
             return report.push(Finding::unknown(Step::Sysupdate, why, remedy));
         }
     };
-    if !PROGRAMS.iter().any(|path| machine.path(path).exists()) {
+    let mut places = SYSUPDATE.iter();
+    let Some(program) = places.find(|place| machine.path(place).exists()) else {
         let text = "systemd-sysupdate is not installed";
         let remedy = "install its package: systemd-container on Debian, systemd-udev on Fedora";
         return report.push(Finding::failed(Step::Sysupdate, text, remedy));
-    }
-    let text = format!("systemd-sysupdate of systemd {} is installed", systemd.0);
+    };
+    let text = format!("/{program} of systemd {} is installed", systemd.0);
     report.push(Finding::ok(Step::Sysupdate, text));
     let updates = transfers::read(report, machine, wanted, systemd);
     let components: BTreeSet<_> = updates.iter().map(Update::component).collect();

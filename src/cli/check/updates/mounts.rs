@@ -32,11 +32,9 @@ impl Extensions {
 
 /// The mount that covers an absolute path without links; `None` if the table has none.
 pub fn covering(table: &str, path: &Path) -> Option<Mount> {
-    let mounts = table.lines().filter_map(mount);
-    // Of several at one place the last is on top.
-    mounts
-        .filter(|mount| path.starts_with(&mount.at))
-        .max_by_key(|mount| mount.at.as_os_str().len())
+    // In the order of the table: a later one covers all that is below its place.
+    let mut mounts = table.lines().filter_map(mount);
+    mounts.rfind(|mount| path.starts_with(&mount.at))
 }
 
 /// `36 35 98:0 /root /at options [optional fields] - type source super-options`
@@ -83,6 +81,8 @@ mod tests {
         42 22 0:52 / /etc rw,nodev,relatime - overlay confext rw\n\
         43 22 0:53 / /mnt rw - tmpfs tmpfs rw\n\
         44 43 0:54 / /mnt ro - tmpfs tmpfs rw\n\
+        45 43 0:55 / /srv/a rw - tmpfs tmpfs rw\n\
+        46 43 0:56 / /srv ro - tmpfs tmpfs rw\n\
         garbage\n";
 
     #[test]
@@ -97,6 +97,7 @@ mod tests {
             ("/opt/extensions", "/opt", true, Some(Extensions::System)),
             ("/etc/a", "/etc", false, Some(Extensions::Configuration)),
             ("/mnt/a", "/mnt", true, None),
+            ("/srv/a/b", "/srv", true, None),
         ] {
             let expected = Mount {
                 at: at.into(),

@@ -249,7 +249,7 @@ fn installed(
         version.map(str::to_owned)
     });
     let latest = versions.max_by(|one, other| version::compare(one, other));
-    let command = update.command("update");
+    let command = update.command(machine, "update");
     match latest {
         Some(latest) if version::compare(&latest, &newest.version).is_ge() => Finding::ok(
             Step::Installed,

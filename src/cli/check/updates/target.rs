@@ -227,7 +227,7 @@ fn partial(
     let of_newest = |name: &&String| {
         newest.is_some_and(|newest| version(name).as_ref() == Some(&newest.version))
     };
-    let vacuum = format!("`{}` removes it", update.command("vacuum"));
+    let vacuum = format!("`{}` removes it", update.command(machine, "vacuum"));
     if let Some(name) = partial.iter().find(of_newest) {
         let text = format!(
             "{} is from an interrupted download; the next update to that version fails because of it",

@@ -1,7 +1,8 @@
 //! The transfer files that name this service, or that were perhaps meant to.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
 
 use super::{Update, Wanted};
 use crate::address::Directory;
@@ -12,6 +13,8 @@ use crate::sysupdate::{self, Aim, Definition, Fault, Specifiers, SystemdVersion,
 
 /// The first version that reads files that end in `.transfer`.
 const FIRST_WITH_TRANSFER: SystemdVersion = SystemdVersion(257);
+/// How long a program on this machine may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(2);
 
 /// The transfer files that name this service. Those that are wrong are told.
 pub fn read(
@@ -30,6 +33,7 @@ pub fn read(
     };
     let specifiers = Specifiers::read(machine.root());
     let mut updates = Vec::new();
+    let mut has_features = false;
     for definition in &definitions {
         if let Err(fault) = &definition.assignments {
             if mentions(machine, definition, wanted.service) {
@@ -47,6 +51,10 @@ pub fn read(
             (Err((text, remedy)), Ok(transfer)) => {
                 Finding::failed(Step::Transfer, text, remedy).of(&transfer.source.path_at)
             }
+            (Ok(_), Ok(transfer)) if !transfer.features.is_empty() => {
+                has_features = true;
+                optional(&transfer)
+            }
             (Ok(directory), Ok(transfer)) => {
                 transfer
                     .ignored
@@ -63,7 +71,7 @@ pub fn read(
         };
         report.push(finding);
     }
-    if updates.is_empty() && !report.has_failed(Step::Transfer) {
+    if updates.is_empty() && !has_features && !report.has_failed(Step::Transfer) {
         report.push(none(wanted));
     }
     updates
@@ -104,8 +112,9 @@ fn aim(
 /// Whether somebody listens at a host and port of this machine.
 fn is_open(host: &Host) -> bool {
     let name = host.bare().trim_matches(['[', ']']);
-    let address = (name, host.port().unwrap_or(80));
-    TcpStream::connect(address).is_ok()
+    let addresses = (name, host.port().unwrap_or(80)).to_socket_addrs();
+    let mut addresses = addresses.into_iter().flatten();
+    addresses.any(|address| TcpStream::connect_timeout(&address, CONNECT).is_ok())
 }
 
 /// Whether a file that has no settings for systemd has the address of the service in its text.
@@ -158,6 +167,15 @@ fn unread(definition: &Definition, systemd: SystemdVersion) -> Finding {
 fn ignored(fault: &Fault) -> Finding {
     let remedy = "correct it, or remove the line";
     Finding::warning(Step::Transfer, &*fault.why, remedy).of(fault.place())
+}
+
+/// Whether a feature is enabled is in files of its own (sysupdate.features(5)).
+fn optional(transfer: &Transfer) -> Finding {
+    let features = transfer.features.join(", ");
+    let text = format!(
+        "systemd uses it only if these features are enabled, which is not looked at: {features}"
+    );
+    Finding::skipped(Step::Transfer, text).of(&transfer.source.path_at)
 }
 
 fn none(wanted: &Wanted) -> Finding {
