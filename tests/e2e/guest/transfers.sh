@@ -182,6 +182,9 @@ TABLE
 if [ "$ARCH" = x86-64 ]; then check transfer-whole-os os; fi
 ln --symbolic --force "$OS_RELEASE" /etc/os-release
 
+# transfer_alone FILE - it without the record for --undo
+transfer_alone() { sed '/^# "transfer --undo"/,$d' "$1"; }
+
 is_left_as_it_is() {
     local file=/etc/sysupdate.shaperaw.d/shaperaw.transfer
     sysext-oci-proxy transfer shaperaw --write | grep "$file is there already"
@@ -190,7 +193,8 @@ is_left_as_it_is() {
     ! sysext-oci-proxy transfer shaperaw --write || fail "it was replaced"
     tail --lines=1 $file | grep mine
     sysext-oci-proxy transfer shaperaw --write --force
-    cmp $file /run/before
+    # The record of a file that was changed is not believed, so its directories are not in the new one.
+    diff <(transfer_alone $file) <(transfer_alone /run/before)
 }
 check transfer-file-of-others-is-left-as-it-is is_left_as_it_is
 
