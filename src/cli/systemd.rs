@@ -32,7 +32,7 @@ impl SystemdVersion {
     }
 }
 
-/// What `systemctl` prints with these arguments. `command`: what it is run for.
+/// The standard output of `systemctl` with these arguments. `command`: the command of this program that runs it.
 pub fn systemctl(command: &'static str, arguments: &[&str]) -> Result<String> {
     let cannot = |why: &str| Error::CannotDo {
         command,

@@ -35,7 +35,7 @@ pub const PORT: u16 = 5001;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SystemdVersion(pub u32);
 
-/// What was seen with 257 and with 262. Those between them are taken for 262.
+/// Measured with 257 and 262. The versions between them are treated as 262.
 impl SystemdVersion {
     const OLD: Self = Self(257);
 

@@ -31,7 +31,7 @@ pub(super) enum Part {
     Field(Field),
 }
 
-/// What a letter behind `@` stands for.
+/// The field that a letter after `@` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     /// `@v`

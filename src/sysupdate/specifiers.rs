@@ -26,7 +26,7 @@ const OF_FILES: [(char, &str); 4] = [
     ('v', "proc/sys/kernel/osrelease"),
 ];
 
-/// What specifiers stand for. One that could not be found out is missing.
+/// The values of specifiers. A value that could not be determined is missing.
 #[derive(Clone, Debug, Default)]
 pub struct Specifiers(BTreeMap<char, String>);
 

@@ -70,11 +70,11 @@ pub struct Transfer {
     pub verify: bool,
     /// Older versions are not installed.
     pub min_version: Option<String>,
-    /// What has to be enabled so that systemd uses it: `Features=` and `RequisiteFeatures=`.
+    /// The features that must be enabled for systemd to use it: `Features=` and `RequisiteFeatures=`.
     pub features: Vec<String>,
     pub source: Source,
     pub target: Target,
-    /// What systemd ignores in it.
+    /// Settings in it that systemd ignores.
     pub ignored: Vec<Fault>,
 }
 
@@ -161,7 +161,7 @@ impl Target {
     }
 }
 
-/// What all values are read with.
+/// The context in which all values are parsed.
 struct Reader<'a> {
     /// The transfer file, for what is missing in it.
     file: &'a Path,

@@ -23,7 +23,7 @@ enum Ours {
 use Ours::{But, Same};
 
 impl Ours {
-    /// What is expected of us where the Go test has this verdict.
+    /// The verdict that is expected here for this verdict of the Go test.
     fn verdict(self, theirs: bool) -> bool {
         match self {
             Same => theirs,

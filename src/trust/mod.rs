@@ -149,7 +149,7 @@ impl Rule {
         }
     }
 
-    /// What it asks for, if it is of a policy, with its scope and file.
+    /// The requirement of a policy, with its scope and file.
     pub fn told(&self) -> Option<String> {
         match self {
             Self::Signed { origin, .. } => {

@@ -32,7 +32,7 @@ fn is_accepted(signature: &Signature, key: &Key) -> bool {
     signature.verify(key, Digest::of(&manifest), bytes).is_ok()
 }
 
-/// What a bundle says, without the bytes of its signature, of which there may be several.
+/// The statement of a bundle, without the bytes of its signature, of which there may be several.
 fn meaning(json: &[u8]) -> Option<Vec<u8>> {
     match Bundle::parse(json).ok()? {
         Bundle::Statement { payload, .. } => Some(payload),

@@ -38,7 +38,7 @@ impl Machine {
         Ok(Properties::parse(&text))
     }
 
-    /// What a program prints, if it succeeds. Otherwise the first line of its complaint.
+    /// The standard output of a program. If it fails, the first line of its standard error.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(program)
             .args(arguments)

@@ -1,4 +1,4 @@
-//! What a check finds, step by step, and how it is shown.
+//! The report of `check`: findings, their statuses, and the output as text and JSON.
 
 use std::fmt;
 
@@ -88,7 +88,7 @@ pub enum Status {
     Skipped,
 }
 
-/// What was found at one step.
+/// The result of one step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     pub step: Step,
@@ -96,7 +96,7 @@ pub struct Finding {
     /// The repository, registry or file that it is about; `None`: this machine.
     pub subject: Option<String>,
     pub text: String,
-    /// What to do, if anything is to be done.
+    /// The remedy; `None` if nothing has to be done.
     pub remedy: Option<String>,
 }
 
@@ -173,7 +173,7 @@ impl fmt::Display for Status {
 pub struct Report {
     findings: Vec<Finding>,
     is_json: bool,
-    /// What became of standard output.
+    /// The state of standard output.
     printed: Result<()>,
 }
 
@@ -183,7 +183,7 @@ pub enum Verdict {
     Yes,
     /// A step failed.
     No,
-    /// So many steps could not be found out, and none failed.
+    /// The number of steps with the status `unknown`, if no step failed.
     Unknown(usize),
 }
 

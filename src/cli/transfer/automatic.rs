@@ -33,7 +33,7 @@ pub fn enable(component: &Component) -> Result<String> {
     ))
 }
 
-/// What was undone.
+/// The changes that were undone.
 pub struct Undone {
     /// A line each.
     pub said: String,
@@ -109,7 +109,7 @@ pub fn remove_files(root: &Path, folder: &Path) -> Result<String> {
 /// Removes those of these directories that are empty.
 fn remove_directories(made: &BTreeSet<PathBuf>) -> Result<String> {
     let mut said = String::new();
-    // What is inside a directory comes after it.
+    // The contents of a directory come after it.
     for path in made.iter().rev() {
         match dir::remove_empty(path) {
             Ok(()) => said += &format!("removed {}\n", path.display()),

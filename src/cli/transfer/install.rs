@@ -10,7 +10,7 @@ use crate::cli::new_file::NewFile;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 
-/// What became of a file.
+/// The result for one file.
 #[derive(Debug, PartialEq)]
 pub enum Installed {
     Written(PathBuf),
@@ -20,7 +20,7 @@ pub enum Installed {
     Removed(PathBuf),
 }
 
-/// What is where the files go.
+/// An existing file in the target directory that prevents the installation.
 #[derive(Debug, PartialEq)]
 pub enum Obstacle {
     /// A file of the same name that says something else.
@@ -39,7 +39,7 @@ impl Obstacle {
         matches!(self, Self::Other(_) | Self::Stale(_))
     }
 
-    /// What it is, and what to do.
+    /// The message: the file, and the remedy.
     pub fn line(&self) -> String {
         match self {
             Self::Other(path) => format!(
@@ -63,7 +63,7 @@ impl Obstacle {
     }
 }
 
-/// What is in the way in the directory of a component.
+/// The obstacles in the directory of a component.
 pub fn in_the_way(directory: &Path, files: &[TransferFile]) -> Result<Vec<Obstacle>> {
     let error = Error::file(directory);
     let dir = match Dir::open(directory) {
@@ -126,7 +126,7 @@ pub fn install(
             _ => None,
         })
         .collect();
-    // What was made for a file that goes is needed by those that come.
+    // Directories that were created for a removed file are needed by the new files.
     for path in &stale {
         add_made(&mut made, path);
     }

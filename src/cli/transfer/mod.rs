@@ -52,7 +52,7 @@ const MAX_LEFT_OUT: usize = 20;
 /// Largest answer of an image to the question what it is, in bytes.
 const MAX_METADATA: usize = 64 << 10;
 
-/// What is wanted besides the text of the files.
+/// The options of `transfer`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Install the files in /etc/sysupdate.NAME.d/ (as root). An existing file with other content is an error
@@ -70,7 +70,7 @@ pub struct Options {
     /// The name of the component [default: the last part of the repository's name]
     #[arg(long, value_name = "NAME")]
     pub component: Option<Component>,
-    /// What the files are, if neither their names nor their contents show it
+    /// The shape of the files, if neither their names nor their contents show it
     #[arg(long)]
     pub shape: Option<Shape>,
     /// The name that the image has in its extension-release.NAME, or that the labels of the partitions begin with [default: what

@@ -10,7 +10,7 @@ use crate::companions::is_companion;
 use crate::platform::Architecture;
 use crate::server::json::File;
 
-/// What comes between the parts of a name.
+/// Separators between the parts of a name.
 const SEPARATORS: [char; 3] = ['-', '_', '.'];
 /// Packings that all versions of systemd-sysupdate unpack, by their endings.
 const PACKINGS: [&str; 3] = [".gz", ".xz", ".bz2"];
@@ -30,20 +30,20 @@ const PARTITIONS: [&str; 6] = [
 #[derive(Clone, Debug, PartialEq)]
 pub struct Named {
     pub name: String,
-    /// What stands before the version: `kubernetes`.
+    /// The text before the version: `kubernetes`.
     pub base: String,
     /// The version as `@v` is to find it, without a `v` that the pattern has.
     pub version: String,
     /// `kubernetes-v@v-%a.raw`
     pub pattern: String,
     pub kind: Kind,
-    /// What tells it from other files of its version and kind: `-shim`.
+    /// The part that distinguishes it from other files of its version and kind: `-shim`.
     pub rest: String,
     /// systemd-sysupdate has to unpack zstd to install it.
     pub is_zstd: bool,
 }
 
-/// What a file is, as far as its name tells.
+/// The kind of a file, by its name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// A disk image or a file system, whose title may tell of which kind.
@@ -60,7 +60,7 @@ pub enum Kind {
     Other,
 }
 
-/// What an image extends or runs on.
+/// The kind of an image: system extension, configuration extension or portable service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
     Sysext,
@@ -136,7 +136,7 @@ fn find(name: &str, base: &str, version: &str) -> Option<usize> {
     behind.filter(|at| ends(*at)).or_else(anywhere)
 }
 
-/// What follows the version, with `%a` for this machine's architecture, and `@u` for the first UUID.
+/// The text after the version, with `%a` for this machine's architecture, and `@u` for the first UUID.
 fn contract(after: &str, machine: Architecture) -> String {
     let (mut found, mut at) = (String::new(), 0);
     while let Some(c) = after[at..].chars().next() {
@@ -212,7 +212,7 @@ fn extension(name: &str) -> Option<Extension> {
     }
 }
 
-/// What follows the version besides architecture, UUID, partition and suffix.
+/// The text after the version, without architecture, UUID, partition and suffix.
 fn rest(after: &str, suffix: &str, kind: &Kind) -> String {
     if matches!(kind, Kind::Partition(_)) {
         return String::new();

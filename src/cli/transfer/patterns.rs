@@ -74,7 +74,7 @@ pub fn choose(files: &[&Named], all: &[&FileName], rules: Rules) -> Result<Vec<W
         };
         let mut trial = chosen.clone();
         trial.push(written);
-        // What says more is tried first.
+        // The most specific one is tried first.
         trial.sort_by_key(|one| Reverse(one.text.len()));
         let mut wrong = mistakes(&trial, files, all, rules);
         if chosen.is_empty() {
@@ -137,7 +137,7 @@ impl Mistake<'_> {
     }
 }
 
-/// What patterns would do wrong, of all names in the list: another file, or another version.
+/// The names in the list that the patterns would misread: as another file, or as another version.
 fn mistakes<'a>(
     trial: &[Written],
     files: &[&Named],

@@ -22,7 +22,7 @@ const HEAD: &str = "\n# \"transfer --undo\" removes this file unless it was chan
 /// Largest file that is read, in bytes: those that are written here are much smaller.
 const LARGEST: u64 = 64 << 10;
 
-/// What a file says of itself.
+/// The record of a file, and whether the file was changed.
 #[derive(Debug, PartialEq)]
 pub enum Record {
     /// Somebody else wrote it.

@@ -11,7 +11,7 @@ use crate::version;
 /// The first version of systemd-sysupdate that unpacks zstd, as far as is known: 257 does not, 262 does.
 const KNOWS_ZSTD: SystemdVersion = SystemdVersion(258);
 
-/// What an update consists of.
+/// The shape of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
     /// A system extension: an image or a directory in /var/lib/extensions
@@ -28,18 +28,18 @@ pub enum Shape {
     Os,
 }
 
-/// What becomes one transfer file.
+/// The data of one transfer file.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub becomes: Becomes,
-    /// What the names begin with.
+    /// The common beginning of the names.
     pub base: String,
     pub patterns: Vec<Written>,
     /// The versions that the patterns match, in no order.
     pub versions: Vec<String>,
 }
 
-/// What a file becomes on this machine.
+/// The role of a file on this machine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Becomes {
     Image(Extension),
@@ -60,13 +60,13 @@ pub struct Plan {
     pub left_out: Vec<(String, String)>,
 }
 
-/// What is known of the files, and wanted of them.
+/// The facts about the files, and the options of the command.
 pub struct Wish<'a> {
     pub rules: Rules,
     pub shape: Option<Shape>,
     /// Only files that are named like this one.
     pub like: Option<&'a str>,
-    /// What the newest image says it is, if it was asked.
+    /// The kind by the extension-release of the newest image, if it was read.
     pub says: Option<Result<Extension, String>>,
 }
 

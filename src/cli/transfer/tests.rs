@@ -447,7 +447,7 @@ fn other_transfer_files_of_the_component_are_in_the_way() {
     }
     fs::remove_file(at("20-kernel.transfer")).unwrap();
 
-    // What was made for the file that went is undone with those that came.
+    // Directories that were created for a removed file are removed with the new ones.
     let said = automatic::remove_files(&root.0, &folder).unwrap();
     assert!(
         said.contains("var/lib/k8s\n") && !root.0.join("var/lib/k8s").exists(),
@@ -542,7 +542,7 @@ fn what_others_have_where_files_are_installed_is_in_the_way() {
     assert_eq!(found(&uki), none);
 }
 
-/// What is installed is what systemd reads: nothing in it is ignored, and its patterns are those that were meant.
+/// systemd reads the installed files as they were meant: no key is ignored, and the patterns are the same.
 #[test]
 fn systemd_reads_what_is_installed_and_nothing_is_replaced_unasked() {
     let root = Root::new("read");

@@ -29,7 +29,7 @@ pub struct Frame<'a> {
     pub systemd: SystemdVersion,
     /// The version of the OS that runs, `IMAGE_VERSION=` of os-release(5). Empty if it does not say one.
     pub running: &'a str,
-    /// What the image calls itself.
+    /// The name in the extension-release of the image.
     pub name: &'a Component,
     /// How systemd-sysupdate is called here.
     pub sysupdate: &'a str,
@@ -292,7 +292,7 @@ fn boot_file(name: &Component, suffix: &str) -> Target {
     }
 }
 
-/// What is installed.
+/// The form in which versions are installed.
 #[derive(Clone, Copy)]
 enum Files {
     Regular,
@@ -395,7 +395,7 @@ fn folder(extension: Extension) -> &'static str {
     }
 }
 
-/// What distinguishes one of several transfer files.
+/// The part of the name that distinguishes one of several transfer files.
 fn word(becomes: &Becomes) -> String {
     match becomes {
         Becomes::Image(extension) | Becomes::Tree(extension) => match extension {

@@ -36,7 +36,7 @@ const VERSIONED: &str = ".v";
 /// Characters of versions that systemd 257 and 262 take differently in a directory of versions.
 const AMBIGUOUS: [char; 2] = ['_', '+'];
 
-/// What is on the way of an extension into the system.
+/// The data that decide whether systemd-sysext finds an image.
 struct Way<'a> {
     machine: &'a Machine,
     systemd: SystemdVersion,
@@ -255,7 +255,7 @@ impl Shape {
         }
     }
 
-    /// What follows the name of the image.
+    /// The rest of the file name, after the name of the image.
     fn ending(self) -> &'static str {
         match self {
             Self::Link => "",

@@ -18,9 +18,9 @@ const FIRST_FOR_ALL: SystemdVersion = SystemdVersion(262);
 /// systemd's IDs of the entries "UNIT succeeded" and "UNIT failed" (systemd: src/systemd/sd-messages.h).
 const SUCCEEDED: &str = "7ad2d189f7e94e70a38c781354912448";
 const FAILED: &str = "d9b373ed55a64feb8242e02dbe79a49c";
-/// What is older is not looked for: a search through all of a large journal takes minutes.
+/// Older entries are not searched: reading all of a large journal takes minutes.
 const SINCE: &str = "--since=-30days";
-/// What is asked of a timer.
+/// The properties of a timer that are read.
 const PROPERTIES: [&str; 5] = [
     "LoadState",
     "UnitFileState",

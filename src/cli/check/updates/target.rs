@@ -165,7 +165,7 @@ fn space(
         let version = pattern::version(&target.patterns, &name, systemd)?.to_owned();
         let found = entry.metadata().ok()?;
         let bytes = found.blocks().saturating_mul(BLOCK);
-        // What is in a directory is not counted.
+        // The contents of a directory are not counted.
         Some((version, found.is_file().then_some(bytes)))
     });
     let installed: Vec<_> = installed.collect();
