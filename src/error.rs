@@ -407,7 +407,7 @@ pub enum Way {
     Tls,
 }
 
-/// What a failure says about the object that was requested.
+/// A conclusion about the requested object from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// The source answered: it does not have the object, or the object cannot be used. A retry gets the same answer.
@@ -527,7 +527,7 @@ impl Error {
         self.class().0
     }
 
-    /// What the failure says about the object that was asked for.
+    /// The conclusion about the requested object.
     pub fn finding(&self) -> Finding {
         self.class().1
     }
@@ -617,7 +617,7 @@ impl Error {
     }
 }
 
-/// What the registry said, if it said anything.
+/// A message of the registry after a comma, if there is one.
 fn after_comma(message: &str) -> String {
     match message {
         "" => String::new(),

@@ -8,7 +8,7 @@ use crate::artifact::suffix;
 use crate::name::{FileName, Tag, without_v};
 use crate::platform::Architecture;
 
-/// What comes between the parts of a file's name.
+/// Characters that separate the parts of a file's name.
 const SEPARATORS: [char; 3] = ['-', '_', '.'];
 /// Partitions of a disk, as `systemd-repart` and mkosi name their images behind the version:
 /// `os_1.2.usr-x86-64.raw`, `os_1.2.root-x86-64-verity.<uuid>.raw`.

@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// What arrives through a buffer of 8 bytes, and whether it ended well.
+    /// The bytes that arrive through a buffer of 8 bytes, and whether the end was reached without an error.
     fn read(
         sent: &[u8],
         expected: &[u8],

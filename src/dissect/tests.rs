@@ -104,7 +104,7 @@ macro_rules! image {
 
 const GZIP: &[u8] = image!("gzip.squashfs");
 
-/// What tests/images/make has made.
+/// The images that tests/images/make has made.
 fn images() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("squashfs, gzip", GZIP.to_vec()),
@@ -339,7 +339,7 @@ fn moved_squashfs(image: &[u8], distance: u64) -> Vec<u8> {
         }
     };
     (40..96).step_by(8).for_each(&mut add);
-    // What the fragment table points to lies in metadata as well.
+    // The blocks that the fragment table points to are metadata, too.
     add(u64_at(image, 80) as usize);
     moved
 }
@@ -606,7 +606,7 @@ fn images_that_are_cut_off_are_a_reason_and_no_more() {
             for length in (0..whole.len()).step_by(whole.len() / 50) {
                 let image = Memory::new(whole[..length].to_vec());
                 if let Ok(release) = image.release("hello.raw") {
-                    // What was cut off was not needed.
+                    // The missing bytes were not needed.
                     assert_eq!(release.as_deref(), Some(HELLO), "{what}, {length}");
                 }
             }

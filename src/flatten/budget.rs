@@ -91,7 +91,7 @@ impl Limits {
     }
 }
 
-/// What one image has left, for all its layers together.
+/// The rest of the limits of one image, for all its layers together.
 pub struct Budget {
     pub limits: Limits,
     pub memory: Memory,

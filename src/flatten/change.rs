@@ -1,4 +1,4 @@
-//! What an entry of a layer changes in the image.
+//! The change that an entry of a layer makes to the image.
 
 use super::union_fs::OverlayMarks;
 use crate::tar::{Attributes, Entry, Kind};

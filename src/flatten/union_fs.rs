@@ -48,7 +48,7 @@ pub fn directory_of_aufs(path: &[u8]) -> Option<&[u8]> {
     (first.starts_with(OF_AUFS) && first != OPAQUE).then_some(first)
 }
 
-/// What the overlayfs xattrs of a file say: that it is a whiteout, or an opaque directory.
+/// The meaning of the overlayfs xattrs of a file: a whiteout, or an opaque directory.
 #[derive(Default)]
 pub struct OverlayMarks {
     pub is_whiteout: bool,

@@ -42,7 +42,7 @@ pub struct File {
     pub tag: Tag,
     /// Of the manifest that offers it; not known of a file that only a publisher's list names.
     pub manifest: Option<Digest>,
-    /// What it runs on, if its manifest or index says so.
+    /// The architecture in its manifest or index.
     pub architecture: Option<Architecture>,
     /// It comes from one of several entries of an index, rather than from a plain manifest.
     pub is_of_index: bool,

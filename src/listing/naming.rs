@@ -33,7 +33,7 @@ pub struct Naming<'a> {
 pub struct Artifact {
     /// Its digest.
     pub manifest: Digest,
-    /// What it runs on, if its index says so, or the manifest itself and that was asked for.
+    /// The architecture in its index, or in the manifest itself if that was asked for.
     pub architecture: Option<Architecture>,
     /// It is one of several entries of an index.
     pub is_of_index: bool,

@@ -38,7 +38,7 @@ pub struct Resolved {
     pub is_of_index: bool,
     /// The annotation that tells it from others for its architecture.
     pub flavour: Option<String>,
-    /// What it runs on, if its index says so.
+    /// The architecture in its index.
     pub architecture: Option<Architecture>,
     /// The version that its index has.
     pub version: Option<String>,

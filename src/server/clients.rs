@@ -222,7 +222,7 @@ fn converse(mut connection: Connection, seat: &Seat, service: &Service) {
     }
 }
 
-/// What happens to a connection after a response.
+/// The next step of a connection after a response.
 enum After {
     /// It waits for the next request.
     Next,

@@ -787,7 +787,7 @@ mod tests {
         }
     }
 
-    /// What a client receives, without the headers that vary or that every answer has.
+    /// The bytes that a client receives, without the headers that vary or that every answer has.
     fn sent(method: &str, response: Response, keeps_alive: bool) -> String {
         let (mut request, _) = parse("GET / HTTP/1.1\r\n\r\n").unwrap().unwrap();
         request.method = method.into();

@@ -59,7 +59,7 @@ pub enum SignedBy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct File {
     pub name: FileName,
-    /// What `@v` in a transfer file stands for.
+    /// The text that `@v` in a transfer file matches.
     pub version: Option<String>,
     /// In systemd's spelling, which `%a` stands for.
     pub architecture: Option<Architecture>,

@@ -86,7 +86,7 @@ pub struct Snapshot {
     /// Whether it is of an older listing: its repositories have to show again that they hold its files.
     is_older: bool,
     begun: Instant,
-    /// What clients get of it.
+    /// The forms in which clients get it.
     forms: Forms,
     /// The memory that its files take.
     _held: Option<Held>,
@@ -783,7 +783,7 @@ mod tests {
             Self(path)
         }
 
-        /// What answers for the layouts `r0`, `r1`, …, with so much memory, and with a cache.
+        /// The listings of the layouts `r0`, `r1`, …, with so much memory, and with a cache.
         fn snapshots(&self, number: usize, memory: usize) -> Snapshots {
             let source = |n| {
                 format!(

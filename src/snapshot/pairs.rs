@@ -42,7 +42,7 @@ struct Open<S> {
     since: Instant,
 }
 
-/// What to do with a request for a half.
+/// The answer to a request for a half.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<S> {
     /// Answer it from this snapshot.

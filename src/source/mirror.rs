@@ -349,8 +349,8 @@ impl Mirrored {
         );
     }
 
-    /// What belongs to a manifest, by the registry itself. While that is down, by the first mirror that has some: a mirror
-    /// without any may only lack it.
+    /// Asks the registry for the signatures or referrers of a manifest. While it is down, the first mirror that has
+    /// some answers: a mirror without any may only lack them.
     fn attached<T>(&self, ask: impl Fn(&Registry) -> Result<Option<T>>) -> Result<Option<T>> {
         let error = match self.ask_primary(&ask) {
             Err(error) if error.is_registry_down() => error,

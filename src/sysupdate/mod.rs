@@ -1,4 +1,4 @@
-//! What systemd-sysupdate is told: its transfer files (sysupdate.d(5)), and which of them point at this service.
+//! Transfer files of systemd-sysupdate (sysupdate.d(5)) on this machine, and which of them point at this service.
 //!
 //! ```text
 //! [Source]

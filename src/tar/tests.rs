@@ -459,7 +459,7 @@ fn extended_headers_take_no_more_memory_than_they_may() {
         ),
         plain(b"a"),
     ];
-    // What was before one entry does not count for the next.
+    // The extended headers of one entry do not count for the next.
     let found = read(&[most.concat(), most.concat()].concat()).unwrap();
     assert_eq!(found.len(), 2);
 }

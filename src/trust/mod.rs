@@ -64,7 +64,7 @@ pub enum Rule {
     Never(String),
 }
 
-/// What the manifests of one source must satisfy: nothing, if there are no rules.
+/// The requirements for all manifests of one source; none if there are no rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Requirement {
     /// The keys of the settings.

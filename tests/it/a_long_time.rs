@@ -1,5 +1,5 @@
-//! What takes long by its nature: the limits on slow clients and slow registries. All of them wait
-//! side by side in one test, for there are as many tests at once as there are cores; and tests begin
+//! Tests that take long: the limits for slow clients and slow registries. All of them wait
+//! side by side in one test, because there are as many tests at once as there are cores; and tests begin
 //! in the order of their names, so this one begins first.
 
 use std::io::Write;

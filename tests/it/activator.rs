@@ -1,5 +1,5 @@
-//! What systemd is to a socket-activated service: it holds the listener, starts the program when
-//! a connection waits and none runs, and does so again whenever the program has left.
+//! The part of systemd in socket activation: it holds the listener, starts the program when
+//! a connection waits and no process runs, and does so again after each exit.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What is attached to an artifact: it lies beside it, however its registry tells of it.
+//! Files that are attached to an artifact are in its directory, by whichever API the registry lists them.
 
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ fn what_is_attached_lies_beside_however_the_registry_tells_of_it() {
     let both = lines(&[(b"image", "hello.raw"), (b"it was built", "build.log")]);
     let alone = line(b"image", "hello.raw");
     let none = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":null}"#;
-    // What the referrers API answers, whether the tag that stands in for it is there, what is found.
+    // The answer of the referrers API, whether the fallback tag exists, and the files that are found.
     for (api, has_tag, expected, why) in [
         (
             answer("200 OK", &[&index_type], &index),

@@ -543,7 +543,7 @@ fn a_registry_that_is_restarted_in_the_middle_is_waited_for() {
     service.listing();
     registry.take_requests();
     registry.fault("/blobs/", Fault::NoRange);
-    // What its front says meanwhile, each more often than a request is tried: four times, the last one first.
+    // The answers of the front meanwhile, each more often than a request is tried: four times, the last one first.
     for (times, status) in [(13, 502), (9, 503), (5, 504)] {
         registry.fault_times(times, "/blobs/", Fault::StatusOfARange(status));
     }
@@ -551,7 +551,7 @@ fn a_registry_that_is_restarted_in_the_middle_is_waited_for() {
     assert_eq!(ranges(&registry).len(), 1 + 12 + 1);
 }
 
-/// What has no length ends where it is cut as if it were whole.
+/// A response without a length ends where it is cut as if it were whole.
 #[test]
 fn a_registry_that_ignores_ranges_may_be_cut_anywhere() {
     let image = noise(300 * KIB);

@@ -1,4 +1,4 @@
-//! What `registries.conf` blocks and what `allow` leaves out: no spelling, redirect or token server leads there.
+//! Hosts that `registries.conf` blocks or `allow` does not name: no spelling, redirect or token server leads there.
 
 use crate::content::{digest, versions};
 use crate::registry::{Fault, Registry};

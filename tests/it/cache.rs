@@ -1,4 +1,4 @@
-//! What is kept in `$CACHE_DIRECTORY`: it saves requests, and nothing that happens to it does harm.
+//! `$CACHE_DIRECTORY` saves requests, and a damaged or missing cache does no harm.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn a_damaged_cache_is_fetched_again() {
         registry.take_requests();
         assert_eq!(service().listing(), listing, "{why}");
         let mut requests = registry.take_requests();
-        // What is left of the tags may be nothing.
+        // The file of tags may be empty after the damage.
         requests.retain(|request| request != IS_IT_SIGNED);
         assert_eq!(count(&requests, "GET /v2/hello/manifests/"), 4, "{why}");
         // Mended, not only survived.

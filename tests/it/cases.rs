@@ -10,7 +10,7 @@ use crate::registry::Registry;
 use crate::service::{Folder, Setup};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
-/// What a directory of several repositories is called.
+/// The name of a directory of several repositories.
 const MERGED: &str = "merged";
 
 #[test]
@@ -107,7 +107,7 @@ impl Case {
         }
     }
 
-    /// What is not as the case says.
+    /// The differences from the expected result of the case.
     fn run(&self) -> Vec<String> {
         let folder = Folder::new();
         let registry = Registry::start();

@@ -16,7 +16,7 @@ use crate::registry::{
 use crate::service::{ANEW, NO_LOGINS, Service, Setup, eventually, later};
 use crate::tokens::TokenServer;
 
-/// What is said after the places where a login was looked for.
+/// The end of a message about a missing login, after the places that were searched.
 const MAKE_ONE: &str = " (`skopeo login --authfile` makes such a file)";
 
 #[test]
@@ -642,7 +642,7 @@ fn a_token_got_for_a_password_does_not_cross_a_network_in_the_clear() {
         "{reason}"
     );
     assert_eq!(tokens.take_asked(), [""; 0]);
-    // What everybody gets is no secret.
+    // A repository that anyone may read is not secret.
     tokens.set(|rules| rules.anonymous = true);
     assert_eq!(setup().start().listing(), versions(1).1);
 }

@@ -146,7 +146,7 @@ impl Machine {
     }
 }
 
-/// What `check` found.
+/// The findings of `check`.
 pub struct Found {
     pub status: Option<i32>,
     pub text: String,
@@ -240,7 +240,7 @@ fn without_a_repository_those_of_transfer_files_and_settings_are_checked() {
     let found = machine.check(&[]);
     found.has("ok", "tags", &["hello: ", "has 1 tag"]);
     found.has("ok", "tags", &["other: ", "2 tags"]);
-    // What holds for the registry is said once.
+    // A finding about the registry is printed once.
     let of_registry = found
         .text
         .lines()

@@ -18,7 +18,7 @@ use crate::tokens::TokenServer;
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
-/// What a command leaves behind.
+/// The outcome of a command.
 #[derive(Debug)]
 struct Ended {
     status: Option<i32>,
@@ -27,7 +27,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// What it printed, which has to be all that it said.
+    /// Standard output, if standard error is empty.
     #[track_caller]
     fn good(self) -> String {
         assert_eq!((self.status, self.err.as_str()), (Some(0), ""), "{self:?}");

@@ -24,7 +24,7 @@ fn reason(response: &Response) -> &str {
     response.header("x-reason").unwrap_or_default()
 }
 
-/// What may be wrong with one manifest.
+/// The faults that one manifest may have.
 fn answers() -> Vec<Vec<Fault>> {
     let mut ways: Vec<_> = [401, 403, 404, 410, 412, 451]
         .map(|status| vec![Fault::Status(status)])

@@ -1,4 +1,4 @@
-//! What a repository holds, in memory: blobs, manifests and tags; and what is listed of it. The fake
+//! A repository in memory: blobs, manifests and tags; and the expected listing of it. The fake
 //! registry serves it, the layout writer puts it on disk.
 
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl Repository {
         self.point(tag, &descriptor);
     }
 
-    /// What `oras push REPOSITORY:TAG TITLE` makes of a plain file.
+    /// The artifact that `oras push REPOSITORY:TAG TITLE` makes of a plain file.
     pub fn oras_push(&mut self, tag: &str, title: &str, bytes: &[u8]) {
         let artifact = self.oras_artifact(title, bytes);
         self.point(tag, &artifact);
@@ -247,7 +247,7 @@ pub fn lines(files: &[(&[u8], &str)]) -> String {
         .collect()
 }
 
-/// What stands in a listing that has no other line. Differs from day to day.
+/// The only line of an empty listing. It changes every day.
 pub fn empty_listing() -> String {
     let tomorrow = jiff::Zoned::now()
         .with_time_zone(jiff::tz::TimeZone::UTC)

@@ -16,7 +16,7 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-/// What is made of a file.
+/// The result for a file of the corpus.
 enum Made {
     /// A line for the tag `v1`, by its digest (the beginning) and suffix.
     Listed(&'static str, &'static str),

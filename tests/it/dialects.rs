@@ -1,5 +1,5 @@
-//! What nobody publishes on purpose: manifests too large to be a file in `tests/cases/`, and indexes
-//! that go round in a circle. Each is a reason in the log, and the rest of the listing is whole.
+//! Repositories that nobody publishes on purpose: manifests too large to be a file in `tests/cases/`, and indexes
+//! that contain themselves. Each is a reason in the log, and the rest of the listing is complete.
 
 use std::time::{Duration, Instant};
 

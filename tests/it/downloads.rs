@@ -230,7 +230,7 @@ fn clients_are_sent_to_the_registry_where_the_settings_say_so() {
     );
     // It was tried whether they get it there.
     assert_eq!(ranges(&store), ["0-0"]);
-    // What is not there stays an error, and the rest is served as ever.
+    // A missing file stays an error. All other files are served.
     registry.behave();
     registry.fault("/blobs/", Fault::Status(403));
     assert_eq!(service.get("/hello/hello-v1.raw").status, 403);

@@ -335,7 +335,7 @@ fn an_error_has_a_body_for_people_and_none_for_systemd() {
         let head = service.request("HEAD", "/hello/nothing.raw", headers);
         assert_eq!((head.status, head.text()), (404, ""));
     }
-    // What is not an error is the same for all.
+    // A successful answer is the same for all clients.
     let response = service.request("GET", "/hello/SHA256SUMS", &["Accept: text/html"]);
     assert_eq!(response.text(), versions(2).1);
 }

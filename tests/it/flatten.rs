@@ -37,7 +37,7 @@ pub fn settings(registry: &Registry, more: &str) -> String {
     registry.settings() + more + X86
 }
 
-/// What lies in one part of a cache directory.
+/// The files in one part of a cache directory.
 fn cached(cache: &Folder, part: &str) -> Vec<String> {
     let entries = fs::read_dir(cache.path().join(part));
     let mut names: Vec<_> = entries
@@ -49,7 +49,7 @@ fn cached(cache: &Folder, part: &str) -> Vec<String> {
     names
 }
 
-/// What is made is what its name says.
+/// The name of each flattened file is its digest.
 fn check_made(cache: &Folder) {
     for name in cached(cache, "made") {
         let bytes = fs::read(cache.path().join("made").join(&name)).unwrap();
@@ -136,7 +136,7 @@ fn with_a_suffix_the_one_file_that_ends_so_is_taken_out_of_an_image() {
     }
     check_made(&cache);
     drop(service);
-    // What was made is known to the next run, for which only the layers have to be there.
+    // The next process knows the flattened image. It only asks whether the layers exist.
     registry.take_requests();
     let service = Setup::new(&settings).cache(&cache).start();
     assert_eq!(service.listing(), expected.concat());
@@ -299,7 +299,7 @@ fn a_made_file_that_is_damaged_is_made_again() {
         let packed = start().whole(&format!("/hello/{name}"));
         assert!(packed == good, "{} bytes", damage.len());
     }
-    // What it is to be is as well not believed when it is damaged.
+    // A damaged record of a digest is not used, either.
     let sums = cached(&cache, "sums");
     assert_eq!(sums.len(), 1);
     let path = cache.path().join("sums").join(&sums[0]);
@@ -572,7 +572,7 @@ fn what_another_program_refused_is_tried_again() {
     for (reader, expected) in [(said["reader"].clone(), 0), (json!(0), 2), (json!(null), 2)] {
         said["reader"] = reader;
         let json = said.to_string();
-        // What is signed for is the place of a file as well as what is in it.
+        // The checksum in the file covers its path as well as its contents.
         let sum = sha256(format!("sums/{key}\n{json}").as_bytes());
         fs::write(&path, format!("{sum}\n{json}")).unwrap();
         assert_eq!((fetched(), fetched()), (expected, 0), "{json}");
@@ -731,7 +731,7 @@ fn wrong_bytes_of_one_layer_are_not_held_against_another() {
     );
     push(&mut hello, "v1", &[&lower, &upper]);
     let registry = Registry::with_hello(hello);
-    // What takes nearly all that the files of the image may have, and is known to be wrong at its end.
+    // The layer takes almost all bytes that the files of the image may have. Its error is at the end.
     let mut wrong = header(tar::EntryType::Regular, b"large", (1 << 20) - 1000);
     wrong.resize(upper.len(), 0);
     registry.fault(digest(&upper).leak(), Fault::Body(wrong));
@@ -919,7 +919,7 @@ fn a_cache_that_cannot_be_written_is_the_reason() {
 fn a_failure_of_the_disk_is_not_repeated_with_every_listing() {
     let registry = Registry::with_hello(images(1));
     let cache = Folder::of_cache();
-    // What is made has no place to stay, which shows when all is done.
+    // The flattened file cannot be stored. That shows at the end of the work.
     cache.file("made", "no directory");
     let start = || Setup::new(settings(&registry, ANEW)).cache(&cache).start();
     let service = start();
@@ -1085,7 +1085,7 @@ fn the_newest_images_of_one_layer_are_read_before_they_are_listed() {
         let files = unpacked(&packed);
         let paths: Vec<_> = files.keys().filter(|path| *path != "usr/").collect();
         assert_eq!(paths, ["usr/tool"], "{name}");
-        // What was read is kept, like what was made.
+        // Verdicts of layers are kept like flattened images.
         let expected = usize::from(name == "hello-v1.tar.gz");
         let requests = registry.take_requests();
         let found = count(&requests, "GET /v2/hello/blobs/");

@@ -12,7 +12,7 @@ use crate::service::{Service, Setup, eventually};
 use crate::tls::Authority;
 
 const LIMIT: Duration = Duration::from_secs(1);
-/// What says of an extension for which systems it is.
+/// The path of the extension-release in an image.
 const RELEASE: &str = "usr/lib/extension-release.d/extension-release.hello";
 
 /// Closes a client's connection and says how long the registry was still being asked.

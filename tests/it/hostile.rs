@@ -234,7 +234,7 @@ impl<'a> Hazard<'a> {
     }
 }
 
-/// What has brought down HTTP servers, one after the other, and each while a file is on its way.
+/// Requests that have crashed other HTTP servers, one after the other, each during a download.
 #[test]
 fn no_hazard_touches_a_download_beside_it() {
     let (mut hello, _) = versions(2);

@@ -272,7 +272,7 @@ fn row_n1_a_client_certificate_and_the_key_of_another_are_refused_in_words() {
 #[test]
 fn row_n3_a_registry_that_was_down_is_asked_anew_whether_it_speaks_tls() {
     let address = nowhere();
-    // What is on loopback speaks plain HTTP, so it has to be called otherwise.
+    // A registry on loopback uses plain HTTP, so it needs another name here.
     let host = address.replace("127.0.0.1", "0.0.0.0");
     let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
     let service = Setup::new(format!("registry = \"{host}\"\n{ANEW}"))

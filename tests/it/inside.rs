@@ -1,4 +1,4 @@
-//! What an image says of itself, read out of it: what that costs, what bad images cost, and that it is
+//! Extension-release fields that are read out of an image: the cost, bad images, and that it is
 //! read once. The images in `tests/images` are small extensions, by the tools that publishers use.
 
 use std::fs;
@@ -26,7 +26,7 @@ fn unpack(packed: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What both images say, and the version that their tag says.
+/// The fields that both images have, and the version of their tag.
 fn hello() -> Value {
     json!({
         "ID": "fedora",
@@ -37,7 +37,7 @@ fn hello() -> Value {
     })
 }
 
-/// What a side file says, or its status and the reason.
+/// The contents of a side file, or its status and the reason.
 fn said(service: &Service, target: &str) -> Result<Value, (u16, String)> {
     let response = service.get(target);
     if response.status != 200 {

@@ -1,5 +1,5 @@
-//! What the log tells and what it does not, and its catalogue: the code, `docs/journal.md` and the one for `journalctl -x`
-//! agree.
+//! The lines of the log. Its IDs are the same in the code, in `docs/journal.md` and in the catalog for
+//! `journalctl -x`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

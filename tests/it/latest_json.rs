@@ -202,7 +202,8 @@ fn latest_json_leads_to_the_files_it_describes_though_the_tag_moves() {
 
 #[test]
 fn a_release_has_a_latest_json_if_it_is_accepted_with_urls_below_what_is_signed() {
-    // What is signed, and below which digest the files are for those who ask by the tag, the index, the manifest.
+    // The signed manifest, and below which digest the files are offered to clients that ask by the tag, the index, the
+    // manifest.
     for (signed, expected) in [
         ("index", [Some("index"), Some("index"), None]),
         ("manifest", [Some("manifest"); 3]),

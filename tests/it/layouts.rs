@@ -106,7 +106,7 @@ fn names_in_nested_indexes_count_as_those_of_the_index() {
     let third = named("v3", &layout.file(b"third"));
     let inner = layout.content.index_of(&[third], json!({}));
     let outer = layout.content.index_of(&[second, inner], json!({}));
-    // What has a name is an index of its own; its entries are for machines.
+    // The named entry is an index of its own; its entries are for machines.
     let mut of_machine = layout.file(b"fourth");
     of_machine["platform"] = json!({"os": "linux", "architecture": "amd64"});
     let own = layout.content.index_of(&[of_machine], json!({}));
@@ -313,7 +313,7 @@ fn entries_without_a_name_are_reported_unless_they_belong_to_another() {
     let mut layout = Layout::new();
     layout.version("v1", b"first");
     let subject = layout.entries[0].clone();
-    // What zot writes: each child of an index has an entry of its own, without a name.
+    // The form that zot writes: each child of an index has an entry of its own, without a name.
     let mut child = layout.file(b"a child");
     child["platform"] = json!({"os": "linux", "architecture": "amd64"});
     let index = layout.content.index_of(&[child.clone()], json!({}));

@@ -1,4 +1,4 @@
-//! What a listing costs, how long it holds, and that nothing spoils it. What is in it for which
+//! The cost of a listing, how long it is kept, and that nothing spoils it. The expected listing for each
 //! manifest is in `tests/cases/`.
 
 use std::fs;

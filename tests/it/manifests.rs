@@ -15,7 +15,7 @@ fn with_two() -> (Registry, Service) {
     (registry, service)
 }
 
-/// What is left of the listing when `v1` is spoilt.
+/// The expected listing when `v1` is damaged.
 fn without_v1() -> String {
     versions(1).1
 }

@@ -85,7 +85,7 @@ fn sysextmgr_finds_its_images_in_one_directory_of_two_repositories() {
         let sum = service.get(&format!("/sysexts/{stem}.raw.sha256"));
         assert_eq!(sum.text(), line(bytes, &format!("{stem}.raw")));
     }
-    // What sysextmgr asks for and is not there has to be 404 and empty: it installs error bodies.
+    // A missing file that sysextmgr asks for must be 404 with an empty body: it installs error bodies.
     for name in [
         "strace-29.1.arm64.raw",
         "strace-29.1.arm64.manifest.gz",
@@ -164,7 +164,7 @@ fn an_image_that_says_nowhere_what_it_is_for_has_no_sidecar() {
     }
 }
 
-/// What an image says of itself when its repository is made so.
+/// The manifest of an image in a repository that is made by this function.
 fn said(make: impl FnOnce(&mut Repository)) -> Value {
     let mut hello = Repository::default();
     make(&mut hello);

@@ -743,7 +743,7 @@ fn a_mirror_without_attached_files_is_no_whole_answer_for_a_registry_that_is_dow
     later();
     assert_eq!(service.get("/hello:v1/SHA256SUMS").status, 502);
     mirror.behave();
-    // What it has stands for what the registry has.
+    // The mirror answers for the registry.
     mirror.change(|hello| {
         let subject = hello.tags["v1"].clone();
         let manifest = hello.manifests[&subject].clone();

@@ -147,7 +147,7 @@ fn programs_get_json_and_everybody_else_the_page() {
             assert_eq!(head.header("content-length"), Some(&*length), "{accept}");
         }
     }
-    // What systemd reads is the same for all.
+    // The files that systemd reads are the same for all clients.
     let response = service.request("GET", "/hello/SHA256SUMS", &[JSON]);
     assert_eq!(response.text(), listing);
 }

@@ -1,4 +1,4 @@
-//! What a listing that was given out promises, though newer listings lack it, and after the service has left.
+//! The files of an earlier listing stay available, though newer listings lack them, and after a restart.
 
 use std::fs;
 

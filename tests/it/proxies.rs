@@ -292,7 +292,7 @@ fn row_x5_a_mirror_elsewhere_is_told_what_it_mirrors_where_settings_say_so() {
     }
 }
 
-/// What only this machine reaches is none of a stranger's business.
+/// Addresses of this machine alone are never sent to a proxy.
 #[test]
 fn row_b5_a_registry_elsewhere_cannot_send_us_to_an_address_of_this_machine() {
     let stranger = Registry::with_hello(versions(1).0);

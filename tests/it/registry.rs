@@ -179,7 +179,7 @@ pub fn basic(login: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(login))
 }
 
-/// What the `Link` header of a page names.
+/// The target of the `Link` header of a page.
 #[derive(Clone, Debug)]
 pub enum Link {
     /// The next page, by path and query.
@@ -373,7 +373,7 @@ pub fn with_tls(authority: &Authority) -> Registry {
     registry
 }
 
-/// What was asked and as whom, in the order of arrival, since the last call.
+/// The requests since the last call with their logins, in the order of arrival.
 pub fn logins_seen(registry: &Registry) -> Vec<String> {
     let heads = registry.take_heads();
     heads.iter().map(Request::line_and_login).collect()
@@ -420,7 +420,7 @@ fn matches(request: &str, pattern: &str) -> bool {
     }
 }
 
-/// What would be answered; faults change it.
+/// The answer without faults; faults change it.
 struct Draft {
     status: u16,
     headers: Vec<(String, String)>,
@@ -482,7 +482,7 @@ pub trait Stream: Read + Write {}
 
 impl<T: Read + Write> Stream for T {}
 
-/// What Go's server says where plain HTTP comes to a port for TLS, and the other way round.
+/// The answer of Go's server to plain HTTP on a TLS port, and to TLS on a plain port.
 const NOT_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\n\
     Client sent an HTTP request to an HTTPS server.\n";
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-/// What a client sent.
+/// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub method: String,

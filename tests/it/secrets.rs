@@ -47,7 +47,7 @@ fn spellings(secret: &str) -> Vec<String> {
 }
 
 fn assert_silent(log: &Log, secrets: &[String]) {
-    // What the service writes is read as it comes, and may be late.
+    // The service writes lines as they come, so they may be late.
     eventually("something was logged that could hold a secret", || {
         !log.with(&["/v2/hello/manifests/"]).is_empty()
     });
@@ -279,7 +279,7 @@ fn no_login_before_a_host_is_in_the_log_or_the_answer() {
             "{lines}"
         );
     }
-    // What is wrong in the settings is quoted, but not that.
+    // The message quotes the wrong setting without its password.
     let url = format!("https://alice:{PASSWORD}@registry.example/a");
     let host = format!("alice:{PASSWORD}@registry.example");
     for settings in [

@@ -202,7 +202,7 @@ pub fn table(host: impl ToString, mirrors: &[(String, &str)]) -> String {
     text
 }
 
-/// What a service says first that was given no cache directory.
+/// The first line of a service without a cache directory.
 pub const NO_CACHE: &str = "warning: there is no cache directory, ";
 
 /// How a service is to be started.
@@ -338,7 +338,7 @@ impl Setup {
     }
 }
 
-/// What the program says on stderr.
+/// The lines of the program on stderr.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -388,7 +388,7 @@ impl Log {
         eventually("there is a warning or an error", || {
             !self.trouble_so_far().is_empty()
         });
-        // What is logged with it comes at once.
+        // Lines that are logged together arrive together.
         thread::sleep(Duration::from_millis(50));
         self.trouble_so_far()
     }
@@ -432,7 +432,7 @@ impl Service {
         client::request(self.address, method, target, headers)
     }
 
-    /// What is there, which has to come whole.
+    /// The body of an existing file, which must be complete.
     #[track_caller]
     pub fn whole(&self, target: &str) -> Vec<u8> {
         let response = self.get(target);

@@ -263,7 +263,7 @@ fn however_a_registry_says_that_there_is_no_signed_list_the_tags_are_listed() {
         assert_eq!(service.listing(), listing, "{why}");
         let requests = registry.take_requests();
         assert_eq!(count(&requests, "SHA256SUMS"), 1, "{why}: {requests:?}");
-        // What is said of a listing is said before this.
+        // Messages about the listing come before this line.
         assert_eq!(service.log.with(&["files listed in"]).len(), 1, "{why}");
         assert_eq!(service.log.trouble_so_far(), [""; 0], "{why}");
     }
@@ -674,7 +674,7 @@ fn a_list_in_the_tag_index_that_cannot_be_had_is_no_reason_to_list_the_tags() {
     }
 }
 
-/// What is pushed, and how.
+/// A name for the way in which a list is pushed, and the function that pushes it.
 type Way = (&'static str, fn(&mut Repository));
 
 #[test]
@@ -796,7 +796,7 @@ fn fifteen_thousand_names_cost_three_requests_fifty_milliseconds_and_little_memo
     assert!(registry.take_requests().len() <= 2);
     let peak = service.peak_memory();
     assert!(peak <= 24, "{peak} MiB");
-    // What is built for tests is several times slower than what is installed.
+    // A debug build is several times slower than a release build.
     let limit = Duration::from_millis(if cfg!(debug_assertions) { 3000 } else { 50 });
     assert!(took <= limit, "{took:?}");
 }

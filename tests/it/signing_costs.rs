@@ -1,4 +1,4 @@
-//! What signatures cost in requests: looked up once for each version, and nothing once a verdict is kept.
+//! Requests for signatures: one lookup for each version, and none once a verdict is kept.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What is remembered in `$STATE_DIRECTORY`: what a tag was under `immutable-tags`, and that a list was signed.
+//! The contents of `$STATE_DIRECTORY`: the digests of tags under `immutable-tags`, and that a list was signed.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};

@@ -339,7 +339,7 @@ fn nothing_is_left_undone_or_points_outside() {
 #[test]
 fn no_line_ends_in_space() {
     for (file, text) in files(".") {
-        // What a publisher wrote stays as it is, and so does what a fuzzer found.
+        // Files of publishers and of fuzzers are not changed.
         let is_theirs = [
             "tests/cases/",
             "tests/container-libs/",

@@ -111,7 +111,7 @@ impl TokenServer {
         format!("http://{}/token", self.address)
     }
 
-    /// What a registry says that wants one of these tokens. `{name}` stands for the repository.
+    /// The `WWW-Authenticate` header of a registry that wants one of these tokens. `{name}` stands for the repository.
     pub fn challenge(&self) -> String {
         format!(
             "Bearer realm=\"{}\",service=\"registry\",scope=\"repository:{{name}}:pull\"",
@@ -146,7 +146,7 @@ impl TokenServer {
         })
     }
 
-    /// What it was asked since the last call, a line each: the method, the fields sorted by name,
+    /// The requests since the last call, a line each: the method, the fields sorted by name,
     /// and the login. `GET scope=repository:hello:pull service=registry Basic …`.
     pub fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.state.asked.lock().unwrap())

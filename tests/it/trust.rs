@@ -346,7 +346,7 @@ fn one_changed_byte_of_a_signed_manifest_makes_it_another_one() {
     assert_refused(&service, &registry, &changed, "it is not signed; key /");
 }
 
-/// What cannot be looked up now is no answer: neither is the version offered, nor is it called unsigned.
+/// A failed lookup is not an answer: the version is not offered, and is not called unsigned, either.
 #[test]
 fn a_signature_that_cannot_be_looked_up_makes_no_version_an_unsigned_one() {
     let guard = || {
@@ -806,7 +806,7 @@ fn of_an_unsigned_index_nothing_counts_and_a_signed_one_covers_its_entries() {
     let both = lines(&[(b"x", "hello-v1-x86-64.raw"), (b"a", "hello-v1-arm64.raw")]);
     let x86 = line(b"x", "hello-v1-x86-64.raw");
     let none = empty_listing();
-    // What the entries say they are, what is signed, what is listed.
+    // The architectures in the entries, the signed manifest, the expected listing.
     for (own, signed, expected, why) in [
         ([None, None], "index", &both, "the index alone"),
         ([None, None], "all", &both, "everything, cosign sign -r"),
@@ -1290,8 +1290,8 @@ fn a_policy_that_cannot_be_read_is_told_at_the_start() {
     }
 }
 
-/// What each of these asks of one source is its own matter, though they share the cache; an address without `verify` asks
-/// what all of them ask.
+/// Repositories with the same source have separate requirements, though they share the cache; an address without
+/// `verify` must meet the requirements of all of them.
 #[test]
 fn two_names_of_one_source_ask_for_signatures_of_their_own() {
     let [one, two] = [Key::new(), Key::new()];
@@ -1341,7 +1341,7 @@ fn two_names_of_one_source_ask_for_signatures_of_their_own() {
     }
 }
 
-/// What was made before anybody asked for signatures is not sent any more.
+/// Files that were flattened before signatures were required are not sent any more.
 #[test]
 fn an_image_that_was_made_and_is_not_signed_is_not_sent() {
     let layers = [layer(&[("usr/a", b"a")]), layer(&[("usr/b", b"b")])];

@@ -414,13 +414,13 @@ fn links(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a browser asks for that follows a link of a page.
+/// The path that a browser requests for a link of a page.
 fn followed(page: &str, link: &str) -> String {
     let name = link.strip_prefix("./").unwrap_or_else(|| {
         assert!(!link.contains(':'), "{link} leads out of {page}");
         link
     });
-    // What stands after these is no part of a path, and a backslash is a slash.
+    // The query and the fragment are not part of a path. A backslash is a slash.
     let path = name.split(['?', '#']).next().unwrap();
     format!("{page}{}", path.replace('\\', "/"))
 }

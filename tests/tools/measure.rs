@@ -1,4 +1,4 @@
-//! What `tests/bench` needs beside curl.
+//! The parts of `tests/bench` that need more than curl.
 //!
 //! * `measure relay LISTEN TARGET MILLISECONDS` puts a round trip between a client and a local
 //!   server: a new connection waits one, every byte half of one in each direction. How many bytes

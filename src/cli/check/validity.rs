@@ -32,7 +32,7 @@ pub fn end(certificate: &[u8]) -> Option<Timestamp> {
     validity.time()
 }
 
-/// What is left of an encoding.
+/// The rest of a DER encoding.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -28,8 +28,8 @@ pub fn of_component(root: &Path, component: &Component) -> Result<Vec<String>> {
     Ok(theirs.collect())
 }
 
-/// What others have where these files would install to: no link where a `CurrentSymlink=` would be, or another transfer
-/// file with the same target, of which one pattern matches what the other's does; a phrase each.
+/// Files of others in the way of these transfer files, a phrase each: a file where a `CurrentSymlink=` would be, or
+/// another transfer file with the same target whose pattern matches the same names.
 pub fn in_the_way(
     root: &Path,
     component: &Component,

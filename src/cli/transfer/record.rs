@@ -1,5 +1,5 @@
-//! What `--undo` has to know of a file that `--write` has installed. It is at the end of the file, so that nothing else
-//! has to be kept:
+//! The record that `--write` appends to a file, and that `--undo` reads. It is at the end of the file, so that nothing
+//! else has to be kept:
 //!
 //! ```text
 //! # "transfer --undo" removes this file unless it was changed, and these directories if they are empty then:

@@ -1,4 +1,4 @@
-//! What is on offer → the shape of an update: which files belong together, and what each becomes. No I/O.
+//! Files on offer → the shape of an update: which files belong together, and the target of each. No I/O.
 
 use clap::ValueEnum;
 

@@ -9,8 +9,8 @@ use crate::tar::{Entry, Kind, show};
 
 type Name = String;
 
-/// What a name in the model is: a directory with its number and files, or another file by its place in
-/// a list, so that two names can mean the same.
+/// The meaning of a name in the model: a directory with its number and files, or another file by its index in
+/// a list, so that two names can be the same file.
 #[derive(Clone, Debug)]
 enum Model {
     Directory(u32, BTreeMap<Name, Model>),
@@ -140,7 +140,7 @@ impl Image {
                     let last = target.pop().unwrap();
                     let mut target = self.resolve(&[], &target, 40)?;
                     target.push(last);
-                    // What a whiteout has hidden can still be meant.
+                    // A file that a whiteout has hidden can still be the target.
                     let is_hidden = lower.at(&target).is_none();
                     let hidden = before.at(&target).filter(|_| is_hidden);
                     let found = self.at(&target).or(hidden);

@@ -71,7 +71,7 @@ pub fn list(tree: &Tree<'_>) -> Vec<String> {
     list
 }
 
-/// What comes of layers, or why nothing does.
+/// The image that layers make, or the reason why they make none.
 fn flattened(layers: &[&str]) -> Result<String, Refused> {
     let mut tree = new_tree();
     for (layer, entries) in layers.iter().enumerate() {

@@ -180,7 +180,7 @@ fn digest(hex: &str) -> String {
     )
 }
 
-/// What is not offered. What nobody has to do anything about is behind a summary if it is more than a few.
+/// The files that are not offered. Those that need no action are folded into a summary if there are more than a few.
 fn left_out(body: &mut String, overview: &Overview) {
     let all = &overview.left_out;
     let omitted = overview.omitted.unwrap_or_default().left_out;

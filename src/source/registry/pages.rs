@@ -37,7 +37,7 @@ impl Registry {
 
 /// The pages of a list, followed by their links. Pages and bytes are bounded, whatever the links are.
 pub struct Pages<'a> {
-    /// What the list is of.
+    /// The kind of items in the list, for messages.
     what: &'static str,
     first: &'a str,
     max_pages: usize,

@@ -218,7 +218,7 @@ mod tests {
         Policy::parse(Path::new("/policy.json"), json.as_bytes(), read)
     }
 
-    /// What is not exactly by the format refuses the whole file, as containers/image does
+    /// Anything outside the format refuses the whole file, as in containers/image
     /// (`signature/policy_config_test.go`).
     #[test]
     fn a_policy_is_read_strictly() {

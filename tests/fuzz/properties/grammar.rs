@@ -35,7 +35,7 @@ pub fn is_tag(text: &str) -> bool {
         && (text.chars()).all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
-/// What systemd-sysupdate takes for a name in `SHA256SUMS`, and gives no meaning of its own.
+/// Whether systemd-sysupdate takes the text in `SHA256SUMS` for a name, without a meaning of its own.
 pub fn is_file_name(text: &str) -> bool {
     is_listed_name(text)
         && !["SHA256SUMS", "BEST-BEFORE-"]

@@ -99,7 +99,7 @@ fn assert_chosen(several: &[Chosen], offered: &[Architecture]) {
     }
 }
 
-/// What an image offers, in each of the ways in which it is looked at.
+/// The files that an image offers, in each view.
 fn recognise(image: &Image, config: Option<&[u8]>) -> [Recognised; 4] {
     let found = || {
         let mut found = artifact::recognise(image, config);
@@ -254,7 +254,7 @@ fn assert_written(listing: &Listing) {
     );
 }
 
-/// What an image says of itself can be read by others.
+/// A made manifest of an image can be read by others.
 fn assert_metadata(document: &[u8]) {
     let metadata = Metadata::of_document(document);
     let json: Value = serde_json::from_str(&metadata.json("k8s.raw")).unwrap();

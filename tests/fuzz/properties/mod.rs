@@ -1,4 +1,4 @@
-//! What must hold for every input, whatever is in it. Each function is a fuzz target; the unit test
+//! Properties that hold for every input. Each function is a fuzz target; the unit test
 //! below has each of them look at its corpus, where the inputs stay that were once wrong.
 //!
 //! Properties of what is private to a module are declared there, as `fuzz`.
@@ -30,7 +30,7 @@ pub use crate::settings::fuzz::settings;
 pub use crate::source::fuzz::{challenges, links};
 pub use crate::trust::fuzz::envelopes;
 
-/// What stands between the parts of an input that has several.
+/// The separator of the parts of an input that has several.
 const SEPARATOR: &[u8] = b"\n--next--\n";
 
 /// The parts of an input; there is one at least.

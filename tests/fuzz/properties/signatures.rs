@@ -32,7 +32,7 @@ const KEYS: [(&[u8], &[u8], &[u8]); 3] = [
 
 /// The statement in a bundle, undecoded: base64 may be written in one way only.
 fn statement(json: &[u8]) -> Option<Vec<u8>> {
-    // What is not read of it need not be UTF-8.
+    // Parts of it that are not read need not be UTF-8.
     let json: Value = serde_json::from_str(&String::from_utf8_lossy(json)).ok()?;
     let payload = json["dsseEnvelope"]["payload"].as_str()?;
     BASE64_STANDARD.decode(payload).ok()

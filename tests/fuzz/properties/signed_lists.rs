@@ -6,7 +6,7 @@ use super::grammar::{assert_listing, is_file_name};
 use crate::digest::Digest;
 use crate::listing::{Listing, PublisherList};
 
-/// What is read of a list.
+/// The entries that are read from a list.
 pub(super) fn listing_of(data: &[u8]) -> Listing {
     let list = PublisherList::new(Digest::of(data), data.into(), None);
     let listing = Listing {

@@ -33,8 +33,8 @@ const LIMIT: u64 = 1 << 20;
 /// without which no changed header would ever be read.
 const AS_IT_IS: u8 = b'=';
 
-/// What is made of layers is the same every time, is an archive that leads nowhere outside, has files as one
-/// layer or another has them, and is the same once more when it is flattened itself. Each of up to three parts
+/// A flattened image is the same every time, is an archive with no path outside, has the contents of files from one
+/// layer or another, and is the same again when it is flattened itself. Each of up to three parts
 /// is a layer.
 pub fn tar_layers(data: &[u8]) {
     let layers: Vec<_> = parts(data).into_iter().take(3).map(layer).collect();

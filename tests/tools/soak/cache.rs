@@ -11,7 +11,7 @@ use crate::dice::Dice;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Takes all the room there is.
 const FILLER: &str = "filler";
-/// What the service keeps, each kind in a folder of its own.
+/// The folders of the cache, one for each kind of file.
 const KEPT: [&str; 5] = ["made", "sums", "documents", "releases", "tags"];
 /// Files being written.
 const TEMPORARY: &str = "tmp";
@@ -22,7 +22,7 @@ pub struct CacheDirectory {
     pub full: Full,
 }
 
-/// What stands for a full disk.
+/// The ways to make the disk full.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Full {
     /// It is a small file system of its own, which is filled.

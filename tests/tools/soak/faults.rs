@@ -1,4 +1,4 @@
-//! What is made to go wrong while clients are served.
+//! Injects faults while clients are served.
 
 use std::thread;
 
@@ -93,7 +93,7 @@ impl Faults {
             Fault::DiskFills => {
                 world.options.cache.fill(dice);
                 if dice.percent(50) {
-                    // What is no longer there has to be made again, and there is no room for it.
+                    // Files that were removed have to be made again, without room for them.
                     thread::sleep(dice.milliseconds(0..500));
                     world.options.cache.wipe();
                     world.options.cache.fill(dice);
@@ -133,7 +133,7 @@ impl Faults {
         );
     }
 
-    /// What the dice left out was not tested.
+    /// A fault that never happened by chance was not tested.
     pub fn judge(&self, world: &World) {
         let log = world.log();
         let said = |line: &str| log.matches(line).count() as u64;

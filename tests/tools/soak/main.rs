@@ -55,7 +55,7 @@ const CLIENTS: u64 = 10;
 const MADE: u64 = 30;
 /// The same where the service is killed: there the making is what matters.
 const MADE_IN_KILLS: u64 = 70;
-/// What the memory of the service may grow by between the first quarter of a time and the last. The allocator's
+/// Most growth of the service's memory between the first quarter of the time and the last. The allocator's
 /// arenas fill up in the first thousand requests, and then no more.
 const GROWTH_KIB: u64 = 6 << 10;
 
@@ -117,7 +117,7 @@ fn soak_faults(options: Options) -> usize {
     let (world, mut registry) = World::new(options);
     let faults = Faults::default();
 
-    // What it takes when it has worked and rests.
+    // The memory after work, at rest.
     thread::scope(|scope| {
         for client in 0..CLIENTS {
             let world = &world;
@@ -198,7 +198,7 @@ fn soak_faults(options: Options) -> usize {
     world.end()
 }
 
-/// What the service takes when nobody has asked for some time, or else when it has taken no more than that
+/// The memory of the service after some time without requests, or earlier, once it has been no more than `like`
 /// for a moment.
 fn resting(world: &World, like: Option<Sample>) -> Sample {
     let mut sample = None;

@@ -103,7 +103,7 @@ impl Shared {
         };
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
-        // What the system holds arrives whatever becomes of the registry.
+        // Bytes in the kernel's buffers arrive even if the registry is gone.
         let _ = SockRef::from(&client).set_send_buffer_size(SMALL_BUFFER);
         let _ = SockRef::from(&server).set_recv_buffer_size(SMALL_BUFFER);
         let (limit, rudely) = {

@@ -1,4 +1,4 @@
-//! What was done, what was counted, and what was wrong.
+//! The report: work, counts and errors.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -97,7 +97,7 @@ pub fn row(what: &str, value: impl std::fmt::Display) {
     println!("{what:<66} {value:>12}");
 }
 
-/// What is made to go wrong.
+/// The kinds of injected faults.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     RegistryRestarts,

@@ -1,4 +1,4 @@
-//! What the registry offers: files as `oras` pushes them, and container images of several layers.
+//! The content of the registry: files as `oras` pushes them, and container images of several layers.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -58,7 +58,7 @@ impl Offer {
 
 /// An extension image, which says what it is in a file inside it.
 const IMAGE: &[u8] = include_bytes!("../../images/xz.squashfs");
-/// What is said of that image, beside it.
+/// The side file of that image.
 pub const SIDE_FILE: &str = "files-image.manifest.gz";
 
 /// Files of 1 to 32 MiB, each a version, and a small image.

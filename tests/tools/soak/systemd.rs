@@ -1,5 +1,5 @@
-//! What systemd is to the service: it holds the listener, starts the program when a connection waits
-//! and none runs, and does so again whenever the program has ended.
+//! The part of systemd in socket activation: it holds the listener, starts the program when a connection waits
+//! and no process runs, and does so again after each exit.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::report::Counter;
 
-/// What systemd does between fork and exec: the listener is descriptor 3, its number and the process
+/// The steps of systemd between fork and exec: the listener is descriptor 3, its number and the process
 /// it is meant for are in the environment.
 const HAND_OVER: &str = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
 
@@ -26,7 +26,7 @@ pub struct Start {
     pub program: PathBuf,
     pub config: PathBuf,
     pub cache: Option<PathBuf>,
-    /// What it says is appended to this.
+    /// The program's standard error is appended to this file.
     pub log: PathBuf,
     /// More of its environment.
     pub environment: Vec<(String, String)>,

@@ -1,4 +1,4 @@
-//! What the service takes of the machine, read from /proc.
+//! The resources of the service, read from /proc.
 
 use std::fs;
 use std::time::Instant;

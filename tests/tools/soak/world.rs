@@ -25,7 +25,7 @@ pub const IDLE: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_millis(2500);
 const VERSIONS: usize = 3;
 
-/// What is asked of the soak test.
+/// The options of the soak test.
 pub struct Options {
     pub program: PathBuf,
     /// Where everything lies that it makes.
@@ -34,7 +34,7 @@ pub struct Options {
     pub seed: u64,
     /// libfaketime
     pub faketime: String,
-    /// What is to be broken on purpose.
+    /// The fault that is injected.
     pub breaks: Option<String>,
 }
 
@@ -100,7 +100,7 @@ impl World {
         (world, registry)
     }
 
-    /// What is made has no checksum beforehand. Its own is taken for right if what is in it is.
+    /// The checksum of a flattened image is not known before. It is taken as right if the contents are.
     fn learn(&mut self) {
         let http = Http::new(self.systemd.address);
         for n in 0..self.stocks.len() {
@@ -151,7 +151,7 @@ impl World {
         Dice::new(self.options.seed, purpose)
     }
 
-    /// What a client does: it gets a listing, and one of the files in it. `chance` of a hundred are made ones.
+    /// The round of a client: it gets a listing, and one of the files in it. `chance` of a hundred are flattened ones.
     pub fn round(&self, dice: &mut Dice, chance: u64) {
         let stock = match dice.percent(chance) {
             true => dice.pick(&self.stocks[1..]),
@@ -319,12 +319,12 @@ impl World {
         defects
     }
 
-    /// What the service has said so far.
+    /// The log of the service so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.options.directory.join("service.log")).unwrap()
     }
 
-    /// What a killed service left must be gone with the next start.
+    /// The temporary files of a killed service must be gone after the next start.
     fn judge_leftovers(&self) {
         for name in self.options.cache.temporary() {
             self.report

@@ -38,7 +38,7 @@ const BEFORE: [Step; 9] = [
     Step::Signatures,
 ];
 
-/// What is checked.
+/// The repositories and components to check.
 pub struct Wanted<'a> {
     /// The service, or this process in its place.
     pub asked: &'a Asked,
