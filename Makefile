@@ -14,20 +14,27 @@ CATALOG = $(PREFIX)/lib/systemd/catalog/sysext-oci-proxy.catalog
 
 .PHONY: build check test demo bench soak fuzz count install uninstall clean help
 
+# What a machine lacks is said before anything is compiled.
+NEED = @CARGO="$(CARGO)" tests/need
+
 build: ## the program, in target/release (default)
+	$(NEED) build
 	$(CARGO) build --release --locked
 
 check: ## format, lints, documentation, unit and integration tests: no root, no network
+	$(NEED) check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --lib --no-deps --document-private-items --locked
 	$(CARGO) test --locked
 
-test: check build ## check, then a real registry and real systemd: as root on Debian
+test: ## check, then a real registry and real systemd: as root on Debian
+	$(NEED) test
+	$(MAKE) check build
 	tests/e2e/run
 
-demo: build ## an update on this machine: no root, no registry, nothing left behind
-	tests/demo
+demo: ## an update on this machine: no root, no registry, nothing left behind
+	@CARGO="$(CARGO)" tests/demo
 
 bench: build ## how fast it lists and streams
 	tests/bench
@@ -36,6 +43,7 @@ soak: build ## some minutes of faults, kills and idle exits
 	tests/soak
 
 fuzz: ## what strangers may send, at random: FUZZ_SECONDS=60 for each of TARGETS=
+	$(NEED) fuzz
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 	CARGO=$(CARGO) tests/fuzz/run $(TARGETS)
 
