@@ -1,6 +1,6 @@
 //! Logins in `auth.json` and `config.json`, the files of podman, docker and systemd credentials.
 //!
-//! The order is documented in the README. Formats: containers-auth.json(5) and docker's
+//! The order is documented in docs/logins.md. Formats: containers-auth.json(5) and docker's
 //! `config.json`. Where the tools differ, a comment names the one that is followed.
 
 use std::fs;
@@ -117,7 +117,7 @@ impl<'a> AuthFile<'a> {
             Ok(_) => {}
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(None),
-                _ => return Err(bad(why_unreadable(&error, "README.md, Logins, says how"))),
+                _ => return Err(bad(why_unreadable(&error, "docs/logins.md says how"))),
             },
         }
         if text.trim_ascii().is_empty() {

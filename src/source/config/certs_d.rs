@@ -106,7 +106,7 @@ fn pem(path: PathBuf) -> Result<Pem> {
 fn bad(path: &Path, cause: &io::Error) -> Error {
     Error::BadCertificate {
         path: path.to_owned(),
-        why: why_unreadable(cause, "README.md, Certificates, says how"),
+        why: why_unreadable(cause, "docs/logins.md, Certificates, says how"),
     }
 }
 

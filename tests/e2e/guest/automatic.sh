@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
-# shellcheck disable=SC2317 # skopeo is called by the README's commands
-# Updates without anybody: the README's commands until the timer has updated by itself, what --undo leaves, and the recipes.
+# shellcheck disable=SC2317 # skopeo is called by the documents' commands
+# Updates without anybody: the documents' commands until the timer has updated by itself, what --undo leaves, and the recipes.
 
 NIGHT=$SCRATCH/night
 NIGHT_HOST=registry.example.com
@@ -9,16 +9,14 @@ TIMER=sysext-oci-proxy-update@strace.timer
 UPDATE=sysext-oci-proxy-update@strace.service
 VERSIONS=/var/lib/extensions/strace.raw.v
 
-# recipe LABEL - a block of docs/recipes.md
-recipe() { block "$1" /e2e/recipes.md; }
 
 # types LABEL - the commands of a recipe
-types() { PATH=$PATH:/usr/lib/systemd bash -eux -c "$(recipe "$1")"; }
+types() { PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1")"; }
 
 # writes LABEL - the file of a recipe; its path follows the label
 writes() {
     mkdir --parents "$(dirname "${1#*: }")"
-    recipe "$1" >"${1#*: }"
+    block "$1" >"${1#*: }"
 }
 
 # publish_strace VERSION
@@ -66,7 +64,7 @@ CONF
 }
 check automatic-prepare prepare_night
 
-# What the README has typed, but for what skopeo asks on the terminal.
+# What docs/updates.md has typed, but for what skopeo asks on the terminal.
 skopeo() { command skopeo "$@" --username fleet --password-stdin <<<"$NIGHT_PASSWORD"; }
 export NIGHT_PASSWORD
 export -f skopeo

@@ -68,7 +68,7 @@ forbidden_family() {
 }
 check forbidden-address-family-is-explained forbidden_family
 
-# As the README has it, to find out which call it is: the kernel's own line, which no container sees, names it.
+# As docs/troubleshooting.md has it, to find out which call it is: the kernel's own line, which no container sees, names it.
 fatal_call() {
     news >/dev/null
     forbid SystemCallFilter=~connect SystemCallErrorNumber=kill

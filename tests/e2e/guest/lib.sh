@@ -133,15 +133,18 @@ push_index() {
 
 # ---- documents
 
-# block LABEL [FILE] - the indented or fenced lines below <!-- LABEL -->, of README.md or another document
+# block LABEL [FILE] - the indented or fenced lines below <!-- LABEL -->, in README.md and docs or in one document
 block() {
-    awk -v label="<!-- $1 -->" '
+    local label=$1
+    shift
+    [ $# != 0 ] || set -- /e2e/README.md /e2e/docs/*.md
+    awk -v label="<!-- $label -->" '
         $0 == label { found = 1; next }
         !found { next }
         /^```/ { if (fenced) exit; fenced = 1; next }
         fenced { print; next }
         /^    / { print substr($0, 5); next }
-        { exit }' "${2:-/e2e/README.md}" | grep .
+        { exit }' "$@" | grep .
 }
 
 # ---- images

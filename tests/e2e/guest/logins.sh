@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2317 # skopeo is called by the README's commands
+# shellcheck shell=bash disable=SC2317 # skopeo is called by the documents' commands
 # Logins: where they are kept, what is sent where, and what an administrator reads when one is refused.
 
 AUTH=/etc/containers/auth.json
@@ -69,7 +69,7 @@ changed() {
 }
 check login-changed-while-it-runs changed
 
-# As the README has it, but for what skopeo asks on the terminal.
+# As docs/logins.md has it, but for what skopeo asks on the terminal.
 encrypted_credential() {
     local commands
     commands=$(block 'logins: credential')

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Mirrors: a pull-through cache, as the README has it, and what happens when it or the registry is away.
+# Mirrors: a pull-through cache, as docs/mirrors.md has it, and what happens when it or the registry is away.
 
 REGISTRIES=/etc/containers/registries.conf
 
-# mirrored [LINE…] - by the README's example, with these lines more in [[registry.mirror]]; both are up
+# mirrored [LINE…] - by that document's example, with these lines more in [[registry.mirror]]; both are up
 mirrored() {
     primary_up
     cache_up

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
-# The examples of README.md, each command as it stands there.
+# The examples of README.md and docs, each command as it stands there.
 
-# follow EXAMPLE COMPONENT - what the README says from the push on; the transfer file is the one that it shows, without its
+# follow EXAMPLE COMPONENT - what the document says from the push on; the transfer file is the one that it shows, without its
 # record for --undo
 follow() {
     local transfer=/etc/sysupdate.$2.d/$2.transfer
