@@ -12,6 +12,18 @@ BINARY = target/release/sysext-oci-proxy
 UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket sysext-oci-proxy-update@.service sysext-oci-proxy-update@.timer
 CATALOG = $(PREFIX)/lib/systemd/catalog/sysext-oci-proxy.catalog
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+# The time of the files in packages, and of what is said of them.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat --format=%Y Cargo.toml)
+
+# The program is the same, byte for byte, wherever it is built: the paths of this directory and of cargo's are not in it.
+REMAP = --remap-path-prefix=$(CURDIR)=/build --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+# cargo adds these flags to those of its configuration files, but takes no other than RUSTFLAGS where that is set.
+build demo bench soak: export CARGO_BUILD_RUSTFLAGS := $(CARGO_BUILD_RUSTFLAGS) $(REMAP)
+ifdef RUSTFLAGS
+build demo bench soak: export RUSTFLAGS := $(RUSTFLAGS) $(REMAP)
+endif
+
 .PHONY: build check test demo bench soak fuzz count install uninstall clean help
 
 # What a machine lacks is said before anything is compiled.
