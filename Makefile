@@ -19,12 +19,12 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat --forma
 # The program is the same, byte for byte, wherever it is built: the paths of this directory and of cargo's are not in it.
 REMAP = --remap-path-prefix=$(CURDIR)=/build --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
 # cargo adds these flags to those of its configuration files, but takes no other than RUSTFLAGS where that is set.
-build demo bench soak: export CARGO_BUILD_RUSTFLAGS := $(CARGO_BUILD_RUSTFLAGS) $(REMAP)
+build bench soak: export CARGO_BUILD_RUSTFLAGS := $(CARGO_BUILD_RUSTFLAGS) $(REMAP)
 ifdef RUSTFLAGS
-build demo bench soak: export RUSTFLAGS := $(RUSTFLAGS) $(REMAP)
+build bench soak: export RUSTFLAGS := $(RUSTFLAGS) $(REMAP)
 endif
 
-.PHONY: build check test demo bench soak fuzz count install uninstall clean help
+.PHONY: build check test demo bench soak fuzz deny count install uninstall clean help
 
 # What a machine lacks is said before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
@@ -58,6 +58,10 @@ fuzz: ## what strangers may send, at random: FUZZ_SECONDS=60 for each of TARGETS
 	$(NEED) fuzz
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 	CARGO=$(CARGO) tests/fuzz/run $(TARGETS)
+
+deny: ## licences, sources and advisories of the dependencies, by deny.toml: needs a network
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny --locked check
 
 # Builds only what is not there: `make && sudo make install` needs no cargo for root.
 $(BINARY):

@@ -408,3 +408,51 @@ fn documents_name_files_and_functions_that_exist() {
         }
     }
 }
+
+/// The forge checks a change in jobs of their own, with the very commands of `make check`.
+#[test]
+fn the_workflow_runs_what_make_check_runs() {
+    let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let (makefile, workflow) = (read("Makefile"), read(".github/workflows/ci.yml"));
+    let (_, recipe) = makefile.split_once("\ncheck:").unwrap();
+    let recipe = recipe
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('\t'));
+    let commands: Vec<_> = recipe.filter(|line| line.contains("$(CARGO)")).collect();
+    assert!(commands.len() > 3, "{commands:?}");
+    for command in commands {
+        let step = format!("- run: {}\n", command.trim().replace("$(CARGO)", "cargo"));
+        assert!(workflow.contains(&step), "no job has {step}");
+    }
+    assert!(workflow.contains("\npermissions:\n  contents: read\n"));
+    for line in workflow.lines() {
+        let indent = line.len() - line.trim_start().len();
+        assert!(indent % 2 == 0 && !line.contains('\t'), "{line}");
+        if let Some((_, action)) = line.split_once("uses: ") {
+            let (_, version) = action.split_once('@').unwrap();
+            assert!(version.starts_with('v'), "{action} is not a release");
+        }
+    }
+}
+
+/// `rust-version` in Cargo.toml is the only place that decides; documents name the same one.
+#[test]
+fn documents_name_the_oldest_rust() {
+    let manifest = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
+    let (_, rest) = manifest.split_once("\nrust-version = \"").unwrap();
+    let (oldest, _) = rest.split_once('"').unwrap();
+    for (file, text) in files(".") {
+        if !file.ends_with(".md") {
+            continue;
+        }
+        for (start, _) in text.match_indices("Rust 1.") {
+            let number = &text[start + "Rust ".len()..];
+            let number = number
+                .split(|c: char| !c.is_ascii_digit() && c != '.')
+                .next();
+            let named = number.unwrap().trim_end_matches('.');
+            assert_eq!(named, oldest, "{file}");
+        }
+    }
+}
