@@ -11,6 +11,8 @@ UNITDIR ?= $(shell $(PKG_CONFIG) --variable=systemdsystemunitdir systemd 2>/dev/
 BINARY = target/release/sysext-oci-proxy
 UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket sysext-oci-proxy-update@.service sysext-oci-proxy-update@.timer
 CATALOG = $(PREFIX)/lib/systemd/catalog/sysext-oci-proxy.catalog
+MANDIR ?= $(PREFIX)/share/man
+PAGES = $(notdir $(wildcard man/*.[158]))
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # The time of the files in packages, and of what is said of them.
@@ -72,7 +74,7 @@ count: ## lines of the program: without its unit tests, blank lines and comments
 		held && /^(pub )?mod [a-z_]+ \{/ { tests = 1 } { held = /^#\[cfg\(test\)\]/ } \
 		!tests && !/^[[:space:]]*(\/\/.*)?$$/ && !held { n++ } END { print n }' {} +
 
-install: $(BINARY) ## program and units (PREFIX=/usr/local, UNITDIR=, DESTDIR=)
+install: $(BINARY) ## program, units and manual pages (PREFIX=/usr/local, UNITDIR=, MANDIR=, DESTDIR=)
 	$(INSTALL) -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	for unit in $(UNITS); do \
@@ -80,9 +82,13 @@ install: $(BINARY) ## program and units (PREFIX=/usr/local, UNITDIR=, DESTDIR=)
 		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
 	done
 	$(INSTALL) -D -m 644 units/sysext-oci-proxy.catalog $(DESTDIR)$(CATALOG)
+	for page in $(PAGES); do \
+		$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} man/$$page || exit 1; \
+	done
 
 uninstall: ## what install has put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS))
+	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS)) \
+		$(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page))
 
 clean: ## everything that was built
 	$(CARGO) clean

@@ -13,13 +13,14 @@ use super::reference::{FileReference, Reference};
 use super::transfer::{self, Component};
 use crate::name::RepositoryAddress;
 
-/// Serves OCI registries to systemd-sysupdate.
+/// Serve OCI registries to systemd-sysupdate
 ///
-/// Without a command it serves. sysext-oci-proxy.socket starts it. It exits when it is idle.
+/// Without a command, it serves. systemd starts the service when a client connects to sysext-oci-proxy.socket.
+/// sysext-oci-proxy(1) describes the commands, sysext-oci-proxy(8) the service.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct CommandLine {
-    /// Read this settings file alone, instead of /etc/sysext-oci-proxy/config.toml and drop-ins
+    /// Read only this settings file, instead of /etc/sysext-oci-proxy/config.toml and the drop-ins
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
@@ -33,7 +34,7 @@ pub struct CommandLine {
 /// One variant for each command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Answer systemd-sysupdate on the socket that systemd hands over (the default)
+    /// Serve clients on the socket that systemd passes (the default)
     Serve(Serve),
     /// Show the files of a repository, as systemd-sysupdate would see them
     ///
@@ -69,7 +70,7 @@ pub enum Command {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Write the transfer files of systemd-sysupdate for what a repository offers
+    /// Print or install transfer files of systemd-sysupdate for what a repository offers
     ///
     /// Without --write the files are printed. The exit status is 0 if there are files to transfer, 1 if there are none or if
     /// their shape is not clear, 69 if that cannot be found out.
@@ -109,40 +110,43 @@ pub enum Command {
         /// REPOSITORY:TAG or REPOSITORY@sha256:HEX
         #[arg(value_name = "REFERENCE")]
         reference: Reference,
-        /// A file of it instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the config), or
-        /// what its name ends in
+        /// Show the URL of a layer instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the
+        /// config), or the suffix or title of a file
         #[arg(long, value_name = "LAYER")]
         layer: Option<String>,
     },
-    /// Ask a running service to read its settings again, and to leave once no client is connected; see ExecReload= of the unit
+    /// Make a running service read its settings again, and exit when no client is connected
+    ///
+    /// ExecReload= of sysext-oci-proxy.service runs this command.
     #[command(hide = true)]
     Reload {
-        /// Its process ID: $MAINPID
+        /// The process ID of the service: $MAINPID
         #[arg(value_name = "PID")]
         process: i32,
     },
-    /// Update a component with systemd-sysupdate, and merge extensions that have changed; see
-    /// sysext-oci-proxy-update@.service
+    /// Update a component with systemd-sysupdate, and merge extensions that have changed
+    ///
+    /// sysext-oci-proxy-update@.service runs this command.
     #[command(hide = true)]
     Update {
         /// NAME of /etc/sysupdate.NAME.d/
         #[arg(value_name = "NAME")]
         component: Component,
     },
-    /// Change what is remembered of repositories that were signed (as root)
+    /// Change what the service remembers of signed lists (as root)
     Key {
-        /// Forget that this repository had a list by its publisher: without one it is listed by its tags again
+        /// Forget that this repository had a list by its publisher, so that its tags are listed again
         #[arg(long, value_name = "REPOSITORY", required = true)]
         forget_signed: RepositoryAddress,
     },
-    /// Show the version of this program
+    /// Show the version
     Version,
 }
 
 /// Arguments of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
-    /// Listen here, where systemd hands over no socket
+    /// Listen on this address, if systemd passes no socket
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
 }

@@ -73,8 +73,8 @@ pub struct Options {
     /// The shape of the files, if neither their names nor their contents show it
     #[arg(long)]
     pub shape: Option<Shape>,
-    /// The name that the image has in its extension-release.NAME, or that the labels of the partitions begin with [default: what
-    /// the file names begin with]
+    /// The name in the image's extension-release.NAME, or the beginning of the partitions' labels [default: the beginning of the
+    /// file names]
     #[arg(long)]
     pub name: Option<Component>,
 }
