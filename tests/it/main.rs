@@ -40,6 +40,7 @@ mod command_line;
 mod complete;
 mod corpus;
 mod dialects;
+mod documents;
 mod downloads;
 mod edges;
 mod etags;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Crates for the world outside, and the only files that may use them.
 const USERS: [(&str, &[&str]); 13] = [
@@ -105,7 +105,7 @@ const WRITERS: [&str; 4] = [
 const MAX_LINES: usize = 700;
 
 /// All text files below a directory of the project, with their paths from its root.
-fn files(below: &str) -> BTreeMap<String, String> {
+pub fn files(below: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![Path::new(ROOT).join(below)];
     while let Some(folder) = folders.pop() {
@@ -380,35 +380,6 @@ fn the_bounds_of_memory_add_up() {
     assert!(sum <= 256, "{sum} MiB");
 }
 
-/// The path and the names in backticks that begin a row of a table, or any path in backticks elsewhere.
-#[test]
-fn documents_name_files_and_functions_that_exist() {
-    let folders = [
-        "src/", "tests/", "units/", "docs/", "man/", ".ci/", ".github/",
-    ];
-    for (file, text) in files(".") {
-        if !file.ends_with(".md") || file.starts_with("tests/") {
-            continue;
-        }
-        for line in text.lines() {
-            let mut source = None;
-            for quoted in line.split('`').skip(1).step_by(2) {
-                let is_word = |c: char| c.is_alphanumeric() || "_-./".contains(c);
-                if !quoted.chars().all(is_word) {
-                    continue;
-                }
-                let path = Path::new(ROOT).join(quoted);
-                if folders.iter().any(|folder| quoted.starts_with(folder)) {
-                    assert!(path.exists(), "{file} names {quoted}");
-                    source = fs::read_to_string(path).ok();
-                } else if let Some(source) = source.as_ref().filter(|_| line.starts_with('|')) {
-                    assert!(source.contains(quoted), "{file}: no {quoted}: {line}");
-                }
-            }
-        }
-    }
-}
-
 /// The forge checks a change in jobs of their own, with the very commands of `make check`.
 #[test]
 fn the_workflow_runs_what_make_check_runs() {
@@ -432,27 +403,6 @@ fn the_workflow_runs_what_make_check_runs() {
         if let Some((_, action)) = line.split_once("uses: ") {
             let (_, version) = action.split_once('@').unwrap();
             assert!(version.starts_with('v'), "{action} is not a release");
-        }
-    }
-}
-
-/// `rust-version` in Cargo.toml is the only place that decides; documents name the same one.
-#[test]
-fn documents_name_the_oldest_rust() {
-    let manifest = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
-    let (_, rest) = manifest.split_once("\nrust-version = \"").unwrap();
-    let (oldest, _) = rest.split_once('"').unwrap();
-    for (file, text) in files(".") {
-        if !file.ends_with(".md") {
-            continue;
-        }
-        for (start, _) in text.match_indices("Rust 1.") {
-            let number = &text[start + "Rust ".len()..];
-            let number = number
-                .split(|c: char| !c.is_ascii_digit() && c != '.')
-                .next();
-            let named = number.unwrap().trim_end_matches('.');
-            assert_eq!(named, oldest, "{file}");
         }
     }
 }

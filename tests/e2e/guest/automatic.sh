@@ -9,16 +9,6 @@ TIMER=sysext-oci-proxy-update@strace.timer
 UPDATE=sysext-oci-proxy-update@strace.service
 VERSIONS=/var/lib/extensions/strace.raw.v
 
-
-# types LABEL - the commands of a recipe
-types() { PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1")"; }
-
-# writes LABEL - the file of a recipe; its path follows the label
-writes() {
-    mkdir --parents "$(dirname "${1#*: }")"
-    block "$1" >"${1#*: }"
-}
-
 # publish_strace VERSION
 publish_strace() {
     image "$NIGHT/strace.raw" squashfs strace "$1"

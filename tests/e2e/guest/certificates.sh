@@ -76,7 +76,7 @@ unreadable_key() {
 check unreadable-key-is-explained unreadable_key
 
 readme_key() {
-    bash -eux -c "$(block 'certificates: client key')"
+    types 'certificates: client key'
     stop_service
     same "who may read the key" "640 root registry-key" "$(stat --format='%a %U %G' "$MUTUAL/client.key")"
     serves registry.example.com/acme/fleet fleet-v1.raw "$(fleet_image 1)"

@@ -139,12 +139,22 @@ block() {
     shift
     [ $# != 0 ] || set -- /e2e/README.md /e2e/docs/*.md
     awk -v label="<!-- $label -->" '
-        $0 == label { found = 1; next }
+        { stripped = $0; sub(/^ */, "", stripped) }
+        stripped == label { found = 1; next }
         !found { next }
-        /^```/ { if (fenced) exit; fenced = 1; next }
+        stripped ~ /^```/ { if (fenced) exit; fenced = 1; next }
         fenced { print; next }
         /^    / { print substr($0, 5); next }
         { exit }' "$@" | grep .
+}
+
+# types LABEL - runs the commands of a block
+types() { PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1")"; }
+
+# writes LABEL - writes the file that a block has; its path follows the first word of the label
+writes() {
+    mkdir --parents "$(dirname "${1#*: }")"
+    block "$1" >"${1#*: }"
 }
 
 # ---- images

@@ -1,23 +1,18 @@
 # shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
 # The examples of README.md and docs, each command as it stands there.
 
-# follow EXAMPLE COMPONENT - what the document says from the push on; the transfer file is the one that it shows, without its
-# record for --undo
-follow() {
-    local transfer=/etc/sysupdate.$2.d/$2.transfer
-    PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1: push"; block "$1: update")"
-    diff <(block "$1: $transfer") <(sed '/^# "transfer --undo"/,$d' "$transfer" | grep .)
-}
+# installs LABEL - the transfer file that `transfer` has installed is the one of this block, without its record for --undo
+installs() { diff <(block "$1") <(sed '/^# "transfer --undo"/,$d' "${1#*: }" | grep .); }
 
 disk_image() {
     mkdir -p "$SCRATCH/readme"
     cd "$SCRATCH/readme"
     image "kubernetes-v1.27.8-$ARCH.raw" squashfs kubernetes 1.27.8
-    follow disk-image kubernetes
+    types 'disk-image: push'
+    types 'disk-image: update'
+    installs 'disk-image: /etc/sysupdate.kubernetes.d/kubernetes.transfer'
     merged kubernetes 1.27.8
 }
-# The tag in it is for this architecture.
-if [ "$ARCH" = x86-64 ]; then check readme-disk-image disk_image; fi
 
 container_image() {
     mkdir -p "$SCRATCH/readme"
@@ -28,10 +23,84 @@ container_image() {
     # skopeo wants a policy, which a root without podman lacks
     mkdir -p /etc/containers
     echo '{"default": [{"type": "insecureAcceptAnything"}]}' >/etc/containers/policy.json
-    follow container tools
+    types 'container: push'
+    types 'container: update'
+    installs 'container: /etc/sysupdate.tools.d/tools.transfer'
     merged tools 1.0
 }
-check readme-container-image container_image
+
+# The timer, and nothing that it starts now: the night is not waited for here.
+automatic_update() {
+    types 'readme: automatic' | grep sysext-oci-proxy-update@kubernetes.timer
+    same "the timer" enabled "$(systemctl is-enabled sysext-oci-proxy-update@kubernetes.timer)"
+}
+
+rollback() {
+    cd "$SCRATCH/readme"
+    image "kubernetes-v1.27.9-$ARCH.raw" squashfs kubernetes 1.27.9
+    oras push --plain-http --no-tty "$REGISTRY/kubernetes:v1.27.9-$ARCH" "kubernetes-v1.27.9-$ARCH.raw"
+    eventually 15 is_newest kubernetes 1.27.9
+    sysupdate kubernetes update
+    merged kubernetes 1.27.9
+    types 'readme: rollback'
+    same "the version in /usr" 1.27.8 "$(cat /usr/share/kubernetes/version)"
+    sysupdate kubernetes update
+    merged kubernetes 1.27.8
+    rm /etc/sysext-oci-proxy/config.d/kubernetes.toml
+}
+
+# What docs say beside the first update, on the machine that has it.
+looks() {
+    types 'installing: check' | grep --fixed-strings kubernetes
+    mkdir "$SCRATCH/looks"
+    cd "$SCRATCH/looks"
+    types 'settings: commands' | tee /dev/stderr | grep --fixed-strings "kubernetes-v1.27.8-$ARCH.raw"
+    cmp "kubernetes-v1.27.8-$ARCH.raw" "$SCRATCH/readme/kubernetes-v1.27.8-$ARCH.raw"
+    types 'names: head' | grep --fixed-strings 'HTTP/1.1 200'
+    types 'troubleshooting: check' | grep '^ok  *pattern'
+    types 'troubleshooting: journal' | grep --fixed-strings 'kubernetes/kubernetes-v1.27.8'
+    types 'json: list' | jq --exit-status '.files[0].name'
+}
+
+imports() {
+    types 'names: importctl'
+    cmp "$SCRATCH/readme/kubernetes-v1.27.8-$ARCH.raw" /var/lib/extensions/kubernetes.raw
+    rm --force /var/lib/extensions/kubernetes.raw
+}
+
+reload() {
+    listing kubernetes
+    types 'settings: reload'
+    listing kubernetes
+}
+
+# More in the journal, and less again.
+journal() {
+    types 'journal: unit' | grep --fixed-strings 'kubernetes/kubernetes-v1.27.8'
+    types 'journal: fields' | grep --fixed-strings '"REPOSITORY":"kubernetes"'
+    types 'journal: debug'
+    stop_service
+    listing kubernetes
+    news | grep ' /v2/kubernetes/' || fail "no request is logged"
+    types 'journal: as before'
+    stop_service
+    news >/dev/null
+    listing kubernetes
+    ! news | grep ' /v2/kubernetes/' || fail "requests are still logged"
+}
+
+if [ "$ARCH" = x86-64 ]; then # the tags in the documents are for it
+    check readme-disk-image disk_image
+    check readme-container-image container_image
+    check readme-automatic automatic_update
+    check readme-looks looks
+    check readme-importctl imports
+    check readme-reload reload
+    check readme-journal journal
+    check readme-rollback rollback
+else
+    check readme-container-image container_image
+fi
 
 # The listing is the list in this directory.
 is_published() { listing kubernetes | cmp SHA256SUMS; }
@@ -48,7 +117,7 @@ signed_listing() {
     mkdir -m 700 "$GNUPGHOME"
     gpg --batch --passphrase '' --quick-gen-key publisher@example.org default default never
     gpg --export publisher@example.org >$keyring
-    bash -eux -c "$(block "signed: publish")"
+    types 'signed: publish'
 
     eventually 15 is_published
     cmp SHA256SUMS.gpg <(fetch "$URL/kubernetes/SHA256SUMS.gpg")
@@ -62,4 +131,17 @@ signed_listing() {
     eventually 15 is_published
     ! sysupdate kubernetes list || fail "a list that was tampered with is accepted"
 }
-if [ "$ARCH" = x86-64 ]; then check readme-signed-listing signed_listing; fi
+
+# What is remembered of that list is forgotten, and then everything.
+forgets() {
+    types 'settings: forget' | grep --fixed-strings 'forgot the list in its tag SHA256SUMS'
+    types 'settings: forget' | grep --fixed-strings 'no list was remembered'
+    types 'settings: clean'
+    [ -z "$(ls /var/lib/private/sysext-oci-proxy /var/lib/sysext-oci-proxy 2>/dev/null)" ] || fail "there is still state"
+    systemctl disable --now sysext-oci-proxy-update@kubernetes.timer
+    rm -r /etc/sysupdate.kubernetes.d
+}
+if [ "$ARCH" = x86-64 ]; then
+    check readme-signed-listing signed_listing
+    check readme-forgets forgets
+fi

@@ -81,6 +81,22 @@ asks() {
     printf '%s\n' "$@"
 }
 
+# The four steps of docs/trust.md; its registry is another one.
+four_steps() {
+    local digest
+    mkdir "$SCRATCH/steps"
+    cd "$SCRATCH/steps"
+    types 'trust: keys'
+    types 'trust: install'
+    mv acme.key "$KEYS"
+    digest=$(push_version k8s:v1.31.3 1 --annotation org.opencontainers.image.version=1.31.3)
+    sign acme sig-tag "k8s@$digest"
+    block 'trust: settings' | sed "s,ghcr.io/acme/k8s,$REGISTRY/k8s," | configure 16-steps
+    types 'trust: apply' | grep --fixed-strings k8s-v1.31.3.raw
+    unconfigure 16-steps
+}
+check trust-in-four-steps four_steps
+
 # has_nothing DIRECTORY - but the line that stands in a listing without files
 has_nothing() { [[ $(listing "$1") = *"  BEST-BEFORE-"* ]] || fail "$1: $(listing "$1")"; }
 
