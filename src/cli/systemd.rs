@@ -1,6 +1,6 @@
 //! The systemd of this machine.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
 pub use crate::sysupdate::SystemdVersion;
@@ -14,13 +14,12 @@ pub const SYSUPDATE: [&str; 4] = [
 ];
 
 impl SystemdVersion {
-    /// That of this machine, by `systemctl --version`. `command`: what it is asked for.
-    pub fn of_this_machine(command: &'static str) -> Result<Self> {
-        let text = systemctl(command, &["--version"])?;
+    /// That of this machine, by `systemctl --version`; or why it could not be found out.
+    pub fn of_this_machine() -> Result<Self, String> {
+        let text = output("systemctl", &["--version"])?;
         Self::parse(&text).ok_or_else(|| {
             let first = text.lines().next().unwrap_or_default();
-            let why = format!("systemctl --version: expected \"systemd VERSION\", found {first:?}");
-            Error::CannotDo { command, why }
+            format!("systemctl --version: expected \"systemd VERSION\", found {first:?}")
         })
     }
 
@@ -32,23 +31,31 @@ impl SystemdVersion {
     }
 }
 
-/// The standard output of `systemctl` with these arguments. `command`: the command of this program that runs it.
-pub fn systemctl(command: &'static str, arguments: &[&str]) -> Result<String> {
-    let cannot = |why: &str| Error::CannotDo {
-        command,
-        why: format!("systemctl {}: {why}", arguments.join(" ")),
-    };
-    let output = Command::new("systemctl").args(arguments).output();
-    let output = output.map_err(|error| cannot(&error.to_string()))?;
+/// The standard output of a program with these arguments. If it fails, a message with the lines of its standard error.
+pub fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
+    let failed = |why: &str| format!("{program} {}: {why}", arguments.join(" "));
+    let output = Command::new(program)
+        .args(arguments)
+        .env("LC_ALL", "C.UTF-8")
+        .env("SYSTEMD_COLORS", "0")
+        .env("SYSTEMD_PAGER", "")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().collect::<Vec<_>>().join("; ");
         return Err(match said.as_str() {
-            "" => cannot(&output.status.to_string()),
-            said => cannot(said),
+            "" => failed(&output.status.to_string()),
+            said => failed(said),
         });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The standard output of `systemctl` with these arguments. `command`: the command of this program that runs it.
+pub fn systemctl(command: &'static str, arguments: &[&str]) -> Result<String> {
+    output("systemctl", arguments).map_err(|why| Error::CannotDo { command, why })
 }
 
 /// A property of a unit, as `systemctl show` prints it; that of a unit that does not exist, too.
@@ -66,6 +73,21 @@ pub fn is_active(command: &'static str, unit: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_fails_says_why() {
+        let shell = |script| output("sh", &["-c", script]);
+        assert_eq!(shell("echo 1"), Ok("1\n".to_owned()));
+        let failed = shell("echo no bus >&2; echo more >&2; exit 1").unwrap_err();
+        assert!(failed.ends_with("exit 1: no bus; more"), "{failed}");
+        let silent = shell("exit 3").unwrap_err();
+        assert!(silent.ends_with("exit status: 3"), "{silent}");
+        let absent = output("/nonexistent/systemctl", &["--version"]).unwrap_err();
+        assert!(
+            absent.starts_with("/nonexistent/systemctl --version: No such file"),
+            "{absent}"
+        );
+    }
 
     #[test]
     fn the_version_is_the_number_in_the_first_line() {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+use crate::cli::systemd;
 
 /// The machine that is checked.
 pub struct Machine {
@@ -34,26 +35,8 @@ impl Machine {
     /// Properties of a unit. Every user may ask for them.
     pub fn unit(&self, unit: &str, properties: &[&str]) -> Result<Properties, String> {
         let properties = format!("--property={}", properties.join(","));
-        let text = self.output("systemctl", &["show", &properties, "--", unit])?;
+        let text = systemd::output("systemctl", &["show", &properties, "--", unit])?;
         Ok(Properties::parse(&text))
-    }
-
-    /// The standard output of a program. If it fails, the first line of its standard error.
-    pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new(program)
-            .args(arguments)
-            .env("LC_ALL", "C.UTF-8")
-            .env("SYSTEMD_COLORS", "0")
-            .env("SYSTEMD_PAGER", "")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("{program} cannot be started: {error}"))?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().next().unwrap_or("it does not say why");
-        Err(format!("{program} failed: {said}"))
     }
 }
 
@@ -92,16 +75,5 @@ mod tests {
         for path in ["/etc/hosts", "etc/hosts"] {
             assert_eq!(machine.path(path), Path::new("/m/etc/hosts"));
         }
-    }
-
-    #[test]
-    fn a_program_that_fails_says_why() {
-        let machine = Machine::new(Path::new("/"));
-        let shell = |script| machine.output("sh", &["-c", script]);
-        assert_eq!(shell("echo 1"), Ok("1\n".to_owned()));
-        let failed = shell("echo no bus >&2; echo more >&2; exit 1");
-        assert_eq!(failed, Err("sh failed: no bus".to_owned()));
-        let absent = machine.output("/nonexistent/systemctl", &[]);
-        assert!(absent.is_err_and(|why| why.contains("cannot be started")));
     }
 }

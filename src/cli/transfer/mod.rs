@@ -101,7 +101,7 @@ pub fn transfer(asked: &Asked, reference: &FileReference, options: &Options) -> 
     let machine = Architecture::of_this_machine();
     let machine = machine
         .ok_or_else(|| cannot("systemd has no name for this machine's architecture".to_owned()))?;
-    let systemd = SystemdVersion::of_this_machine(COMMAND)?;
+    let systemd = SystemdVersion::of_this_machine().map_err(cannot)?;
     let overview = asked::parse(directory, &asked.json(directory)?)?;
     let rules = Rules { systemd, machine };
     let specifiers = Specifiers::read(Path::new(ROOT));

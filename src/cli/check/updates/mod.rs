@@ -80,7 +80,7 @@ impl Update {
 
 /// Looks at all of it.
 pub fn check(report: &mut Report, machine: &Machine, wanted: &Wanted) {
-    let systemd = match systemd(machine) {
+    let systemd = match SystemdVersion::of_this_machine() {
         Ok(systemd) => systemd,
         Err(why) => {
             let remedy = "`systemctl --version` has to print the version of systemd";
@@ -155,12 +155,4 @@ fn remedy(error: &Error, directory: &Directory) -> String {
 
 fn overview(asked: &Asked, directory: &Directory) -> Result<Overview> {
     asked::parse(directory, &asked.json(directory)?)
-}
-
-fn systemd(machine: &Machine) -> Result<SystemdVersion, String> {
-    let text = machine.output("systemctl", &["--version"])?;
-    SystemdVersion::parse(&text).ok_or_else(|| {
-        let first = text.lines().next().unwrap_or_default();
-        format!("systemctl --version: expected \"systemd VERSION\", found {first:?}")
-    })
 }

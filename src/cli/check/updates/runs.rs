@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::cli::check::machine::Machine;
 use crate::cli::check::report::{Finding, Report, Step};
+use crate::cli::systemd;
 use crate::sysupdate::SystemdVersion;
 
 /// The units of this project for one component.
@@ -55,7 +56,7 @@ pub fn check(
             .judge(unit, component)
             .of(format!("{unit}.timer")),
     );
-    report.push(last_run(machine, unit).of(format!("{unit}.service")));
+    report.push(last_run(unit).of(format!("{unit}.service")));
 }
 
 /// The units that update a component, without `.timer` and `.service`.
@@ -157,10 +158,10 @@ struct Entry {
 }
 
 /// How the last run ended, by the journal: systemd forgets it at a reboot.
-fn last_run(machine: &Machine, unit: &str) -> Finding {
+fn last_run(unit: &str) -> Finding {
     let of_unit = format!("UNIT={unit}.service");
     let [succeeded, failed] = [SUCCEEDED, FAILED].map(|id| format!("MESSAGE_ID={id}"));
-    let entries = journal(machine, &[&of_unit, &succeeded, &failed]);
+    let entries = journal(&[&of_unit, &succeeded, &failed]);
     let last = match entries {
         Ok(last) => last,
         Err(why) => return Finding::skipped(Step::LastRun, why),
@@ -172,10 +173,7 @@ fn last_run(machine: &Machine, unit: &str) -> Finding {
     if last.id.as_deref() == Some(SUCCEEDED) {
         return Finding::ok(Step::LastRun, "the last run succeeded");
     }
-    let why = last
-        .invocation
-        .as_deref()
-        .and_then(|id| complaint(machine, id));
+    let why = last.invocation.as_deref().and_then(complaint);
     let text = match why {
         Some(why) => format!("the last run failed: {why}"),
         None => "the last run failed".to_owned(),
@@ -187,19 +185,19 @@ fn last_run(machine: &Machine, unit: &str) -> Finding {
 }
 
 /// The last error that a run logged.
-fn complaint(machine: &Machine, invocation: &str) -> Option<String> {
+fn complaint(invocation: &str) -> Option<String> {
     let of_run = format!("_SYSTEMD_INVOCATION_ID={invocation}");
     let errors = ["0", "1", "2", "3"].map(|priority| format!("PRIORITY={priority}"));
     let mut matches = vec![of_run.as_str()];
     matches.extend(errors.iter().map(String::as_str));
-    let entry = journal(machine, &matches).ok()??;
+    let entry = journal(&matches).ok()??;
     entry.message?.as_str().map(str::to_owned)
 }
 
 /// The last entry of the journal with these fields.
-fn journal(machine: &Machine, matches: &[&str]) -> Result<Option<Entry>, String> {
+fn journal(matches: &[&str]) -> Result<Option<Entry>, String> {
     let options = ["--output=json", "--lines=1", "--quiet", "--no-pager", SINCE];
-    let text = machine.output("journalctl", &[&options[..], matches].concat())?;
+    let text = systemd::output("journalctl", &[&options[..], matches].concat())?;
     let last = text.lines().rfind(|line| !line.is_empty());
     let parse = |line| serde_json::from_str(line);
     let entry = last.map(parse).transpose();
