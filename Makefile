@@ -26,7 +26,7 @@ ifdef RUSTFLAGS
 build bench soak: export RUSTFLAGS := $(RUSTFLAGS) $(REMAP)
 endif
 
-.PHONY: build check test demo bench soak fuzz deny count install uninstall clean help
+.PHONY: build check test demo bench soak fuzz deny release count install uninstall clean help
 
 # What a machine lacks is said before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
@@ -64,6 +64,9 @@ fuzz: ## what strangers may send, at random: FUZZ_SECONDS=60 for each of TARGETS
 deny: ## licences, sources and advisories of the dependencies, by deny.toml: needs a network
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny --locked check
+
+release: ## packages, source and checksums of the version in Cargo.toml, in target/release-VERSION
+	docs/packaging/release
 
 # Builds only what is not there: `make && sudo make install` needs no cargo for root.
 $(BINARY):
