@@ -26,7 +26,17 @@ ifdef RUSTFLAGS
 build bench soak: export RUSTFLAGS := $(RUSTFLAGS) $(REMAP)
 endif
 
-.PHONY: build check test demo bench soak fuzz deny release count install uninstall clean help
+# The static program runs on any distribution: TARGET=x86_64-unknown-linux-musl, if that target is installed, does as well.
+TARGET = $(shell uname -m)-unknown-linux-gnu
+STATIC = target/$(TARGET)/release/sysext-oci-proxy
+# glibc loads NSS modules into a static program, too: src/static_nss.c keeps it from that.
+IS_GLIBC = $(findstring gnu,$(TARGET))
+# As systemd names it.
+ARCH = $(patsubst aarch64,arm64,$(patsubst x86_64,x86-64,$(firstword $(subst -, ,$(TARGET)))))
+PACKAGE = sysext-oci-proxy-$(VERSION)-$(ARCH)
+OUT = target
+
+.PHONY: build static tarball check test demo bench soak fuzz deny release count install uninstall clean help
 
 # What a machine lacks is said before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
@@ -44,7 +54,7 @@ check: ## format, lints, documentation, unit and integration tests: no root, no 
 
 test: ## check, then a real registry and real systemd: as root on Debian
 	$(NEED) test
-	$(MAKE) check build
+	$(MAKE) check build static
 	tests/e2e/run
 
 demo: ## an update on this machine: no root, no registry, nothing left behind
@@ -69,7 +79,7 @@ release: ## packages, source and checksums of the version in Cargo.toml, in targ
 	docs/packaging/release
 
 # Builds only what is not there: `make && sudo make install` needs no cargo for root.
-$(BINARY):
+target/release/sysext-oci-proxy:
 	$(MAKE) build
 
 count: ## lines of the program: without its unit tests, blank lines and comments
@@ -88,6 +98,23 @@ install: $(BINARY) ## program, units and manual pages (PREFIX=/usr/local, UNITDI
 	for page in $(PAGES); do \
 		$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} man/$$page || exit 1; \
 	done
+
+static: ## the program without shared libraries, in target/TARGET/release (TARGET=)
+	$(NEED) static
+	mkdir -p target
+	$(if $(IS_GLIBC),$(CC) -O2 -c src/static_nss.c -o target/static_nss.o)
+	CARGO_BUILD_RUSTFLAGS='$(REMAP) -C target-feature=+crt-static' $(CARGO) rustc --release --locked --target $(TARGET) \
+		--bin sysext-oci-proxy -- $(if $(IS_GLIBC),-C link-arg=target/static_nss.o)
+
+$(STATIC):
+	$(MAKE) static
+
+tarball: $(STATIC) ## the static program and its units, to be unpacked in /usr/local (OUT=target)
+	rm -rf target/tarball
+	$(MAKE) --silent install BINARY=$(STATIC) DESTDIR=target/tarball PREFIX=/usr/local UNITDIR=/usr/local/lib/systemd/system
+	$(INSTALL) -D -m 644 -t target/tarball/usr/local/share/doc/sysext-oci-proxy README.md LICENSE*
+	tar --create --directory=target/tarball/usr/local --transform='s,^\.,$(PACKAGE)-linux,' --sort=name --format=ustar \
+		--owner=0 --group=0 --numeric-owner --mode=go=rX --mtime=@$(SOURCE_DATE_EPOCH) . | gzip --no-name --best >$(OUT)/$(PACKAGE)-linux.tar.gz
 
 uninstall: ## what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS)) \
