@@ -406,3 +406,11 @@ fn the_workflow_runs_what_make_check_runs() {
         }
     }
 }
+
+#[test]
+fn the_spec_file_has_the_version_of_the_program() {
+    let spec = Path::new(ROOT).join("docs/packaging/sysext-oci-proxy.spec");
+    let spec = fs::read_to_string(spec).unwrap();
+    let found = spec.lines().find_map(|line| line.strip_prefix("Version:"));
+    assert_eq!(found.map(str::trim), Some(env!("CARGO_PKG_VERSION")));
+}
