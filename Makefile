@@ -35,8 +35,11 @@ IS_GLIBC = $(findstring gnu,$(TARGET))
 ARCH = $(patsubst aarch64,arm64,$(patsubst x86_64,x86-64,$(firstword $(subst -, ,$(TARGET)))))
 PACKAGE = sysext-oci-proxy-$(VERSION)-$(ARCH)
 OUT = target
+SYSEXT_ROOT = target/sysext
+EXTENSION = $(SYSEXT_ROOT)/usr/lib/extension-release.d/extension-release.sysext-oci-proxy
+SYSEXT_UNITS = $(SYSEXT_ROOT)/usr/lib/systemd/system
 
-.PHONY: build static tarball check test demo bench soak fuzz deny release count install uninstall clean help
+.PHONY: build static tarball sysext check test demo bench soak fuzz deny release count install uninstall clean help
 
 # What a machine lacks is said before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
@@ -115,6 +118,21 @@ tarball: $(STATIC) ## the static program and its units, to be unpacked in /usr/l
 	$(INSTALL) -D -m 644 -t target/tarball/usr/local/share/doc/sysext-oci-proxy README.md LICENSE*
 	tar --create --directory=target/tarball/usr/local --transform='s,^\.,$(PACKAGE)-linux,' --sort=name --format=ustar \
 		--owner=0 --group=0 --numeric-owner --mode=go=rX --mtime=@$(SOURCE_DATE_EPOCH) . | gzip --no-name --best >$(OUT)/$(PACKAGE)-linux.tar.gz
+
+sysext: $(STATIC) ## a system extension with the static program, for any distribution (VERSION=, OUT=target)
+	$(NEED) sysext
+	rm -rf $(SYSEXT_ROOT)
+	$(MAKE) --silent install BINARY=$(STATIC) DESTDIR=$(SYSEXT_ROOT) PREFIX=/usr UNITDIR=/usr/lib/systemd/system
+	sed -i 's/^WantedBy=timers.target$$/UpheldBy=timers.target/' $(SYSEXT_UNITS)/sysext-oci-proxy-update@.timer
+	cat units/sysext/socket.conf >>$(SYSEXT_UNITS)/sysext-oci-proxy.socket
+	$(INSTALL) -D -m 644 units/sysext/sockets.target.conf $(SYSEXT_UNITS)/sockets.target.d/10-sysext-oci-proxy.conf
+	$(INSTALL) -d $(dir $(EXTENSION))
+	sed 's/@VERSION@/$(VERSION)/; s/@ARCHITECTURE@/$(ARCH)/' units/sysext/extension-release >$(EXTENSION)
+	chmod -R u=rwX,go=rX $(SYSEXT_ROOT)
+	rm -f $(OUT)/$(PACKAGE).raw
+	mkfs.erofs --quiet -zlz4hc,12 -T$(SOURCE_DATE_EPOCH) --all-root --file-contexts=units/sysext/file_contexts \
+		-U$$(echo $(PACKAGE) | sha256sum | sed 's/^\(.\{8\}\)\(.\{4\}\).\(.\{3\}\).\(.\{3\}\)\(.\{12\}\).*/\1-\2-4\3-8\4-\5/') \
+		$(OUT)/$(PACKAGE).raw $(SYSEXT_ROOT)
 
 uninstall: ## what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS)) \
