@@ -414,3 +414,31 @@ fn the_spec_file_has_the_version_of_the_program() {
     let found = spec.lines().find_map(|line| line.strip_prefix("Version:"));
     assert_eq!(found.map(str::trim), Some(env!("CARGO_PKG_VERSION")));
 }
+
+/// Tests of oddities of registries have the number of a row in docs/registries.md in their names: `row_t4_…`,
+/// `rows_c7_and_c8_…`.
+#[test]
+fn each_row_in_the_name_of_a_test_is_in_the_table() {
+    let table = fs::read_to_string(Path::new(ROOT).join("docs/registries.md")).unwrap();
+    let mut found = 0;
+    for (file, text) in files("src").into_iter().chain(files("tests/it")) {
+        let names = words_after(&text, "fn ");
+        for name in names.iter().filter(|name| name.starts_with("row")) {
+            for row in name.split('_').skip(1).filter(|word| is_row(word)) {
+                let row = row.to_uppercase();
+                assert!(
+                    table.contains(&format!("\n| {row} |")),
+                    "{file}: {name}: docs/registries.md has no row {row}"
+                );
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 100, "{found}");
+}
+
+/// A letter and a number.
+fn is_row(word: &str) -> bool {
+    let number = word.strip_prefix(|c: char| c.is_ascii_lowercase());
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
