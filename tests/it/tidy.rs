@@ -284,6 +284,20 @@ fn words_after(code: &str, prefix: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn the_architecture_has_each_part() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/architecture.md")).unwrap();
+    let parts: BTreeSet<_> = program().into_keys().map(|file| part_of(&file)).collect();
+    for part in parts {
+        let names = ["/", ".rs`", "`"].map(|end| format!("`src/{part}{end}"));
+        let is_named = names.iter().any(|name| page.contains(name));
+        assert!(
+            is_named || part == "lib",
+            "{part} is not in the table of parts"
+        );
+    }
+}
+
+#[test]
 fn no_file_is_too_long_to_read() {
     for (file, text) in program() {
         let code = code(&text);
