@@ -18,7 +18,6 @@ mod text;
 
 use std::path::Path;
 
-use clap::ValueHint;
 use log::{error, warn};
 
 use super::asked::{self, Asked};
@@ -69,14 +68,14 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["write", "force"])]
     pub undo: bool,
     /// The name of the component [default: the last part of the repository's name]
-    #[arg(long, value_name = "NAME", value_hint = ValueHint::Other)]
+    #[arg(long, value_name = "NAME")]
     pub component: Option<Component>,
     /// The shape of the files, if neither their names nor their contents show it
     #[arg(long)]
     pub shape: Option<Shape>,
     /// The name in the image's extension-release.NAME, or the beginning of the partitions' labels [default: the beginning of the
     /// file names]
-    #[arg(long, value_hint = ValueHint::Other)]
+    #[arg(long)]
     pub name: Option<Component>,
 }
 
