@@ -13,6 +13,9 @@ UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket sysext-oci-proxy-update
 CATALOG = $(PREFIX)/lib/systemd/catalog/sysext-oci-proxy.catalog
 MANDIR ?= $(PREFIX)/share/man
 PAGES = $(notdir $(wildcard man/*.[158]))
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # The time of the files in packages, and of what is said of them.
@@ -39,7 +42,7 @@ SYSEXT_ROOT = target/sysext
 EXTENSION = $(SYSEXT_ROOT)/usr/lib/extension-release.d/extension-release.sysext-oci-proxy
 SYSEXT_UNITS = $(SYSEXT_ROOT)/usr/lib/systemd/system
 
-.PHONY: build static tarball sysext check test demo bench soak fuzz deny release count install uninstall clean help
+.PHONY: build static tarball sysext check test demo bench soak fuzz deny completions release count install uninstall clean help
 
 # What a machine lacks is said before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
@@ -85,12 +88,15 @@ release: ## packages, source and checksums of the version in Cargo.toml, in targ
 target/release/sysext-oci-proxy:
 	$(MAKE) build
 
+completions: ## man/completions anew, after a change of the command line
+	COMPLETIONS=write $(CARGO) test --locked --test it completions::
+
 count: ## lines of the program: without its unit tests, blank lines and comments
 	@find src -name '*.rs' ! -name '*tests.rs' -exec awk 'FNR == 1 { tests = held = 0 } \
 		held && /^(pub )?mod [a-z_]+ \{/ { tests = 1 } { held = /^#\[cfg\(test\)\]/ } \
 		!tests && !/^[[:space:]]*(\/\/.*)?$$/ && !held { n++ } END { print n }' {} +
 
-install: $(BINARY) ## program, units and manual pages (PREFIX=/usr/local, UNITDIR=, MANDIR=, DESTDIR=)
+install: $(BINARY) ## program, units, manual pages and completions (PREFIX=/usr/local, UNITDIR=, DESTDIR=)
 	$(INSTALL) -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	for unit in $(UNITS); do \
@@ -101,6 +107,9 @@ install: $(BINARY) ## program, units and manual pages (PREFIX=/usr/local, UNITDI
 	for page in $(PAGES); do \
 		$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} man/$$page || exit 1; \
 	done
+	$(INSTALL) -D -m 644 man/completions/sysext-oci-proxy.bash $(DESTDIR)$(BASHDIR)/sysext-oci-proxy
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(ZSHDIR) man/completions/_sysext-oci-proxy
+	$(INSTALL) -D -m 644 -t $(DESTDIR)$(FISHDIR) man/completions/sysext-oci-proxy.fish
 
 static: ## the program without shared libraries, in target/TARGET/release (TARGET=)
 	$(NEED) static
@@ -136,7 +145,9 @@ sysext: $(STATIC) ## a system extension with the static program, for any distrib
 
 uninstall: ## what install has put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS)) \
-		$(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page))
+		$(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
+		$(DESTDIR)$(BASHDIR)/sysext-oci-proxy $(DESTDIR)$(ZSHDIR)/_sysext-oci-proxy \
+		$(DESTDIR)$(FISHDIR)/sysext-oci-proxy.fish
 
 clean: ## everything that was built
 	$(CARGO) clean

@@ -49,4 +49,4 @@ mod version;
 mod wait_queue;
 mod wanted;
 
-pub use cli::run;
+pub use cli::{command_line, run};

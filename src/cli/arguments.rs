@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 use super::asked::Whom;
 use super::fetch::Target;
@@ -21,7 +21,7 @@ use crate::name::RepositoryAddress;
 #[command(version)]
 pub struct CommandLine {
     /// Read only this settings file, instead of /etc/sysext-oci-proxy/config.toml and the drop-ins
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
     pub config: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -61,11 +61,11 @@ pub enum Command {
         #[arg(value_name = "REPOSITORY[/FILE]")]
         reference: FileReference,
         /// Fetch the file of this version
-        #[arg(long, value_name = "VERSION")]
+        #[arg(long, value_name = "VERSION", value_hint = ValueHint::Other)]
         version: Option<String>,
         /// Write to this file, into this directory, or to standard output if it is -. Standard output may have received bytes
         /// before an error is found: check the exit status
-        #[arg(long, short, value_name = "FILE|DIRECTORY|-", default_value = ".")]
+        #[arg(long, short, value_name = "FILE|DIRECTORY|-", value_hint = ValueHint::AnyPath, default_value = ".")]
         output: Target,
         #[command(flatten)]
         whom: Whom,
@@ -112,7 +112,7 @@ pub enum Command {
         reference: Reference,
         /// Show the URL of a layer instead of the manifest: kernel, initramfs, rootfs, squashfs, uki, iso, disk, cmdline (in the
         /// config), or the suffix or title of a file
-        #[arg(long, value_name = "LAYER")]
+        #[arg(long, value_name = "LAYER", value_hint = ValueHint::Other)]
         layer: Option<String>,
     },
     /// Make a running service read its settings again, and exit when no client is connected
@@ -136,7 +136,7 @@ pub enum Command {
     /// Change what the service remembers of signed lists (as root)
     Key {
         /// Forget that this repository had a list by its publisher, so that its tags are listed again
-        #[arg(long, value_name = "REPOSITORY", required = true)]
+        #[arg(long, value_name = "REPOSITORY", value_hint = ValueHint::Other, required = true)]
         forget_signed: RepositoryAddress,
     },
     /// Show the version
@@ -147,7 +147,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct Serve {
     /// Listen on this address, if systemd passes no socket
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_hint = ValueHint::Other)]
     pub listen: Option<SocketAddr>,
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::reference::{Origin, Reference};
 use super::service::{Service, ServiceUrl};
@@ -19,7 +19,7 @@ use crate::settings::{Blobs, Settings};
 #[derive(Args, Clone, Debug)]
 pub struct Whom {
     /// Ask the service at this address [default: http://localhost:5001]
-    #[arg(long, value_name = "URL", conflicts_with_all = ["direct", "config"])]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with_all = ["direct", "config"])]
     pub service: Option<ServiceUrl>,
     /// Ask the registry instead of the service, with the logins and the cache of this user. --config implies this
     #[arg(long)]

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::CommandFactory;
 use log::{error, info, warn};
 
 use crate::address::{Directory, View};
@@ -67,6 +68,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(error.exit_status())
         }
     }
+}
+
+/// All commands and options, as manual pages and completions describe them.
+pub fn command_line() -> clap::Command {
+    <CommandLine as CommandFactory>::command()
 }
 
 /// The result is the answer: yes or no.

@@ -471,4 +471,119 @@ mod tests {
         }
         assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     }
+
+    /// A setting in the manual page: whether it is one of a repository, its key, and the lines `Default:` and `Example:`.
+    struct Described {
+        is_of_repository: bool,
+        key: String,
+        default: Option<String>,
+        examples: Vec<String>,
+    }
+
+    const PAGE: &str = include_str!("../../man/sysext-oci-proxy.toml.5");
+
+    fn described() -> Vec<Described> {
+        let mut found: Vec<Described> = Vec::new();
+        let (_, page) = PAGE.split_once("\n.SH GENERAL SETTINGS\n").unwrap();
+        let (page, _) = page.split_once("\n.SH FILES\n").unwrap();
+        let (mut is_of_repository, mut is_head) = (false, false);
+        for line in page.lines() {
+            let line = line.replace("\\-", "-");
+            let bold = || {
+                Some(
+                    line.split_once(": \\fB")?
+                        .1
+                        .trim_end_matches("\\fR")
+                        .to_owned(),
+                )
+            };
+            if line.starts_with(".SH ") {
+                is_of_repository = true;
+            } else if is_head {
+                let key = line.trim_start_matches("\\fI").trim_end_matches("\\fR");
+                found.push(Described {
+                    is_of_repository,
+                    key: key.to_owned(),
+                    default: None,
+                    examples: Vec::new(),
+                });
+            } else if let Some(setting) = found.last_mut() {
+                if line.starts_with("Default: ") {
+                    assert!(
+                        setting.default.is_none(),
+                        "{} has two defaults",
+                        setting.key
+                    );
+                    setting.default = Some(bold().unwrap_or_default());
+                } else if line.starts_with("Example: ") {
+                    setting.examples.extend(bold());
+                }
+            }
+            is_head = line == ".TP";
+        }
+        found
+    }
+
+    #[test]
+    fn the_manual_page_has_each_setting_with_its_default_and_an_example() {
+        let keys = KEYS
+            .iter()
+            .map(|(key, _)| *key)
+            .filter(|key| *key != "repository");
+        let of_repository = REPOSITORY_KEYS.iter().map(|(key, _)| (true, *key));
+        let known: Vec<_> = keys.map(|key| (false, key)).chain(of_repository).collect();
+        let described = described();
+        let found: Vec<_> = described
+            .iter()
+            .map(|one| (one.is_of_repository, one.key.as_str()))
+            .collect();
+        assert_eq!(found, known);
+        for one in &described {
+            let text = |line: &str| match one.is_of_repository {
+                true => format!("[repository.k8s]\n{line}"),
+                false => line.to_owned(),
+            };
+            let is_its_key = |line: &str| line.starts_with(&format!("{} = ", one.key));
+            let without = settings(&text(""));
+            let default = one
+                .default
+                .as_ref()
+                .unwrap_or_else(|| panic!("{} has no default", one.key));
+            // Others are a text: they are no value that could be written.
+            if is_its_key(default) {
+                assert_eq!(settings(&text(default)), without, "{default}");
+            }
+            assert!(!one.examples.is_empty(), "{} has no example", one.key);
+            for example in &one.examples {
+                assert!(is_its_key(example), "{example}");
+                assert_ne!(settings(&text(example)), without, "{example}");
+            }
+        }
+        let (_, examples) = PAGE.split_once("\n.SH EXAMPLES\n").unwrap();
+        let examples: Vec<_> = examples.split("\n.EX\n").skip(1).collect();
+        assert!(!examples.is_empty());
+        for example in examples {
+            let (example, _) = example.split_once("\n.EE").unwrap();
+            assert_ne!(settings(&example.replace("\\-", "-")), Settings::default());
+        }
+    }
+
+    #[test]
+    fn the_page_about_settings_has_each_of_them() {
+        let page = include_str!("../../docs/settings.md");
+        let (_, table) = page.split_once("```toml\n").unwrap();
+        let (table, _) = table.split_once("```").unwrap();
+        settings(table);
+        let (all, of_repository) = table.split_once("\n[repository.").unwrap();
+        let has = |text: &str, key: &str| {
+            text.lines()
+                .any(|line| line.starts_with(&format!("{key} = ")))
+        };
+        for (key, _) in KEYS.iter().filter(|(key, _)| *key != "repository") {
+            assert!(has(all, key), "{key}");
+        }
+        for (key, _) in &REPOSITORY_KEYS {
+            assert!(has(of_repository, key), "{key}");
+        }
+    }
 }

@@ -20,14 +20,14 @@ fn read(path: &str) -> String {
 
 /// A kind of entry.
 #[derive(Debug, PartialEq)]
-struct Kind {
-    id: String,
-    level: String,
-    fields: BTreeSet<String>,
+pub struct Kind {
+    pub id: String,
+    pub level: String,
+    pub fields: BTreeSet<String>,
 }
 
 /// The kinds by the names of their constants, as the code logs them: their IDs are in `src/journal.rs`.
-fn in_code() -> BTreeMap<String, Kind> {
+pub fn in_code() -> BTreeMap<String, Kind> {
     let mut ids = BTreeMap::new();
     for line in read("src/journal.rs").lines() {
         if let Some(constant) = line.strip_prefix("pub const ")
@@ -86,7 +86,7 @@ fn name_of_field(element: &str) -> Option<String> {
     name.chars().all(is_name).then(|| name.to_owned())
 }
 
-fn sources(folder: &Path) -> Vec<String> {
+pub fn sources(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
         if entry.path().is_dir() {

@@ -18,6 +18,7 @@ mod text;
 
 use std::path::Path;
 
+use clap::ValueHint;
 use log::{error, warn};
 
 use super::asked::{self, Asked};
@@ -68,14 +69,14 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["write", "force"])]
     pub undo: bool,
     /// The name of the component [default: the last part of the repository's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Other)]
     pub component: Option<Component>,
     /// The shape of the files, if neither their names nor their contents show it
     #[arg(long)]
     pub shape: Option<Shape>,
     /// The name in the image's extension-release.NAME, or the beginning of the partitions' labels [default: the beginning of the
     /// file names]
-    #[arg(long)]
+    #[arg(long, value_hint = ValueHint::Other)]
     pub name: Option<Component>,
 }
 
