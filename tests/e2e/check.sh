@@ -4,7 +4,7 @@
 # check NAME COMMAND… - runs COMMAND, a function as a rule, and prints one line about it. A check fails with its
 # first command that does; the reason is the last line it printed. All of its output goes to $LOG.
 check() {
-    local name=$1 output status
+    local name=$1 output status begun=$SECONDS
     shift
     # A condition would switch -e off in all of COMMAND.
     set +e
@@ -16,7 +16,7 @@ check() {
     )
     status=$?
     set -e
-    printf '== %s (%s)\n%s\n' "$name" "$status" "$output" >>"$LOG"
+    printf '== %s (%s) %s s\n%s\n' "$name" "$status" "$((SECONDS - begun))" "$output" >>"$LOG"
     if [ "$status" = 0 ]; then
         echo "ok $name"
     else
