@@ -135,6 +135,7 @@ sysext: $(STATIC) ## a system extension with the static program, for any distrib
 	sed -i 's/^WantedBy=timers.target$$/UpheldBy=timers.target/' $(SYSEXT_UNITS)/sysext-oci-proxy-update@.timer
 	cat units/sysext/socket.conf >>$(SYSEXT_UNITS)/sysext-oci-proxy.socket
 	$(INSTALL) -D -m 644 units/sysext/sockets.target.conf $(SYSEXT_UNITS)/sockets.target.d/10-sysext-oci-proxy.conf
+	$(INSTALL) -D -m 644 units/sysext/systemd-sysext.conf $(SYSEXT_UNITS)/systemd-sysext.service.d/50-sysext-oci-proxy.conf
 	$(INSTALL) -d $(dir $(EXTENSION))
 	sed 's/@VERSION@/$(VERSION)/; s/@ARCHITECTURE@/$(ARCH)/' units/sysext/extension-release >$(EXTENSION)
 	chmod -R u=rwX,go=rX $(SYSEXT_ROOT)
