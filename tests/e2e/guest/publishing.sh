@@ -18,6 +18,8 @@ prepare_publishing() {
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$PUBLIC_HOST" -keyout host.key -out host.csr
     openssl x509 -req -in host.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out host.crt \
         -extfile <(echo "subjectAltName=DNS:$PUBLIC_HOST,DNS:$INSIDE_HOST")
+    # /usr is read-only while extensions of earlier themes are merged.
+    systemd-sysext unmerge
     cp ca.crt /usr/local/share/ca-certificates/publishing.crt
     update-ca-certificates
     cat >registry.yml <<CONF
