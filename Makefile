@@ -11,6 +11,7 @@ UNITDIR ?= $(shell $(PKG_CONFIG) --variable=systemdsystemunitdir systemd 2>/dev/
 BINARY = target/release/sysext-oci-proxy
 UNITS = sysext-oci-proxy.service sysext-oci-proxy.socket sysext-oci-proxy-update@.service sysext-oci-proxy-update@.timer
 CATALOG = $(PREFIX)/lib/systemd/catalog/sysext-oci-proxy.catalog
+PRESET = $(PREFIX)/lib/systemd/system-preset/80-sysext-oci-proxy.preset
 MANDIR ?= $(PREFIX)/share/man
 PAGES = $(notdir $(wildcard man/*.[158]))
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
@@ -42,7 +43,7 @@ SYSEXT_ROOT = target/sysext
 EXTENSION = $(SYSEXT_ROOT)/usr/lib/extension-release.d/extension-release.sysext-oci-proxy
 SYSEXT_UNITS = $(SYSEXT_ROOT)/usr/lib/systemd/system
 
-.PHONY: build static tarball sysext check test demo bench soak fuzz deny completions release count install uninstall clean help
+.PHONY: build static tarball sysext deb check test demo bench soak fuzz deny completions release count install uninstall clean help
 
 # What a machine lacks is said before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
@@ -104,12 +105,17 @@ install: $(BINARY) ## program, units, manual pages and completions (PREFIX=/usr/
 		chmod 644 $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
 	done
 	$(INSTALL) -D -m 644 units/sysext-oci-proxy.catalog $(DESTDIR)$(CATALOG)
+	$(INSTALL) -D -m 644 units/sysext-oci-proxy.preset $(DESTDIR)$(PRESET)
 	for page in $(PAGES); do \
 		$(INSTALL) -D -m 644 -t $(DESTDIR)$(MANDIR)/man$${page##*.} man/$$page || exit 1; \
 	done
 	$(INSTALL) -D -m 644 man/completions/sysext-oci-proxy.bash $(DESTDIR)$(BASHDIR)/sysext-oci-proxy
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(ZSHDIR) man/completions/_sysext-oci-proxy
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(FISHDIR) man/completions/sysext-oci-proxy.fish
+
+deb: build ## a Debian package, in OUT (VERSION=, OUT=target)
+	$(NEED) deb
+	@VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' docs/packaging/debian/build '$(OUT)'
 
 static: ## the program without shared libraries, in target/TARGET/release (TARGET=)
 	$(NEED) static
@@ -145,7 +151,7 @@ sysext: $(STATIC) ## a system extension with the static program, for any distrib
 		$(OUT)/$(PACKAGE).raw $(SYSEXT_ROOT)
 
 uninstall: ## what install has put there
-	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS)) \
+	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(DESTDIR)$(PRESET) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS)) \
 		$(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
 		$(DESTDIR)$(BASHDIR)/sysext-oci-proxy $(DESTDIR)$(ZSHDIR)/_sysext-oci-proxy \
 		$(DESTDIR)$(FISHDIR)/sysext-oci-proxy.fish
