@@ -91,6 +91,10 @@ fn unreadable(path: &Path, cause: &io::Error) -> Error {
     }
 }
 
+/// How the service gets the right to read a file that not all may read.
+pub const BY_GROUP: &str =
+    "let a group read it, and name that group in SupplementaryGroups= of the service";
+
 /// The reason why a file of the administrator cannot be read. `remedy`: how the service gets the right to read it.
 pub fn why_unreadable(cause: &io::Error, remedy: &str) -> String {
     match cause.kind() {

@@ -13,7 +13,9 @@ mod policy;
 mod signers;
 mod value;
 
-pub use files::{TomlMistake, all as files, files_in, parse_toml, read_text, why_unreadable};
+pub use files::{
+    BY_GROUP, TomlMistake, all as files, files_in, parse_toml, read_text, why_unreadable,
+};
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -16,7 +16,7 @@ use super::credential_helper;
 use super::login::Login;
 use crate::error::{Error, Result};
 use crate::name::{Host, Repository, docker_hub};
-use crate::settings::{variable, why_unreadable};
+use crate::settings::{BY_GROUP, variable, why_unreadable};
 
 /// The systemd credential with an auth.json in it, as `ImportCredential=` brings it.
 const SYSTEMD_CREDENTIAL: &str = "sysext-oci-proxy.auth";
@@ -117,7 +117,7 @@ impl<'a> AuthFile<'a> {
             Ok(_) => {}
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Ok(None),
-                _ => return Err(bad(why_unreadable(&error, "docs/logins.md says how"))),
+                _ => return Err(bad(why_unreadable(&error, BY_GROUP))),
             },
         }
         if text.trim_ascii().is_empty() {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::name::Host;
-use crate::settings::{variable, why_unreadable};
+use crate::settings::{BY_GROUP, variable, why_unreadable};
 
 /// Below the root directory. The directory of the user is searched before them.
 const DIRECTORIES: [&str; 2] = ["etc/containers/certs.d", "etc/docker/certs.d"];
@@ -106,7 +106,7 @@ fn pem(path: PathBuf) -> Result<Pem> {
 fn bad(path: &Path, cause: &io::Error) -> Error {
     Error::BadCertificate {
         path: path.to_owned(),
-        why: why_unreadable(cause, "docs/logins.md, Certificates, says how"),
+        why: why_unreadable(cause, BY_GROUP),
     }
 }
 

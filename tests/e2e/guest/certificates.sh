@@ -71,7 +71,7 @@ unreadable_key() {
     cp "$FLEET/client.key" "$MUTUAL/client.key"
     chmod 600 "$MUTUAL/client.key"
     stop_service
-    complains 500 registry.example.com/acme/fleet "$MUTUAL/client.key" 'not readable by the service'
+    complains 500 registry.example.com/acme/fleet "$MUTUAL/client.key" 'not readable by the service, which runs as a user of its own; let a group read it'
 }
 check unreadable-key-is-explained unreadable_key
 

@@ -166,7 +166,7 @@ unreadable() {
     login ghcr.io fleet "$FLEET_PASSWORD" >"$AUTH"
     chmod 600 "$AUTH"
     stop_service
-    complains 403 fleet "login in $AUTH" 'not readable by the service'
+    complains 403 fleet "login in $AUTH" 'not readable by the service, which runs as a user of its own; let a group read it'
     groupadd --system registry-login
     chgrp registry-login "$AUTH"
     chmod 640 "$AUTH"
