@@ -4,12 +4,22 @@
 # installs LABEL - the transfer file that `transfer` has installed is the one of this block, without its record for --undo
 installs() { diff <(block "$1") <(sed '/^# "transfer --undo"/,$d' "${1#*: }" | grep .); }
 
+# shows LABEL FILE - each line of output in this block is in the file
+shows() {
+    local line
+    while IFS= read -r line; do
+        [[ $line = "# "* ]] || grep --quiet --line-regexp --fixed-strings -e "$line" "$2" || fail "nothing has said: $line"
+    done < <(block "$1")
+}
+
 disk_image() {
     mkdir -p "$SCRATCH/readme"
     cd "$SCRATCH/readme"
     image "kubernetes-v1.27.8-$ARCH.raw" squashfs kubernetes 1.27.8
     types 'disk-image: push'
-    types 'disk-image: update'
+    types 'disk-image: update' &>output
+    cat output
+    shows 'readme: terminal' output
     installs 'disk-image: /etc/sysupdate.kubernetes.d/kubernetes.transfer'
     merged kubernetes 1.27.8
 }
@@ -63,9 +73,12 @@ looks() {
 }
 
 imports() {
+    # It takes no name that an extension has.
+    mv /var/lib/extensions/kubernetes.raw.v "$SCRATCH"
     types 'names: importctl'
     cmp "$SCRATCH/readme/kubernetes-v1.27.8-$ARCH.raw" /var/lib/extensions/kubernetes.raw
     rm --force /var/lib/extensions/kubernetes.raw
+    mv "$SCRATCH/kubernetes.raw.v" /var/lib/extensions
 }
 
 reload() {
@@ -81,12 +94,12 @@ journal() {
     types 'journal: debug'
     stop_service
     listing kubernetes
-    news | grep ' /v2/kubernetes/' || fail "no request is logged"
+    news | grep --fixed-strings /v2/kubernetes/ || fail "no request is logged"
     types 'journal: as before'
     stop_service
     news >/dev/null
     listing kubernetes
-    ! news | grep ' /v2/kubernetes/' || fail "requests are still logged"
+    ! news | grep --fixed-strings /v2/kubernetes/ || fail "requests are still logged"
 }
 
 if [ "$ARCH" = x86-64 ]; then # the tags in the documents are for it
