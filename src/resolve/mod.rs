@@ -44,7 +44,7 @@ use crate::platform::Architecture;
 use crate::pool;
 use crate::semaphore::{Permit, Share};
 use crate::settings::SignedListTag;
-use crate::source::{Reference, Source};
+use crate::source::{Expected, Reference, Source};
 use crate::state::State;
 use crate::trust::{self, Accepted, Requirement};
 use crate::wanted::Wanted;
@@ -129,7 +129,25 @@ impl Resolver<'_> {
 
     /// Lists the files that the tags lead to now.
     pub fn list(&self) -> Result<Listing> {
-        self.list_tags(self.tags()?, &self.known_tags())
+        let known = self.known_tags();
+        let (tags, _ahead) = self.tags_to_ask_for(&known)?;
+        self.list_tags(tags, &known)
+    }
+
+    /// Its tags, and the connections for asking for each, as many as there were tags last time. Under `immutable-tags`
+    /// most are not asked for.
+    fn tags_to_ask_for(
+        &self,
+        known: &BTreeMap<Tag, Digest>,
+    ) -> Result<(Vec<Tag>, Option<Expected>)> {
+        let requests = known.len().min(self.parallel);
+        let is_worth_it = requests > 1 && self.immutable_tags.is_none();
+        let ahead = is_worth_it.then(|| self.source.expect(requests)).flatten();
+        let tags = self.tags()?;
+        if let Some(ahead) = &ahead {
+            ahead.is_answered();
+        }
+        Ok((tags, ahead))
     }
 
     /// Lists the files that these tags lead to now. `before`: their digests at an earlier listing.

@@ -75,10 +75,10 @@ impl Resolver<'_> {
     /// A repository that is known to have one is never listed by its tags instead.
     pub fn contents(&self) -> Result<Contents> {
         let name = self.source.name();
-        let known = self.known_tags();
         if *self.signed_list == SignedListTag::Nowhere {
-            return self.list_tags(self.tags()?, &known).map(Contents::Files);
+            return self.list().map(Contents::Files);
         }
+        let known = self.known_tags();
         let promised = self.promised_list(&self.state.promises(&name)?);
         let (tag, is_certain) = match (self.signed_list, &promised) {
             (SignedListTag::Tag(tag), _) => (tag.clone(), true),
@@ -109,7 +109,7 @@ impl Resolver<'_> {
             let why = format!("has no {LISTING} in tag {tag}, which the setting signed-list names");
             return Err(Error::NoSignedList { source: name, why });
         }
-        let tags = self.tags()?;
+        let (tags, _ahead) = self.tags_to_ask_for(&known)?;
         for (tag, may_be_a_version) in [(Tag::of_listing(), false), (Tag::of_index(), true)] {
             if !tags.contains(&tag) {
                 continue;

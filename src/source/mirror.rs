@@ -16,7 +16,7 @@ use super::config::registries_conf::Endpoint;
 use super::faults::REST;
 use super::registry::Registry;
 use super::upstream::Upstream;
-use super::{Body, Download, Origins, Part, Reference, Source, StoredManifest};
+use super::{Body, Download, Expected, Origins, Part, Reference, Source, StoredManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::journal;
@@ -381,6 +381,10 @@ impl Source for Mirrored {
 
     fn tags(&self) -> Result<Vec<Tag>> {
         self.by_tag(false, Registry::tags)
+    }
+
+    fn expect(&self, requests: usize) -> Option<Expected> {
+        self.primary.expect(requests)
     }
 
     fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {

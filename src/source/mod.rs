@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 
 pub use config::certs_d::CertificateDirectories;
 pub use registry::agent::DOCUMENT_TIMEOUT;
+pub use registry::ahead::Expected;
 pub use upstream::Upstream;
 
 use crate::digest::Digest;
@@ -46,6 +47,11 @@ pub trait Source: Send + Sync {
 
     /// Its tags, in no order. Names that break the grammar of tags are skipped.
     fn tags(&self) -> Result<Vec<Tag>>;
+
+    /// Has connections opened while its tags are asked for, because so many requests are expected after that.
+    fn expect(&self, _requests: usize) -> Option<Expected> {
+        None
+    }
 
     /// Manifests without a tag, and why they are skipped.
     fn untagged(&self) -> Vec<(Digest, String)> {

@@ -21,7 +21,7 @@ const USERS: [(&str, &[&str]); 13] = [
             "src/cli/reload.rs",
             "src/dir.rs",
             "src/server/mod.rs",
-            "src/source/registry/transport.rs",
+            "src/source/registry/ahead.rs",
             "src/task.rs",
         ],
     ),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ureq::{Agent, Proxy};
 
+use super::ahead::Ahead;
 use super::proxy::ProxyUrl;
 use super::tls::Tls;
 use super::transport;
@@ -28,8 +29,8 @@ const OUTPUT_BUFFER: usize = 16 << 10;
 /// The longest token that fits, the rest of its line included. Most servers take half of that.
 pub const MAX_TOKEN: usize = 16_000;
 
-/// An agent for all hosts with this TLS configuration.
-pub fn agent(parallel: usize, tls: Tls) -> Agent {
+/// An agent for all hosts with this TLS configuration, which uses the connections that were opened ahead.
+pub fn agent(parallel: usize, tls: Tls, ahead: Ahead) -> Agent {
     let config = Agent::config_builder()
         .user_agent(concat!("sysext-oci-proxy/", env!("CARGO_PKG_VERSION")))
         // Digests are of the bytes as stored, so no proxy may compress them.
@@ -51,7 +52,11 @@ pub fn agent(parallel: usize, tls: Tls) -> Agent {
         // used.
         .proxy(None)
         .build();
-    Agent::with_parts(config, transport::connector(tls), transport::SystemResolver)
+    Agent::with_parts(
+        config,
+        transport::connector(tls, ahead),
+        transport::SystemResolver,
+    )
 }
 
 /// A proxy as ureq wants it.

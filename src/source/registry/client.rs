@@ -11,6 +11,7 @@ use ureq::Agent;
 use ureq::http::{self, header};
 
 use super::agent::{self, DOCUMENT_TIMEOUT, agent};
+use super::ahead::{Ahead, Expected};
 use super::error::{failure, is_silence, nonsense};
 use super::proxy::Proxies;
 use super::reply::Reply;
@@ -39,6 +40,7 @@ pub struct Client {
     parallel: usize,
     /// By host, if it has a `certs.d` directory or its certificate is not checked (`true`).
     agents: Mutex<Recent<(Option<Host>, bool), Agent, MAX_AGENTS>>,
+    ahead: Ahead,
     trusted_hosts: Vec<Host>,
     registries: Arc<Registries>,
     proxies: Proxies,
@@ -58,6 +60,7 @@ impl Client {
             certificates: CertificateDirectories::usual(root),
             parallel,
             agents: Mutex::default(),
+            ahead: Ahead::default(),
             trusted_hosts,
             registries,
             proxies: Proxies::from_environment(),
@@ -105,9 +108,18 @@ impl Client {
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
         }
-        let agent = agent(self.parallel, Tls::new(certificates, unchecked)?);
+        let agent = agent(
+            self.parallel,
+            Tls::new(certificates, unchecked)?,
+            self.ahead.clone(),
+        );
         agents.insert(key, agent.clone());
         Ok(agent)
+    }
+
+    /// Has connections to a place (`host:port`) opened ahead, as many as that many requests need.
+    pub fn expect(&self, place: &str, requests: usize) -> Expected {
+        self.ahead.expect(place, requests.min(self.parallel))
     }
 
     /// Sends one request, as soon as its host allows. Redirects are not followed.

@@ -1,5 +1,7 @@
 //! Manifests of a registry, by tag or digest.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::client::host_of;
 use super::pages::Document;
 use super::{Registry, is_of_the_method};
@@ -10,14 +12,20 @@ use crate::name::{Host, Tag};
 use crate::source::{Download, Reference, StoredManifest};
 
 impl Registry {
+    /// The digest of a tag, if HEAD tells it. Where it did not for another tag, it is not asked.
     pub fn digest_of(&self, tag: &Tag) -> Result<Option<Digest>> {
+        if self.hides_digests.load(Relaxed) {
+            return Ok(None);
+        }
         let url = self.manifest_url(Reference::Tag(tag))?;
         let accept = manifest::ACCEPT.join(", ");
         match self.fetch(self.get(&url).head().accept(&accept)) {
             // ECR, Red Hat's registry and Nexus send no such header. A sha512 is not used.
-            Ok(reply) => Ok(reply
-                .header("docker-content-digest")
-                .and_then(|digest| digest.parse().ok())),
+            Ok(reply) => {
+                let digest = reply.header("docker-content-digest");
+                self.hides_digests.fetch_or(digest.is_none(), Relaxed);
+                Ok(digest.and_then(|digest| digest.parse().ok()))
+            }
             // Some do not support HEAD, or deny only HEAD: GET gets the manifest, or a reason.
             Err(Error::Denied { .. } | Error::UnexpectedStatus { .. } | Error::Nonsense { .. }) => {
                 Ok(None)

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod agent;
+pub mod ahead;
 pub mod auth;
 mod blobs;
 pub mod challenge;
@@ -32,6 +33,7 @@ mod transport;
 pub mod url;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::config::registries_conf::{Endpoint, Pull, Role};
@@ -40,6 +42,7 @@ use super::{Download, Reference};
 use crate::error::{Error, Finding, Result};
 use crate::lock::lock;
 use crate::name::{DOCKER_HUB, Host};
+use ahead::Expected;
 use auth::asks_for_token;
 use client::host_of;
 use error::nonsense;
@@ -60,6 +63,8 @@ pub struct Registry {
     foreign_token: Mutex<Option<ForeignToken>>,
     /// The hosts that manifests of it came from: its own, or those to which it redirects.
     manifest_hosts: Mutex<BTreeSet<Host>>,
+    /// It answers HEAD without a digest, so only GET shows what a tag is.
+    hides_digests: AtomicBool,
 }
 
 impl Registry {
@@ -89,6 +94,7 @@ impl Registry {
             session,
             foreign_token: Mutex::default(),
             manifest_hosts: Mutex::default(),
+            hides_digests: AtomicBool::new(false),
         }
     }
 
@@ -126,6 +132,16 @@ impl Registry {
             return Ok("https://registry-1.docker.io".to_owned());
         }
         self.upstream.origin(self.host(), self.insecure)
+    }
+
+    /// Has the connections for so many requests opened while the first one, for the tags, is under way.
+    pub fn expect(&self, requests: usize) -> Option<Expected> {
+        let origin = self.origin().ok()?;
+        Some(
+            self.upstream
+                .client
+                .expect(url::authority(&origin)?, requests),
+        )
     }
 
     fn url(&self, rest: &str) -> Result<String> {

@@ -9,10 +9,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use socket2::{Domain, Socket, Type};
 use ureq::config::Config;
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::time::Duration as Wait;
 use ureq::unversioned::transport::{
@@ -21,14 +20,15 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Timeout};
 
+use super::ahead::{Ahead, begin_connection};
 use super::tls::Tls;
 use crate::lock::lock;
 use crate::task::{self, Until};
 
 /// Connects as ureq's `DefaultConnector` does: through a proxy if there is one, with TLS for https.
-pub fn connector(tls: Tls) -> impl Connector {
+pub fn connector(tls: Tls, ahead: Ahead) -> impl Connector {
     ().chain(ConnectProxyConnector::default())
-        .chain(Tcp)
+        .chain(Tcp { ahead })
         .chain(tls)
 }
 
@@ -95,9 +95,11 @@ fn aside<T: Send + 'static>(
     })
 }
 
-/// Connects to the first of a host's addresses that answers.
+/// Connects to the first of a host's addresses that answers, unless a connection was opened ahead.
 #[derive(Debug)]
-struct Tcp;
+struct Tcp {
+    ahead: Ahead,
+}
 
 impl<In: Transport> Connector<In> for Tcp {
     type Out = Either<In, TcpTransport>;
@@ -113,7 +115,7 @@ impl<In: Transport> Connector<In> for Tcp {
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         let transport = TcpTransport {
-            stream: connect(&details.addrs, details.timeout)?,
+            stream: self.open(details)?,
             buffers,
             looked: Instant::now(),
         };
@@ -122,11 +124,28 @@ impl<In: Transport> Connector<In> for Tcp {
     }
 }
 
+impl Tcp {
+    fn open(&self, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
+        let place = details.uri.authority().map_or("", Authority::as_str);
+        if let Some(begun) = self.ahead.take(place) {
+            match established(begun, limit(details.timeout).map(time_until)) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if task::is_client_gone() => return Err(Error::Io(error)),
+                // Another attempt tells more: it tries all addresses.
+                Err(_) => {}
+            }
+        }
+        let stream = connect(&details.addrs, details.timeout)?;
+        self.ahead.begin(place, stream.peer_addr());
+        Ok(stream)
+    }
+}
+
 fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, Error> {
     let end = limit(timeout);
     let mut failure = Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = end.map(time_until);
         // An address without a response leaves time for the others.
         let is_last = index + 1 == addresses.len();
         let share = left.map(|left| if is_last { left } else { left / 2 });
@@ -143,17 +162,17 @@ fn connect(addresses: &[SocketAddr], timeout: NextTimeout) -> Result<TcpStream, 
 }
 
 fn connect_to(address: SocketAddr, time: Option<Duration>) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    let begun = socket.connect(&address.into());
-    let stream = TcpStream::from(socket);
-    match begun {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {
-            task::wait_for_socket(&stream, Until::Writable, time)?;
-            stream.take_error()?.map_or(Ok(stream), Err)
-        }
-        begun => begun.map(|()| stream),
-    }
+    established(begin_connection(address)?, time)
+}
+
+/// Waits for a connection that was begun.
+fn established(stream: TcpStream, time: Option<Duration>) -> io::Result<TcpStream> {
+    task::wait_for_socket(&stream, Until::Writable, time)?;
+    stream.take_error()?.map_or(Ok(stream), Err)
+}
+
+fn time_until(end: Instant) -> Duration {
+    end.saturating_duration_since(Instant::now())
 }
 
 /// A non-blocking connection, so that one poll waits for it and for the client's connection.
@@ -220,7 +239,7 @@ fn without_waiting(
         match attempt(stream) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                let left = end.map(time_until);
                 task::wait_for_socket(stream, until, left).map_err(|error| match error.kind() {
                     io::ErrorKind::TimedOut => Error::Timeout(timeout.reason),
                     _ => Error::Io(error),
@@ -234,6 +253,7 @@ fn without_waiting(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
     use std::net::TcpListener;
 
     /// Nothing that is waited for here takes less than this, or more.
