@@ -40,6 +40,26 @@ pub struct Dir {
     stranger: Option<u32>,
 }
 
+/// Where a directory is, and whose it is.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    owner: u32,
+}
+
+impl Identity {
+    /// That of the directory that a path leads to now.
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = rustix::fs::stat(path).ok()?;
+        Some(Self {
+            device: found.st_dev,
+            inode: found.st_ino,
+            owner: found.st_uid,
+        })
+    }
+}
+
 /// An entry of a directory.
 #[derive(Debug)]
 pub struct Entry {
@@ -122,6 +142,11 @@ impl Dir {
             set_thread_res_uid(owner, owner, owner)?;
         }
         Ok(self)
+    }
+
+    /// Whether it still has a name: it was not removed.
+    pub fn is_linked(&self) -> bool {
+        rustix::fs::fstat(&self.handle).is_ok_and(|found| found.st_nlink > 0)
     }
 
     /// Its path, for messages.

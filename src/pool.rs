@@ -162,7 +162,10 @@ impl Grant {
         let mut taken = lock(&self.pool.taken);
         taken.give_back(&mut lock(&self.held), bytes);
         drop(taken);
-        self.pool.changed.notify_all();
+        // A thread that waits was in the queue before it looked at what is taken.
+        if self.pool.queue.len() > 0 {
+            self.pool.changed.notify_all();
+        }
     }
 }
 

@@ -39,6 +39,12 @@ impl WaitQueue {
         what: impl Fn() -> String,
         mut ready: impl FnMut(&mut T, bool) -> Option<R>,
     ) -> Result<R> {
+        // Where nobody waits, this thread is the first, and there is nobody to tell.
+        if self.len() == 0
+            && let Some(found) = ready(&mut lock(mutex), true)
+        {
+            return Ok(found);
+        }
         let ticket = {
             let mut tickets = lock(&self.0);
             tickets.next += 1;

@@ -32,8 +32,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +46,7 @@ pub use temp_file::Unfinished;
 use temp_file::{TempFiles, sweep};
 
 use crate::digest::Digest;
-use crate::dir::Dir;
+use crate::dir::{Dir, Identity};
 use crate::lock::lock;
 use crate::name::Tag;
 
@@ -98,6 +98,14 @@ pub struct Cache {
     unwritten: Mutex<HashMap<Digest, Outcome>>,
     /// Flattened images as they were when this process last verified them.
     checked: Mutex<HashMap<Digest, flattened::Stamp>>,
+    /// Its folders that are held open.
+    folders: Mutex<HashMap<&'static str, Opened>>,
+}
+
+/// A folder that is held open, and the directory of the cache that it is in.
+struct Opened {
+    root: Identity,
+    folder: Arc<Dir>,
 }
 
 /// The extension-release(5) in an image.
@@ -165,6 +173,7 @@ impl Cache {
             unreadable: Mutex::default(),
             unwritten: Mutex::default(),
             checked: Mutex::default(),
+            folders: Mutex::default(),
         };
         cache.empty_other_format();
         // An earlier process may have been killed before it did so.
@@ -289,9 +298,22 @@ impl Cache {
         Dir::open(self.root.as_ref()?).ok()
     }
 
-    /// One of its folders, if it is there.
-    fn folder(&self, folder: &str) -> Option<Dir> {
-        self.root()?.sub(folder).ok()
+    /// One of its folders, if it is there. It is held open, and opened anew if it or the cache was removed or replaced.
+    fn folder(&self, name: &'static str) -> Option<Arc<Dir>> {
+        let root = Identity::of(self.root.as_ref()?)?;
+        if let Some(opened) = lock(&self.folders).get(name)
+            && opened.root == root
+            && opened.folder.is_linked()
+        {
+            return Some(opened.folder.clone());
+        }
+        let folder = Arc::new(self.root()?.sub(name).ok()?);
+        let opened = Opened {
+            root,
+            folder: folder.clone(),
+        };
+        lock(&self.folders).insert(name, opened);
+        Some(folder)
     }
 
     /// Empties a cache of another format, or of a program that wrote no format. One that cannot be emptied is not used.
@@ -329,7 +351,7 @@ impl Cache {
     /// A file of at most `most` bytes, parsed. One that `parse` refuses is removed.
     fn read<T>(
         &self,
-        folder: &str,
+        folder: &'static str,
         key: Digest,
         most: u64,
         parse: impl FnOnce(Vec<u8>) -> Option<T>,
@@ -351,7 +373,7 @@ impl Cache {
     }
 
     /// JSON as [`Cache::write_summed`] wrote it there.
-    fn read_summed<T: DeserializeOwned>(&self, folder: &str, key: Digest) -> Option<T> {
+    fn read_summed<T: DeserializeOwned>(&self, folder: &'static str, key: Digest) -> Option<T> {
         self.read(folder, key, LARGEST, |bytes| {
             let text = String::from_utf8(bytes).ok()?;
             let (sum, json) = text.split_once('\n')?;
