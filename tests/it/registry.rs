@@ -27,6 +27,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::content::{OCI_INDEX, Repository, versions};
 use crate::request::Request;
+use crate::rounds::Rounds;
 use crate::tls::Authority;
 
 /// The first request for a listing of a repository that is not known yet, here `hello`.
@@ -210,11 +211,15 @@ struct State {
     open: AtomicUsize,
     in_flight: AtomicUsize,
     peak_in_flight: AtomicUsize,
+    sent: AtomicUsize,
+    rounds: Rounds,
 }
 
 pub struct Registry {
     pub address: SocketAddr,
     state: Arc<State>,
+    /// Where connections show that nobody has taken up yet.
+    backlog: TcpListener,
 }
 
 impl Registry {
@@ -228,21 +233,38 @@ impl Registry {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
         let shared = state.clone();
+        let backlog = listener.try_clone().unwrap();
         thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            loop {
+                // It counts as busy while it still shows on the listener.
+                let mut waits = [PollFd::new(&listener, PollFlags::IN)];
+                let _ = poll(&mut waits, None);
+                shared.rounds.opened();
+                let Ok((stream, _)) = listener.accept() else {
+                    shared.rounds.closed();
+                    continue;
+                };
                 let (state, tls) = (shared.clone(), tls.clone());
                 state.connections.fetch_add(1, SeqCst);
                 state.open.fetch_add(1, SeqCst);
                 thread::spawn(move || {
+                    state.rounds.wait();
+                    // One that was opened ahead may wait for its first request, too.
+                    state.rounds.wait_for_request(&stream);
                     // An error is the client's way to say that it has read enough.
                     let _ = speak(&stream, tls)
                         .and_then(|secured| serve(&state, secured, &stream, address));
                     let _ = stream.shutdown(Shutdown::Both);
                     state.open.fetch_sub(1, SeqCst);
+                    state.rounds.closed();
                 });
             }
         });
-        Registry { address, state }
+        Registry {
+            address,
+            state,
+            backlog,
+        }
     }
 
     /// A registry with one repository, `hello`.
@@ -327,6 +349,24 @@ impl Registry {
     /// How many connections there have been.
     pub fn connections(&self) -> usize {
         self.state.connections.load(SeqCst)
+    }
+
+    /// How many bytes of bodies were sent.
+    pub fn sent(&self) -> usize {
+        self.state.sent.load(SeqCst)
+    }
+
+    /// From now on answers a process in rounds, counted anew: see [`Rounds`].
+    pub fn answer_in_rounds(&self, process: u32) {
+        if self.state.rounds.begin(process) {
+            let (state, backlog) = (self.state.clone(), self.backlog.try_clone().unwrap());
+            thread::spawn(move || state.rounds.run(&backlog));
+        }
+    }
+
+    /// How many rounds there have been.
+    pub fn rounds(&self) -> usize {
+        self.state.rounds.count()
     }
 
     /// How many connections there are now.
@@ -511,7 +551,14 @@ fn serve(
     address: SocketAddr,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
-    while let Some(request) = Request::read(&mut reader)? {
+    loop {
+        if reader.buffer().is_empty() {
+            state.rounds.wait_for_request(socket);
+        }
+        let Some(request) = Request::read(&mut reader)? else {
+            break;
+        };
+        state.rounds.wait();
         let now = state.in_flight.fetch_add(1, SeqCst) + 1;
         state.peak_in_flight.fetch_max(now, SeqCst);
         let line = request.line();
@@ -529,6 +576,13 @@ fn serve(
         }
         // Nobody may count this request as under way once its last byte has left.
         let result = write(&draft, &request, reader.get_mut(), socket, || {
+            if request.method != "HEAD" {
+                let whole = draft
+                    .part
+                    .map_or(draft.body.len(), |(first, end)| end - first);
+                let sent = whole.min(draft.cut_after.unwrap_or(whole));
+                state.sent.fetch_add(sent, SeqCst);
+            }
             state.in_flight.fetch_sub(1, SeqCst);
         });
         if !result? {
