@@ -68,7 +68,7 @@ demo: ## an update on this machine: no root, no registry, nothing left behind
 	@CARGO="$(CARGO)" tests/demo
 
 bench: build ## how fast it lists and streams
-	tests/bench
+	tests/bench/run $(if $(JSON),--json)
 
 soak: build ## some minutes of faults, kills and idle exits
 	tests/soak

@@ -1,4 +1,4 @@
-//! The parts of `tests/bench` that need more than curl.
+//! The parts of `tests/bench/run` that need more than curl.
 //!
 //! * `measure relay LISTEN TARGET MILLISECONDS` puts a round trip between a client and a local
 //!   server: a new connection waits one, every byte half of one in each direction. How many bytes
@@ -16,11 +16,9 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -51,14 +49,16 @@ mod content;
     reason = "shared with the integration tests, which use the rest"
 )]
 mod cosign;
+#[path = "../bench/relay.rs"]
+mod relay;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["relay", listen, target, milliseconds] => {
-            relay(
-                listen,
+            relay::relay(
+                &TcpListener::bind(listen).unwrap(),
                 target,
                 Duration::from_micros((milliseconds.parse::<f64>().unwrap() * 1000.0) as u64),
             );
@@ -82,49 +82,6 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-fn relay(listen: &str, target: &str, round_trip: Duration) {
-    for client in TcpListener::bind(listen).unwrap().incoming().flatten() {
-        let target = target.to_owned();
-        thread::spawn(move || {
-            // The handshake, which loopback has for nothing.
-            thread::sleep(round_trip);
-            let Ok(server) = TcpStream::connect(target) else {
-                return;
-            };
-            for (from, to) in [(&client, &server), (&server, &client)] {
-                from.set_nodelay(true).unwrap();
-                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                pump(from, to, round_trip / 2);
-            }
-        });
-    }
-}
-
-/// Copies bytes, each so much later than it came, until the end of the connection.
-fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
-    let (sender, chunks) = mpsc::sync_channel::<(Instant, Vec<u8>)>(1024);
-    thread::spawn(move || {
-        let mut buffer = vec![0; 256 << 10];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if sender
-                .send((Instant::now() + delay, buffer[..count].to_vec()))
-                .is_err()
-            {
-                return;
-            }
-        }
-    });
-    thread::spawn(move || {
-        for (due, chunk) in chunks {
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-            if to.write_all(&chunk).is_err() {
-                break;
-            }
-        }
-        let _ = to.shutdown(Shutdown::Write);
-    });
 }
 
 /// So many small files, each under a tag.
