@@ -133,7 +133,10 @@ signed_listing() {
     mkdir -m 700 "$GNUPGHOME"
     gpg --batch --passphrase '' --quick-gen-key publisher@example.org default default never
     gpg --export publisher@example.org >$keyring
-    types 'signed: publish'
+    sha256sum kubernetes-v*.raw >SHA256SUMS
+    gpg --detach-sign --output SHA256SUMS.gpg SHA256SUMS
+    for file in kubernetes-v*.raw; do oras push --insecure "localhost:5000/kubernetes:${file:11:-4}" "$file"; done
+    oras push --insecure localhost:5000/kubernetes:SHA256SUMS SHA256SUMS SHA256SUMS.gpg
 
     eventually 15 is_published
     cmp SHA256SUMS.gpg <(fetch "$URL/kubernetes/SHA256SUMS.gpg")
