@@ -24,7 +24,7 @@ pub const RELOADED: &str = "b5f147a3a9f141fabd8b550dcac8bdc0";
 pub const NOT_RELOADED: &str = "faf289f4929a4656bb777d958020dd1e";
 /// The program ends with an error.
 pub const FATAL: &str = "fee2ca142c4d43fab95a743829e7b35f";
-/// A client has the whole of a file.
+/// A client has received a whole file.
 pub const DOWNLOADED: &str = "e3ed8546536644ab9e52f158fd09b969";
 /// A download was cut: the rest of the file could not be had.
 pub const CUT: &str = "e4c84da9b729494fb5eee41ad76b0c6c";

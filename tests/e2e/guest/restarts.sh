@@ -108,6 +108,6 @@ explains() {
     same "explained" "$(grep --count '^-- ' /usr/local/lib/systemd/catalog/sysext-oci-proxy.catalog)" \
         "$(journalctl --list-catalog | grep --count 'OCI registry proxy\|@FILE@\|@REPOSITORY@\|@ORIGIN@\|A broken download')"
     journalctl --unit="$SERVICE" MESSAGE_ID=e3ed8546536644ab9e52f158fd09b969 --lines=1 --catalog |
-        grep --quiet --fixed-strings 'Subject: A client has restarts-v2.raw'
+        grep --quiet --fixed-strings 'Subject: A client has received restarts-v2.raw'
 }
 check journalctl-explains-them explains
