@@ -150,7 +150,7 @@ not_understood() {
     printf '[[registry]]\nlocation = "ghcr.io"\nblocked = "yes"\n' >$REGISTRIES
     stop_service
     same "the answer" 500 "$(status "$URL/fleet/SHA256SUMS")"
-    eventually 5 is "$SERVICE" failed
+    eventually 20 is "$SERVICE" failed
     news | grep --quiet "$REGISTRIES:3: .*blocked\|$REGISTRIES:3: .*boolean" || fail "the journal does not name file and line"
 }
 check mistake-in-registries-conf not_understood

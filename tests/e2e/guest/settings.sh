@@ -11,7 +11,7 @@ CONF
     # The client hears of it at once.
     same "the answer" 500 "$(status --max-time 5 --dump-header /tmp/head "$URL/tool/SHA256SUMS")"
     grep --quiet '^X-Reason: .*90-mistake.toml:2: .*idle-timeout' /tmp/head || fail "$(cat /tmp/head)"
-    eventually 5 is "$SERVICE" failed
+    eventually 20 is "$SERVICE" failed
     news >/tmp/journal
     grep '90-mistake.toml' /tmp/journal | grep --quiet '2.*idle-timeout' || fail "the journal does not name file and line"
     grep --quiet 'status=78' /tmp/journal || fail "it did not exit with status 78"
