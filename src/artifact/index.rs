@@ -19,7 +19,7 @@ pub struct Sorted {
     pub artifacts: Vec<Entry>,
     /// Nested indexes.
     pub nested: Vec<Descriptor>,
-    /// It has an entry of a cache of BuildKit.
+    /// The index has an entry of a cache of BuildKit.
     pub is_build_cache: bool,
 }
 
@@ -378,7 +378,7 @@ mod tests {
             let Choice { twins, .. } = choose(&artifacts, &offered).unwrap();
             assert_eq!(twins.len(), expected, "{why}: {twins:?}");
         }
-        // The same manifest twice is one.
+        // The same manifest twice counts once.
         let twice = vec![artifact(0, "linux/amd64"), artifact(0, "linux/amd64")];
         assert_eq!(choose(&twice, &offered).unwrap().twins, [""; 0]);
     }

@@ -57,11 +57,11 @@ pub struct Skipped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeftOutKind {
-    /// By design: it is for another machine, it is no version, or nothing in it is a file to offer.
+    /// Skipped by design: for another machine, not a version, or without a file to offer.
     Skipped,
-    /// It is gone, denied, broken or not verified.
+    /// The tag is gone, denied, broken or not verified.
     Refused,
-    /// It is held back for now: it is not flattened yet, or `versions`, `exclude` or `hold` leave it out.
+    /// The tag is held back for now: it is not flattened yet, or `versions`, `exclude` or `hold` exclude it.
     Held,
     /// There was no answer for it: another time it may be listed.
     Unanswered,

@@ -22,7 +22,7 @@ use crate::lock::lock;
 pub struct Flattened {
     /// The digest of the flattened image (`.tar.gz`).
     pub digest: Digest,
-    /// In bytes.
+    /// Its size, in bytes.
     pub size: u64,
 }
 
@@ -31,7 +31,7 @@ pub struct Flattened {
 #[serde(untagged)]
 pub enum Outcome {
     Flattened(Flattened),
-    /// It cannot be flattened, as long as the limit and the rules stay the same. `limit`: most bytes of its files;
+    /// The image cannot be flattened, as long as the limit and the rules stay the same. `limit`: most bytes of its files;
     /// `reader`: the version of the rules.
     Refused {
         layer: Digest,

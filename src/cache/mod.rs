@@ -73,7 +73,7 @@ const PART_IN_MEMORY: u64 = 16;
 const FILES_IN_MEMORY: u64 = 22 << 20;
 /// … and flattened images that are kept meanwhile.
 const MADE_WHILE_WRITING: u64 = 14 << 20;
-/// More of them are kept while no image is flattened.
+/// Flattened images that are kept while no image is being flattened.
 const MADE_IN_MEMORY: u64 = 64 << 20;
 
 /// The cache. Without a directory it keeps nothing.
@@ -132,14 +132,14 @@ struct ReleaseFile {
 }
 
 impl ReleaseFile {
-    /// Whether it still counts. One from the future does not: a clock was wrong.
+    /// Whether the release is still valid. A release from the future is not: a clock was wrong.
     fn is_current(&self, now: u64) -> bool {
         let age = now.checked_sub(self.since);
         self.reader == READER && age.is_some_and(|age| age < MAX_AGE.as_secs())
     }
 }
 
-/// How long a release counts: the image was not verified, so a mirror may have invented it.
+/// How long a release is valid: the image was not verified, so a mirror may have invented it.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Most entries of a map that is in memory alone. At this number all are forgotten.
@@ -505,7 +505,7 @@ fn discard(folder: &Dir, name: &str) {
     let path = folder.path_of(name);
     match folder.remove_all(name) {
         Ok(()) => warn!("cache file {} is damaged, it is made again", path.display()),
-        // It is found again each time, so not a warning.
+        // The problem is found again each time, so it is not logged as a warning.
         Err(error) => debug!(
             "cache file {} is damaged, and stays: {error}",
             path.display()

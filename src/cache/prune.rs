@@ -8,7 +8,7 @@ use log::{Level, log, warn};
 use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, VERDICTS};
 use crate::dir::Dir;
 
-/// Most bytes of some folders together.
+/// Most bytes of these folders together.
 pub struct Quota {
     pub folders: &'static [&'static str],
     pub size: u64,

@@ -71,7 +71,7 @@ impl Asked {
         Ok(Self::Itself(Box::new(super::service(settings)?)))
     }
 
-    /// Where clients of the service find it.
+    /// The URL at which clients of the service find the directory.
     pub fn url(&self) -> ServiceUrl {
         match self {
             Self::Service(service) => service.url().clone(),
@@ -79,7 +79,7 @@ impl Asked {
         }
     }
 
-    /// The same, if it is another place than the usual one.
+    /// The same URL, if it is not the default one.
     pub fn unusual_url(&self) -> Option<ServiceUrl> {
         Some(self.url()).filter(|url| *url != ServiceUrl::default())
     }

@@ -22,7 +22,7 @@ pub enum Choice<'a> {
 }
 
 impl<'a> Choice<'a> {
-    /// By the name of a file or by a version.
+    /// Chosen by the name of a file or by a version.
     pub fn new(file: Option<&'a FileName>, version: Option<&'a str>) -> Result<Self> {
         match (file, version) {
             (Some(file), Some(_)) => Err(Error::BadAddress {

@@ -20,15 +20,15 @@ use crate::server::json;
 
 /// The bar on a terminal.
 const PROGRESS: &str = "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-/// The same where the size is not known.
+/// The same, if the size is not known.
 const PROGRESS_WITHOUT_SIZE: &str = "{spinner} {bytes} {bytes_per_sec}";
 
-/// Where a file goes.
+/// The target of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
-    /// To standard output.
+    /// Standard output.
     Stdout,
-    /// To this file, or by its own name into this directory.
+    /// This file, or this directory, in which the file has its own name.
     Path(PathBuf),
 }
 

@@ -221,7 +221,7 @@ fn rules_of(name: &RepositoryAddress, settings: &Settings) -> BTreeSet<String> {
         repository: name.clone(),
         view: View::Tags,
     };
-    // One that cannot be located is told of when it is asked for.
+    // A repository that cannot be located is reported when it is asked for.
     let Ok(located) = directory.locate(settings) else {
         return BTreeSet::new();
     };

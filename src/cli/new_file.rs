@@ -58,7 +58,7 @@ impl NewFile {
         &mut self.file
     }
 
-    /// For `map_err`: it could not be written.
+    /// For `map_err`: the file could not be written.
     pub fn error(&self) -> impl Fn(io::Error) -> Error + use<> {
         Error::file(&self.path())
     }
@@ -83,7 +83,7 @@ impl NewFile {
         Ok(())
     }
 
-    /// As the user would write it.
+    /// The path as the user would write it.
     fn path(&self) -> PathBuf {
         match self.dir.path() {
             here if here == "." => self.name.clone(),

@@ -1,4 +1,4 @@
-//! Who listens on the port of the service: any user may, while its socket is not started.
+//! Which user listens on the port of the service: any user can, while the socket unit is not started.
 //!
 //! systemd opens the socket as root. A service that somebody started by hand is theirs.
 

@@ -135,7 +135,7 @@ impl Service {
         Self { url, agent }
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn url(&self) -> &ServiceUrl {
         &self.url
     }

@@ -14,7 +14,7 @@ pub const SYSUPDATE: [&str; 4] = [
 ];
 
 impl SystemdVersion {
-    /// That of this machine, by `systemctl --version`; or why it could not be found out.
+    /// The version of systemd on this machine, by `systemctl --version`; or why it could not be found out.
     pub fn of_this_machine() -> Result<Self, String> {
         let text = output("systemctl", &["--version"])?;
         Self::parse(&text).ok_or_else(|| {

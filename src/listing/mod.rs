@@ -44,7 +44,7 @@ pub struct File {
     pub manifest: Option<Digest>,
     /// The architecture in its manifest or index.
     pub architecture: Option<Architecture>,
-    /// It comes from one of several entries of an index, rather than from a plain manifest.
+    /// Whether the file comes from one of several entries of an index, rather than from a plain manifest.
     pub is_of_index: bool,
     /// Where its bytes come from.
     pub content: Content,
@@ -70,7 +70,7 @@ pub struct LeftOut {
     pub name: Option<FileName>,
     /// The number of the layer, if it is one.
     pub layer: Option<usize>,
-    /// For the log.
+    /// The line for the log.
     pub reason: String,
     pub kind: LeftOutKind,
 }

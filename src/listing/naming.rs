@@ -35,7 +35,7 @@ pub struct Artifact {
     pub manifest: Digest,
     /// The architecture in its index, or in the manifest itself if that was asked for.
     pub architecture: Option<Architecture>,
-    /// It is one of several entries of an index.
+    /// Whether it is one of several entries of an index.
     pub is_of_index: bool,
     /// The annotation that tells it from other entries for its architecture.
     pub flavour: Option<String>,
@@ -56,7 +56,7 @@ impl Artifact {
             self.recognised.kubesolo = None;
             let suffixes = offers.iter().map(|one| (one.suffix.clone(), one.digest));
             let shared = titles::shared(suffixes);
-            // Where the suffix does not tell files apart, titles count, and the version in them.
+            // If files have the same suffix, their titles and the version in them are used.
             for offer in offers.iter_mut() {
                 if !shared.contains(&offer.suffix) {
                     (offer.title, offer.long_suffix) = (None, None);

@@ -1,4 +1,4 @@
-//! Who may ask: any program on this machine, but no web page from elsewhere.
+//! Access control: any program on this machine may ask, but no web page from elsewhere.
 //!
 //! Clients do not log in, because only this machine reaches loopback. But a browser on this machine sends whatever
 //! requests a web page wants, and the service would fetch with the machine's registry logins for it. Such a request

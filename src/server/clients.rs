@@ -25,7 +25,7 @@ const MAX_CONNECTIONS: usize = 64;
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Clients at once that were turned away and whose requests are still read.
 const MAX_LEAVING: usize = 64;
-/// After a line about clients that were turned away they are only counted for this time.
+/// After a log line about clients that were turned away, more of them are only counted for this time.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// The clients that are served, and those that were turned away.
@@ -224,11 +224,11 @@ fn converse(mut connection: Connection, seat: &Seat, service: &Service) {
 
 /// The next step of a connection after a response.
 enum After {
-    /// It waits for the next request.
+    /// The connection waits for the next request.
     Next,
-    /// It is closed.
+    /// The connection is closed.
     Close,
-    /// It is closed once the rest of the request was read: closing with bytes unread would take back the response.
+    /// The connection is closed once the rest of the request was read: closing it with unread bytes would discard the response.
     Linger,
 }
 

@@ -1,4 +1,4 @@
-//! The form in which a client reads what is meant for people: errors and pages. No I/O.
+//! The form of errors and pages: HTML, text, JSON or no body. No I/O.
 
 /// The programs that people type commands for, by the beginning of their `User-Agent`. They show a body on the
 /// terminal. Programs of systemd are none of them: systemd 262 keeps the body of an error as a partial download.

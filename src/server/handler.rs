@@ -1,6 +1,6 @@
 //! [`Request`] → [`Response`]: the whole story, top to bottom.
 //!
-//! Who may ask is in `access.rs`, addresses are parsed and located in `address/`, and a [`Snapshot`] has what is on offer.
+//! Access control is in `access.rs`, addresses are parsed and located in `address/`, and a [`Snapshot`] has what is on offer.
 //! Pages are written in `html/`; `download.rs` delivers the bytes of a file.
 
 use std::borrow::Cow;

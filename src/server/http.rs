@@ -35,7 +35,7 @@ const MAX_HEAD: usize = 16 << 10;
 const MAX_HEADERS: usize = 64;
 /// Longest wait for the end of a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that takes no byte for this time counts as gone.
+/// A client that reads no byte for this time counts as disconnected.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that the rest of a refused request is read and dropped.
 const LINGER: Duration = Duration::from_millis(500);
@@ -393,7 +393,7 @@ impl Connection {
         let _ = write_response(&mut &*self.stream, request, response, false, |_| {});
     }
 
-    /// The same without waiting for the client: it has no thread.
+    /// The same without waiting for the client, which has no thread.
     pub fn turn_away(&mut self, error: &Error) {
         if self.stream.set_nonblocking(true).is_ok() {
             let mut received = [0; MAX_HEAD];

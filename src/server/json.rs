@@ -17,10 +17,10 @@ use crate::printable::in_json;
 use crate::snapshot::Snapshot;
 use crate::version;
 
-/// Size of the JSON of files, and of that of what is left out, in bytes and roughly. `SHA256SUMS` has all files.
+/// Rough size, in bytes, of the JSON of files, and of the JSON of skipped tags. `SHA256SUMS` has all files.
 const MAX_FILES: usize = 2 << 20;
 const MAX_LEFT_OUT: usize = 512 << 10;
-/// Size of the JSON of one without its texts.
+/// Size of the JSON of one entry without its texts.
 const OF_ONE: usize = 230;
 
 /// A directory. Unknown values are null.
@@ -40,7 +40,7 @@ pub struct Overview {
     pub files: Vec<File>,
     /// The tags, or parts of them, that are not listed; the newest first.
     pub left_out: Vec<LeftOut>,
-    /// Older ones that have no room here.
+    /// The numbers of older entries that do not fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub omitted: Option<Omitted>,
 }
@@ -65,7 +65,7 @@ pub struct File {
     pub architecture: Option<Architecture>,
     /// In bytes.
     pub size: Option<u64>,
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub digest: Digest,
     /// The tag that offers it.
     pub tag: Option<Tag>,
@@ -79,7 +79,7 @@ pub struct LeftOut {
     pub tag: Tag,
     /// The name of the file, if it is one.
     pub name: Option<FileName>,
-    /// Of the manifest that the tag leads to.
+    /// The digest of the manifest that the tag leads to.
     pub digest: Option<Digest>,
     pub reason: String,
     pub kind: LeftOutKind,
@@ -87,7 +87,7 @@ pub struct LeftOut {
     pub until: Option<String>,
 }
 
-/// The numbers of those for which there is no room.
+/// The numbers of entries that do not fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Omitted {
     pub files: usize,
@@ -95,7 +95,7 @@ pub struct Omitted {
 }
 
 impl Overview {
-    /// That of a snapshot. `not_in_list`: the tags that a publisher's list lacks.
+    /// The overview of a snapshot. `not_in_list`: the tags that a publisher's list lacks.
     pub fn new(located: &Located, snapshot: &Snapshot, not_in_list: &[listing::LeftOut]) -> Self {
         let sources = snapshot.sources.iter().map(|source| source.name());
         let signed = snapshot.signed.as_ref();
@@ -119,7 +119,7 @@ impl Overview {
         }
     }
 
-    /// That of these files, of nothing else that is known.
+    /// The overview of these files; nothing else is known.
     pub fn of<'a>(
         rows: impl Iterator<Item = Row<'a>>,
         left_out: impl Iterator<Item = &'a listing::LeftOut>,

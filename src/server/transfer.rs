@@ -28,7 +28,7 @@ pub struct Transfer {
     /// The tag that offers it, and the name of its source: `ghcr.io/acme/kubernetes`.
     tag: String,
     source: String,
-    /// Where its bytes are if no source is asked for them.
+    /// The place of its bytes, if no source is asked for them.
     kept_in: &'static str,
     /// How its bytes are verified, for `VERIFIED_BY=`: `digest`, and the requirement that its manifest meets, if there is one.
     verified_by: String,

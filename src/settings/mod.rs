@@ -38,7 +38,7 @@ pub struct Settings {
     pub registry: Registry,
     /// More registries that a URL may name.
     pub allow: Vec<Registry>,
-    /// How long the service stays without a client.
+    /// The time without a client after which the service exits.
     pub idle_timeout: Duration,
     /// The age up to which a listing is reused without a request to the registry.
     pub listing_ttl: Duration,
@@ -89,9 +89,9 @@ pub struct RepositorySettings {
     pub verify: Vec<SignerSetting>,
     /// The number of different keys that must have signed one.
     pub threshold: usize,
-    /// A manifest that must be signed must note its version, too.
+    /// Whether a manifest that must be signed must name its version, too.
     pub require_version: bool,
-    /// Whether the policy of container tools counts, too.
+    /// Whether the policy of container tools applies, too.
     pub policy: PolicyUse,
     /// The rule that `verify` and `threshold` make, with the bytes of the keys.
     pub signed_by: Option<Arc<Rule>>,
@@ -122,7 +122,7 @@ impl Default for RepositorySettings {
 /// A key that may sign a repository's manifests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignerSetting {
-    /// Its file: PEM, absolute.
+    /// The absolute path of its file, in PEM form.
     pub key: PathBuf,
     /// The repository that its signatures may name besides this one.
     pub identity: Option<RepositoryAddress>,
@@ -152,12 +152,12 @@ impl FromStr for Blobs {
     }
 }
 
-/// Whether the policy of container tools counts for a repository.
+/// Whether the policy of container tools applies to a repository.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PolicyUse {
-    /// It does, as for podman.
+    /// The policy applies, as for podman.
     Containers,
-    /// It does not.
+    /// The policy is ignored.
     None,
 }
 
@@ -183,7 +183,7 @@ pub enum SignedListTag {
     Usual,
     /// In this tag.
     Tag(Tag),
-    /// In none: a list is made from the tags.
+    /// No tag: the list is made from the tags.
     Nowhere,
 }
 

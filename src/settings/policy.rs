@@ -14,7 +14,7 @@ use super::signers::read_key;
 use crate::error::{Error, Result};
 use crate::trust::Policy;
 
-/// Where it is, below the root directory, if it is not the user's.
+/// The paths of the policy, below the root directory, if the user has none.
 const FILES: [&str; 2] = [
     "etc/containers/policy.json",
     "usr/share/containers/policy.json",
@@ -26,7 +26,7 @@ pub fn load(root: &Path) -> Result<Option<Arc<Policy>>> {
     find(root, named, xdg, home).map_or(Ok(None), |path| read(root, path))
 }
 
-/// The same without that of a user.
+/// The same without the policy of a user.
 pub fn load_of_system(root: &Path) -> Result<Option<Arc<Policy>>> {
     find(root, None, None, None).map_or(Ok(None), |path| read(root, path))
 }
@@ -42,7 +42,7 @@ fn read(root: &Path, path: PathBuf) -> Result<Option<Arc<Policy>>> {
     Ok(Some(Arc::new(policy)).filter(|policy| !policy.accepts_anything()))
 }
 
-/// The file that counts. One that is named must be there.
+/// The file that applies. A file that is named must exist.
 fn find(
     root: &Path,
     named: Option<OsString>,

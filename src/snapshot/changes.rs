@@ -56,7 +56,7 @@ fn log_left_out(
     let new: Vec<_> = left_out.iter().filter(|one| !known.contains(one)).collect();
     let mut refused = BTreeMap::new();
     for one in new.iter().filter(|one| one.kind == LeftOutKind::Refused) {
-        // Where the manifest is not known, the reason stands for it.
+        // If the manifest is not known, the reason is used in its place.
         let mark = || Digest::of(one.reason.as_bytes());
         refused
             .entry(one.tag.clone())

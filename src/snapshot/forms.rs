@@ -14,7 +14,7 @@ use crate::pool;
 use crate::semaphore::Semaphore;
 use crate::task;
 
-/// Bytes, once somebody has asked for them.
+/// Bytes, from the first request for them on.
 type Once = Mutex<Option<Arc<Kept>>>;
 
 /// The forms of one snapshot.

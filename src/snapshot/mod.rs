@@ -73,7 +73,7 @@ static WRITING: Mutex<()> = Mutex::new(());
 
 /// A directory at one moment.
 pub struct Snapshot {
-    /// Its files, unless a publisher signed a list of them, and the tags that are left out.
+    /// Its files, unless a publisher signed a list of them, and the tags that are skipped.
     pub listing: Listing,
     /// The sources of its files; [`File::source`] is an index into them.
     pub sources: Vec<Arc<dyn Source>>,
@@ -100,7 +100,7 @@ impl PartialEq for Snapshot {
 }
 
 impl Snapshot {
-    /// One of an unsigned listing.
+    /// A file of an unsigned listing.
     fn new(listing: Listing, sources: Vec<Arc<dyn Source>>, blobs: Blobs, begun: Instant) -> Self {
         Self {
             listing,
@@ -465,7 +465,7 @@ impl Snapshots {
             let before = before.and_then(|before| before.result.ok());
             changes::log(&self.state, &located.directory, snapshot, before.as_deref());
         }
-        // It was finished for the next client, and is not given out to this one.
+        // The listing was finished for the next client, and is not sent to this one.
         if task::is_client_gone() {
             return Err(Error::ClientGone);
         }

@@ -51,7 +51,7 @@ pub fn promise(
         }
     });
     match promised {
-        // Whoever only looks may not write there.
+        // A command that only reads must not write there.
         Err(error @ Error::File { .. }) => {
             let why = error.line();
             debug!("{directory}: its newest version is not remembered: {why}");

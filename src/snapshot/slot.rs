@@ -40,14 +40,14 @@ pub struct Newest {
 /// A listing that was made, or the reason why there is none.
 pub struct Taken {
     pub begun: Instant,
-    /// A listing may take long, and those who have waited for it are content with it.
+    /// A listing may take long, so clients that have waited for it get it.
     pub done: Instant,
     pub result: Result<Arc<Snapshot>>,
 }
 
 /// The part of a snapshot that a client asks for.
 pub enum Need<'a> {
-    /// Its list.
+    /// The list.
     List,
     /// A signature of its list.
     Signature(&'a dyn Fn(&Snapshot) -> bool),
@@ -67,7 +67,7 @@ impl Newest {
             return true;
         }
         let age = taken.done.elapsed();
-        // Whoever waited while it failed need not try the same.
+        // Clients that waited while the listing failed get the same error.
         let has_waited = taken.done >= asked;
         // After a listing that failed or lacks something, so long no other one is made.
         let patience = match &taken.result {
@@ -75,7 +75,7 @@ impl Newest {
             _ => ttl.max(UNKNOWN_NAME),
         };
         match (need, &taken.result) {
-            // Whoever waited for a signed list gets the same one as others who wait for its signature.
+            // A client that waited for a signed list gets the same list as others that wait for its signature.
             (Need::List, Ok(snapshot)) => age < ttl || snapshot.signed.is_some() && has_waited,
             (Need::List, Err(_)) => has_waited,
             // A signature that is not there is no reason to look for a newer list.

@@ -20,7 +20,7 @@ pub struct Notes {
     pub listed: BTreeMap<String, Digest>,
     /// The tags for which a warning was logged, with their digests at that time.
     pub warned: BTreeMap<Tag, Digest>,
-    /// Of each directory whose newest version is older than one before, that version: a warning was logged of it.
+    /// The newest version of each directory in which it is older than one before. A warning was logged.
     pub fell: BTreeMap<RepositoryAddress, Tag>,
 }
 

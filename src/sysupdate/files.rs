@@ -16,7 +16,7 @@ const LARGEST: u64 = 64 << 10;
 /// A transfer file with its drop-ins.
 #[derive(Clone, Debug)]
 pub struct Definition {
-    /// Its path on the machine, whatever the root directory.
+    /// Its path on the machine, without the root directory.
     pub path: PathBuf,
     /// `None` for the files of the OS itself, in `sysupdate.d`.
     pub component: Option<String>,
@@ -29,7 +29,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// One that is to be written, without drop-ins.
+    /// A transfer file that is to be written, without drop-ins.
     pub fn new(path: &Path, component: &str, text: &str) -> Self {
         let mut ignored = Vec::new();
         Self {
@@ -60,7 +60,7 @@ pub fn find(root: &Path) -> Result<Vec<Definition>, Fault> {
     Ok(found)
 }
 
-/// Those of one component, by name. `folders`: the first counts most.
+/// The transfer files of one component, by name. `folders`: the first has the highest priority.
 fn of_component(
     root: &Path,
     component: Option<&str>,

@@ -113,7 +113,7 @@ fn repository_of(url: &str, hosts: &[Host]) -> Option<RepositoryAddress> {
     }
 }
 
-/// Where a `Path=` leads.
+/// The target of a `Path=`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Aim {
     /// A directory of this service.
@@ -128,7 +128,7 @@ pub enum Aim {
     Elsewhere,
 }
 
-/// Where a `Path=` without specifiers leads. `service`: where it listens; `hosts`: its other names, by the settings.
+/// The target of a `Path=` without specifiers. `service`: the address of the service; `hosts`: its other names, by the settings.
 pub fn aim(url: &str, service: &Host, hosts: &[Host]) -> Aim {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Aim::Elsewhere;

@@ -16,7 +16,7 @@ const OF_OS_RELEASE: [(char, &str); 6] = [
     ('w', "VERSION_ID"),
     ('W', "VARIANT_ID"),
 ];
-/// Where os-release(5) is, the first that exists.
+/// The paths of os-release(5); the first that exists is read.
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
 /// Specifiers and the file whose text each stands for.
 const OF_FILES: [(char, &str); 4] = [
@@ -31,7 +31,7 @@ const OF_FILES: [(char, &str); 4] = [
 pub struct Specifiers(BTreeMap<char, String>);
 
 impl Specifiers {
-    /// Those of a machine whose root directory this is.
+    /// The specifiers of a machine with this root directory.
     pub fn read(root: &Path) -> Self {
         let read = |path: &str| fs::read_to_string(root.join(path)).ok();
         let os_release = OS_RELEASE.into_iter().find_map(read);

@@ -78,7 +78,7 @@ pub struct Transfer {
     pub ignored: Vec<Fault>,
 }
 
-/// Where the versions come from.
+/// The source of the versions.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub kind: SourceKind,
@@ -91,7 +91,7 @@ pub struct Source {
     pub written: String,
 }
 
-/// Where the versions are installed.
+/// The target of the versions.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub kind: TargetKind,
@@ -101,7 +101,7 @@ pub struct Target {
     pub path_at: Place,
     /// Whether the path is below a directory of the boot partitions: `PathRelativeTo=`.
     pub is_in_boot: bool,
-    /// Those of the source where it has none of its own.
+    /// Its patterns; those of the source if it has none.
     pub patterns: Vec<Pattern>,
     /// The link to the newest version, from the root or from the directory.
     pub current_symlink: Option<PathBuf>,

@@ -12,7 +12,7 @@ use super::report::{Finding, Report, Step};
 const WRITTEN: Date = jiff::civil::date(2026, 11, 1);
 /// Nobody uses the program so many years later.
 const YEARS: i16 = 20;
-/// Its time of change is one at which the distribution was built; systemd sets an earlier clock to it when it boots
+/// Its time of change is when the distribution was built; systemd sets an earlier clock to it when it boots
 /// (systemd:docs/ENVIRONMENT.md, `/usr/lib/clock-epoch`).
 const EPOCH: &str = "/usr/lib/clock-epoch";
 

@@ -19,7 +19,7 @@ const STEP: usize = 12;
 pub enum Step {
     /// systemd listens for the service.
     Socket,
-    /// Nobody else listens on its port.
+    /// No other program listens on its port.
     Port,
     /// The settings can be read, and mean something.
     Settings,
@@ -59,9 +59,9 @@ pub enum Step {
     Keyring,
     /// The directory to install to can be written.
     Target,
-    /// It has room.
+    /// The target has enough free space.
     Space,
-    /// No update that was broken off is in the way.
+    /// The target has no partial download.
     Partial,
     /// systemd-sysext finds what is installed.
     Link,
@@ -82,9 +82,9 @@ pub enum Status {
     Warning,
     /// An update does not happen.
     Failed,
-    /// It could not be found out.
+    /// The result of the step could not be found out.
     Unknown,
-    /// It was not looked at, because an earlier step failed or because it is not on the way.
+    /// The step was skipped, because an earlier step failed, or because this update does not need it.
     Skipped,
 }
 

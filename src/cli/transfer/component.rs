@@ -14,7 +14,7 @@ const MAX: usize = 128;
 pub struct Component(String);
 
 impl Component {
-    /// That of a repository without another name: the last part of the repository's.
+    /// The default component of a repository: the last part of the repository's name.
     pub fn of(repository: &RepositoryAddress) -> Result<Self> {
         let name = repository.to_string();
         let last = name.rsplit('/').next().unwrap_or_default();

@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, PartialEq)]
 pub enum Installed {
     Written(PathBuf),
-    /// It was there already, with these bytes.
+    /// The file existed already, with these bytes.
     Same(PathBuf),
-    /// It was written for something else, and is gone.
+    /// The file was written for an earlier offer, and was removed.
     Removed(PathBuf),
 }
 
@@ -29,7 +29,7 @@ pub enum Obstacle {
     Stale(PathBuf),
     /// Another file that systemd-sysupdate would read, too, or would not read any more.
     Foreign(PathBuf),
-    /// No regular file.
+    /// The path is not a regular file.
     Irregular(PathBuf),
 }
 

@@ -48,7 +48,7 @@ const COMMAND: &str = "transfer";
 const ROOT: &str = "/";
 /// Where systemd-sysupdate is, if it is not in the path.
 const SYSUPDATE: &str = "/usr/lib/systemd/systemd-sysupdate";
-/// Most files of which is said why they are left out.
+/// Most skipped files that are reported with a reason.
 const MAX_LEFT_OUT: usize = 20;
 /// Largest answer of an image to the question what it is, in bytes.
 const MAX_METADATA: usize = 64 << 10;

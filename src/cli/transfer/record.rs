@@ -25,16 +25,16 @@ const LARGEST: u64 = 64 << 10;
 /// The record of a file, and whether the file was changed.
 #[derive(Debug, PartialEq)]
 pub enum Record {
-    /// Somebody else wrote it.
+    /// Another program or a person wrote the file.
     Foreign,
-    /// It was written here, and changed since.
+    /// This program wrote the file, and it was changed since.
     Changed,
-    /// It is as it was written here. The directories were made for it, parents first.
+    /// This program wrote the file, and it is unchanged. The directories were created for it, parents first.
     Unchanged { made: Vec<PathBuf> },
 }
 
 impl Record {
-    /// That of a file in a directory.
+    /// The record of a file in a directory.
     pub fn read(dir: &Dir, name: &OsStr) -> io::Result<Self> {
         let mut bytes = Vec::new();
         dir.file(name)?.take(LARGEST).read_to_end(&mut bytes)?;

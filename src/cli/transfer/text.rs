@@ -45,7 +45,7 @@ pub struct TransferFile {
     pub text: String,
 }
 
-/// Where a file goes.
+/// The target of a file.
 struct Target {
     lines: Vec<String>,
     /// Why it goes there, if that is not plain.

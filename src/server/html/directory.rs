@@ -8,9 +8,9 @@ use crate::server::json::{File, LeftOut, Overview, SignedBy};
 
 /// Size of a page, roughly, at which its table of files ends. `SHA256SUMS` has all of them.
 const MAX_FILES: usize = 3 << 20;
-/// Digits of a digest that are shown before somebody opens it.
+/// Digits of a digest that are shown until it is opened.
 const DIGITS: usize = 12;
-/// Tags that are shown openly though nobody has to do anything about them.
+/// Most skipped tags that need no action and are not folded.
 const A_FEW: usize = 5;
 
 /// `/<repository>/`: its files, and the tags and files that are left out.
@@ -85,7 +85,7 @@ struct Columns {
 }
 
 impl Columns {
-    /// Those in which at least one file has something.
+    /// The columns in which at least one file has a value.
     fn of(files: &[File]) -> Self {
         Self {
             version: files.iter().any(|file| file.version.is_some()),

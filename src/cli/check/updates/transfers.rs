@@ -96,7 +96,7 @@ fn aim(
             format!("Path={path} names no repository: {why}"),
             format!("write Path=http://{}/REPOSITORY", wanted.service),
         ))),
-        // Another server of this machine may be there.
+        // Another server of this machine may listen there.
         Aim::Beside { host, directory } if !is_wanted(&directory) || is_open(&host) => None,
         Aim::Beside { host, directory } => Some(Err((
             format!(
