@@ -4,7 +4,7 @@ CARGO ?= cargo
 INSTALL ?= install
 PKG_CONFIG ?= pkg-config
 
-# Packages say PREFIX=/usr; then the units are installed just as they are in units/.
+# Packages set PREFIX=/usr; the units are then installed unchanged from units/.
 PREFIX ?= /usr/local
 UNITDIR ?= $(shell $(PKG_CONFIG) --variable=systemdsystemunitdir systemd 2>/dev/null || echo $(PREFIX)/lib/systemd/system)
 
@@ -19,7 +19,7 @@ ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-# The time of the files in packages, and of what is said of them.
+# The time of the files in packages.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat --format=%Y Cargo.toml)
 
 # The program is the same, byte for byte, wherever it is built: the paths of this directory and of cargo's are not in it.
@@ -45,59 +45,59 @@ SYSEXT_UNITS = $(SYSEXT_ROOT)/usr/lib/systemd/system
 
 .PHONY: build static tarball sysext deb check test demo bench soak fuzz deny completions release count install uninstall clean help
 
-# What a machine lacks is said before anything is compiled.
+# Names what the machine lacks, before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
 
-build: ## the program, in target/release (default)
+build: ## build the program, in target/release (default)
 	$(NEED) build
 	$(CARGO) build --release --locked
 
-check: ## format, lints, documentation, unit and integration tests: no root, no network
+check: ## check format, lints, documentation, unit and integration tests: no root, no network
 	$(NEED) check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --lib --no-deps --document-private-items --locked
 	$(CARGO) test --locked
 
-test: ## check, then a real registry and real systemd: as root on Debian
+test: ## make check, then test with real registries and real systemd: as root on Debian
 	$(NEED) test
 	$(MAKE) check build static
 	tests/e2e/run
 
-demo: ## an update on this machine: no root, no registry, nothing left behind
+demo: ## show an update on this machine: no root, no registry, nothing left behind
 	@CARGO="$(CARGO)" tests/demo
 
-bench: build ## how fast it lists and streams
+bench: build ## measure how fast it lists and streams
 	tests/bench/run $(if $(JSON),--json)
 
-soak: build ## some minutes of faults, kills and idle exits
+soak: build ## test some minutes of faults, kills and idle exits
 	tests/soak
 
-fuzz: ## what strangers may send, at random: FUZZ_SECONDS=60 for each of TARGETS=
+fuzz: ## test with random input: FUZZ_SECONDS=60 for each of TARGETS=
 	$(NEED) fuzz
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 	CARGO=$(CARGO) tests/fuzz/run $(TARGETS)
 
-deny: ## licences, sources and advisories of the dependencies, by deny.toml: needs a network
+deny: ## check licences, sources and advisories of the dependencies, by deny.toml: needs a network
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked
 	$(CARGO) deny --locked check
 
-release: ## packages, source and checksums of the version in Cargo.toml, in target/release-VERSION
+release: ## build packages, source and checksums of the version in Cargo.toml, in target/release-VERSION
 	docs/packaging/release
 
 # Builds only what is not there: `make && sudo make install` needs no cargo for root.
 target/release/sysext-oci-proxy:
 	$(MAKE) build
 
-completions: ## man/completions anew, after a change of the command line
+completions: ## write man/completions again, after a change of the command line
 	COMPLETIONS=write $(CARGO) test --locked --test it completions::
 
-count: ## lines of the program: without its unit tests, blank lines and comments
+count: ## count lines of the program, without unit tests, blank lines and comments
 	@find src -name '*.rs' ! -name '*tests.rs' -exec awk 'FNR == 1 { tests = held = 0 } \
 		held && /^(pub )?mod [a-z_]+ \{/ { tests = 1 } { held = /^#\[cfg\(test\)\]/ } \
 		!tests && !/^[[:space:]]*(\/\/.*)?$$/ && !held { n++ } END { print n }' {} +
 
-install: $(BINARY) ## program, units, manual pages and completions (PREFIX=/usr/local, UNITDIR=, DESTDIR=)
+install: $(BINARY) ## install program, units, manual pages and completions (PREFIX=/usr/local, UNITDIR=, DESTDIR=)
 	$(INSTALL) -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	for unit in $(UNITS); do \
@@ -113,11 +113,11 @@ install: $(BINARY) ## program, units, manual pages and completions (PREFIX=/usr/
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(ZSHDIR) man/completions/_sysext-oci-proxy
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(FISHDIR) man/completions/sysext-oci-proxy.fish
 
-deb: build ## a Debian package, in OUT (VERSION=, OUT=target)
+deb: build ## build a Debian package, in OUT (VERSION=, OUT=target)
 	$(NEED) deb
 	@VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' docs/packaging/debian/build '$(OUT)'
 
-static: ## the program without shared libraries, in target/TARGET/release (TARGET=)
+static: ## build the program without shared libraries, in target/TARGET/release (TARGET=)
 	$(NEED) static
 	mkdir -p target
 	$(if $(IS_GLIBC),$(CC) -O2 -c src/static_nss.c -o target/static_nss.o)
@@ -127,14 +127,14 @@ static: ## the program without shared libraries, in target/TARGET/release (TARGE
 $(STATIC):
 	$(MAKE) static
 
-tarball: $(STATIC) ## the static program and its units, to be unpacked in /usr/local (OUT=target)
+tarball: $(STATIC) ## pack the static program and its units, for /usr/local (OUT=target)
 	rm -rf target/tarball
 	$(MAKE) --silent install BINARY=$(STATIC) DESTDIR=target/tarball PREFIX=/usr/local UNITDIR=/usr/local/lib/systemd/system
 	$(INSTALL) -D -m 644 -t target/tarball/usr/local/share/doc/sysext-oci-proxy README.md LICENSE*
 	tar --create --directory=target/tarball/usr/local --transform='s,^\.,$(PACKAGE)-linux,' --sort=name --format=ustar \
 		--owner=0 --group=0 --numeric-owner --mode=go=rX --mtime=@$(SOURCE_DATE_EPOCH) . | gzip --no-name --best >$(OUT)/$(PACKAGE)-linux.tar.gz
 
-sysext: $(STATIC) ## a system extension with the static program, for any distribution (VERSION=, OUT=target)
+sysext: $(STATIC) ## build a system extension with the static program, for any distribution (VERSION=, OUT=target)
 	$(NEED) sysext
 	rm -rf $(SYSEXT_ROOT)
 	$(MAKE) --silent install BINARY=$(STATIC) DESTDIR=$(SYSEXT_ROOT) PREFIX=/usr UNITDIR=/usr/lib/systemd/system
@@ -150,14 +150,14 @@ sysext: $(STATIC) ## a system extension with the static program, for any distrib
 		-U$$(echo $(PACKAGE) | sha256sum | sed 's/^\(.\{8\}\)\(.\{4\}\).\(.\{3\}\).\(.\{3\}\)\(.\{12\}\).*/\1-\2-4\3-8\4-\5/') \
 		$(OUT)/$(PACKAGE).raw $(SYSEXT_ROOT)
 
-uninstall: ## what install has put there
+uninstall: ## remove the files of make install
 	rm -f $(DESTDIR)$(PREFIX)/bin/sysext-oci-proxy $(DESTDIR)$(CATALOG) $(DESTDIR)$(PRESET) $(addprefix $(DESTDIR)$(UNITDIR)/,$(UNITS)) \
 		$(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
 		$(DESTDIR)$(BASHDIR)/sysext-oci-proxy $(DESTDIR)$(ZSHDIR)/_sysext-oci-proxy \
 		$(DESTDIR)$(FISHDIR)/sysext-oci-proxy.fish
 
-clean: ## everything that was built
+clean: ## remove everything that was built
 	$(CARGO) clean
 
-help: ## this list
+help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
