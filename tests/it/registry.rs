@@ -213,6 +213,8 @@ struct State {
     peak_in_flight: AtomicUsize,
     sent: AtomicUsize,
     rounds: Rounds,
+    /// How long the first request of a connection is waited for; none: for ever.
+    patience: Mutex<Option<Duration>>,
 }
 
 pub struct Registry {
@@ -251,9 +253,12 @@ impl Registry {
                     state.rounds.wait();
                     // One that was opened ahead may wait for its first request, too.
                     state.rounds.wait_for_request(&stream);
-                    // An error is the client's way to say that it has read enough.
-                    let _ = speak(&stream, tls)
-                        .and_then(|secured| serve(&state, secured, &stream, address));
+                    let patience = *lock(&state.patience);
+                    if patience.is_none_or(|time| is_readable_within(&stream, time)) {
+                        // An error is the client's way to say that it has read enough.
+                        let _ = speak(&stream, tls)
+                            .and_then(|secured| serve(&state, secured, &stream, address));
+                    }
                     let _ = stream.shutdown(Shutdown::Both);
                     state.open.fetch_sub(1, SeqCst);
                     state.rounds.closed();
@@ -344,6 +349,11 @@ impl Registry {
     /// The same with all that was sent, in the order of arrival.
     pub fn take_heads(&self) -> Vec<Request> {
         std::mem::take(&mut *lock(&self.state.requests))
+    }
+
+    /// From now on a connection is closed if no request has come so long after it was opened, as many servers do.
+    pub fn wait_for_requests(&self, time: Duration) {
+        *lock(&self.state.patience) = Some(time);
     }
 
     /// How many connections there have been.
@@ -851,7 +861,15 @@ fn write(
 
 /// Waits so long, or until the other side closes the connection.
 fn is_closed_within(socket: &TcpStream, time: Duration) -> bool {
-    let mut ends = [PollFd::new(socket, PollFlags::RDHUP)];
+    happens_within(socket, PollFlags::RDHUP, time)
+}
+
+fn is_readable_within(socket: &TcpStream, time: Duration) -> bool {
+    happens_within(socket, PollFlags::IN, time)
+}
+
+fn happens_within(socket: &TcpStream, event: PollFlags, time: Duration) -> bool {
+    let mut ends = [PollFd::new(socket, event)];
     let time = Timespec::try_from(time).unwrap();
     poll(&mut ends, Some(&time)).is_ok_and(|count| count > 0)
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::content::{Repository, empty_listing, line, versions};
 use crate::registry::{Fault, Guard, IS_IT_SIGNED, Link, Registry, TAGS, count};
-use crate::service::{ANEW, Service, later};
+use crate::service::{ANEW, Folder, Service, Setup, later};
 use crate::tokens::TokenServer;
 
 #[test]
@@ -289,4 +289,30 @@ fn more_tags_than_a_listing_can_have_lines_are_refused() {
     assert_eq!(response.status, 502, "{reason}");
     assert!(reason.contains("more than 100000 tags"), "{reason}");
     assert_eq!(count(&registry.take_requests(), "/manifests/"), 1);
+}
+
+#[test]
+fn connections_that_were_opened_ahead_and_closed_meanwhile_are_not_used() {
+    let (registry, _) = Registry::with_versions(16);
+    let (cache, state) = (Folder::new(), Folder::new());
+    let start = || Setup::of(&registry).cache(&cache).state(&state).start();
+    drop(start().listing());
+    // All but two are gone, and the answers for these are slow: the second finds only closed connections at each try.
+    let mut left = 2;
+    registry.change(|hello| {
+        hello
+            .tags
+            .retain(|_, _| (left > 0).then(|| left -= 1).is_some())
+    });
+    registry.wait_for_requests(Duration::from_millis(200));
+    registry.fault(TAGS, Fault::Delay(Duration::from_millis(600)));
+    registry.fault("/manifests/", Fault::Delay(Duration::from_millis(1500)));
+    let before = registry.connections();
+    let service = start();
+    assert_eq!(service.listing().matches("hello-").count(), 2);
+    assert!(
+        registry.connections() > before + 10,
+        "they were opened ahead"
+    );
+    assert_eq!(service.log.trouble_so_far(), [""; 0]);
 }

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::lock::lock;
 
-/// The connections that are begun, by `host:port`.
+/// The connections that are begun, by origin (`https://host:port`).
 #[derive(Clone, Debug, Default)]
 pub struct Ahead(Arc<Mutex<HashMap<String, Begun>>>);
 
@@ -28,40 +28,40 @@ struct Begun {
 /// Until this is dropped, connections to one place are opened ahead.
 pub struct Expected {
     ahead: Ahead,
-    place: String,
+    origin: String,
 }
 
 impl Ahead {
     /// So many requests at once are expected at this place. The connections for them are begun with the first one that
     /// is needed; none if the first request finds an open connection.
-    pub fn expect(&self, place: &str, requests: usize) -> Expected {
+    pub fn expect(&self, origin: &str, requests: usize) -> Expected {
         let begun = Begun {
             wanted: requests.saturating_sub(1),
             sockets: Vec::new(),
         };
-        lock(&self.0).insert(place.to_owned(), begun);
+        lock(&self.0).insert(origin.to_owned(), begun);
         Expected {
             ahead: self.clone(),
-            place: place.to_owned(),
+            origin: origin.to_owned(),
         }
     }
 
     /// A connection to this place that was begun.
-    pub fn take(&self, place: &str) -> Option<TcpStream> {
-        lock(&self.0).get_mut(place)?.sockets.pop()
+    pub fn take(&self, origin: &str) -> Option<TcpStream> {
+        lock(&self.0).get_mut(origin)?.sockets.pop()
     }
 
     /// Begins the connections that are wanted at this place, for it has just accepted one at this address.
-    pub fn begin(&self, place: &str, address: io::Result<SocketAddr>) {
+    pub fn begin(&self, origin: &str, address: io::Result<SocketAddr>) {
         let mut places = lock(&self.0);
-        let (Some(begun), Ok(address)) = (places.get_mut(place), address) else {
+        let (Some(begun), Ok(address)) = (places.get_mut(origin), address) else {
             return;
         };
         for _ in 0..std::mem::take(&mut begun.wanted) {
             match begin_connection(address) {
                 Ok(socket) => begun.sockets.push(socket),
                 // A connection that is not opened ahead is opened when it is needed.
-                Err(error) => return debug!("{place}: no connection ahead: {error}"),
+                Err(error) => return debug!("{origin}: no connection ahead: {error}"),
             }
         }
     }
@@ -70,7 +70,7 @@ impl Ahead {
 impl Expected {
     /// The first request is answered: from now on a connection is opened when it is needed.
     pub fn is_answered(&self) {
-        if let Some(begun) = lock(&self.ahead.0).get_mut(&self.place) {
+        if let Some(begun) = lock(&self.ahead.0).get_mut(&self.origin) {
             begun.wanted = 0;
         }
     }
@@ -79,7 +79,7 @@ impl Expected {
 impl Drop for Expected {
     /// Closes the connections that were not needed.
     fn drop(&mut self) {
-        lock(&self.ahead.0).remove(&self.place);
+        lock(&self.ahead.0).remove(&self.origin);
     }
 }
 

@@ -117,9 +117,9 @@ impl Client {
         Ok(agent)
     }
 
-    /// Has connections to a place (`host:port`) opened ahead, as many as that many requests need.
-    pub fn expect(&self, place: &str, requests: usize) -> Expected {
-        self.ahead.expect(place, requests.min(self.parallel))
+    /// Has connections to an origin (`https://host:port`) opened ahead, as many as that many requests need.
+    pub fn expect(&self, origin: &str, requests: usize) -> Expected {
+        self.ahead.expect(origin, requests.min(self.parallel))
     }
 
     /// Sends one request, as soon as its host allows. Redirects are not followed.

@@ -137,11 +137,7 @@ impl Registry {
     /// Has the connections for so many requests opened while the first one, for the tags, is under way.
     pub fn expect(&self, requests: usize) -> Option<Expected> {
         let origin = self.origin().ok()?;
-        Some(
-            self.upstream
-                .client
-                .expect(url::authority(&origin)?, requests),
-        )
+        Some(self.upstream.client.expect(&origin, requests))
     }
 
     fn url(&self, rest: &str) -> Result<String> {

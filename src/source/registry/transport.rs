@@ -126,17 +126,21 @@ impl<In: Transport> Connector<In> for Tcp {
 
 impl Tcp {
     fn open(&self, details: &ConnectionDetails<'_>) -> Result<TcpStream, Error> {
-        let place = details.uri.authority().map_or("", Authority::as_str);
-        if let Some(begun) = self.ahead.take(place) {
+        let uri = details.uri;
+        let authority = uri.authority().map_or("", Authority::as_str);
+        let origin = format!("{}://{authority}", uri.scheme_str().unwrap_or_default());
+        while let Some(begun) = self.ahead.take(&origin) {
             match established(begun, limit(details.timeout).map(time_until)) {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) if is_silent(&stream) => return Ok(stream),
+                // The other side has not waited so long for a request.
+                Ok(_) => {}
                 Err(error) if task::is_client_gone() => return Err(Error::Io(error)),
                 // Another attempt tells more: it tries all addresses.
-                Err(_) => {}
+                Err(_) => break,
             }
         }
         let stream = connect(&details.addrs, details.timeout)?;
-        self.ahead.begin(place, stream.peer_addr());
+        self.ahead.begin(&origin, stream.peer_addr());
         Ok(stream)
     }
 }
@@ -217,11 +221,15 @@ impl Transport for TcpTransport {
         Ok(amount > 0)
     }
 
-    /// Whether there is nothing to read, not even the end of the stream.
     fn is_open(&mut self) -> bool {
-        let peeked = self.stream.peek(&mut [0]);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        is_silent(&self.stream)
     }
+}
+
+/// Whether there is nothing to read, not even the end of the stream.
+fn is_silent(stream: &TcpStream) -> bool {
+    let peeked = stream.peek(&mut [0]);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Reads or writes once, after waiting until the stream allows it.
