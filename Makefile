@@ -23,7 +23,9 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat --format=%Y Cargo.toml)
 
 # The program is the same, byte for byte, wherever it is built: the paths of this directory and of cargo's are not in it.
-REMAP = --remap-path-prefix=$(CURDIR)=/build --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+REMAP = $(call remap,$(CURDIR),/build) $(call remap,$(or $(CARGO_HOME),$(HOME)/.cargo),/cargo)
+# cargo splits flags at spaces, so a path with spaces in it stays.
+remap = $(if $(word 2,$1),,--remap-path-prefix=$1=$2)
 # cargo adds these flags to those of its configuration files, but takes no other than RUSTFLAGS where that is set.
 build bench soak: export CARGO_BUILD_RUSTFLAGS := $(CARGO_BUILD_RUSTFLAGS) $(REMAP)
 ifdef RUSTFLAGS
@@ -117,11 +119,12 @@ deb: build ## build a Debian package, in OUT (VERSION=, OUT=target)
 	$(NEED) deb
 	@VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' docs/packaging/debian/build '$(OUT)'
 
+# RUSTFLAGS has precedence over the flags of configuration files, which could leave out that the program is to be static.
 static: ## build the program without shared libraries, in target/TARGET/release (TARGET=)
 	$(NEED) static
 	mkdir -p target
 	$(if $(IS_GLIBC),$(CC) -O2 -c src/static_nss.c -o target/static_nss.o)
-	CARGO_BUILD_RUSTFLAGS='$(REMAP) -C target-feature=+crt-static' $(CARGO) rustc --release --locked --target $(TARGET) \
+	RUSTFLAGS='$(RUSTFLAGS) $(REMAP) -C target-feature=+crt-static' $(CARGO) rustc --release --locked --target $(TARGET) \
 		--bin sysext-oci-proxy -- $(if $(IS_GLIBC),-C link-arg=target/static_nss.o)
 
 $(STATIC):
