@@ -26,7 +26,7 @@ pub struct Sorted {
 /// The artifacts of an index that are offered.
 #[derive(Debug, Default, PartialEq)]
 pub struct Choice {
-    /// One for each architecture on offer and each flavour of it.
+    /// One entry for each architecture on offer and each flavour of it.
     pub chosen: Vec<Chosen>,
     /// The index has one platform, so it counts as the one manifest that is chosen.
     pub is_single: bool,

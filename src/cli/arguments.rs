@@ -15,7 +15,7 @@ use crate::name::RepositoryAddress;
 
 /// Serve OCI registries to systemd-sysupdate
 ///
-/// Without a command, it serves. systemd starts the service when a client connects to sysext-oci-proxy.socket.
+/// Without a command, it runs serve. systemd starts the service when a client connects to sysext-oci-proxy.socket.
 /// sysext-oci-proxy(1) describes the commands, sysext-oci-proxy(8) the service.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -32,21 +32,21 @@ const MAX_REASONS: usize = 20;
 /// A file in a listing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct File {
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub digest: Digest,
-    /// In bytes; not known of a file that only a publisher's list names.
+    /// Its size, in bytes; unknown for a file that only a publisher's list names.
     pub size: Option<u64>,
     /// Which of the repository's sources has it.
     pub source: usize,
     /// The tag it is offered by.
     pub tag: Tag,
-    /// Of the manifest that offers it; not known of a file that only a publisher's list names.
+    /// The digest of the manifest that offers it; unknown for a file that only a publisher's list names.
     pub manifest: Option<Digest>,
     /// The architecture in its manifest or index.
     pub architecture: Option<Architecture>,
     /// Whether the file comes from one of several entries of an index, rather than from a plain manifest.
     pub is_of_index: bool,
-    /// Where its bytes come from.
+    /// The source of its bytes.
     pub content: Content,
     /// The signatures by which its manifest was accepted, if the settings ask for any.
     pub accepted: Option<Arc<Accepted>>,
@@ -64,7 +64,7 @@ impl File {
 pub struct LeftOut {
     /// The tag it belongs to.
     pub tag: Tag,
-    /// Of the manifest that the tag leads to, if that is known.
+    /// The digest of the manifest that the tag leads to, if that is known.
     pub digest: Option<Digest>,
     /// The name of the file, if it is one.
     pub name: Option<FileName>,
@@ -88,7 +88,7 @@ impl LeftOut {
         }
     }
 
-    /// The same, of this manifest.
+    /// The same, with the digest of this manifest.
     pub fn of(self, manifest: impl Into<Option<Digest>>) -> Self {
         Self {
             digest: manifest.into(),
@@ -96,7 +96,7 @@ impl LeftOut {
         }
     }
 
-    /// The same, of the file with this name.
+    /// The same, for the file with this name.
     pub fn called(self, name: FileName) -> Self {
         Self {
             name: Some(name),
@@ -148,7 +148,7 @@ pub struct Listing {
     pub incomplete: Option<Incomplete>,
 }
 
-/// Why parts of a tag are left out: the first reasons, and the number of the others.
+/// Why parts of a tag are skipped: the first reasons, and the number of the others.
 #[derive(Default)]
 pub struct Reasons {
     told: Vec<Skipped>,

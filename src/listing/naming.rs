@@ -28,10 +28,10 @@ pub struct Naming<'a> {
     pub keeps_titles: bool,
 }
 
-/// One manifest that a tag led to.
+/// A manifest that a tag led to.
 #[derive(Debug)]
 pub struct Artifact {
-    /// Its digest.
+    /// The digest of the manifest.
     pub manifest: Digest,
     /// The architecture in its index, or in the manifest itself if that was asked for.
     pub architecture: Option<Architecture>,

@@ -22,7 +22,7 @@ pub struct PublisherList {
 }
 
 impl PublisherList {
-    /// Finds the names. Lines that systemd would not take are left to it to refuse.
+    /// Finds the names. Lines that systemd refuses are ignored here.
     ///
     /// `held`: [`PublisherList::weight`] of so many bytes.
     pub fn new(digest: Digest, bytes: Vec<u8>, held: Option<Held>) -> Self {
@@ -45,7 +45,7 @@ impl PublisherList {
         }
     }
 
-    /// Of its bytes.
+    /// The digest of its bytes.
     pub fn digest(&self) -> Digest {
         self.digest
     }

@@ -23,11 +23,11 @@ const MAX_NAMED: usize = 3;
 /// The state of a connection.
 #[derive(Clone, Debug, PartialEq)]
 enum State {
-    /// It waits for its client to send a whole request. A client that was answered may have nothing more to ask.
+    /// The connection waits until its client has sent a whole request. A client that was answered may send no more.
     Waiting { since: Instant, was_answered: bool },
-    /// It answers this request. `is_left`: its thread works for others alone if its client has disconnected.
+    /// The connection answers this request. `is_left`: its client has disconnected, and its thread works only for others.
     Answering { request: String, is_left: bool },
-    /// It was shut down for reading, and its thread has not yet noticed.
+    /// The connection was shut down for reading, and its thread has not yet noticed.
     SentAway,
 }
 

@@ -24,7 +24,7 @@ pub struct Notes {
     pub fell: BTreeMap<RepositoryAddress, Tag>,
 }
 
-/// By the digest of which they gave wrong bytes: the places of mirrors (`HOST/REPOSITORY`), and when, in seconds since
+/// Mirrors that gave wrong bytes, by digest: their places (`HOST/REPOSITORY`) and the time, in seconds since
 /// 1970.
 pub type WrongMirrors = BTreeMap<Digest, BTreeMap<String, u64>>;
 

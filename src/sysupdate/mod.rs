@@ -70,7 +70,7 @@ pub fn name(root: &Path, hosts: &[Host], repository: &RepositoryAddress) -> bool
 
 /// The repositories that transfer files below `root` name.
 ///
-/// Files that cannot be read name none: whoever checks them says so.
+/// A file that cannot be read names none; the check of that file reports the reason.
 pub fn repositories(root: &Path, hosts: &[Host]) -> Vec<RepositoryAddress> {
     let definitions = find(root).unwrap_or_default();
     let named = definitions

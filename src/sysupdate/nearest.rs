@@ -43,7 +43,7 @@ pub fn nearest<'a>(
         .map(|(_, nearest)| nearest)
 }
 
-/// Why a name is not matched that has all the text of the pattern.
+/// Why the pattern does not match a name that has all its text.
 pub fn why_no_field(systemd: SystemdVersion) -> String {
     format!(
         "which has a field that systemd {} does not take: a version has letters, digits and `{}`, and ends before the \

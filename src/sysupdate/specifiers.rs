@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::extension_release::assignments;
 use crate::platform::Architecture;
 
-/// Specifiers and the field of os-release(5) that each stands for. One that is missing stands for nothing.
+/// Specifiers and the field of os-release(5) that each stands for. A field that is missing is the empty string.
 const OF_OS_RELEASE: [(char, &str); 6] = [
     ('A', "IMAGE_VERSION"),
     ('B', "BUILD_ID"),
@@ -39,7 +39,7 @@ impl Specifiers {
         Self::new(os_release.as_deref(), file)
     }
 
-    /// From the text of os-release(5), and a function that reads a file below the root.
+    /// The specifiers, from the text of os-release(5) and a function that reads a file below the root.
     fn new(os_release: Option<&str>, file: impl Fn(&str) -> Option<String>) -> Self {
         let mut found = BTreeMap::from([('T', "/tmp".to_owned()), ('V', "/var/tmp".to_owned())]);
         if let Some(architecture) = Architecture::of_this_machine() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub file: PathBuf,
-    /// From 1.
+    /// The number of the line, from 1.
     pub line: usize,
 }
 
@@ -15,7 +15,7 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub file: PathBuf,
-    /// From 1; `None` if it is no single line.
+    /// The number of the line, from 1; `None` if the mistake is not in a single line.
     pub line: Option<usize>,
     pub why: String,
 }

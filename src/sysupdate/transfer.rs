@@ -53,7 +53,7 @@ const KEYS: [(&str, &[&str]); 3] = [
         ],
     ),
 ];
-/// Versions that are kept where `InstancesMax=` does not say it, and the fewest that it can say.
+/// The default of `InstancesMax=`, and its smallest value.
 const INSTANCES: u64 = 3;
 const FEWEST_INSTANCES: u64 = 2;
 /// Before the name of a setting or section that is for other programs.
@@ -114,9 +114,9 @@ pub struct Target {
 pub enum SourceKind {
     UrlFile,
     UrlTar,
-    /// On this machine, of files.
+    /// `regular-file`, on this machine.
     File,
-    /// On this machine, of directories.
+    /// `directory`, `tar` or `subvolume`, on this machine.
     Directory,
 }
 
