@@ -50,6 +50,10 @@ SYSEXT_UNITS = $(SYSEXT_ROOT)/usr/lib/systemd/system
 # Names what the machine lacks, before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
 
+# For targets whose prerequisites compile.
+need-%:
+	$(NEED) $*
+
 build: ## build the program, in target/release (default)
 	$(NEED) build
 	$(CARGO) build --release --locked
@@ -115,8 +119,7 @@ install: $(BINARY) ## install program, units, manual pages and completions (PREF
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(ZSHDIR) man/completions/_sysext-oci-proxy
 	$(INSTALL) -D -m 644 -t $(DESTDIR)$(FISHDIR) man/completions/sysext-oci-proxy.fish
 
-deb: build ## build a Debian package, in OUT (VERSION=, OUT=target)
-	$(NEED) deb
+deb: need-deb build ## build a Debian package, in OUT (VERSION=, OUT=target)
 	@VERSION='$(VERSION)' SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' docs/packaging/debian/build '$(OUT)'
 
 # RUSTFLAGS has precedence over the flags of configuration files, which could leave out that the program is to be static.
@@ -137,8 +140,7 @@ tarball: $(STATIC) ## pack the static program and its units, for /usr/local (OUT
 	tar --create --directory=target/tarball/usr/local --transform='s,^\.,$(PACKAGE)-linux,' --sort=name --format=ustar \
 		--owner=0 --group=0 --numeric-owner --mode=go=rX --mtime=@$(SOURCE_DATE_EPOCH) . | gzip --no-name --best >$(OUT)/$(PACKAGE)-linux.tar.gz
 
-sysext: $(STATIC) ## build a system extension with the static program, for any distribution (VERSION=, OUT=target)
-	$(NEED) sysext
+sysext: need-sysext $(STATIC) ## build a system extension with the static program, for any distribution (VERSION=, OUT=target)
 	rm -rf $(SYSEXT_ROOT)
 	$(MAKE) --silent install BINARY=$(STATIC) DESTDIR=$(SYSEXT_ROOT) PREFIX=/usr UNITDIR=/usr/lib/systemd/system
 	sed -i 's/^WantedBy=timers.target$$/UpheldBy=timers.target/' $(SYSEXT_UNITS)/sysext-oci-proxy-update@.timer
