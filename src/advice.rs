@@ -72,7 +72,10 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
         ),
         Error::BadSettings { .. } => (
             Step::Settings,
-            Some("correct the settings; the next request reads them again"),
+            Some(
+                "correct the settings, then run `systemctl try-reload-or-restart sysext-oci-proxy.service`, as a \
+                 service that still runs has the settings from before",
+            ),
         ),
         Error::SignedListNotWhole { .. } => (
             Step::Settings,

@@ -345,8 +345,8 @@ pub enum Error {
     },
     /// Nothing listens where a command expects the service.
     #[error(
-        "no service answers at {url}; start it by `systemctl start sysext-oci-proxy.socket` as root, or add --direct: \
-         then this command asks the registry itself"
+        "no service answers at {url}; start it by `systemctl start sysext-oci-proxy.socket` as root, add --service URL if it \
+         listens elsewhere, or add --direct: then this command asks the registry itself"
     )]
     NoService {
         url: String,

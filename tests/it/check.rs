@@ -289,7 +289,11 @@ fn a_mistake_in_the_settings_is_found_with_its_line() {
     let machine = Machine::new();
     let file = "etc/sysext-oci-proxy/config.d/10-mine.toml";
     machine.write(file, "parallel = 4\nregistri = \"ghcr.io\"\n");
-    let texts = ["10-mine.toml:2: ", "mean registry?", "correct the settings"];
+    let texts = [
+        "10-mine.toml:2: ",
+        "mean registry?",
+        "correct the settings, then run `systemctl try-reload-or-restart",
+    ];
     is_found(&machine, "settings", &texts);
 }
 
