@@ -26,8 +26,9 @@ pub fn log(state: &State, directory: &Directory, snapshot: &Snapshot, before: Op
     let incomplete = snapshot.listing.incomplete;
     let missing = incomplete.map_or_else(String::new, |incomplete| format!("; {incomplete}"));
     let (n, milliseconds) = (snapshot.len(), took.as_millis());
+    let files = if n == 1 { "file" } else { "files" };
     let line = format!(
-        "{directory}: {n} files listed in {milliseconds} ms from {sources}{signed}{missing}"
+        "{directory}: {n} {files} listed in {milliseconds} ms from {sources}{signed}{missing}"
     );
     if !has_changed(state, &place, directory, snapshot, before) {
         return debug!("{line}");

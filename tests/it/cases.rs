@@ -160,7 +160,7 @@ impl Case {
                 let mut wanted = self.log.iter().map(|wanted| wanted.split(" … "));
                 wanted.any(|mut parts| parts.all(|part| line.contains(part)))
             };
-            service.log.with(&[" files listed in "]); // and so all before it
+            service.log.with(&[" listed in "]); // and so all before it
             let mut others = service.log.lines();
             others.retain(|line| line.contains(" left out: ") && !is_wanted(line));
             if !others.is_empty() {

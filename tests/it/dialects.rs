@@ -36,7 +36,7 @@ fn listed(hello: Repository, directory: &str) -> (String, Vec<String>) {
     );
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(peak <= 64, "{peak} MiB");
-    service.log.with(&["files listed in"]);
+    service.log.with(&[" listed in "]);
     let mut log = service.log.lines();
     log.retain(|line| line.contains("left out"));
     (response.text().to_owned(), log)

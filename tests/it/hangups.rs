@@ -138,7 +138,7 @@ fn a_listing_is_made_to_its_end_for_whoever_waits_too() {
     drop(first);
     assert_eq!(second.receive("GET").unwrap().text(), listing);
     assert_eq!(count(&registry.take_requests(), "/tags/list"), 1);
-    let lines = service.log.with(&["files listed in"]);
+    let lines = service.log.with(&[" listed in "]);
     assert_eq!(lines.len(), 1, "{:?}", service.log.lines());
 }
 
@@ -156,7 +156,7 @@ fn what_was_begun_is_finished(registry: &Registry, settings: &str, late: &str, l
         count(&registry.take_requests(), late) > 0
     });
     drop(client);
-    assert_eq!(service.log.with(&["files listed in"]).len(), 1);
+    assert_eq!(service.log.with(&[" listed in "]).len(), 1);
     let left = ["client went away before there was an answer"];
     assert_eq!(
         service.log.with(&left).len(),

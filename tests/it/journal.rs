@@ -257,7 +257,7 @@ fn a_listing_is_told_if_its_files_have_changed_since_the_last_process_too() {
         service.get("/hello/nothing");
         service.log.with(&["/hello/nothing"]);
         let mut lines = service.log.lines();
-        lines.retain(|line| line.contains(" files listed in "));
+        lines.retain(|line| line.contains(" listed in "));
         lines.len()
     };
     let all = ["hello", "hello", "hello:v0", "hello:v0", "hello"].map(told);

@@ -86,7 +86,7 @@ fn told_in(listings: usize, service: &Service, texts: &[&str]) -> Vec<String> {
     let has = |line: &str, texts: &[&str]| texts.iter().all(|text| line.contains(text));
     eventually("they are told of", || {
         let lines = service.log.lines().into_iter();
-        lines.filter(|line| has(line, &["files listed in"])).count() >= listings
+        lines.filter(|line| has(line, &[" listed in "])).count() >= listings
     });
     let mut lines = service.log.lines();
     lines.retain(|line| has(line, texts));

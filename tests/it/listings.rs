@@ -480,7 +480,7 @@ fn entries_of_an_index_that_cannot_be_used_are_told_with_its_tag_once_for_each_c
     eventually("all three are told of", || {
         let lines = service.log.lines().into_iter();
         lines
-            .filter(|line| line.contains("files listed in"))
+            .filter(|line| line.contains(": 1 file listed in "))
             .count()
             == 3
     });
@@ -509,7 +509,7 @@ fn very_many_entries_that_cannot_be_used_do_not_flood_the_log() {
     let registry = Registry::with_hello(hello);
     let service = Service::of(&registry);
     assert_eq!(service.listing(), line(b"image", "hello-v1.raw"));
-    service.log.with(&["files listed in"]);
+    service.log.with(&[" listed in "]);
     let log = service.log.lines();
     let bytes: usize = log.iter().map(String::len).sum();
     assert!(
@@ -610,7 +610,7 @@ fn what_a_publisher_writes_begins_no_line_of_the_log_and_steers_no_terminal() {
     let registry = Registry::with_hello(hello);
     let service = Setup::new(registry.settings() + X86).own_cache().start();
     assert_eq!(service.listing(), empty_listing());
-    service.log.with(&["files listed in"]);
+    service.log.with(&[" listed in "]);
     let log = service.log.lines();
     assert_eq!(log.len(), 4, "{log:?}");
     assert_eq!(

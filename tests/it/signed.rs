@@ -264,7 +264,7 @@ fn however_a_registry_says_that_there_is_no_signed_list_the_tags_are_listed() {
         let requests = registry.take_requests();
         assert_eq!(count(&requests, "SHA256SUMS"), 1, "{why}: {requests:?}");
         // Messages about the listing come before this line.
-        assert_eq!(service.log.with(&["files listed in"]).len(), 1, "{why}");
+        assert_eq!(service.log.with(&[" listed in "]).len(), 1, "{why}");
         assert_eq!(service.log.trouble_so_far(), [""; 0], "{why}");
     }
 }
