@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Way};
 
+/// errno(3): the mode of a file or of a directory above it denies access.
+const EACCES: i32 = 13;
+
 /// A step on the way from a client to the bytes that it asked for, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,6 +144,14 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
                   sysext-oci-proxy.service, which also forgets which repositories were signed",
             ),
         ),
+        // SystemCallFilter= gives EPERM, another number.
+        Error::File { cause, .. } if cause.raw_os_error() == Some(EACCES) => (
+            Step::Service,
+            Some(
+                "make it readable for all, and each directory above it accessible: chmod a+rX; the service runs as a \
+                 user of its own",
+            ),
+        ),
         Error::File { .. } => (
             Step::Service,
             Some("look for a full disk, or for SystemCallFilter= in a drop-in"),
@@ -272,5 +283,27 @@ fn unreachable(at: Way) -> (Step, Option<&'static str>) {
                 "try curl -v at the address of the registry; look at the versions of TLS that it accepts",
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Root, as whom the tests may run, reads everything.
+    #[test]
+    fn a_file_that_only_others_may_read_is_no_full_disk() {
+        let remedy = |number| {
+            let error = Error::file(Path::new("/srv/updates/oci-layout"));
+            advice(&error(io::Error::from_raw_os_error(number))).1
+        };
+        assert!(remedy(EACCES).unwrap().contains("chmod a+rX"));
+        for other in [1, 28] {
+            let remedy = remedy(other).unwrap();
+            assert!(remedy.contains("full disk") && !remedy.contains("chmod"));
+        }
     }
 }
