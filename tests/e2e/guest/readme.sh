@@ -170,6 +170,8 @@ forgets() {
     # The transfer file was changed above, so it stays.
     sysext-oci-proxy transfer kubernetes --undo
     rm -r /etc/sysupdate.kubernetes.d
+    # The timer has started it. It would merge the confexts of later themes, and make /etc read-only.
+    systemctl stop systemd-sysupdate-notify-sysext.socket || true
 }
 if [ "$ARCH" = x86-64 ]; then
     check readme-signed-listing signed_listing
