@@ -63,6 +63,10 @@ fn disable(timer: &str) -> Result<bool> {
     let is_on = is_enabled || systemd::is_active(COMMAND, timer)?;
     if is_on {
         systemd::systemctl(COMMAND, &["disable", "--now", timer])?;
+        // `clean` refuses a unit that has failed.
+        if systemd::property(COMMAND, timer, "ActiveState")? == "failed" {
+            systemd::systemctl(COMMAND, &["reset-failed", timer])?;
+        }
         // The time of its last elapse, which Persistent= keeps.
         systemd::systemctl(COMMAND, &["clean", "--what=state", timer])?;
     }

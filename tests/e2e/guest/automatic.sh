@@ -109,6 +109,18 @@ undoes() {
 }
 check automatic-undo-leaves-the-machine-as-it-was undoes
 
+# A timer fails when it is started too often, and when its service vanishes, as that of an extension does when it is unmerged.
+undoes_what_failed() {
+    type_line "$(transfer_command)"
+    for _ in {1..10}; do systemctl restart "$TIMER" || break; done
+    is "$TIMER" failed
+    sysext-oci-proxy transfer strace --undo
+    is "$TIMER" inactive
+    machine >/run/after
+    diff /run/before /run/after
+}
+check automatic-undo-of-a-failed-timer undoes_what_failed
+
 undo_keeps_changed() {
     type_line "$(transfer_command)"
     echo '# mine' >>/etc/sysupdate.strace.d/strace.transfer
