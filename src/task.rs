@@ -32,6 +32,8 @@ pub struct Task {
     /// The connection of the client. It does not count once the service itself has closed it.
     client: Weak<TcpStream>,
     deadline: Option<Deadline>,
+    /// The thread only helps with the work that holds this.
+    helped: Option<Weak<()>>,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +47,13 @@ impl Task {
     const NONE: Self = Self {
         client: Weak::new(),
         deadline: None,
+        helped: None,
     };
+
+    fn is_abandoned(&self) -> bool {
+        let helped = self.helped.as_ref();
+        helped.is_some_and(|work| work.strong_count() == 0)
+    }
 }
 
 /// Restores the thread's task when it is dropped.
@@ -65,6 +73,7 @@ pub fn work_for(client: &Arc<TcpStream>) {
     TASK.set(Task {
         client: Arc::downgrade(client),
         deadline: None,
+        helped: None,
     });
 }
 
@@ -76,6 +85,21 @@ pub fn work_for_nobody() {
 /// This thread's task, for threads that help with it.
 pub fn current() -> Task {
     TASK.with_borrow(Task::clone)
+}
+
+/// This thread's task, for threads that help with work as long as that is there. It has no deadline: the one of this
+/// thread may be that of a part.
+pub fn helping(work: &Arc<()>) -> Task {
+    Task {
+        deadline: None,
+        helped: Some(Arc::downgrade(work)),
+        ..current()
+    }
+}
+
+/// Whether the work is gone that this thread helps with.
+pub fn is_abandoned() -> bool {
+    current().is_abandoned()
 }
 
 /// Makes this thread help with a task.
@@ -115,13 +139,14 @@ pub fn passed_limit() -> Option<Duration> {
     (deadline.end <= Instant::now()).then_some(deadline.time)
 }
 
-/// Whether the client has disconnected.
+/// Whether the client has disconnected, or the work is gone that this thread helps with.
 ///
 /// A client that has only shut down its sending half counts as disconnected, too: nothing tells it from one that
 /// has closed. nginx does the same (`ngx_http_upstream_check_broken_connection`).
 pub fn is_client_gone() -> bool {
-    let client = current().client.upgrade();
-    client.is_some_and(|client| has_hung_up(&client))
+    let task = current();
+    let client = task.client.upgrade();
+    task.is_abandoned() || client.is_some_and(|client| has_hung_up(&client))
 }
 
 /// Whether the client has disconnected, or the time is over.
@@ -174,19 +199,27 @@ pub enum Until {
 pub fn wait_for_socket(socket: &TcpStream, until: Until, time: Option<Duration>) -> io::Result<()> {
     let time = time.into_iter().chain(time_left()).min();
     let end = time.map(|time| Instant::now() + time);
-    let client = current().client.upgrade();
+    let task = current();
+    let client = task.client.upgrade();
     let flags = match until {
         Until::Readable => PollFlags::IN,
         Until::Writable => PollFlags::OUT,
     };
     loop {
+        if task.is_abandoned() {
+            return Err(client_gone());
+        }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let wait = left.map(Timespec::try_from).transpose().unwrap_or_default();
+        // Nothing wakes a thread whose work is gone.
+        let look = task.helped.as_ref().map(|_| LOOK);
+        let wait = left.into_iter().chain(look).min();
+        let wait = wait.map(Timespec::try_from).transpose().unwrap_or_default();
         let mut sockets = vec![PollFd::new(socket, flags)];
         sockets.extend(client.as_deref().map(hangup_of));
         match poll(&mut sockets, wait.as_ref()) {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+            Ok(0) if left.is_none_or(|left| left > LOOK) => {}
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) if sockets.get(1).is_some_and(has_ended) => return Err(client_gone()),
             Ok(_) => return Ok(()),

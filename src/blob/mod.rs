@@ -1,6 +1,7 @@
 //! Downloads a blob: source → resumed → verified → socket or file.
 
 mod positioned;
+mod ranges;
 mod resume;
 mod verify;
 
@@ -8,12 +9,13 @@ use std::io::Read;
 use std::sync::Arc;
 
 pub use positioned::Positioned;
+use ranges::{Places, Ranges};
 use resume::Resumed;
 pub use verify::Verified;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::source::{Origins, Source};
+use crate::source::{Body, Origins, Source};
 
 /// Opens a blob. `size`: from the manifest; without it the registry or mirror that delivers the blob gives its size,
 /// which may be as wrong as the bytes. `what`: the name of the blob in errors.
@@ -23,35 +25,80 @@ pub fn open(
     size: Option<u64>,
     what: String,
 ) -> Result<(u64, Verified<Box<dyn Read + Send>>)> {
-    open_through(source, digest, size, what, |bytes, _| bytes)
+    open_through(source, digest, size, 1, what, |bytes, _| bytes)
 }
 
-/// The same. Before the bytes are verified, they pass through the reader that `through` returns for the bytes and their
-/// size.
+/// The same over at most so many connections. Before the bytes are verified, they pass through the reader that `through`
+/// returns for the bytes and their size.
 pub fn open_through(
     source: &Arc<dyn Source>,
     digest: Digest,
     size: Option<u64>,
+    connections: usize,
     what: String,
     through: impl FnOnce(Box<dyn Read + Send>, u64) -> Box<dyn Read + Send>,
 ) -> Result<(u64, Verified<Box<dyn Read + Send>>)> {
-    let (is_size_known, origins) = (size.is_some(), Origins::default());
-    let (size, reader) = match size {
-        Some(size) => (size, source.blob(digest, size, 0, &origins)?.reader),
-        None => source.whole_blob(digest, &origins)?,
+    let origins = Origins::default();
+    let (size, inner) = match size {
+        Some(size) => (
+            size,
+            of_known_size(source, &origins, digest, size, connections, &what)?,
+        ),
+        None => of_unknown_size(source, &origins, digest, &what)?,
     };
-    let reopen = {
-        let (source, origins) = (source.clone(), origins.clone());
-        move |from| {
-            if !is_size_known {
-                check_size(&*source, digest, size, &origins)?;
-            }
-            source.blob(digest, size, from, &origins)
-        }
-    };
-    let inner = Box::new(Resumed::new(reader, reopen, what.clone(), size));
     let verified = Verified::new(through(inner, size), what, digest, size)?;
     Ok((size, verified.of(source, origins)))
+}
+
+fn of_known_size(
+    source: &Arc<dyn Source>,
+    origins: &Origins,
+    digest: Digest,
+    size: u64,
+    connections: usize,
+    what: &str,
+) -> Result<Box<dyn Read + Send>> {
+    let places = match source.is_local() {
+        true => None,
+        false => Places::take(size, connections),
+    };
+    let range = places.as_ref().map_or(0..size, |_| Ranges::first(size));
+    let body = source.blob(digest, size, range.clone(), origins)?;
+    // Without ranges the registry sends all of it.
+    if let Some(places) = places.filter(|_| body.ends_at == range.end) {
+        let ranges = Ranges::begin(places, source, origins, (digest, size), what.into(), body);
+        return Ok(Box::new(ranges));
+    }
+    let (source, origins) = (source.clone(), origins.clone());
+    let reopen = move |from| source.blob(digest, size, from..size, &origins);
+    Ok(Box::new(Resumed::new(
+        body,
+        reopen,
+        what.into(),
+        0..size,
+        size,
+    )))
+}
+
+fn of_unknown_size(
+    source: &Arc<dyn Source>,
+    origins: &Origins,
+    digest: Digest,
+    what: &str,
+) -> Result<(u64, Box<dyn Read + Send>)> {
+    let (size, reader) = source.whole_blob(digest, origins)?;
+    let body = Body {
+        reader,
+        starts_at: 0,
+        ends_at: size,
+    };
+    let (source, origins) = (source.clone(), origins.clone());
+    let reopen = move |from| {
+        check_size(&*source, digest, size, &origins)?;
+        source.blob(digest, size, from..size, &origins)
+    };
+    let resumed = Resumed::new(body, reopen, what.into(), 0..size, size);
+    Ok((size, Box::new(resumed)))
 }
 
 /// Checks whether a blob broke off because its size is wrong: the registry itself may know the right one.

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 use std::mem;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -26,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Known bytes that are read at once, and dropped.
 const SKIPPED_AT_ONCE: usize = 16 << 10;
 
-/// Reads a blob of known size.
+/// Reads a range of a blob of known size.
 pub struct Resumed<F> {
     /// Opens the blob again at a position.
     reopen: F,
@@ -34,6 +35,8 @@ pub struct Resumed<F> {
     /// The position of the reader's next byte. Bytes before `taken` are known already, and dropped.
     position: u64,
     taken: u64,
+    /// The position behind the last byte of the range.
+    end: u64,
     size: u64,
     /// The name of the blob in messages.
     what: String,
@@ -41,13 +44,14 @@ pub struct Resumed<F> {
 }
 
 impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
-    /// `reader` begins at the first byte.
-    pub fn new(reader: Box<dyn Read + Send>, reopen: F, what: String, size: u64) -> Self {
+    /// `body` begins at the first byte of the range, or before it. `reopen` opens the rest from a position on.
+    pub fn new(body: Body, reopen: F, what: String, range: Range<u64>, size: u64) -> Self {
         Self {
             reopen,
-            reader,
-            position: 0,
-            taken: 0,
+            reader: body.reader,
+            position: body.starts_at,
+            taken: range.start,
+            end: range.end,
             size,
             what,
             patience: PATIENCE,
@@ -102,7 +106,7 @@ impl<F: Fn(u64) -> Result<Body>> Resumed<F> {
 
 impl<F: Fn(u64) -> Result<Body>> Read for Resumed<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.size - self.taken).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.end - self.taken).unwrap_or(usize::MAX);
         let want = buffer.len().min(left);
         if want == 0 {
             return Ok(0);
@@ -186,13 +190,14 @@ mod tests {
     fn resumed<F: Fn(u64) -> Result<Body>>(open: F, size: u64) -> Resumed<F> {
         let first = open(0).unwrap();
         assert_eq!(first.starts_at, 0);
-        Resumed::new(first.reader, open, "blob".into(), size)
+        Resumed::new(first, open, "blob".into(), 0..size, size)
     }
 
     fn body(starts_at: u64, reader: impl Read + Send + 'static) -> Result<Body> {
         Ok(Body {
             reader: Box::new(reader),
             starts_at,
+            ends_at: u64::MAX,
         })
     }
 

@@ -81,7 +81,7 @@ impl Origin for Blob<'_> {
         let origins = Origins::default();
         Ok(self
             .source
-            .blob(self.digest, self.size, 0, &origins)?
+            .blob(self.digest, self.size, 0..self.size, &origins)?
             .reader)
     }
 }

@@ -101,6 +101,7 @@ fn verified(
             source,
             digest,
             Some(size),
+            1,
             what,
             |bytes, size| match is_timed {
                 true => Box::new(MinSpeed::new(bytes, size)),

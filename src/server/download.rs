@@ -43,16 +43,17 @@ fn bytes(
     is_head: bool,
     what: String,
 ) -> Result<Response> {
+    let connections = snapshots.download_connections(located);
     match &file.content {
         Content::Text(text) => {
             snapshots.show(located, snapshot, file)?;
             let text = Arc::<[u8]>::from(text.clone());
             Ok(Response::shared(OCTETS, Arc::new(text)))
         }
-        Content::Blob => blob(snapshot, file, is_head, what),
+        Content::Blob => blob(snapshot, file, connections, is_head, what),
         Content::Flattened { recipe, size } if recipe.is_layer(file.digest) => {
             if !is_head && !snapshots.is_clean(snapshot, file, recipe) {
-                return unread_layer(snapshots, snapshot, file, recipe, what);
+                return unread_layer(snapshots, snapshot, file, recipe, connections, what);
             }
             if !is_head
                 && snapshot.blobs == Blobs::Stream
@@ -60,7 +61,7 @@ fn bytes(
             {
                 return from_cache(kept, file.digest, *size, what);
             }
-            blob(snapshot, file, is_head, what)
+            blob(snapshot, file, connections, is_head, what)
         }
         Content::Flattened { size, .. } if is_head => {
             Ok(Response::new(OCTETS, Body::SizeOnly(*size)))
@@ -73,7 +74,13 @@ fn bytes(
 }
 
 /// A blob of the file's source, or a redirect to it.
-fn blob(snapshot: &Snapshot, file: &File, is_head: bool, what: String) -> Result<Response> {
+fn blob(
+    snapshot: &Snapshot,
+    file: &File,
+    connections: usize,
+    is_head: bool,
+    what: String,
+) -> Result<Response> {
     let _limit = task::within(TIME_LIMIT);
     let (digest, source) = (file.digest, snapshot.source_of(file));
     if snapshot.blobs == Blobs::Redirect
@@ -86,7 +93,10 @@ fn blob(snapshot: &Snapshot, file: &File, is_head: bool, what: String) -> Result
         return Ok(Response::new(OCTETS, Body::SizeOnly(size)));
     }
     blob::elsewhere_if_wrong(&**source, digest, || {
-        let (size, blob) = blob::open(source, digest, file.size, what.clone())?;
+        let what = what.clone();
+        let through = |bytes, _| bytes;
+        let (size, blob) =
+            blob::open_through(source, digest, file.size, connections, what, through)?;
         begin(blob, size)
     })
 }
@@ -98,6 +108,7 @@ fn unread_layer(
     snapshot: &Snapshot,
     file: &File,
     recipe: &Recipe,
+    connections: usize,
     what: String,
 ) -> Result<Response> {
     let _limit = task::within(TIME_LIMIT);
@@ -107,7 +118,9 @@ fn unread_layer(
             let to_flatten = snapshots.to_flatten(snapshot, file, recipe);
             Box::new(ScanningReader::new(bytes, size, to_flatten))
         };
-        let (size, blob) = blob::open_through(source, digest, file.size, what.clone(), through)?;
+        let what = what.clone();
+        let (size, blob) =
+            blob::open_through(source, digest, file.size, connections, what, through)?;
         begin(blob, size)
     })
 }

@@ -17,6 +17,8 @@ type Read<T> = fn(&mut T, &Value<'_>) -> Result<(), Mistake>;
 const LEAST_IDLE: f64 = 0.01;
 /// Most connections to a registry at once that `parallel` may ask for.
 const MAX_PARALLEL: u16 = 64;
+/// Most connections over which one file is fetched. They take all the memory that there is for such windows.
+const MAX_DOWNLOAD_CONNECTIONS: u16 = 8;
 /// Most keys that must have signed a manifest.
 const MAX_THRESHOLD: u16 = 64;
 
@@ -65,7 +67,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 16] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 17] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -119,6 +121,12 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 16] = [
     }),
     ("blobs", |one, value| {
         put(&mut one.blobs, value.text(r#""stream" or "redirect""#))
+    }),
+    ("download-connections", |one, value| {
+        put(
+            &mut one.download_connections,
+            value.number(1..=MAX_DOWNLOAD_CONNECTIONS).map(usize::from),
+        )
     }),
     ("verify", |one, value| put(&mut one.verify, value.signers())),
     ("threshold", |one, value| {
@@ -365,6 +373,7 @@ mod tests {
             compatible-only = false
             flatten = 5
             blobs = "redirect"
+            download-connections = 4
             verify = [{ key = "/etc/pki/one.pub" }, { key = "/b.pub", identity = "docker.io/k8s" }]
             threshold = 2
             require-version = true
@@ -407,6 +416,7 @@ mod tests {
                             compatible_only: Some(false),
                             flatten: 5,
                             blobs: Blobs::Redirect,
+                            download_connections: 4,
                             verify: vec![
                                 SignerSetting {
                                     key: "/etc/pki/one.pub".into(),

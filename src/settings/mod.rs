@@ -85,6 +85,8 @@ pub struct RepositorySettings {
     pub flatten: usize,
     /// Who sends a file's bytes.
     pub blobs: Blobs,
+    /// Most connections over which one file is fetched.
+    pub download_connections: usize,
     /// The keys that may sign its manifests; none: no signature is asked for.
     pub verify: Vec<SignerSetting>,
     /// The number of different keys that must have signed one.
@@ -110,6 +112,7 @@ impl Default for RepositorySettings {
             compatible_only: None,
             flatten: 3,
             blobs: Blobs::Stream,
+            download_connections: 1,
             verify: Vec::new(),
             threshold: 1,
             require_version: false,

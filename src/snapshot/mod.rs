@@ -642,6 +642,12 @@ impl Snapshots {
         self.flattener.open(&what, source, recipe, made)
     }
 
+    /// Most connections over which one file of a directory is fetched.
+    pub fn download_connections(&self, located: &Located) -> usize {
+        let parallel = self.settings.parallel.get();
+        located.settings.download_connections.min(parallel)
+    }
+
     /// The cache, to be closed when the process ends.
     pub fn cache(&self) -> Arc<Cache> {
         self.cache.clone()

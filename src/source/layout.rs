@@ -327,10 +327,12 @@ impl Source for Layout {
         self.stored(self.digest(reference)?)
     }
 
-    fn blob(&self, digest: Digest, size: u64, from: u64, _: &Origins) -> Result<Body> {
+    fn blob(&self, digest: Digest, size: u64, range: Range<u64>, _: &Origins) -> Result<Body> {
+        let rest = self.open_blob(digest, size, range.start)?;
         Ok(Body {
-            reader: Box::new(self.open_blob(digest, size, from)?),
-            starts_at: from,
+            reader: Box::new(rest.take(range.end - range.start)),
+            starts_at: range.start,
+            ends_at: range.end,
         })
     }
 

@@ -405,16 +405,22 @@ impl Source for Mirrored {
         }
     }
 
-    fn blob(&self, digest: Digest, size: u64, from: u64, origins: &Origins) -> Result<Body> {
+    fn blob(
+        &self,
+        digest: Digest,
+        size: u64,
+        range: Range<u64>,
+        origins: &Origins,
+    ) -> Result<Body> {
         let mut failed = Vec::new();
         let found = self.by_digest_noting(digest, &mut failed, |registry| {
-            let Body { reader, starts_at } = registry.blob(digest, size, from)?;
-            let left = size - starts_at;
-            let reader = self.watch_blob(registry, digest, reader, left, origins);
-            Ok(Body { reader, starts_at })
+            let body = registry.blob(digest, size, range.clone())?;
+            let left = body.ends_at - body.starts_at;
+            let reader = self.watch_blob(registry, digest, body.reader, left, origins);
+            Ok(Body { reader, ..body })
         });
         found.map_err(|error| {
-            if from == 0 || error.may_pass() || matches!(error, Error::ClientGone) {
+            if range.start == 0 || error.may_pass() || matches!(error, Error::ClientGone) {
                 return error;
             }
             // The first bytes may have come from a mirror that is being restarted, even if the registry lacks the blob.
@@ -430,7 +436,7 @@ impl Source for Mirrored {
                 // The registry itself may tell the size in another way.
                 Err(Error::Nonsense { .. }) if !is_mirror => {
                     let size = registry.blob_size(digest)?;
-                    (size, registry.blob(digest, size, 0)?.reader)
+                    (size, registry.blob(digest, size, 0..size)?.reader)
                 }
                 found => found?,
             };
@@ -599,7 +605,7 @@ mod tests {
         let source = mirrored(&[host.clone(), host.clone()]);
         let _limit = task::within(Duration::from_millis(50));
         let digest = Digest::of(b"blob");
-        assert!(source.blob(digest, 4, 0, &Origins::default()).is_err());
+        assert!(source.blob(digest, 4, 0..4, &Origins::default()).is_err());
         assert!(source.tags().is_err());
         let resting = &source.upstream.resting;
         assert!(!resting.has(host.as_str()) && !source.is_resting(&source.mirrors[0]));

@@ -65,8 +65,9 @@ pub trait Source: Send + Sync {
     /// ([`Error::WrongBytes`]). Otherwise only its size is checked.
     fn manifest(&self, reference: Reference<'_>) -> Result<StoredManifest>;
 
-    /// The bytes of a blob of `size` bytes from the position `from` on, or from its start if the source has no ranges.
-    fn blob(&self, digest: Digest, size: u64, from: u64, origins: &Origins) -> Result<Body>;
+    /// A range of a blob of `size` bytes, or all of them if the source has no ranges.
+    fn blob(&self, digest: Digest, size: u64, range: Range<u64>, origins: &Origins)
+    -> Result<Body>;
 
     /// The bytes of a blob whose size is not known, unchecked, and its size by the place that delivers them.
     fn whole_blob(&self, digest: Digest, origins: &Origins) -> Result<(u64, Box<dyn Read + Send>)>;
@@ -152,11 +153,13 @@ impl Origins {
     }
 }
 
-/// The bytes of a blob, unchecked, to its end.
+/// A part of the bytes of a blob, unchecked.
 pub struct Body {
     pub reader: Box<dyn Read + Send>,
     /// The position of the first of them.
     pub starts_at: u64,
+    /// The position behind the last of them.
+    pub ends_at: u64,
 }
 
 /// The result of a request for a range.

@@ -44,6 +44,7 @@ mod corpus;
 mod costs;
 mod dialects;
 mod documents;
+mod download_connections;
 mod downloads;
 mod edges;
 mod etags;

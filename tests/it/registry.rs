@@ -14,7 +14,7 @@ use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub enum Fault {
     Delay(Duration),
     /// The body comes in pieces of so many bytes, with a pause before each.
     Drip(usize, Duration),
+    /// The body comes once the bodies of so many requests are waited for.
+    Together(Arc<Barrier>),
     /// An error with an envelope as the specification has it.
     Status(u16),
     /// A header is replaced or left out.
@@ -479,6 +481,7 @@ struct Draft {
     part: Option<(usize, usize)>,
     delay: Duration,
     drip: Option<(usize, Duration)>,
+    together: Option<Arc<Barrier>>,
     cut_after: Option<usize>,
     endless: Option<&'static str>,
     raw: Option<Vec<u8>>,
@@ -495,6 +498,7 @@ impl Draft {
             part: None,
             delay: Duration::ZERO,
             drip: None,
+            together: None,
             cut_after: None,
             endless: None,
             raw: None,
@@ -695,6 +699,7 @@ fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr
     match fault {
         Fault::Delay(delay) => draft.delay += delay,
         Fault::Drip(bytes, pause) => draft.drip = Some((bytes, pause)),
+        Fault::Together(barrier) => draft.together = Some(barrier),
         Fault::Status(status) => {
             *draft = Draft {
                 delay: draft.delay,
@@ -852,6 +857,11 @@ fn write(
             stream.write_all(piece)?;
         }
         done();
+    } else if let Some(barrier) = &draft.together {
+        stream.write_all(head.as_bytes())?;
+        barrier.wait();
+        done();
+        stream.write_all(sent)?;
     } else {
         done();
         stream.write_all(&[head.as_bytes(), sent].concat())?;

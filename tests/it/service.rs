@@ -565,10 +565,15 @@ impl Drop for Service {
 }
 
 /// Waits until it is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(5);
+pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    within(5, what, is_so);
+}
+
+/// The same, within so many seconds.
+pub fn within(seconds: u64, what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(seconds);
     while !is_so() {
-        assert!(Instant::now() < end, "after 5 s still not: {what}");
+        assert!(Instant::now() < end, "after {seconds} s still not: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -65,16 +65,18 @@ impl Registry {
         }
     }
 
-    /// The blob from the byte `from` on, or from its start if the registry does not support ranges.
-    pub fn blob(&self, digest: Digest, size: u64, from: u64) -> Result<Body> {
+    /// A range of the blob, or all of it if the registry does not support ranges.
+    pub fn blob(&self, digest: Digest, size: u64, range: Range<u64>) -> Result<Body> {
         let url = self.blob_address(digest)?;
-        let range = (from > 0).then(|| (from, size - 1));
-        let reply = match self.with_retries(|| self.fetch_blob(&url, size, range)) {
-            Err(error) if range.is_some() => self.fetch_whole(&url, size, error)?,
+        let part = (range != (0..size)).then(|| (range.start, range.end - 1));
+        let reply = match self.with_retries(|| self.fetch_blob(&url, size, part)) {
+            Err(error) if part.is_some() => self.fetch_whole(&url, size, error)?,
             reply => reply?,
         };
+        let there = if reply.status == 206 { range } else { 0..size };
         Ok(Body {
-            starts_at: if reply.status == 206 { from } else { 0 },
+            starts_at: there.start,
+            ends_at: there.end,
             reader: reply.into_reader(),
         })
     }

@@ -127,11 +127,12 @@ impl Source for Layers {
         "memory".to_owned()
     }
 
-    fn blob(&self, digest: Digest, _size: u64, from: u64, _: &Origins) -> Result<Body> {
-        let rest = &self.0[&digest][usize::try_from(from).unwrap()..];
+    fn blob(&self, digest: Digest, size: u64, range: Range<u64>, _: &Origins) -> Result<Body> {
+        let rest = &self.0[&digest][usize::try_from(range.start).unwrap()..];
         Ok(Body {
             reader: Box::new(Cursor::new(rest.to_vec())),
-            starts_at: from,
+            starts_at: range.start,
+            ends_at: size,
         })
     }
 
