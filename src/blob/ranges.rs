@@ -13,7 +13,7 @@ use std::thread;
 
 use log::debug;
 
-use super::resume::Resumed;
+use super::resume::{PATIENCE, Resumed};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -328,7 +328,11 @@ impl Connection {
         let mut first = first.map(|body| (0, shared.range(0), Ok(body)));
         let claim = || {
             let (number, range) = shared.claim()?;
-            Some((number, range.clone(), shared.open(range)))
+            // Several mirrors may be silent, one after the other.
+            let limit = task::within(PATIENCE);
+            let opened = shared.open(range.clone());
+            drop(limit);
+            Some((number, range, opened))
         };
         while let Some((number, range, opened)) = first.take().or_else(claim) {
             self.window = Some(number);

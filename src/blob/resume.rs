@@ -17,7 +17,7 @@ use crate::source::Body;
 use crate::task;
 
 /// Longest time without a new byte. systemd-pull waits about as long.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a body may end at the same byte, or break off after it repeated all known bytes, before the download is
 /// given up.
 const MAX_REPEATED_ENDS: u32 = 3;
