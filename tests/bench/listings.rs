@@ -125,7 +125,7 @@ struct Case {
     folder: String,
 }
 
-/// What a listing took.
+/// The measurements of a listing.
 #[derive(Default)]
 struct Taken {
     seconds: Vec<f64>,

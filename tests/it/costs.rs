@@ -1,4 +1,4 @@
-//! What listings and downloads cost a registry, counted: requests, connections, bytes of bodies, and round trips that
+//! The cost of listings and downloads for a registry, counted: requests, connections, bytes of bodies, and round trips that
 //! follow one another ([`crate::rounds`]). It is the same on every machine, so the table that is kept beside this file
 //! must be met exactly. A figure that got worse is a fault; one that got better is to be written down.
 

@@ -25,7 +25,7 @@ struct Block {
     place: String,
     /// The text of the comment in the line above.
     label: Option<String>,
-    /// What follows the fence; empty if the block is indented.
+    /// The text after the fence; empty if the block is indented.
     language: String,
     text: String,
 }

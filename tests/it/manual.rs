@@ -320,7 +320,7 @@ fn variables() -> BTreeSet<String> {
         let is_name = |text: &&str| {
             let is_upper =
                 text.len() > 3 && text.chars().all(|c| c.is_ascii_uppercase() || c == '_');
-            // What cargo sets is read when the program is compiled.
+            // Variables of cargo are read when the program is compiled.
             is_upper && !text.starts_with("CARGO_") || text.ends_with("_proxy")
         };
         let strings = code
@@ -478,7 +478,7 @@ fn settings_and_pages_that_are_named_exist() {
     }
 }
 
-/// What `make install` installs for a package.
+/// The files that `make install` installs for a package.
 fn installed() -> Option<BTreeSet<String>> {
     let folder = Folder::new();
     let make = Command::new("make")
