@@ -49,7 +49,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of the directory that a path leads to now.
+    /// The identity of the directory at a path, links followed; `None` if there is none.
     pub fn of(path: &Path) -> Option<Self> {
         let found = rustix::fs::stat(path).ok()?;
         Some(Self {

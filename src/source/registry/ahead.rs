@@ -32,8 +32,8 @@ pub struct Expected {
 }
 
 impl Ahead {
-    /// So many requests at once are expected at this place. The connections for them are begun with the first one that
-    /// is needed; none if the first request finds an open connection.
+    /// Announces `requests` parallel requests to an origin. Their connections are opened together with the first one
+    /// that is needed; none are opened if the first request finds an idle connection.
     pub fn expect(&self, origin: &str, requests: usize) -> Expected {
         let begun = Begun {
             wanted: requests.saturating_sub(1),
@@ -46,7 +46,7 @@ impl Ahead {
         }
     }
 
-    /// A connection to this place that was begun.
+    /// A connection to this origin that was opened ahead.
     pub fn take(&self, origin: &str) -> Option<TcpStream> {
         lock(&self.0).get_mut(origin)?.sockets.pop()
     }
