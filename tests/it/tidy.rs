@@ -50,7 +50,7 @@ const USERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Files that only decide: no network, no disk, no clock.
-const PURE: [&str; 22] = [
+const PURE: [&str; 23] = [
     "src/cli/transfer/named.rs",
     "src/cli/transfer/patterns.rs",
     "src/cli/transfer/shapes.rs",
@@ -60,6 +60,7 @@ const PURE: [&str; 22] = [
     "src/manifest.rs",
     "src/artifact/",
     "src/companions.rs",
+    "src/delta/",
     "src/listing/",
     "src/memory.rs",
     "src/printable.rs",

@@ -1,0 +1,16 @@
+//! Only what has changed: which bytes of a blob an older file on this machine has. No I/O.
+//!
+//! ```text
+//! index of the blob ──┐
+//!                     ├─▶ planner ─▶ plan: each run of the blob is in a seed, or is fetched by a range
+//! indexes of seeds ───┘
+//! ```
+//!
+//! An *index* says which chunks a file is made of, with a hash for each. A *seed* is an older file on this machine. No
+//! index is trusted, neither that of the blob nor that of a seed: whoever carries out a plan hashes each chunk that a
+//! seed has, and the digest of the blob covers all of it. A wrong index costs time, never a wrong byte.
+
+pub mod index;
+pub mod plan;
+#[cfg(test)]
+mod tests;
