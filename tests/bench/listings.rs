@@ -20,60 +20,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use content::Repository;
-use registry::Registry;
+use shared::content::Repository;
+use shared::registry::Registry;
+use shared::{client, content, request, rounds, tls};
 
 mod bare;
 mod relay;
-
-#[path = "../it/client.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests"
-)]
-mod client;
-#[path = "../it/content.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests"
-)]
-mod content;
-#[path = "../it/registry.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests"
-)]
-mod registry;
-#[path = "../it/request.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests"
-)]
-mod request;
-#[path = "../it/rounds.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests"
-)]
-mod rounds;
-#[path = "../it/tls.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests"
-)]
-mod tls;
+#[path = "../tools/shared.rs"]
+mod shared;
 
 /// Tags and milliseconds of a round trip.
 const CASES: [(usize, u64); 10] = [
@@ -156,7 +110,7 @@ impl Case {
             registry.address.to_string(),
             Duration::from_millis(milliseconds),
         );
-        thread::spawn(move || relay::relay(&listener, &target, round_trip));
+        thread::spawn(move || relay::relay(&listener, &target, round_trip, None));
         let folder =
             std::env::temp_dir().join(format!("sysext-oci-proxy-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();

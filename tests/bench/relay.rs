@@ -1,5 +1,5 @@
 //! A round trip between a client and a local server: a new connection waits one, every byte half of one in each
-//! direction. How many bytes pass is not limited.
+//! direction. A connection may also be limited to a number of bytes in a second, in each direction.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Passes on what comes to this listener, until the process ends.
-pub fn relay(listener: &TcpListener, target: &str, round_trip: Duration) {
+/// Passes on what comes to this listener, until the process ends. `rate` is the most bytes of a connection in a second.
+pub fn relay(listener: &TcpListener, target: &str, round_trip: Duration, rate: Option<f64>) {
     for client in listener.incoming().flatten() {
         let target = target.to_owned();
         thread::spawn(move || {
@@ -20,14 +20,14 @@ pub fn relay(listener: &TcpListener, target: &str, round_trip: Duration) {
             for (from, to) in [(&client, &server), (&server, &client)] {
                 from.set_nodelay(true).unwrap();
                 let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                pump(from, to, round_trip / 2);
+                pump(from, to, round_trip / 2, rate);
             }
         });
     }
 }
 
 /// Copies bytes, each so much later than it came, until the end of the connection.
-fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration, rate: Option<f64>) {
     let (sender, chunks) = mpsc::sync_channel::<(Instant, Vec<u8>)>(1024);
     thread::spawn(move || {
         let mut buffer = vec![0; 256 << 10];
@@ -41,8 +41,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
         }
     });
     thread::spawn(move || {
+        let mut sent = Instant::now();
         for (due, chunk) in chunks {
-            thread::sleep(due.saturating_duration_since(Instant::now()));
+            // A slow line sends a chunk when the one before it is through, and passes it on with its last byte.
+            let takes = rate.map_or(0.0, |rate| chunk.len() as f64 / rate);
+            sent = sent.max(due) + Duration::from_secs_f64(takes);
+            thread::sleep(sent.saturating_duration_since(Instant::now()));
             if to.write_all(&chunk).is_err() {
                 break;
             }

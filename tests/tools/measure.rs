@@ -1,11 +1,15 @@
 //! The parts of `tests/bench/run` that need more than curl.
 //!
-//! * `measure relay LISTEN TARGET MILLISECONDS` puts a round trip between a client and a local
-//!   server: a new connection waits one, every byte half of one in each direction. How many bytes
-//!   pass is not limited. Runs until it is killed.
+//! * `measure relay LISTEN TARGET MILLISECONDS [MEGABYTES]` puts a round trip between a client and a local
+//!   server: a new connection waits one, every byte half of one in each direction. With MEGABYTES a connection passes
+//!   no more in a second. Runs until it is killed.
 //! * `measure seed REGISTRY REPOSITORY COUNT [FORM NAME KEY]` pushes so many small files, each under a tag. With FORM each
 //!   is signed: `sig-tag`, or `bundle` for a registry with the referrers API. NAME is that of the repository in the
 //!   signature; the public key is written to the file KEY.
+//! * `measure seed-list REGISTRY REPOSITORY COUNT` pushes a list of so many files as its publisher would sign it. The files
+//!   are not there, and the signature is none.
+//! * `measure sha256 MEBIBYTES` prints the seconds that one core takes for the SHA-256 of so much memory, with the code
+//!   that the program has.
 //! * `measure first-byte PROGRAM CONFIG TARGET` prints the milliseconds from the start of the
 //!   program, on a socket with a waiting request, to the first byte of its answer.
 
@@ -22,45 +26,26 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
-use cosign::{Form, Key};
+use shared::cosign::{Form, Key};
+use shared::{client, content, request, rounds, tls};
 
-#[path = "../it/client.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests, which use the rest"
-)]
-mod client;
-#[path = "../it/content.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests, which use the rest"
-)]
-mod content;
-#[path = "../it/cosign.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "shared with the integration tests, which use the rest"
-)]
-mod cosign;
 #[path = "../bench/relay.rs"]
 mod relay;
+mod shared;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["relay", listen, target, milliseconds] => {
+        ["relay", listen, target, milliseconds, ref megabytes @ ..] => {
+            let rate = megabytes.first();
             relay::relay(
                 &TcpListener::bind(listen).unwrap(),
                 target,
-                Duration::from_micros((milliseconds.parse::<f64>().unwrap() * 1000.0) as u64),
+                Duration::from_secs_f64(milliseconds.parse::<f64>().unwrap() / 1000.0),
+                rate.map(|megabytes| megabytes.parse::<f64>().unwrap() * 1e6),
             );
         }
         ["seed", registry, repository, count] => {
@@ -75,6 +60,14 @@ fn main() -> ExitCode {
             fs::write(key, sign(&mut content, form, name).pem()).unwrap();
             push(registry, repository, &content);
         }
+        ["seed-list", registry, repository, count] => {
+            push(
+                registry,
+                repository,
+                &list(repository, count.parse().unwrap()),
+            );
+        }
+        ["sha256", mebibytes] => sha256(mebibytes.parse().unwrap()),
         ["first-byte", program, config, target] => first_byte(program, config, target),
         _ => {
             eprintln!("usage: see the head of tests/tools/measure.rs");
@@ -96,6 +89,38 @@ fn files(repository: &str, count: usize) -> content::Repository {
         );
     }
     content
+}
+
+/// A list of so many files, under the tag that a publisher pushes it with.
+fn list(repository: &str, count: usize) -> content::Repository {
+    let mut content = content::Repository::default();
+    let lines = (0..count).map(|number| {
+        let name = format!(
+            "{repository}-v1.{}.{}-x86-64.raw",
+            number / 100,
+            number % 100
+        );
+        format!("{}  {name}\n", content::sha256(name.as_bytes()))
+    });
+    let list = String::from_iter(lines);
+    let layers = [
+        content.file("text/plain", "SHA256SUMS", list.as_bytes()),
+        content.file("application/pgp-signature", "SHA256SUMS.gpg", b"none"),
+    ];
+    let artifact = content.artifact(&layers, json!({}));
+    content.point("SHA256SUMS", &artifact);
+    content
+}
+
+fn sha256(mebibytes: usize) {
+    let piece = vec![0x5a; 1 << 20];
+    let mut hash = Sha256::new();
+    let begin = Instant::now();
+    for _ in 0..mebibytes {
+        hash.update(&piece);
+    }
+    hash.finalize();
+    println!("{:.3}", begin.elapsed().as_secs_f64());
 }
 
 /// Signs each of them by a new key.
