@@ -555,6 +555,17 @@ impl Error {
         )
     }
 
+    /// Whether the disk, or a quota on it, has no room.
+    pub fn is_disk_full(&self) -> bool {
+        let Error::File { cause, .. } = self else {
+            return false;
+        };
+        matches!(
+            cause.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+
     /// Whether every request to the host would fail like this one.
     pub fn is_of_host(&self) -> bool {
         matches!(

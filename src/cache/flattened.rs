@@ -143,20 +143,21 @@ impl Cache {
         }
     }
 
-    /// Removes the flattened images not used for longest until the others fit.
+    /// Removes the flattened images and layers not used for longest until the others fit. The image `newest` stays.
     pub fn make_room(&self, newest: Option<&str>) {
         self.make_room_of(self.size, newest);
     }
 
-    fn make_room_of(&self, size: u64, newest: Option<&str>) {
+    /// The same for so many bytes.
+    pub fn make_room_of(&self, size: u64, newest: Option<&str>) {
         if let Some(root) = self.root() {
-            prune::trim(&root, &[MADE], size, newest);
+            prune::trim_images(&root, size, newest);
         }
     }
 }
 
 /// Removes a damaged file, unless another process replaced it meanwhile.
-fn discard_same(folder: &Dir, name: &str, read: &File) {
+pub fn discard_same(folder: &Dir, name: &str, read: &File) {
     let place = |found: Metadata| (found.dev(), found.ino());
     let there = folder.file(name).and_then(|there| there.metadata());
     if let (Ok(there), Ok(read)) = (there, read.metadata())
@@ -166,7 +167,8 @@ fn discard_same(folder: &Dir, name: &str, read: &File) {
     }
 }
 
-fn is_right(file: &File, made: Flattened) -> bool {
+/// Whether a file has the bytes of its digest. It is read to its end, and rewound.
+pub fn is_right(file: &File, made: Flattened) -> bool {
     let has_size = file
         .metadata()
         .is_ok_and(|metadata| metadata.len() == made.size);

@@ -1,8 +1,8 @@
 //! The file `format` of a cache: a line with the number of the format, and a line with the folders.
 //!
 //! ```text
-//! sysext-oci-proxy cache 1
-//! documents releases listings verdicts tags sums made tmp
+//! sysext-oci-proxy cache 2
+//! documents releases listings verdicts tags sums made layers tmp
 //! ```
 //!
 //! A program with another format empties the folders that the file names.
@@ -10,17 +10,17 @@
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, TMP, VERDICTS};
+use super::{DOCUMENTS, LAYERS, LISTINGS, MADE, RELEASES, SUMS, TAGS, TMP, VERDICTS};
 use crate::dir::Dir;
 
 /// The name of the file.
 pub const FORMAT: &str = "format";
 /// The first line. The number changes with the layout and meaning of the files.
-const HEAD: &str = "sysext-oci-proxy cache 1";
+const HEAD: &str = "sysext-oci-proxy cache 2";
 /// The beginning of that line in every format.
 const MAGIC: &str = "sysext-oci-proxy cache ";
-const FOLDERS: [&str; 8] = [
-    DOCUMENTS, RELEASES, LISTINGS, VERDICTS, TAGS, SUMS, MADE, TMP,
+const FOLDERS: [&str; 9] = [
+    DOCUMENTS, RELEASES, LISTINGS, VERDICTS, TAGS, SUMS, MADE, LAYERS, TMP,
 ];
 /// Longest file that is read.
 const LARGEST: u64 = 4 << 10;
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn every_folder_with_a_limit_is_emptied() {
         let limited = QUOTAS.iter().flat_map(|quota| quota.folders);
-        for folder in limited.chain(&[MADE, TMP]) {
+        for folder in limited.chain(&[MADE, LAYERS, TMP]) {
             assert!(FOLDERS.contains(folder), "{folder}");
         }
     }

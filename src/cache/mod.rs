@@ -14,13 +14,16 @@
 //! verdicts/<hex>      the signatures by which a manifest was accepted; <hex> is the SHA-256 of all that decided it
 //! tags/<hex>          {TAG: DIGEST}; <hex> is the SHA-256 of the source's name
 //! sums/<hex>          the outcome of flattening an image; <hex> is the SHA-256 of its source and recipe
-//! made/<hex>          a flattened image, up to 'cache-size' of them; <hex> is its digest
+//! made/<hex>          a flattened image; <hex> is its digest
+//! layers/<hex>        a layer of a flattened image, as its source sent it; <hex> is its digest. Together with 'made' up
+//!                     to 'cache-size'
 //! tmp/                files being written, each locked by its process
 //! format              the format of the cache and its folders: a cache of another format is emptied
 //! ```
 
 mod flattened;
 mod format;
+mod layers;
 mod prune;
 mod temp_file;
 #[cfg(test)]
@@ -57,6 +60,7 @@ const TAGS: &str = "tags";
 const LISTINGS: &str = "listings";
 const SUMS: &str = "sums";
 const MADE: &str = "made";
+const LAYERS: &str = "layers";
 const TMP: &str = "tmp";
 /// Locked while a file is read, changed and written.
 const LOCK: &str = "lock";
@@ -90,7 +94,7 @@ pub struct Cache {
     temp_files: TempFiles,
     /// Bytes of small files written since the last trim.
     untrimmed: AtomicU64,
-    /// Most bytes of all flattened images.
+    /// Most bytes of all flattened images and layers.
     size: u64,
     /// Why images could not be read, by the keys of their releases.
     unreadable: Mutex<HashMap<Digest, String>>,
@@ -152,7 +156,7 @@ const MAX_LOCK_WAIT: Duration = Duration::from_secs(5);
 const READER: u32 = 2;
 
 impl Cache {
-    /// The cache in this directory, with at most `size` bytes of flattened images. With `None` nothing is kept.
+    /// The cache in this directory, with at most `size` bytes of flattened images and layers. With `None` nothing is kept.
     pub fn new(root: Option<PathBuf>, size: u64) -> Self {
         let opened = root.as_deref().and_then(|root| Dir::create(root).ok());
         let is_in_memory = opened.is_some_and(|root| root.is_in_memory());

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 
 use log::{Level, log, warn};
 
-use super::{DOCUMENTS, LISTINGS, MADE, RELEASES, SUMS, TAGS, VERDICTS};
-use crate::dir::Dir;
+use super::{DOCUMENTS, LAYERS, LISTINGS, MADE, RELEASES, SUMS, TAGS, VERDICTS};
+use crate::dir::{Dir, Entry};
 
 /// Most bytes of these folders together.
 pub struct Quota {
@@ -42,9 +42,27 @@ pub const QUOTAS: [Quota; 4] = [
 /// Least space that a file takes: a block of most file systems.
 pub const BLOCK: u64 = 4 << 10;
 
+/// Removes flattened images and layers until both together have at most `size` bytes. The image `newest` stays, whatever
+/// its size.
+///
+/// A client needs a flattened image once, soon after it was made, and it can be made again from its layers without the
+/// network. Each later version needs the layers. So the images make room for layers, as long as these have no more than
+/// half: many small layers must not leave room for one image only, or two clients would have the other's image removed.
+pub fn trim_images(root: &Dir, size: u64, newest: Option<&str>) {
+    let newest_image = newest.and_then(|name| root.sub(MADE).ok()?.entry(name));
+    let left = size.saturating_sub(newest_image.map_or(0, |image| taken(&image)));
+    let layers = trim(root, &[LAYERS], left.min(size / 2), None);
+    trim(root, &[MADE], size.saturating_sub(layers), newest);
+}
+
+/// Bytes that a file takes.
+fn taken(file: &Entry) -> u64 {
+    file.len.max(file.on_disk).max(BLOCK)
+}
+
 /// Removes files from these folders, those not used for longest first, until the others have at most `size` bytes.
-/// The file with the name `newest` stays, whatever its size.
-pub fn trim(root: &Dir, folders: &[&str], size: u64, newest: Option<&str>) {
+/// The file with the name `newest` stays, whatever its size. Returns the bytes of the files that stay.
+pub fn trim(root: &Dir, folders: &[&str], size: u64, newest: Option<&str>) -> u64 {
     let mut files = Vec::new();
     for folder in folders {
         let entries = root.sub(folder).and_then(|folder| folder.entries());
@@ -55,7 +73,7 @@ pub fn trim(root: &Dir, folders: &[&str], size: u64, newest: Option<&str>) {
     files.sort_by_key(|(_, file)| Reverse((is_newest(&file.name), file.modified)));
     let mut sum = 0;
     for (folder, file) in files {
-        let taken = file.len.max(file.on_disk).max(BLOCK);
+        let taken = taken(&file);
         sum += taken;
         if sum <= size {
             continue;
@@ -80,4 +98,5 @@ pub fn trim(root: &Dir, folders: &[&str], size: u64, newest: Option<&str>) {
             sum -= taken;
         }
     }
+    sum
 }

@@ -135,10 +135,13 @@ fn use_all(cache: &Cache) {
         };
         let _ = cache.keep_flattened(&unfinished, made);
     }
-    cache.flattened(Flattened {
-        digest: Digest::of(b"[]"),
-        size: 9,
-    });
+    let digest = Digest::of(b"[]");
+    cache.flattened(Flattened { digest, size: 9 });
+    cache.layer(digest, 8);
+    if let Ok(unfinished) = cache.begin_large() {
+        cache.keep_layer(&unfinished, digest);
+    }
+    cache.drop_layers(&[]);
     cache.sweep();
     cache.make_room(None);
     cache.close();
@@ -146,7 +149,7 @@ fn use_all(cache: &Cache) {
 
 /// Lays a file into each folder, none of which is right.
 fn lay_all(root: &Path) {
-    for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP] {
+    for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, LAYERS, TMP] {
         fs::create_dir_all(root.join(folder)).unwrap();
         let name = Digest::of(b"[]").hex();
         fs::write(root.join(folder).join(name), "precious").unwrap();
@@ -157,7 +160,7 @@ fn lay_all(root: &Path) {
 fn what_a_folder_of_the_cache_links_to_is_left_alone() {
     let (directory, elsewhere) = (Directory::new("linked"), Directory::new("elsewhere"));
     lay_all(&elsewhere.0);
-    for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, TMP] {
+    for folder in [DOCUMENTS, RELEASES, LISTINGS, TAGS, SUMS, MADE, LAYERS, TMP] {
         let link = directory.0.join(folder);
         let _ = fs::remove_dir(&link); // some are there
         std::os::unix::fs::symlink(elsewhere.0.join(folder), link).unwrap();
@@ -217,8 +220,8 @@ fn a_cache_of_another_format_is_emptied() {
     fs::write(&kept, "").unwrap();
     for (text, why) in [
         (None, "of a time before there were formats"),
-        (Some("sysext-oci-proxy cache 0\ndocuments blobs\n"), "older"),
-        (Some("sysext-oci-proxy cache 2\ndocuments blobs\n"), "newer"),
+        (Some("sysext-oci-proxy cache 1\ndocuments blobs\n"), "older"),
+        (Some("sysext-oci-proxy cache 3\ndocuments blobs\n"), "newer"),
         (Some(""), "cut off"),
     ] {
         cache().keep_document(SOURCE, digest, b"{}");
@@ -448,6 +451,92 @@ fn what_is_larger_than_its_quota_leaves_the_others_there() {
     cache.write(TAGS, Digest::of(b"new"), b"new");
     assert!(!path("large").exists() && path("old").exists());
     assert!(cache.path(TAGS, Digest::of(b"new")).unwrap().exists());
+}
+
+#[test]
+fn images_make_room_for_layers_up_to_half_of_the_cache() {
+    let size = 10 << 20;
+    // Each file by its folder and name, with its MiB and the days since it was used.
+    for (files, newest, expected, why) in [
+        (
+            "made/a=4=2 made/b=4=1 layers/c=2=3",
+            None,
+            "layers/c made/a made/b",
+            "all fit",
+        ),
+        (
+            "made/a=4=2 made/b=4=1 layers/c=4=3",
+            None,
+            "layers/c made/b",
+            "an image goes, though it was used after the layer",
+        ),
+        (
+            "made/a=4=1 layers/b=3=3 layers/c=3=2 layers/d=2=4",
+            None,
+            "layers/c layers/d made/a",
+            "layers have no more than half; a smaller one fills it",
+        ),
+        (
+            "made/a=8=1 layers/b=1=3 layers/c=3=2",
+            Some("a"),
+            "layers/b made/a",
+            "layers have no more than the newest image leaves",
+        ),
+        (
+            "made/a=12=9 made/b=1=1 layers/c=1=2",
+            Some("a"),
+            "made/a",
+            "the newest image stays whatever its size",
+        ),
+        (
+            "made/a=1=1 layers/b=11=2",
+            None,
+            "made/a",
+            "a layer larger than the cache",
+        ),
+    ] {
+        let directory = Directory::new("images");
+        for file in files.split(' ') {
+            let mut parts = file.split('=');
+            let path = directory.0.join(parts.next().unwrap());
+            let mut number = || parts.next().unwrap().parse::<u64>().unwrap();
+            lay(&path, number() << 20, number());
+        }
+        Cache::new(Some(directory.0.clone()), u64::MAX).make_room_of(size, newest);
+        let folders = [LAYERS, MADE].map(|folder| directory.0.join(folder));
+        let kept = folders.iter().flat_map(|folder| all(folder).into_keys());
+        let mut kept: Vec<_> = kept
+            .map(|path| path.strip_prefix(&directory.0).unwrap().to_owned())
+            .collect();
+        kept.sort();
+        let expected: Vec<_> = expected.split(' ').map(PathBuf::from).collect();
+        assert_eq!(kept, expected, "{why}");
+    }
+}
+
+#[test]
+fn a_layer_is_kept_where_there_is_room_for_it() {
+    let directory = Directory::new("layers");
+    let cache = |size| Cache::new(Some(directory.0.clone()), size);
+    if cache(0).is_in_memory() {
+        return;
+    }
+    for (size, layer, is_kept) in [(0, 1, false), (10, 5, true), (10, 6, false), (1, 0, true)] {
+        assert_eq!(cache(size).keeps_layer(layer), is_kept, "{layer} of {size}");
+    }
+    assert!(!Cache::new(None, 10).keeps_layer(1));
+
+    let (cache, digest) = (cache(1 << 20), Digest::of(b"layer"));
+    let begun = cache.begin_large().unwrap();
+    begun.write_all(b"layer").unwrap();
+    cache.keep_layer(&begun, digest);
+    let read = |file: File| io::read_to_string(file).unwrap();
+    assert_eq!(cache.layer(digest, 5).map(read).as_deref(), Some("layer"));
+    assert!(cache.layer(digest, 6).is_none(), "a manifest is wrong");
+    assert!(cache.layer(digest, 5).is_some(), "and harms no other");
+    assert!(!cache.drop_layers(&[(digest, 5)]));
+    assert!(cache.drop_layers(&[(Digest::of(b"other"), 5)]));
+    assert!(!cache.has_layer(digest, 5));
 }
 
 #[test]

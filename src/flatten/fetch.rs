@@ -1,10 +1,14 @@
-//! Fetches the layers of an image to disk, and verifies them.
+//! Fetches the layers of an image to disk, and verifies them. A layer that the cache has is not fetched: the source only
+//! has to prove that it holds it.
 //!
 //! With a slow registry an image waits here. Meanwhile it takes disk and a few threads; the memory for its entries is
-//! taken afterwards.
+//! taken afterwards. A verified layer is kept at once, so an image that is given up, or the next process after a kill,
+//! continues with the layers that are missing.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::MAX_THREADS;
@@ -14,6 +18,7 @@ use crate::blob::{self, Positioned, Verified};
 use crate::cache::{Cache, Flattened, Unfinished};
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::lock::lock;
 use crate::parallel::in_parallel;
 use crate::source::Source;
 use crate::task;
@@ -29,30 +34,63 @@ const BUFFER: usize = 64 << 10;
 
 /// The layers of an image, to be read.
 pub enum Layers<'a> {
-    /// Files in the cache, already verified.
-    Fetched(Vec<Unfinished>),
+    /// Files on disk, already verified.
+    Fetched(Vec<Fetched>),
     /// Files of a layout on this machine. Others may change them, so they are verified while they are read.
     Local(&'a Arc<dyn Source>, &'a Recipe),
 }
 
+/// A layer on disk. Its file is open, so it stays readable when the cache removes it.
+pub enum Fetched {
+    /// From its source, just now.
+    New(Unfinished),
+    /// From the cache.
+    Kept(File),
+}
+
 impl<'a> Layers<'a> {
-    /// Fetches all layers, unless they are on this machine.
-    pub fn fetch(source: &'a Arc<dyn Source>, recipe: &'a Recipe, cache: &Cache) -> Result<Self> {
+    /// Fetches the layers that the cache lacks, unless all are on this machine. `begun`: the layers that are being
+    /// fetched for other images.
+    pub fn fetch(
+        source: &'a Arc<dyn Source>,
+        recipe: &'a Recipe,
+        cache: &Cache,
+        begun: &Begun,
+    ) -> Result<Self> {
         if source.is_local() {
             return Ok(Self::Local(source, recipe));
         }
         let _limit = task::within(time(recipe.size()));
-        let fetch = |(digest, size): &_| fetch(source, *digest, *size, cache);
+        // The only layer of an image is another one in each version.
+        let is_kept = recipe.layers.len() > 1;
+        let fetch = |(digest, size): &_| match is_kept && cache.keeps_layer(*size) {
+            true => fetch_or_reuse(source, *digest, *size, cache, begun),
+            false => fetch(source, *digest, *size, cache).map(Fetched::New),
+        };
         let fetched = in_parallel(&recipe.layers, MAX_THREADS, fetch, Result::is_err);
         // `None`: not begun, because another layer failed.
         let files: Result<Vec<_>> = fetched.into_iter().flatten().collect();
         files.map(Self::Fetched)
     }
 
-    /// Keeps a layer in the cache, if it was fetched.
+    /// The number of layers that the cache had.
+    pub fn reused(&self) -> usize {
+        match self {
+            Self::Fetched(files) => {
+                let kept = files.iter().filter(|file| matches!(file, Fetched::Kept(_)));
+                kept.count()
+            }
+            Self::Local(..) => 0,
+        }
+    }
+
+    /// Keeps a layer as a flattened image, if it was fetched.
     pub fn keep(&self, n: usize, cache: &Cache, made: Flattened) -> Result<()> {
         match self {
-            Self::Fetched(files) => cache.keep_flattened(&files[n], made),
+            Self::Fetched(files) => match &files[n] {
+                Fetched::New(file) => cache.keep_flattened(file, made),
+                Fetched::Kept(_) => Ok(()),
+            },
             Self::Local(..) => Ok(()),
         }
     }
@@ -60,7 +98,10 @@ impl<'a> Layers<'a> {
     /// The bytes of a layer, counted from the lowest.
     pub fn open(&self, n: usize) -> Result<Box<dyn Read + '_>> {
         match self {
-            Self::Fetched(files) => Ok(Box::new(Positioned::new(files[n].file()?))),
+            Self::Fetched(files) => Ok(match &files[n] {
+                Fetched::New(file) => Box::new(Positioned::new(file.file()?)),
+                Fetched::Kept(file) => Box::new(Positioned::new(file)),
+            }),
             Self::Local(source, recipe) => {
                 let (digest, size) = recipe.layers[n];
                 Ok(Box::new(verified(source, digest, size, false)?))
@@ -71,6 +112,63 @@ impl<'a> Layers<'a> {
 
 fn time(size: u64) -> Duration {
     TIME + Duration::from_secs(size / MIN_SPEED)
+}
+
+/// The layers that are being fetched, by the names of their sources. Images of one source share a layer that both need;
+/// a slow source delays no other one that has the same layer.
+#[derive(Default)]
+pub struct Begun {
+    layers: Mutex<HashSet<(String, Digest)>>,
+    is_done: Condvar,
+}
+
+/// The right to fetch a layer, which no other image has meanwhile.
+struct Turn<'a> {
+    of: &'a Begun,
+    layer: (String, Digest),
+}
+
+impl Begun {
+    /// Waits until no other image fetches this layer, or until the deadline.
+    fn turn(&self, layer: (String, Digest)) -> Result<Turn<'_>> {
+        let what = || {
+            format!(
+                "layer {} of {}, fetched for another image",
+                layer.1, layer.0
+            )
+        };
+        task::wait_for(&self.layers, &self.is_done, what, |layers| {
+            layers.insert(layer.clone()).then_some(())
+        })?;
+        Ok(Turn { of: self, layer })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.of.layers).remove(&self.layer);
+        self.of.is_done.notify_all();
+    }
+}
+
+/// Takes a layer from the cache, if its source proves that it holds it. Any other layer is fetched and kept.
+fn fetch_or_reuse(
+    source: &Arc<dyn Source>,
+    digest: Digest,
+    size: u64,
+    cache: &Cache,
+    begun: &Begun,
+) -> Result<Fetched> {
+    let _turn = begun.turn((source.name(), digest))?;
+    if cache.has_layer(digest, size)
+        && source.holds(digest)?
+        && let Some(file) = cache.layer(digest, size)
+    {
+        return Ok(Fetched::Kept(file));
+    }
+    let layer = fetch(source, digest, size, cache)?;
+    cache.keep_layer(&layer, digest);
+    Ok(Fetched::New(layer))
 }
 
 fn fetch(source: &Arc<dyn Source>, digest: Digest, size: u64, cache: &Cache) -> Result<Unfinished> {

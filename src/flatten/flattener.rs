@@ -14,7 +14,9 @@ use log::{info, warn};
 
 use super::job::{Job, Product};
 use super::queue::{self, Claim};
-use super::{Budget, LARGE, Layers, Limits, Memory, READER, SMALL, Verdict, flatten, scan_layer};
+use super::{
+    Begun, Budget, LARGE, Layers, Limits, Memory, READER, SMALL, Verdict, flatten, scan_layer,
+};
 use crate::artifact::Recipe;
 use crate::blob::Positioned;
 use crate::cache::{Cache, Flattened, Outcome, Unfinished};
@@ -56,6 +58,8 @@ struct Shared {
     limits: Limits,
     jobs: Mutex<HashMap<Key, Arc<Job>>>,
     queue: Mutex<Queue>,
+    /// The layers that are being fetched.
+    begun: Begun,
     small: Semaphore,
     large: Semaphore,
 }
@@ -85,6 +89,7 @@ impl Flattener {
             cache,
             jobs: Mutex::default(),
             queue: Mutex::default(),
+            begun: Begun::default(),
             small: Semaphore::new(SMALL_AT_ONCE),
             large: Semaphore::new(LARGE_AT_ONCE),
         };
@@ -290,17 +295,52 @@ impl Work {
                 return Ok(Product { made, file });
             }
         }
+        let result = self.attempt(written);
+        // Kept layers save the network, but no image fails for them.
+        if let Err(error) = &result
+            && error.is_disk_full()
+            && cache.drop_layers(&self.recipe.layers)
+        {
+            info!(
+                "{}: trying again without the layers of other images, the disk is full",
+                self.what
+            );
+            return self.attempt(written);
+        }
+        result
+    }
+
+    /// Flattens the image. `written`: as above. Layers that are kept are not counted: another attempt does not fetch them.
+    fn attempt(&self, written: &mut Option<u64>) -> Result<Product> {
+        let cache = &self.shared.cache;
         let unfinished = cache.begin_flattened()?;
-        let written = written.insert(self.recipe.size());
+        let written = written.insert(0);
         let result = self.make(&unfinished, written);
-        *written = written.saturating_add(unfinished.size());
+        if result.is_err() {
+            // Its layers may have been kept.
+            cache.make_room(None);
+        }
+        let missing = self
+            .recipe
+            .layers
+            .iter()
+            .filter(|(digest, size)| !cache.has_layer(*digest, *size));
+        let missing = missing.fold(0, |sum: u64, (_, size)| sum.saturating_add(*size));
+        *written = written
+            .saturating_add(unfinished.size())
+            .saturating_add(missing);
         result
     }
 
     /// `written`: counts the bytes that it takes on disk.
     fn make(&self, unfinished: &Unfinished, written: &mut u64) -> Result<Product> {
         let (what, recipe) = (&self.what, &self.recipe);
-        let Shared { cache, limits, .. } = &*self.shared;
+        let Shared {
+            cache,
+            limits,
+            begun,
+            ..
+        } = &*self.shared;
         let (layers, mib) = (recipe.layers.len(), recipe.size() >> 20);
         match layers {
             1 => info!("{what}: reading its one layer of {mib} MiB"),
@@ -310,7 +350,13 @@ impl Work {
             ),
         }
         let started = Instant::now();
-        let fetched = Layers::fetch(&self.source, recipe, cache)?;
+        let fetched = Layers::fetch(&self.source, recipe, cache, begun)?;
+        if fetched.reused() > 0 {
+            info!(
+                "{what}: {} of {layers} layers were in the cache",
+                fetched.reused()
+            );
+        }
         let made = match self.clean_layer(&fetched) {
             Ok(Some(made)) => {
                 fetched.keep(0, cache, made)?;

@@ -51,15 +51,14 @@ impl Cooldown {
         let Error::File { cause, .. } = error else {
             return None;
         };
-        let is_full = match cause.kind() {
-            // A cache may be emptied at any time.
-            ErrorKind::NotFound => return None,
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
-            _ => false,
-        };
+        // A cache may be emptied at any time.
+        if cause.kind() == ErrorKind::NotFound {
+            return None;
+        }
+        let needed = written.saturating_add(MORE_ROOM);
         Some(Self {
             since: Instant::now(),
-            needed: is_full.then(|| written.saturating_add(MORE_ROOM)),
+            needed: error.is_disk_full().then_some(needed),
         })
     }
 

@@ -5,11 +5,11 @@
 //!            └─▶ spool ────────────────────────────┘
 //! ```
 //!
-//! First, all layers are fetched to disk and verified. This may take long, and needs no memory. Then each layer is read
-//! once, several at a time: entries go into memory, the bytes of files into a spool on disk. Then the entries are
-//! applied in order, and the remaining files are written. So memory grows with the number of entries, not with the size
-//! of files, and it is held only while nothing waits for the network. Nothing in an image decides where on this machine
-//! something is written.
+//! First, all layers that the cache lacks are fetched to disk and verified. This may take long, and needs no memory. Then
+//! each layer is read once, several at a time: entries go into memory, the bytes of files into a spool on disk. Then the
+//! entries are applied in order, and the remaining files are written. So memory grows with the number of entries, not
+//! with the size of files, and it is held only while nothing waits for the network. Nothing in an image decides where on
+//! this machine something is written.
 
 mod apply;
 mod budget;
@@ -37,6 +37,7 @@ use std::thread;
 
 use budget::{Budget, LARGE, Limits, Memory, SMALL};
 use change::NodeKind;
+use fetch::Begun;
 pub use fetch::Layers;
 pub use flattener::{FlattenedFile, Flattener};
 pub use job::Product;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::content::{Repository, noise, versions};
 use crate::cosign::{Form, Key};
-use crate::images::{layer, push};
+use crate::images::{layer, names, push};
 use crate::registry::{Fault, Registry};
 use crate::service::{ANEW, Folder, Service, Setup, later};
 
@@ -108,6 +108,16 @@ fn containers() -> Repository {
     hello
 }
 
+/// Pushes an image of five layers, of which the upper one is another in each version.
+fn push_layers(hello: &mut Repository, version: usize) {
+    let lower = (0..4).map(|n| layer(&[(&format!("lower-{n}"), &noise(100_000 + n))]));
+    let text = format!("version {version}");
+    let upper = layer(&[("version", text.as_bytes())]);
+    let layers: Vec<_> = lower.chain([upper]).collect();
+    let layers: Vec<_> = layers.iter().map(Vec::as_slice).collect();
+    push(hello, &format!("v{version}"), &layers);
+}
+
 fn signed(key: &Key) -> Repository {
     let mut hello = versions(TAGS).0;
     for digest in hello.tags.values().cloned().collect::<Vec<_>>() {
@@ -176,6 +186,20 @@ fn listings_and_downloads_cost_what_the_table_says() {
     ledger.count("the same, broken off once", &registry, &service, || {
         get("/hello/hello-v0.raw")
     });
+
+    let mut hello = Repository::default();
+    push_layers(&mut hello, 0);
+    let registry = Registry::with_hello(hello);
+    let service = Setup::of(&registry)
+        .settings(&format!("{ANEW}{x86}"))
+        .own_cache()
+        .start();
+    let list = |count: usize| assert_eq!(names(&service.listing()).len(), count);
+    ledger.count("an image of 5 layers", &registry, &service, || list(1));
+    registry.change(|hello| push_layers(hello, 1));
+    later();
+    let what = "the next one, with one new layer of 5";
+    ledger.count(what, &registry, &service, || list(2));
 
     assert!(
         ledger.lines == TABLE,

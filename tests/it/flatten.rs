@@ -38,7 +38,7 @@ pub fn settings(registry: &Registry, more: &str) -> String {
 }
 
 /// The files in one part of a cache directory.
-fn cached(cache: &Folder, part: &str) -> Vec<String> {
+pub fn cached(cache: &Folder, part: &str) -> Vec<String> {
     let entries = fs::read_dir(cache.path().join(part));
     let mut names: Vec<_> = entries
         .into_iter()
@@ -793,7 +793,9 @@ fn who_leaves_while_a_file_is_made_again_holds_no_place() {
     let settings = settings(&registry, "");
     let service = Setup::new(settings).cache(&cache).start();
     let name = names(&service.listing()).remove(0);
-    fs::remove_dir_all(cache.path().join("made")).unwrap();
+    for part in ["made", "layers"] {
+        fs::remove_dir_all(cache.path().join(part)).unwrap();
+    }
     registry.fault("/blobs/", Fault::Drip(10_000, Duration::from_millis(300)));
     let mut client = Connection::open(service.address);
     client.ask(&format!("/hello/{name}"));
@@ -825,7 +827,7 @@ fn a_kill_while_it_is_made_leaves_nothing_wrong() {
         );
         check_made(&cache);
         if milliseconds % 10 == 0 {
-            for part in ["made", "sums"] {
+            for part in ["made", "sums", "layers"] {
                 fs::remove_dir_all(cache.path().join(part)).unwrap();
             }
         }
@@ -884,13 +886,19 @@ fn processes_that_share_a_cache_do_each_other_no_harm() {
         });
         assert_eq!(cached(&cache, "tmp"), [""; 0], "round {round}");
         check_made(&cache);
-        let made = cached(&cache, "made");
-        let size = |name: &String| {
-            let path = cache.path().join("made").join(name);
-            path.metadata().unwrap().len()
+        let size = |part: &str| -> u64 {
+            let path = |name: &String| cache.path().join(part).join(name);
+            let files = cached(&cache, part);
+            files
+                .iter()
+                .map(|name| path(name).metadata().unwrap().len())
+                .sum()
         };
-        let size: u64 = made.iter().map(size).sum();
-        assert!(size <= 1 << 20, "round {round}: {size} bytes in {made:?}");
+        let (made, layers) = (size("made"), size("layers"));
+        assert!(
+            made + layers <= 1 << 20,
+            "round {round}: {made} and {layers} bytes"
+        );
         for service in services {
             assert_eq!(service.log.trouble_so_far(), [""; 0], "round {round}");
         }

@@ -57,6 +57,7 @@ mod idle;
 mod inside;
 mod journal;
 mod latest_json;
+mod layers;
 mod layouts;
 mod listings;
 mod logins;

@@ -53,8 +53,8 @@ impl Folder {
     /// One that is an empty cache, for a test that lays something into it.
     pub fn of_cache() -> Self {
         let folder = Folder::new();
-        let folders = "documents releases listings tags sums made tmp";
-        folder.file("format", &format!("sysext-oci-proxy cache 1\n{folders}\n"));
+        let folders = "documents releases listings tags sums made layers tmp";
+        folder.file("format", &format!("sysext-oci-proxy cache 2\n{folders}\n"));
         folder
     }
 

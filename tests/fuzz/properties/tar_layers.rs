@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use flate2::read::GzDecoder;
 
 use super::layer::unpack;
-use super::{Budget, LARGE, Layers as Fetched, Limits, flatten};
+use super::{Begun, Budget, LARGE, Layers as Fetched, Limits, flatten};
 use crate::artifact::Recipe;
 use crate::cache::Cache;
 use crate::digest::Digest;
@@ -90,7 +90,8 @@ pub fn scratch() -> PathBuf {
 
 fn flattened(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
     static CACHE: OnceLock<Cache> = OnceLock::new();
-    let cache = CACHE.get_or_init(|| Cache::new(Some(scratch()), LIMIT));
+    // Each image has other layers, so none is kept.
+    let cache = CACHE.get_or_init(|| Cache::new(Some(scratch()), 0));
     let recipe = Recipe {
         layers: (layers.iter())
             .map(|layer| (Digest::of(layer), layer.len() as u64))
@@ -102,7 +103,7 @@ fn flattened(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
     let out = cache.scratch()?;
     let mut written = out.try_clone().unwrap();
     let budget = Budget::new(Limits::new(LIMIT, false), LARGE);
-    let fetched = Fetched::fetch(&source, &recipe, cache)?;
+    let fetched = Fetched::fetch(&source, &recipe, cache, &Begun::default())?;
     let made = flatten(&fetched, &recipe, cache, &budget, out)?;
     let packed = read_all(&mut written);
     assert_eq!(

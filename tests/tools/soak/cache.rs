@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Takes all the room there is.
 const FILLER: &str = "filler";
 /// The folders of the cache, one for each kind of file.
-const KEPT: [&str; 5] = ["made", "sums", "documents", "releases", "tags"];
+const KEPT: [&str; 6] = ["made", "layers", "sums", "documents", "releases", "tags"];
 /// Files being written.
 const TEMPORARY: &str = "tmp";
 
@@ -115,7 +115,16 @@ impl CacheDirectory {
 
     /// Bytes on disk of what was made.
     pub fn made(&self) -> u64 {
-        let files = self.files(&["made"]);
+        self.size(&["made"])
+    }
+
+    /// Bytes on disk of what was made, and of the layers.
+    pub fn images(&self) -> u64 {
+        self.size(&["made", "layers"])
+    }
+
+    fn size(&self, folders: &[&str]) -> u64 {
+        let files = self.files(folders);
         let sizes = files.iter().filter_map(|path| fs::metadata(path).ok());
         sizes.map(|metadata| metadata.blocks() * 512).sum()
     }

@@ -345,12 +345,13 @@ impl World {
     }
 
     fn judge_cache_size(&self) {
-        let (made, limit) = (self.options.cache.made(), CACHE_SIZE_MIB << 20);
-        row("made files in the cache, MiB", made >> 20);
+        let (size, limit) = (self.options.cache.images(), CACHE_SIZE_MIB << 20);
+        row("made files and layers in the cache, MiB", size >> 20);
         row("… of at most", CACHE_SIZE_MIB);
-        if made > limit {
-            self.report
-                .defect(format!("{made} bytes in made/, more than {limit}"));
+        if size > limit {
+            self.report.defect(format!(
+                "{size} bytes in made/ and layers/, more than {limit}"
+            ));
         }
     }
 
