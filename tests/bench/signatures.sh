@@ -18,7 +18,7 @@ list_signed() {
             [ $step = settled ] || serve "$1"
             : > "$work/$1.access"
             curl -fsS -o "$work/listing" -w '%{time_total}\n' "$url/signed/SHA256SUMS" >> "$work/steps.$step"
-            [ "$(grep -c raw "$work/listing")" = "$TAGS" ] || { echo 'wrong listing' >&2; cat "$work/log" >&2; exit 1; }
+            [ "$(grep -c raw "$work/listing")" = "$SIGNED" ] || { echo 'wrong listing' >&2; cat "$work/log" >&2; exit 1; }
             [ $step = cold ] || stop "$service"
             # nginx writes a line after it has sent the last byte.
             sleep 0.1
@@ -33,7 +33,7 @@ signed() {
     local form=$1 far step
     local -A unverified
     free_port; far=$port
-    "$measure" seed "$2" signed "$TAGS" "$form" "127.0.0.1:$far/signed" "$work/$form.pub"
+    "$measure" seed "$2" signed "$SIGNED" "$form" "127.0.0.1:$far/signed" "$work/$form.pub"
     front "$form" "$2" "$far"
     echo 'listing-ttl-sec = 0.01' >> "$work/$form.toml"
     list_signed "$form"
@@ -41,8 +41,8 @@ signed() {
     printf '[repository.signed]\nverify = [{ key = "%s" }]\n' "$work/$form.pub" >> "$work/$form.toml"
     list_signed "$form"
     for step in cold settled warm; do
-        beside "$TAGS tags with $3, verified beside not, $step" "${took[$step]}" "${unverified[$step]% *}" s
-        put "$TAGS tags with $3, verified beside not, $step: requests" '' "${requests[$step]}" "${unverified[$step]#* }" '' ''
+        beside "$SIGNED tags with $3, verified beside not, $step" "${took[$step]}" "${unverified[$step]% *}" s
+        put "$SIGNED tags with $3, verified beside not, $step: requests" '' "${requests[$step]}" "${unverified[$step]#* }" '' ''
     done
     row "verdicts that are kept: more requests" "$((requests[settled] - ${unverified[settled]#* }))" requests '<= 0'
 }

@@ -2,8 +2,8 @@
 # The table: rows, the limits that they are held to, and their form as text or JSON.
 
 failed=0
-# The objects of JSON.
-rows=()
+# The objects of JSON, and the seconds that each part took.
+rows=() took_by_part=()
 began=$SECONDS
 
 # begin_table - prints the line of the machine, and the head
@@ -20,9 +20,9 @@ begin_table() {
 end_table() {
     local IFS=,
     if [ -n "$JSON" ]; then
-        printf '{"machine": %s, "seconds": %s, "rows": [%s]}\n' "$(text "$machine")" $((SECONDS - began)) "${rows[*]}"
+        printf '{"machine": %s, "seconds": {%s}, "rows": [%s]}\n' "$(text "$machine")" "${took_by_part[*]}" "${rows[*]}"
     else
-        echo "$((SECONDS - began)) s for all rows"
+        echo "$((SECONDS - began)) s for all rows: ${took_by_part[*]}"
     fi
     exit $failed
 }
@@ -54,7 +54,7 @@ put_all() {
     while IFS= read -r line; do
         # Tabs that follow one another are one to `read`.
         IFS='|' read -r name unit value beside ratio limit <<< "${line//$'\t'/|}"
-        put "$name" "$unit" "$value" "$beside" "$ratio" "${limit:+<= $limit}"
+        put "$name" "$unit" "$value" "$beside" "$ratio" "${limit:+<= $(calculate %.4g "$limit")}"
     done
 }
 # row NAME VALUE UNIT [LIMIT]
