@@ -66,6 +66,10 @@ pub struct Entry {
     pub name: OsString,
     /// Whether it is a regular file.
     pub is_file: bool,
+    /// Whether it is a symbolic link.
+    pub is_link: bool,
+    /// Its permissions, as chmod(1) takes them.
+    pub mode: u32,
     /// Its length in bytes.
     pub len: u64,
     /// Its size on disk, in bytes.
@@ -200,6 +204,7 @@ impl Dir {
     /// Opens a file for reading. It is an error if it is not a regular file: opening a named pipe would block.
     pub fn file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NOCTTY;
         let file = rustix::fs::openat(&self.handle, name.as_ref(), flags, Mode::empty())?;
         let file = File::from(file);
         if file.metadata()?.is_file() {
@@ -294,6 +299,12 @@ impl Dir {
 
     /// Its entries, in no order. One that is deleted meanwhile is left out.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
+        let names = self.names(usize::MAX)?;
+        Ok(names.iter().filter_map(|name| self.entry(name)).collect())
+    }
+
+    /// The names in it, in no order. `most`: the number at which reading stops.
+    pub fn names(&self, most: usize) -> io::Result<Vec<OsString>> {
         let mut found = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.handle)? {
             let entry = entry?;
@@ -301,7 +312,10 @@ impl Dir {
             if name == "." || name == ".." {
                 continue;
             }
-            found.extend(self.entry(name));
+            if found.len() == most {
+                break;
+            }
+            found.push(name.to_owned());
         }
         Ok(found)
     }
@@ -311,9 +325,12 @@ impl Dir {
         let name = name.as_ref();
         let found = rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let since = u64::try_from(found.st_mtime).unwrap_or_default();
+        let kind = FileType::from_raw_mode(found.st_mode);
         Some(Entry {
             name: name.as_os_str().to_owned(),
-            is_file: FileType::from_raw_mode(found.st_mode) == FileType::RegularFile,
+            is_file: kind == FileType::RegularFile,
+            is_link: kind == FileType::Symlink,
+            mode: found.st_mode & 0o7777,
             len: u64::try_from(found.st_size).unwrap_or_default(),
             on_disk: u64::try_from(found.st_blocks).unwrap_or_default() * 512,
             modified: SystemTime::UNIX_EPOCH
@@ -420,7 +437,8 @@ mod tests {
                 "{name}"
             );
             assert!(dir.create_file(name).is_err(), "{name}");
-            assert!(!dir.entry(name).unwrap().is_file, "{name}");
+            let entry = dir.entry(name).unwrap();
+            assert!(entry.is_link && !entry.is_file, "{name}");
         }
         symlink(&elsewhere, inside.join("all")).unwrap();
         assert_eq!(dir.entries().unwrap().len(), 4);

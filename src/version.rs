@@ -31,26 +31,52 @@ pub fn split_architecture(version: &str) -> (&str, Option<Architecture>) {
 ///
 /// The version is what follows `base`, else the first part that begins with a digit, or with `v` and a digit.
 pub fn of_name<'a>(name: &'a FileName, base: &str) -> (Option<&'a str>, Option<Architecture>) {
+    let found = parts(name, base);
+    (found.version, found.architecture)
+}
+
+/// The text of a file's name before its version, the version, and the text behind it.
+pub fn around<'a>(name: &'a FileName, base: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let Parts { stem, version, .. } = parts(name, base);
+    let before = stem.strip_suffix(version?)?;
+    Some((before, version?, &name.as_str()[stem.len()..]))
+}
+
+/// Whether a version begins with a number: `1.31`, `v1.31`.
+pub fn is_numbered(version: &str) -> bool {
+    let number = version.strip_prefix('v').unwrap_or(version);
+    number.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The parts of a file's name.
+struct Parts<'a> {
+    /// Its beginning, up to the end of its version.
+    stem: &'a str,
+    version: Option<&'a str>,
+    architecture: Option<Architecture>,
+}
+
+fn parts<'a>(name: &'a FileName, base: &str) -> Parts<'a> {
     let stem = suffix::stem_without_kind(name.as_str());
     let end = PARTITIONS.iter().filter_map(|begin| stem.find(begin)).min();
     let (stem, partition) = stem.split_at(end.unwrap_or(stem.len()));
     let (stem, architecture) = split_architecture(stem);
     let own = stem.strip_prefix(base);
     let own = own.and_then(|rest| rest.strip_prefix(SEPARATORS));
-    let begins_version = |text: &str| {
-        let number = text.strip_prefix('v').unwrap_or(text);
-        number.starts_with(|c: char| c.is_ascii_digit())
-    };
     let first = || {
         let mut parts = stem.match_indices(SEPARATORS);
-        parts.find_map(|(at, _)| Some(&stem[at + 1..]).filter(|rest| begins_version(rest)))
+        parts.find_map(|(at, _)| Some(&stem[at + 1..]).filter(|rest| is_numbered(rest)))
     };
     let version = own.filter(|own| !own.is_empty()).or_else(first);
     let of_partition = || {
         let words = partition.strip_suffix("-verity").unwrap_or(partition);
         Architecture::at_end_of(words.split('.').nth(1).unwrap_or_default()).map(|(_, found)| found)
     };
-    (version, architecture.or_else(of_partition))
+    Parts {
+        stem,
+        version,
+        architecture: architecture.or_else(of_partition),
+    }
 }
 
 /// The one spelling of a version: `1.31.3+2` for `v1.31.3_2-x86-64`. A tag has `_` for `+`, which no tag can have.
@@ -96,6 +122,31 @@ mod tests {
                 (version, found_architecture),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_around_each_of_its_versions() {
+        for (name, expected) in [
+            (
+                "k8s-v1.30.2-x86-64.raw",
+                Some(("k8s-", "v1.30.2", "-x86-64.raw")),
+            ),
+            (
+                "k8s_1.2.sysext.raw.zst",
+                Some(("k8s_", "1.2", ".sysext.raw.zst")),
+            ),
+            ("tools-6-x86-64.raw", Some(("tools-", "6", "-x86-64.raw"))),
+            (
+                "os_1.2.usr-x86-64-verity.raw",
+                Some(("os_", "1.2", ".usr-x86-64-verity.raw")),
+            ),
+            ("k8s.raw", None),
+        ] {
+            assert_eq!(around(&name.parse().unwrap(), "k8s"), expected, "{name}");
+        }
+        for (version, expected) in [("1", true), ("v1.2", true), ("vi", false), ("edge", false)] {
+            assert_eq!(is_numbered(version), expected, "{version}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The transfer files of a machine: where they are, which of them systemd-sysupdate reads, and their drop-ins.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -12,6 +13,8 @@ use super::syntax::{self, Assignment, Fault};
 const DIRECTORIES: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
 /// Largest file that is read, in bytes.
 const LARGEST: u64 = 64 << 10;
+/// Most bytes that are read of all transfer files and drop-ins together: of some two thousand files.
+const ALL: u64 = 1 << 20;
 
 /// A transfer file with its drop-ins.
 #[derive(Clone, Debug)]
@@ -53,25 +56,27 @@ pub fn find(root: &Path) -> Result<Vec<Definition>, Fault> {
             }
         }
     }
-    let mut found = Vec::new();
+    let (mut found, left) = (Vec::new(), Cell::new(ALL));
     for (component, folders) in components {
-        found.extend(of_component(root, component.as_deref(), &folders)?);
+        found.extend(of_component(root, component.as_deref(), &folders, &left)?);
     }
     Ok(found)
 }
 
-/// The transfer files of one component, by name. `folders`: the first has the highest priority.
+/// The transfer files of one component, by name. `folders`: the first has the highest priority. `left`: the bytes that
+/// may still be read.
 fn of_component(
     root: &Path,
     component: Option<&str>,
     folders: &[PathBuf],
+    left: &Cell<u64>,
 ) -> Result<Vec<Definition>, Fault> {
     let files = files(root, folders, &["transfer", "conf"])?;
     let is_transfer = |path: &Path| path.extension().is_some_and(|ending| ending == "transfer");
     let has_transfer = files.iter().any(|path| is_transfer(path));
     let definition = |path: PathBuf| {
         let mut ignored = Vec::new();
-        let assignments = assignments(root, &path, folders, &mut ignored);
+        let assignments = assignments(root, &path, folders, left, &mut ignored);
         Definition {
             component: component.map(str::to_owned),
             is_read: is_transfer(&path) || !has_transfer,
@@ -88,6 +93,7 @@ fn assignments(
     root: &Path,
     path: &Path,
     folders: &[PathBuf],
+    left: &Cell<u64>,
     ignored: &mut Vec<Fault>,
 ) -> Result<Vec<Assignment>, Fault> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -96,7 +102,7 @@ fn assignments(
     let drop_ins = files(root, &drop_ins, &["conf"])?;
     let mut found = Vec::new();
     for path in [path.to_owned()].iter().chain(&drop_ins) {
-        let text = text(&below(root, path)).map_err(|error| unreadable(path, &error))?;
+        let text = text(&below(root, path), left).map_err(|error| unreadable(path, &error))?;
         found.extend(syntax::parse(path, &text, ignored)?);
     }
     Ok(found)
@@ -147,9 +153,19 @@ fn component(folder: &OsStr) -> Option<Option<String>> {
     }
 }
 
-fn text(path: &Path) -> io::Result<String> {
+fn text(path: &Path, left: &Cell<u64>) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
+    let most = LARGEST.min(left.get());
+    let read = File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    let read = u64::try_from(read).unwrap_or(u64::MAX);
+    if read > most {
+        let why = match most {
+            LARGEST => format!("it has more than {LARGEST} bytes"),
+            _ => format!("the transfer files up to it have more than {ALL} bytes together"),
+        };
+        return Err(io::Error::new(ErrorKind::FileTooLarge, why));
+    }
+    left.set(left.get() - read);
     Ok(text)
 }
 
@@ -263,6 +279,37 @@ mod tests {
         assert_eq!(
             all(&root),
             ["- /usr/lib/sysupdate.d/a.transfer file,10,20 of run"]
+        );
+    }
+
+    #[test]
+    fn large_files_are_not_read_and_many_only_up_to_a_limit() {
+        let root = Root::new("large");
+        let text = |bytes: u64| {
+            format!(
+                "[Source]\n#{}\n",
+                "x".repeat(usize::try_from(bytes).unwrap() - 11)
+            )
+        };
+        root.write("/etc/sysupdate.d/00.transfer", &text(LARGEST));
+        root.write("/etc/sysupdate.d/01.transfer", &text(LARGEST + 1));
+        for n in 10..10 + ALL / LARGEST {
+            root.write(&format!("/etc/sysupdate.d/{n}.transfer"), &text(LARGEST));
+        }
+        let found = find(&root.0).unwrap();
+        let why = |n: usize| found[n].assignments.as_ref().err().map(ToString::to_string);
+        assert_eq!(why(0), None);
+        assert!(
+            why(1).unwrap().contains("more than 65536 bytes"),
+            "{:?}",
+            why(1)
+        );
+        let last = found.len() - 1;
+        assert_eq!(why(last - 1), None);
+        assert!(
+            why(last).unwrap().contains("1048576 bytes together"),
+            "{:?}",
+            why(last)
         );
     }
 
