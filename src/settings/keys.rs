@@ -19,6 +19,8 @@ const LEAST_IDLE: f64 = 0.01;
 const MAX_PARALLEL: u16 = 64;
 /// Most connections over which one file is fetched. They take all the memory that there is for such windows.
 const MAX_DOWNLOAD_CONNECTIONS: u16 = 8;
+/// Most directories with older versions.
+const MAX_SEEDS: usize = 16;
 /// Most keys that must have signed a manifest.
 const MAX_THRESHOLD: u16 = 64;
 
@@ -67,7 +69,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 17] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 18] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -127,6 +129,18 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 17] = [
             &mut one.download_connections,
             value.number(1..=MAX_DOWNLOAD_CONNECTIONS).map(usize::from),
         )
+    }),
+    ("seeds", |one, value| {
+        let list: Vec<_> = value.list(r#""/srv/images""#)?;
+        if list.len() > MAX_SEEDS {
+            let why = format!(
+                "expected at most {MAX_SEEDS} directories, found {}",
+                list.len()
+            );
+            return Err(value.mistake(why));
+        }
+        one.seeds = Some(list);
+        Ok(())
     }),
     ("verify", |one, value| put(&mut one.verify, value.signers())),
     ("threshold", |one, value| {
@@ -374,6 +388,7 @@ mod tests {
             flatten = 5
             blobs = "redirect"
             download-connections = 4
+            seeds = ["/srv/images"]
             verify = [{ key = "/etc/pki/one.pub" }, { key = "/b.pub", identity = "docker.io/k8s" }]
             threshold = 2
             require-version = true
@@ -417,6 +432,7 @@ mod tests {
                             flatten: 5,
                             blobs: Blobs::Redirect,
                             download_connections: 4,
+                            seeds: Some(vec!["/srv/images".parse().unwrap()]),
                             verify: vec![
                                 SignerSetting {
                                     key: "/etc/pki/one.pub".into(),

@@ -87,6 +87,9 @@ pub struct RepositorySettings {
     pub blobs: Blobs,
     /// Most connections over which one file is fetched.
     pub download_connections: usize,
+    /// Directories with older versions, besides those that systemd-sysupdate installs to. An empty list: no older version
+    /// is read, wherever it is.
+    pub seeds: Option<Vec<SeedDirectory>>,
     /// The keys that may sign its manifests; none: no signature is asked for.
     pub verify: Vec<SignerSetting>,
     /// The number of different keys that must have signed one.
@@ -113,6 +116,7 @@ impl Default for RepositorySettings {
             flatten: 3,
             blobs: Blobs::Stream,
             download_connections: 1,
+            seeds: None,
             verify: Vec::new(),
             threshold: 1,
             require_version: false,
@@ -175,6 +179,25 @@ impl FromStr for PolicyUse {
                 "expected \"containers\" or \"none\", found {text:?}"
             )),
         }
+    }
+}
+
+/// The absolute path of a directory with older versions, without `.` and `..`.
+pub type SeedDirectory = Checked<PathGrammar>;
+
+/// A path that begins with `/`, without `.` and `..`.
+#[derive(Clone, PartialEq)]
+pub struct PathGrammar;
+
+impl Grammar for PathGrammar {
+    fn spell(text: &str) -> Result<String, String> {
+        let is_name = |part: &str| !matches!(part, "." | "..");
+        if text.len() > 1 && text.starts_with('/') && text.split('/').all(is_name) {
+            return Ok(text.to_owned());
+        }
+        Err(format!(
+            "expected the absolute path of a directory, such as \"/srv/images\", found {text:?}"
+        ))
     }
 }
 
