@@ -85,12 +85,14 @@ fn execute(command_line: CommandLine) -> Result<bool> {
             let (has_cache, has_state) = (cache.is_some(), state.is_some());
             let first = service_in(settings(config)?, cache, state)?;
             let listener = server::open_listener(listen)?;
+            let address = listener.local_addr().ok();
+            let first = first.at(address);
             warn_of_missing(has_cache, has_state);
             tell_of_policy(&first.settings);
             let load = || {
                 let service = service(settings(config)?)?;
                 tell_of_policy(&service.settings);
-                Ok(service)
+                Ok(service.at(address))
             };
             server::run(first, listener, listen.is_none(), load)?;
         }

@@ -18,9 +18,8 @@ use crate::dir;
 use crate::error::{Cause, Error, Result};
 use crate::name::Host;
 use crate::server::http::Interrupted;
+use crate::sysupdate::{self, PORT};
 
-/// The port of the socket unit.
-const PORT: u16 = 5001;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The service itself gives up on a listing or a file after 40 s.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -94,11 +93,7 @@ impl fmt::Display for ServiceUrl {
 
 impl Default for ServiceUrl {
     fn default() -> Self {
-        Self(
-            format!("localhost:{PORT}")
-                .parse()
-                .expect("it is a host and a port"),
-        )
+        Self(sysupdate::usual_name())
     }
 }
 

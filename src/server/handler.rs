@@ -4,6 +4,7 @@
 //! Pages are written in `html/`; `download.rs` delivers the bytes of a file.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -53,6 +54,17 @@ pub struct Service {
 }
 
 impl Service {
+    /// The same, listening at this address, if it is known.
+    pub fn at(self, address: Option<SocketAddr>) -> Self {
+        match address {
+            Some(address) => Self {
+                snapshots: self.snapshots.at(address),
+                ..self
+            },
+            None => self,
+        }
+    }
+
     /// The response to a request. The caller logs and sends an error.
     pub fn answer(&self, request: &Request) -> Result<Response> {
         access::check(request, &self.settings.hosts)?;

@@ -17,15 +17,19 @@ mod slot;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::mem;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use log::debug;
+
 use crate::address::{Directory, Located, Place, View};
 use crate::artifact::Recipe;
 use crate::artifact::kubesolo::Release;
 use crate::cache::{Cache, Flattened};
+use crate::delta::seeds::{LEAST_SIZE, Places, Seed, Wanted};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
@@ -42,6 +46,7 @@ use crate::settings::{Blobs, Settings, Suffix};
 use crate::source::layout::Layout;
 use crate::source::{Reference, Source, Upstream, mirror};
 use crate::state::State;
+use crate::sysupdate;
 use crate::task;
 use forms::Forms;
 pub use health::Health;
@@ -180,6 +185,7 @@ pub struct Snapshots {
     flattener: Flattener,
     upstream: Arc<Upstream>,
     memory: &'static Memory,
+    seeds: Places,
     unfinished: Unfinished,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
     /// New clients are served by other settings.
@@ -200,6 +206,7 @@ impl Snapshots {
             made_by: Digest::of(format!("{settings:?}").as_bytes()),
             architectures: Architecture::of_this_machine().into_iter().collect(),
             flattener: Flattener::new(cache.clone(), settings.cache_size),
+            seeds: Places::of_service(&sysupdate::usual_name(), &settings.hosts),
             cache,
             state,
             settings,
@@ -208,6 +215,37 @@ impl Snapshots {
             directories: Mutex::default(),
             is_retired: AtomicBool::new(false),
         }
+    }
+
+    /// The same for a service that listens at this address: its seeds are those of transfer files that name it.
+    pub fn at(self, address: SocketAddr) -> Self {
+        let service = sysupdate::name_of(address);
+        let seeds = service.map(|service| Places::of_service(&service, &self.settings.hosts));
+        Self {
+            seeds: seeds.unwrap_or(self.seeds),
+            ..self
+        }
+    }
+
+    /// The older versions of a large file that are on this machine, opened. The newest comes first.
+    #[expect(dead_code, reason = "no download reads a seed yet")]
+    pub fn seeds(&self, located: &Located, name: &FileName, file: &File) -> Vec<Seed> {
+        let Some((base, _)) = located.places.get(file.source) else {
+            return Vec::new();
+        };
+        if file.size.is_none_or(|size| size < LEAST_SIZE) {
+            return Vec::new();
+        }
+        let found = self.seeds.look(&Wanted {
+            repository: &located.directory.repository,
+            name,
+            base,
+            directories: located.settings.seeds.as_deref(),
+        });
+        for one in &found.unread {
+            debug!("{}: {}, so it is no seed", one.path.display(), one.why);
+        }
+        found.seeds
     }
 
     /// The directory's listing, which from then on is promised.

@@ -17,6 +17,7 @@ mod specifiers;
 mod syntax;
 mod transfer;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::address::Directory;
@@ -38,6 +39,8 @@ pub struct SystemdVersion(pub u32);
 /// Measured with 257 and 262. The versions between them are treated as 262.
 impl SystemdVersion {
     const OLD: Self = Self(257);
+    /// The one whose rules apply where the version does not matter much.
+    pub const NEWEST: Self = Self(262);
 
     /// Whether a pattern has to match a name to its end.
     fn anchors_the_end(self) -> bool {
@@ -79,6 +82,47 @@ pub fn repositories(root: &Path, hosts: &[Host]) -> Vec<RepositoryAddress> {
     named.collect()
 }
 
+/// The transfer files below `root` that systemd-sysupdate reads, and that name this repository at `service`: all its
+/// versions, or one of them. `hosts`: other names of the service, by the settings.
+///
+/// A file that systemd refuses is left out; the check of that file reports the reason.
+pub fn transfers_of(
+    root: &Path,
+    systemd: SystemdVersion,
+    service: &Host,
+    hosts: &[Host],
+    repository: &RepositoryAddress,
+) -> Result<Vec<Transfer>, Fault> {
+    let (definitions, specifiers) = (find(root)?, Specifiers::read(root));
+    let names_it = |definition: &&Definition| {
+        let path = source_path(definition).and_then(|path| specifiers.expand(path).ok());
+        let aim = path.map(|path| aim(&path, service, hosts));
+        matches!(aim, Some(Aim::Here(directory)) if directory.repository == *repository)
+    };
+    let named = definitions
+        .iter()
+        .filter(|definition| definition.is_read)
+        .filter(names_it);
+    let parsed = named.map(|definition| Transfer::parse(definition, &specifiers, systemd));
+    Ok(parsed.flatten().collect())
+}
+
+/// What clients on this machine call a service that listens at this address. One that listens at all addresses also
+/// listens at those of loopback.
+pub fn name_of(address: SocketAddr) -> Option<Host> {
+    let host = match address.ip().is_unspecified() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    };
+    host.parse().ok()
+}
+
+/// The name of the service where nothing else is known: the address of the socket unit.
+pub fn usual_name() -> Host {
+    let host = format!("localhost:{PORT}");
+    host.parse().expect("it is a host and a port")
+}
+
 /// The last `Path=` in a section `[Source]`.
 pub fn source_path(definition: &Definition) -> Option<&str> {
     let assignments = definition.assignments.as_deref().ok()?;
@@ -106,7 +150,7 @@ fn repository_of(url: &str, hosts: &[Host]) -> Option<RepositoryAddress> {
     if url.contains('%') {
         return None;
     }
-    let service = format!("localhost:{PORT}").parse().ok()?;
+    let service = usual_name();
     match aim(&url.replace('\0', "%"), &service, hosts) {
         Aim::Here(directory) => Some(directory.repository),
         _ => None,

@@ -50,7 +50,7 @@ const USERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Files that only decide: no network, no disk, no clock.
-const PURE: [&str; 23] = [
+const PURE: [&str; 26] = [
     "src/cli/transfer/named.rs",
     "src/cli/transfer/patterns.rs",
     "src/cli/transfer/shapes.rs",
@@ -60,7 +60,10 @@ const PURE: [&str; 23] = [
     "src/manifest.rs",
     "src/artifact/",
     "src/companions.rs",
-    "src/delta/",
+    "src/delta/caibx.rs",
+    "src/delta/index.rs",
+    "src/delta/plan.rs",
+    "src/delta/verity.rs",
     "src/listing/",
     "src/memory.rs",
     "src/printable.rs",

@@ -7,6 +7,7 @@ use super::report::{Finding, Report, Step};
 use crate::cli::port_owner;
 use crate::cli::service::ServiceUrl;
 use crate::dir;
+use crate::sysupdate;
 
 /// The unit that listens.
 pub const SOCKET: &str = "sysext-oci-proxy.socket";
@@ -46,11 +47,7 @@ pub fn check(report: &mut Report, machine: &Machine) -> ServiceUrl {
 fn address(unit: &Properties) -> Option<ServiceUrl> {
     let address = unit.get("Listen").split(' ').next()?;
     let address: SocketAddr = address.parse().ok()?;
-    let host = match address.ip().is_unspecified() {
-        true => format!("localhost:{}", address.port()),
-        false => address.to_string(),
-    };
-    host.parse().ok().map(ServiceUrl::at)
+    sysupdate::name_of(address).map(ServiceUrl::at)
 }
 
 fn judge_unit(unit: &Properties) -> Finding {
