@@ -37,6 +37,7 @@ mod cases;
 mod challenges;
 mod check;
 mod check_machine;
+mod check_seeds;
 mod command_line;
 mod complete;
 mod completions;

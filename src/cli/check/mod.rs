@@ -75,6 +75,7 @@ pub fn check(
                     asked: &asked,
                     service: clients.host(),
                     hosts: settings.as_ref().map_or(&[], |settings| &settings.hosts),
+                    settings: settings.as_ref(),
                     only: reference.map(|reference| &reference.directory),
                 };
                 updates::check(&mut report, &machine, &wanted);

@@ -63,6 +63,8 @@ pub enum Step {
     Space,
     /// The target has no partial download.
     Partial,
+    /// Older versions can be read, so that a download may reuse them.
+    Seeds,
     /// systemd-sysext finds what is installed.
     Link,
     /// A timer updates the component.

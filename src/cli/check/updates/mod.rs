@@ -7,6 +7,7 @@ mod mounts;
 mod offered;
 mod openpgp;
 mod runs;
+mod seeds;
 mod target;
 mod transfers;
 
@@ -21,7 +22,9 @@ use crate::cli::systemd::{SYSUPDATE, SystemdVersion};
 use crate::error::{Error, Result};
 use crate::name::Host;
 use crate::server::json::Overview;
+use crate::settings::Settings;
 use crate::sysupdate::Transfer;
+use seeds::Seeds;
 
 /// The exit status of a command whose answer is no.
 const NO: u8 = 1;
@@ -46,6 +49,8 @@ pub struct Wanted<'a> {
     pub service: &'a Host,
     /// Its other names, by the settings.
     pub hosts: &'a [Host],
+    /// The settings that are in force, if they could be read.
+    pub settings: Option<&'a Settings>,
     /// The only repository whose transfer files are looked at; `None`: all.
     pub only: Option<&'a Directory>,
 }
@@ -97,10 +102,12 @@ pub fn check(report: &mut Report, machine: &Machine, wanted: &Wanted) {
     report.push(Finding::ok(Step::Sysupdate, text));
     let updates = transfers::read(report, machine, wanted, systemd);
     let components: BTreeSet<_> = updates.iter().map(Update::component).collect();
+    let mut seeds = Seeds::new(machine, systemd, wanted);
     for component in &components {
         let its = updates.iter().filter(|one| one.component() == *component);
-        check_component(report, machine, wanted.asked, systemd, its);
+        check_component(report, machine, wanted.asked, systemd, its, &mut seeds);
     }
+    seeds.check_settings(report, wanted.only.map(|only| &only.repository));
     for component in components {
         runs::check(report, machine, systemd, component);
     }
@@ -113,6 +120,7 @@ fn check_component<'a>(
     asked: &Asked,
     systemd: SystemdVersion,
     updates: impl Iterator<Item = &'a Update>,
+    seeds: &mut Seeds<'_>,
 ) {
     let mut offers = Vec::new();
     for update in updates {
@@ -129,6 +137,9 @@ fn check_component<'a>(
         let newest = offered::check(report, machine, systemd, update, overview, &common);
         keyring::check(report, machine, systemd, asked, update, overview);
         target::check(report, machine, systemd, update, newest.as_ref());
+        if let Some(newest) = &newest {
+            seeds.check(report, update, newest);
+        }
         link::check(report, machine, systemd, update, overview);
     }
 }

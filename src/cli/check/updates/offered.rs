@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use super::Update;
 use crate::cli::check::machine::Machine;
 use crate::cli::check::report::{Finding, Report, Step};
+use crate::name::FileName;
 use crate::platform::Architecture;
 use crate::printable::printable;
 use crate::server::json::{File, Overview};
@@ -17,6 +18,7 @@ use crate::version;
 
 /// The newest file that the patterns match.
 pub struct Newest {
+    pub name: FileName,
     pub version: String,
     /// In bytes, if it is known.
     pub size: Option<u64>,
@@ -106,6 +108,7 @@ fn newest(
         .filter(|(version, _)| is_wanted(version));
     let (version, file) = matched.max_by(|(one, _), (other, _)| version::compare(one, other))?;
     Some(Newest {
+        name: file.name.clone(),
         version: version.to_owned(),
         size: file.size,
     })
