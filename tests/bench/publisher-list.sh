@@ -13,7 +13,9 @@ for _ in $(seq "$RUNS"); do
     for step in cold settled warm; do
         [ $step = settled ] || serve names
         : > "$work/names.access"
-        curl -fsS -o "$work/listing" -w '%{time_total}\n' "$url/names/SHA256SUMS" >> "$work/times.names.$step"
+        # systemd asks for both. A client that never asks for the signature would make the next one wait for a second.
+        curl -fsS -o "$work/listing" -o /dev/null -w '%{time_total}\n' "$url/names/SHA256SUMS" "$url/names/SHA256SUMS.gpg" |
+            awk '{ sum += $1 } END { print sum }' >> "$work/times.names.$step"
         [ "$(wc -l < "$work/listing")" = "$NAMES" ] || { echo 'wrong listing' >&2; exit 1; }
         [ $step = cold ] || stop "$service"
         # nginx writes a line after it has sent the last byte.
@@ -22,6 +24,6 @@ for _ in $(seq "$RUNS"); do
     done
 done
 for step in cold settled warm; do
-    row "a signed list of $NAMES names at $ROUND_TRIP_MS ms, $step" "$(median_of "$work/times.names.$step" %.3f)" s
-    row "a signed list of $NAMES names at $ROUND_TRIP_MS ms, $step: requests" "$(< "$work/requests.$step")" ''
+    row "a signed list of $NAMES names and its signature at $ROUND_TRIP_MS ms, $step" "$(median_of "$work/times.names.$step" %.3f)" s
+    row "a signed list of $NAMES names and its signature at $ROUND_TRIP_MS ms, $step: requests" "$(< "$work/requests.$step")" ''
 done
