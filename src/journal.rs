@@ -40,6 +40,8 @@ pub const REFUSED: &str = "eeaca8f3b5d7424c9a2611f8b2326bc5";
 pub const UNANSWERED: &str = "cf5c4fd629374b049b9d412ac595ddb9";
 /// The newest version of a directory is older than one that was offered before.
 pub const OLDER: &str = "20351c67dea44df7a75f425cd9f65de6";
+/// A version is listed that the schedule of its rollout held back before.
+pub const TURN: &str = "3672ccab197d42a693c8b063cf4253c4";
 /// A request failed, and its client was told so.
 pub const FAILED: &str = "6eb4d664ed0245c69932f6f6455573cd";
 /// A client asked for a file that is not offered.

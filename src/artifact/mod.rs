@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 pub use container::is_one as is_container;
 pub use ironcore::has_config as needs_config;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -51,6 +52,8 @@ pub struct Skipped {
     /// The reason, for the log. It names the layer.
     pub why: String,
     pub kind: LeftOutKind,
+    /// When it is offered, if a schedule says that.
+    pub until: Option<Timestamp>,
 }
 
 /// Whether something is left out by design, and whether it may be listed another time.
@@ -61,7 +64,8 @@ pub enum LeftOutKind {
     Skipped,
     /// The tag is gone, denied, broken or not verified.
     Refused,
-    /// The tag is held back for now: it is not flattened yet, or `versions`, `exclude` or `hold` exclude it.
+    /// The tag is held back for now: its rollout has not reached this machine, it is not flattened yet, or `versions`,
+    /// `exclude` or `hold` exclude it.
     Held,
     /// There was no answer for it: another time it may be listed.
     Unanswered,
@@ -140,6 +144,7 @@ impl Skipped {
             layer: None,
             why: why.into(),
             kind: LeftOutKind::Skipped,
+            until: None,
         }
     }
 
@@ -156,6 +161,14 @@ impl Skipped {
         Self {
             kind: LeftOutKind::Held,
             ..Self::whole(why)
+        }
+    }
+
+    /// The same, because a schedule holds it back until then.
+    pub fn held_until(why: impl Into<String>, until: Timestamp) -> Self {
+        Self {
+            until: Some(until),
+            ..Self::held(why)
         }
     }
 

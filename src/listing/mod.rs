@@ -9,6 +9,7 @@ use std::fmt::{self, Write};
 use std::ops::Not;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
@@ -73,11 +74,19 @@ pub struct LeftOut {
     /// The line for the log.
     pub reason: String,
     pub kind: LeftOutKind,
+    /// When it is listed, if a schedule says that.
+    pub until: Option<Timestamp>,
 }
 
 impl LeftOut {
     /// A part of a tag, or all of it.
-    pub fn new(tag: &Tag, Skipped { layer, why, kind }: Skipped) -> Self {
+    pub fn new(tag: &Tag, skipped: Skipped) -> Self {
+        let Skipped {
+            layer,
+            why,
+            kind,
+            until,
+        } = skipped;
         Self {
             tag: tag.clone(),
             digest: None,
@@ -85,6 +94,7 @@ impl LeftOut {
             layer,
             reason: shortened(why),
             kind,
+            until,
         }
     }
 
@@ -315,6 +325,7 @@ mod tests {
             manifest: Digest::of(b"{}"),
             architecture: entry.map(|name| name.parse().unwrap()),
             accepted: None,
+            schedule: None,
             is_of_index: entry.is_some(),
             flavour: None,
             version: None,

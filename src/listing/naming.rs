@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::printable::shortened;
+use crate::rollout::Annotated;
 use crate::template::Template;
 use crate::trust::Accepted;
 use crate::version::{self, split_architecture};
@@ -43,6 +44,8 @@ pub struct Artifact {
     pub version: Option<String>,
     /// The signatures by which it was accepted, if the settings ask for any.
     pub accepted: Option<Arc<Accepted>>,
+    /// The schedule of its rollout, in the manifest or its index.
+    pub schedule: Annotated,
     /// The files that it offers.
     pub recognised: Recognised,
 }

@@ -13,6 +13,7 @@ use crate::listing::{Artifact, Reasons};
 use crate::manifest::{Image, Manifest};
 use crate::name::Tag;
 use crate::platform::{self, Architecture};
+use crate::rollout::Schedule;
 use crate::source::Reference;
 
 /// The type of an empty config.
@@ -92,6 +93,8 @@ impl Resolver<'_> {
             known => *known,
         };
         let version = artifact::version(&image.annotations).map(str::to_owned);
+        let schedule = Schedule::annotated(&image.annotations);
+        let schedule = schedule.or_else(|| resolved.schedule.clone());
         Ok(Artifact {
             manifest: resolved.digest,
             architecture: known.or(recognised.only_for),
@@ -99,6 +102,7 @@ impl Resolver<'_> {
             flavour: resolved.flavour,
             version: version.or(resolved.version),
             accepted: resolved.accepted,
+            schedule,
             recognised,
         })
     }

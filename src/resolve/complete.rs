@@ -87,7 +87,12 @@ impl Resolver<'_> {
         if !(unanswered.iter()).any(|one| has_run_out(one.error.as_ref())) {
             self.unfinished.forget(&source);
         }
-        let listed = newest(listing.files.values().map(|file| &file.tag));
+        // A version that a schedule holds back was answered, too. Without any file the listing would say that there
+        // is nothing.
+        let listed = listing.files.values().map(|file| &file.tag);
+        let scheduled = listing.left_out.iter().filter(|one| one.until.is_some());
+        let scheduled = scheduled.filter(|_| !listing.files.is_empty());
+        let listed = newest(listed.chain(scheduled.map(|one| &one.tag)));
         listing.incomplete = match judge(tags, &unanswered, listed) {
             Verdict::Complete => return Ok(listing),
             Verdict::Incomplete(incomplete) => Some(incomplete),

@@ -14,6 +14,7 @@ use crate::name::Tag;
 use crate::platform::Architecture;
 use crate::pool::Document;
 use crate::printable::shortened;
+use crate::rollout::{Annotated, Schedule};
 use crate::source::{DOCUMENT_TIMEOUT, Reference, StoredManifest};
 use crate::task;
 use crate::trust::Accepted;
@@ -42,6 +43,8 @@ pub struct Resolved {
     pub architecture: Option<Architecture>,
     /// The version that its index has.
     pub version: Option<String>,
+    /// The schedule that its index has.
+    pub schedule: Annotated,
     /// The annotations of its entry in the index.
     pub annotations: Annotations,
     /// The signatures by which it was accepted, if the settings ask for any.
@@ -86,6 +89,7 @@ impl Resolved {
             flavour: None,
             architecture: None,
             version: None,
+            schedule: None,
             annotations: Annotations::new(),
             accepted: None,
         }
@@ -120,6 +124,7 @@ impl Resolver<'_> {
             }
         };
         let version = artifact::version(&index.annotations).map(str::to_owned);
+        let schedule = Schedule::annotated(&index.annotations);
         let (chosen, is_single, mut skipped) = self.chosen(digest, index)?;
         let of_index = self.trust(digest, tag)?;
         let (mut visited, mut refused) = (Vec::new(), Vec::new());
@@ -136,6 +141,7 @@ impl Resolver<'_> {
                     flavour,
                     architecture,
                     version: version.clone(),
+                    schedule: schedule.clone(),
                     annotations: descriptor.annotations,
                     ..Resolved::direct(descriptor.digest, image)
                 };

@@ -6,6 +6,7 @@
 //! manifests                a tag or digest → a manifest, an index → the manifests in it
 //! signatures               whether a manifest is signed as the settings ask
 //! artifacts                a manifest → the files that it offers
+//! schedules                leaves out what is not offered to this machine yet
 //! make                     the files that have to be made first
 //! compatible               leaves out what this machine would not merge
 //! complete, unfinished     whether the listing may lack tags, and where the next one goes on
@@ -20,6 +21,7 @@ mod immutable_tags;
 mod make;
 mod manifests;
 mod metadata;
+mod schedules;
 mod signatures;
 mod signed_list;
 mod tags;
@@ -42,6 +44,7 @@ use crate::memory::Room;
 use crate::name::{RepositoryAddress, Tag};
 use crate::platform::Architecture;
 use crate::pool;
+use crate::rollout::RolloutSetting;
 use crate::semaphore::{Permit, Share};
 use crate::settings::SignedListTag;
 use crate::source::{Expected, Reference, Source};
@@ -84,6 +87,8 @@ pub struct Resolver<'a> {
     pub immutable_tags: Option<ImmutableTags<'a>>,
     /// The versions that are listed; `None`: all.
     pub wanted: Option<&'a Wanted>,
+    /// Its part in rollouts; `None`: schedules do not count.
+    pub rollout: Option<RolloutSetting>,
     /// The tag of its publisher's own list.
     pub signed_list: &'a SignedListTag,
     /// That list, if it was found before.
@@ -173,6 +178,7 @@ impl Resolver<'_> {
                 mut by_tag,
                 held: _held,
             } = self.outcomes(&tags, before)?;
+            self.hold_back(&mut by_tag, &mut listing);
             let offered = by_tag.iter_mut();
             let offered = offered.filter_map(|(tag, outcome)| match outcome {
                 TagOutcome::Offered(artifacts) => Some((*tag, artifacts)),
@@ -258,6 +264,7 @@ impl Resolver<'_> {
                     flavour: None,
                     version: None,
                     accepted,
+                    schedule: None,
                     recognised,
                 };
                 artifact.condense(&self.naming);

@@ -294,6 +294,7 @@ impl Resolver<'_> {
             architecture: own.filter(|_| resolved.is_of_index),
             flavour: flavour.filter(|_| resolved.is_of_index),
             version: None,
+            schedule: None,
             annotations: Annotations::new(),
             ..resolved
         })

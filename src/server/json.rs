@@ -291,7 +291,7 @@ impl From<&listing::LeftOut> for LeftOut {
             digest: one.digest,
             reason: one.reason.clone(),
             kind: one.kind,
-            until: None,
+            until: one.until.map(|until| format!("{until:.0}")),
         }
     }
 }

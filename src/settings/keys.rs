@@ -69,7 +69,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 18] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 19] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -107,6 +107,10 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 18] = [
     }),
     ("hold", |one, value| {
         put(&mut one.versions.hold, value.text(r#""1.31.3""#).map(Some))
+    }),
+    ("rollout", |one, value| {
+        let expected = r#""follow", "first", "last" or "ignore""#;
+        put(&mut one.rollout, value.text(expected))
     }),
     ("signed-list", |one, value| {
         let expected = r#""SHA256SUMS", or "" for no list"#;
@@ -348,6 +352,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::rollout::RolloutSetting;
     use crate::settings::{
         Blobs, PolicyUse, SignedListTag, SignerSetting, SourceSetting, Sources, Suffix,
     };
@@ -383,6 +388,7 @@ mod tests {
             versions = ["1.31.*"]
             exclude = ["1.31.4"]
             hold = "1.31.5"
+            rollout = "last"
             signed-list = "list"
             compatible-only = false
             flatten = 5
@@ -427,6 +433,7 @@ mod tests {
                                 exclude: vec!["1.31.4".parse().unwrap()],
                                 hold: Some("1.31.5".parse().unwrap()),
                             },
+                            rollout: RolloutSetting::Last,
                             signed_list: SignedListTag::Tag("list".parse().unwrap()),
                             compatible_only: Some(false),
                             flatten: 5,

@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::name::{Checked, Grammar, Host, Registry, RepositoryAddress, Tag};
 use crate::platform::Architecture;
+use crate::rollout::RolloutSetting;
 use crate::template::Template;
 use crate::trust::{Policy, Rule};
 use crate::wanted::Wanted;
@@ -77,6 +78,8 @@ pub struct RepositorySettings {
     pub immutable_tags: bool,
     /// The versions that are offered.
     pub versions: Wanted,
+    /// When versions are offered that have the schedule of a rollout.
+    pub rollout: RolloutSetting,
     /// The tag with the publisher's list.
     pub signed_list: SignedListTag,
     /// Whether only extensions that this machine's systemd would merge are listed; `None`: as set for all.
@@ -111,6 +114,7 @@ impl Default for RepositorySettings {
             architectures: None,
             immutable_tags: false,
             versions: Wanted::default(),
+            rollout: RolloutSetting::Follow,
             signed_list: SignedListTag::Usual,
             compatible_only: None,
             flatten: 3,

@@ -1,16 +1,21 @@
 //! The log of listings: what has changed since the one before, also if an earlier process made that.
 
-use std::collections::{BTreeMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use log::{debug, info, warn};
 
 use super::Snapshot;
-use crate::address::Directory;
+use crate::address::{Directory, View};
 use crate::artifact::LeftOutKind;
 use crate::digest::{Digest, Hasher};
 use crate::journal;
 use crate::listing::LeftOut;
 use crate::state::State;
+use crate::version::by_version;
+
+/// Most tags of one directory that are noted as held back by a schedule: the newest.
+const MAX_SCHEDULED: usize = 100;
 
 /// Logs a listing whose files have changed, and the tags that it newly leaves out. `before`: the last one of this
 /// process.
@@ -20,6 +25,9 @@ pub fn log(state: &State, directory: &Directory, snapshot: &Snapshot, before: Op
     // As notes of tags without an answer are kept.
     let place = format!("{sources} as {}", directory.repository);
     log_left_out(state, &place, directory, snapshot, before);
+    if directory.view == View::Tags {
+        log_turns(state, &place, directory, snapshot, &sources);
+    }
     let took = snapshot.begun.elapsed();
     let signed = snapshot.signed.as_ref();
     let signed = signed.map_or("", |_| ", as their publisher lists them");
@@ -52,9 +60,10 @@ fn log_left_out(
     before: Option<&Snapshot>,
 ) {
     let before = before.iter();
-    let known: HashSet<_> = before.flat_map(|before| &before.listing.left_out).collect();
-    let left_out = &snapshot.listing.left_out;
-    let new: Vec<_> = left_out.iter().filter(|one| !known.contains(one)).collect();
+    let known = before.flat_map(|before| &before.listing.left_out);
+    let known: HashSet<_> = known.map(without_share).collect();
+    let is_new = |one: &&LeftOut| !known.contains(&without_share(one));
+    let new: Vec<_> = snapshot.listing.left_out.iter().filter(is_new).collect();
     let mut refused = BTreeMap::new();
     for one in new.iter().filter(|one| one.kind == LeftOutKind::Refused) {
         // If the manifest is not known, the reason is used in its place.
@@ -94,6 +103,45 @@ fn log_left_out(
     if !refused.is_empty() {
         state.update_notes(place, |notes| notes.warned.extend(refused));
     }
+}
+
+/// One that is left out, without the share of machines or the clock in the reason of a schedule.
+fn without_share(one: &LeftOut) -> Cow<'_, LeftOut> {
+    match one.until {
+        None => Cow::Borrowed(one),
+        Some(_) => Cow::Owned(LeftOut {
+            reason: String::new(),
+            ..one.clone()
+        }),
+    }
+}
+
+/// Logs the versions that are listed now, and that a schedule held back in the listing before.
+fn log_turns(state: &State, place: &str, directory: &Directory, snapshot: &Snapshot, source: &str) {
+    let left_out = snapshot.listing.left_out.iter();
+    let held = left_out.filter(|one| one.until.is_some());
+    let mut held: Vec<_> = held.map(|one| &one.tag).collect();
+    held.sort_by(|one, other| by_version(other, one));
+    held.truncate(MAX_SCHEDULED);
+    let held: BTreeSet<_> = held.into_iter().cloned().collect();
+    let before = state.notes(place).scheduled;
+    if before == held {
+        return;
+    }
+    let listed: BTreeSet<_> = snapshot.files().map(|(_, file)| file.tag.clone()).collect();
+    for tag in before
+        .intersection(&listed)
+        .filter(|tag| !held.contains(tag))
+    {
+        info!(
+            MESSAGE_ID = journal::TURN,
+            REPOSITORY:% = directory,
+            TAG:% = tag,
+            SOURCE = source;
+            "{directory}: tag {tag} is listed from now on; the schedule of its rollout held it back before"
+        );
+    }
+    state.update_notes(place, |notes| notes.scheduled = held);
 }
 
 /// Whether the files of a directory are others than in the last listing.

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use log::debug;
 
 use crate::address::{Directory, Located, Place, View};
@@ -88,6 +89,8 @@ pub struct Snapshot {
     pub kubesolo: Option<Release>,
     /// How clients get the files.
     pub blobs: Blobs,
+    /// The moment of the next turn in a rollout. From then on it is out of date.
+    next_turn: Option<Timestamp>,
     /// Whether it is of an older listing: its repositories have to show again that they hold its files.
     is_older: bool,
     begun: Instant,
@@ -107,7 +110,9 @@ impl PartialEq for Snapshot {
 impl Snapshot {
     /// A file of an unsigned listing.
     fn new(listing: Listing, sources: Vec<Arc<dyn Source>>, blobs: Blobs, begun: Instant) -> Self {
+        let turns = listing.left_out.iter().filter_map(|one| one.until);
         Self {
+            next_turn: turns.min(),
             listing,
             sources,
             signed: None,
@@ -138,6 +143,11 @@ impl Snapshot {
     /// The time since it was begun.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Whether a turn in a rollout has come since it was taken.
+    fn is_overtaken(&self) -> bool {
+        self.next_turn.is_some_and(|turn| turn <= Timestamp::now())
     }
 
     /// The number of its files.
@@ -729,6 +739,7 @@ impl Snapshots {
                 .immutable_tags
                 .then(|| ImmutableTags::new(&self.state, source.name())),
             wanted: (directory.view == View::Tags).then_some(&settings.versions),
+            rollout: (directory.view == View::Tags).then_some(settings.rollout),
             signed_list: &settings.signed_list,
             parallel: self.settings.parallel.get(),
             requests: Share::new(&REQUESTS),

@@ -67,6 +67,8 @@ impl Newest {
             return true;
         }
         let age = taken.done.elapsed();
+        // A version that it holds back is to be listed now.
+        let is_overtaken = matches!(&taken.result, Ok(snapshot) if snapshot.is_overtaken());
         // Clients that waited while the listing failed get the same error.
         let has_waited = taken.done >= asked;
         // After a listing that failed or lacks something, so long no other one is made.
@@ -76,7 +78,9 @@ impl Newest {
         };
         match (need, &taken.result) {
             // A client that waited for a signed list gets the same list as others that wait for its signature.
-            (Need::List, Ok(snapshot)) => age < ttl || snapshot.signed.is_some() && has_waited,
+            (Need::List, Ok(snapshot)) => {
+                age < ttl && !is_overtaken || snapshot.signed.is_some() && has_waited
+            }
             (Need::List, Err(_)) => has_waited,
             // A signature that is not there is no reason to look for a newer list.
             (Need::Signature(has_it), Ok(snapshot)) if !has_it(snapshot) => {
@@ -87,7 +91,8 @@ impl Newest {
             (Need::Name(has_it), Ok(snapshot)) if age < ttl && has_it(snapshot) => true,
             (Need::Name(_), result) => {
                 let has_looked = |looked: Instant| looked.elapsed() < patience;
-                result.is_err() && has_waited || self.looked.is_some_and(has_looked)
+                let has_looked = self.looked.is_some_and(has_looked) && !is_overtaken;
+                result.is_err() && has_waited || has_looked
             }
         }
     }

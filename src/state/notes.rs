@@ -1,6 +1,6 @@
 //! Notes: hints for the next run that can be lost without harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ pub struct Notes {
     pub warned: BTreeMap<Tag, Digest>,
     /// The newest version of each directory in which it is older than one before. A warning was logged.
     pub fell: BTreeMap<RepositoryAddress, Tag>,
+    /// The tags that the schedule of a rollout held back in the last listing. They are noted as tags without an answer
+    /// are.
+    pub scheduled: BTreeSet<Tag>,
 }
 
 /// Mirrors that gave wrong bytes, by digest: their places (`HOST/REPOSITORY`) and the time, in seconds since
@@ -49,6 +52,8 @@ impl Notes {
             self.warned.clear();
         } else if !self.fell.is_empty() {
             self.fell.clear();
+        } else if !self.scheduled.is_empty() {
+            self.scheduled.clear();
         } else if !self.wrong_mirrors.is_empty() {
             self.wrong_mirrors.clear();
         } else {

@@ -71,6 +71,7 @@ mod pages;
 mod printable;
 mod promises;
 mod proxies;
+mod rollouts;
 mod secrets;
 mod settings;
 mod signals;

@@ -50,7 +50,7 @@ const USERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Files that only decide: no network, no disk, no clock.
-const PURE: [&str; 26] = [
+const PURE: [&str; 27] = [
     "src/cli/transfer/named.rs",
     "src/cli/transfer/patterns.rs",
     "src/cli/transfer/shapes.rs",
@@ -67,6 +67,7 @@ const PURE: [&str; 26] = [
     "src/listing/",
     "src/memory.rs",
     "src/printable.rs",
+    "src/rollout.rs",
     "src/snapshot/pairs.rs",
     "src/snapshot/promised.rs",
     "src/sysupdate/nearest.rs",

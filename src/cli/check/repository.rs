@@ -226,6 +226,11 @@ fn judge_names(overview: &Overview) -> Finding {
     let Some(newest) = overview.files.first() else {
         return match overview.left_out.first() {
             None => Finding::skipped(step, "there are no tags"),
+            Some(one) if one.until.is_some() => Finding::warning(
+                step,
+                format!("no file is offered yet; {}", scheduled(one)),
+                "wait; or set rollout = \"first\" or \"ignore\" in the settings of the repository",
+            ),
             Some(one) => Finding::failed(
                 step,
                 format!(
@@ -252,17 +257,32 @@ fn judge_names(overview: &Overview) -> Finding {
             ),
             all,
         ),
-        None => Finding::ok(step, text),
+        None => {
+            let is_newer = |one: &&LeftOut| is_newer(one, newest.version.as_deref());
+            let mut held = overview.left_out.iter().filter(|one| one.until.is_some());
+            let held = held
+                .find(is_newer)
+                .map(|one| format!("; {}", scheduled(one)));
+            Finding::ok(step, text + &held.unwrap_or_default())
+        }
     }
+}
+
+/// A tag that the schedule of a rollout holds back.
+fn scheduled(one: &LeftOut) -> String {
+    let until = one.until.as_deref().unwrap_or_default();
+    format!("tag {} is held back until {until}: {}", one.tag, one.reason)
+}
+
+fn is_newer(one: &LeftOut, newest: Option<&str>) -> bool {
+    version::compare(version::of_tag(&one.tag).0, newest.unwrap_or_default()).is_gt()
 }
 
 /// A tag that somebody would want, newer than all that is offered.
 fn newer_that_is_missing<'a>(overview: &'a Overview, newest: Option<&str>) -> Option<&'a LeftOut> {
     overview.left_out.iter().find(|one| {
         let is_wanted = matches!(one.kind, LeftOutKind::Refused | LeftOutKind::Unanswered);
-        let is_newer =
-            || version::compare(version::of_tag(&one.tag).0, newest.unwrap_or_default()).is_gt();
-        is_wanted && is_newer()
+        is_wanted && is_newer(one, newest)
     })
 }
 

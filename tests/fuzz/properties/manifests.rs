@@ -166,6 +166,7 @@ fn artifact(
         flavour: chosen.and_then(|chosen| chosen.flavour.clone()),
         version: artifact::version(&image.annotations).map(str::to_owned),
         accepted: None,
+        schedule: None,
         recognised,
     }
 }
@@ -182,6 +183,7 @@ fn assert_listed(artifacts: Vec<Artifact>) {
             flavour: artifact.flavour.clone(),
             version: artifact.version.clone(),
             accepted: None,
+            schedule: None,
             recognised: Recognised {
                 offers: artifact.recognised.offers.clone(),
                 skipped: artifact.recognised.skipped.clone(),
