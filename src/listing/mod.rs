@@ -274,15 +274,22 @@ impl Listing {
 
     /// The listing as systemd reads it, sorted by name.
     ///
-    /// An empty one is a single line that names no file: systemd 257 takes an empty body for a broken
-    /// connection. 262 heeds the date, so it is the next day's.
-    pub fn text(&self, tomorrow: Date) -> String {
-        if self.files.is_empty() {
-            return format!("{OF_NOTHING}  BEST-BEFORE-{tomorrow}\n");
-        }
+    /// `best_before`: a date at whose begin, in UTC, systemd 262 refuses it. An empty one needs one: systemd 257 takes an
+    /// empty body for a broken connection. To that version the line is a file that no pattern matches.
+    pub fn text(&self, best_before: Option<Date>) -> String {
+        let mut best_before = best_before.map(|date| format!("BEST-BEFORE-{date}"));
         let mut text = String::new();
+        let mut add = |sum: &str, name: &str| {
+            let _ = writeln!(text, "{sum}  {name}"); // a String takes it all
+        };
         for (name, file) in &self.files {
-            let _ = writeln!(text, "{}  {name}", file.digest.hex()); // a String takes it all
+            if let Some(date) = best_before.take_if(|date| date.as_str() < name.as_str()) {
+                add(OF_NOTHING, &date);
+            }
+            add(&file.digest.hex(), name.as_str());
+        }
+        if let Some(date) = best_before {
+            add(OF_NOTHING, &date);
         }
         text
     }
@@ -401,15 +408,31 @@ mod tests {
         let b = Digest::of(b"b").hex();
         let c = Digest::of(b"c").hex();
         assert_eq!(
-            listing.text(Date::constant(2026, 1, 1)),
+            listing.text(None),
             format!("{a}  k8s-v1.raw\n{b}  k8s-v10.raw\n{c}  k8s-v10.verity\n")
+        );
+        let image = [offer("d", ".raw", None)];
+        let upper = Naming { base: "A", ..K8S };
+        listing.add(&upper, &tag("v1"), vec![artifact(None, &image)]);
+        let text = listing.text(Some(Date::constant(2026, 2, 28)));
+        let names: Vec<_> = text.lines().map(|line| &line[66..]).collect();
+        let date = "BEST-BEFORE-2026-02-28";
+        assert_eq!(
+            names,
+            [
+                "A-v1.raw",
+                date,
+                "k8s-v1.raw",
+                "k8s-v10.raw",
+                "k8s-v10.verity"
+            ]
         );
     }
 
     #[test]
-    fn an_empty_listing_is_one_line_that_lasts_until_tomorrow() {
+    fn an_empty_listing_is_one_line_with_a_date() {
         assert_eq!(
-            Listing::default().text(Date::constant(2026, 2, 28)),
+            Listing::default().text(Some(Date::constant(2026, 2, 28))),
             format!("{}  BEST-BEFORE-2026-02-28\n", Digest::of(b"").hex())
         );
     }

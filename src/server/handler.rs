@@ -7,10 +7,6 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-
 use super::download::{self, OCTETS};
 use super::form::Form;
 use super::http::{Request, Response};
@@ -132,7 +128,7 @@ impl Handler<'_> {
     fn listing(&self) -> Result<Response> {
         let is_sent = !self.request.is_head();
         let snapshot = self.snapshots.list(self.located, is_sent)?;
-        let text = self.snapshots.text(&snapshot, tomorrow())?;
+        let text = self.snapshots.text(&snapshot)?;
         Ok(with_incomplete(Response::shared(TEXT, text), &snapshot))
     }
 
@@ -384,11 +380,4 @@ impl SideFile {
             images: names.filter_map(|name| name.parse().ok()).collect(),
         })
     }
-}
-
-/// Tomorrow in UTC.
-fn tomorrow() -> Date {
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    // Only jiff's last day, in the year 9999, has none.
-    today.tomorrow().unwrap_or(today)
 }

@@ -21,6 +21,8 @@ const MAX_PARALLEL: u16 = 64;
 const MAX_DOWNLOAD_CONNECTIONS: u16 = 8;
 /// Most directories with older versions.
 const MAX_SEEDS: usize = 16;
+/// Most days for which a listing is fresh: ten years.
+const MAX_BEST_BEFORE_DAYS: u16 = 3650;
 /// Most keys that must have signed a manifest.
 const MAX_THRESHOLD: u16 = 64;
 
@@ -69,7 +71,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 19] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 20] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -111,6 +113,12 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 19] = [
     ("rollout", |one, value| {
         let expected = r#""follow", "first", "last" or "ignore""#;
         put(&mut one.rollout, value.text(expected))
+    }),
+    ("best-before-days", |one, value| {
+        put(
+            &mut one.best_before_days,
+            value.number(0..=MAX_BEST_BEFORE_DAYS),
+        )
     }),
     ("signed-list", |one, value| {
         let expected = r#""SHA256SUMS", or "" for no list"#;
@@ -389,6 +397,7 @@ mod tests {
             exclude = ["1.31.4"]
             hold = "1.31.5"
             rollout = "last"
+            best-before-days = 7
             signed-list = "list"
             compatible-only = false
             flatten = 5
@@ -434,6 +443,7 @@ mod tests {
                                 hold: Some("1.31.5".parse().unwrap()),
                             },
                             rollout: RolloutSetting::Last,
+                            best_before_days: 7,
                             signed_list: SignedListTag::Tag("list".parse().unwrap()),
                             compatible_only: Some(false),
                             flatten: 5,

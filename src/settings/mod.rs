@@ -80,6 +80,8 @@ pub struct RepositorySettings {
     pub versions: Wanted,
     /// When versions are offered that have the schedule of a rollout.
     pub rollout: RolloutSetting,
+    /// The days for which a listing is fresh after the registry's last answer; 0: without a limit.
+    pub best_before_days: u16,
     /// The tag with the publisher's list.
     pub signed_list: SignedListTag,
     /// Whether only extensions that this machine's systemd would merge are listed; `None`: as set for all.
@@ -115,6 +117,7 @@ impl Default for RepositorySettings {
             immutable_tags: false,
             versions: Wanted::default(),
             rollout: RolloutSetting::Follow,
+            best_before_days: 0,
             signed_list: SignedListTag::Usual,
             compatible_only: None,
             flatten: 3,

@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, Mutex, TryLockError};
 
-use jiff::civil::Date;
-
-use super::{Snapshot, Snapshots, TIME_LIMIT, WRITING};
+use super::{Snapshot, Snapshots, TIME_LIMIT, WRITING, freshness};
 use crate::address::Located;
 use crate::error::Result;
 use crate::listing::LeftOut;
@@ -56,15 +54,19 @@ impl Forms {
 
 impl Snapshots {
     /// The text of a snapshot's listing, in memory once for all who ask.
-    pub fn text(&self, snapshot: &Snapshot, tomorrow: Date) -> Result<Bytes> {
-        match &snapshot.signed {
+    pub fn text(&self, snapshot: &Snapshot) -> Result<Bytes> {
+        let Snapshot {
+            listing, signed, ..
+        } = snapshot;
+        match signed {
             Some(signed) => Ok(signed.list.clone()),
-            // An empty one has a date in it.
-            None if snapshot.listing.files.is_empty() => {
-                Ok(Arc::new(snapshot.listing.text(tomorrow).into_bytes()))
+            // An empty one has a date in it: that of today, unless the settings limit its time.
+            None if listing.files.is_empty() => {
+                let best_before = snapshot.best_before.unwrap_or_else(freshness::of_empty);
+                Ok(Arc::new(listing.text(Some(best_before)).into_bytes()))
             }
             None => self.kept_once(&snapshot.forms.text, "a listing", || {
-                snapshot.listing.text(tomorrow)
+                listing.text(snapshot.best_before)
             }),
         }
     }

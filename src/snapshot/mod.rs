@@ -8,6 +8,7 @@
 
 mod changes;
 mod forms;
+mod freshness;
 mod health;
 mod newest;
 mod pairs;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use log::debug;
 
 use crate::address::{Directory, Located, Place, View};
@@ -91,6 +93,8 @@ pub struct Snapshot {
     pub blobs: Blobs,
     /// The moment of the next turn in a rollout. From then on it is out of date.
     next_turn: Option<Timestamp>,
+    /// The date until which it is fresh, if the settings limit that.
+    best_before: Option<Date>,
     /// Whether it is of an older listing: its repositories have to show again that they hold its files.
     is_older: bool,
     begun: Instant,
@@ -118,6 +122,7 @@ impl Snapshot {
             signed: None,
             kubesolo: None,
             blobs,
+            best_before: None,
             is_older: false,
             begun,
             forms: Forms::default(),
@@ -564,8 +569,13 @@ impl Snapshots {
                 (listing, None, release)
             }
         };
+        let best_before = match signed {
+            Some(_) => None,
+            None => freshness::best_before(&self.state, located, &sources)?,
+        };
         let held = self.hold(&format!("the listing of {directory}"), listing.weight())?;
         Ok(Snapshot {
+            best_before,
             signed,
             kubesolo,
             _held: Some(held),
@@ -802,8 +812,6 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use jiff::civil::Date;
-
     use super::*;
     use crate::memory::Bytes;
 
@@ -913,7 +921,7 @@ mod tests {
 
     fn list_of(snapshots: &Snapshots, directory: &str) -> Result<Bytes> {
         let snapshot = snapshots.list(&located(snapshots, directory), false)?;
-        snapshots.text(&snapshot, Date::constant(2026, 1, 1))
+        snapshots.text(&snapshot)
     }
 
     /// Which of these directories are in memory.

@@ -25,6 +25,10 @@ pub struct Promises {
     /// The newest version ever offered, by directory: another directory of the same source may have other settings.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub newest: BTreeMap<RepositoryAddress, Tag>,
+    /// When the source itself answered first on the last day on which it did, in seconds since 1970, under
+    /// `best-before-days`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered: Option<i64>,
 }
 
 /// A list that a publisher wrote.

@@ -249,11 +249,15 @@ pub fn lines(files: &[(&[u8], &str)]) -> String {
 
 /// The only line of an empty listing. It changes every day.
 pub fn empty_listing() -> String {
-    let tomorrow = jiff::Zoned::now()
-        .with_time_zone(jiff::tz::TimeZone::UTC)
-        .tomorrow()
-        .unwrap();
-    format!("{}  BEST-BEFORE-{}\n", sha256(b""), tomorrow.date())
+    best_before(2)
+}
+
+/// The line of a listing that is fresh until the day so many days from today begins, in UTC.
+pub fn best_before(days: i64) -> String {
+    let hours = jiff::SignedDuration::from_hours(24 * days);
+    let date = jiff::Timestamp::now().checked_add(hours).unwrap();
+    let date = date.to_zoned(jiff::tz::TimeZone::UTC).date();
+    format!("{}  BEST-BEFORE-{date}\n", sha256(b""))
 }
 
 /// Bytes that do not repeat within any buffer.

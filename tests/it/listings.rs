@@ -241,7 +241,7 @@ fn things_in_a_tag_list_that_are_no_tags_are_dropped() {
 }
 
 #[test]
-fn a_repository_without_versions_is_a_listing_that_is_best_before_tomorrow() {
+fn a_repository_without_versions_is_a_listing_that_is_fresh_for_a_day() {
     // As registries spell it once the last tag is gone.
     for body in [
         r#"{"name":"hello","tags":null}"#,

@@ -1,4 +1,5 @@
-//! `rollout`: a version is offered when the schedule of its publisher has reached this machine.
+//! `rollout` and `best-before-days`: a version is offered when the schedule of its publisher has reached this machine,
+//! and a listing says until when it is fresh.
 //!
 //! No schedule here depends on the ID of the machine that runs the tests: that is in the unit tests of `src/rollout.rs`.
 
@@ -9,11 +10,15 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::content::{OCI_TAR, Repository, empty_listing, line, sign, versions};
+use crate::content::{
+    OCI_TAR, Repository, best_before, empty_listing, line, sha256, sign, versions,
+};
 use crate::cosign::{FORMS, Key};
 use crate::images::layer;
 use crate::registry::{Fault, Registry, count};
-use crate::service::{ANEW, Folder, Service, Setup, X86, command, later, output};
+use crate::service::{
+    ANEW, Folder, Service, Setup, X86, command, eventually, later, output, table,
+};
 use crate::trust::{name, verifying};
 
 const ANNOTATION: &str = "io.github.sysext-oci-proxy.rollout";
@@ -371,7 +376,8 @@ fn a_publishers_list_is_given_out_whatever_schedules_there_are() {
         &[],
     );
     let registry = Registry::with_hello(hello);
-    let service = Service::start(registry.settings() + &setting("last"));
+    let settings = setting("last") + "best-before-days = 3\n";
+    let service = Service::start(registry.settings() + &settings);
     assert_eq!(service.listing(), list);
     assert_eq!(service.get("/hello/hello-v2.raw").status, 200);
 }
@@ -458,6 +464,111 @@ fn a_layout_has_schedules_too() {
     let layout = Folder::with_layout(&with_schedule(&slow()));
     let service = Service::start(layout.settings());
     assert_eq!(service.listing(), lines_of(&[0, 1]));
-    let service = Service::start(layout.settings() + "rollout = \"first\"\n");
-    assert_eq!(service.listing(), lines_of(&[0, 1, 2]));
+    let service = Service::start(layout.settings() + "rollout = \"first\"\nbest-before-days = 1\n");
+    assert_eq!(service.listing(), best_before(2) + &lines_of(&[0, 1, 2]));
+}
+
+/// Settings with which listings are fresh for these days.
+fn fresh_for(days: u32) -> String {
+    format!("{ANEW}[repository.hello]\nbest-before-days = {days}\n")
+}
+
+#[test]
+fn a_listing_is_fresh_for_so_many_days_after_the_registrys_answer() {
+    let (registry, listing) = Registry::with_versions(2);
+    for (days, expected) in [
+        (0, listing.clone()),
+        (1, best_before(2) + &listing),
+        (30, best_before(31) + &listing),
+    ] {
+        let service = Service::start(registry.settings() + &fresh_for(days));
+        assert_eq!(service.listing(), expected);
+        assert_eq!(service.listing_of("hello+all"), expected);
+    }
+    let service = Service::start(registry.settings() + &fresh_for(7));
+    let image = line(b"image 1", "hello.raw");
+    assert_eq!(service.listing_of("hello:v1"), best_before(8) + &image);
+    let digest = registry_digest(&registry, "v1");
+    assert_eq!(
+        service.listing_of(&format!("hello@{digest}")),
+        image,
+        "it never changes"
+    );
+    registry.change(|hello| hello.tags.clear());
+    later();
+    assert_eq!(service.listing(), best_before(8), "an empty one");
+}
+
+fn registry_digest(registry: &Registry, tag: &str) -> String {
+    let mut digest = String::new();
+    registry.change(|hello| digest.clone_from(&hello.tags[tag]));
+    digest
+}
+
+/// The file with the promises of the only source.
+fn promises(state: &Folder) -> std::path::PathBuf {
+    let folder = fs::read_dir(state.path().join("promises")).unwrap();
+    let files: Vec<_> = folder.flatten().map(|entry| entry.path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+/// Changes the moment of the registry's last answer by so many days.
+fn shift(state: &Folder, days: i64) {
+    let file = promises(state);
+    let text = fs::read_to_string(&file).unwrap();
+    let (head, json) = text.split_once('\n').unwrap();
+    let mut json: Value = serde_json::from_str(json).unwrap();
+    let answered = json["kept"]["answered"].as_i64().unwrap();
+    json["kept"]["answered"] = json!(answered + days * 86_400);
+    let json = json.to_string();
+    let (head, _) = head.rsplit_once(' ').unwrap();
+    fs::write(&file, format!("{head} {}\n{json}", sha256(json.as_bytes()))).unwrap();
+}
+
+#[test]
+fn while_a_mirror_stands_in_the_date_is_that_of_the_registrys_last_answer() {
+    let (hello, listing) = versions(2);
+    let (registry, mirror) = (
+        Registry::with_hello(hello.clone()),
+        Registry::with_hello(hello),
+    );
+    let state = Folder::new();
+    let mirrors = table(registry.address, &[(mirror.address.to_string(), "")]);
+    let start = || {
+        let setup = Setup::new(registry.settings() + &fresh_for(1)).registries(&mirrors);
+        setup.own_cache().state(&state).start()
+    };
+    let unknown = |service: &Service| {
+        let lines = service.log.trouble_so_far();
+        lines
+            .iter()
+            .any(|line| line.contains("it is not known when that answered last"))
+    };
+    // It never answered: nothing shows that the mirror follows it.
+    registry.fault("/v2/", Fault::Status(500));
+    let service = start();
+    assert_eq!(service.listing(), best_before(0) + &listing);
+    eventually("a warning", || unknown(&service));
+    registry.behave();
+    assert_eq!(start().listing(), best_before(2) + &listing);
+    registry.fault("/v2/", Fault::Status(500));
+    let service = start();
+    assert_eq!(service.listing(), best_before(2) + &listing);
+    assert!(!unknown(&service));
+    for (days, expected) in [(-1, 1), (-4, -3)] {
+        shift(&state, days);
+        assert_eq!(start().listing(), best_before(expected) + &listing);
+    }
+    // By a clock that was wrong at that time: it must not be fresh for years.
+    shift(&state, 400);
+    assert_eq!(start().listing(), best_before(0) + &listing);
+    registry.behave();
+    assert_eq!(start().listing(), best_before(2) + &listing);
+    registry.fault("/v2/", Fault::Status(500));
+    assert_eq!(
+        start().listing(),
+        best_before(2) + &listing,
+        "it was set right"
+    );
 }

@@ -64,13 +64,13 @@ odd_neighbours() {
 check odd-tags-spoil-nothing odd_neighbours
 
 nothing_usable() {
-    local tomorrow found
+    local date found
     oras push --plain-http --artifact-type application/vnd.example.nothing "$REGISTRY/nothing:v1"
-    tomorrow=$(date --utc --date=tomorrow +%F)
+    date=$(date --utc --date='2 days' +%F)
     found=$(listing nothing)
     # unless midnight came between
-    [[ $found = *"-$tomorrow" ]] || tomorrow=$(date --utc --date=tomorrow +%F)
-    same "the listing" "$(line /dev/null "BEST-BEFORE-$tomorrow")" "$found"
+    [[ $found = *"-$date" ]] || date=$(date --utc --date='2 days' +%F)
+    same "the listing" "$(line /dev/null "BEST-BEFORE-$date")" "$found"
     transfer nothing url-file nothing-@v.raw regular-file nothing-@v.raw nothing.raw
     versions nothing
     sysupdate nothing update

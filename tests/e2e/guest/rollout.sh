@@ -1,9 +1,11 @@
 # shellcheck shell=bash disable=SC2164 # a check ends with the first command that fails
-# Rollouts: the commands of docs/rollout.md, each as it stands there but for the host, the arithmetic of
+# Rollouts and freshness: the commands of docs/rollout.md, each as it stands there but for the host, the arithmetic of
 # ConditionFraction=, and what systemd-sysupdate makes of it.
 
 ROLLOUT=$SCRATCH/rollout
 ROLLOUT_HOST=localhost:5002
+# It serves the same files. registries.conf names it as a mirror.
+MIRROR_HOST=127.0.0.7:5003
 SYSTEMD=$(systemctl --version | awk 'NR == 1 { print int($2) }')
 ANNOTATION=io.github.sysext-oci-proxy.rollout
 
@@ -17,6 +19,7 @@ CONF
     systemd-run --quiet --collect --unit="rollout-$1-$EPOCHREALTIME" docker-registry serve "$ROLLOUT/$1.yml"
     eventually 20 curl --fail --silent "http://$2/v2/"
 }
+rollout_down() { systemctl stop 'rollout-registry-*.service'; }
 
 # types_here LABEL - the commands of the document, with this registry
 types_here() { PATH=$PATH:/usr/lib/systemd bash -eux -c "$(block "$1" | sed "s,registry\.example\.com,$ROLLOUT_HOST,")"; }
@@ -198,6 +201,84 @@ without_id() {
 }
 check rollout-without-a-machine-id without_id
 
+# ---- freshness
+
+# answered DAYS - sets the moment of the registry's last answer so many days back in the state
+answered() {
+    stop_service
+    python3 - "$1" /var/lib/private/sysext-oci-proxy/promises/* <<'END'
+import hashlib, json, sys, time
+for path in sys.argv[2:]:
+    head, text = open(path).read().split("\n", 1)
+    state = json.loads(text)
+    if state["source"] == "localhost:5002/acme/hello":
+        state["kept"]["answered"] = int(time.time()) - int(sys.argv[1]) * 86400
+        text = json.dumps(state)
+        open(path, "w").write(" ".join(head.split()[:3]) + " " + hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
+END
+}
+
+day() { date --utc --date="$1 days" +%F; }
+best_before() { listing hello | grep --only-matching 'BEST-BEFORE-.*'; }
+
+# is_fresh - systemd-sysupdate takes the list, wherever midnight is just now
+is_fresh() {
+    local zone
+    for zone in UTC Pacific/Kiritimati Pacific/Pago_Pago; do TZ=$zone versions hello 1.5 1.1 1.0; done
+}
+
+# Since version 260 systemd refuses it. Before, that is the name of a file that no pattern matches.
+is_stale() {
+    local zone
+    [ "$SYSTEMD" -ge 260 ] || { is_fresh; return; }
+    for zone in UTC Pacific/Kiritimati Pacific/Pago_Pago; do
+        ! TZ=$zone sysupdate hello list || fail "systemd-sysupdate took it in $zone"
+    done
+}
+
+prepare_freshness() {
+    serve_rollout mirror "$MIRROR_HOST"
+    configure 61-hello <<<'[repository.hello]
+best-before-days = 1'
+    mkdir --parents /etc/containers
+    mv /etc/containers/registries.conf "$ROLLOUT" || true
+    printf '[[registry]]\nlocation = "%s"\n[[registry.mirror]]\nlocation = "%s"\ninsecure = true\n' "$ROLLOUT_HOST" "$MIRROR_HOST" \
+        >/etc/containers/registries.conf
+    stop_service
+    same "the line" "BEST-BEFORE-$(day 2)" "$(best_before)"
+    is_fresh
+}
+check freshness-from-the-registrys-answer prepare_freshness
+
+# A list is stale from the beginning of its date on.
+registry_is_frozen() {
+    rollout_down
+    stop_service
+    same "the line" "BEST-BEFORE-$(day 2)" "$(best_before)"
+    is_fresh
+    answered 1
+    same "the line" "BEST-BEFORE-$(day 1)" "$(best_before)"
+    is_fresh
+    for days in 2 3 400; do
+        answered "$days"
+        same "the line" "BEST-BEFORE-$(day $((2 - days)))" "$(best_before)"
+        is_stale
+    done
+    [ "$SYSTEMD" -lt 260 ] || { sysupdate hello list || true; } 2>&1 | tail --lines=1
+}
+check freshness-ends-while-a-mirror-stands-in registry_is_frozen
+
+registry_is_back() {
+    serve_rollout registry "$ROLLOUT_HOST"
+    stop_service
+    same "the line" "BEST-BEFORE-$(day 2)" "$(best_before)"
+    is_fresh
+}
+check freshness-is-back-with-the-registry registry_is_back
+
+rm /etc/containers/registries.conf
+mv "$ROLLOUT/registries.conf" /etc/containers/ 2>/dev/null || true
 systemctl stop 'rollout-*.service'
 rm --recursive --force /etc/sysupdate.hello.d /opt/extensions/hello /var/lib/extensions/hello.raw
+unconfigure 61-hello
 unconfigure 60-rollout

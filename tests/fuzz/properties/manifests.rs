@@ -217,7 +217,7 @@ fn assert_written(listing: &Listing) {
         assert!(is_file_name(name.as_str()), "{name}");
         assert_eq!(file.tag.as_str(), "v1");
     }
-    let text = listing.text(date(2030, 2, 3));
+    let text = listing.text(Some(date(2030, 2, 3)));
     assert_listing(&text);
     let again = listing_of(text.as_bytes());
     let digests = |listing: &Listing| -> BTreeMap<_, _> {

@@ -35,7 +35,7 @@ pub fn signed_lists(data: &[u8]) {
     for (_, name) in good_lines {
         assert!(listing.files.contains_key(&name.parse().unwrap()), "{name}");
     }
-    let text = listing.text(date(2030, 2, 3));
+    let text = listing.text(Some(date(2030, 2, 3)));
     assert_listing(&text);
     assert_eq!(listing_of(text.as_bytes()), listing);
 }
