@@ -13,13 +13,22 @@ pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 /// is still getting.
 pub static KEPT: Memory = Memory::new(64 << 20);
 
+/// Size of a large buffer for the bytes of a blob, in bytes. Reading and writing pieces of this size takes fewer system
+/// calls, and fewer wake-ups at both ends, than the small buffers that everything else has.
+pub const LARGE_BUFFER: usize = 512 << 10;
+/// Memory of all large buffers together. A download takes one to read from the registry, and one to send to its client;
+/// where there is none left, it goes on with small ones.
+pub static LARGE_BUFFERS: Memory = Memory::new(12 * LARGE_BUFFER);
+
 /// A number of bytes for all that is kept.
+#[derive(Debug)]
 pub struct Memory {
     limit: usize,
     taken: AtomicUsize,
 }
 
 /// A part of a [`Memory`]. It is free again when this is dropped.
+#[derive(Debug)]
 pub struct Held {
     memory: &'static Memory,
     bytes: usize,

@@ -24,7 +24,7 @@ use crate::advice::advice;
 use crate::blob::Verified;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::memory::{Bytes, Held, Memory};
+use crate::memory::{Bytes, Held, LARGE_BUFFER, LARGE_BUFFERS};
 use crate::printable::{in_ascii, in_json, printable};
 use crate::source::Origins;
 use crate::task;
@@ -43,13 +43,6 @@ const LINGER: Duration = Duration::from_millis(500);
 const MAX_DROPPED: usize = 1 << 20;
 /// Size of the pieces in which a blob is sent, and the largest body that is sent together with its head.
 const BUFFER: usize = 64 << 10;
-/// Size of the pieces of a large blob. They take fewer system calls, and fewer wake-ups at both ends.
-const LARGE_BUFFER: usize = 256 << 10;
-/// Most large blobs at once that have such a buffer.
-const LARGE_BUFFERS: usize = 16;
-
-/// The memory of large buffers.
-static LARGE: Memory = Memory::new(LARGE_BUFFERS * LARGE_BUFFER);
 /// The status of a response whose bytes the client has.
 const NOT_MODIFIED: u16 = 304;
 /// Longest `X-Reason`. It quotes registries, and clients have limits for headers.
@@ -117,7 +110,7 @@ impl Blob {
     /// Waits for the first piece of a blob of this size.
     pub fn begin(mut rest: Verified<Box<dyn Read + Send>>, size: u64) -> Result<Self> {
         let is_large = size >= LARGE_BUFFER as u64;
-        let held = is_large.then(|| LARGE.take(LARGE_BUFFER)).flatten();
+        let held = is_large.then(|| LARGE_BUFFERS.take(LARGE_BUFFER)).flatten();
         let piece = held.as_ref().map_or(BUFFER, |_| LARGE_BUFFER);
         let mut buffer = vec![0; piece.min(usize::try_from(size).unwrap_or(piece))];
         // The first piece is a small one: the client waits for it.

@@ -13,6 +13,7 @@ pub mod agent;
 pub mod ahead;
 pub mod auth;
 mod blobs;
+mod buffers;
 pub mod challenge;
 pub mod client;
 pub mod error;

@@ -15,12 +15,12 @@ use ureq::http::uri::Authority;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::time::Duration as Wait;
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-    Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, NextTimeout, Transport,
 };
 use ureq::{Error, Timeout};
 
 use super::ahead::{Ahead, begin_connection};
+use super::buffers::GrowingBuffers;
 use super::tls::Tls;
 use crate::lock::lock;
 use crate::task::{self, Until};
@@ -113,7 +113,7 @@ impl<In: Transport> Connector<In> for Tcp {
             return Ok(Some(Either::A(tunnel)));
         }
         let config = details.config;
-        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+        let buffers = GrowingBuffers::new(config.input_buffer_size(), config.output_buffer_size());
         let transport = TcpTransport {
             stream: self.open(details)?,
             buffers,
@@ -183,7 +183,7 @@ fn time_until(end: Instant) -> Duration {
 #[derive(Debug)]
 struct TcpTransport {
     stream: TcpStream,
-    buffers: LazyBuffers,
+    buffers: GrowingBuffers,
     /// When the client's connection was last checked. A fast download never waits, and does not check at each read.
     looked: Instant,
 }
@@ -221,7 +221,9 @@ impl Transport for TcpTransport {
         Ok(amount > 0)
     }
 
+    /// Asked between two requests.
     fn is_open(&mut self) -> bool {
+        self.buffers.release();
         is_silent(&self.stream)
     }
 }
