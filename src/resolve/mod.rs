@@ -135,24 +135,30 @@ impl Resolver<'_> {
     /// Lists the files that the tags lead to now.
     pub fn list(&self) -> Result<Listing> {
         let known = self.known_tags();
-        let (tags, _ahead) = self.tags_to_ask_for(&known)?;
+        let ahead = self.expect(&known);
+        let tags = self.tags_with(ahead.as_ref())?;
         self.list_tags(tags, &known)
     }
 
-    /// Its tags, and the connections for asking for each, as many as there were tags last time. Under `immutable-tags`
-    /// most are not asked for.
-    fn tags_to_ask_for(
-        &self,
-        known: &BTreeMap<Tag, Digest>,
-    ) -> Result<(Vec<Tag>, Option<Expected>)> {
-        let requests = known.len().min(self.parallel);
-        let is_worth_it = requests > 1 && self.immutable_tags.is_none();
-        let ahead = is_worth_it.then(|| self.source.expect(requests)).flatten();
+    /// The connections for asking for each tag, as many as there were tags last time; at the first listing, all that may
+    /// be used at once. Under `immutable-tags` tags that are known are not asked for.
+    fn expect(&self, known: &BTreeMap<Tag, Digest>) -> Option<Expected> {
+        let requests = match known.len() {
+            0 => self.parallel,
+            known => known.min(self.parallel),
+        };
+        let asks_for_each = known.is_empty() || self.immutable_tags.is_none();
+        let is_worth_it = requests > 1 && asks_for_each;
+        is_worth_it.then(|| self.source.expect(requests)).flatten()
+    }
+
+    /// Its tags. Later requests do not open connections ahead.
+    fn tags_with(&self, ahead: Option<&Expected>) -> Result<Vec<Tag>> {
         let tags = self.tags()?;
-        if let Some(ahead) = &ahead {
+        if let Some(ahead) = ahead {
             ahead.is_answered();
         }
-        Ok((tags, ahead))
+        Ok(tags)
     }
 
     /// Lists the files that these tags lead to now. `before`: their digests at an earlier listing.

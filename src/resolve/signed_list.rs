@@ -86,6 +86,8 @@ impl Resolver<'_> {
             _ => (Tag::of_listing(), false),
         };
         let before = known.get(&tag).copied();
+        let lists_tags = !is_certain && before.is_none();
+        let ahead = lists_tags.then(|| self.expect(&known)).flatten();
         if is_certain || known.is_empty() || before.is_some() {
             match self.artifact_with_list(&tag, before) {
                 Ok(Some(found)) => return self.publisher_list(tag, before, &found, promised),
@@ -109,7 +111,7 @@ impl Resolver<'_> {
             let why = format!("has no {LISTING} in tag {tag}, which the setting signed-list names");
             return Err(Error::NoSignedList { source: name, why });
         }
-        let (tags, _ahead) = self.tags_to_ask_for(&known)?;
+        let tags = self.tags_with(ahead.as_ref())?;
         for (tag, may_be_a_version) in [(Tag::of_listing(), false), (Tag::of_index(), true)] {
             if !tags.contains(&tag) {
                 continue;

@@ -165,7 +165,11 @@ mod tests {
         let mut buffers = GrowingBuffers::new(8, 4);
         read(&mut buffers, 7, &mut 0);
         buffers.input_consume(7);
-        assert_eq!(buffers.input_append_buf().len(), 8, "the last read was short");
+        assert_eq!(
+            buffers.input_append_buf().len(),
+            8,
+            "the last read was short"
+        );
         read(&mut buffers, 8, &mut 0);
         buffers.input_consume(3);
         assert_eq!(buffers.input_append_buf().len(), 3, "there is input");
