@@ -13,8 +13,8 @@ const USERS: [(&str, &[&str]); 13] = [
     ("listenfd", &["src/server/listener.rs"]),
     ("signal_hook", &["src/server/signals.rs"]),
     ("sd_notify", &["src/server/clients.rs", "src/server/mod.rs"]),
-    ("httparse", &["src/server/http.rs"]),
-    ("tiny_http", &["src/server/http.rs"]),
+    ("httparse", &["src/server/http/request.rs"]),
+    ("tiny_http", &["src/server/http/response.rs"]),
     (
         "rustix",
         &[

@@ -22,7 +22,7 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The bytes that a connection reads at once as long as it has no large buffer, and the largest head of an answer. With
 /// TLS there are two of each: before it and behind it. All that 64 downloads hold must stay within 16 MiB (see
-/// `MAX_CONNECTIONS` in `server/clients.rs`, `BUFFER` in `server/http.rs` and `memory::LARGE_BUFFERS`); ureq's own
+/// `MAX_CONNECTIONS` in `server/clients.rs`, `BUFFER` in `server/http/response.rs` and `memory::LARGE_BUFFERS`); ureq's own
 /// 128 KiB would make it 40.
 const INPUT_BUFFER: usize = 32 << 10;
 /// Room for the longest line of a request: the token.

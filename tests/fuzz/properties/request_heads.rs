@@ -5,7 +5,9 @@
     reason = "a property that does not hold is a panic"
 )]
 
-use super::{Request, Response, head, parse_head};
+use super::request::parse_head;
+use super::response::head;
+use super::{Request, Response};
 use crate::address::Address;
 use crate::server::access;
 
