@@ -30,6 +30,7 @@ const USERS: [(&str, &[&str]); 13] = [
         &[
             "src/cli/service.rs",
             "src/source/registry/agent.rs",
+            "src/source/registry/buffers.rs",
             "src/source/registry/client.rs",
             "src/source/registry/error.rs",
             "src/source/registry/reply.rs",
