@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tiny_http::{HTTPVersion, Header};
@@ -22,6 +23,8 @@ use crate::task;
 
 /// Size of the pieces in which a blob is sent, and the largest body that is sent together with its head.
 const BUFFER: usize = 64 << 10;
+/// A blob of which such a piece arrives in less than this gets a large buffer.
+const FAST: Duration = Duration::from_millis(10);
 /// The status of a response whose bytes the client has.
 const NOT_MODIFIED: u16 = 304;
 /// Longest `X-Reason`. It quotes registries, and clients have limits for headers.
@@ -56,27 +59,39 @@ pub struct Blob {
     buffer: Vec<u8>,
     /// How many bytes of the buffer are sent next.
     filled: usize,
+    /// The last piece arrived fast, so a larger one may be worth its memory.
+    is_fast: bool,
     /// The memory of the buffer, if it is a large one.
-    _held: Option<Held>,
+    large: Option<Held>,
 }
 
 impl Blob {
     /// Waits for the first piece of a blob of this size.
     pub fn begin(mut rest: Verified<Box<dyn Read + Send>>, size: u64) -> Result<Self> {
-        let is_large = size >= LARGE_BUFFER as u64;
-        let held = is_large.then(|| LARGE_BUFFERS.take(LARGE_BUFFER)).flatten();
-        let piece = held.as_ref().map_or(BUFFER, |_| LARGE_BUFFER);
-        let mut buffer = vec![0; piece.min(usize::try_from(size).unwrap_or(piece))];
-        // The first piece is a small one: the client waits for it.
-        let first = buffer.len().min(BUFFER);
-        let filled = rest.fill(&mut buffer[..first])?;
+        let mut buffer = vec![0; BUFFER.min(usize::try_from(size).unwrap_or(BUFFER))];
+        let filled = rest.fill(&mut buffer)?;
         Ok(Self {
             rest,
             size,
             buffer,
             filled,
-            _held: held,
+            is_fast: false,
+            large: None,
         })
+    }
+
+    /// Waits for the next piece.
+    fn refill(&mut self) -> Result<()> {
+        if self.is_fast && self.large.is_none() && self.size >= LARGE_BUFFER as u64 {
+            self.large = LARGE_BUFFERS.take(LARGE_BUFFER);
+            if self.large.is_some() {
+                self.buffer = vec![0; LARGE_BUFFER];
+            }
+        }
+        let begun = Instant::now();
+        self.filled = self.rest.fill(&mut self.buffer)?;
+        self.is_fast = self.filled == self.buffer.len() && begun.elapsed() < FAST;
+        Ok(())
     }
 
     /// Sends all of it, and returns where its bytes came from. `progress` gets the size of each piece.
@@ -90,7 +105,7 @@ impl Blob {
                 .write_all(&self.buffer[..self.filled])
                 .map_err(Interrupted::Client)?;
             progress(self.filled as u64);
-            self.filled = self.rest.fill(&mut self.buffer).map_err(interrupted)?;
+            self.refill().map_err(interrupted)?;
         }
         Ok(self.rest.origins().cloned())
     }
@@ -290,8 +305,6 @@ fn header_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::request::parse_head;
     use super::*;
 

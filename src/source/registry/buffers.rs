@@ -4,11 +4,12 @@
 //! (measured in `docs/performance.md`). All connections, and the clients that the blobs are sent to, share the memory of
 //! large buffers. A connection without one goes on with its small one.
 
-use std::mem;
-
 use ureq::unversioned::transport::Buffers;
 
 use crate::memory::{Held, LARGE_BUFFER, LARGE_BUFFERS};
+
+/// Reads in a row that filled a small buffer, after which a large one is taken. A burst is no fast body.
+const FULL_READS: u32 = 4;
 
 /// The buffers of one connection. None has memory before it is needed.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub struct GrowingBuffers {
     /// Bytes of the small input buffer, and of the output buffer.
     input_size: usize,
     output_size: usize,
-    /// The last read filled the small buffer, so the next one may take a large one.
-    is_filled: bool,
+    /// Reads in a row that filled the small buffer.
+    full_reads: u32,
     /// The input was consumed after the last read, at least in part.
     progress: bool,
     /// The memory of the input buffer, if it is a large one.
@@ -39,7 +40,7 @@ impl GrowingBuffers {
             output: Vec::new(),
             input_size,
             output_size,
-            is_filled: false,
+            full_reads: 0,
             progress: false,
             large: None,
         }
@@ -51,6 +52,7 @@ impl GrowingBuffers {
         if self.start == self.end && self.large.is_some() {
             self.input = Vec::new();
             self.large = None;
+            self.full_reads = 0;
         }
     }
 
@@ -58,7 +60,7 @@ impl GrowingBuffers {
     fn make_room(&mut self) {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if mem::take(&mut self.is_filled) && self.large.is_none() {
+            if self.full_reads >= FULL_READS && self.large.is_none() {
                 self.large = LARGE_BUFFERS.take(LARGE_BUFFER);
                 if self.large.is_some() {
                     self.input = vec![0; LARGE_BUFFER];
@@ -98,7 +100,12 @@ impl Buffers for GrowingBuffers {
 
     fn input_appended(&mut self, amount: usize) {
         self.end += amount;
-        self.is_filled = self.start == 0 && self.end == self.input.len();
+        let is_full = self.start == 0 && self.end == self.input.len();
+        self.full_reads = if is_full {
+            self.full_reads.saturating_add(1)
+        } else {
+            0
+        };
     }
 
     fn input_consume(&mut self, amount: usize) {
@@ -170,11 +177,11 @@ mod tests {
             8,
             "the last read was short"
         );
-        read(&mut buffers, 8, &mut 0);
-        buffers.input_consume(3);
-        assert_eq!(buffers.input_append_buf().len(), 3, "there is input");
-        read(&mut buffers, 3, &mut 0);
-        buffers.input_consume(8);
+        for _ in 0..FULL_READS {
+            assert_eq!(buffers.input_append_buf().len(), 8, "a burst");
+            read(&mut buffers, 8, &mut 0);
+            buffers.input_consume(8);
+        }
         assert_eq!(buffers.input_append_buf().len(), LARGE_BUFFER);
         read(&mut buffers, 5, &mut 0);
         buffers.release();
