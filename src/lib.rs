@@ -20,11 +20,13 @@ mod dir;
 mod dissect;
 mod error;
 mod extension_release;
+mod fields;
 mod flatten;
 /// The functions that fuzz targets call.
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/properties/mod.rs"]
 pub mod fuzz;
+mod gpt;
 mod journal;
 mod listing;
 mod lock;

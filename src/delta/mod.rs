@@ -1,9 +1,9 @@
 //! Only what has changed: which bytes of a blob an older file on this machine has.
 //!
 //! ```text
-//! index of the blob ──┐
-//!                     ├─▶ planner ─▶ plan: each run of the blob is in a seed, or is fetched by a range
-//! indexes of seeds ───┘
+//! caibx, verity ─▶ index of the blob ─┐
+//!                                     ├─▶ planner ─▶ plan: each run is in a seed, or is fetched by a range
+//!               └▶ indexes of seeds  ─┘
 //! ```
 //!
 //! An *index* says which chunks a file is made of, with a hash for each. A *seed* is an older file on this machine. No
@@ -12,8 +12,10 @@
 //!
 //! `seeds.rs` finds the seeds. All else decides without I/O.
 
+pub mod caibx;
 pub mod index;
 pub mod plan;
 pub mod seeds;
 #[cfg(test)]
 mod tests;
+pub mod verity;

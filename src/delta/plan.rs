@@ -1,5 +1,6 @@
 //! Index of the blob, indexes of the seeds → where each run of the blob comes from.
 
+use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -116,10 +117,8 @@ impl Planner {
     /// were fetched for the index in all.
     pub fn new(index: Index, held: Vec<(u64, Arc<[u8]>)>, fetched: u64) -> Result<Self, Refused> {
         let count = index.len();
-        // The hashes of an index may be among the bytes that are held; then they are counted twice.
-        let held_bytes: usize = held.iter().map(|(_, bytes)| bytes.len()).sum();
         let each = size_of::<u32>() + size_of::<u8>() + size_of::<u64>();
-        let memory = index.memory() + held_bytes + count * each;
+        let memory = index.memory() + held_bytes(&index, &held) + count * each;
         let (true, Ok(numbers)) = (memory <= MAX_MEMORY, u32::try_from(count)) else {
             return Err(Refused::TooLarge(memory));
         };
@@ -221,7 +220,10 @@ impl Planner {
     fn runs(&self) -> Result<Vec<Run>, Refused> {
         let mut count = 0;
         self.each_run(|_| count += 1);
-        let memory = self.index.memory() + count * size_of::<Run>();
+        // While gaps are filled there are the runs twice, and the ranges with their order.
+        let each = 2 * size_of::<Run>() + size_of::<Range<u64>>() + size_of::<usize>() + 1;
+        let held = held_bytes(&self.index, &self.held);
+        let memory = self.index.memory() + held + count * each;
         if memory > MAX_MEMORY {
             return Err(Refused::TooLarge(memory));
         }
@@ -285,6 +287,12 @@ impl Planner {
             each(last);
         }
     }
+}
+
+/// Bytes in memory that are not those of the index.
+fn held_bytes(index: &Index, held: &[(u64, Arc<[u8]>)]) -> usize {
+    let others = held.iter().filter(|(_, bytes)| !index.shares(bytes));
+    others.map(|(_, bytes)| bytes.len()).sum()
 }
 
 /// Two runs that follow each other, as one.
@@ -393,6 +401,25 @@ impl Offers<'_> {
         if index.hashing() == self.planner.index.hashing() {
             index.chunks().for_each(|chunk| self.chunk(&chunk));
         }
+    }
+
+    /// All whole blocks of a seed that has no index. `reader`: the seed from its first byte on. Does nothing if the index of
+    /// the blob is not of blocks.
+    pub fn hash(&mut self, mut reader: impl Read) -> io::Result<()> {
+        let Some(len) = self.planner.index.block() else {
+            return Ok(());
+        };
+        let mut block = vec![0; len as usize];
+        for start in (0..self.size).step_by(block.len()) {
+            match reader.read_exact(&mut block) {
+                // It ends with a part of a block, or was cut since.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                read => read?,
+            }
+            let id = self.planner.index.hashing().id(&block);
+            self.chunk(&Chunk { start, len, id });
+        }
+        Ok(())
     }
 
     fn is(&self, number: usize, chunk: &Chunk) -> bool {

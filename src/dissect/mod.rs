@@ -10,8 +10,6 @@
 //! it.
 
 mod erofs;
-mod fields;
-mod gpt;
 mod range_reader;
 mod squashfs;
 mod tar;
@@ -26,7 +24,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use erofs::Erofs;
-use gpt::Purpose;
 pub use range_reader::Origin;
 use range_reader::{Failure, RangeReader, Region, bad};
 use squashfs::Squashfs;
@@ -37,6 +34,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extension_release::Metadata;
 use crate::flatten::FlattenedFile;
+use crate::gpt::{self, Purpose};
 use crate::name::FileName;
 use crate::semaphore::Semaphore;
 use crate::source::{Origins, Part, Source};

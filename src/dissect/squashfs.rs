@@ -6,10 +6,10 @@
 
 use std::ops::RangeInclusive;
 
-use super::fields::{u16_at, u32_at, u64_at};
 use super::range_reader::{Failure, Region, bad};
 use super::{Entry, FileSystem, MAX_FILE, is_release};
 use crate::compression::BlockCompression;
+use crate::fields::{u16_at, u32_at, u64_at};
 
 /// The first bytes of an image.
 pub const MAGIC: &[u8] = b"hsqs";

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::fields::u64_at;
 use super::*;
+use crate::fields::u64_at;
 use crate::task;
 
 /// An image in memory that notes what is asked for.
