@@ -178,14 +178,6 @@ impl Index {
         bytes.len() == chunk.len as usize && self.hashing.id(bytes) == chunk.id
     }
 
-    /// The length of all chunks, if they are blocks of one length.
-    pub fn block(&self) -> Option<u32> {
-        match self.lengths {
-            Lengths::Equal { len, .. } => Some(len),
-            Lengths::Ends(_) => None,
-        }
-    }
-
     /// Whether these bytes are in memory as its hashes.
     pub fn shares(&self, bytes: &Arc<[u8]>) -> bool {
         Arc::ptr_eq(&self.ids, bytes)

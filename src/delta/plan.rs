@@ -1,6 +1,5 @@
 //! Index of the blob, indexes of the seeds → where each run of the blob comes from.
 
-use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use super::index::{Chunk, Index};
 /// Most memory that a plan takes, while it is made as well.
 pub const MAX_MEMORY: usize = 16 << 20;
 /// Most seeds of a plan.
-pub const MAX_SEEDS: usize = 64;
+pub const MAX_SEEDS: usize = NONE as usize;
 
 /// Bytes that are fetched along, because they are between two ranges, and the index itself are together less than this
 /// part of what is missing.
@@ -401,25 +400,6 @@ impl Offers<'_> {
         if index.hashing() == self.planner.index.hashing() {
             index.chunks().for_each(|chunk| self.chunk(&chunk));
         }
-    }
-
-    /// All whole blocks of a seed that has no index. `reader`: the seed from its first byte on. Does nothing if the index of
-    /// the blob is not of blocks.
-    pub fn hash(&mut self, mut reader: impl Read) -> io::Result<()> {
-        let Some(len) = self.planner.index.block() else {
-            return Ok(());
-        };
-        let mut block = vec![0; len as usize];
-        for start in (0..self.size).step_by(block.len()) {
-            match reader.read_exact(&mut block) {
-                // It ends with a part of a block, or was cut since.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                read => read?,
-            }
-            let id = self.planner.index.hashing().id(&block);
-            self.chunk(&Chunk { start, len, id });
-        }
-        Ok(())
     }
 
     fn is(&self, number: usize, chunk: &Chunk) -> bool {

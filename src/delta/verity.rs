@@ -39,6 +39,9 @@ pub fn hash_trees(head: &[u8]) -> Result<Vec<HashTree>, String> {
     }
 }
 
+/// Blocks that a tree is of: one block has none, and the hashes of more take more than the memory of a plan.
+const DATA_BLOCKS: RangeInclusive<usize> = 2..=MAX_MEMORY / ID;
+
 /// What a tree is of. All numbers are checked: the tree fits into the memory of a plan.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -85,9 +88,12 @@ impl Superblock {
             ));
         }
         let data_blocks = u64_at(bytes, 72);
-        let Some((data_blocks, leaves)) = leaves(data_blocks, hash_block as usize) else {
+        let blocks = usize::try_from(data_blocks).ok();
+        let Some(blocks) = blocks.filter(|blocks| DATA_BLOCKS.contains(blocks)) else {
             return Err(format!(
-                "its hash tree is of {data_blocks} blocks: it would take more than {MAX_MEMORY} bytes of memory"
+                "its hash tree is of {data_blocks} blocks, expected {} to {}",
+                DATA_BLOCKS.start(),
+                DATA_BLOCKS.end()
             ));
         };
         Ok(Self {
@@ -95,8 +101,8 @@ impl Superblock {
                 salt: bytes[88..88 + salt].to_vec(),
             },
             data_block,
-            data_blocks,
-            leaves,
+            data_blocks: blocks,
+            leaves: leaves(blocks, hash_block as usize),
         })
     }
 
@@ -126,11 +132,11 @@ impl Superblock {
 
     /// The blocks of a file in their order, without any in memory. `data` as above; `leaves`: the bytes of
     /// [`Self::leaves`].
-    pub fn blocks(
+    pub fn blocks<R: Read>(
         &self,
         data: &Range<u64>,
-        leaves: impl Read,
-    ) -> Result<impl Iterator<Item = io::Result<Chunk>>, String> {
+        leaves: R,
+    ) -> Result<impl Iterator<Item = io::Result<Chunk>> + use<R>, String> {
         self.check(data)?;
         let (start, len) = (data.start, self.data_block);
         let mut leaves = BufReader::new(leaves);
@@ -159,23 +165,15 @@ impl Superblock {
     }
 }
 
-/// The number of data blocks, and where their hashes are. `None`: there are too many.
-fn leaves(data_blocks: u64, hash_block: usize) -> Option<(usize, Range<usize>)> {
-    let data_blocks = usize::try_from(data_blocks).ok()?;
-    if data_blocks > MAX_MEMORY / ID {
-        return None;
+/// Where the hashes of the data blocks are.
+fn leaves(data_blocks: usize, hash_block: usize) -> Range<usize> {
+    let hashes = hash_block / ID;
+    let lowest = data_blocks.div_ceil(hashes);
+    let (mut above, mut level) = (0, lowest);
+    while level > 1 {
+        level = level.div_ceil(hashes);
+        above += level;
     }
-    let each = hash_block / ID;
-    let (mut above, mut blocks) = (0, data_blocks);
-    let mut levels = Vec::new();
-    while blocks > 1 {
-        blocks = blocks.div_ceil(each);
-        levels.push(blocks);
-    }
-    let Some((lowest, upper)) = levels.split_first() else {
-        return Some((data_blocks, 0..0));
-    };
-    above += SUPERBLOCK.next_multiple_of(hash_block);
-    above += upper.iter().sum::<usize>() * hash_block;
-    Some((data_blocks, above..above + lowest * hash_block))
+    let start = SUPERBLOCK.next_multiple_of(hash_block) + above * hash_block;
+    start..start + lowest * hash_block
 }

@@ -9,7 +9,9 @@
     reason = "a property that does not hold is a panic"
 )]
 
+mod caibx;
 mod grammar;
+mod hash_trees;
 mod images;
 mod manifests;
 mod policies;
@@ -17,6 +19,8 @@ mod signatures;
 mod signed_lists;
 mod url_paths;
 
+pub use caibx::caibx;
+pub use hash_trees::hash_trees;
 pub use images::images;
 pub use manifests::manifests;
 pub use policies::policies;
@@ -53,10 +57,12 @@ mod tests {
 
     #[test]
     fn every_property_holds_for_its_corpus() {
-        let targets: [(&str, Property); 13] = [
+        let targets: [(&str, Property); 15] = [
             ("bundles", super::bundles),
+            ("caibx", super::caibx),
             ("challenges", super::challenges),
             ("envelopes", super::envelopes),
+            ("hash_trees", super::hash_trees),
             ("images", super::images),
             ("links", super::links),
             ("manifests", super::manifests),

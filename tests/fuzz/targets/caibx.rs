@@ -1,0 +1,4 @@
+//! Indexes of casync and desync: see `properties/`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sysext_oci_proxy::fuzz::caibx(data));
