@@ -13,7 +13,6 @@ mod cache;
 mod cli;
 mod companions;
 mod compression;
-#[expect(dead_code, reason = "no download is made by a plan yet")]
 mod delta;
 mod digest;
 mod dir;

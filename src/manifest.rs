@@ -145,6 +145,8 @@ pub struct Descriptor {
     pub annotations: Annotations,
     /// The content lies elsewhere (`urls`): a foreign layer.
     pub is_foreign: bool,
+    /// The type of the artifact that a manifest is: lists of referrers have it.
+    pub artifact_type: Option<String>,
 }
 
 impl Descriptor {
@@ -305,6 +307,7 @@ struct RawDescriptor<'a> {
     annotations: Option<&'a RawValue>,
     /// Whether there are any is all that counts, and what is ignored takes no memory.
     urls: Option<Vec<IgnoredAny>>,
+    artifact_type: Option<String>,
     platform: Option<Platform>,
 }
 
@@ -385,6 +388,7 @@ impl Descriptor {
             size: raw.size,
             annotations: budget.read(raw.annotations)?,
             is_foreign: raw.urls.is_some_and(|urls| !urls.is_empty()),
+            artifact_type: raw.artifact_type.filter(|name| !name.is_empty()),
         })
     }
 }
@@ -531,6 +535,7 @@ mod tests {
                     size: 3,
                     annotations: [title].into(),
                     is_foreign: true,
+                    artifact_type: None,
                 }],
                 annotations: [("k".to_owned(), "v".to_owned())].into(),
                 subject: None,

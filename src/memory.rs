@@ -70,6 +70,15 @@ impl Memory {
     }
 }
 
+impl Held {
+    /// Gives back all but so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.memory.taken.fetch_sub(less, Ordering::Relaxed);
+        self.bytes -= less;
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.memory.taken.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -111,6 +120,12 @@ mod tests {
         let second = memory.take(40);
         assert!(second.is_some() && memory.take(1).is_none());
         drop(first);
+        let mut third = memory.take(60).unwrap();
+        third.shrink_to(100);
+        assert!(memory.take(1).is_none(), "it does not grow");
+        third.shrink_to(10);
+        assert!(memory.take(51).is_none() && memory.take(50).is_some());
+        drop(third);
         let kept = Kept::new(vec![0; 60], memory.take(60).unwrap());
         assert!(memory.take(1).is_none());
         drop((second, kept));

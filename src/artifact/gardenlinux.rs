@@ -61,6 +61,7 @@ mod tests {
             size: 1,
             annotations: Default::default(),
             is_foreign: false,
+            artifact_type: None,
         };
         for (name, expected) in [
             ("kernel", Some(".vmlinuz")),

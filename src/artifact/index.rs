@@ -219,6 +219,7 @@ mod tests {
                 size: 1,
                 annotations: Default::default(),
                 is_foreign: false,
+                artifact_type: None,
             },
             platform: (platform != "-").then(|| Platform {
                 os: parts.next().unwrap(),

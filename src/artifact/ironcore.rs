@@ -120,6 +120,7 @@ mod tests {
             size: 1,
             annotations: Default::default(),
             is_foreign: false,
+            artifact_type: None,
         }
     }
 

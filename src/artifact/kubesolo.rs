@@ -130,6 +130,7 @@ mod tests {
             size: 1,
             annotations: Default::default(),
             is_foreign: false,
+            artifact_type: None,
         };
         let image = Image {
             artifact_type: None,

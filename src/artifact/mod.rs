@@ -376,6 +376,7 @@ mod tests {
             size: 0,
             annotations: title.into_iter().collect(),
             is_foreign: false,
+            artifact_type: None,
         }
     }
 

@@ -1,21 +1,35 @@
-//! Downloads a blob: source → resumed → verified → socket or file.
+//! Downloads a blob: source → resumed → ranges → reuse → verified → socket or file.
 
 mod positioned;
 mod ranges;
 mod resume;
+mod reuse;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::io::Read;
 use std::sync::Arc;
 
 pub use positioned::Positioned;
-use ranges::{Places, Ranges};
+pub use ranges::WINDOWS;
+use ranges::{Blob, Places, Whole};
 use resume::Resumed;
+use reuse::Reuse;
+pub use reuse::{Planned, REQUESTS, Reused, Seed};
 pub use verify::Verified;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::source::{Body, Origins, Source};
+
+/// Where the bytes of a blob came from.
+#[derive(Clone)]
+pub struct Provenance {
+    pub origins: Origins,
+    /// What a plan saved; `None`: it was fetched whole.
+    pub reused: Option<Arc<Reused>>,
+}
 
 /// Opens a blob. `size`: from the manifest; without it the registry or mirror that delivers the blob gives its size,
 /// which may be as wrong as the bytes. `what`: the name of the blob in errors.
@@ -50,6 +64,28 @@ pub fn open_through(
     Ok((size, verified.of(source, origins)))
 }
 
+/// Opens a blob of which older files on this machine have most bytes.
+pub fn open_by_plan(
+    source: &Arc<dyn Source>,
+    digest: Digest,
+    what: String,
+    planned: Planned,
+) -> Result<(u64, Verified<Box<dyn Read + Send>>)> {
+    let origins = Origins::default();
+    let size = planned.plan.size;
+    let blob = Blob {
+        source: source.clone(),
+        origins: origins.clone(),
+        digest,
+        size,
+        what: what.clone(),
+        fetched: Arc::default(),
+    };
+    let (reuse, reused) = Reuse::begin(blob, planned)?;
+    let verified = Verified::new(Box::new(reuse) as Box<dyn Read + Send>, what, digest, size)?;
+    Ok((size, verified.of(source, origins).by_plan(reused)))
+}
+
 fn of_known_size(
     source: &Arc<dyn Source>,
     origins: &Origins,
@@ -62,22 +98,25 @@ fn of_known_size(
         true => None,
         false => Places::take(size, connections),
     };
-    let range = places.as_ref().map_or(0..size, |_| Ranges::first(size));
-    let body = source.blob(digest, size, range.clone(), origins)?;
-    // Without ranges the registry sends all of it.
-    if let Some(places) = places.filter(|_| body.ends_at == range.end) {
-        let ranges = Ranges::begin(places, source, origins, (digest, size), what.into(), body);
-        return Ok(Box::new(ranges));
-    }
-    let (source, origins) = (source.clone(), origins.clone());
-    let reopen = move |from| source.blob(digest, size, from..size, &origins);
-    Ok(Box::new(Resumed::new(
-        body,
-        reopen,
-        what.into(),
-        0..size,
+    let blob = Blob {
+        source: source.clone(),
+        origins: origins.clone(),
+        digest,
         size,
-    )))
+        what: what.to_owned(),
+        fetched: Arc::default(),
+    };
+    let all = 0..size;
+    let range = match &places {
+        None => all,
+        Some(places) => places.first(&[all]),
+    };
+    let body = blob.open(range.clone())?;
+    // Without ranges the registry sends all of it.
+    match places.filter(|_| body.ends_at == range.end) {
+        Some(places) => Ok(Box::new(Whole::begin(places, blob, body))),
+        None => Ok(blob.resumed(body, 0)),
+    }
 }
 
 fn of_unknown_size(

@@ -1,6 +1,6 @@
-//! Downloads a large blob over several connections.
+//! Downloads ranges of a blob over several connections: all of a large blob, or the parts of it that a plan wants.
 //!
-//! Place in the chain: source → resumed → **ranges** → verified → socket. The blob is cut into windows. Each connection
+//! Place in the chain: source → resumed → **ranges** → verified → socket. The ranges are cut into windows. Each connection
 //! fetches the first window that no other one fetches, by a range, and resumes it when it breaks. The windows lie in
 //! memory until they are read in their order. What cannot go on so goes on over one connection, from the same byte.
 
@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::mem;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -21,36 +22,63 @@ use crate::memory::{Held, Memory};
 use crate::source::{Body, Origins, Source};
 use crate::task;
 
-/// Size of a window. A connection waits a round trip for each.
-const WINDOW: usize = 2 << 20;
+/// Size of a window of a blob that is fetched whole. A connection waits a round trip for each.
+pub const WINDOW: usize = 2 << 20;
 /// Windows in memory for each connection: one that it fetches, and one that waits for slower connections.
-const OF_A_CONNECTION: usize = 2;
+pub const OF_A_CONNECTION: usize = 2;
 /// A smaller blob is fetched over one connection.
 const SMALLEST: u64 = 4 * WINDOW as u64;
+/// Largest window of a plan, whose ranges are small: half the memory, and at 20 ms for a round trip still 50 MiB a second
+/// for each connection.
+pub const WINDOW_OF_PLAN: usize = 1 << 20;
 /// Bytes of a window that are read at once.
 const PIECE: usize = 64 << 10;
 
-/// The windows of all downloads. A download that finds no place here has one connection.
-static WINDOWS: Memory = Memory::new(32 << 20);
+/// The windows of all downloads, and their plans. A download that finds no place here has one connection and no plan.
+pub static WINDOWS: Memory = Memory::new(32 << 20);
 
-/// Reads a blob that several connections fetch.
-pub struct Ranges(Now);
+/// Reads ranges of a blob, which several connections fetch, one after the other.
+pub struct Ranges {
+    shared: Arc<Shared>,
+    /// Bytes of all ranges that were not read.
+    left: u64,
+    /// The connections end when this is gone.
+    _reads: Arc<()>,
+}
+
+/// Reads a whole blob that several connections fetch.
+pub struct Whole {
+    now: Now,
+    taken: u64,
+}
 
 enum Now {
-    /// Several connections fetch it, as long as `_reads` is there.
-    Many {
-        shared: Arc<Shared>,
-        taken: u64,
-        _reads: Arc<()>,
-    },
-    /// One connection fetches what is left.
+    Many(Ranges),
+    /// One connection fetches the remaining bytes.
     One(Box<dyn Read + Send>),
+}
+
+/// The blob that ranges are of.
+#[derive(Clone)]
+pub struct Blob {
+    pub source: Arc<dyn Source>,
+    pub origins: Origins,
+    pub digest: Digest,
+    pub size: u64,
+    /// Its name in messages.
+    pub what: String,
+    /// Bytes that arrived of it.
+    pub fetched: Arc<AtomicU64>,
 }
 
 /// The place that a blob has among the windows, and the number of its connections.
 pub struct Places {
     held: Held,
     connections: usize,
+    /// Size of a window.
+    window: usize,
+    /// Bytes of windows in memory.
+    room: usize,
 }
 
 impl Places {
@@ -62,23 +90,39 @@ impl Places {
         let windows = usize::try_from(size.div_ceil(WINDOW as u64)).unwrap_or(usize::MAX);
         (2..=connections.min(windows))
             .rev()
-            .find_map(|connections| {
-                let held = WINDOWS.take(connections * OF_A_CONNECTION * WINDOW)?;
-                Some(Self { held, connections })
-            })
+            .find_map(|connections| Self::of(connections, WINDOW))
+    }
+
+    /// Place for the ranges of a plan, and at most so many connections.
+    pub fn of_plan(connections: usize) -> Option<Self> {
+        (1..=connections)
+            .rev()
+            .find_map(|connections| Self::of(connections, WINDOW_OF_PLAN))
+    }
+
+    fn of(connections: usize, window: usize) -> Option<Self> {
+        let room = connections * OF_A_CONNECTION * window;
+        Some(Self {
+            held: WINDOWS.take(room)?,
+            connections,
+            window,
+            room,
+        })
+    }
+
+    /// The first window of these ranges.
+    pub fn first(&self, ranges: &[Range<u64>]) -> Range<u64> {
+        Cursor::default().next(ranges, self.window)
     }
 }
 
-/// A blob on its way over several connections.
+/// Ranges of a blob on their way over several connections.
 struct Shared {
-    source: Arc<dyn Source>,
-    origins: Origins,
-    digest: Digest,
-    size: u64,
-    /// The name of the blob in messages.
-    what: String,
-    /// Most windows in memory.
-    depth: usize,
+    blob: Blob,
+    /// In their order, none of them empty.
+    ranges: Vec<Range<u64>>,
+    window: usize,
+    room: usize,
     state: Mutex<State>,
     changed: Condvar,
     _held: Held,
@@ -90,15 +134,53 @@ struct State {
     windows: VecDeque<Window>,
     /// The number of the first of them.
     first: u64,
-    /// Buffers of windows that were read.
+    /// Where the next window begins.
+    next: Cursor,
+    /// Buffers of whole windows that were read.
     spare: Vec<Vec<u8>>,
+    /// Bytes of all buffers.
+    reserved: usize,
     /// Connections that still fetch.
     connections: usize,
-    /// Why the rest is fetched over one connection.
+    /// Why the remaining bytes are fetched over one connection.
     ends: Option<String>,
 }
 
+/// A place in a list of ranges.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    /// The number of the range.
+    range: usize,
+    /// Bytes of it that lie before the place.
+    into: u64,
+}
+
+impl Cursor {
+    /// The bytes from here to the end of the range, but no more than a window. Empty at the end of the list.
+    fn next(self, ranges: &[Range<u64>], window: usize) -> Range<u64> {
+        let Some(range) = ranges.get(self.range) else {
+            return 0..0;
+        };
+        let start = range.start + self.into;
+        start..range.end.min(start + window as u64)
+    }
+
+    /// The place behind so many bytes of the range.
+    fn advance(&mut self, ranges: &[Range<u64>], bytes: u64) {
+        self.into += bytes;
+        let is_over = |range: &Range<u64>| range.start + self.into >= range.end;
+        if ranges.get(self.range).is_some_and(is_over) {
+            *self = Self {
+                range: self.range + 1,
+                into: 0,
+            };
+        }
+    }
+}
+
 struct Window {
+    /// Where it lies in the blob.
+    range: Range<u64>,
     bytes: Vec<u8>,
     /// How many of them were read.
     taken: usize,
@@ -114,29 +196,56 @@ enum Fetch {
     Failed(io::Error),
 }
 
-impl Ranges {
-    /// The first window of a blob, by a range.
-    pub fn first(size: u64) -> Range<u64> {
-        0..size.min(WINDOW as u64)
+impl Blob {
+    /// Requests a range.
+    pub fn open(&self, range: Range<u64>) -> Result<Body> {
+        (self.source).blob(self.digest, self.size, range, &self.origins)
     }
 
-    /// Fetches the blob over several connections. `first`: the answer to the request for the first window.
-    pub fn begin(
-        places: Places,
-        source: &Arc<dyn Source>,
-        origins: &Origins,
-        (digest, size): (Digest, u64),
-        what: String,
-        first: Body,
-    ) -> Self {
-        let Places { held, connections } = places;
+    /// The bytes from a position on, over one connection. `body` begins there, or before it.
+    pub fn resumed(&self, body: Body, from: u64) -> Box<dyn Read + Send> {
+        let blob = self.clone();
+        let reopen = move |from| blob.open(from..blob.size);
+        let range = from..self.size;
+        Box::new(Counted {
+            inner: Resumed::new(body, reopen, self.what.clone(), range, self.size),
+            fetched: self.fetched.clone(),
+        })
+    }
+
+    /// The same where several connections cannot go on. `why`: the reason, for the log.
+    pub fn rest(&self, from: u64, why: String) -> Box<dyn Read + Send> {
+        let body = Body {
+            reader: Box::new(Ended(why)),
+            starts_at: from,
+            ends_at: self.size,
+        };
+        self.resumed(body, from)
+    }
+
+    fn count(&self, read: &io::Result<usize>) {
+        if let Ok(n) = read {
+            self.fetched.fetch_add(*n as u64, Relaxed);
+        }
+    }
+}
+
+impl Ranges {
+    /// Fetches ranges of a blob over several connections. `ranges`: at least one, none of them empty, in their order.
+    /// `first`: the answer to the request for the first window.
+    pub fn begin(places: Places, blob: Blob, ranges: Vec<Range<u64>>, first: Body) -> Self {
+        let Places {
+            held,
+            connections,
+            window,
+            room,
+        } = places;
+        let left = ranges.iter().map(|range| range.end - range.start).sum();
         let shared = Arc::new(Shared {
-            source: source.clone(),
-            origins: origins.clone(),
-            digest,
-            size,
-            what,
-            depth: connections * OF_A_CONNECTION,
+            blob,
+            ranges,
+            window,
+            room,
             state: Mutex::new(State {
                 connections,
                 ..State::default()
@@ -145,8 +254,8 @@ impl Ranges {
             _held: held,
         });
         // The connection that has the answer to the first request fetches the first window.
-        lock(&shared.state).add();
-        let mut first = Some((0, first));
+        let added = shared.add(&mut lock(&shared.state));
+        let mut first = added.map(|(number, range)| (number, (range, first)));
         let reads = Arc::new(());
         let task = task::helping(&reads);
         for _ in 0..connections {
@@ -166,33 +275,86 @@ impl Ranges {
                 debug!("no thread for one more connection: {error}");
             }
         }
-        Self(Now::Many {
+        Self {
             shared,
-            taken: 0,
+            left,
             _reads: reads,
-        })
+        }
+    }
+
+    /// Reads the next bytes of the ranges, in their order. `Err`: the reason why several connections cannot go on.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Result<usize, String>> {
+        if self.left == 0 {
+            return Ok(Ok(0));
+        }
+        let shared = &self.shared;
+        let what = || shared.blob.what.clone();
+        let read = task::wait_for(&shared.state, &shared.changed, what, |state| {
+            let read = state.read(buffer, shared.window);
+            read.map(Ok).or_else(|| state.ends.take().map(Err))
+        });
+        match read {
+            Ok(Ok(read)) => {
+                // There may be place for another window.
+                shared.changed.notify_all();
+                let read = read?;
+                self.left -= read as u64;
+                Ok(Ok(read))
+            }
+            Ok(Err(why)) => Ok(Err(why)),
+            Err(Error::ClientGone) => Err(task::client_gone()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// The blob that they are of.
+    pub fn blob(&self) -> &Blob {
+        &self.shared.blob
+    }
+}
+
+impl Whole {
+    /// Fetches a blob over several connections. `first`: the answer to the request for the first window.
+    pub fn begin(places: Places, blob: Blob, first: Body) -> Self {
+        let all = 0..blob.size;
+        Self {
+            now: Now::Many(Ranges::begin(places, blob, vec![all], first)),
+            taken: 0,
+        }
+    }
+}
+
+impl Read for Whole {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let ranges = match &mut self.now {
+            Now::Many(ranges) => ranges,
+            Now::One(rest) => return rest.read(buffer),
+        };
+        match ranges.read(buffer)? {
+            Ok(n) => {
+                self.taken += n as u64;
+                Ok(n)
+            }
+            Err(why) => {
+                self.now = Now::One(ranges.blob().rest(self.taken, why));
+                self.read(buffer)
+            }
+        }
     }
 }
 
 impl Shared {
-    fn range(&self, window: u64) -> Range<u64> {
-        let start = window * WINDOW as u64;
-        start..self.size.min(start + WINDOW as u64)
-    }
-
-    /// Requests a range. If the registry does not support ranges, the rest is fetched over one connection.
+    /// Requests a range. If the registry does not support ranges, one connection fetches the remaining bytes.
     fn open(&self, range: Range<u64>) -> Result<Body> {
         let start = range.start;
-        let body = self
-            .source
-            .blob(self.digest, self.size, range, &self.origins)?;
+        let body = self.blob.open(range)?;
         if body.starts_at == start {
             return Ok(body);
         }
         let why = "ranges are not supported any more".to_owned();
         self.change(|state| state.ends = Some(why.clone()));
         Err(Error::Nonsense {
-            url: self.what.clone(),
+            url: self.blob.what.clone(),
             why,
         })
     }
@@ -211,57 +373,63 @@ impl Shared {
                 return Some(None);
             }
             let is_wanted = |one: &Window| matches!(one.fetch, Fetch::Wanted);
-            let number = match state.windows.iter().position(is_wanted) {
-                Some(n) => state.first + n as u64,
-                None if self.range(state.next()).is_empty() => return Some(None),
-                None if state.windows.len() == self.depth => return None,
-                None => state.add(),
+            let Some(n) = state.windows.iter().position(is_wanted) else {
+                return match self.has_begun_all(state) {
+                    true => Some(None),
+                    false => self.add(state).map(Some),
+                };
             };
-            let window = state.window(number)?;
+            let window = state.windows.get_mut(n)?;
             window.fetch = Fetch::UnderWay;
-            let mut range = self.range(number);
-            range.start += window.bytes.len() as u64;
-            Some(Some((number, range)))
+            let range = window.range.start + window.bytes.len() as u64..window.range.end;
+            Some(Some((state.first + n as u64, range)))
         });
         claimed.ok().flatten()
     }
 
-    /// The bytes that are left, over one connection.
-    fn rest(&self, from: u64, why: String) -> Box<dyn Read + Send> {
-        let (source, origins) = (self.source.clone(), self.origins.clone());
-        let (digest, size) = (self.digest, self.size);
-        let body = Body {
-            reader: Box::new(Ended(why)),
-            starts_at: from,
-            ends_at: size,
-        };
-        let reopen = move |from| source.blob(digest, size, from..size, &origins);
-        let what = self.what.clone();
-        Box::new(Resumed::new(body, reopen, what, from..size, size))
-    }
-}
-
-impl State {
-    /// The number of the first window that was not begun.
-    fn next(&self) -> u64 {
-        self.first + self.windows.len() as u64
+    fn has_begun_all(&self, state: &State) -> bool {
+        state.next.range == self.ranges.len()
     }
 
-    /// Begins the next window, and returns its number.
-    fn add(&mut self) -> u64 {
-        let (number, mut bytes) = (self.next(), self.spare.pop().unwrap_or_default());
-        bytes.clear();
-        bytes.reserve_exact(WINDOW);
-        self.windows.push_back(Window {
+    /// Begins the next window, if there is room for it.
+    fn add(&self, state: &mut State) -> Option<(u64, Range<u64>)> {
+        let range = state.next.next(&self.ranges, self.window);
+        let bytes = state.buffer((range.end - range.start) as usize, self.window, self.room)?;
+        let number = state.first + state.windows.len() as u64;
+        state.next.advance(&self.ranges, range.end - range.start);
+        state.windows.push_back(Window {
+            range: range.clone(),
             bytes,
             taken: 0,
             fetch: Fetch::UnderWay,
         });
-        number
+        Some((number, range))
+    }
+}
+
+impl State {
+    /// A buffer for a window of so many bytes. Those of whole windows are used again.
+    fn buffer(&mut self, length: usize, window: usize, room: usize) -> Option<Vec<u8>> {
+        let is_whole = length == window;
+        if let Some(spare) = self.spare.pop() {
+            if is_whole {
+                return Some(spare);
+            }
+            // Small windows would keep the room of large ones.
+            self.reserved -= window;
+            self.reserved -= window * mem::take(&mut self.spare).len();
+        }
+        if self.reserved + length > room {
+            return None;
+        }
+        self.reserved += length;
+        let mut bytes = Vec::new();
+        bytes.reserve_exact(length);
+        Some(bytes)
     }
 
-    /// Notes the outcome of reading bytes of a window that lies before `end`. Whether that was the last of it.
-    fn put(&mut self, number: u64, end: u64, read: io::Result<usize>, piece: &[u8]) -> bool {
+    /// Notes the outcome of reading bytes of a window. Whether that was the last of it.
+    fn put(&mut self, number: u64, read: io::Result<usize>, piece: &[u8]) -> bool {
         let Some(window) = self.window(number) else {
             return true;
         };
@@ -270,7 +438,7 @@ impl State {
             Ok(n) => window.bytes.extend_from_slice(&piece[..n]),
             Err(error) => window.fetch = Fetch::Failed(error),
         }
-        if number * WINDOW as u64 + window.bytes.len() as u64 == end {
+        if window.range.start + window.bytes.len() as u64 == window.range.end {
             window.fetch = Fetch::Done;
         }
         !matches!(window.fetch, Fetch::UnderWay)
@@ -282,7 +450,7 @@ impl State {
     }
 
     /// Copies bytes that are there in their order. `None`: they are not there yet.
-    fn read(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+    fn read(&mut self, buffer: &mut [u8], window_size: usize) -> Option<io::Result<usize>> {
         let is_ending = self.ends.is_some();
         let window = self.windows.front_mut()?;
         let there = &window.bytes[window.taken..];
@@ -290,10 +458,8 @@ impl State {
             let n = buffer.len().min(there.len());
             buffer[..n].copy_from_slice(&there[..n]);
             window.taken += n;
-            if window.taken == WINDOW {
-                let read = self.windows.pop_front();
-                self.spare.extend(read.map(|window| window.bytes));
-                self.first += 1;
+            if window.range.start + window.taken as u64 == window.range.end {
+                self.drop_first(window_size);
             }
             return Some(Ok(n));
         }
@@ -309,9 +475,23 @@ impl State {
             Fetch::Wanted | Fetch::UnderWay => None,
         }
     }
+
+    /// Forgets the first window, all of which was read.
+    fn drop_first(&mut self, window_size: usize) {
+        let Some(Window { mut bytes, .. }) = self.windows.pop_front() else {
+            return;
+        };
+        self.first += 1;
+        if bytes.len() == window_size {
+            bytes.clear();
+            self.spare.push(bytes);
+        } else {
+            self.reserved -= bytes.len();
+        }
+    }
 }
 
-/// One of the connections of a blob. However it ends, others fetch the rest of its window.
+/// One of the connections of a blob. However it ends, others fetch the remaining bytes of its window.
 struct Connection {
     shared: Arc<Shared>,
     /// The number of the window that it fetches.
@@ -321,11 +501,11 @@ struct Connection {
 }
 
 impl Connection {
-    /// Fetches windows until there are no more. `first`: the answer to the request for the first one.
-    fn fetch(&mut self, first: Option<Body>) {
+    /// Fetches windows until there are no more. `first`: the first window, and the answer to the request for it.
+    fn fetch(&mut self, first: Option<(Range<u64>, Body)>) {
         self.why = "its thread panicked".to_owned();
         let (shared, mut piece) = (self.shared.clone(), vec![0; PIECE]);
-        let mut first = first.map(|body| (0, shared.range(0), Ok(body)));
+        let mut first = first.map(|(range, body)| (0, range, Ok(body)));
         let claim = || {
             let (number, range) = shared.claim()?;
             // Several mirrors may be silent, one after the other.
@@ -345,15 +525,16 @@ impl Connection {
             };
             let end = range.end;
             let reopen = |from| shared.open(from..end);
-            let (what, size) = (shared.what.clone(), shared.size);
+            let (what, size) = (shared.blob.what.clone(), shared.blob.size);
             let mut bytes = Resumed::new(body, reopen, what, range, size);
             loop {
                 let read = bytes.read(&mut piece);
+                shared.blob.count(&read);
                 // The reader needs nothing more.
                 if task::is_abandoned() {
                     return;
                 }
-                let is_over = shared.change(|state| state.put(number, end, read, &piece));
+                let is_over = shared.change(|state| state.put(number, read, &piece));
                 if is_over {
                     break;
                 }
@@ -372,45 +553,14 @@ impl Drop for Connection {
                 && matches!(window.fetch, Fetch::UnderWay)
             {
                 window.fetch = Fetch::Wanted;
-                debug!("{}: one connection less: {}", shared.what, self.why);
+                debug!("{}: one connection less: {}", shared.blob.what, self.why);
             }
             let is_there = |one: &Window| matches!(one.fetch, Fetch::Done | Fetch::Failed(_));
-            let is_all =
-                shared.range(state.next()).is_empty() && state.windows.iter().all(is_there);
+            let is_all = shared.has_begun_all(state) && state.windows.iter().all(is_there);
             if state.connections == 0 && !is_all && state.ends.is_none() {
                 state.ends = Some(mem::take(&mut self.why));
             }
         });
-    }
-}
-
-impl Read for Ranges {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (shared, taken) = match &mut self.0 {
-            Now::Many { shared, taken, .. } => (shared, taken),
-            Now::One(rest) => return rest.read(buffer),
-        };
-        if *taken == shared.size {
-            return Ok(0);
-        }
-        let what = || shared.what.clone();
-        let read = task::wait_for(&shared.state, &shared.changed, what, |state| {
-            let read = state.read(buffer);
-            read.map(Ok).or_else(|| state.ends.take().map(Err))
-        });
-        let why = match read {
-            Ok(Ok(read)) => {
-                // There may be place for another window.
-                shared.changed.notify_all();
-                *taken += *read.as_ref().unwrap_or(&0) as u64;
-                return read;
-            }
-            Ok(Err(why)) => why,
-            Err(Error::ClientGone) => return Err(task::client_gone()),
-            Err(error) => return Err(io::Error::other(error)),
-        };
-        self.0 = Now::One(shared.rest(*taken, why));
-        self.read(buffer)
     }
 }
 
@@ -423,111 +573,16 @@ impl Read for Ended {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::manifest::Descriptor;
-    use crate::name::Tag;
-    use crate::source::{Download, Part, Reference, StoredManifest};
+/// Counts the bytes of a blob.
+struct Counted<R> {
+    inner: R,
+    fetched: Arc<AtomicU64>,
+}
 
-    /// Bytes that a window has when the thread of its connection panics.
-    const FETCHED: usize = 100_000;
-
-    /// A source of one blob. The thread that fetches the second window panics.
-    struct Panicking {
-        bytes: Vec<u8>,
-        asked: Mutex<Vec<Range<u64>>>,
-    }
-
-    struct Panic;
-
-    impl Read for Panic {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            panic!("the test wants this")
-        }
-    }
-
-    impl Source for Panicking {
-        fn blob(&self, _: Digest, _: u64, range: Range<u64>, _: &Origins) -> Result<Body> {
-            let [start, end] = [range.start, range.end].map(|n| usize::try_from(n).unwrap());
-            lock(&self.asked).push(range.clone());
-            let reader: Box<dyn Read + Send> = if start == WINDOW {
-                let fetched = self.bytes[start..start + FETCHED].to_vec();
-                Box::new(io::Cursor::new(fetched).chain(Panic))
-            } else {
-                Box::new(io::Cursor::new(self.bytes[start..end].to_vec()))
-            };
-            Ok(Body {
-                reader,
-                starts_at: range.start,
-                ends_at: range.end,
-            })
-        }
-
-        fn name(&self) -> String {
-            unreachable!()
-        }
-        fn tags(&self) -> Result<Vec<Tag>> {
-            unreachable!()
-        }
-        fn digest_of(&self, _: &Tag) -> Result<Option<Digest>> {
-            unreachable!()
-        }
-        fn manifest(&self, _: Reference<'_>) -> Result<StoredManifest> {
-            unreachable!()
-        }
-        fn whole_blob(&self, _: Digest, _: &Origins) -> Result<(u64, Box<dyn Read + Send>)> {
-            unreachable!()
-        }
-        fn blob_range(&self, _: Digest, _: u64, _: Range<u64>) -> Result<Part> {
-            unreachable!()
-        }
-        fn holds(&self, _: Digest) -> Result<bool> {
-            unreachable!()
-        }
-        fn referrers(&self, _: Digest) -> Result<Vec<Descriptor>> {
-            unreachable!()
-        }
-        fn companion(&self, _: &Tag) -> Result<Option<StoredManifest>> {
-            unreachable!()
-        }
-        fn blob_url(&self, _: Digest) -> Result<Option<String>> {
-            unreachable!()
-        }
-        fn blob_request(&self, _: Digest) -> Result<Download> {
-            unreachable!()
-        }
-        fn manifest_request(&self, _: Reference<'_>, _: &str) -> Result<Download> {
-            unreachable!()
-        }
-    }
-
-    #[test]
-    fn a_window_whose_thread_panics_goes_on_from_its_bytes() {
-        // More than fit: the other connection does not end before that thread panics.
-        let bytes: Vec<u8> = (0..8 * WINDOW + 3).map(|n| (n % 251) as u8).collect();
-        let size = bytes.len() as u64;
-        let panicking = Arc::new(Panicking {
-            bytes: bytes.clone(),
-            asked: Mutex::default(),
-        });
-        let source: Arc<dyn Source> = panicking.clone();
-        let (origins, digest) = (Origins::default(), Digest::of(b"not checked here"));
-        let first = source.blob(digest, size, Ranges::first(size), &origins);
-        let mut ranges = Ranges::begin(
-            Places::take(size, 2).unwrap(),
-            &source,
-            &origins,
-            (digest, size),
-            "blob".into(),
-            first.unwrap(),
-        );
-        let mut arrived = Vec::new();
-        ranges.read_to_end(&mut arrived).unwrap();
-        assert!(arrived == bytes);
-        let window = WINDOW as u64;
-        let rest = window + FETCHED as u64..2 * window;
-        let asked = lock(&panicking.asked);
-        assert!(asked.contains(&rest), "{asked:?}");
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.fetched.fetch_add(n as u64, Relaxed);
+        Ok(n)
     }
 }

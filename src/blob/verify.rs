@@ -1,12 +1,13 @@
 //! Verifies a blob while it is streamed.
 //!
-//! Place in the chain: source → resumed → **verified** → socket. The last bytes are held back until the digest is known
+//! Place in the chain: source → resumed → ranges → reuse → **verified** → socket. The last bytes are held back until the digest is known
 //! to be right, so a corrupt download never completes.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::{Provenance, Reused};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::source::{Origins, Source};
@@ -26,6 +27,8 @@ pub struct Verified<R> {
     taken: u64,
     hasher: Hasher,
     source: Option<(Arc<dyn Source>, Origins)>,
+    /// The plan by which it is fetched.
+    reused: Option<Arc<Reused>>,
 }
 
 impl<R: Read> Verified<R> {
@@ -47,6 +50,7 @@ impl<R: Read> Verified<R> {
             taken: 0,
             hasher: Hasher::default(),
             source: None,
+            reused: None,
         })
     }
 
@@ -58,9 +62,21 @@ impl<R: Read> Verified<R> {
         }
     }
 
+    /// The same by a plan: wrong bytes may be those of an index, so no mirror is blamed for them.
+    pub fn by_plan(self, reused: Arc<Reused>) -> Self {
+        Self {
+            reused: Some(reused),
+            ..self
+        }
+    }
+
     /// Where its bytes come from; `None`: no source is asked for them.
-    pub fn origins(&self) -> Option<&Origins> {
-        self.source.as_ref().map(|(_, origins)| origins)
+    pub fn provenance(&self) -> Option<Provenance> {
+        let (_, origins) = self.source.as_ref()?;
+        Some(Provenance {
+            origins: origins.clone(),
+            reused: self.reused.clone(),
+        })
     }
 
     /// Reads all of a blob that fits into memory.
@@ -103,8 +119,12 @@ impl<R: Read> Verified<R> {
             let found = std::mem::take(&mut self.hasher).finish();
             // The last bytes are not taken, so the next call fails as well.
             if found != self.digest {
-                if let Some((source, origins)) = &self.source {
-                    source.note_wrong_bytes(self.digest, origins);
+                match (&self.reused, &self.source) {
+                    (Some(reused), _) => reused.note_wrong(),
+                    (None, Some((source, origins))) => {
+                        source.note_wrong_bytes(self.digest, origins)
+                    }
+                    (None, None) => {}
                 }
                 return Err(Error::WrongBytes {
                     what: self.what.clone(),

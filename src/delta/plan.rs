@@ -396,6 +396,7 @@ impl Offers<'_> {
     }
 
     /// All chunks of a seed, if their hashes are made in the same way.
+    #[cfg(test)]
     pub fn index(&mut self, index: &Index) {
         if index.hashing() == self.planner.index.hashing() {
             index.chunks().for_each(|chunk| self.chunk(&chunk));

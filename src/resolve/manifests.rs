@@ -7,6 +7,7 @@ use super::Resolver;
 use crate::artifact::index::{self, Choice, Chosen};
 use crate::artifact::{self, Skipped};
 use crate::blob;
+use crate::cache::Cache;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Annotations, Descriptor, Entry, Image, Index, Manifest};
@@ -282,6 +283,12 @@ impl Resolver<'_> {
     /// A document that this source delivered before.
     fn kept(&self, digest: Digest, most: u64) -> Option<Vec<u8>> {
         self.cache?.document(&self.source.name(), digest, most)
+    }
+
+    /// Whether a document need not be fetched.
+    pub fn is_kept(&self, digest: Digest) -> bool {
+        let size = |cache: &Cache| cache.size_of_document(&self.source.name(), digest);
+        self.cache.and_then(size).is_some()
     }
 
     /// The same of a manifest. Where there is no memory for it in time, it counts as not kept.

@@ -12,20 +12,25 @@
 //! complete, unfinished     whether the listing may lack tags, and where the next one goes on
 //! immutable_tags           the digests that tags keep
 //! metadata                 the extension-release of one file
+//! indexes                  the index of the chunks of one file
+//! reuse, wrong_plans       the plan by which it is put together of older versions
 //! ```
 
 mod artifacts;
 mod compatible;
 mod complete;
 mod immutable_tags;
+mod indexes;
 mod make;
 mod manifests;
 mod metadata;
+mod reuse;
 mod schedules;
 mod signatures;
 mod signed_list;
 mod tags;
 mod unfinished;
+mod wrong_plans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -59,6 +64,7 @@ pub use signatures::Trust;
 pub use signed_list::{Signed, SignedBefore};
 use tags::{MAX_OF_LISTING, Outcomes, TagOutcome, no_room};
 pub use unfinished::Unfinished;
+pub use wrong_plans::WrongPlans;
 
 /// Attached artifacts read for one.
 const MAX_ATTACHED: usize = 64;
@@ -105,6 +111,8 @@ pub struct Resolver<'a> {
     pub compatible_only: bool,
     /// The signatures that its manifests must have.
     pub requirement: Requirement,
+    /// The files that are not put together of older ones.
+    pub wrong_plans: &'a Arc<WrongPlans>,
     /// All its tags that belong to other manifests, once they are known.
     pub companions: OnceLock<BTreeSet<Tag>>,
 }

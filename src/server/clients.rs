@@ -260,7 +260,7 @@ fn answer(connection: &mut Connection, request: &Request, service: &Service, sea
             let time = started.elapsed().as_millis();
             debug!("{line}: {status} in {time} ms");
             if let Some(transfer) = &transfer {
-                transfer.log_end(answered.origins.as_ref());
+                transfer.log_end(answered.provenance.as_ref());
             }
             match answered.keeps_alive {
                 true => After::Next,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::download::{self, OCTETS};
+use super::download::{Download, OCTETS};
 use super::form::Form;
 use super::http::{Request, Response};
 use super::json::Overview;
@@ -257,15 +257,14 @@ impl Handler<'_> {
     /// A file of a snapshot.
     fn file(&self, snapshot: &Snapshot, name: &FileName) -> Result<Response> {
         let file = &*self.find(snapshot, name)?;
-        let what = format!("{}/{name} ({})", self.located, file.digest);
-        let mut response = download::file(
-            self.snapshots,
-            self.located,
+        let download = Download {
+            snapshots: self.snapshots,
+            located: self.located,
             snapshot,
+            name,
             file,
-            self.request,
-            what,
-        )?;
+        };
+        let mut response = download.answer(self.request)?;
         if response.status == 200 && !self.request.is_head() {
             let (directory, size) = (&self.located.directory, response.size());
             let transfer = Transfer::new(directory, snapshot, name, file, size);

@@ -8,13 +8,13 @@ use log::{error, info, warn};
 
 use crate::address::Directory;
 use crate::artifact::Content;
+use crate::blob::{Provenance, Reused};
 use crate::digest::Digest;
 use crate::journal;
 use crate::listing::File;
 use crate::name::FileName;
 use crate::printable::human_size;
 use crate::snapshot::Snapshot;
-use crate::source::Origins;
 
 /// A file that is being sent.
 #[derive(Debug)]
@@ -71,10 +71,17 @@ impl Transfer {
         self.sent.fetch_add(bytes, Relaxed);
     }
 
-    /// The client has all of it. `origins`: where its bytes came from; `None`: they are kept here.
-    pub fn log_end(&self, origins: Option<&Origins>) {
+    /// The client has all of it. `provenance`: where its bytes came from; `None`: they are kept here.
+    pub fn log_end(&self, provenance: Option<&Provenance>) {
         let took = self.begun.elapsed();
-        let (origin, from) = match origins.map(Origins::mirrors) {
+        let reused = provenance.and_then(|from| from.reused.as_deref());
+        let (fetched, seed) = match (reused, provenance) {
+            (Some(reused), _) => (reused.fetched(), reused.seeds()),
+            (None, Some(_)) => (self.size, ""),
+            (None, None) => (0, ""),
+        };
+        let saved = reused.map_or_else(String::new, saved);
+        let (origin, from) = match provenance.map(|from| from.origins.mirrors()) {
             None => (
                 self.kept_in.to_owned(),
                 format!(" from the {}", self.kept_in),
@@ -97,13 +104,15 @@ impl Transfer {
             REPOSITORY = directory.as_str(),
             FILE:% = file,
             BYTES = *size,
+            BYTES_FETCHED = fetched,
+            SEED = seed,
             USEC:% = took.as_micros(),
             SOURCE = source.as_str(),
             TAG = tag.as_str(),
             ORIGIN = origin.as_str(),
             DIGEST:% = digest,
             VERIFIED_BY = verified_by.as_str();
-            "{directory}/{file}: {} in {:.1} s, tag {tag} of {source}{from}, {digest}, verified by {verified_by}",
+            "{directory}/{file}: {} in {:.1} s{saved}, tag {tag} of {source}{from}, {digest}, verified by {verified_by}",
             human_size(*size),
             took.as_secs_f64()
         );
@@ -146,6 +155,15 @@ impl Transfer {
     fn percent(&self) -> u64 {
         let sent = u128::from(self.sent.load(Relaxed)) * 100;
         u64::try_from(sent / u128::from(self.size.max(1))).unwrap_or(100)
+    }
+}
+
+/// `, 41.0 MiB of it fetched, the rest from kubernetes-v1.29.0.raw`
+fn saved(reused: &Reused) -> String {
+    let (fetched, seeds) = (human_size(reused.fetched()), reused.seeds());
+    match reused.dropped() {
+        None => format!(", {fetched} of it fetched, the rest from {seeds}"),
+        Some(why) => format!(", {fetched} fetched, for {seeds} was given up: {why}"),
     }
 }
 

@@ -13,6 +13,7 @@ mod health;
 mod newest;
 mod pairs;
 mod promised;
+mod reuse;
 mod slot;
 
 use std::borrow::Cow;
@@ -43,7 +44,9 @@ use crate::memory::{Held, KEPT, Memory, Room};
 use crate::name::{FileName, Tag};
 use crate::platform::Architecture;
 use crate::pool;
-use crate::resolve::{Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished};
+use crate::resolve::{
+    Contents, ImmutableTags, Resolver, Signed, SignedBefore, Unfinished, WrongPlans,
+};
 use crate::semaphore::{Semaphore, Share};
 use crate::settings::{Blobs, Settings, Suffix};
 use crate::source::layout::Layout;
@@ -202,6 +205,7 @@ pub struct Snapshots {
     memory: &'static Memory,
     seeds: Places,
     unfinished: Unfinished,
+    wrong_plans: Arc<WrongPlans>,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
     /// New clients are served by other settings.
     is_retired: AtomicBool,
@@ -223,6 +227,7 @@ impl Snapshots {
             flattener: Flattener::new(cache.clone(), settings.cache_size),
             seeds: Places::of_service(&sysupdate::usual_name(), &settings.hosts),
             cache,
+            wrong_plans: Arc::new(WrongPlans::new(state.clone())),
             state,
             settings,
             memory: &KEPT,
@@ -243,7 +248,6 @@ impl Snapshots {
     }
 
     /// The older versions of a large file that are on this machine, opened. The newest comes first.
-    #[expect(dead_code, reason = "no download reads a seed yet")]
     pub fn seeds(&self, located: &Located, name: &FileName, file: &File) -> Vec<Seed> {
         let Some((base, _)) = located.places.get(file.source) else {
             return Vec::new();
@@ -754,6 +758,7 @@ impl Snapshots {
             parallel: self.settings.parallel.get(),
             requests: Share::new(&REQUESTS),
             unfinished: &self.unfinished,
+            wrong_plans: &self.wrong_plans,
             compatible_only: settings
                 .compatible_only
                 .unwrap_or(self.settings.compatible_only),

@@ -16,6 +16,9 @@ pub struct Notes {
     pub unanswered: BTreeMap<Tag, Unanswered>,
     /// Mirrors that gave wrong bytes of a blob or manifest.
     pub wrong_mirrors: WrongMirrors,
+    /// The files that were wrong after they were put together by a plan, and the time, in seconds since 1970. They are
+    /// fetched whole.
+    pub wrong_plans: BTreeMap<Digest, u64>,
     /// The digests of the files in the last listings, by directory. They are noted as tags without an answer are.
     pub listed: BTreeMap<String, Digest>,
     /// The tags for which a warning was logged, with their digests at that time.
@@ -54,6 +57,8 @@ impl Notes {
             self.fell.clear();
         } else if !self.scheduled.is_empty() {
             self.scheduled.clear();
+        } else if !self.wrong_plans.is_empty() {
+            self.wrong_plans.clear();
         } else if !self.wrong_mirrors.is_empty() {
             self.wrong_mirrors.clear();
         } else {

@@ -1252,6 +1252,7 @@ fn signatures(file: &[u8], without: Option<&str>) -> Vec<Signature> {
             size: payload.len() as u64,
             annotations: stored.annotations,
             is_foreign: false,
+            artifact_type: None,
         }],
         annotations: Annotations::new(),
         subject: None,

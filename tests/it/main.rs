@@ -43,6 +43,7 @@ mod complete;
 mod completions;
 mod corpus;
 mod costs;
+mod deltas;
 mod dialects;
 mod documents;
 mod download_connections;

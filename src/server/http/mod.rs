@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connections::{Further, Seat};
+use crate::blob::Provenance;
 use crate::error::{Error, Result};
-use crate::source::Origins;
 use crate::task;
 pub use request::Request;
 use request::{bad, parse_head};
@@ -40,7 +40,7 @@ pub struct Answered {
     /// The client may ask again on this connection.
     pub keeps_alive: bool,
     /// Where the bytes of a blob came from; `None`: they are kept here.
-    pub origins: Option<Origins>,
+    pub provenance: Option<Provenance>,
 }
 
 /// Why a response was not sent whole.
@@ -149,10 +149,10 @@ impl Connection {
     ) -> Result<Answered, Interrupted> {
         let keeps_alive = request.keeps_alive && !request.has_body;
         let stream = &mut &*self.stream;
-        let origins = write_response(stream, request, response, keeps_alive, progress)?;
+        let provenance = write_response(stream, request, response, keeps_alive, progress)?;
         Ok(Answered {
             keeps_alive,
-            origins,
+            provenance,
         })
     }
 

@@ -10,7 +10,7 @@ use tiny_http::{HTTPVersion, Header};
 use super::Interrupted;
 use super::request::{Request, entity_tag};
 use crate::advice::advice;
-use crate::blob::Verified;
+use crate::blob::{Provenance, Verified};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::{Bytes, Held, LARGE_BUFFER, LARGE_BUFFERS};
@@ -18,7 +18,6 @@ use crate::printable::{in_ascii, in_json, printable};
 use crate::server::form::Form;
 use crate::server::html;
 use crate::server::transfer::Transfer;
-use crate::source::Origins;
 use crate::task;
 
 /// Size of the pieces in which a blob is sent, and the largest body that is sent together with its head.
@@ -99,7 +98,7 @@ impl Blob {
         mut self,
         stream: &mut (impl Write + ?Sized),
         mut progress: impl FnMut(u64),
-    ) -> Result<Option<Origins>, Interrupted> {
+    ) -> Result<Option<Provenance>, Interrupted> {
         while self.filled > 0 {
             stream
                 .write_all(&self.buffer[..self.filled])
@@ -107,7 +106,7 @@ impl Blob {
             progress(self.filled as u64);
             self.refill().map_err(interrupted)?;
         }
-        Ok(self.rest.origins().cloned())
+        Ok(self.rest.provenance())
     }
 }
 
@@ -216,7 +215,7 @@ pub fn write_response(
     response: Response,
     keeps_alive: bool,
     progress: impl FnMut(u64),
-) -> Result<Option<Origins>, Interrupted> {
+) -> Result<Option<Provenance>, Interrupted> {
     let mut head = head(request, &response, keeps_alive);
     let body = match &response.body {
         Body::Bytes(body) if !request.is_head() => (**body).as_ref(),

@@ -1,0 +1,351 @@
+//! Carries out a plan: older files on this machine have most bytes of a blob, its source has the others.
+//!
+//! Place in the chain: source → resumed → ranges, and seeds → **reuse** → verified → socket. Each chunk from a seed is
+//! hashed before it is given out. At the first doubt the blob goes on as a plain download from the byte where it is: the
+//! bytes before it are right, as far as the index says, and the digest of the blob decides at the end.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use log::debug;
+
+use super::ranges::{Blob, Places, Ranges};
+use super::resume::PATIENCE;
+use crate::delta::plan::{Plan, Run};
+use crate::error::Result;
+use crate::memory::Held;
+use crate::task;
+
+/// Fewest requests under way at once, also with `download-connections = 1`. The ranges of a plan are small and many: an
+/// image of 364 MiB after a month of security updates had 400 of 100 KiB. One after the other, at 20 ms for a round trip,
+/// they take 8 s besides their bytes; at a registry that redirects each of them to another host 16 s; and 1,600 of them,
+/// as without bytes that are fetched along, more than the whole image at 100 Mbit/s. Four at once are a quarter of that.
+/// More would bring little, and clients may have no more than six connections to a host at many registries' front ends.
+pub const REQUESTS: usize = 4;
+/// Bytes of a seed that are read at once, unless a chunk has more.
+const PIECE: usize = 256 << 10;
+
+/// A plan with all that is needed to carry it out.
+pub struct Planned {
+    pub plan: Plan,
+    /// By their numbers in the plan.
+    pub seeds: Vec<Seed>,
+    /// Bytes that were fetched to make the plan.
+    pub fetched: u64,
+    /// Most requests at once.
+    pub connections: usize,
+    /// The memory of the plan.
+    pub held: Held,
+    /// Notes that the blob was wrong, so that it is not fetched by a plan again.
+    pub note_wrong: Box<dyn Fn() + Send + Sync>,
+}
+
+/// An older file on this machine.
+pub struct Seed {
+    /// Its name in messages.
+    pub name: String,
+    pub file: File,
+}
+
+/// How much a plan saved.
+pub struct Reused {
+    fetched: Arc<AtomicU64>,
+    seeds: String,
+    dropped: OnceLock<String>,
+    note_wrong: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Reused {
+    /// Bytes that were fetched, with those for making the plan.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Relaxed)
+    }
+
+    /// The names of the seeds, separated by commas.
+    pub fn seeds(&self) -> &str {
+        &self.seeds
+    }
+
+    /// Why the plan was given up on the way.
+    pub fn dropped(&self) -> Option<&str> {
+        self.dropped.get().map(String::as_str)
+    }
+
+    /// The blob was wrong.
+    pub fn note_wrong(&self) {
+        (self.note_wrong)();
+    }
+}
+
+/// Reads a blob by a plan.
+pub struct Reuse {
+    blob: Blob,
+    reused: Arc<Reused>,
+    now: Now,
+    /// Bytes of the blob that were read.
+    at: u64,
+}
+
+enum Now {
+    Planned(Box<Carried>),
+    /// One connection fetches the remaining bytes.
+    Plain(Box<dyn Read + Send>),
+}
+
+/// A plan that is being carried out.
+struct Carried {
+    plan: Plan,
+    seeds: Vec<Seed>,
+    ranges: Ranges,
+    /// The number of the run that is being read.
+    run: usize,
+    /// The number of the chunk of a seed that is read next.
+    chunk: usize,
+    /// Bytes of a seed that were checked, and how many of them were read.
+    checked: Vec<u8>,
+    taken: usize,
+    _held: Held,
+}
+
+/// Why a plan is not carried on.
+enum Doubt {
+    /// A plain download may have the remaining bytes.
+    Plan(String),
+    /// The download fails.
+    Download(io::Error),
+}
+
+impl From<io::Error> for Doubt {
+    fn from(error: io::Error) -> Self {
+        Self::Download(error)
+    }
+}
+
+impl Reuse {
+    /// Asks for the first range, so the repository shows that it holds the blob before it gives out any byte. If it has no
+    /// ranges, the answer is the whole blob.
+    pub fn begin(blob: Blob, planned: Planned) -> Result<(Self, Arc<Reused>)> {
+        let Planned {
+            plan,
+            seeds,
+            fetched,
+            connections,
+            held,
+            note_wrong,
+        } = planned;
+        blob.fetched.fetch_add(fetched, Relaxed);
+        let reused = Arc::new(Reused {
+            fetched: blob.fetched.clone(),
+            seeds: names(&plan, &seeds),
+            dropped: OnceLock::new(),
+            note_wrong,
+        });
+        let ranges: Vec<_> = plan.runs.iter().filter_map(blob_range).collect();
+        let places = Places::of_plan(connections).filter(|_| !ranges.is_empty());
+        let now = match places {
+            None => {
+                let _ = reused
+                    .dropped
+                    .set("too many downloads are under way".into());
+                let body = blob.open(0..blob.size)?;
+                Now::Plain(blob.resumed(body, 0))
+            }
+            Some(places) => {
+                let first = places.first(&ranges);
+                let body = blob.open(first.clone())?;
+                if (body.starts_at, body.ends_at) == (first.start, first.end) {
+                    Now::Planned(Box::new(Carried {
+                        ranges: Ranges::begin(places, blob.clone(), ranges, body),
+                        plan,
+                        seeds,
+                        run: 0,
+                        chunk: 0,
+                        checked: Vec::new(),
+                        taken: 0,
+                        _held: held,
+                    }))
+                } else {
+                    let _ = reused.dropped.set("ranges are not supported".into());
+                    Now::Plain(blob.resumed(body, 0))
+                }
+            }
+        };
+        let reuse = Self {
+            blob,
+            reused: reused.clone(),
+            now,
+            at: 0,
+        };
+        Ok((reuse, reused))
+    }
+
+    /// Gives the plan up: one connection fetches the remaining bytes.
+    fn fall_back(&mut self, why: String) {
+        let (blob, at) = (&self.blob, self.at);
+        debug!(
+            "{}: a plain download from byte {at} of {} on: {why}",
+            blob.what, blob.size
+        );
+        let _ = self.reused.dropped.set(why);
+        // The connections of the plan end, and its memory is free, before another one is opened.
+        self.now = Now::Plain(Box::new(io::empty()));
+        let limit = task::within(PATIENCE);
+        let opened = blob.open(at..blob.size);
+        drop(limit);
+        self.now = Now::Plain(match opened {
+            Ok(body) => blob.resumed(body, at),
+            Err(error) => blob.rest(at, error.line()),
+        });
+    }
+}
+
+impl Read for Reuse {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let carried = match &mut self.now {
+            Now::Plain(rest) => return rest.read(buffer),
+            Now::Planned(carried) => carried,
+        };
+        if buffer.is_empty() || self.at == self.blob.size {
+            return Ok(0);
+        }
+        match carried.read(self.at, buffer) {
+            Ok(n) => {
+                self.at += n as u64;
+                Ok(n)
+            }
+            Err(Doubt::Plan(why)) => {
+                self.fall_back(why);
+                self.read(buffer)
+            }
+            Err(Doubt::Download(error)) => Err(error),
+        }
+    }
+}
+
+impl Carried {
+    /// The next bytes, which begin at byte `at` of the blob.
+    fn read(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, Doubt> {
+        loop {
+            let checked = &self.checked[self.taken..];
+            if !checked.is_empty() {
+                let n = copy(checked, buffer);
+                self.taken += n;
+                return Ok(n);
+            }
+            let bytes = match self.plan.runs.get(self.run) {
+                Some(run) => bytes_of(run, &self.plan),
+                None => 0..0,
+            };
+            // Such a plan would be a mistake of this program.
+            if !(bytes.start..=bytes.end).contains(&at) {
+                return Err(Doubt::Plan(format!("the plan has nothing at byte {at}")));
+            }
+            if at == bytes.end {
+                self.run += 1;
+                self.chunk = 0;
+                continue;
+            }
+            match &self.plan.runs[self.run] {
+                Run::Blob(range) => {
+                    let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+                    let want = buffer.len().min(left);
+                    return self.ranges.read(&mut buffer[..want])?.map_err(Doubt::Plan);
+                }
+                Run::Held { at: start, bytes } => {
+                    return Ok(copy(&bytes[(at - start) as usize..], buffer));
+                }
+                Run::Seed { seed, from, chunks } => {
+                    let (seed, from) = (*seed, from + (at - bytes.start));
+                    let chunks = self.chunk.max(chunks.start)..chunks.end;
+                    self.check(seed, from, chunks)?;
+                }
+            }
+        }
+    }
+
+    /// Reads the next chunks of a run from the byte `from` of a seed on, and checks them.
+    fn check(&mut self, seed: usize, from: u64, chunks: Range<usize>) -> Result<(), Doubt> {
+        let index = &self.plan.index;
+        let Some(Seed { name, file }) = self.seeds.get(seed) else {
+            return Err(Doubt::Plan(format!("the plan has no seed {seed}")));
+        };
+        let mut end = chunks.start;
+        let mut length = 0;
+        while end < chunks.end {
+            let more = index.chunk(end).len as usize;
+            if end > chunks.start && length + more > PIECE {
+                break;
+            }
+            (end, length) = (end + 1, length + more);
+        }
+        let mut bytes = mem::take(&mut self.checked);
+        bytes.resize(length, 0);
+        if let Err(error) = file.read_exact_at(&mut bytes, from) {
+            let why = match error.kind() {
+                io::ErrorKind::UnexpectedEof => "it is shorter than before".to_owned(),
+                _ => error.to_string(),
+            };
+            return Err(Doubt::Plan(format!("{name} cannot be read: {why}")));
+        }
+        let mut good = 0;
+        self.chunk = chunks.start;
+        while self.chunk < end {
+            let chunk = &bytes[good..good + index.chunk(self.chunk).len as usize];
+            if !index.has(self.chunk, chunk) {
+                break;
+            }
+            good += chunk.len();
+            self.chunk += 1;
+        }
+        if good == 0 {
+            let at = index.chunk(chunks.start).start;
+            return Err(Doubt::Plan(format!(
+                "{name} has other bytes than its index says for byte {at}"
+            )));
+        }
+        bytes.truncate(good);
+        (self.checked, self.taken) = (bytes, 0);
+        Ok(())
+    }
+}
+
+/// The bytes of the blob that a run is.
+fn bytes_of(run: &Run, plan: &Plan) -> Range<u64> {
+    match run {
+        Run::Blob(range) => range.clone(),
+        Run::Held { at, bytes } => *at..at + bytes.len() as u64,
+        Run::Seed { chunks, .. } => {
+            let last = plan.index.chunk(chunks.end - 1);
+            plan.index.chunk(chunks.start).start..last.bytes().end
+        }
+    }
+}
+
+fn blob_range(run: &Run) -> Option<Range<u64>> {
+    match run {
+        Run::Blob(range) => Some(range.clone()),
+        Run::Seed { .. } | Run::Held { .. } => None,
+    }
+}
+
+/// The seeds from which a plan takes bytes.
+fn names(plan: &Plan, seeds: &[Seed]) -> String {
+    let is_used = |number: usize| {
+        let mut runs = plan.runs.iter();
+        runs.any(|run| matches!(run, Run::Seed { seed, .. } if *seed == number))
+    };
+    let used = seeds.iter().enumerate();
+    let names = used.filter_map(|(number, seed)| is_used(number).then_some(seed.name.as_str()));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let n = from.len().min(to.len());
+    to[..n].copy_from_slice(&from[..n]);
+    n
+}
