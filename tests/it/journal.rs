@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::content::{Repository, sha256, versions};
 use crate::images::{layer, push, sums};
 use crate::registry::Registry;
-use crate::service::{Folder, Service, Setup};
+use crate::service::{Folder, Service, Setup, eventually};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -221,6 +221,9 @@ fn names_that_clients_try_as_a_matter_of_course_are_not_told() {
     let registry = Registry::with_hello(versions(1).0);
     let service = Setup::of(&registry).env("RUST_LOG", "info").start();
     service.listing();
+    eventually("the listing is logged", || {
+        !service.log.with(&["1 file listed"]).is_empty()
+    });
     let before = service.log.lines().len();
     for name in [
         "SHA256SUMS.gpg",
