@@ -46,13 +46,13 @@ impl GrowingBuffers {
         }
     }
 
-    /// Gives the memory of a large buffer back: the connection waits for its next request. Input that was not consumed
-    /// stays.
+    /// Gives all memory back: the connection waits for its next request. Input that was not consumed stays.
     pub fn release(&mut self) {
-        if self.start == self.end && self.large.is_some() {
+        self.output = Vec::new();
+        if self.start == self.end {
             self.input = Vec::new();
+            (self.start, self.end, self.full_reads) = (0, 0, 0);
             self.large = None;
-            self.full_reads = 0;
         }
     }
 
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(buffers.input().len(), 5, "input stays");
         buffers.input_consume(5);
         buffers.release();
-        assert!(buffers.large.is_none());
+        assert!(buffers.large.is_none() && buffers.input.is_empty() && buffers.output.is_empty());
         assert_eq!(buffers.input_append_buf().len(), 8);
         assert_eq!(buffers.output().len(), 4);
     }
