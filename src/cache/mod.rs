@@ -153,7 +153,7 @@ const MAX_REMEMBERED: usize = 1024;
 const MAX_LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// Version of the code that reads images: releases that an older program read are read again.
-const READER: u32 = 2;
+const READER: u32 = 3;
 
 impl Cache {
     /// The cache in this directory, with at most `size` bytes of flattened images and layers. With `None` nothing is kept.

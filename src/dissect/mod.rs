@@ -41,8 +41,10 @@ use crate::source::{Origins, Part, Source};
 
 /// The prefix of the name of a release. The name of the extension follows.
 const RELEASE: &str = "extension-release.";
+/// The folder of releases in a configuration extension.
+const FOLDER_OF_CONFEXT: &str = "etc/extension-release.d";
 /// Folders of releases: in a whole system or a system extension, and in a configuration extension.
-const FOLDERS: [&str; 2] = ["usr/lib/extension-release.d", "etc/extension-release.d"];
+const FOLDERS: [&str; 2] = ["usr/lib/extension-release.d", FOLDER_OF_CONFEXT];
 /// The folder of releases in a file system that is mounted at `/usr`.
 const FOLDERS_OF_USR: [&str; 1] = ["lib/extension-release.d"];
 /// Largest release that is read, in bytes. Most have some hundred.
@@ -168,9 +170,7 @@ pub fn metadata(
         None => {
             let _permit = DISSECTIONS.acquire(|| format!("a look into {}", origin.name()))?;
             let found = match release_in(origin, size, file.as_str()) {
-                Ok(Some(release)) => {
-                    Release::Text(String::from_utf8_lossy(&release.text).into_owned())
-                }
+                Ok(Some(release)) => Release::Text(with_default_scope(&release)),
                 Ok(None) => Release::None,
                 Err(Failure::Image(why)) => Release::Unreadable(why),
                 Err(Failure::Fetch(error)) => return Err(error),
@@ -223,6 +223,17 @@ pub fn extension_in_directory(path: &Path, file: &str) -> Result<Option<String>,
         }
     }
     Ok(None)
+}
+
+/// The text of a release. That of a configuration extension has a `CONFEXT_SCOPE`: only its folder shows what it is, and no
+/// field has to. Of two assignments the last one counts.
+fn with_default_scope(release: &NamedText) -> String {
+    let text = String::from_utf8_lossy(&release.text);
+    match release.is_confext {
+        // The default by extension-release(5).
+        true => format!("CONFEXT_SCOPE=\"system portable\"\n{text}"),
+        false => text.into_owned(),
+    }
 }
 
 fn extension(release: &str) -> &str {
@@ -304,8 +315,11 @@ fn in_folders(
         let releases = files.releases(folder)?;
         if let Some(entry) = choose(releases, |entry| &entry.name, file) {
             let text = files.read(&entry)?;
-            let name = entry.name;
-            return Ok(Some(NamedText { name, text }));
+            return Ok(Some(NamedText {
+                name: entry.name,
+                text,
+                is_confext: *folder == FOLDER_OF_CONFEXT,
+            }));
         }
     }
     Ok(None)
@@ -336,6 +350,8 @@ struct Entry {
 struct NamedText {
     name: String,
     text: Vec<u8>,
+    /// Whether it was in the folder of a configuration extension.
+    is_confext: bool,
 }
 
 /// The name, if it is the name of a release.

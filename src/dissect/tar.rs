@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::range_reader::{Failure, Region, bad};
-use super::{MAX_FILE, NamedText, is_release};
+use super::{FOLDER_OF_CONFEXT, MAX_FILE, NamedText, is_release};
 use crate::tar::{self, Header, Members};
 
 /// Offset of [`MAGIC`] in a header.
@@ -27,7 +27,7 @@ pub fn releases(image: &mut Region<'_, '_>, folders: &[&str]) -> Result<Vec<Name
             continue;
         }
         let path = member.path();
-        let Some(name) = release_of(&path, folders) else {
+        let Some((folder, name)) = release_of(&path, folders) else {
             if found.is_empty() {
                 continue;
             }
@@ -50,6 +50,7 @@ pub fn releases(image: &mut Region<'_, '_>, folders: &[&str]) -> Result<Vec<Name
         found.push(NamedText {
             name: name.to_owned(),
             text,
+            is_confext: folder == FOLDER_OF_CONFEXT,
         });
     }
     Ok(found)
@@ -80,12 +81,12 @@ impl Read for Archive<'_, '_, '_> {
     }
 }
 
-/// The name of the extension-release at this path, if it is one in these folders.
-fn release_of<'n>(path: &'n [u8], folders: &[&str]) -> Option<&'n str> {
+/// The folder and the name of the extension-release at this path, if it is one in these folders.
+fn release_of<'n>(path: &'n [u8], folders: &[&'n str]) -> Option<(&'n str, &'n str)> {
     let path = path.strip_prefix(b".").unwrap_or(path);
     let path = path.strip_prefix(b"/").unwrap_or(path);
     folders.iter().find_map(|folder| {
         let name = path.strip_prefix(folder.as_bytes())?.strip_prefix(b"/")?;
-        is_release(name)
+        Some((*folder, is_release(name)?))
     })
 }

@@ -11,6 +11,9 @@ use crate::service::{Folder, Service, command, output};
 /// An extension for fedora.
 const SQUASHFS: &[u8] = include_bytes!("../images/gzip.squashfs");
 
+/// A configuration extension for any OS.
+const CONFEXT: &[u8] = include_bytes!("../images/confext.squashfs");
+
 /// The command on a machine with this version of systemd.
 fn transfer(systemd: &str, arguments: &[&str]) -> Output {
     transfer_with(&format!("echo 'systemd {systemd} (…)'"), arguments)
@@ -99,6 +102,22 @@ fn sysupdate() -> &'static str {
     match in_path.iter().any(|path| fs::exists(path).unwrap()) {
         true => "systemd-sysupdate",
         false => "/usr/lib/systemd/systemd-sysupdate",
+    }
+}
+
+/// Its extension-release has neither CONFEXT_SCOPE nor CONFEXT_LEVEL: only the folder shows what it is.
+#[test]
+fn a_confext_is_known_by_the_folder_of_its_release() {
+    let release = "etc/extension-release.d/extension-release.hello";
+    let tar = crate::images::layer(&[(release, b"ID=_any\n")]);
+    for image in [CONFEXT, &tar] {
+        let mut hello = Repository::default();
+        hello.oras_push("v1", "hello.raw", image);
+        let (_registry, _service, url) = serving(hello);
+        let (status, text, said) = ended(&transfer("257", &["hello", "--service", &url]));
+        assert_eq!((status, said.as_str()), (Some(0), ""));
+        let path = "Path=/var/lib/confexts/hello.raw.v";
+        assert!(text.lines().any(|line| line == path), "{text}");
     }
 }
 
