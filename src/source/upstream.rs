@@ -61,25 +61,37 @@ impl Upstream {
     /// is a certs.d directory for it. Any other is HTTPS, unless registries.conf says `insecure =
     /// true` and it does not speak TLS.
     pub fn origin(&self, host: &Host, insecure: Option<bool>) -> Result<String> {
-        let key = (host.clone(), insecure);
-        let known = lock(&self.speaks_tls).get(&key).copied();
-        let speaks_tls = match known {
+        let speaks_tls = match self.known_to_speak_tls(host, insecure)? {
             Some(known) => known,
             None => {
-                let found = match (host.is_loopback(), insecure) {
-                    (_, Some(false)) | (false, None) => true,
-                    (true, None) => self.client.has_certificates(host)?,
-                    (true, Some(true)) => false,
-                    (false, Some(true)) => self.client.speaks_tls(host)?,
-                };
-                lock(&self.speaks_tls).insert(key, found);
+                let found = self.client.speaks_tls(host)?;
+                lock(&self.speaks_tls).insert((host.clone(), insecure), found);
                 found
             }
         };
-        Ok(format!(
-            "{}://{host}",
-            if speaks_tls { "https" } else { "http" }
-        ))
+        Ok(origin(host, speaks_tls))
+    }
+
+    /// The same, if the registry need not be asked for it.
+    pub fn known_origin(&self, host: &Host, insecure: Option<bool>) -> Option<String> {
+        let known = self.known_to_speak_tls(host, insecure).ok()?;
+        known.map(|speaks_tls| origin(host, speaks_tls))
+    }
+
+    /// Whether a host speaks TLS; `None`: only a try can show it.
+    fn known_to_speak_tls(&self, host: &Host, insecure: Option<bool>) -> Result<Option<bool>> {
+        let key = (host.clone(), insecure);
+        if let Some(known) = lock(&self.speaks_tls).get(&key) {
+            return Ok(Some(*known));
+        }
+        let found = match (host.is_loopback(), insecure) {
+            (false, Some(true)) => return Ok(None),
+            (_, Some(false)) | (false, None) => true,
+            (true, None) => self.client.has_certificates(host)?,
+            (true, Some(true)) => false,
+        };
+        lock(&self.speaks_tls).insert(key, found);
+        Ok(Some(found))
     }
 
     /// Whether requests to a mirror name the registry that it mirrors (`?ns=`). Those to this machine do: Spegel and
@@ -88,4 +100,9 @@ impl Upstream {
         let is_told = mirror.is_loopback() || self.mirrors_with_ns.contains(mirror);
         is_told && !self.mirrors_without_ns.contains(mirror)
     }
+}
+
+fn origin(host: &Host, speaks_tls: bool) -> String {
+    let scheme = if speaks_tls { "https" } else { "http" };
+    format!("{scheme}://{host}")
 }

@@ -1,5 +1,11 @@
 //! Hosts: their certificates by certs.d, TLS or none, addresses and names.
 
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
 use crate::content::versions;
 use crate::registry::{Guard, LOGIN, Registry, count, nowhere, with_tls};
 use crate::service::{ANEW, Folder, Service, Setup, later};
@@ -300,6 +306,54 @@ fn row_n3_a_registry_that_was_down_is_asked_anew_whether_it_speaks_tls() {
         assert_eq!(service.listing(), listing, "in the clear");
         later();
     }
+}
+
+/// The connections for a listing are opened ahead, but not at the price of another try.
+#[test]
+fn a_registry_that_is_down_is_tried_for_tls_once() {
+    let (hello, listing) = versions(3);
+    let registry = Registry::with_hello(hello);
+    let (is_up, tries) = (
+        Arc::new(AtomicBool::new(true)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let relay = TcpListener::bind("127.0.0.1:0").unwrap();
+    // On loopback it would be plain HTTP without a try.
+    let host = format!("0.0.0.0:{}", relay.local_addr().unwrap().port());
+    let (target, up, tried) = (registry.address, is_up.clone(), tries.clone());
+    thread::spawn(move || {
+        for client in relay.incoming().flatten() {
+            if !up.load(SeqCst) {
+                tried.fetch_add(1, SeqCst);
+                continue;
+            }
+            let server = TcpStream::connect(target).unwrap();
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    let conf = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+    let cache = Folder::new();
+    let start = || {
+        let setup = Setup::new(format!("registry = \"{host}\"\n{ANEW}"));
+        setup.registries(&conf).cache(&cache).start()
+    };
+    assert_eq!(start().listing(), listing);
+    is_up.store(false, SeqCst);
+    let tries_of = |target: &str| {
+        let service = start();
+        tries.store(0, SeqCst);
+        assert_eq!(service.get(target).status, 502, "{target}");
+        tries.load(SeqCst)
+    };
+    // That of one tag has nothing to open ahead.
+    let expected = tries_of("/hello:v1/SHA256SUMS");
+    assert_eq!(tries_of("/hello/SHA256SUMS"), expected);
 }
 
 /// `openssl req -x509` makes a certificate that is a CA and a server's; curl and skopeo trust it.

@@ -128,16 +128,28 @@ impl Registry {
     }
 
     fn origin(&self) -> Result<String> {
-        // The only registry whose API has another host name.
-        if self.host().as_str() == DOCKER_HUB {
-            return Ok("https://registry-1.docker.io".to_owned());
+        match self.origin_of_docker_hub() {
+            Some(origin) => Ok(origin),
+            None => self.upstream.origin(self.host(), self.insecure),
         }
-        self.upstream.origin(self.host(), self.insecure)
+    }
+
+    /// The same, if the registry need not be asked for it: one that is down would be waited for here, and again by the
+    /// first request.
+    fn known_origin(&self) -> Option<String> {
+        let of_docker_hub = self.origin_of_docker_hub();
+        of_docker_hub.or_else(|| self.upstream.known_origin(self.host(), self.insecure))
+    }
+
+    /// The only registry whose API has another host name.
+    fn origin_of_docker_hub(&self) -> Option<String> {
+        let is_docker_hub = self.host().as_str() == DOCKER_HUB;
+        is_docker_hub.then(|| "https://registry-1.docker.io".to_owned())
     }
 
     /// Has the connections for so many requests opened while the first one, for the tags, is under way.
     pub fn expect(&self, requests: usize) -> Option<Expected> {
-        let origin = self.origin().ok()?;
+        let origin = self.known_origin()?;
         Some(self.upstream.client.expect(&origin, requests))
     }
 
