@@ -599,6 +599,12 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Error::BadSettings { .. } | Error::NoState { .. } => 78,
+            // The service has read its settings, and says this of them.
+            Error::Refused {
+                status: 500,
+                step: Some(step),
+                ..
+            } if step == "settings" => 78,
             Error::NoSocket { .. }
             | Error::Service { .. }
             | Error::WrongBytes { .. }

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
 use crate::content::{Repository, digest, noise, sha256, versions};
 use crate::registry::{Fault, Guard, Registry, nowhere, one_image};
-use crate::service::{ANEW, Folder, Service, command, eventually, output};
+use crate::service::{ANEW, Folder, Service, command, eventually, output, serve_on};
 
 /// The command with arguments, of which `URL` stands for where the service is.
 fn asking(address: SocketAddr, arguments: &[&str]) -> Command {
@@ -27,6 +28,32 @@ fn asking(address: SocketAddr, arguments: &[&str]) -> Command {
 
 fn ask(address: SocketAddr, arguments: &[&str]) -> Output {
     output(asking(address, arguments))
+}
+
+/// The service reads its settings when the first client comes.
+#[test]
+fn wrong_settings_of_the_service_have_the_same_exit_status_as_those_of_the_command() {
+    let folder = Folder::new();
+    let config = folder.file("config.toml", "registry = 5\n");
+    for arguments in [&["list", "hello"][..], &["fetch", "hello", "-o", "-"]] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = listener.try_clone().unwrap();
+        let asked = thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(address, arguments));
+            // As systemd does, it is started when somebody has connected.
+            let mut waits = [PollFd::new(&listener, PollFlags::IN)];
+            poll(&mut waits, None).unwrap();
+            // A client that has not sent its request yet gets no body.
+            thread::sleep(Duration::from_millis(300));
+            let served = output(serve_on(shared, &config));
+            assert_eq!(served.status.code(), Some(78));
+            asked.join().unwrap()
+        });
+        let (status, said) = ended(&asked);
+        assert_eq!(status, Some(78), "{said}");
+        assert!(said.contains("config.toml:1"), "{said}");
+    }
 }
 
 /// The exit status, and what it said.
