@@ -426,6 +426,51 @@ fn a_repository_that_is_not_there_or_empty_is_found() {
     );
 }
 
+/// What is skipped or held back by design is information, and no fault.
+#[test]
+fn a_newer_version_that_is_not_offered_is_named_with_its_reason() {
+    let mut hello = versions(3).0;
+    let digest = hello.tags["v1"].clone();
+    for name in ["latest", &digest.replace(':', "-")] {
+        hello.tags.insert(name.to_owned(), digest.clone());
+    }
+    let registry = Registry::with_hello(hello);
+    let names = |settings: &str, status: &str, texts: &[&str]| {
+        let setup = Setup::of(&registry).settings(&format!("[repository.hello]\n{settings}"));
+        let (machine, _service) = Machine::with(setup);
+        let found = machine.check(&["hello"]);
+        found.has(status, "names", texts);
+        assert_eq!(found.status, Some(0), "{}", found.text);
+        found.text
+    };
+    let text = names("", "ok", &["the newest is hello-"]);
+    assert!(!text.contains("the newer tag"), "{text}");
+    let hold = "hold = \"1\"\nexclude = [\"0\"]\n";
+    let held = [
+        "the newest is hello-v1.raw",
+        "the newer tag v2 is not offered: ",
+        "newer than hold = \"1\"",
+    ];
+    names(hold, "ok", &held);
+    registry.change(|hello| {
+        let entry = [("arm64", "hello.raw", &b"image"[..])];
+        hello.index("v4", &entry);
+    });
+    let skipped = [
+        "the newest is hello-v2.raw",
+        "the newer tag v4 is not offered: ",
+        "arm64",
+    ];
+    names("architectures = [\"x86-64\"]\n", "ok", &skipped);
+    // One that should have been offered counts more.
+    registry.change(|hello| hello.tag("v3", b"no JSON"));
+    let refused = [
+        "the newer tag v3 is not offered: manifest",
+        "list REPOSITORY --all",
+    ];
+    names("architectures = [\"x86-64\"]\n", "warning", &refused);
+}
+
 #[test]
 fn a_repository_of_which_nothing_is_offered_is_found() {
     let mut hello = Repository::default();

@@ -249,22 +249,20 @@ fn judge_names(overview: &Overview) -> Finding {
         newest.name
     );
     match newer_that_is_missing(overview, newest.version.as_deref()) {
-        Some(one) => Finding::warning(
-            step,
-            format!(
-                "{text}; the newer tag {} is left out: {}",
-                one.tag, one.reason
-            ),
-            all,
-        ),
-        None => {
-            let is_newer = |one: &&LeftOut| is_newer(one, newest.version.as_deref());
-            let mut held = overview.left_out.iter().filter(|one| one.until.is_some());
-            let held = held
-                .find(is_newer)
-                .map(|one| format!("; {}", scheduled(one)));
-            Finding::ok(step, text + &held.unwrap_or_default())
+        Some(one) if one.until.is_some() => {
+            Finding::ok(step, format!("{text}; {}", scheduled(one)))
         }
+        Some(one) => {
+            let text = format!(
+                "{text}; the newer tag {} is not offered: {}",
+                one.tag, one.reason
+            );
+            match is_by_design(one) {
+                true => Finding::ok(step, text),
+                false => Finding::warning(step, text, all),
+            }
+        }
+        None => Finding::ok(step, text),
     }
 }
 
@@ -274,16 +272,25 @@ fn scheduled(one: &LeftOut) -> String {
     format!("tag {} is held back until {until}: {}", one.tag, one.reason)
 }
 
-fn is_newer(one: &LeftOut, newest: Option<&str>) -> bool {
-    version::compare(version::of_tag(&one.tag).0, newest.unwrap_or_default()).is_gt()
+/// A version that is newer than all on offer; of several one that should have been offered.
+fn newer_that_is_missing<'a>(overview: &'a Overview, newest: Option<&str>) -> Option<&'a LeftOut> {
+    let is_newer = |one: &&LeftOut| {
+        let version = version::of_tag(&one.tag).0;
+        // Tags of signatures and names such as `latest` have no place in the order of versions.
+        let is_version = newest.is_some() && version::is_numbered(version);
+        let may_be_newer = is_version || !is_by_design(one);
+        may_be_newer && version::compare(version, newest.unwrap_or_default()).is_gt()
+    };
+    let newer = overview.left_out.iter().filter(is_newer);
+    newer.min_by_key(|one| is_by_design(one))
 }
 
-/// A tag that somebody would want, newer than all that is offered.
-fn newer_that_is_missing<'a>(overview: &'a Overview, newest: Option<&str>) -> Option<&'a LeftOut> {
-    overview.left_out.iter().find(|one| {
-        let is_wanted = matches!(one.kind, LeftOutKind::Refused | LeftOutKind::Unanswered);
-        is_wanted && is_newer(one, newest)
-    })
+/// Whether nothing is wrong with a tag that is not offered: it is for another machine, or its turn has not come.
+fn is_by_design(one: &LeftOut) -> bool {
+    match one.kind {
+        LeftOutKind::Skipped | LeftOutKind::Held => true,
+        LeftOutKind::Refused | LeftOutKind::Unanswered => false,
+    }
 }
 
 /// `asks`: whether the settings ask for signatures, if that is known.
