@@ -13,6 +13,12 @@ pub const SYSUPDATE: [&str; 4] = [
     "usr/libexec/systemd-sysupdate",
 ];
 
+/// From systemd 262 on systemd-sysupdate reports a completed update to this socket, and waits until systemd-sysext has
+/// merged what there is.
+pub const NOTIFIED: &str = "systemd-sysupdate-notify-sysext.socket";
+/// The properties of a unit that name those for which it runs.
+const WANTED_BY: &str = "WantedBy,RequiredBy,BoundBy,UpheldBy,TriggeredBy";
+
 impl SystemdVersion {
     /// The version of systemd on this machine, by `systemctl --version`; or why it could not be found out.
     pub fn of_this_machine() -> Result<Self, String> {
@@ -68,6 +74,19 @@ pub fn property(command: &'static str, unit: &str, name: &str) -> Result<String>
 /// Whether a unit is active. One that does not exist is not.
 pub fn is_active(command: &'static str, unit: &str) -> Result<bool> {
     Ok(property(command, unit, "ActiveState")? == "active")
+}
+
+/// Whether a unit is active, and no active unit wants it.
+pub fn is_unneeded(command: &'static str, unit: &str) -> Result<bool> {
+    if !is_active(command, unit)? {
+        return Ok(false);
+    }
+    for other in property(command, unit, WANTED_BY)?.split_whitespace() {
+        if is_active(command, other)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

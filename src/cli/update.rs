@@ -21,10 +21,6 @@ use crate::error::{Error, Result};
 const COMMAND: &str = "update";
 /// `RuntimeDirectory=` of the unit.
 const RUNTIME_DIRECTORY: &str = "/run/sysext-oci-proxy-update";
-/// From systemd 262 on systemd-sysupdate reports a completed update to this socket, and waits until systemd-sysext has
-/// merged what there is.
-const NOTIFIED: &str = "systemd-sysupdate-notify-sysext.socket";
-
 /// A kind of extensions.
 struct Kind {
     /// The unit that merges them: it does so when it is reloaded, as the administrator has set it up.
@@ -100,7 +96,7 @@ pub fn update(root: &Path, component: &Component) -> Result<()> {
     let updated = update_by(&program, &component.to_string());
     // A failed update may have installed something, too. It is not reported to the socket.
     let merge_rest = || {
-        let is_reported = updated.is_ok() && systemd::is_active(COMMAND, NOTIFIED)?;
+        let is_reported = updated.is_ok() && systemd::is_active(COMMAND, systemd::NOTIFIED)?;
         let after = images_of_all(root)?;
         let before = if is_reported { &after } else { &before };
         merge_changed(before, &after, &notes, merge)

@@ -197,6 +197,48 @@ fn files_are_removed_also_if_systemd_does_not_answer() {
     );
 }
 
+/// On systemd 262 the timer has started it.
+#[test]
+fn the_socket_that_merges_extensions_is_stopped_with_the_last_timer() {
+    const SOCKET: &str = "systemd-sysupdate-notify-sysext.socket";
+    let arguments = ["hello", "--undo", "--component", "not-there-at-all"];
+    for (timer, socket, wanted_by, is_stopped) in [
+        ("enabled", "active", "", true),
+        ("enabled", "active", "a@b.timer", true),
+        ("enabled", "active", "a@b.timer sockets.target", false),
+        ("enabled", "inactive", "", false),
+        ("disabled", "active", "", false),
+    ] {
+        let log = Folder::new();
+        let log = log.file("log", "");
+        let script = format!(
+            "echo \"$*\" >>{}\n\
+             case \"$*\" in\n\
+             show*UnitFileState*not-there-at-all.timer) echo {timer} ;;\n\
+             show*ActiveState*sockets.target) echo active ;;\n\
+             show*ActiveState*{SOCKET}) echo {socket} ;;\n\
+             show*WantedBy*{SOCKET}) echo '{wanted_by}' ;;\n\
+             show*) echo inactive ;;\n\
+             esac",
+            log.display()
+        );
+        let (status, text, said) = ended(&transfer_with(&script, &arguments));
+        assert_eq!((status, said.as_str()), (Some(0), ""), "{text}");
+        let asked = fs::read_to_string(&log).unwrap();
+        let stop = format!("stop {SOCKET}");
+        assert_eq!(
+            asked.lines().any(|line| line == stop),
+            is_stopped,
+            "{timer} {socket} {wanted_by}: {asked}"
+        );
+        assert_eq!(
+            text.contains(&format!("stopped {SOCKET}")),
+            is_stopped,
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn what_cannot_be_found_out_and_what_makes_no_sense_have_their_status() {
     let url = format!("http://{}", nowhere());

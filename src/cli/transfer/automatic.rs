@@ -49,11 +49,19 @@ pub fn undo(root: &Path, component: &Component) -> Result<Undone> {
         Ok(true) => format!("disabled {timer}\n"),
         _ => String::new(),
     };
+    let disabled = disabled.and_then(|was_on| {
+        if was_on && stop_notified()? {
+            said += &format!(
+                "stopped {}, which only the timer wanted\n",
+                systemd::NOTIFIED
+            );
+        }
+        Ok(())
+    });
     said += &remove_files(root, &root.join(text::directory(component)))?;
     if said.is_empty() && disabled.is_ok() {
         said = format!("there is nothing to undo for the component {component}\n");
     }
-    let disabled = disabled.map(drop);
     Ok(Undone { said, disabled })
 }
 
@@ -71,6 +79,16 @@ fn disable(timer: &str) -> Result<bool> {
         systemd::systemctl(COMMAND, &["clean", "--what=state", timer])?;
     }
     Ok(is_on)
+}
+
+/// Stops the socket that the timer has started on systemd 262: else each later update merges extensions and makes their
+/// hierarchies read-only. The result is whether it was stopped.
+fn stop_notified() -> Result<bool> {
+    let is_unneeded = systemd::is_unneeded(COMMAND, systemd::NOTIFIED)?;
+    if is_unneeded {
+        systemd::systemctl(COMMAND, &["stop", systemd::NOTIFIED])?;
+    }
+    Ok(is_unneeded)
 }
 
 /// Removes the files that are as they were written, and the directories that were made for them and that no other

@@ -296,7 +296,7 @@ leaves() {
     sed "/$NIGHT_HOST/d" /etc/hosts >"$NIGHT/hosts"
     cat "$NIGHT/hosts" >/etc/hosts
     rm -r "/etc/containers/certs.d/$NIGHT_HOST"
-    systemctl stop systemd-sysupdate-notify-sysext.socket || true
+    ! systemctl --quiet is-active systemd-sysupdate-notify-sysext.socket || fail "the socket that merges extensions still runs"
     systemctl enable --now "$SOCKET"
     # The settings of all themes were removed with the proxy.
     configure 10-e2e <<<'listing-ttl-sec = 0.2'
