@@ -305,11 +305,13 @@ impl Cache {
     /// One of its folders, if it is there. It is held open, and opened anew if it or the cache was removed or replaced.
     fn folder(&self, name: &'static str) -> Option<Arc<Dir>> {
         let root = Identity::of(self.root.as_ref()?)?;
-        if let Some(opened) = lock(&self.folders).get(name)
-            && opened.root == root
-            && opened.folder.is_linked()
-        {
-            return Some(opened.folder.clone());
+        let held = lock(&self.folders).get(name).and_then(|opened| {
+            let is_same = opened.root == root;
+            is_same.then(|| opened.folder.clone())
+        });
+        // It is asked without the lock, which all threads take for each file.
+        if let Some(folder) = held.filter(|folder| folder.is_linked()) {
+            return Some(folder);
         }
         let folder = Arc::new(self.root()?.sub(name).ok()?);
         let opened = Opened {
