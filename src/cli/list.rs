@@ -46,7 +46,7 @@ pub fn list(asked: &Asked, directory: &Directory, all: bool, is_json: bool) -> R
     if let Some(omitted) = overview.omitted {
         let (files, left_out) = (omitted.files, omitted.left_out);
         warn!(
-            "{directory}: {files} older files are not shown, and {left_out} that are left out; SHA256SUMS has all files"
+            "{directory}: {files} older files and {left_out} skipped tags are not shown; SHA256SUMS has all files"
         );
     }
     let is_empty = overview.files.is_empty();
@@ -57,7 +57,7 @@ pub fn list(asked: &Asked, directory: &Directory, all: bool, is_json: bool) -> R
         } else {
             "; --all shows why"
         };
-        warn!("{directory}: no file is offered, {left_out} left out{how}");
+        warn!("{directory}: no file is offered, {left_out} skipped{how}");
     }
     Ok(!is_empty)
 }

@@ -84,7 +84,7 @@ fn log_left_out(
                 REPOSITORY:% = directory,
                 TAG:% = tag,
                 REASON = reason.as_str();
-                "{directory}: tag {tag} left out, it was not answered: {reason}"
+                "{directory}: tag {tag} skipped, it was not answered: {reason}"
             ),
             LeftOutKind::Refused if refused.contains_key(tag) => warn!(
                 MESSAGE_ID = journal::REFUSED,
@@ -92,11 +92,11 @@ fn log_left_out(
                 TAG:% = tag,
                 DIGEST = one.digest.map_or_else(String::new, |digest| digest.to_string()).as_str(),
                 REASON = reason.as_str();
-                "{directory}: tag {tag} left out: {reason}"
+                "{directory}: tag {tag} skipped: {reason}"
             ),
             // By design, or told before.
             LeftOutKind::Refused | LeftOutKind::Skipped | LeftOutKind::Held => {
-                debug!("{directory}: tag {tag} left out: {reason}");
+                debug!("{directory}: tag {tag} skipped: {reason}");
             }
         }
     }

@@ -76,7 +76,7 @@ fn warn_of_older(state: &State, directory: &Directory, source: &str, newest: &Ta
             TAG:% = newest,
             SOURCE = source;
             "{directory}: the newest version offered is tag {newest}, and tag {known} was offered before; machines \
-             that have it keep it. `sysext-oci-proxy list --all {directory}` shows why it is left out"
+             that have it keep it. `sysext-oci-proxy list --all {directory}` shows why it is skipped"
         );
     }
     state.update_notes(source, |notes| {

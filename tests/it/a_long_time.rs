@@ -315,7 +315,7 @@ fn a_config_that_trickles_has_the_time_of_a_manifest() {
     let seconds = begin.elapsed().as_secs_f32();
     assert!((19.0..25.0).contains(&seconds), "listed after {seconds} s");
     let why = [
-        "tag v1 left out",
+        "tag v1 skipped",
         "no complete response within 20 s from config",
     ];
     assert_eq!(service.log.with(&why).len(), 1);

@@ -159,7 +159,7 @@ fn the_exit_status_tells_yes_no_wrong_unknown_and_settings() {
         (
             "list nothing".to_owned(),
             1,
-            "no file is offered, 1 left out; --all shows why",
+            "no file is offered, 1 skipped; --all shows why",
         ),
         ("list --json nothing".to_owned(), 1, "no file is offered"),
         ("list other".to_owned(), 1, "registry has no "),

@@ -162,7 +162,7 @@ impl Case {
             };
             service.log.with(&[" listed in "]); // and so all before it
             let mut others = service.log.lines();
-            others.retain(|line| line.contains(" left out: ") && !is_wanted(line));
+            others.retain(|line| line.contains(" skipped: ") && !is_wanted(line));
             if !others.is_empty() {
                 complain(format!("nobody expects {others:#?}"));
             }

@@ -361,7 +361,7 @@ fn a_list_of_nothing_says_where_the_reasons_are() {
         registry.address
     );
     assert_eq!(list.out, from);
-    let hint = "warning: hello: no file is offered, 2 left out; --all shows why\n";
+    let hint = "warning: hello: no file is offered, 2 skipped; --all shows why\n";
     assert_eq!((list.status, list.err.as_str()), (Some(1), hint));
 }
 

@@ -94,7 +94,7 @@ fn a_tag_that_is_not_answered_is_left_out_if_it_is_old_and_told() {
             text.contains("<strong>Incomplete:</strong> 1 of 4 tags were not answered."),
             "{text}"
         );
-        let told = ["warning: hello: tag v1 left out, it was not answered: "];
+        let told = ["warning: hello: tag v1 skipped, it was not answered: "];
         assert_eq!(service.log.with(&told).len(), 1, "{faults:?}");
     }
 }
@@ -329,7 +329,7 @@ fn an_index_offers_what_is_left_of_it_and_nothing_while_that_is_not_known() {
         if status == 404 {
             let offered = line(b"for a PC", "hello-v2-x86-64.raw");
             assert!(response.text().contains(&offered));
-            let told = ["tag v2 left out: its index names ", second];
+            let told = ["tag v2 skipped: its index names ", second];
             assert_eq!(service.log.with(&told).len(), 1);
         }
     }

@@ -335,7 +335,7 @@ fn every_manifest_is_listed_or_left_out_with_one_reason() {
         assert!(text.contains(&good), "{row}: {text}");
         let found = (response.status, text.replace(&good, ""));
         let mut reasons = service.log.with(&[&format!("file{n}: ")]);
-        reasons.retain(|line| line.contains("left out"));
+        reasons.retain(|line| line.contains("skipped"));
         match made {
             Listed(begins, suffix) => {
                 let expected = format!("  file{n}-v1{suffix}\n");
@@ -387,7 +387,7 @@ fn every_layout_is_listed_or_left_out_with_one_reason() {
         ));
         assert_eq!(service.listing(), empty_listing(), "{name}");
         let mut reasons = service.log.with(&["hello: "]);
-        reasons.retain(|line| line.contains("left out"));
+        reasons.retain(|line| line.contains("skipped"));
         assert_eq!(
             reasons.len(),
             usize::from(reason.is_some()),

@@ -38,7 +38,7 @@ fn listed(hello: Repository, directory: &str) -> (String, Vec<String>) {
     assert!(peak <= 64, "{peak} MiB");
     service.log.with(&[" listed in "]);
     let mut log = service.log.lines();
-    log.retain(|line| line.contains("left out"));
+    log.retain(|line| line.contains("skipped"));
     (response.text().to_owned(), log)
 }
 
@@ -64,7 +64,7 @@ fn ten_thousand_layers_of_one_name_are_one_bad_tag() {
     assert_eq!(listing, good());
     assert_eq!(log.len(), 1, "{} lines", log.len());
     assert!(
-        log[0].contains("tag many left out: two of its layers would both be called"),
+        log[0].contains("tag many skipped: two of its layers would both be called"),
         "{log:?}"
     );
 }
@@ -117,7 +117,7 @@ fn a_manifest_of_four_megabytes_is_read_and_one_of_nine_is_not() {
         assert_eq!(log.len(), usize::from(!is_read), "{log:?}");
         assert!(
             log.iter()
-                .all(|line| line.contains("tag large left out: ") && line.len() < 500),
+                .all(|line| line.contains("tag large skipped: ") && line.len() < 500),
             "{log:?}"
         );
     }
@@ -156,7 +156,7 @@ fn an_index_that_leads_to_itself_is_a_bad_tag() {
     let (listing, log) = listed(hello, "hello");
     assert_eq!(listing, good());
     assert!(
-        log.len() == 1 && log[0].contains("tag circle left out: ") && log[0].contains(&lie),
+        log.len() == 1 && log[0].contains("tag circle skipped: ") && log[0].contains(&lie),
         "{log:?}"
     );
 }
@@ -181,7 +181,7 @@ fn indexes_in_indexes_are_followed_to_a_depth() {
         assert_eq!(log.len(), usize::from(!is_followed), "{log:?}");
         assert!(
             log.iter()
-                .all(|line| line.contains("tag deep left out: index with ")),
+                .all(|line| line.contains("tag deep skipped: index with ")),
             "{log:?}"
         );
     }
@@ -213,7 +213,7 @@ fn an_index_of_very_many_entries_is_read_for_those_that_are_offered() {
     let (listing, log) = listed(hello, "hello");
     assert_eq!(listing, good() + &line(b"wide", "hello-wide-x86-64.raw"));
     assert!(
-        log.len() == 1 && log[0].contains("tag foreign left out: its platforms are "),
+        log.len() == 1 && log[0].contains("tag foreign skipped: its platforms are "),
         "{} lines",
         log.len()
     );

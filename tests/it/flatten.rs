@@ -84,7 +84,7 @@ fn a_listing_makes_the_newest_versions_of_an_image() {
         }
         let left_out = service
             .log
-            .with(&["v3 left out: ", "has to be flattened", "'flatten'"]);
+            .with(&["v3 skipped: ", "has to be flattened", "'flatten'"]);
         assert_eq!(left_out.len(), 1, "{left_out:?}");
     }
 }
@@ -131,7 +131,7 @@ fn with_a_suffix_the_one_file_that_ends_so_is_taken_out_of_an_image() {
             "2 files whose names end in .img, expected one: a.img, b.img",
         ),
     ] {
-        let log = service.log.with(&[&format!("tag {tag} left out"), reason]);
+        let log = service.log.with(&[&format!("tag {tag} skipped"), reason]);
         assert_eq!(log.len(), 1, "{tag}: {:?}", service.log.lines());
     }
     check_made(&cache);
@@ -239,7 +239,7 @@ fn no_more_images_wait_than_may() {
     assert_eq!(first.len(), 16, "{first:?}");
     let newest = (24..40).map(|n| format!("hello-v{n}.tar.gz"));
     assert_eq!(first, newest.collect::<Vec<_>>());
-    let left_out = service.log.with(&["left out: ", "still being flattened"]);
+    let left_out = service.log.with(&["skipped: ", "still being flattened"]);
     assert_eq!(left_out.len(), 24, "{left_out:?}");
     registry.behave();
     eventually("all are listed", || names(&service.listing()).len() == 40);
@@ -315,7 +315,7 @@ fn without_a_cache_directory_the_reason_says_so() {
     let registry = Registry::with_hello(images(1));
     let service = Service::of(&registry);
     assert_eq!(names(&service.listing()), [""; 0]);
-    let left_out = service.log.with(&["v0 left out: ", "CacheDirectory="]);
+    let left_out = service.log.with(&["v0 skipped: ", "CacheDirectory="]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
 }
 
@@ -455,7 +455,7 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
         assert_eq!(settled(&service), ["hello-v0.tar.gz"], "{why}");
         let left_out = service
             .log
-            .with(&["v9 left out: ", &digest(&bad), path, why]);
+            .with(&["v9 skipped: ", &digest(&bad), path, why]);
         assert_eq!(
             left_out.len(),
             1,
@@ -474,7 +474,7 @@ fn a_layer_that_is_made_to_harm_is_refused_with_its_path() {
         assert_eq!(count(&registry.take_requests(), "/blobs/"), 0, "{why}");
         let left_out = service
             .log
-            .with(&["v9 left out: ", &digest(&bad), path, why]);
+            .with(&["v9 skipped: ", &digest(&bad), path, why]);
         assert_eq!(
             left_out.len(),
             1,
@@ -541,7 +541,7 @@ fn a_layer_that_is_said_to_be_without_end_is_not_fetched() {
     assert_eq!(names(&service.listing()), [""; 0]);
     let layer = layers[1]["digest"].as_str().unwrap();
     let why = "it has 4611686018427387904 bytes, at most 1074790400 are read";
-    let left_out = service.log.with(&["v2 left out: ", layer, why]);
+    let left_out = service.log.with(&["v2 skipped: ", layer, why]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
     assert_eq!(count(&registry.take_requests(), "/blobs/"), 0);
     // It is one manifest's word, and says nothing of the same layers in another.
@@ -623,7 +623,7 @@ fn a_refusal_of_wrong_bytes_is_not_remembered() {
     let cache = Folder::new();
     let service = Setup::new(settings(&registry, ANEW)).cache(&cache).start();
     assert_eq!(names(&service.listing()), [""; 0]);
-    let left_out = service.log.with(&["v1 left out: ", "wrong bytes"]);
+    let left_out = service.log.with(&["v1 skipped: ", "wrong bytes"]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
     assert_eq!(cached(&cache, "sums"), [""; 0]);
     registry.behave();
@@ -743,7 +743,7 @@ fn wrong_bytes_of_one_layer_are_not_held_against_another() {
     let settings = settings(&registry, &format!("cache-size = \"1M\"\n{ANEW}"));
     let service = Setup::new(settings).cache(&cache).start();
     assert_eq!(names(&service.listing()), [""; 0]);
-    let left_out = service.log.with(&["v1 left out: ", &digest(&upper)]);
+    let left_out = service.log.with(&["v1 skipped: ", &digest(&upper)]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
     assert_eq!(cached(&cache, "sums"), [""; 0]);
     registry.behave();
@@ -918,7 +918,7 @@ fn a_cache_that_cannot_be_written_is_the_reason() {
             .env("CACHE_DIRECTORY", Path::new(unusable))
             .start();
         assert_eq!(names(&service.listing()), ["hello-v1.raw"]);
-        let left_out = service.log.with(&["v0 left out: ", unusable]);
+        let left_out = service.log.with(&["v0 skipped: ", unusable]);
         assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
     }
 }
@@ -939,7 +939,7 @@ fn a_failure_of_the_disk_is_not_repeated_with_every_listing() {
     }
     let left_out = service
         .log
-        .with(&["v0 left out: ", "cannot be read or written"]);
+        .with(&["v0 skipped: ", "cannot be read or written"]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
     drop(service);
     fs::remove_file(cache.path().join("made")).unwrap();
@@ -964,11 +964,11 @@ fn a_cache_in_memory_takes_no_large_image() {
     assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]);
     for texts in [
         [
-            "v1 left out",
+            "v1 skipped",
             "files of the image take more than 23068672 bytes",
         ],
         [
-            "v2 left out",
+            "v2 skipped",
             "the cache is in memory, where at most 34603008 are fetched",
         ],
     ] {
@@ -992,7 +992,7 @@ fn a_full_disk_is_tried_again_once_it_has_room() {
     }
     let left_out = service
         .log
-        .with(&["v0 left out: ", "No space left on device"]);
+        .with(&["v0 skipped: ", "No space left on device"]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
     disk.resize(16 << 10);
     assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]);
@@ -1017,7 +1017,7 @@ fn a_cache_that_is_emptied_while_a_file_is_made_is_no_failure_for_long() {
     }
     let response = client.receive("GET").unwrap();
     assert_eq!(names(response.text()), [""; 0]);
-    assert_eq!(service.log.with(&["v0 left out: "]).len(), 1);
+    assert_eq!(service.log.with(&["v0 skipped: "]).len(), 1);
     registry.behave();
     later();
     assert_eq!(names(&service.listing()), ["hello-v0.tar.gz"]);
@@ -1150,7 +1150,7 @@ fn images_for_other_machines_take_no_place_of_those_that_are_flattened() {
     let expected = ["hello-v1-amd64", "hello-v2-amd64", "hello-v3-amd64"];
     let expected = expected.map(|name| format!("{name}.tar.gz"));
     assert_eq!(names(&service.listing()), expected);
-    let left_out = service.log.with(&["v3-arm64 left out: ", "for arm64"]);
+    let left_out = service.log.with(&["v3-arm64 skipped: ", "for arm64"]);
     assert_eq!(left_out.len(), 1, "{:?}", service.log.lines());
 }
 

@@ -164,7 +164,7 @@ fn what_was_begun_is_finished(registry: &Registry, settings: &str, late: &str, l
     registry.take_requests();
     assert_eq!(service.listing(), listing);
     assert_eq!(registry.take_requests(), [""; 0], "{late}: asked again");
-    assert_eq!(service.log.with(&["left out"]), [""; 0]);
+    assert_eq!(service.log.with(&["skipped"]), [""; 0]);
     assert_eq!(service.log.trouble_so_far(), [""; 0]);
 }
 

@@ -374,7 +374,7 @@ fn compatible_only_lists_what_this_machine_would_merge() {
             ("silent", "hello-silent.raw: image"),
             ("inside", "hello-inside.raw: it is for "),
         ] {
-            let reason = format!("tag {tag} left out: {why}");
+            let reason = format!("tag {tag} skipped: {why}");
             assert_eq!(service.log.with(&[&reason]).len(), 1, "{reason}");
         }
     }

@@ -281,7 +281,7 @@ fn a_tag_that_is_refused_is_a_warning_once_and_one_skipped_by_design_is_none() {
         service.get("/hello/nothing");
         service.log.with(&["/hello/nothing"]);
         let mut lines = service.log.lines();
-        lines.retain(|line| line.contains(" left out: "));
+        lines.retain(|line| line.contains(" skipped: "));
         lines
     };
     let schema_1 = json!({"schemaVersion": 1});
@@ -293,7 +293,7 @@ fn a_tag_that_is_refused_is_a_warning_once_and_one_skipped_by_design_is_none() {
         });
         let lines = told();
         assert_eq!(lines.len(), 1, "{lines:?}");
-        let start = "warning: hello: tag v9 left out: manifest of tag v9 cannot be understood: ";
+        let start = "warning: hello: tag v9 skipped: manifest of tag v9 cannot be understood: ";
         assert!(lines[0].starts_with(start), "{lines:?}");
         assert_eq!(told(), [""; 0], "another process has told it");
     }

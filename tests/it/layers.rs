@@ -153,7 +153,7 @@ fn a_layer_from_the_cache_has_to_be_held_by_each_repository() {
     registry.put("without", other);
     let listed = service.get("/without/SHA256SUMS");
     assert_eq!(names(listed.text()), [""; 0], "{}", listed.text());
-    let skipped = service.log.with(&["v1 left out", &digest(&lower)]);
+    let skipped = service.log.with(&["v1 skipped", &digest(&lower)]);
     assert_eq!(skipped.len(), 1, "{:?}", service.log.lines());
 
     // A registry that does not know HEAD there sends one byte of each.

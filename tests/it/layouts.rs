@@ -225,7 +225,7 @@ fn a_name_by_sha512_is_left_out_with_its_reason_once() {
     );
     assert_eq!(
         told_in(2, &service, &["long"]),
-        [format!("warning: hello: tag long left out: {reason}")]
+        [format!("warning: hello: tag long skipped: {reason}")]
     );
     let response = service.get("/hello:long/SHA256SUMS");
     assert_eq!(
@@ -256,7 +256,7 @@ fn an_entry_of_the_wrong_form_is_left_out_with_its_reason_and_the_rest_is_served
             "index entry 3: invalid type: string \"one\", expected u64",
         ),
     ] {
-        let told = told(&service, &[&format!("tag {tag} left out"), reason]);
+        let told = told(&service, &[&format!("tag {tag} skipped"), reason]);
         assert_eq!(told.len(), 1, "{tag}: {:?}", service.log.lines());
     }
     assert_eq!(told(&service, &["index entry 4: invalid type"]).len(), 1);
@@ -281,7 +281,7 @@ fn a_name_that_is_no_tag_is_told_and_the_rest_is_served() {
     assert_eq!(service.listing(), line(b"good", "hello-good.raw"));
     for name in bad {
         let quoted = format!("{name:?}");
-        let reasons = told(&service, &["left out", &quoted]);
+        let reasons = told(&service, &["skipped", &quoted]);
         assert_eq!(reasons.len(), 1, "{quoted}: {:?}", service.log.lines());
     }
 }
@@ -305,7 +305,7 @@ fn a_name_that_is_a_whole_reference_gives_its_tag() {
     assert_eq!(service.listing(), expected.concat());
     let channel = service.get("/hello:v1.0/SHA256SUMS");
     assert_eq!(channel.status, 200, "{channel:?}");
-    assert!(told(&service, &["left out"]).is_empty());
+    assert!(told(&service, &["skipped"]).is_empty());
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn entries_without_a_name_are_reported_unless_they_belong_to_another() {
     let service = layout.serve();
     let expected = line(b"first", "hello-v1.raw") + &line(b"a child", "hello-v2.raw");
     assert_eq!(service.listing(), expected);
-    let reasons = told(&service, &["left out"]);
+    let reasons = told(&service, &["skipped"]);
     let [reason] = &reasons[..] else {
         panic!("{reasons:?}")
     };
@@ -390,7 +390,7 @@ fn manifests_that_are_missing_or_damaged_are_told_by_name_and_the_rest_is_served
         (5, "large", "it has more than 8388608 bytes"),
         (6, "pipe", "this is not a regular file"),
     ] {
-        let about = format!("hello: tag {tag} left out: ");
+        let about = format!("hello: tag {tag} skipped: ");
         let reasons = told_in(2, &service, &[&about, &hex(n), reason]);
         assert_eq!(reasons.len(), 1, "{tag}: {:?}", service.log.lines());
         let response = service.get(&format!("/hello:{tag}/SHA256SUMS"));

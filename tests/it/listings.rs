@@ -467,7 +467,7 @@ fn entries_of_an_index_that_cannot_be_used_are_told_with_its_tag_once_for_each_c
     let registry = Registry::with_hello(hello);
     let service = Service::start(registry.settings() + ANEW);
     let why = "digest algorithm \"sha512\" cannot be listed in SHA256SUMS, only sha256 can";
-    let reason = |n: usize| format!("hello: tag v1 left out: index entry {n}: {why}");
+    let reason = |n: usize| format!("hello: tag v1 skipped: index entry {n}: {why}");
     let reasons = || {
         let mut lines = service.log.lines();
         lines.retain(|line| line.contains("sha512"));
@@ -517,7 +517,7 @@ fn very_many_entries_that_cannot_be_used_do_not_flood_the_log() {
         "{} lines, {bytes} bytes",
         log.len()
     );
-    let rest = "tag v1 left out: 9981 more entries of the index cannot be used";
+    let rest = "tag v1 skipped: 9981 more entries of the index cannot be used";
     assert_eq!(service.log.with(&[rest]).len(), 1);
 }
 
@@ -589,7 +589,7 @@ fn a_tag_of_too_many_files_is_left_out_and_spoils_no_other() {
     let all = "[repository.hello]\narchitectures = [\"x86-64\", \"arm64\", \"riscv64\"]\n";
     let service = Service::start(registry.settings() + all);
     assert_eq!(service.listing(), versions(1).1);
-    let why = "tag v1 left out: it offers so many files that they take more than 8 MiB of memory";
+    let why = "tag v1 skipped: it offers so many files that they take more than 8 MiB of memory";
     assert_eq!(service.log.with(&[why]).len(), 1);
 }
 
@@ -615,10 +615,10 @@ fn what_a_publisher_writes_begins_no_line_of_the_log_and_steers_no_terminal() {
     assert_eq!(log.len(), 4, "{log:?}");
     assert_eq!(
         log[1],
-        "hello: tag v1 left out: its one platform is linux/evil\\nerror: forged\\r\\u{1b}[31m\\u{9b}2J, \
+        "hello: tag v1 skipped: its one platform is linux/evil\\nerror: forged\\r\\u{1b}[31m\\u{9b}2J, \
          offered is x86-64"
     );
-    assert!(log[2].contains("tag v2 left out: ") && log[2].contains("evil\\n<3>forged"));
+    assert!(log[2].contains("tag v2 skipped: ") && log[2].contains("evil\\n<3>forged"));
 }
 
 #[test]

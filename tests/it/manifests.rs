@@ -22,7 +22,7 @@ fn without_v1() -> String {
 
 /// The one warning of a tag that was left out.
 fn left_out(service: &Service) -> String {
-    let lines = service.log.with(&["left out"]);
+    let lines = service.log.with(&["skipped"]);
     assert_eq!(lines.len(), 1, "{lines:?}");
     lines[0].strip_prefix("warning: ").unwrap().to_owned()
 }
@@ -80,7 +80,7 @@ fn row_m2_schema_1_is_refused_by_name() {
     assert_eq!(service.listing(), without_v1());
     assert_eq!(
         left_out(&service),
-        "hello: tag v1 left out: manifest of tag v1 cannot be understood: it is schema 1, \
+        "hello: tag v1 skipped: manifest of tag v1 cannot be understood: it is schema 1, \
          which no client should still use; push it again with a current tool"
     );
 }
@@ -111,7 +111,7 @@ fn rows_m3_and_m7_what_is_not_what_its_digest_says_is_left_out() {
     assert_eq!(
         left_out(&service),
         format!(
-            "hello: tag v1 left out: manifest {named} at {} has the wrong bytes: \
+            "hello: tag v1 skipped: manifest {named} at {} has the wrong bytes: \
              expected {named}, found {}",
             registry.address,
             digest(&child)
@@ -152,7 +152,7 @@ fn row_m4_a_manifest_that_is_two_things_at_once_is_left_out() {
         assert_eq!(service.listing(), without_v1());
         assert_eq!(
             left_out(&service),
-            format!("hello: tag v1 left out: manifest of tag v1 cannot be understood: {reason}")
+            format!("hello: tag v1 skipped: manifest of tag v1 cannot be understood: {reason}")
         );
     }
 }
@@ -316,7 +316,7 @@ fn row_m10_what_was_compressed_on_the_way_is_refused_and_not_hashed() {
         assert_eq!(
             left_out(&fresh),
             format!(
-                "hello: tag v1 left out: unexpected answer from \
+                "hello: tag v1 skipped: unexpected answer from \
                  http://{}/v2/hello/manifests/v1: Content-Encoding {encoding}, \
                  expected identity",
                 registry.address

@@ -149,7 +149,7 @@ fn one_that_is_held_back_says_why_and_until_when() {
     // By design it is no trouble; a mistake of its publisher is, once.
     let trouble = service.log.one_trouble();
     assert!(
-        trouble.contains("tag v3 left out: its annotation"),
+        trouble.contains("tag v3 skipped: its annotation"),
         "{trouble}"
     );
     let url = format!("http://{}", service.address);

@@ -61,7 +61,7 @@ fn an_image_that_says_what_it_is_needs_no_more_than_its_repository() {
             (status, said.as_str()),
             (
                 Some(0),
-                "warning: hello-latest.raw is left out: latest is a name, and cannot be compared with versions\n"
+                "warning: hello-latest.raw is skipped: latest is a name, and cannot be compared with versions\n"
             ),
             "{text}"
         );

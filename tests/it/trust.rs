@@ -1445,7 +1445,7 @@ fn the_log_says_by_which_key_a_file_was_accepted_and_why_a_version_was_not() {
     let by = format!("verified by digest, key {file} (bundle)");
     let accepted = service.log.with(&["hello/hello-v1.raw", &by]);
     assert_eq!(accepted.len(), 1, "{:?}", service.log.lines());
-    let why = format!("tag v0 left out: it is not signed; key {file} must have signed it");
+    let why = format!("tag v0 skipped: it is not signed; key {file} must have signed it");
     assert_eq!(service.log.with(&[&why]).len(), 1);
 }
 
@@ -1470,7 +1470,7 @@ fn the_log_says_which_rule_of_which_file_asks_for_signatures() {
         let of = |text: &str| told.clone().any(|line| line.contains(text));
         let found = [
             of("[repository.\"own\"]"),
-            of("tag v0 left out"),
+            of("tag v0 skipped"),
             of("other"),
         ];
         assert_eq!(

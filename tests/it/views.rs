@@ -55,7 +55,7 @@ fn an_artifact_is_a_directory_as_oras_pull_makes_it() {
             }
         }
         let mut log = service.log.lines();
-        log.retain(|line| line.contains("left out") && !line.contains("hello: tag"));
+        log.retain(|line| line.contains("skipped") && !line.contains("hello: tag"));
         assert_eq!(log, [""; 0], "{kind}: everything is on offer");
     }
 }
@@ -169,7 +169,7 @@ fn a_version_that_makes_no_name_is_left_out() {
             line(b"good", "good.raw"),
             "{version:?}"
         );
-        let reasons = service.log.with(&["tag v1 left out: "]);
+        let reasons = service.log.with(&["tag v1 skipped: "]);
         assert_eq!(reasons.len(), 1, "{version:?}: {reasons:?}");
     }
 }
@@ -202,7 +202,7 @@ fn titles_that_lead_out_of_the_directory_are_left_out_each_with_its_reason() {
     for title in bad {
         let reasons = service
             .log
-            .with(&["tag v1 left out: ", &format!("{title:?}")]);
+            .with(&["tag v1 skipped: ", &format!("{title:?}")]);
         assert_eq!(reasons.len(), 1, "{title:?}: {reasons:?}");
     }
 }
@@ -255,10 +255,7 @@ fn two_layers_of_one_title_are_an_error_of_that_artifact_alone() {
     let service = Service::of(&registry);
     assert_eq!(service.listing_of("hello:v2"), line(b"one", "same.raw"));
     assert_eq!(service.get("/hello:v1/same.raw").status, 404);
-    assert_eq!(
-        service.log.with(&["tag v1 left out: ", "same.raw"]).len(),
-        1
-    );
+    assert_eq!(service.log.with(&["tag v1 skipped: ", "same.raw"]).len(), 1);
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn judge_names(overview: &Overview) -> Finding {
             Some(one) => Finding::failed(
                 step,
                 format!(
-                    "no file is offered, {} left out; the newest, {}: {}",
+                    "no file is offered, {} skipped; the newest, {}: {}",
                     counted(overview.left_out.len(), "tag"),
                     one.tag,
                     one.reason

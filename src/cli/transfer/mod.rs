@@ -337,11 +337,11 @@ fn ask(
 
 fn warn_of_left_out(plan: &Plan) {
     for (name, why) in plan.left_out.iter().take(MAX_LEFT_OUT) {
-        warn!("{} is left out: {}", printable(name), printable(why));
+        warn!("{} is skipped: {}", printable(name), printable(why));
     }
     if plan.left_out.len() > MAX_LEFT_OUT {
         warn!(
-            "{} more files are left out",
+            "{} more files are skipped",
             plan.left_out.len() - MAX_LEFT_OUT
         );
     }

@@ -98,8 +98,8 @@ forbidden_lock() {
     forbid SystemCallFilter=~flock
     news >/dev/null
     listing built | grep --quiet BEST-BEFORE || fail "something is listed"
-    same "versions left out" 2 "$(news | grep --count \
-        '^built: tag v.* left out: /var/cache/sysext-oci-proxy cannot be read or written: Operation not permitted')"
+    same "versions skipped" 2 "$(news | grep --count \
+        '^built: tag v.* skipped: /var/cache/sysext-oci-proxy cannot be read or written: Operation not permitted')"
 }
 check flattening-forbidden-by-a-filter forbidden_lock
 
