@@ -10,6 +10,8 @@ use crate::content::{OCI_MANIFEST, Repository};
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// Length in base64 of a signature by ECDSA with P-256, which has 70 to 72 bytes and sometimes fewer.
+const LENGTH: usize = 96;
 /// The predicate of a signature.
 pub const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 
@@ -39,9 +41,14 @@ impl Key {
         self.0.public_key_pem()
     }
 
-    /// A signature in base64.
+    /// A signature in base64. All have one length: of those that are shorter, one of some sixty, another one is made.
     pub fn sign_bytes(&self, message: &[u8]) -> String {
-        BASE64_STANDARD.encode(self.0.sign(message).unwrap())
+        loop {
+            let signature = BASE64_STANDARD.encode(self.0.sign(message).unwrap());
+            if signature.len() == LENGTH {
+                return signature;
+            }
+        }
     }
 
     /// Signs a manifest of a repository, which is called `name`.

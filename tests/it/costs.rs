@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use crate::content::{Repository, noise, versions};
+use crate::content::{Repository, noise, sign, versions};
 use crate::cosign::{Form, Key};
 use crate::images::{layer, names, push};
 use crate::registry::{Fault, Registry};
@@ -16,7 +16,6 @@ use crate::service::{ANEW, Folder, Service, Setup, later};
 const TABLE: &str = include_str!("costs.txt");
 /// Tags of each repository. There are 16 connections.
 const TAGS: usize = 40;
-const SIGNED: &str = "with .sig tags, verified";
 
 /// The lines of the table so far.
 struct Ledger {
@@ -38,11 +37,7 @@ impl Ledger {
             .count();
         let gets = requests.len() - heads;
         let connections = registry.connections() - connections;
-        // A signature of another key may be a byte longer.
-        let bytes = match what.contains(SIGNED) {
-            true => "-".to_owned(),
-            false => (registry.sent() - sent).to_string(),
-        };
+        let bytes = registry.sent() - sent;
         writeln!(
             self.lines,
             "{what:<44}{gets:>6}{heads:>6}{connections:>13}{rounds:>13}{bytes:>9}"
@@ -166,7 +161,15 @@ fn listings_and_downloads_cost_what_the_table_says() {
     let verify = format!(
         "[repository.hello]\nverify = [{{ key = {file:?}, identity = \"registry.example/hello\" }}]\n"
     );
-    ledger.listings(&format!("files {SIGNED}"), signed(&key), &verify);
+    ledger.listings("files with .sig tags, verified", signed(&key), &verify);
+    let (mut hello, list) = versions(TAGS);
+    sign(
+        &mut hello,
+        list.as_bytes(),
+        &[("SHA256SUMS.gpg", b"signature")],
+        &[],
+    );
+    ledger.listings("a list that its publisher signed", hello, "");
 
     let image = noise(3 << 20);
     let mut hello = versions(1).0;
