@@ -27,9 +27,9 @@ REMAP = $(call remap,$(CURDIR),/build) $(call remap,$(or $(CARGO_HOME),$(HOME)/.
 # cargo splits flags at spaces, so a path with spaces in it stays.
 remap = $(if $(word 2,$1),,--remap-path-prefix=$1=$2)
 # cargo adds these flags to those of its configuration files, but takes no other than RUSTFLAGS where that is set.
-build bench soak: export CARGO_BUILD_RUSTFLAGS := $(CARGO_BUILD_RUSTFLAGS) $(REMAP)
+build bench soak instructions: export CARGO_BUILD_RUSTFLAGS := $(CARGO_BUILD_RUSTFLAGS) $(REMAP)
 ifdef RUSTFLAGS
-build bench soak: export RUSTFLAGS := $(RUSTFLAGS) $(REMAP)
+build bench soak instructions: export RUSTFLAGS := $(RUSTFLAGS) $(REMAP)
 endif
 
 # The static program runs on any distribution: TARGET=x86_64-unknown-linux-musl, if that target is installed, does as well.
@@ -45,7 +45,7 @@ SYSEXT_ROOT = target/sysext
 EXTENSION = $(SYSEXT_ROOT)/usr/lib/extension-release.d/extension-release.sysext-oci-proxy
 SYSEXT_UNITS = $(SYSEXT_ROOT)/usr/lib/systemd/system
 
-.PHONY: build static tarball sysext deb check test demo bench soak fuzz deny completions release count install uninstall clean help
+.PHONY: build static tarball sysext deb check instructions test demo bench soak fuzz deny completions release count install uninstall clean help
 
 # Names what the machine lacks, before anything is compiled.
 NEED = @CARGO="$(CARGO)" tests/need
@@ -65,9 +65,13 @@ check: ## check format, lints, documentation, unit and integration tests: no roo
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --lib --no-deps --document-private-items --locked
 	$(CARGO) test --locked
 
+instructions: ## count the instructions of parsing, listing and copying, and compare: needs valgrind (WRITE=1 writes the figures)
+	$(NEED) build
+	@CARGO="$(CARGO)" tests/instructions/run $(if $(WRITE),--write)
+
 test: ## make check, then test with real registries and real systemd: as root on Debian
 	$(NEED) test
-	$(MAKE) check build static
+	$(MAKE) check build static instructions
 	tests/e2e/run
 
 demo: ## show an update on this machine: no root, no registry, nothing left behind

@@ -26,6 +26,10 @@ mod flatten;
 #[path = "../tests/fuzz/properties/mod.rs"]
 pub mod fuzz;
 mod gpt;
+/// The work that `tests/instructions` counts.
+#[cfg(any(test, feature = "instructions"))]
+#[path = "../tests/instructions/work.rs"]
+pub mod instructions;
 mod journal;
 mod listing;
 mod lock;

@@ -19,6 +19,9 @@ mod flattener;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/tar_layers.rs"]
 pub mod fuzz;
+#[cfg(any(test, feature = "instructions"))]
+#[path = "../../tests/instructions/flatten.rs"]
+pub mod instructions;
 mod job;
 mod layer;
 mod low_speed;

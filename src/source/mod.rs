@@ -26,6 +26,8 @@ use std::sync::{Arc, Mutex};
 pub use config::certs_d::CertificateDirectories;
 pub use registry::agent::DOCUMENT_TIMEOUT;
 pub use registry::ahead::Expected;
+#[cfg(any(test, feature = "instructions"))]
+pub use registry::tags::parse_tags;
 pub use upstream::Upstream;
 
 use crate::digest::Digest;

@@ -7,6 +7,9 @@
 #[cfg(any(test, fuzzing))]
 #[path = "../../../tests/fuzz/properties/request_heads.rs"]
 pub mod fuzz;
+#[cfg(any(test, feature = "instructions"))]
+#[path = "../../../tests/instructions/http.rs"]
+pub mod instructions;
 mod request;
 mod response;
 

@@ -26,7 +26,7 @@ mod request;
 mod retry;
 mod session;
 mod status;
-mod tags;
+pub mod tags;
 mod throttle;
 mod tls;
 mod token;

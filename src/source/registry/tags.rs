@@ -146,8 +146,8 @@ struct TagList {
 
 /// The tags of a page, each once. Other entries take no memory.
 #[derive(Default)]
-struct Tags {
-    tags: BTreeSet<Tag>,
+pub struct Tags {
+    pub tags: BTreeSet<Tag>,
     /// The number of entries, including unusable ones: null (Nexus), digests (Artifactory).
     entries: usize,
 }
@@ -181,7 +181,8 @@ impl<'de> Visitor<'de> for TagsVisitor {
     }
 }
 
-fn parse_tags(json: &[u8]) -> Result<Tags, String> {
+/// Parses a page.
+pub fn parse_tags(json: &[u8]) -> Result<Tags, String> {
     let list: TagList =
         serde_json::from_slice(json).map_err(|error| format!("not a list of tags: {error}"))?;
     Ok(list.tags.unwrap_or_default())
