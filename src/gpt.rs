@@ -16,6 +16,8 @@ const SECTORS: [usize; 2] = [512, 4096];
 /// Sizes of an entry, and most entries. sgdisk and systemd-repart make 128 entries of 128 bytes.
 const ENTRY_SIZES: Range<usize> = 128..513;
 const MAX_ENTRIES: usize = 1024;
+/// Most pairs of a partition and its hash tree: `/usr` and `/`, each in two versions. To look at each costs a request.
+const MAX_HASH_TREES: usize = 4;
 /// Bytes to read for the usual table.
 pub const TABLE: usize = 32 << 10;
 
@@ -247,6 +249,7 @@ pub fn hash_trees(head: &[u8], sector: usize) -> Result<Vec<HashTree>, String> {
     let found = pairs.flat_map(|[data, tree]| of(data).zip(of(tree)));
     let mut found: Vec<_> = found.map(|(data, tree)| HashTree { data, tree }).collect();
     found.sort_by_key(|HashTree { data, .. }| Reverse(data.end - data.start));
+    found.truncate(MAX_HASH_TREES);
     Ok(found)
 }
 
@@ -362,6 +365,14 @@ mod tests {
         // Those of one size are in the order of their types.
         let expected = [[60..90, 90..91], [30..60, 92..93], [10..20, 20..21]];
         assert_eq!(sectors.collect::<Vec<_>>(), expected);
+        let many: Vec<_> = (1..100)
+            .flat_map(|n| [(usr, 0..n), (usr_tree, 0..1)])
+            .collect();
+        let mut head = disk(&many);
+        head[512 + 80] = 198;
+        let found = hash_trees(&head, 512).unwrap();
+        let sizes: Vec<_> = found.iter().map(|one| one.data.end / 512).collect();
+        assert_eq!(sizes, [99, 98, 97, 96]);
     }
 
     #[test]
