@@ -16,7 +16,7 @@ pub use ranges::WINDOWS;
 use ranges::{Blob, Places, Whole};
 use resume::Resumed;
 use reuse::Reuse;
-pub use reuse::{Planned, REQUESTS, Reused, Seed};
+pub use reuse::{Planned, REQUESTS, Reused, Seed, buffer_of};
 pub use verify::Verified;
 
 use crate::digest::Digest;
@@ -27,7 +27,7 @@ use crate::source::{Body, Origins, Source};
 #[derive(Clone)]
 pub struct Provenance {
     pub origins: Origins,
-    /// What a plan saved; `None`: it was fetched whole.
+    /// The savings of the plan; `None`: it was fetched whole.
     pub reused: Option<Arc<Reused>>,
 }
 

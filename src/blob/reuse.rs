@@ -57,6 +57,8 @@ pub struct Reused {
     fetched: Arc<AtomicU64>,
     seeds: String,
     dropped: OnceLock<String>,
+    /// The plan was never begun: all bytes come from the source.
+    is_whole: bool,
     note_wrong: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -74,6 +76,11 @@ impl Reused {
     /// Why the plan was given up on the way.
     pub fn dropped(&self) -> Option<&str> {
         self.dropped.get().map(String::as_str)
+    }
+
+    /// Whether all bytes come from the source, because the plan was never begun.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The blob was wrong.
@@ -139,19 +146,12 @@ impl Reuse {
             note_wrong,
         } = planned;
         blob.fetched.fetch_add(fetched, Relaxed);
-        let reused = Arc::new(Reused {
-            fetched: blob.fetched.clone(),
-            seeds: names(&plan, &seeds),
-            dropped: OnceLock::new(),
-            note_wrong,
-        });
+        let (names, dropped) = (names(&plan, &seeds), OnceLock::new());
         let ranges: Vec<_> = plan.runs.iter().filter_map(blob_range).collect();
         let places = Places::of_plan(connections).filter(|_| !ranges.is_empty());
         let now = match places {
             None => {
-                let _ = reused
-                    .dropped
-                    .set("too many downloads are under way".into());
+                let _ = dropped.set("too many downloads are under way".into());
                 let body = blob.open(0..blob.size)?;
                 Now::Plain(blob.resumed(body, 0))
             }
@@ -170,11 +170,18 @@ impl Reuse {
                         _held: held,
                     }))
                 } else {
-                    let _ = reused.dropped.set("ranges are not supported".into());
+                    let _ = dropped.set("ranges are not supported".into());
                     Now::Plain(blob.resumed(body, 0))
                 }
             }
         };
+        let reused = Arc::new(Reused {
+            fetched: blob.fetched.clone(),
+            seeds: names,
+            dropped,
+            is_whole: matches!(now, Now::Plain(_)),
+            note_wrong,
+        });
         let reuse = Self {
             blob,
             reused: reused.clone(),
@@ -324,6 +331,12 @@ fn bytes_of(run: &Run, plan: &Plan) -> Range<u64> {
             plan.index.chunk(chunks.start).start..last.bytes().end
         }
     }
+}
+
+/// Bytes in memory for those of a seed that were checked and not read yet.
+pub fn buffer_of(plan: &Plan) -> usize {
+    let largest = plan.index.chunks().map(|chunk| chunk.len as usize).max();
+    PIECE.max(largest.unwrap_or_default())
 }
 
 fn blob_range(run: &Run) -> Option<Range<u64>> {

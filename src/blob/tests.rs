@@ -30,6 +30,8 @@ struct Fake {
     bytes: Vec<u8>,
     answer: Answer,
     asked: Mutex<Vec<Range<u64>>>,
+    /// How often it was told that its bytes were wrong.
+    blamed: AtomicUsize,
 }
 
 impl Fake {
@@ -41,6 +43,7 @@ impl Fake {
             bytes: bytes.to_vec(),
             answer: Box::new(answer),
             asked: Mutex::default(),
+            blamed: AtomicUsize::default(),
         })
     }
 
@@ -127,7 +130,7 @@ impl Source for Fake {
         unreachable!()
     }
     fn note_wrong_bytes(&self, _: Digest, _: &Origins) {
-        panic!("no mirror is to blame");
+        self.blamed.fetch_add(1, SeqCst);
     }
     fn blob_url(&self, _: Digest) -> Result<Option<String>> {
         unreachable!()
@@ -465,25 +468,34 @@ fn a_blob_that_is_refused_on_the_way_breaks_off() {
     assert!(arrived.len() < older.image.len() && older.image.starts_with(&arrived));
 }
 
-/// It is an index of another image, of which the older file has much.
+/// The index is of another image, of which the older file has much; or the source has no ranges, and its bytes are wrong.
 #[test]
-fn an_index_that_lies_completes_nothing_and_is_noted() {
+fn wrong_bytes_complete_nothing_and_are_noted_of_the_plan_or_of_the_source() {
+    type Answer = fn(usize, &[u8], Range<usize>) -> Result<Body>;
+    let without_ranges: Answer = |_, bytes, _| part(bytes, 0..bytes.len());
     let older = Older::new("lies", |_| 4096);
     let mut other = older.image.clone();
     other[5000] ^= 1;
-    let source = Fake::new(&other, well);
-    let noted = Arc::new(AtomicUsize::new(0));
-    let note = noted.clone();
-    let planned = older.planned(older.plan(), move || {
-        note.fetch_add(1, SeqCst);
-    });
-    let dynamic: Arc<dyn Source> = source;
-    let opened = open_by_plan(&dynamic, Digest::of(&other), "blob".into(), planned);
-    let (arrived, error) = read_all(opened.unwrap().1);
-    let error = error.unwrap().downcast().unwrap();
-    assert!(matches!(error, Error::WrongBytes { .. }), "{error}");
-    assert!(arrived.len() < other.len());
-    assert_eq!(noted.load(SeqCst), 1);
+    let (image, other) = (&older.image, &other);
+    let rows: [(&[u8], &[u8], Answer, _); 2] = [
+        (other, other, well, (1, 0)),
+        (other, image, without_ranges, (0, 1)),
+    ];
+    for (bytes, expected, answer, outcome) in rows {
+        let source = Fake::new(bytes, answer);
+        let noted = Arc::new(AtomicUsize::new(0));
+        let note = noted.clone();
+        let planned = older.planned(older.plan(), move || {
+            note.fetch_add(1, SeqCst);
+        });
+        let dynamic: Arc<dyn Source> = source.clone();
+        let opened = open_by_plan(&dynamic, Digest::of(expected), "blob".into(), planned);
+        let (arrived, error) = read_all(opened.unwrap().1);
+        let error = error.unwrap().downcast().unwrap();
+        assert!(matches!(error, Error::WrongBytes { .. }), "{error}");
+        assert!(arrived.len() < expected.len());
+        assert_eq!((noted.load(SeqCst), source.blamed.load(SeqCst)), outcome);
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl<R: Read> Verified<R> {
         }
     }
 
-    /// The same by a plan: wrong bytes may be those of an index, so no mirror is blamed for them.
+    /// The same by a plan: wrong bytes may be those of an index, so no mirror is blamed for them once it was begun.
     pub fn by_plan(self, reused: Arc<Reused>) -> Self {
         Self {
             reused: Some(reused),
@@ -120,11 +120,9 @@ impl<R: Read> Verified<R> {
             // The last bytes are not taken, so the next call fails as well.
             if found != self.digest {
                 match (&self.reused, &self.source) {
-                    (Some(reused), _) => reused.note_wrong(),
-                    (None, Some((source, origins))) => {
-                        source.note_wrong_bytes(self.digest, origins)
-                    }
-                    (None, None) => {}
+                    (Some(reused), _) if !reused.is_whole() => reused.note_wrong(),
+                    (_, Some((source, origins))) => source.note_wrong_bytes(self.digest, origins),
+                    (_, None) => {}
                 }
                 return Err(Error::WrongBytes {
                     what: self.what.clone(),

@@ -15,6 +15,14 @@ pub const MAX_SEEDS: usize = NONE as usize;
 const FETCHED_ALONG: u64 = 10;
 /// A plan that saves less than this part of the blob is none.
 const LEAST_SAVED: u64 = 20;
+/// Bytes that a run takes while a plan is made: while gaps are filled there are the runs twice, and the ranges with their
+/// order.
+const OF_A_RUN: usize =
+    2 * size_of::<Run>() + size_of::<Range<u64>>() + size_of::<usize>() + size_of::<bool>();
+/// Bytes that the planner takes for a chunk: the seed, and its place there.
+const OF_A_FIND: usize = size_of::<u8>() + size_of::<u64>();
+/// Most bytes that a chunk takes besides the index while a plan is made, if each is a run of its own.
+pub const OF_A_CHUNK: usize = OF_A_RUN + OF_A_FIND;
 /// A request costs as much time as these bytes. Registries answer within 30 ms or so: over four connections that is
 /// the time of 90 KiB at 100 Mbit/s.
 const REQUEST: u64 = 64 << 10;
@@ -116,7 +124,7 @@ impl Planner {
     /// were fetched for the index in all.
     pub fn new(index: Index, held: Vec<(u64, Arc<[u8]>)>, fetched: u64) -> Result<Self, Refused> {
         let count = index.len();
-        let each = size_of::<u32>() + size_of::<u8>() + size_of::<u64>();
+        let each = size_of::<u32>() + OF_A_FIND;
         let memory = index.memory() + held_bytes(&index, &held) + count * each;
         let (true, Ok(numbers)) = (memory <= MAX_MEMORY, u32::try_from(count)) else {
             return Err(Refused::TooLarge(memory));
@@ -219,10 +227,9 @@ impl Planner {
     fn runs(&self) -> Result<Vec<Run>, Refused> {
         let mut count = 0;
         self.each_run(|_| count += 1);
-        // While gaps are filled there are the runs twice, and the ranges with their order.
-        let each = 2 * size_of::<Run>() + size_of::<Range<u64>>() + size_of::<usize>() + 1;
         let held = held_bytes(&self.index, &self.held);
-        let memory = self.index.memory() + held + count * each;
+        let finds = self.index.len() * OF_A_FIND;
+        let memory = self.index.memory() + held + finds + count * OF_A_RUN;
         if memory > MAX_MEMORY {
             return Err(Refused::TooLarge(memory));
         }
@@ -320,7 +327,7 @@ fn joined(one: &Run, next: &Run, index: &Index) -> Option<Run> {
     }
 }
 
-/// Makes one range of two if the bytes between them are few: smallest gaps first, at most so many bytes in all.
+/// Makes one range of two if the bytes between them are few: smallest gaps first, at most `along` bytes in all.
 fn fill_gaps(runs: Vec<Run>, index: &Index, mut along: u64) -> Vec<Run> {
     let ranges: Vec<_> = blob_ranges(&runs).cloned().collect();
     let gap = |number: &usize| ranges[number + 1].start - ranges[*number].end;

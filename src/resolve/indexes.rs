@@ -13,7 +13,7 @@ use super::Resolver;
 use crate::artifact::suffix;
 use crate::blob::WINDOWS;
 use crate::delta::caibx;
-use crate::delta::index::Index;
+use crate::delta::index::{ID, Index, MAX_CHUNK};
 use crate::delta::plan;
 use crate::delta::verity::{self, SUPERBLOCK, Superblock};
 use crate::digest::Digest;
@@ -30,10 +30,11 @@ const CAIBX: &str = "application/vnd.casync.caibx";
 /// The type of an empty config.
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Largest index, in bytes: 157,000 chunks, which are 10 GiB in chunks of desync's usual size, or 768 MiB in blocks of 4 KiB.
-const MAX_INDEX: u64 = 6 << 20;
-/// A plan takes so many times the bytes of its index while it is made: the index, the bytes of that of an older version,
-/// the order of the chunks and the runs.
-const OF_A_PLAN: usize = 4;
+pub const MAX_INDEX: u64 = 6 << 20;
+/// A plan takes at most this many times the bytes of its index while it is made: the index and all that is kept of its
+/// chunks. With the index of an older version, of at most twice its bytes, there are no runs yet.
+const OF_A_PLAN: usize = 5;
+const _: () = assert!(OF_A_PLAN * ID >= ID + plan::OF_A_CHUNK);
 /// Attached artifacts that are looked at for one file.
 const MAX_ATTACHED: usize = 8;
 
@@ -212,13 +213,14 @@ impl Resolver<'_> {
         Ok(None)
     }
 
-    /// The memory for a plan by an index of so many bytes.
+    /// The memory for a plan by an index of this size, and for the bytes of an older version that are hashed.
     fn memory(&self, index: Digest, bytes: u64) -> Result<Held> {
         if bytes > MAX_INDEX {
             let why = format!("it has {bytes} bytes, expected at most {MAX_INDEX}");
             return Err(self.bad(index, why));
         }
-        let bytes = OF_A_PLAN * usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bytes = OF_A_PLAN * bytes + MAX_CHUNK as usize;
         let bytes = bytes.min(plan::MAX_MEMORY);
         WINDOWS.take(bytes).ok_or_else(|| Error::NoMemory {
             what: format!("a plan of {bytes} bytes"),

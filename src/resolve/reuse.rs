@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::Resolver;
-use super::indexes::Found;
+use super::indexes::{Found, MAX_INDEX};
 use crate::blob::{self, Planned, Positioned};
 use crate::delta::caibx;
 use crate::delta::index::Chunk;
@@ -84,7 +84,7 @@ impl Resolver<'_> {
             mut fetched,
             memory,
         } = found.ok_or("it has no .caibx")?;
-        let most = 2 * index.memory() as u64;
+        let most = MAX_INDEX.min(2 * index.memory() as u64);
         let planner = Planner::new(index, held, fetched);
         let mut planner = planner.map_err(|why| why.to_string())?;
         for (number, seed) in seeds.iter().enumerate().take(MAX_SEEDS) {
@@ -225,11 +225,12 @@ fn blob_seed(seed: Seed) -> blob::Seed {
     }
 }
 
-/// Bytes that a plan takes in memory.
+/// Bytes that a plan takes in memory while it is carried out.
 fn memory(plan: &Plan) -> usize {
     let held = plan.runs.iter().map(|run| match run {
         Run::Held { bytes, .. } => bytes.len(),
         Run::Seed { .. } | Run::Blob(_) => 0,
     });
-    plan.index.memory() + plan.runs.capacity() * size_of::<Run>() + held.sum::<usize>()
+    let runs = plan.runs.capacity() * size_of::<Run>();
+    plan.index.memory() + runs + held.sum::<usize>() + blob::buffer_of(plan)
 }
