@@ -71,7 +71,7 @@ impl Memory {
 }
 
 impl Held {
-    /// Gives back all but so many bytes.
+    /// Gives back the bytes above this number.
     pub fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         self.memory.taken.fetch_sub(less, Ordering::Relaxed);

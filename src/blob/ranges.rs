@@ -1,6 +1,6 @@
 //! Downloads ranges of a blob over several connections: all of a large blob, or the parts of it that a plan wants.
 //!
-//! Place in the chain: source → resumed → **ranges** → verified → socket. The ranges are cut into windows. Each connection
+//! Place in the chain: source → resumed → **ranges** → reuse → verified → socket. The ranges are cut into windows. Each connection
 //! fetches the first window that no other one fetches, by a range, and resumes it when it breaks. The windows lie in
 //! memory until they are read in their order. What cannot go on so goes on over one connection, from the same byte.
 
@@ -93,7 +93,7 @@ impl Places {
             .find_map(|connections| Self::of(connections, WINDOW))
     }
 
-    /// Place for the ranges of a plan, and at most so many connections.
+    /// Place for the ranges of a plan. `connections`: the most that it may have.
     pub fn of_plan(connections: usize) -> Option<Self> {
         (1..=connections)
             .rev()
@@ -165,7 +165,7 @@ impl Cursor {
         start..range.end.min(start + window as u64)
     }
 
-    /// The place behind so many bytes of the range.
+    /// Moves on by `bytes` in the range.
     fn advance(&mut self, ranges: &[Range<u64>], bytes: u64) {
         self.into += bytes;
         let is_over = |range: &Range<u64>| range.start + self.into >= range.end;
@@ -408,7 +408,7 @@ impl Shared {
 }
 
 impl State {
-    /// A buffer for a window of so many bytes. Those of whole windows are used again.
+    /// A buffer for a window of `length` bytes. Those of whole windows are used again.
     fn buffer(&mut self, length: usize, window: usize, room: usize) -> Option<Vec<u8>> {
         let is_whole = length == window;
         if let Some(spare) = self.spare.pop() {

@@ -1,6 +1,6 @@
 //! Resumes the download of a blob when the connection breaks.
 //!
-//! Place in the chain: source → **resumed** → verified → socket. When the connection breaks, or the body is too short,
+//! Place in the chain: source → **resumed** → ranges → reuse → verified → socket. When the connection breaks, or the body is too short,
 //! the rest is requested, from another mirror if there is one. The time without progress is limited, not the number of
 //! attempts.
 

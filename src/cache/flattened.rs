@@ -148,7 +148,7 @@ impl Cache {
         self.make_room_of(self.size, newest);
     }
 
-    /// The same for so many bytes.
+    /// The same until the others have at most `size` bytes.
     pub fn make_room_of(&self, size: u64, newest: Option<&str>) {
         if let Some(root) = self.root() {
             prune::trim_images(&root, size, newest);

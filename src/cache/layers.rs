@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::dir::Dir;
 
 impl Cache {
-    /// Whether a layer of so many bytes may be kept. None is where the cache is in memory: there the room is for flattened
+    /// Whether a layer of this size may be kept. None is where the cache is in memory: there the room is for flattened
     /// images, and little is left of a cache when the next version appears.
     pub fn keeps_layer(&self, size: u64) -> bool {
         self.root.is_some() && !self.is_in_memory && size <= self.size / 2

@@ -73,7 +73,7 @@ pub struct Index {
 /// Where the chunks of an index are. Nearly all of the memory of an index are its hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Lengths {
-    /// So many chunks of one length, from this byte of the file on.
+    /// `count` chunks of `len` bytes each, the first one at `start`.
     Equal { start: u64, len: u32, count: usize },
     /// Each chunk begins where the one before ends, the first with the file.
     Ends(Vec<u64>),

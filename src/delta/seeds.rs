@@ -48,7 +48,7 @@ pub struct Places {
     /// The directory that the files of the machine are below.
     root: PathBuf,
     systemd: SystemdVersion,
-    /// What clients on this machine call the service.
+    /// The name by which clients on this machine reach the service.
     service: Host,
     /// Its other names, by the settings.
     hosts: Vec<Host>,
@@ -190,8 +190,8 @@ impl Places {
         Self::new(Path::new("/"), SystemdVersion::NEWEST, service, hosts)
     }
 
-    /// Those of the machine whose files are below `root`. `service`: what clients on this machine call the service;
-    /// `hosts`: its other names, by the settings.
+    /// Those of the machine whose files are below `root`. `service`: the name by which clients on this
+    /// machine reach the service; `hosts`: its other names, by the settings.
     pub fn new(root: &Path, systemd: SystemdVersion, service: &Host, hosts: &[Host]) -> Self {
         Self {
             root: root.to_owned(),

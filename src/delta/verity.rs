@@ -42,7 +42,7 @@ pub fn hash_trees(head: &[u8]) -> Result<Vec<HashTree>, String> {
 /// Blocks that a tree is of: one block has none, and the hashes of more take more than the memory of a plan.
 const DATA_BLOCKS: RangeInclusive<usize> = 2..=MAX_MEMORY / ID;
 
-/// What a tree is of. All numbers are checked: the tree fits into the memory of a plan.
+/// The numbers of a tree, checked: it fits into the memory of a plan.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Superblock {
     hashing: Hashing,

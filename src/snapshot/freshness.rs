@@ -1,7 +1,7 @@
 //! How long a listing is fresh: the date in its line `BEST-BEFORE-<date>`, after which systemd 262 refuses it.
 //!
 //! It counts from the registry's own last answer. While a mirror stands in for the registry, that is a day in the state:
-//! so a mirror that has stopped to follow its registry is noticed.
+//! so a mirror that no longer follows its registry is noticed.
 
 use std::sync::Arc;
 

@@ -107,8 +107,8 @@ pub fn transfers_of(
     Ok(parsed.flatten().collect())
 }
 
-/// What clients on this machine call a service that listens at this address. One that listens at all addresses also
-/// listens at those of loopback.
+/// The name by which clients on this machine reach a service that listens at this address. One that listens at all
+/// addresses also listens at those of loopback.
 pub fn name_of(address: SocketAddr) -> Option<Host> {
     let host = match address.ip().is_unspecified() {
         true => format!("localhost:{}", address.port()),
