@@ -430,6 +430,14 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_why_a_schedule_cannot_be_read_takes_memory() {
+        let image = [offer("a", ".raw", None)];
+        let (without, mut with) = (artifact(None, &image), artifact(None, &image));
+        with.schedule = Some(Err("x".repeat(1000)));
+        assert_eq!(with.weight(), without.weight() + 1000);
+    }
+
+    #[test]
     fn an_empty_listing_is_one_line_with_a_date() {
         assert_eq!(
             Listing::default().text(Some(Date::constant(2026, 2, 28))),

@@ -103,9 +103,11 @@ impl Artifact {
         let to_flatten = to_flatten
             .as_ref()
             .map_or(0, |recipe| FILE + size_of_val(&recipe.layers[..]));
+        let bad_schedule = self.schedule.as_ref().and_then(|one| one.as_ref().err());
         size_of::<Self>()
             + length(&self.version)
             + length(&self.flavour)
+            + bad_schedule.map_or(0, String::len)
             + offers.iter().map(of_offer).sum::<usize>()
             + to_flatten
             + skipped.iter().map(|one| one.why.len()).sum::<usize>()
