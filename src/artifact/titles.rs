@@ -18,6 +18,10 @@ pub fn endings(offers: &[Offer], versions: &[&str]) -> Vec<Option<String>> {
     for step in [by_kind, by_version, by_stem, by_nothing] {
         let digests = offers.iter().map(|offer| offer.digest);
         let shared = shared(endings.clone().into_iter().zip(digests));
+        // So it stays, for no ending changes any more.
+        if shared.is_empty() {
+            break;
+        }
         for (ending, offer) in endings.iter_mut().zip(offers) {
             if ending.is_some() && shared.contains(ending) {
                 *ending = step(offer, versions);

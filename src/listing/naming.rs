@@ -155,15 +155,21 @@ pub fn name_offers<'a>(
             "two of its layers would both be called {name}, and no title of its own tells one of them apart"
         ))
     }));
-    keep_unique(&mut second);
-    let taken: HashSet<_> = named.iter().map(|(name, _)| name.clone()).collect();
-    second.retain(|(name, _)| !taken.contains(name) && name.parse::<FileName>().is_ok());
-    named.extend(second);
+    // Most artifacts have one file, and with it one name.
+    if !second.is_empty() {
+        keep_unique(&mut second);
+        let taken: HashSet<_> = named.iter().map(|(name, _)| name.clone()).collect();
+        second.retain(|(name, _)| !taken.contains(name) && name.parse::<FileName>().is_ok());
+        named.extend(second);
+    }
     (named, reasons.told())
 }
 
 /// Keeps the names that stand for one content each, once. Returns those that stand for several.
 fn keep_unique(named: &mut Vec<(String, &Offer)>) -> HashSet<String> {
+    if named.len() < 2 {
+        return HashSet::new();
+    }
     let shared = titles::shared(
         named
             .iter()
