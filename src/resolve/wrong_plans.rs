@@ -17,8 +17,8 @@ const MAX: usize = 64;
 pub struct WrongPlans {
     /// Has those of earlier processes, in the notes of their sources.
     state: Arc<State>,
-    /// Those of this process: there may be no state directory.
-    files: Mutex<BTreeMap<Digest, u64>>,
+    /// Those of this process, with their sources: there may be no state directory.
+    files: Mutex<BTreeMap<(String, Digest), u64>>,
 }
 
 impl WrongPlans {
@@ -32,25 +32,27 @@ impl WrongPlans {
     /// Whether a plan for this file of a source failed.
     pub fn has(&self, source: &str, file: Digest) -> bool {
         let is_noted = || self.state.notes(source).wrong_plans.contains_key(&file);
-        lock(&self.files).contains_key(&file) || is_noted()
+        let key = (source.to_owned(), file);
+        lock(&self.files).contains_key(&key) || is_noted()
     }
 
     /// Remembers that a plan for this file failed.
     pub fn note(&self, source: &str, file: Digest) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = since.map_or(0, |since| since.as_secs());
-        add(&mut lock(&self.files), file, now);
+        add(&mut lock(&self.files), (source.to_owned(), file), now);
         self.state
             .update_notes(source, |notes| add(&mut notes.wrong_plans, file, now));
     }
 }
 
 /// Adds a file; the one that was noted first makes room for it.
-fn add(files: &mut BTreeMap<Digest, u64>, file: Digest, now: u64) {
-    files.insert(file, now);
+fn add<K: Ord + Clone>(files: &mut BTreeMap<K, u64>, file: K, now: u64) {
+    files.insert(file.clone(), now);
     while files.len() > MAX {
         let others = files.iter().filter(|(other, _)| **other != file);
-        let Some(oldest) = others.min_by_key(|(_, since)| **since).map(|(one, _)| *one) else {
+        let oldest = others.min_by_key(|(_, since)| **since);
+        let Some(oldest) = oldest.map(|(one, _)| one.clone()) else {
             break;
         };
         files.remove(&oldest);
@@ -69,6 +71,10 @@ mod tests {
         for n in 0..2 * MAX {
             wrong.note("a", number(n));
             assert!(wrong.has("a", number(n)), "{n}");
+            assert!(
+                !wrong.has("b", number(n)),
+                "the index of another repository"
+            );
         }
         assert_eq!(lock(&wrong.files).len(), MAX);
         let mut files = BTreeMap::new();
