@@ -1,5 +1,5 @@
 //! The least that a listing takes: 16 connections that are opened at once and kept alive, the list of tags, and then one
-//! request for each tag. Nothing in the answers is looked at but the names of the tags and the lengths of the bodies.
+//! request for each tag. Only the names of the tags and the lengths of the bodies are read from the answers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

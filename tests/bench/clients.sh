@@ -11,7 +11,7 @@ nginx_server clients <<CONF
 CONF
 through=$address
 
-# at_once COUNT URL - so many clients fetch it; prints the seconds that all take
+# at_once COUNT URL - COUNT clients fetch it at once; prints the seconds until all have it
 at_once() {
     local transfers=() begin=$EPOCHREALTIME
     for _ in $(seq "$1"); do transfers+=(-o /dev/null "$2"); done

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with tests/bench/run and the other parts
-# An image of many layers made into one file, beside what others do for the same: unpack the layers to disk, and pack what
-# is there.
+# An image of many layers made into one file, beside umoci and tar, which unpack the layers to disk and pack
+# the result.
 
 if ! { has umoci && has python3; }; then
     missing 'flattening' 'umoci or python3 is not here'

@@ -1,4 +1,4 @@
-//! How long listings take, beside a client that does no more than it must, in the same run.
+//! How long listings take, beside a client that sends only the requests needed, in the same run.
 //!
 //! `listings PROGRAM RUNS` prints rows: name, unit, value, the same of the other, ratio, and the highest ratio that is
 //! allowed, with tabs between them. The registry is that of the integration tests; a relay stands before it.

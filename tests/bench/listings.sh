@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with tests/bench/run and the other parts
-# Listings, beside a client that does no more than it must: tests/bench/listings.rs.
+# Listings, beside a client that sends only the requests needed: tests/bench/listings.rs.
 
 "$built/release/examples/listings" "$program" "$RUNS" > "$work/listings"
 put_all < "$work/listings"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with tests/bench/run and the other parts
-# Processes, ports, times and memory: the means by which all parts measure.
+# Processes, ports, times and memory: functions that all parts use.
 
 work=$(mktemp -d)
 started=()

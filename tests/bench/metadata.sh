@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with tests/bench/run and the other parts
-# What is fetched of a large image to read its extension-release fields.
+# The bytes fetched of a large image to read its extension-release fields.
 
 if ! { has nginx && has mksquashfs && has mkfs.erofs; }; then
     missing 'metadata of large images' 'nginx, mksquashfs or mkfs.erofs is not here'

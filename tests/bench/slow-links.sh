@@ -14,6 +14,6 @@ for _ in $(seq "$RUNS"); do
         stop "$service"
     done
 done
-# megabytes COUNT - that pass in a second with so many connections
+# megabytes COUNT - prints the MB/s over COUNT connections
 megabytes() { calculate %.1f "$MIB * 1.048576 / $(median < "$work/times.slow.$1")"; }
 beside "$MIB MiB, $MEGABYTES MB/s a connection: 4 download-connections beside 1" "$(megabytes 4)" "$(megabytes 1)" MB/s '>= 3.5'
