@@ -271,7 +271,7 @@ fn entries(head: &[u8], sector: usize) -> Result<impl Iterator<Item = (u128, Ran
     let start = usize::try_from(first).unwrap_or(usize::MAX);
     let Some(table) = head.get(start.saturating_mul(sector)..) else {
         return Err(format!(
-            "the entries of its GPT are in sector {first}, expected them right behind it"
+            "the entries of its GPT begin in sector {first}, expected sector 2, right behind the header"
         ));
     };
     let entries = table.chunks_exact(size).take(count);

@@ -23,7 +23,8 @@ use crate::version::comparable;
 /// The annotation of a manifest or index that has a schedule.
 const ANNOTATION: &str = "io.github.sysext-oci-proxy.rollout";
 /// The form of a schedule, for messages.
-const EXPECTED: &str = "expected \"2026-12-01T06:00:00Z 48h\", and perhaps \" from 5%\" behind it";
+const EXPECTED: &str =
+    "expected a start and hours, \"2026-12-01T06:00:00Z 48h\", and optionally \" from 5%\"";
 /// Longest text of a schedule, in bytes.
 const MAX_TEXT: usize = 100;
 /// Longest rollout, in hours: a year.
@@ -76,7 +77,7 @@ impl Schedule {
         Some(text.parse().map_err(|why| {
             format!(
                 "its annotation {ANNOTATION} is no schedule: {why}; rollout = \"ignore\" in the settings of the \
-                 repository offers it all the same"
+                 repository offers it at once"
             )
         }))
     }
@@ -246,7 +247,7 @@ impl Rollout {
                     "and rollout = \"last\" waits for all others".to_owned()
                 }
                 (_, Ok(_)) => "and this one comes later".to_owned(),
-                (_, Err(why)) => format!("and this one is among the last, for {why}"),
+                (_, Err(why)) => format!("and this one is among the last, because {why}"),
             };
             format!("its rollout has reached {share} of the machines, {who}")
         };
@@ -463,7 +464,7 @@ mod tests {
             format!("its rollout has reached {share} of the machines, and {who}")
         };
         let later = "this one comes later";
-        let last = "this one is among the last, for has no ID, but \"uninitialized\"";
+        let last = "this one is among the last, because has no ID, but \"uninitialized\"";
         for (setting, machine, now, expected) in [
             (Follow, known(), in_1970, Some((begins(in_1970), turn))),
             (Follow, unknown(), in_1970, Some((begins(in_1970), end))),
@@ -531,9 +532,9 @@ mod tests {
             let rollout = rollout(setting, Ok(machine(0)));
             let found = rollout.why_not(&annotated, &"1".parse().unwrap(), Timestamp::MAX);
             let expected = Skipped::refused(
-                "its annotation io.github.sysext-oci-proxy.rollout is no schedule: expected \"2026-12-01T06:00:00Z \
-                 48h\", and perhaps \" from 5%\" behind it, found \"soon\"; rollout = \"ignore\" in the settings of \
-                 the repository offers it all the same",
+                "its annotation io.github.sysext-oci-proxy.rollout is no schedule: expected a start and hours, \
+                 \"2026-12-01T06:00:00Z 48h\", and optionally \" from 5%\", found \"soon\"; rollout = \"ignore\" in the settings of \
+                 the repository offers it at once",
             );
             assert_eq!(found, Some(expected).filter(|_| !is_offered), "{setting:?}");
         }

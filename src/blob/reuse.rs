@@ -195,7 +195,7 @@ impl Reuse {
     fn fall_back(&mut self, why: String) {
         let (blob, at) = (&self.blob, self.at);
         debug!(
-            "{}: a plain download from byte {at} of {} on: {why}",
+            "{}: fetched whole from byte {at} of {} on: {why}",
             blob.what, blob.size
         );
         let _ = self.reused.dropped.set(why);
@@ -312,7 +312,7 @@ impl Carried {
         if good == 0 {
             let at = index.chunk(chunks.start).start;
             return Err(Doubt::Plan(format!(
-                "{name} has other bytes than its index says for byte {at}"
+                "{name} lacks the chunk for byte {at} that its index promises"
             )));
         }
         bytes.truncate(good);

@@ -365,7 +365,7 @@ fn at_the_first_doubt_a_plain_download_goes_on_from_the_same_byte() {
                 fs::write(&older.path, old).unwrap();
             },
             well,
-            "old.raw has other bytes than its index says for byte",
+            "old.raw lacks the chunk for byte",
         ),
         (
             "the plan has the wrong place of the older file",
@@ -376,7 +376,7 @@ fn at_the_first_doubt_a_plain_download_goes_on_from_the_same_byte() {
                 *from += 1;
             },
             well,
-            "old.raw has other bytes than its index says for byte",
+            "old.raw lacks the chunk for byte",
         ),
         (
             "the plan leaves bytes out",

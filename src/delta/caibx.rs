@@ -73,7 +73,7 @@ impl<R: Read> Chunks<R> {
         let items = table.filter(|items| len <= MAX_BYTES && items % ITEM as u64 == 0);
         let Some(items) = items else {
             return Err(format!(
-                "an index has {len} bytes, expected 104 and 40 for each chunk, at most {MAX_BYTES}"
+                "the index has {len} bytes, expected 104 and 40 for each chunk, at most {MAX_BYTES}"
             ));
         };
         let mut reader = BufReader::new(reader);

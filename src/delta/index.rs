@@ -95,7 +95,7 @@ impl Index {
             .and_then(|bytes| bytes.checked_add(start));
         if end.is_none_or(|end| end > size) {
             return Err(format!(
-                "{count} blocks of {len} bytes from byte {start} on are not in a file of {size} bytes"
+                "{count} blocks of {len} bytes from byte {start} on do not fit into a file of {size} bytes"
             ));
         }
         let lengths = Lengths::Equal { start, len, count };
@@ -129,7 +129,7 @@ impl Index {
         };
         let (wanted, found) = (index.len(), index.ids.len().saturating_sub(first_id) / ID);
         if wanted > found {
-            return Err(format!("{wanted} chunks have {found} hashes"));
+            return Err(format!("the index has {found} hashes for {wanted} chunks"));
         }
         Ok(index)
     }

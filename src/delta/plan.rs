@@ -82,7 +82,7 @@ pub enum Refused {
     #[error("a plan would take {0} bytes of memory, expected at most {MAX_MEMORY}")]
     TooLarge(usize),
     #[error(
-        "of {size} bytes {missing} are missing, in {ranges} ranges: too many to be worth the requests"
+        "the older versions lack {missing} of {size} bytes, in {ranges} ranges: the requests would take longer than the file"
     )]
     NotWorthIt {
         size: u64,

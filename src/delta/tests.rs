@@ -603,7 +603,10 @@ fn an_index_by_desync_that_lies_is_a_reason() {
     let cut = caibx::parse(&good[..tail], good.len() as u64, size as u64);
     assert!(cut.unwrap_err().starts_with("reading the index: "));
     let huge = caibx::parse(good, caibx::MAX_BYTES / 40 * 40 + 104, size as u64);
-    assert!(huge.unwrap_err().starts_with("an index has 16777304 bytes"));
+    assert!(
+        huge.unwrap_err()
+            .starts_with("the index has 16777304 bytes")
+    );
 }
 
 /// The index with another longest chunk in its header.
@@ -626,8 +629,8 @@ fn a_superblock_that_lies_is_a_reason() {
         (0, &b"Verity"[..], "it has no superblock"),
         (8, &[2], "its hash tree is version 2, type 1"),
         (12, &[0], "its hash tree is version 1, type 0"),
-        (32, b"sha512", "its hash tree is made by sha512\\x00"),
-        (32, b"sha256x", "its hash tree is made by sha256x"),
+        (32, b"sha512", "its hash tree uses sha512\\x00"),
+        (32, b"sha256x", "its hash tree uses sha256x"),
         (64, &[0, 0], "its hash tree has blocks of 0 bytes"),
         (64, &[0, 1], "its hash tree has blocks of 256 bytes"),
         (68, &[0, 0x18], "its hash tree has blocks of 6144 bytes"),
@@ -636,13 +639,13 @@ fn a_superblock_that_lies_is_a_reason() {
             &[0, 0, 0x10],
             "its hash tree has blocks of 1048576 bytes",
         ),
-        (72, &[0], "its hash tree is of 0 blocks"),
-        (72, &[1], "its hash tree is of 1 blocks"),
-        (72, &many, "its hash tree is of 524289 blocks"),
+        (72, &[0], "its hash tree covers 0 blocks"),
+        (72, &[1], "its hash tree covers 1 blocks"),
+        (72, &many, "its hash tree covers 524289 blocks"),
         (
             72,
             &[0xff; 8],
-            "its hash tree is of 18446744073709551615 blocks",
+            "its hash tree covers 18446744073709551615 blocks",
         ),
         (80, &[1, 1], "its hash tree has a salt of 257 bytes"),
     ] {

@@ -39,7 +39,7 @@ pub fn hash_trees(head: &[u8]) -> Result<Vec<HashTree>, String> {
     }
 }
 
-/// Blocks that a tree is of: one block has none, and the hashes of more take more than the memory of a plan.
+/// Blocks that a tree covers: one block has none, and the hashes of more take more than the memory of a plan.
 const DATA_BLOCKS: RangeInclusive<usize> = 2..=MAX_MEMORY / ID;
 
 /// The numbers of a tree, checked: it fits into the memory of a plan.
@@ -67,7 +67,7 @@ impl Superblock {
         let algorithm: [u8; 32] = array_at(bytes, 32);
         if algorithm != *ALGORITHM {
             return Err(format!(
-                "its hash tree is made by {}, expected sha256",
+                "its hash tree uses {}, expected sha256",
                 algorithm.escape_ascii()
             ));
         }
@@ -91,7 +91,7 @@ impl Superblock {
         let blocks = usize::try_from(data_blocks).ok();
         let Some(blocks) = blocks.filter(|blocks| DATA_BLOCKS.contains(blocks)) else {
             return Err(format!(
-                "its hash tree is of {data_blocks} blocks, expected {} to {}",
+                "its hash tree covers {data_blocks} blocks, expected {} to {}",
                 DATA_BLOCKS.start(),
                 DATA_BLOCKS.end()
             ));
@@ -158,7 +158,7 @@ impl Superblock {
         let wanted = self.data_blocks as u64 * u64::from(self.data_block);
         if wanted > found {
             return Err(format!(
-                "its hash tree is of {wanted} bytes, but its partition has {found}"
+                "its hash tree covers {wanted} bytes, but its partition has {found}"
             ));
         }
         Ok(())

@@ -47,7 +47,9 @@ impl Resolver<'_> {
         let source = self.source.name();
         let size = file.size.ok_or("its size is not known")?;
         if self.wrong_plans.has(&source, file.digest) {
-            return Err("put together of older files it was wrong".to_owned());
+            return Err(
+                "its digest was wrong when it was reassembled from an older version".to_owned(),
+            );
         }
         let _limit = task::within(TIME);
         let (plan, fetched, mut held) = match self.by_chunks(file, size, &seeds, older) {
@@ -107,7 +109,10 @@ impl Resolver<'_> {
             let chunks = caibx::Chunks::new(&bytes[..], length, seed.size);
             let chunks = chunks.and_then(|chunks| match chunks.hashing() {
                 same if same == planner.index().hashing() => Ok(chunks),
-                _ => Err("its index has hashes of another kind".to_owned()),
+                _ => Err(
+                    "its .caibx has hashes of another kind than the one of the new version"
+                        .to_owned(),
+                ),
             });
             let mut offers = planner.seed(number, seed.size);
             let offered = chunks.and_then(|mut chunks| {
@@ -195,7 +200,7 @@ fn hash(
     let end = data.end.min(seed.size);
     while start < end {
         if Instant::now() >= until || task::is_over() {
-            return Err("its blocks take too long to hash".to_owned());
+            return Err("hashing its blocks takes too long".to_owned());
         }
         let piece = (end - start).min(bytes.len() as u64) as usize;
         let read = Positioned::new(&seed.file).read_exact_at(&mut bytes[..piece], start);

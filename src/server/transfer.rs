@@ -163,7 +163,7 @@ fn saved(reused: &Reused) -> String {
     let (fetched, seeds) = (human_size(reused.fetched()), reused.seeds());
     match reused.dropped() {
         None => format!(", {fetched} of it fetched, the rest from {seeds}"),
-        Some(why) => format!(", {fetched} fetched, for {seeds} was given up: {why}"),
+        Some(why) => format!(", {fetched} fetched, because reusing {seeds} was given up: {why}"),
     }
 }
 

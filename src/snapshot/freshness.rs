@@ -41,8 +41,8 @@ pub fn best_before(
             Some(answered) => best_before_of(answered, settings.best_before_days),
             None => {
                 warn!(
-                    "{located}: a mirror stands in for {}, and it is not known when that answered last; with \
-                     best-before-days systemd 262 refuses this listing",
+                    "{located}: a mirror answers in place of {}, and it is not known when the registry itself last \
+                     answered; because of best-before-days, systemd 262 refuses the listing until the registry answers",
                     source.name()
                 );
                 // It has begun.

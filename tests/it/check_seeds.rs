@@ -68,7 +68,11 @@ fn an_older_version_that_can_be_read_is_named_and_a_first_update_is_whole() {
     let updated = Updated::usual();
     let old = "var/lib/extensions.d/hello-v1.raw";
     let found = updated.check();
-    found.has("ok", "seeds", &["hello: what has not changed since /var/lib/extensions.d/hello-v1.raw need not be fetched"]);
+    found.has(
+        "ok",
+        "seeds",
+        &["hello: unchanged parts of /var/lib/extensions.d/hello-v1.raw are reused"],
+    );
     assert_eq!(found.text.matches(" seeds ").count(), 1, "{}", found.text);
     fs::remove_file(updated.machine.path(old)).unwrap();
     updated
@@ -126,9 +130,11 @@ fn what_the_sandbox_hides_is_named_unless_the_unit_shows_it() {
     updated.warned(&["/srv/images/hello-v1.raw: the service does not see it"]);
     let unit = "LoadState=loaded\nActiveState=inactive\nSubState=dead\nResult=success\nExecMainStatus=0\nProtectHome=read-only\n";
     updated.machine.unit("sysext-oci-proxy.service", unit);
-    updated
-        .check()
-        .has("ok", "seeds", &["since /srv/images/hello-v1.raw"]);
+    updated.check().has(
+        "ok",
+        "seeds",
+        &["unchanged parts of /srv/images/hello-v1.raw"],
+    );
 }
 
 #[test]
@@ -152,9 +158,11 @@ fn directories_of_the_settings_are_looked_at() {
         updated.machine.path("srv/images/hello-v1.0.raw"),
     )
     .unwrap();
-    updated
-        .check()
-        .has("ok", "seeds", &["since /srv/images/hello-v1.1.raw"]);
+    updated.check().has(
+        "ok",
+        "seeds",
+        &["unchanged parts of /srv/images/hello-v1.1.raw"],
+    );
     updated.warned(&[
         "/srv/absent: it does not exist",
         "correct seeds in [repository.\"hello\"]",

@@ -370,7 +370,7 @@ fn an_older_version_that_changes_while_it_is_read_changes_no_byte() {
         let response = get_while(&service, || harm(&world));
         assert!(world.is_whole(&response), "{why}");
         let line = line(&service);
-        let is_dropped = line.contains("for hello-v1.raw was given up: hello-v1.raw ");
+        let is_dropped = line.contains("reusing hello-v1.raw was given up: hello-v1.raw ");
         assert_eq!(is_dropped, !why.ends_with("nothing"), "{why}: {line}");
         assert_eq!(service.log.trouble_so_far(), [""; 0], "{why}");
     }

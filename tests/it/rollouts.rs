@@ -543,7 +543,7 @@ fn while_a_mirror_stands_in_the_date_is_that_of_the_registrys_last_answer() {
         let lines = service.log.trouble_so_far();
         lines
             .iter()
-            .any(|line| line.contains("it is not known when that answered last"))
+            .any(|line| line.contains("it is not known when the registry itself last answered"))
     };
     // It never answered: nothing shows that the mirror follows it.
     registry.fault("/v2/", Fault::Status(500));

@@ -51,10 +51,7 @@ pub fn undo(root: &Path, component: &Component) -> Result<Undone> {
     };
     let disabled = disabled.and_then(|was_on| {
         if was_on && stop_notified()? {
-            said += &format!(
-                "stopped {}, which only the timer wanted\n",
-                systemd::NOTIFIED
-            );
+            said += &format!("stopped {}, which no other unit needs\n", systemd::NOTIFIED);
         }
         Ok(())
     });

@@ -196,7 +196,7 @@ without_id() {
     printf '[Service]\nBindReadOnlyPaths=/run/no-id:/etc/machine-id\n' >"$dropin/id.conf"
     systemctl daemon-reload
     stop_service
-    is_held 1.6 'its rollout has reached 50 % of the machines, and this one is among the last, for /etc/machine-id has no ID, but "uninitialized"; until '
+    is_held 1.6 'its rollout has reached 50 % of the machines, and this one is among the last, because /etc/machine-id has no ID, but "uninitialized"; until '
     rm "$dropin/id.conf"
     systemctl daemon-reload
     stop_service

@@ -114,7 +114,7 @@ impl<'a> Seeds<'a> {
         }
         let text = match seen.first() {
             Some(path) => format!(
-                "what has not changed since {} need not be fetched, if there is an index",
+                "unchanged parts of {} are reused, if the new version has an index",
                 path.display()
             ),
             None if is_all_told && hidden.is_empty() => {
@@ -194,7 +194,7 @@ fn remedy(name: &RepositoryAddress, path: &Path, why: &Why) -> String {
         }
         Why::Link => "name the directory of the file itself in seeds".into(),
         Why::Missing | Why::Failed(_) => {
-            format!("correct that; `namei -l {path}` shows the way to it")
+            format!("correct that; `namei -l {path}` shows the mode of each directory on the way")
         }
     }
 }
