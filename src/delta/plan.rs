@@ -97,7 +97,7 @@ pub enum Refused {
 pub struct Planner {
     index: Index,
     held: Vec<(u64, Arc<[u8]>)>,
-    /// Bytes that were fetched for the index.
+    /// Bytes that were fetched for the indexes.
     fetched: u64,
     /// The numbers of the chunks, sorted by hash and length: equal chunks are beside each other.
     order: Vec<u32>,
@@ -147,6 +147,11 @@ impl Planner {
     /// How the hashes of the chunks that are offered must be made.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Counts bytes that were fetched for the index of a seed.
+    pub fn add_fetched(&mut self, bytes: u64) {
+        self.fetched += bytes;
     }
 
     /// Begins to offer the chunks of a seed, in their order. `seed`: its number in the plan, less than [`MAX_SEEDS`].

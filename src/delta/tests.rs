@@ -377,6 +377,13 @@ fn small_gaps_are_fetched_along_while_they_and_the_index_are_less_than_a_tenth()
     ] {
         let plan = planner(&blob, &seed, fetched).plan().unwrap();
         assert_eq!(ranges(&plan), expected, "{fetched}: {why}");
+        let mut by_parts = planner(&blob, &seed, 0);
+        by_parts.add_fetched(fetched * BLOCK);
+        assert_eq!(
+            by_parts.plan().unwrap().runs,
+            plan.runs,
+            "{fetched} for the seed's index"
+        );
     }
 }
 

@@ -105,6 +105,7 @@ impl Resolver<'_> {
                 }
             };
             fetched += more;
+            planner.add_fetched(more);
             let length = bytes.len() as u64;
             let chunks = caibx::Chunks::new(&bytes[..], length, seed.size);
             let chunks = chunks.and_then(|chunks| match chunks.hashing() {
