@@ -18,7 +18,7 @@ pub static KEPT: Memory = Memory::new(64 << 20);
 pub const LARGE_BUFFER: usize = 512 << 10;
 /// Memory of all large buffers together. A download takes one to read from the registry, and one to send to its client;
 /// where there is none left, it goes on with small ones.
-pub static LARGE_BUFFERS: Memory = Memory::new(12 * LARGE_BUFFER);
+pub static LARGE_BUFFERS: Memory = Memory::new(8 * LARGE_BUFFER);
 
 /// A number of bytes for all that is kept.
 #[derive(Debug)]

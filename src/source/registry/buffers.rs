@@ -46,6 +46,11 @@ impl GrowingBuffers {
         }
     }
 
+    /// Gives the memory of the output back: it was sent.
+    pub fn sent(&mut self) {
+        self.output = Vec::new();
+    }
+
     /// Gives all memory back: the connection waits for its next request. Input that was not consumed stays.
     pub fn release(&mut self) {
         self.output = Vec::new();

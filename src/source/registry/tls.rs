@@ -21,10 +21,10 @@ use rustls::{
 };
 use ureq::unversioned::transport::time::{Duration, Instant};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
-    TransportAdapter,
+    Buffers, ConnectionDetails, Connector, Either, NextTimeout, Transport, TransportAdapter,
 };
 
+use super::buffers::GrowingBuffers;
 use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::source::config::certs_d::{HostCertificates, Pem};
@@ -265,7 +265,7 @@ impl<In: Transport> Connector<In> for Tls {
         let sizes = details.config;
         Ok(Some(Either::B(TlsTransport {
             stream: StreamOwned { conn, sock },
-            buffers: LazyBuffers::new(sizes.input_buffer_size(), sizes.output_buffer_size()),
+            buffers: GrowingBuffers::new(sizes.input_buffer_size(), sizes.output_buffer_size()),
         })))
     }
 }
@@ -285,7 +285,7 @@ fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
 /// A connection with TLS.
 pub struct TlsTransport {
     stream: StreamOwned<ClientConnection, TransportAdapter>,
-    buffers: LazyBuffers,
+    buffers: GrowingBuffers,
 }
 
 impl fmt::Debug for TlsTransport {
@@ -302,7 +302,9 @@ impl Transport for TlsTransport {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.stream.get_mut().set_timeout(timeout);
         let output = &self.buffers.output()[..amount];
-        Ok(self.stream.write_all(output)?)
+        self.stream.write_all(output)?;
+        self.buffers.sent();
+        Ok(())
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
@@ -312,7 +314,9 @@ impl Transport for TlsTransport {
         Ok(amount > 0)
     }
 
+    /// Asked between two requests.
     fn is_open(&mut self) -> bool {
+        self.buffers.release();
         self.stream.get_mut().get_mut().is_open()
     }
 

@@ -204,6 +204,7 @@ impl Transport for TcpTransport {
             }
             left = &left[written..];
         }
+        self.buffers.sent();
         Ok(())
     }
 
