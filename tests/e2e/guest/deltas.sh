@@ -131,7 +131,6 @@ PYTHON
 }
 
 check deltas-of-two-trees make_trees
-# Debian 13 does not have the program.
-! command -v desync >/dev/null || check deltas-by-an-index-of-desync by_chunks
+check deltas-by-an-index-of-desync by_chunks
 check deltas-by-a-hash-tree by_blocks
 rm -r "$DELTAS"
