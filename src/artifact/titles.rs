@@ -18,7 +18,7 @@ pub fn endings(offers: &[Offer], versions: &[&str]) -> Vec<Option<String>> {
     for step in [by_kind, by_version, by_stem, by_nothing] {
         let digests = offers.iter().map(|offer| offer.digest);
         let shared = shared(endings.clone().into_iter().zip(digests));
-        // So it stays, for no ending changes any more.
+        // Each file has an ending of its own: later steps would change none.
         if shared.is_empty() {
             break;
         }

@@ -61,7 +61,7 @@ impl Chunk {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     hashing: Hashing,
-    /// Of the whole file.
+    /// The size of the whole file, in bytes.
     size: u64,
     lengths: Lengths,
     /// Has the hashes of all chunks, one after the other, from this byte on. The rest belongs to a hash tree, which is

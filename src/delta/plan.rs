@@ -50,7 +50,7 @@ pub struct Plan {
     pub size: u64,
     /// They cover `0..size` in order, without gaps. At least one is [`Run::Blob`].
     pub runs: Vec<Run>,
-    /// Of the blob: has the hashes that chunks from seeds are checked by.
+    /// The index of the blob: chunks from seeds are checked by its hashes.
     pub index: Index,
 }
 

@@ -350,7 +350,7 @@ impl Found {
         let path = spot.path.join(name);
         let opened = match dir.entry(name) {
             Some(entry) if entry.is_file => open_readable(dir, &entry),
-            // That of systemd-sysupdate's own is one, too: CurrentSymlink=.
+            // The link that CurrentSymlink= names is one, too.
             Some(entry) if entry.is_link && spot.is_named => Err(Why::Link),
             _ => return,
         };
