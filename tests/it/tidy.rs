@@ -437,6 +437,32 @@ fn the_spec_file_has_the_version_of_the_program() {
     assert_eq!(found.map(str::trim), Some(env!("CARGO_PKG_VERSION")));
 }
 
+#[test]
+fn each_theme_of_the_checks_in_containers_is_run_by_default() {
+    let scripts = ["tests/e2e/run", "tests/e2e/guest/run"];
+    let text = scripts.map(|file| fs::read_to_string(Path::new(ROOT).join(file)).unwrap());
+    let lists = text.join("");
+    let lists = lists.split("THEMES:-").skip(1);
+    let run: BTreeSet<&str> = lists
+        .filter_map(|list| list.split('}').next())
+        .flat_map(str::split_whitespace)
+        .collect();
+    let mut found = 0;
+    for file in files("tests/e2e/guest").into_keys() {
+        let name = file
+            .rsplit('/')
+            .next()
+            .and_then(|name| name.strip_suffix(".sh"));
+        // Sourced by the scripts that a container boots into
+        let Some(name) = name.filter(|name| !["begin", "lib"].contains(name)) else {
+            continue;
+        };
+        assert!(run.contains(name), "{file} is in none of {scripts:?}");
+        found += 1;
+    }
+    assert!(found > 30, "{found}");
+}
+
 /// Tests of oddities of registries have the number of a row in docs/registries.md in their names: `row_t4_…`,
 /// `rows_c7_and_c8_…`.
 #[test]

@@ -2,16 +2,6 @@
 # Errors: the right status, a header for whoever asks why, and no body but for people. A body of a few bytes is enough for
 # systemd-sysupdate to take it for the beginning of a download.
 
-# refuses STATUSES PATH - one of these
-refuses() {
-    local found
-    : >/tmp/body
-    found=$(status --user-agent systemd-pull/262 --location --path-as-is --dump-header /tmp/header --output /tmp/body "$URL/$2")
-    [[ $found =~ ^($1)$ ]] || fail "/$2: status $found, not $1"
-    [ ! -s /tmp/body ] || fail "/$2: $found with a body"
-    grep --quiet --ignore-case '^x-reason: *[^ ]' /tmp/header || fail "/$2: $found without X-Reason"
-}
-
 not_there() {
     refuses 404 no-such-repository/SHA256SUMS
     refuses 404 "tool/tool-v9.9-$ARCH.raw"

@@ -27,6 +27,16 @@ status() {
     [[ $found != 403 && $found != 5?? ]] || echo "$found ${*: -1}" >>/run/failures
     echo "$found"
 }
+# refuses STATUSES PATH - one of these
+refuses() {
+    local found
+    : >/tmp/body
+    found=$(status --user-agent systemd-pull/262 --location --path-as-is --dump-header /tmp/header --output /tmp/body "$URL/$2")
+    [[ $found =~ ^($1)$ ]] || fail "/$2: status $found, not $1"
+    [ ! -s /tmp/body ] || fail "/$2: $found with a body"
+    grep --quiet --ignore-case '^x-reason: *[^ ]' /tmp/header || fail "/$2: $found without X-Reason"
+}
+
 listing() { fetch "$URL/$1/SHA256SUMS"; }
 
 # listed REPOSITORY LINE… - the listing is these lines and no other

@@ -3,9 +3,9 @@
 # ConditionFraction=, and what systemd-sysupdate makes of it.
 
 ROLLOUT=$SCRATCH/rollout
-ROLLOUT_HOST=localhost:5002
+ROLLOUT_HOST=localhost:5040
 # It serves the same files. registries.conf names it as a mirror.
-MIRROR_HOST=127.0.0.7:5003
+MIRROR_HOST=127.0.0.7:5041
 SYSTEMD=$(systemctl --version | awk 'NR == 1 { print int($2) }')
 ANNOTATION=io.github.sysext-oci-proxy.rollout
 
@@ -16,8 +16,11 @@ version: 0.1
 storage: { filesystem: { rootdirectory: $ROLLOUT/registry }, delete: { enabled: true } }
 http: { addr: "$2" }
 CONF
-    systemd-run --quiet --collect --unit="rollout-$1-$EPOCHREALTIME" docker-registry serve "$ROLLOUT/$1.yml"
+    local unit=rollout-$1-$EPOCHREALTIME.service
+    systemd-run --quiet --collect --unit="$unit" docker-registry serve "$ROLLOUT/$1.yml"
     eventually 20 curl --fail --silent "http://$2/v2/"
+    # Another server may have the port.
+    is "$unit" active
 }
 rollout_down() { systemctl stop 'rollout-registry-*.service'; }
 
@@ -209,12 +212,12 @@ check rollout-without-a-machine-id without_id
 # answered DAYS - sets the moment of the registry's last answer so many days back in the state
 answered() {
     stop_service
-    python3 - "$1" /var/lib/private/sysext-oci-proxy/promises/* <<'END'
+    python3 - "$1" "$ROLLOUT_HOST/acme/hello" /var/lib/private/sysext-oci-proxy/promises/* <<'END'
 import hashlib, json, sys, time
-for path in sys.argv[2:]:
+for path in sys.argv[3:]:
     head, text = open(path).read().split("\n", 1)
     state = json.loads(text)
-    if state["source"] == "localhost:5002/acme/hello":
+    if state["source"] == sys.argv[2]:
         state["kept"]["answered"] = int(time.time()) - int(sys.argv[1]) * 86400
         text = json.dumps(state)
         open(path, "w").write(" ".join(head.split()[:3]) + " " + hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
