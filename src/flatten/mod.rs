@@ -88,13 +88,7 @@ pub fn flatten(
         applied.map_err(|why| refused(n, why))?;
     }
 
-    let mut out = Hashed {
-        out,
-        hasher: Hasher::default(),
-        size: 0,
-        most: budget.limits.archive,
-        is_full: false,
-    };
+    let mut out = Hashed::new(out, budget.limits.archive);
     // A reason that concerns the whole image names its uppermost layer.
     let last = layers.len().saturating_sub(1);
     let written = match &recipe.file {
@@ -185,6 +179,18 @@ struct Hashed<W> {
     is_full: bool,
 }
 
+impl<W> Hashed<W> {
+    fn new(out: W, most: u64) -> Self {
+        Self {
+            out,
+            hasher: Hasher::default(),
+            size: 0,
+            most,
+            is_full: false,
+        }
+    }
+}
+
 impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() as u64 > self.most - self.size {
@@ -208,13 +214,7 @@ mod tests {
 
     #[test]
     fn no_more_is_written_than_may_be() {
-        let mut out = Hashed {
-            out: Vec::new(),
-            hasher: Hasher::default(),
-            size: 0,
-            most: 5,
-            is_full: false,
-        };
+        let mut out = Hashed::new(Vec::new(), 5);
         out.write_all(b"abc").unwrap();
         out.write_all(b"de").unwrap();
         assert!(!out.is_full);

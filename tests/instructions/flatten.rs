@@ -6,7 +6,7 @@ use std::io::Write;
 
 use super::{Budget, Hashed, LARGE, Layer, Limits, Tree, apply, pack};
 use crate::cache::Cache;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 
 /// Most bytes that an image may take.
 const LIMIT: u64 = 1 << 30;
@@ -22,13 +22,7 @@ pub fn flatten(layers: &[Vec<u8>], cache: &Cache, out: &mut impl Write) {
     for (n, layer) in layers.iter().enumerate() {
         apply::apply(&mut tree, n, &layer.changes).unwrap();
     }
-    let mut out = Hashed {
-        out,
-        hasher: Hasher::default(),
-        size: 0,
-        most: budget.limits.archive,
-        is_full: false,
-    };
+    let mut out = Hashed::new(out, budget.limits.archive);
     pack(&tree, &layers, &mut out).unwrap();
     std::hint::black_box(out.hasher.finish());
 }

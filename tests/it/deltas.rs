@@ -235,26 +235,6 @@ fn asked(registry: &Registry) -> Option<usize> {
     ranges(registry).iter().map(|range| length(range)).sum()
 }
 
-/// Asks for the new version, and reads the rest after something was done.
-fn get_while(service: &Service, meanwhile: impl FnOnce()) -> Response {
-    let mut client = Connection::open(service.address);
-    client.ask(NEW);
-    let mut response = client.receive_head().unwrap();
-    let mut piece = vec![0; 64 << 10];
-    let n = client.read(&mut piece).unwrap();
-    response.body.extend_from_slice(&piece[..n]);
-    meanwhile();
-    let length: usize = response.header("content-length").unwrap().parse().unwrap();
-    while response.body.len() < length {
-        match client.read(&mut piece) {
-            Ok(0) | Err(_) => break,
-            Ok(n) => response.body.extend_from_slice(&piece[..n]),
-        }
-    }
-    response.whole = response.body.len() == length;
-    response
-}
-
 /// The line about a download that has ended.
 fn line(service: &Service) -> String {
     let mut found = Vec::new();
@@ -367,7 +347,7 @@ fn an_older_version_that_changes_while_it_is_read_changes_no_byte() {
     for (harm, why) in rows {
         fs::write(world.seed(), &world.old.bytes).unwrap();
         let service = world.start();
-        let response = get_while(&service, || harm(&world));
+        let response = service.get_while(NEW, || harm(&world));
         assert!(world.is_whole(&response), "{why}");
         let line = line(&service);
         let is_dropped = line.contains("reusing hello-v1.raw was given up: hello-v1.raw ");
@@ -515,7 +495,7 @@ fn ranges_that_are_refused_on_the_way_end_the_plan_and_not_the_download() {
     ] {
         world.registry.behave();
         let service = world.start();
-        let response = get_while(&service, || world.registry.fault(world.blob(), fault));
+        let response = service.get_while(NEW, || world.registry.fault(world.blob(), fault));
         assert!(world.is_whole(&response), "{why}");
         let line = line(&service);
         assert!(
@@ -553,7 +533,7 @@ fn a_repository_that_does_not_give_the_file_gives_no_byte() {
 fn a_repository_that_loses_the_file_on_the_way_ends_the_download() {
     let world = World::of(40, 3);
     let service = world.start();
-    let response = get_while(&service, || {
+    let response = service.get_while(NEW, || {
         world.registry.fault(world.blob(), Fault::Status(403))
     });
     assert!(!response.whole && world.new.bytes.starts_with(&response.body));
@@ -681,7 +661,7 @@ fn sigterm_finishes_a_download_that_is_put_together() {
     let world = World::of(40, 8);
     let mut service = world.start();
     let pid = rustix::process::Pid::from_raw(service.pid() as i32).unwrap();
-    let response = get_while(&service, || {
+    let response = service.get_while(NEW, || {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     });
     assert!(world.is_whole(&response));

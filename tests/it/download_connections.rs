@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{Connection, Response};
+use crate::client::Connection;
 use crate::content::{Repository, noise};
 use crate::registry::{Fault, Guard, LOGIN, Registry, one_image, ranges};
 use crate::service::{Service, Setup, eventually, within};
@@ -40,28 +40,6 @@ fn asked(registry: &Registry) -> Vec<String> {
     let mut asked = ranges(registry);
     asked.sort();
     asked
-}
-
-/// Asks for the file, and reads it after something else was done with its first bytes on their way.
-fn get_while(service: &Service, meanwhile: impl FnOnce()) -> Response {
-    let mut client = Connection::open(service.address);
-    client.ask(FILE);
-    let mut response = client.receive_head().unwrap();
-    let mut first = vec![0; 1000];
-    let n = client.read(&mut first).unwrap();
-    first.truncate(n);
-    meanwhile();
-    response.body = first;
-    let length: usize = response.header("content-length").unwrap().parse().unwrap();
-    let mut piece = vec![0; 64 << 10];
-    while response.body.len() < length {
-        match client.read(&mut piece) {
-            Ok(0) | Err(_) => break,
-            Ok(n) => response.body.extend_from_slice(&piece[..n]),
-        }
-    }
-    response.whole = response.body.len() == length;
-    response
 }
 
 #[test]
@@ -171,7 +149,7 @@ fn what_changes_on_the_way_changes_no_byte() {
         let registry = one_image(&image);
         registry.fault_times(2, "/blobs/", slow());
         let service = Service::start(settings(&registry, 2));
-        let response = get_while(&service, || registry.fault_times(times, "/blobs/", fault));
+        let response = service.get_while(FILE, || registry.fault_times(times, "/blobs/", fault));
         assert!(response.whole && response.body == image, "{why}");
         // Two had their window, two find out, and one fetches the rest: by a range, and without.
         let asked = asked(&registry).len();
@@ -188,7 +166,7 @@ fn windows_that_break_off_where_there_are_no_ranges_any_more_change_no_byte() {
     registry.fault_times(2, "/blobs/", Fault::CutAfter(MIB));
     registry.fault_times(2, "/blobs/", slow());
     let service = Service::start(settings(&registry, 2));
-    let response = get_while(&service, || registry.fault("/blobs/", Fault::NoRange));
+    let response = service.get_while(FILE, || registry.fault("/blobs/", Fault::NoRange));
     assert!(response.whole && response.body == image);
     assert_eq!(service.log.trouble_so_far(), [""; 0]);
 }
@@ -218,7 +196,7 @@ fn a_mirror_that_fails_on_the_way_is_taken_over_from() {
     mirror.fault_times(2, "/blobs/", slow());
     let setup = Setup::with_mirrors(&registry, &[&mirror]);
     let service = setup.settings(&with_connections("hello", 2)).start();
-    let response = get_while(&service, || mirror.fault("/blobs/", Fault::CutAfter(MIB)));
+    let response = service.get_while(FILE, || mirror.fault("/blobs/", Fault::CutAfter(MIB)));
     assert!(response.whole && response.body == image);
     assert!(!asked(&registry).is_empty() && !asked(&mirror).is_empty());
 }
@@ -255,7 +233,7 @@ fn a_registry_that_loses_the_file_on_the_way_ends_the_download() {
         Fault::Drip(64 << 10, Duration::from_millis(5)),
     );
     let service = Service::start(settings(&registry, 2));
-    let response = get_while(&service, || registry.fault("/blobs/", Fault::Status(403)));
+    let response = service.get_while(FILE, || registry.fault("/blobs/", Fault::Status(403)));
     assert!(!response.whole && image.starts_with(&response.body));
     eventually("it is logged", || {
         service.log.with(&["download cut short", "403"]).len() == 1

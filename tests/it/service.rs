@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
-use crate::client::{self, Response};
+use crate::client::{self, Connection, Response};
 use crate::content::Repository;
 use crate::registry::Registry;
 
@@ -430,6 +430,27 @@ impl Service {
 
     pub fn request(&self, method: &str, target: &str, headers: &[&str]) -> Response {
         client::request(self.address, method, target, headers)
+    }
+
+    /// Asks for a file, and reads the rest of it after something else was done with its first bytes on their way.
+    pub fn get_while(&self, target: &str, meanwhile: impl FnOnce()) -> Response {
+        let mut client = Connection::open(self.address);
+        client.ask(target);
+        let mut response = client.receive_head().unwrap();
+        let mut piece = vec![0; 1000];
+        let n = client.read(&mut piece).unwrap();
+        response.body.extend_from_slice(&piece[..n]);
+        meanwhile();
+        let length: usize = response.header("content-length").unwrap().parse().unwrap();
+        piece.resize(64 << 10, 0);
+        while response.body.len() < length {
+            match client.read(&mut piece) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => response.body.extend_from_slice(&piece[..n]),
+            }
+        }
+        response.whole = response.body.len() == length;
+        response
     }
 
     /// The body of an existing file, which must be complete.
