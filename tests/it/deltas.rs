@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256, Sha512_256};
 
 use crate::client::{Connection, Response};
 use crate::content::{OCI_TAR, Repository, digest, noise, sha256};
-use crate::registry::{Fault, Registry, count, ranges};
+use crate::registry::{Cuts, Fault, Registry, count, ranges};
 use crate::service::{Folder, Service, Setup, eventually};
 
 const MIB: usize = 1 << 20;
@@ -447,12 +447,6 @@ fn an_index_of_another_image_breaks_the_download_and_the_second_try_is_whole() {
 fn a_registry_that_breaks_or_has_no_ranges_changes_no_byte() {
     let world = World::of(24, 3);
     for (times, fault, told, why) in [
-        (
-            usize::MAX,
-            Fault::CutAfter(3 * MIB),
-            None,
-            "each body ends after 3 MiB",
-        ),
         (20, Fault::CutAfter(10_000), None, "many bodies end soon"),
         (2, Fault::Status(503), None, "it is busy for a moment"),
         (
@@ -482,6 +476,30 @@ fn a_registry_that_breaks_or_has_no_ranges_changes_no_byte() {
         let dropped = line.split("was given up: ").nth(1);
         assert_eq!(dropped.is_some(), told.is_some(), "{why}: {line}");
         assert!(told.is_none_or(|told| line.contains(told)), "{why}: {line}");
+    }
+}
+
+/// The ranges of a plan are shorter than what comes between two cuts, so most of them come whole.
+#[test]
+fn a_connection_that_ends_every_3_mib_changes_no_byte() {
+    let world = World::of(40, 3);
+    for connections in [1, 8] {
+        world.registry.behave();
+        let cuts = Cuts::every(3 * MIB);
+        let setting = format!("download-connections = {connections}\n");
+        let service = world.setup().settings(&setting).start();
+        service.listing();
+        let fault = Fault::CutEvery(cuts.clone());
+        world.registry.fault(world.blob(), fault);
+        assert!(world.is_whole(&service.get(NEW)), "{connections}");
+        let cuts = cuts.count();
+        let expected = world.missing() / (3 * MIB);
+        assert!((3..=expected + 1).contains(&cuts), "{cuts} of {expected}");
+        let line = line(&service);
+        assert!(
+            line.contains("the rest from") && !line.contains("given up"),
+            "{line}"
+        );
     }
 }
 

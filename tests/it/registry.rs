@@ -58,6 +58,8 @@ pub enum Fault {
     WrongByte,
     /// The connection ends after so many bytes of the body; the head promised them all.
     CutAfter(usize),
+    /// The connection ends whenever so many more bytes were sent by all answers together.
+    CutEvery(Arc<Cuts>),
     /// The body goes on with this text, for ever, and the head promises no length.
     Endless(&'static str),
     /// These bytes, and the end of the connection, instead of an answer.
@@ -86,6 +88,39 @@ pub enum Fault {
     Limit(Arc<AtomicUsize>),
     /// Who is not let in is refused, and no later fault works.
     Guard(Guard),
+}
+
+/// Counts the bytes that were sent, and the connections that were ended.
+#[derive(Debug)]
+pub struct Cuts {
+    every: usize,
+    sent: Mutex<usize>,
+    count: AtomicUsize,
+}
+
+impl Cuts {
+    pub fn every(bytes: usize) -> Arc<Self> {
+        Arc::new(Cuts {
+            every: bytes,
+            sent: Mutex::default(),
+            count: AtomicUsize::default(),
+        })
+    }
+
+    /// How many connections were ended.
+    pub fn count(&self) -> usize {
+        self.count.load(SeqCst)
+    }
+
+    /// How many of the bytes of an answer are sent, if its connection is ended.
+    fn cut(&self, length: usize) -> Option<usize> {
+        let mut sent = lock(&self.sent);
+        let left = self.every - *sent % self.every;
+        *sent += left.min(length);
+        let is_cut = left < length;
+        self.count.fetch_add(is_cut.into(), SeqCst);
+        is_cut.then_some(left)
+    }
 }
 
 /// So many requests a second, and so many at once.
@@ -716,6 +751,10 @@ fn apply(draft: &mut Draft, fault: Fault, request: &Request, address: SocketAddr
             draft.body = body.into();
         }
         Fault::CutAfter(bytes) => draft.cut_after = Some(bytes),
+        Fault::CutEvery(cuts) => {
+            let part = draft.part.map(|(first, end)| end - first);
+            draft.cut_after = cuts.cut(part.unwrap_or(draft.body.len()));
+        }
         Fault::Endless(text) => draft.endless = Some(text),
         Fault::Raw(bytes) => draft.raw = Some(bytes),
         Fault::Redirect(origin) => {
