@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use positioned::Positioned;
 pub use ranges::WINDOWS;
 use ranges::{Blob, Places, Whole};
-use resume::Resumed;
+use resume::{PATIENCE, Resumed};
 use reuse::Reuse;
 pub use reuse::{Planned, REQUESTS, Reused, Seed, buffer_of};
 pub use verify::Verified;
@@ -80,6 +80,7 @@ pub fn open_by_plan(
         size,
         what: what.clone(),
         fetched: Arc::default(),
+        patience: PATIENCE,
     };
     let (reuse, reused) = Reuse::begin(blob, planned)?;
     let verified = Verified::new(Box::new(reuse) as Box<dyn Read + Send>, what, digest, size)?;
@@ -105,6 +106,7 @@ fn of_known_size(
         size,
         what: what.to_owned(),
         fetched: Arc::default(),
+        patience: PATIENCE,
     };
     let all = 0..size;
     let range = match &places {

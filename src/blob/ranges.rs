@@ -11,10 +11,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use log::debug;
 
-use super::resume::{PATIENCE, Resumed};
+use super::resume::Resumed;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::lock::lock;
@@ -69,6 +70,8 @@ pub struct Blob {
     pub what: String,
     /// Bytes that arrived of it.
     pub fetched: Arc<AtomicU64>,
+    /// Longest time without a new byte: the client waits no longer.
+    pub patience: Duration,
 }
 
 /// The place that a blob has among the windows, and the number of its connections.
@@ -197,6 +200,18 @@ enum Fetch {
 }
 
 impl Blob {
+    /// Longest wait for a byte that ranges are to have. The rest of the time is for a plain download: some proxies
+    /// never answer a request for a range.
+    pub fn patience_with_ranges(&self) -> Duration {
+        let left = task::time_left().unwrap_or(self.patience);
+        left.min(self.patience) * 2 / 3
+    }
+
+    /// Limits what is done for the next byte, for which the client waits since `begun`.
+    pub fn limit(&self, begun: Instant) -> task::Restore {
+        task::within(self.patience.saturating_sub(begun.elapsed()))
+    }
+
     /// Requests a range.
     pub fn open(&self, range: Range<u64>) -> Result<Body> {
         (self.source).blob(self.digest, self.size, range, &self.origins)
@@ -282,17 +297,21 @@ impl Ranges {
         }
     }
 
-    /// Reads the next bytes of the ranges, in their order. `Err`: the reason why several connections cannot go on.
+    /// Reads the next bytes of the ranges, in their order. `Err`: the reason why several connections cannot go on. One is
+    /// that they take too long.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Result<usize, String>> {
         if self.left == 0 {
             return Ok(Ok(0));
         }
         let shared = &self.shared;
         let what = || shared.blob.what.clone();
+        let patience = shared.blob.patience_with_ranges();
+        let limit = task::within(patience);
         let read = task::wait_for(&shared.state, &shared.changed, what, |state| {
             let read = state.read(buffer, shared.window);
             read.map(Ok).or_else(|| state.ends.take().map(Err))
         });
+        drop(limit);
         match read {
             Ok(Ok(read)) => {
                 // There may be place for another window.
@@ -303,6 +322,10 @@ impl Ranges {
             }
             Ok(Err(why)) => Ok(Err(why)),
             Err(Error::ClientGone) => Err(task::client_gone()),
+            Err(Error::TooSlow { .. }) if task::passed_limit().is_none() => {
+                let seconds = patience.as_secs();
+                Ok(Err(format!("no range arrived for {seconds} s")))
+            }
             Err(error) => Err(io::Error::other(error)),
         }
     }
@@ -330,12 +353,14 @@ impl Read for Whole {
             Now::Many(ranges) => ranges,
             Now::One(rest) => return rest.read(buffer),
         };
+        let begun = Instant::now();
         match ranges.read(buffer)? {
             Ok(n) => {
                 self.taken += n as u64;
                 Ok(n)
             }
             Err(why) => {
+                let _limit = ranges.blob().limit(begun);
                 self.now = Now::One(ranges.blob().rest(self.taken, why));
                 self.read(buffer)
             }
@@ -509,7 +534,7 @@ impl Connection {
         let claim = || {
             let (number, range) = shared.claim()?;
             // Several mirrors may be silent, one after the other.
-            let limit = task::within(PATIENCE);
+            let limit = task::within(shared.blob.patience);
             let opened = shared.open(range.clone());
             drop(limit);
             Some((number, range, opened))

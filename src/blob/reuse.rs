@@ -11,13 +11,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use log::debug;
 
 use super::ranges::{Blob, Places, Ranges};
-use super::resume::PATIENCE;
 use crate::delta::plan::{Plan, Run};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::Held;
 use crate::task;
 
@@ -149,17 +149,27 @@ impl Reuse {
         let (names, dropped) = (names(&plan, &seeds), OnceLock::new());
         let ranges: Vec<_> = plan.runs.iter().filter_map(blob_range).collect();
         let places = Places::of_plan(connections).filter(|_| !ranges.is_empty());
+        let plain = |why: &str, body| {
+            let _ = dropped.set(why.to_owned());
+            Now::Plain(blob.resumed(body, 0))
+        };
+        let whole = || blob.open(0..blob.size);
         let now = match places {
-            None => {
-                let _ = dropped.set("too many downloads are under way".into());
-                let body = blob.open(0..blob.size)?;
-                Now::Plain(blob.resumed(body, 0))
-            }
+            None => plain("too many downloads are under way", whole()?),
             Some(places) => {
                 let first = places.first(&ranges);
-                let body = blob.open(first.clone())?;
-                if (body.starts_at, body.ends_at) == (first.start, first.end) {
-                    Now::Planned(Box::new(Carried {
+                let limit = task::within(blob.patience_with_ranges());
+                let opened = blob.open(first.clone());
+                drop(limit);
+                match opened {
+                    Err(Error::TooSlow { .. }) if !task::is_over() => {
+                        plain("the first range takes too long", whole()?)
+                    }
+                    Err(error) => return Err(error),
+                    Ok(body) if (body.starts_at, body.ends_at) != (first.start, first.end) => {
+                        plain("ranges are not supported", body)
+                    }
+                    Ok(body) => Now::Planned(Box::new(Carried {
                         ranges: Ranges::begin(places, blob.clone(), ranges, body),
                         plan,
                         seeds,
@@ -168,10 +178,7 @@ impl Reuse {
                         checked: Vec::new(),
                         taken: 0,
                         _held: held,
-                    }))
-                } else {
-                    let _ = dropped.set("ranges are not supported".into());
-                    Now::Plain(blob.resumed(body, 0))
+                    })),
                 }
             }
         };
@@ -201,10 +208,7 @@ impl Reuse {
         let _ = self.reused.dropped.set(why);
         // The connections of the plan end, and its memory is free, before another one is opened.
         self.now = Now::Plain(Box::new(io::empty()));
-        let limit = task::within(PATIENCE);
-        let opened = blob.open(at..blob.size);
-        drop(limit);
-        self.now = Now::Plain(match opened {
+        self.now = Now::Plain(match blob.open(at..blob.size) {
             Ok(body) => blob.resumed(body, at),
             Err(error) => blob.rest(at, error.line()),
         });
@@ -220,12 +224,14 @@ impl Read for Reuse {
         if buffer.is_empty() || self.at == self.blob.size {
             return Ok(0);
         }
+        let begun = Instant::now();
         match carried.read(self.at, buffer) {
             Ok(n) => {
                 self.at += n as u64;
                 Ok(n)
             }
             Err(Doubt::Plan(why)) => {
+                let _limit = self.blob.limit(begun);
                 self.fall_back(why);
                 self.read(buffer)
             }

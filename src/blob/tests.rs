@@ -6,8 +6,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, Instant};
 
 use super::ranges::{Blob, OF_A_CONNECTION, Places, WINDOW, WINDOW_OF_PLAN, Whole};
+use super::resume::PATIENCE;
 use super::reuse::Reuse;
 use super::{Planned, REQUESTS, Reused, Seed, WINDOWS, open_by_plan};
 use crate::delta::index::{Hashing, Index};
@@ -18,6 +20,7 @@ use crate::lock::lock;
 use crate::manifest::Descriptor;
 use crate::name::Tag;
 use crate::source::{Body, Download, Origins, Part, Reference, Source, StoredManifest};
+use crate::task;
 
 /// Bytes that a window has when the thread of its connection panics.
 const FETCHED: usize = 100_000;
@@ -55,6 +58,7 @@ impl Fake {
             size: self.bytes.len() as u64,
             what: "blob".into(),
             fetched: Arc::default(),
+            patience: PATIENCE,
         }
     }
 
@@ -428,6 +432,137 @@ fn at_the_first_doubt_a_plain_download_goes_on_from_the_same_byte() {
     }
 }
 
+/// No byte comes of it until the end of the time.
+struct Silent;
+
+impl Read for Silent {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        task::sleep(Duration::from_secs(20)).map_err(io::Error::other)?;
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
+fn silence() -> Result<Body> {
+    let patience = Duration::from_secs(20);
+    task::sleep(patience)?;
+    Err(Error::TooSlow {
+        url: "blob".into(),
+        limit: patience,
+    })
+}
+
+/// Whatever hangs, the client waits for the next byte no longer than for any other download.
+#[test]
+fn ranges_that_hang_leave_time_for_a_plain_download() {
+    type Row = (
+        &'static str,
+        fn(usize, &[u8], Range<usize>) -> Result<Body>,
+        bool,
+        &'static str,
+    );
+    fn is_rest(bytes: &[u8], range: &Range<usize>) -> bool {
+        range.end == bytes.len() && range.len() > bytes.len() / 2
+    }
+    fn silent(bytes: &[u8], range: Range<usize>) -> Result<Body> {
+        Ok(Body {
+            reader: Box::new(Silent),
+            ..part(bytes, range)?
+        })
+    }
+    let rows: [Row; 5] = [
+        (
+            "all but the first range, whose bodies are silent",
+            |number, bytes, range| match number == 0 || is_rest(bytes, &range) {
+                true => part(bytes, range),
+                false => silent(bytes, range),
+            },
+            true,
+            "no range arrived for 0 s",
+        ),
+        (
+            "all but the first range, which are not answered",
+            |number, bytes, range| match number == 0 || is_rest(bytes, &range) {
+                true => part(bytes, range),
+                false => silence(),
+            },
+            true,
+            "no range arrived for 0 s",
+        ),
+        (
+            "the first range, too",
+            |_, bytes, range| match is_rest(bytes, &range) {
+                true => part(bytes, range),
+                false => silence(),
+            },
+            true,
+            "the first range takes too long",
+        ),
+        (
+            "the plain download is silent, too",
+            |number, bytes, range| match number == 0 {
+                true => part(bytes, range),
+                false => silent(bytes, range),
+            },
+            false,
+            "no range arrived for 0 s",
+        ),
+        (
+            "the plain download is not answered, too",
+            |number, bytes, range| match number == 0 {
+                true => part(bytes, range),
+                false => silence(),
+            },
+            false,
+            "no range arrived for 0 s",
+        ),
+    ];
+    for (why, answer, is_whole, told) in rows {
+        let older = Older::new("hanging", |_| 4096);
+        let source = Fake::new(&older.image, answer);
+        let blob = Blob {
+            patience: Duration::from_millis(600),
+            ..source.blob()
+        };
+        let begun = Instant::now();
+        let (reuse, reused) = Reuse::begin(blob, older.planned(older.plan(), || ())).unwrap();
+        let (arrived, error) = read_all(reuse);
+        let time = begun.elapsed();
+        assert!(time < Duration::from_millis(1500), "{why}: {time:?}");
+        assert_eq!(
+            (error.is_none(), arrived == older.image),
+            (is_whole, is_whole),
+            "{why}"
+        );
+        assert!(older.image.starts_with(&arrived), "{why}");
+        assert_eq!(reused.dropped(), Some(told), "{why}");
+    }
+}
+
+/// The same for a file that is fetched whole over several connections.
+#[test]
+fn windows_that_hang_leave_time_for_one_connection() {
+    let image: Vec<u8> = (0..5 * WINDOW as u32).map(|n| (n % 251) as u8).collect();
+    for is_whole in [true, false] {
+        let source = Fake::new(&image, move |number, bytes, range| {
+            match number == 0 || is_whole && range.end == bytes.len() && range.len() > WINDOW {
+                true => part(bytes, range),
+                false => silence(),
+            }
+        });
+        let blob = Blob {
+            patience: Duration::from_millis(600),
+            ..source.blob()
+        };
+        let places = Places::take(blob.size, 2).unwrap();
+        let first = blob.open(0..WINDOW as u64).unwrap();
+        let begun = Instant::now();
+        let (arrived, error) = read_all(Whole::begin(places, blob, first));
+        let time = begun.elapsed();
+        assert!(time < Duration::from_millis(1500), "{time:?}");
+        assert_eq!((error.is_none(), arrived == image), (is_whole, is_whole));
+    }
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_a_doubt() {
     let older = Older::new("unreadable", |_| 4096);
@@ -535,7 +670,7 @@ fn ranges_wait_for_a_reader_in_little_memory() {
     let mut before = 0;
     while asked() != before || before == 0 {
         before = asked();
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
     }
     assert!(before <= room as u64, "{before} bytes of {room}");
     let mut arrived = Vec::new();
