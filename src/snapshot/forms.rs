@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, TryLockError};
 
+use jiff::Timestamp;
+
 use super::{Snapshot, Snapshots, TIME_LIMIT, WRITING, freshness};
 use crate::address::Located;
 use crate::error::Result;
@@ -62,7 +64,8 @@ impl Snapshots {
             Some(signed) => Ok(signed.list.clone()),
             // An empty one has a date in it: that of today, unless the settings limit its time.
             None if listing.files.is_empty() => {
-                let best_before = snapshot.best_before.unwrap_or_else(freshness::of_empty);
+                let of_empty = || freshness::of_empty(Timestamp::now());
+                let best_before = snapshot.best_before.unwrap_or_else(of_empty);
                 Ok(Arc::new(listing.text(Some(best_before)).into_bytes()))
             }
             None => self.kept_once(&snapshot.forms.text, "a listing", || {

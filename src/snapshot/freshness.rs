@@ -16,8 +16,8 @@ use crate::source::Source;
 use crate::state::{Promises, State};
 
 /// The date for an empty listing where the settings do not limit its time. It may be read a while after it was sent.
-pub fn of_empty() -> Date {
-    best_before_of(today(), 1)
+pub fn of_empty(now: Timestamp) -> Date {
+    best_before_of(date_of(now), 1)
 }
 
 /// The date for a listing, if the settings limit its time: that of the source that answered longest ago.
@@ -25,6 +25,7 @@ pub fn best_before(
     state: &State,
     located: &Located,
     sources: &[Arc<dyn Source>],
+    now: Timestamp,
 ) -> Result<Option<Date>> {
     let settings = &located.settings;
     let can_change = match located.directory.view {
@@ -37,7 +38,8 @@ pub fn best_before(
     }
     let mut oldest: Option<Date> = None;
     for source in sources {
-        let date = match answered(state, &**source)? {
+        let answered = answered(state, &source.name(), source.tags_are_its_own(), now)?;
+        let date = match answered {
             Some(answered) => best_before_of(answered, settings.best_before_days),
             None => {
                 warn!(
@@ -46,7 +48,7 @@ pub fn best_before(
                     source.name()
                 );
                 // It has begun.
-                today()
+                date_of(now)
             }
         };
         oldest = Some(oldest.map_or(date, |oldest| oldest.min(date)));
@@ -54,18 +56,17 @@ pub fn best_before(
     Ok(oldest)
 }
 
-/// The day on which a source itself answered last: today, else a day in the state.
-fn answered(state: &State, source: &dyn Source) -> Result<Option<Date>> {
-    let (name, today) = (source.name(), today());
-    let known = state.promises(&name)?.answered;
-    if !source.tags_are_its_own() {
+/// The day on which a source itself answered last: today if `is_its_own`, else a day in the state.
+fn answered(state: &State, name: &str, is_its_own: bool, now: Timestamp) -> Result<Option<Date>> {
+    let today = date_of(now);
+    let known = state.promises(name)?.answered;
+    if !is_its_own {
         // A day to come is of a clock that was wrong.
         return Ok(known.and_then(day_of).filter(|day| *day <= today));
     }
-    let since_1970 = Timestamp::now().as_second();
     if known.and_then(day_of) != Some(today) {
-        let promised = state.promise(&name, |Promises { answered, .. }| {
-            *answered = Some(since_1970)
+        let promised = state.promise(name, |Promises { answered, .. }| {
+            *answered = Some(now.as_second())
         });
         match promised {
             // A command that only reads must not write there.
@@ -85,10 +86,6 @@ fn best_before_of(day: Date, days: u16) -> Date {
     day.saturating_add(span)
 }
 
-fn today() -> Date {
-    date_of(Timestamp::now())
-}
-
 fn day_of(since_1970: i64) -> Option<Date> {
     Timestamp::from_second(since_1970).ok().map(date_of)
 }
@@ -100,6 +97,7 @@ fn date_of(time: Timestamp) -> Date {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dir::Dir;
 
     #[test]
     fn a_listing_is_fresh_for_whole_days_also_if_it_was_made_just_before_midnight() {
@@ -110,5 +108,83 @@ mod tests {
         assert_eq!(best_before_of(day, 30), Date::constant(2027, 1, 31));
         assert_eq!(day_of(1_798_761_600), Some(Date::constant(2027, 1, 1)));
         assert_eq!(best_before_of(Date::MAX, 3650), Date::MAX);
+    }
+
+    /// Days are those of UTC. What the registry answered counts until it answers again.
+    #[test]
+    fn a_mirror_that_stands_in_has_the_day_of_the_registrys_last_answer() {
+        let root = std::env::temp_dir();
+        let root = root.join(format!("sysext-oci-proxy-freshness-{}", std::process::id()));
+        let state = State::new(Some(Dir::create(&root).unwrap()));
+        for (is_its_own, now, expected, why) in [
+            (false, "2026-12-31T23:00:00Z", None, "it never answered"),
+            (
+                true,
+                "2026-12-31T00:00:00Z",
+                Some("2026-12-31"),
+                "the first second of a day",
+            ),
+            (
+                true,
+                "2026-12-31T23:59:59Z",
+                Some("2026-12-31"),
+                "the last one",
+            ),
+            (
+                false,
+                "2027-01-01T00:00:00Z",
+                Some("2026-12-31"),
+                "the next one",
+            ),
+            (
+                false,
+                "2027-03-01T00:00:00Z",
+                Some("2026-12-31"),
+                "long after that",
+            ),
+            (
+                true,
+                "2027-01-01T00:00:00Z",
+                Some("2027-01-01"),
+                "it answers again",
+            ),
+            (
+                true,
+                "1970-01-01T00:01:00Z",
+                Some("1970-01-01"),
+                "the clock is not set yet",
+            ),
+            (
+                false,
+                "2027-01-02T00:00:00Z",
+                Some("1970-01-01"),
+                "and then it is: no longer than that",
+            ),
+            (
+                true,
+                "2030-01-01T00:00:00Z",
+                Some("2030-01-01"),
+                "the clock is fast",
+            ),
+            (
+                false,
+                "2027-01-02T00:00:00Z",
+                None,
+                "and then it is right: that day is to come",
+            ),
+            (
+                true,
+                "2027-01-02T00:00:00Z",
+                Some("2027-01-02"),
+                "it answers once more",
+            ),
+        ] {
+            let found = answered(&state, "r.example/hello", is_its_own, now.parse().unwrap());
+            let expected = expected.map(|day| day.parse().unwrap());
+            assert_eq!(found.unwrap(), expected, "{now}: {why}");
+            let of_another = answered(&state, "r.example/other", false, Timestamp::MAX);
+            assert_eq!(of_another.unwrap(), None);
+        }
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -575,7 +575,7 @@ impl Snapshots {
         };
         let best_before = match signed {
             Some(_) => None,
-            None => freshness::best_before(&self.state, located, &sources)?,
+            None => freshness::best_before(&self.state, located, &sources, Timestamp::now())?,
         };
         let held = self.hold(&format!("the listing of {directory}"), listing.weight())?;
         Ok(Snapshot {
