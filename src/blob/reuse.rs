@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use log::debug;
 
-use super::ranges::{Blob, Places, Ranges};
+use super::ranges::{Blob, Places, Ranges, WINDOW_OF_PLAN};
 use crate::delta::plan::{Plan, Run};
 use crate::error::{Error, Result};
 use crate::memory::Held;
@@ -116,6 +116,11 @@ struct Carried {
     /// Bytes of a seed that were checked, and how many of them were read.
     checked: Vec<u8>,
     taken: usize,
+    /// The first chunk in the first window, until it was compared with the index.
+    first: Option<usize>,
+    /// Bytes of the first window up to the end of that chunk, and how many of them were read.
+    ahead: Vec<u8>,
+    given: usize,
     _held: Held,
 }
 
@@ -170,6 +175,9 @@ impl Reuse {
                         plain("ranges are not supported", body)
                     }
                     Ok(body) => Now::Planned(Box::new(Carried {
+                        first: first_chunk(&plan, &first),
+                        ahead: Vec::new(),
+                        given: 0,
                         ranges: Ranges::begin(places, blob.clone(), ranges, body),
                         plan,
                         seeds,
@@ -243,6 +251,9 @@ impl Read for Reuse {
 impl Carried {
     /// The next bytes, which begin at byte `at` of the blob.
     fn read(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, Doubt> {
+        if let Some(first) = self.first.take() {
+            self.read_ahead(first)?;
+        }
         loop {
             let checked = &self.checked[self.taken..];
             if !checked.is_empty() {
@@ -267,6 +278,12 @@ impl Carried {
                 Run::Blob(range) => {
                     let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
                     let want = buffer.len().min(left);
+                    let ahead = &self.ahead[self.given..];
+                    if !ahead.is_empty() {
+                        let n = copy(ahead, &mut buffer[..want]);
+                        self.given += n;
+                        return Ok(n);
+                    }
                     return self.ranges.read(&mut buffer[..want])?.map_err(Doubt::Plan);
                 }
                 Run::Held { at: start, bytes } => {
@@ -279,6 +296,35 @@ impl Carried {
                 }
             }
         }
+    }
+
+    /// Compares the first chunk that comes from the repository with the index, before any byte is given out. In most cases
+    /// an index of another file is found out by that, and the client gets a plain download instead of a broken one.
+    fn read_ahead(&mut self, first: usize) -> Result<(), Doubt> {
+        let index = &self.plan.index;
+        let chunk = index.chunk(first);
+        let mut ranges = self.plan.runs.iter().filter_map(blob_range);
+        let start = ranges.next().map_or(chunk.start, |range| range.start);
+        let mut bytes = vec![0; (chunk.bytes().end - start) as usize];
+        let mut there = 0;
+        while there < bytes.len() {
+            let read = self.ranges.read(&mut bytes[there..])?;
+            match read.map_err(Doubt::Plan)? {
+                // The repository has no more of it, which ends the download at this byte.
+                0 => break,
+                n => there += n,
+            }
+        }
+        let is_whole = there == bytes.len();
+        if is_whole && !index.has(first, &bytes[(chunk.start - start) as usize..]) {
+            return Err(Doubt::Plan(format!(
+                "the index is of another file: the chunk at byte {} has another hash",
+                chunk.start
+            )));
+        }
+        bytes.truncate(there);
+        self.ahead = bytes;
+        Ok(())
     }
 
     /// Reads the next chunks of a run from the byte `from` of a seed on, and checks them.
@@ -339,10 +385,17 @@ fn bytes_of(run: &Run, plan: &Plan) -> Range<u64> {
     }
 }
 
-/// Bytes in memory for those of a seed that were checked and not read yet.
+/// The first chunk that lies in the first window.
+fn first_chunk(plan: &Plan, window: &Range<u64>) -> Option<usize> {
+    let mut chunks = plan.index.chunks();
+    let first = chunks.position(|chunk| chunk.start >= window.start)?;
+    (plan.index.chunk(first).bytes().end <= window.end).then_some(first)
+}
+
+/// Bytes in memory for those of a seed that were checked and not read yet, and for the window with the first chunk.
 pub fn buffer_of(plan: &Plan) -> usize {
     let largest = plan.index.chunks().map(|chunk| chunk.len as usize).max();
-    PIECE.max(largest.unwrap_or_default())
+    PIECE.max(largest.unwrap_or_default()) + WINDOW_OF_PLAN
 }
 
 fn blob_range(run: &Run) -> Option<Range<u64>> {

@@ -224,7 +224,12 @@ impl Older {
     }
 
     fn index(&self) -> Index {
-        Index::of_chunks(Hashing::Sha256, self.ends.clone(), self.ids.clone().into()).unwrap()
+        self.index_of(self.ids.clone())
+    }
+
+    /// The index with these hashes.
+    fn index_of(&self, ids: Vec<u8>) -> Index {
+        Index::of_chunks(Hashing::Sha256, self.ends.clone(), ids.into()).unwrap()
     }
 
     /// The ranges of the image that the older one lacks, with the run that is held.
@@ -340,7 +345,7 @@ fn at_the_first_doubt_a_plain_download_goes_on_from_the_same_byte() {
         &'static str,
     );
     let no_harm: Harm = |_, _| ();
-    let rows: [Row; 8] = [
+    let rows: [Row; 9] = [
         (
             "the older file is short",
             |older, _| {
@@ -387,6 +392,16 @@ fn at_the_first_doubt_a_plain_download_goes_on_from_the_same_byte() {
             |_, plan| drop(plan.runs.remove(10)),
             well,
             "the plan has nothing at byte",
+        ),
+        (
+            "the index is of another file",
+            |older, plan| {
+                let mut ids = older.ids.clone();
+                ids[0] ^= 1;
+                plan.index = older.index_of(ids);
+            },
+            well,
+            "the index is of another file: the chunk at byte 0 has another hash",
         ),
         (
             "ranges are not supported",

@@ -213,14 +213,14 @@ impl Resolver<'_> {
         Ok(None)
     }
 
-    /// The memory for a plan by an index of this size, and for the bytes of an older version that are hashed.
+    /// The memory for a plan by an index of this size, and for the bytes of an older version and of the file that are hashed.
     fn memory(&self, index: Digest, bytes: u64) -> Result<Held> {
         if bytes > MAX_INDEX {
             let why = format!("it has {bytes} bytes, expected at most {MAX_INDEX}");
             return Err(self.bad(index, why));
         }
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let bytes = OF_A_PLAN * bytes + MAX_CHUNK as usize;
+        let bytes = OF_A_PLAN * bytes + 2 * MAX_CHUNK as usize;
         let bytes = bytes.min(plan::MAX_MEMORY);
         WINDOWS.take(bytes).ok_or_else(|| Error::NoMemory {
             what: format!("a plan of {bytes} bytes"),

@@ -437,9 +437,22 @@ fn an_index_that_is_wrong_in_any_field_changes_no_byte() {
     }
 }
 
-/// It has the size of the file, but other chunks, and the older version has some of them.
+/// It has the size of the file, but other chunks, and the older version has all but the first of them.
 #[test]
-fn an_index_of_another_image_breaks_the_download_and_the_second_try_is_whole() {
+fn an_index_of_another_image_is_found_out_before_the_client_has_a_byte() {
+    let new = Image::version(12, 8, 2);
+    let mut other = new.clone();
+    other.bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+    let mut old = other.clone();
+    old.bytes[..new.ends[0] as usize].fill(0);
+    let world = World::with(old, new, &other.index(), Place::Beside, false);
+    let told = "was given up: the index is of another file: the chunk at byte 0 has another hash";
+    assert!(is_right_at_the_second_try(&world, told, "another image"));
+}
+
+/// Its first chunk is right, and the older version has one that is not.
+#[test]
+fn an_index_that_lies_later_breaks_the_download_and_the_second_try_is_whole() {
     let (old, new) = (Image::version(12, 8, 1), Image::version(12, 8, 2));
     let mut other = new.clone();
     // An older chunk has come back.
