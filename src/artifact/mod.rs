@@ -25,6 +25,9 @@ use crate::digest::Digest;
 use crate::manifest::{Annotations, Descriptor, Image};
 use crate::platform::Architecture;
 
+/// The type of an index of casync or desync, and of an artifact that is one.
+pub const CAIBX: &str = "application/vnd.casync.caibx";
+
 /// The annotations that name a version.
 const VERSIONS: [&str; 2] = ["org.opencontainers.image.version", "io.kubesolo.os.version"];
 
@@ -311,6 +314,7 @@ pub fn recognise_as(image: &Image, suffix: &str) -> Recognised {
     }
     let is_alone = image.layers.len() == 1;
     Recognised::of_layers(image, |layer| {
+        not_an_index(layer)?;
         if !is_alone && suffix::is_text(&layer.media_type, layer.title()) {
             return Err("it is text or JSON, and there are other layers beside it".into());
         }
@@ -346,6 +350,17 @@ fn is_file(layer: &Descriptor) -> bool {
 pub fn version(annotations: &Annotations) -> Option<&str> {
     let find = |key: &&str| annotations.get(*key).filter(|value| !value.is_empty());
     VERSIONS.iter().find_map(find).map(String::as_str)
+}
+
+/// Fails for a layer with the index of casync or desync of another layer (`resolve/indexes.rs`).
+fn not_an_index(layer: &Descriptor) -> Result<(), String> {
+    let is_titled = layer.title().is_some_and(|title| title.ends_with(".caibx"));
+    match is_titled || layer.media_type == CAIBX {
+        true => {
+            Err("it lists the chunks of a file, for machines with an older version of that".into())
+        }
+        false => Ok(()),
+    }
 }
 
 /// The layer, or why no dialect can offer it.

@@ -3,7 +3,7 @@
 //! `oras push FILE` gives every file the type `application/vnd.oci.image.layer.v1.tar`, whatever its format. So the
 //! title decides, and a tar type counts only if no title contradicts it.
 
-use super::{Offer, Recognised, Skipped, suffix};
+use super::{Offer, Recognised, Skipped, not_an_index, suffix};
 use crate::manifest::{Descriptor, Image};
 
 /// The type that oras gives a file by default.
@@ -25,6 +25,7 @@ pub fn recognise(image: &Image, _config: Option<&[u8]>) -> Option<Recognised> {
 
 /// The suffix by the title, else by the type.
 pub fn suffix_of(layer: &Descriptor) -> Result<String, String> {
+    not_an_index(layer)?;
     let media_type = &layer.media_type;
     let packed = |suffix: String| suffix::packed(suffix, media_type);
     let tar = || suffix::of_tar(media_type).map(str::to_owned);
@@ -52,6 +53,7 @@ pub fn suffix_of(layer: &Descriptor) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::CAIBX;
 
     fn layer(media_type: &str, title: Option<&str>) -> Descriptor {
         let title = title.map(|title| {
@@ -176,16 +178,24 @@ mod tests {
             layers: vec![
                 layer(ORAS_DEFAULT, Some("a.sysext.raw")),
                 layer(ORAS_DEFAULT, Some("notes.txt")),
+                layer(ORAS_DEFAULT, Some("a.sysext.raw.caibx")),
+                layer(CAIBX, None),
             ],
             annotations: Default::default(),
             subject: None,
         };
         let found = recognise(&image, None).unwrap();
-        assert_eq!((found.offers.len(), found.skipped.len()), (1, 1));
+        assert_eq!((found.offers.len(), found.skipped.len()), (1, 3));
         assert_eq!(found.offers[0].long_suffix.as_deref(), Some(".sysext.raw"));
         assert_eq!(
             found.skipped[0].why,
             r#"layer 2 ("notes.txt"): neither its title nor its type "application/vnd.oci.image.layer.v1.tar" says what image or archive it is"#
         );
+        let index = "it lists the chunks of a file, for machines with an older version of that";
+        assert_eq!(
+            found.skipped[1].why,
+            format!("layer 3 (\"a.sysext.raw.caibx\"): {index}")
+        );
+        assert_eq!(found.skipped[2].why, format!("layer 4: {index}"));
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Resolver;
-use crate::artifact::suffix;
+use crate::artifact::{CAIBX, suffix};
 use crate::blob::WINDOWS;
 use crate::delta::caibx;
 use crate::delta::index::{ID, Index, MAX_CHUNK};
@@ -25,8 +25,6 @@ use crate::memory::Held;
 use crate::pool;
 use crate::source::Part;
 
-/// The type of an index of casync or desync, and of an artifact that is one.
-const CAIBX: &str = "application/vnd.casync.caibx";
 /// The type of an empty config.
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Largest index, in bytes: 157,000 chunks, which are 10 GiB in chunks of desync's usual size, or 768 MiB in blocks of 4 KiB.
