@@ -13,6 +13,7 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 use ring::hmac;
+use serde_json::{Value, json};
 
 use crate::artifact::Skipped;
 use crate::machine_id::MachineId;
@@ -252,6 +253,24 @@ impl Rollout {
             format!("its rollout has reached {share} of the machines, {who}")
         };
         Some(Skipped::held_until(why, turn))
+    }
+
+    /// The schedule of a version for people and scripts, with the turn of this machine: `{"begins": "2026-12-01T06:00:00Z",
+    /// "ends": "2026-12-03T06:00:00Z", "from": "5 %", "turn": "2026-12-02T14:10:31Z"}`, or `{"error": "…"}` for one that cannot
+    /// be read. No turn: the setting is to ignore schedules.
+    pub fn to_json(&self, schedule: &Result<Schedule, String>, tag: &Tag) -> Value {
+        let schedule = match schedule {
+            Ok(schedule) => schedule,
+            Err(why) => return json!({ "error": why }),
+        };
+        let time = |time: Timestamp| format!("{time:.0}");
+        let turn = self.turn(schedule, tag);
+        json!({
+            "begins": time(schedule.start),
+            "ends": time(schedule.end()),
+            "from": schedule.from.to_string(),
+            "turn": (self.setting != RolloutSetting::Ignore).then(|| time(turn)),
+        })
     }
 
     /// The moment from which on this machine is offered a version.

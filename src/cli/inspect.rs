@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Image, OCI_MANIFEST};
 use crate::printable::in_json;
 use crate::resolve::{Resolved, Resolver};
+use crate::rollout::Schedule;
 use crate::snapshot::Snapshots;
 use crate::source::{Reference, StoredManifest};
 
@@ -28,7 +29,8 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("cmdline", &[".cmdline"]),
 ];
 
-/// `{"descriptor": {…}, "manifest": {…}, "config": {…}}`; a config that is no JSON is null.
+/// `{"descriptor": {…}, "manifest": {…}, "config": {…}}`; a config that is no JSON is null. With `"rollout": {…}` where the
+/// version has a schedule.
 pub fn inspect(snapshots: &Snapshots, located: &Located) -> Result<String> {
     let directory = &located.directory;
     snapshots.with_resolver(located, |resolver| {
@@ -36,6 +38,7 @@ pub fn inspect(snapshots: &Snapshots, located: &Located) -> Result<String> {
             digest,
             image,
             annotations,
+            schedule,
             ..
         } = one_image(resolver, directory)?;
         let StoredManifest { bytes, .. } = resolver.source.manifest(Reference::Digest(digest))?;
@@ -68,7 +71,12 @@ pub fn inspect(snapshots: &Snapshots, located: &Located) -> Result<String> {
         if !annotations.is_empty() {
             descriptor["annotations"] = json!(annotations);
         }
-        let found = json!({ "descriptor": descriptor, "manifest": manifest, "config": config });
+        let mut found = json!({ "descriptor": descriptor, "manifest": manifest, "config": config });
+        let schedule = Schedule::annotated(&image.annotations).or(schedule);
+        if let (Some(schedule), View::Tag(tag)) = (schedule, &directory.view) {
+            let rollout = resolver.part_in_rollouts(located.settings.rollout);
+            found["rollout"] = rollout.to_json(&schedule, tag);
+        }
         Ok(in_json(&format!("{found:#}\n")).into_owned())
     })
 }

@@ -12,7 +12,7 @@ use crate::artifact::Skipped;
 use crate::listing::{Artifact, LeftOut, Listing};
 use crate::machine_id::MachineId;
 use crate::name::Tag;
-use crate::rollout::Rollout;
+use crate::rollout::{Rollout, RolloutSetting};
 
 impl Resolver<'_> {
     /// Leaves out the artifacts whose turn has not come, before any of them is flattened: a rollout that is stopped early
@@ -26,11 +26,7 @@ impl Resolver<'_> {
         if !by_tag.values().any(has_schedule) {
             return;
         }
-        let rollout = Rollout {
-            setting,
-            source: self.source_in_rollouts(),
-            machine: MachineId::read(Path::new("/")),
-        };
+        let rollout = self.part_in_rollouts(setting);
         // One moment for all of them.
         let now = Timestamp::now();
         for (tag, outcome) in by_tag {
@@ -40,6 +36,15 @@ impl Resolver<'_> {
                     listing.leave_out(left_out);
                 }
             }
+        }
+    }
+
+    /// The part of this machine in the rollouts of the repository.
+    pub fn part_in_rollouts(&self, setting: RolloutSetting) -> Rollout {
+        Rollout {
+            setting,
+            source: self.source_in_rollouts(),
+            machine: MachineId::read(Path::new("/")),
         }
     }
 

@@ -292,6 +292,66 @@ fn what_the_settings_hold_stays_held_when_its_turn_has_come() {
     assert_eq!(service.listing(), lines_of(&[0, 1, 2]));
 }
 
+/// The turn of this machine depends on the settings alone, but for `follow`.
+#[test]
+fn inspect_shows_the_schedule_of_a_version_and_the_turn_of_this_machine() {
+    let mut hello = with_schedule("2026-12-01T06:00:00Z 48h from 5%");
+    let layer = hello.file(OCI_TAR, "hello.raw", b"of an index");
+    let mut child = hello.artifact(&[layer], json!({}));
+    child["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let index = hello.index_of(&[child], annotations("2026-12-01T08:00:00+02:00 0h"));
+    hello.point("v3", &index);
+    push(&mut hello, 4, "soon");
+    let registry = Registry::with_hello(hello);
+    let (begins, ends) = ("2026-12-01T06:00:00Z", "2026-12-03T06:00:00Z");
+    for (tag, rollout, expected) in [
+        ("v1", "last", Value::Null),
+        (
+            "v2",
+            "last",
+            json!({"begins": begins, "ends": ends, "from": "5 %", "turn": ends}),
+        ),
+        (
+            "v2",
+            "first",
+            json!({"begins": begins, "ends": ends, "from": "5 %", "turn": begins}),
+        ),
+        (
+            "v2",
+            "ignore",
+            json!({"begins": begins, "ends": ends, "from": "5 %", "turn": null}),
+        ),
+        (
+            "v3",
+            "follow",
+            json!({"begins": begins, "ends": begins, "from": "0 %", "turn": begins}),
+        ),
+    ] {
+        let found = inspect(&registry, rollout, tag);
+        assert_eq!(found["rollout"], expected, "{tag} {rollout}");
+    }
+    let error = inspect(&registry, "follow", "v4")["rollout"]["error"].clone();
+    assert!(
+        error
+            .as_str()
+            .unwrap()
+            .contains("is no schedule: expected a start"),
+        "{error}"
+    );
+}
+
+/// The JSON of `inspect`.
+fn inspect(registry: &Registry, rollout: &str, tag: &str) -> Value {
+    let folder = Folder::new();
+    let config = folder.path().join("config.toml");
+    let settings = setting(rollout) + "architectures = [\"x86-64\"]\n";
+    fs::write(&config, registry.settings() + &settings).unwrap();
+    let reference = format!("hello:{tag}");
+    let inspect = command(&["inspect", &reference, "--config", config.to_str().unwrap()]);
+    let out = output(inspect);
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
 #[test]
 fn of_an_index_the_manifest_counts_first() {
     let soon = || format!("{} 0h", moment(-60));
