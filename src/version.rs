@@ -42,6 +42,12 @@ pub fn around<'a>(name: &'a FileName, base: &str) -> Option<(&'a str, &'a str, &
     Some((before, version?, &name.as_str()[stem.len()..]))
 }
 
+/// Whether a name begins with this base, and something follows.
+pub fn has_base(name: &FileName, base: &str) -> bool {
+    let rest = name.as_str().strip_prefix(base);
+    rest.is_some_and(|rest| rest.starts_with(SEPARATORS))
+}
+
 /// Whether a version begins with a number: `1.31`, `v1.31`.
 pub fn is_numbered(version: &str) -> bool {
     let number = version.strip_prefix('v').unwrap_or(version);

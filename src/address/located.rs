@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Directory, View};
 use crate::error::{Error, Result};
-use crate::name::{Host, Repository, RepositoryAddress, normalized};
+use crate::name::{FileName, Host, Repository, RepositoryAddress, normalized};
 use crate::settings::{PolicyUse, RepositorySettings, Settings, SourceSetting, Sources};
 use crate::trust::Requirement;
+use crate::version;
 
 /// A directory that the settings allow.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +94,15 @@ impl Located {
                 Place::Registry { .. } => None,
             },
         }
+    }
+
+    /// The base of a file's name, which its version follows: that of its source. In a merged directory the longest base
+    /// that the name begins with; `k8s-conf-1.0.raw` is of `k8s-conf` rather than of `k8s`.
+    pub fn base_of(&self, name: &FileName) -> &str {
+        let bases = self.places.iter().map(|(base, _)| base.as_str());
+        let own = bases.clone().filter(|base| version::has_base(name, base));
+        let own = own.max_by_key(|base| base.len());
+        own.or_else(|| bases.clone().next()).unwrap_or_default()
     }
 
     /// Another directory of the same repository.
@@ -273,6 +283,33 @@ mod tests {
             let found = directory.locate(&settings).ok();
             let found = found.map(|mut located| located.places.remove(0).1);
             assert_eq!(found, place, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_base_of_a_file_is_that_of_its_source() {
+        let one = Located {
+            directory: "tools".parse().unwrap(),
+            places: vec![("tools".to_owned(), Place::Layout("/srv".into()))],
+            settings: RepositorySettings::default(),
+        };
+        let bases = ["python-3", "k8s", "k8s-conf"];
+        let merged = Located {
+            places: bases
+                .map(|base| (base.to_owned(), Place::Layout("/srv".into())))
+                .into(),
+            ..one.clone()
+        };
+        for (located, name, expected) in [
+            (&one, "tools-1.raw", "tools"),
+            (&one, "other-1.raw", "tools"),
+            (&merged, "python-3-v1.0.raw", "python-3"),
+            (&merged, "k8s-1.0.raw", "k8s"),
+            (&merged, "k8s-conf-1.0.raw", "k8s-conf"),
+            (&merged, "k8s-configuration-1.0.raw", "k8s"),
+            (&merged, "other-1.0.raw", "python-3"),
+        ] {
+            assert_eq!(located.base_of(&name.parse().unwrap()), expected, "{name}");
         }
     }
 

@@ -249,16 +249,13 @@ impl Snapshots {
 
     /// The older versions of a large file that are on this machine, opened. The newest comes first.
     pub fn seeds(&self, located: &Located, name: &FileName, file: &File) -> Vec<Seed> {
-        let Some((base, _)) = located.places.get(file.source) else {
-            return Vec::new();
-        };
         if file.size.is_none_or(|size| size < LEAST_SIZE) {
             return Vec::new();
         }
         let found = self.seeds.look(&Wanted {
             repository: &located.directory.repository,
             name,
-            base,
+            base: located.base_of(name),
             directories: located.settings.seeds.as_deref(),
         });
         for one in &found.unread {

@@ -30,7 +30,7 @@ impl Snapshots {
         if seeds.is_empty() {
             return None;
         }
-        let base = &located.places[file.source].0;
+        let base = located.base_of(name);
         let older = |seed: &Seed| older(snapshot, base, name, seed);
         let download_connections = located.settings.download_connections;
         let connections = download_connections

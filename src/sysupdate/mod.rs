@@ -85,7 +85,8 @@ pub fn repositories(root: &Path, hosts: &[Host]) -> Vec<RepositoryAddress> {
 /// The transfer files below `root` that systemd-sysupdate reads, and that name this repository at `service`: all its
 /// versions, or one of them. `hosts`: other names of the service, by the settings.
 ///
-/// A file that systemd refuses is left out; the check of that file reports the reason.
+/// A file that systemd refuses is left out, and so is one that has the boot ID in a path or pattern; the check of that
+/// file reports the reason.
 pub fn transfers_of(
     root: &Path,
     systemd: SystemdVersion,
@@ -93,7 +94,7 @@ pub fn transfers_of(
     hosts: &[Host],
     repository: &RepositoryAddress,
 ) -> Result<Vec<Transfer>, Fault> {
-    let (definitions, specifiers) = (find(root)?, Specifiers::read(root));
+    let (definitions, specifiers) = (find(root)?, Specifiers::of_service(root));
     let names_it = |definition: &&Definition| {
         let path = source_path(definition).and_then(|path| specifiers.expand(path).ok());
         let aim = path.map(|path| aim(&path, service, hosts));
@@ -129,6 +130,15 @@ pub fn source_path(definition: &Definition) -> Option<&str> {
     let is_path = |one: &&Assignment| one.section == "Source" && one.key == "Path";
     let last = assignments.iter().rfind(is_path);
     last.map(|one| one.value.as_str())
+}
+
+/// Whether a path or pattern has the boot ID in it, which the service cannot see.
+pub fn has_boot_id(definition: &Definition) -> bool {
+    let assignments = definition.assignments.as_deref().unwrap_or_default();
+    let mut names = assignments
+        .iter()
+        .filter(|one| matches!(one.key.as_str(), "Path" | "MatchPattern"));
+    names.any(|one| specifiers::has_boot_id(&one.value))
 }
 
 /// Each `Path=` and `CurrentSymlink=` in a section `[Target]`, as it is written.

@@ -1,6 +1,7 @@
 //! Specifiers of sysupdate.d(5), such as `%a`: what each stands for on this machine.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs;
 use std::path::Path;
 
@@ -20,11 +21,21 @@ const OF_OS_RELEASE: [(char, &str); 6] = [
 const OS_RELEASE: [&str; 2] = ["etc/os-release", "usr/lib/os-release"];
 /// Specifiers and the file whose text each stands for.
 const OF_FILES: [(char, &str); 4] = [
-    ('b', "proc/sys/kernel/random/boot_id"),
-    ('H', "proc/sys/kernel/hostname"),
+    (BOOT_ID, "proc/sys/kernel/random/boot_id"),
+    ('H', HOSTNAME),
     ('m', "etc/machine-id"),
-    ('v', "proc/sys/kernel/osrelease"),
+    ('v', RELEASE),
 ];
+const HOSTNAME: &str = "proc/sys/kernel/hostname";
+const RELEASE: &str = "proc/sys/kernel/osrelease";
+
+/// The specifier of the boot ID.
+const BOOT_ID: char = 'b';
+
+/// Whether a text has the specifier of the boot ID.
+pub fn has_boot_id(text: &str) -> bool {
+    text.replace("%%", "").contains(&format!("%{BOOT_ID}"))
+}
 
 /// The values of specifiers. A value that could not be determined is missing.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +47,24 @@ impl Specifiers {
         let read = |path: &str| fs::read_to_string(root.join(path)).ok();
         let os_release = OS_RELEASE.into_iter().find_map(read);
         let file = |path: &str| Some(read(path)?.trim().to_owned());
-        Self::new(os_release.as_deref(), file)
+        if root != Path::new("/") {
+            return Self::new(os_release.as_deref(), file);
+        }
+        // As systemd does (systemd: `specifier_hostname`). The sandbox of the service hides these files.
+        let uname = rustix::system::uname();
+        let text = |text: &CStr| text.to_str().ok().map(str::to_owned);
+        Self::new(os_release.as_deref(), |path| match path {
+            HOSTNAME => text(uname.nodename()),
+            RELEASE => text(uname.release()),
+            path => file(path),
+        })
+    }
+
+    /// The specifiers that the service knows. The boot ID is in no file that it can see.
+    pub fn of_service(root: &Path) -> Self {
+        let mut found = Self::read(root);
+        found.0.remove(&BOOT_ID);
+        found
     }
 
     /// The specifiers, from the text of os-release(5) and a function that reads a file below the root.
@@ -57,7 +85,7 @@ impl Specifiers {
             let short = name.split('.').next().unwrap_or_default().to_owned();
             found.insert('l', short);
         }
-        if let Some(id) = found.get_mut(&'b') {
+        if let Some(id) = found.get_mut(&BOOT_ID) {
             id.retain(|c| c != '-');
         }
         Self(found)
@@ -143,6 +171,24 @@ mod tests {
             }
         }
         assert!(Specifiers::new(None, |_| None).expand("%w").is_err());
+    }
+
+    /// The files of this machine have the values, too, if no sandbox hides them.
+    #[test]
+    fn the_names_of_this_machine_and_its_kernel_need_no_file() {
+        let found = Specifiers::read(Path::new("/"));
+        for (specifier, path) in [("%H", HOSTNAME), ("%v", RELEASE)] {
+            let value = found.expand(specifier).unwrap();
+            assert!(!value.is_empty());
+            if let Ok(text) = fs::read_to_string(Path::new("/").join(path)) {
+                assert_eq!(value, text.trim(), "{specifier}");
+            }
+        }
+        let short = found.expand("%l").unwrap();
+        assert!(found.expand("%H").unwrap().starts_with(&short));
+        let of_service = Specifiers::of_service(Path::new("/"));
+        assert!(of_service.expand("%b").is_err());
+        assert_eq!(of_service.expand("%H"), found.expand("%H"));
     }
 
     #[test]

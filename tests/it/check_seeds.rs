@@ -184,6 +184,61 @@ fn directories_of_the_settings_are_looked_at() {
     );
 }
 
+/// The names of files begin with those of their sources: `python-2` is no older version of `python-3`. The service finds
+/// the same, by the same functions.
+#[test]
+fn a_merged_directory_has_the_older_versions_of_each_source() {
+    let mut python = Repository::default();
+    python.oras_push("v2", "python.raw", &noise(LARGE));
+    let registry = Registry::start();
+    registry.put("python-3", python);
+    registry.put("strace", Repository::default());
+    let settings =
+        "[repository.hello]\nsource = [\"strace\", \"python-3\"]\nseeds = [\"/srv/images\"]\n";
+    let (machine, service) = Machine::with(Setup::of(&registry).settings(settings));
+    let transfer = transfer(service.address);
+    machine.write(
+        TRANSFER,
+        &transfer.replace("hello-@v.raw", "python-3-@v.raw"),
+    );
+    machine.write("srv/images/python-2-v1.raw", "image 1");
+    let none = ["no older version is on this machine"];
+    machine.check(&["hello"]).has("ok", "seeds", &none);
+    machine.write("srv/images/python-3-v1.raw", "image 1");
+    machine.check(&["hello"]).has(
+        "ok",
+        "seeds",
+        &["unchanged parts of /srv/images/python-3-v1.raw are reused"],
+    );
+}
+
+#[test]
+fn names_of_the_machine_are_known_to_the_service_and_the_boot_id_is_not() {
+    let updated = Updated::usual();
+    updated
+        .machine
+        .write("proc/sys/kernel/hostname", "host.lan\n");
+    updated
+        .machine
+        .write("proc/sys/kernel/random/boot_id", "0a0b-0c0d\n");
+    let old = "var/lib/host/hello-v1.raw";
+    updated.machine.write(old, "image 1");
+    updated.with("Path=/var/lib/extensions.d", "Path=/var/lib/%l");
+    updated.check().has(
+        "ok",
+        "seeds",
+        &["unchanged parts of /var/lib/host/hello-v1.raw are reused"],
+    );
+    updated
+        .machine
+        .write("var/lib/0a0b0c0d/hello-v1.raw", "image 1");
+    updated.with("Path=/var/lib/extensions.d", "Path=/var/lib/%b");
+    updated.warned(&[
+        "hello.transfer: it has the boot ID (%b) in a path or pattern, which the service cannot see",
+        "name the directory that it installs to in seeds, in [repository.\"hello\"]",
+    ]);
+}
+
 #[test]
 fn an_empty_list_of_the_settings_is_told() {
     let updated = Updated::new("seeds = []", "hello.raw");

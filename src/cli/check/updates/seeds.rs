@@ -12,7 +12,7 @@ use crate::cli::check::report::{Finding, Report, Step};
 use crate::delta::seeds::{self, LEAST_SIZE, Places, Unread, Why};
 use crate::name::RepositoryAddress;
 use crate::settings::{SeedDirectory, Settings};
-use crate::sysupdate::SystemdVersion;
+use crate::sysupdate::{self, SystemdVersion};
 
 const SERVICE: &str = "sysext-oci-proxy.service";
 /// Directories that the sandbox of the service hides, and the setting of the unit that does so.
@@ -90,12 +90,21 @@ impl<'a> Seeds<'a> {
         if !packing.is_empty() {
             return report.push(packed(newest, packing).of(repository));
         }
+        let located = self
+            .settings
+            .map(|one| update.directory.clone().locate(one));
+        let located = located.and_then(Result::ok);
+        let usual = repository.repository.base();
+        let base = located.as_ref().map(|one| one.base_of(&newest.name));
         let found = self.places.look(&seeds::Wanted {
             repository,
             name: &newest.name,
-            base: repository.repository.base(),
+            base: base.unwrap_or(usual),
             directories,
         });
+        if self.has_boot_id(update) {
+            report.push(unknown_to_the_service(repository).of(update.file()));
+        }
         // Those of the settings are told by themselves.
         let is_named = |path: &Path| {
             let mut named = directories.unwrap_or_default().iter();
@@ -126,6 +135,14 @@ impl<'a> Seeds<'a> {
         report.push(Finding::ok(Step::Seeds, text).of(repository));
     }
 
+    fn has_boot_id(&self, update: &Update) -> bool {
+        let definitions = sysupdate::find(self.machine.root()).unwrap_or_default();
+        let own = definitions
+            .iter()
+            .find(|one| one.path == update.transfer.file);
+        own.is_some_and(sysupdate::has_boot_id)
+    }
+
     /// The setting of the unit that hides a path from the service.
     fn hidden(&self, path: &Path) -> Option<&'static str> {
         let resolved = self.resolved(path);
@@ -147,6 +164,15 @@ impl<'a> Seeds<'a> {
             _ => path.to_owned(),
         }
     }
+}
+
+/// A transfer file with the boot ID in it.
+fn unknown_to_the_service(name: &RepositoryAddress) -> Finding {
+    let text = "it has the boot ID (%b) in a path or pattern, which the service cannot see, so nothing that it installs \
+                is reused";
+    let remedy =
+        format!("name the directory that it installs to in seeds, in [repository.\"{name}\"]");
+    Finding::warning(Step::Seeds, text, remedy)
 }
 
 /// A file that is compressed as a whole.
