@@ -37,8 +37,9 @@ background() {
 serve() {
     mkdir -p "$work/cache/$1" "$work/state/$1" "$work/config"
     free_port
-    CACHE_DIRECTORY=$work/cache/$1 STATE_DIRECTORY=$work/state/$1 XDG_CONFIG_HOME=$work/config background "$port" \
-        "$program" --config "$work/$1.toml" serve --listen "127.0.0.1:$port"
+    # MALLOC_ARENA_MAX: as in the unit
+    MALLOC_ARENA_MAX=2 CACHE_DIRECTORY=$work/cache/$1 STATE_DIRECTORY=$work/state/$1 XDG_CONFIG_HOME=$work/config \
+        background "$port" "$program" --config "$work/$1.toml" serve --listen "127.0.0.1:$port"
     service=$! url=http://127.0.0.1:$port
 }
 # forget - empties the cache and the state of the service
