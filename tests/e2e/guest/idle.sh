@@ -32,7 +32,7 @@ none_lost() {
     for n in {1..500}; do
         found=$(status "$URL/first/first-v1.raw")
         [ "$found" = 200 ] || fail "request $n: status $found"
-        printf -v pause '0.0%02d' $((10 + n % 50)) # on a busy machine they take longer
+        printf -v pause '0.0%02d' $((n % 60)) # on a busy machine they take longer
         sleep "$pause"
     done
     started=$(news | grep --count '^Started ')
