@@ -137,6 +137,7 @@ pub fn advice(error: &Error) -> (Step, Option<&'static str>) {
                   repositories were signed",
             ),
         ),
+        Error::BadSeed { remedy, .. } => (Step::Service, Some(remedy)),
         Error::StateFull { .. } => (
             Step::Service,
             Some(

@@ -185,6 +185,13 @@ impl Dir {
         Ok(found)
     }
 
+    /// Creates a directory in it, which must not exist, for this user alone.
+    pub fn create_new_sub(&self, name: impl AsRef<Path>) -> io::Result<()> {
+        self.check_writable()?;
+        rustix::fs::mkdirat(&self.handle, name.as_ref(), Mode::RWXU)?;
+        Ok(())
+    }
+
     /// Opens a directory in it. If it does not exist, it is created.
     pub fn create_sub(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = name.as_ref();
@@ -239,6 +246,14 @@ impl Dir {
         let open = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = AtFlags::SYMLINK_FOLLOW;
         rustix::fs::linkat(CWD, open, &self.handle, name.as_ref(), flags)?;
+        Ok(())
+    }
+
+    /// Gives a file a second name. A file that has that name is an error.
+    pub fn link(&self, name: impl AsRef<Path>, new: impl AsRef<Path>) -> io::Result<()> {
+        self.check_writable()?;
+        let (name, new) = (name.as_ref(), new.as_ref());
+        rustix::fs::linkat(&self.handle, name, &self.handle, new, AtFlags::empty())?;
         Ok(())
     }
 

@@ -333,6 +333,13 @@ pub enum Error {
          sysext-oci-proxy.service`"
     )]
     BadState { path: PathBuf, why: String },
+    /// The seed of this machine's key cannot be used.
+    #[error("seed of the key of this machine, {path}: {why}; {remedy}")]
+    BadSeed {
+        path: PathBuf,
+        why: String,
+        remedy: &'static str,
+    },
     #[error(
         "state directory {directory} is full: with the state of {source} it would exceed {} MiB",
         .limit >> 20
@@ -479,6 +486,7 @@ impl Error {
             Error::File { .. }
             | Error::NoState { .. }
             | Error::BadState { .. }
+            | Error::BadSeed { .. }
             | Error::StateFull { .. }
             | Error::CannotDo { .. }
             | Error::NoCache

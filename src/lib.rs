@@ -37,6 +37,7 @@ mod machine_id;
 mod manifest;
 mod memory;
 mod name;
+mod openpgp;
 mod parallel;
 mod platform;
 mod pool;

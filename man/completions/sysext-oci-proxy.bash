@@ -383,7 +383,7 @@ _sysext__oci__proxy() {
             return 0
             ;;
         sysext__oci__proxy__subcmd__key)
-            opts="-h --forget-signed --config --help"
+            opts="-h --install --global --remove --forget-signed --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -35,7 +35,7 @@ complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "t
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "check" -d 'Check each step of an update, and show what is wrong'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "inspect" -d 'Show the manifest and the config of one artifact as JSON'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "url" -d 'Show the URL of a manifest or of a layer, and the headers needed to fetch it, as JSON'
-complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "key" -d 'Change what the service remembers of signed lists (as root)'
+complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "key" -d 'Show the public key of this machine, or have systemd accept what it signs (as root)'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "version" -d 'Show the version'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand serve" -l listen -d 'Listen on this address, if systemd passes no socket' -r -f
@@ -81,6 +81,9 @@ complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand url" -
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand url" -s h -l help -d 'Print help'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand key" -l forget-signed -d 'Forget that this repository had a list by its publisher, so that its tags are listed again' -r -f
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand key" -l config -d 'Read only this settings file, instead of /etc/sysext-oci-proxy/config.toml and the drop-ins' -r -F
+complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand key" -l install -d 'Have systemd accept lists that this key signed. From systemd 262 on only the units that update do, by a keyring of their own; up to systemd 261 every download with Verify=yes does'
+complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand key" -l global -d 'With --install: have every download with Verify=yes accept them, also on systemd 262'
+complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand key" -l remove -d 'Undo --install. All other keys stay as they are, byte for byte'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand key" -s h -l help -d 'Print help'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand version" -l config -d 'Read only this settings file, instead of /etc/sysext-oci-proxy/config.toml and the drop-ins' -r -F
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand version" -s h -l help -d 'Print help'
@@ -91,6 +94,6 @@ complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; 
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; and not __fish_seen_subcommand_from serve list fetch transfer check inspect url key version help" -f -a "check" -d 'Check each step of an update, and show what is wrong'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; and not __fish_seen_subcommand_from serve list fetch transfer check inspect url key version help" -f -a "inspect" -d 'Show the manifest and the config of one artifact as JSON'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; and not __fish_seen_subcommand_from serve list fetch transfer check inspect url key version help" -f -a "url" -d 'Show the URL of a manifest or of a layer, and the headers needed to fetch it, as JSON'
-complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; and not __fish_seen_subcommand_from serve list fetch transfer check inspect url key version help" -f -a "key" -d 'Change what the service remembers of signed lists (as root)'
+complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; and not __fish_seen_subcommand_from serve list fetch transfer check inspect url key version help" -f -a "key" -d 'Show the public key of this machine, or have systemd accept what it signs (as root)'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; and not __fish_seen_subcommand_from serve list fetch transfer check inspect url key version help" -f -a "version" -d 'Show the version'
 complete -c sysext-oci-proxy -n "__fish_sysext_oci_proxy_using_subcommand help; and not __fish_seen_subcommand_from serve list fetch transfer check inspect url key version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

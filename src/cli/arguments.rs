@@ -9,9 +9,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 
 use super::asked::Whom;
 use super::fetch::Target;
+use super::key;
 use super::reference::{FileReference, Reference};
 use super::transfer::{self, Component};
-use crate::name::RepositoryAddress;
 
 /// Serve OCI registries to systemd-sysupdate
 ///
@@ -133,12 +133,11 @@ pub enum Command {
         #[arg(value_name = "NAME")]
         component: Component,
     },
-    /// Change what the service remembers of signed lists (as root)
-    Key {
-        /// Forget that this repository had a list by its publisher, so that its tags are listed again
-        #[arg(long, value_name = "REPOSITORY", value_hint = ValueHint::Other, required = true)]
-        forget_signed: RepositoryAddress,
-    },
+    /// Show the public key of this machine, or have systemd accept what it signs (as root)
+    ///
+    /// Without an option, the key by which the service signs lists (setting 'sign') is printed. The exit status is 0 if it is
+    /// done, 69 if it cannot be, for example before the service has made its key.
+    Key(key::Options),
     /// Show the version
     Version,
 }

@@ -7,7 +7,9 @@ mod choose;
 mod fetch;
 mod inspect;
 mod key;
+mod keyrings;
 pub mod list;
+mod machine_key;
 mod new_file;
 mod output;
 mod port_owner;
@@ -41,6 +43,7 @@ use crate::state::State;
 use arguments::{Command, CommandLine, Serve};
 use asked::Asked;
 use choose::Choice;
+use machine_key::Seed;
 use output::print;
 use reference::FileReference;
 
@@ -83,14 +86,15 @@ fn execute(command_line: CommandLine) -> Result<bool> {
         Command::Serve(Serve { listen }) => {
             let (cache, state) = (cache_directory(), state_directory());
             let (has_cache, has_state) = (cache.is_some(), state.is_some());
-            let first = service_in(settings(config)?, cache, state)?;
+            let first = service_in(settings(config)?, cache, state, Seed::Make)?;
             let listener = server::open_listener(listen)?;
             let address = listener.local_addr().ok();
             let first = first.at(address);
             warn_of_missing(has_cache, has_state);
             tell_of_policy(&first.settings);
             let load = || {
-                let service = service(settings(config)?)?;
+                let (cache, state) = (cache_directory(), state_directory());
+                let service = service_in(settings(config)?, cache, state, Seed::Make)?;
                 tell_of_policy(&service.settings);
                 Ok(service.at(address))
             };
@@ -149,9 +153,7 @@ fn execute(command_line: CommandLine) -> Result<bool> {
             )?)?;
         }
         Command::Update { component } => update::update(Path::new(ROOT), &component)?,
-        Command::Key { forget_signed } => {
-            print(&key::forget_signed(&settings(config)?, forget_signed)?)?;
-        }
+        Command::Key(options) => print(&key::key(&options, || settings(config))?)?,
         Command::Version => print(concat!(
             "sysext-oci-proxy ",
             env!("CARGO_PKG_VERSION"),
@@ -167,11 +169,16 @@ fn settings(config: Option<&Path>) -> Result<Settings> {
 
 /// The service for a command that runs without the daemon (`--direct`): it answers requests in this process.
 fn service(settings: Settings) -> Result<Service> {
-    service_in(settings, cache_directory(), state_directory())
+    service_in(settings, cache_directory(), state_directory(), Seed::Read)
 }
 
-fn service_in(settings: Settings, cache: Option<PathBuf>, state: Option<Dir>) -> Result<Service> {
-    let snapshots = snapshots(&settings, cache, state)?;
+fn service_in(
+    settings: Settings,
+    cache: Option<PathBuf>,
+    state: Option<Dir>,
+    seed: Seed,
+) -> Result<Service> {
+    let snapshots = snapshots(&settings, cache, state, seed)?;
     Ok(Service {
         settings,
         snapshots,
@@ -179,10 +186,17 @@ fn service_in(settings: Settings, cache: Option<PathBuf>, state: Option<Dir>) ->
 }
 
 /// Everything that a listing is made from.
-fn snapshots(settings: &Settings, cache: Option<PathBuf>, state: Option<Dir>) -> Result<Snapshots> {
+fn snapshots(
+    settings: &Settings,
+    cache: Option<PathBuf>,
+    state: Option<Dir>,
+    seed: Seed,
+) -> Result<Snapshots> {
     let state = Arc::new(State::new(state));
+    let machine_key = machine_key::load(settings, &state, seed);
     let upstream = Upstream::new(settings, Path::new(ROOT), state.clone())?;
-    Ok(Snapshots::new(settings.clone(), upstream, cache, state))
+    let snapshots = Snapshots::new(settings.clone(), upstream, cache, state);
+    Ok(snapshots.signing(machine_key))
 }
 
 /// The directory that systemd names, or one below the user's home if it can be created.

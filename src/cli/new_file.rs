@@ -1,6 +1,6 @@
 //! A file that has its name only when it is whole.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -51,6 +51,11 @@ impl NewFile {
             file,
             partial,
         })
+    }
+
+    /// Gives it the permissions of the file that it replaces.
+    pub fn set_permissions(&self, permissions: Permissions) -> Result<()> {
+        self.file.set_permissions(permissions).map_err(self.error())
     }
 
     /// Writes its content.

@@ -18,7 +18,6 @@ use crate::companions::{companions, is_companion};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::listing::File;
-use crate::memory::Kept;
 use crate::name::FileName;
 use crate::platform::Architecture;
 use crate::settings::Settings;
@@ -134,14 +133,15 @@ impl Handler<'_> {
 
     /// The signature of the list that was given out, from the same artifact.
     fn signature(&self, name: &str) -> Result<Response> {
-        fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Arc<Kept>> {
-            snapshot.signed.as_ref()?.signatures.get(name)
-        }
-        let has_it = |snapshot: &Snapshot| find(snapshot, name).is_some();
+        let has_it = |snapshot: &Snapshot| snapshot.has_signature(name);
         let is_sent = !self.request.is_head();
         let snapshot = self.snapshots.of_signature(self.located, has_it, is_sent)?;
-        match find(&snapshot, name) {
-            Some(signature) => Ok(Response::shared(OCTETS, signature.clone())),
+        match self.snapshots.signature(&snapshot, name)? {
+            Some(signature) => Ok(Response::shared(OCTETS, signature)),
+            None if snapshot.machine().is_some() => Err(self.not_offered(
+                name,
+                "this machine signs the list in the form SHA256SUMS.gpg alone",
+            )),
             None if snapshot.signed.is_some() => {
                 Err(self.not_offered(name, "its publisher did not sign the list in this form"))
             }
@@ -180,19 +180,15 @@ impl Handler<'_> {
 
     /// Whether the list of the directory is signed, or an older list that has this file was.
     fn is_in_signed_list(&self, snapshot: &Snapshot, name: &FileName) -> Result<bool> {
-        let has_signature = |snapshot: &Snapshot| {
-            let signed = snapshot.signed.as_ref();
-            signed.is_some_and(|signed| !signed.signatures.is_empty())
-        };
-        if has_signature(snapshot) {
+        if snapshot.is_signed() {
             return Ok(true);
         }
         // The listing that has the file may be older than the signature.
         if self.located.directory.view.is_of_tags() {
             let newest = self
                 .snapshots
-                .of_signature(self.located, has_signature, false)?;
-            if has_signature(&newest) {
+                .of_signature(self.located, Snapshot::is_signed, false)?;
+            if newest.is_signed() {
                 return Ok(true);
             }
         }

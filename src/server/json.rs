@@ -112,7 +112,10 @@ impl Overview {
         Self {
             repository: located.to_string(),
             source: sources.collect::<Vec<_>>().join(", "),
-            signed: is_signed.then_some(SignedBy::Publisher),
+            signed: match is_signed {
+                true => Some(SignedBy::Publisher),
+                false => snapshot.machine().map(|_| SignedBy::Machine),
+            },
             incomplete: snapshot.listing.incomplete,
             listed: format!("{listed:.0}"),
             ..Self::of(rows, left_out)

@@ -31,7 +31,7 @@ const HOST: &str = r#""updates.example.com""#;
 const VERSIONS: &str = r#""1.31.*""#;
 
 /// The keys that stand above all tables, and the table of repositories.
-const KEYS: [(&str, Read<Settings>); 12] = [
+const KEYS: [(&str, Read<Settings>); 13] = [
     ("registry", |all, value| {
         put(&mut all.registry, value.text(REGISTRY))
     }),
@@ -64,6 +64,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
     ("compatible-only", |all, value| {
         put(&mut all.compatible_only, value.flag())
     }),
+    ("sign", |all, value| put(&mut all.sign, value.flag())),
     ("hosts", |all, value| put(&mut all.hosts, value.list(HOST))),
     ("repository", |all, value| {
         repositories(&mut all.repositories, value)
@@ -71,7 +72,7 @@ const KEYS: [(&str, Read<Settings>); 12] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 20] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 21] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -126,6 +127,9 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 20] = [
     }),
     ("compatible-only", |one, value| {
         put(&mut one.compatible_only, value.flag().map(Some))
+    }),
+    ("sign", |one, value| {
+        put(&mut one.sign, value.flag().map(Some))
     }),
     ("flatten", |one, value| {
         put(
@@ -386,6 +390,7 @@ mod tests {
             mirrors-with-ns = ["spegel.example:5000"]
             mirrors-without-ns = ["localhost:5001"]
             compatible-only = true
+            sign = true
             hosts = ["updates.lan"]
             [repository.kubernetes]
             source = "ghcr.io/acme/k8s"
@@ -400,6 +405,7 @@ mod tests {
             best-before-days = 7
             signed-list = "list"
             compatible-only = false
+            sign = false
             flatten = 5
             blobs = "redirect"
             download-connections = 4
@@ -426,6 +432,7 @@ mod tests {
                 mirrors_with_ns: vec!["spegel.example:5000".parse().unwrap()],
                 mirrors_without_ns: vec!["localhost:5001".parse().unwrap()],
                 compatible_only: true,
+                sign: true,
                 hosts: vec!["updates.lan".parse().unwrap()],
                 policy: None,
                 repositories: [
@@ -446,6 +453,7 @@ mod tests {
                             best_before_days: 7,
                             signed_list: SignedListTag::Tag("list".parse().unwrap()),
                             compatible_only: Some(false),
+                            sign: Some(false),
                             flatten: 5,
                             blobs: Blobs::Redirect,
                             download_connections: 4,

@@ -55,6 +55,8 @@ pub struct Settings {
     pub mirrors_without_ns: Vec<Host>,
     /// Whether only extensions that this machine's systemd would merge are listed, unless a repository sets it.
     pub compatible_only: bool,
+    /// Whether lists of verified files are signed with the key of this machine, unless a repository sets it.
+    pub sign: bool,
     /// Names and addresses of this service in requests, besides those of loopback.
     pub hosts: Vec<Host>,
     /// The policy of container tools, if there is one that asks for anything.
@@ -86,6 +88,8 @@ pub struct RepositorySettings {
     pub signed_list: SignedListTag,
     /// Whether only extensions that this machine's systemd would merge are listed; `None`: as set for all.
     pub compatible_only: Option<bool>,
+    /// Whether its list is signed with the key of this machine, if all its files are verified; `None`: as set for all.
+    pub sign: Option<bool>,
     /// How many of the newest versions are flattened when a listing is made, if they must be.
     pub flatten: usize,
     /// Who sends a file's bytes.
@@ -120,6 +124,7 @@ impl Default for RepositorySettings {
             best_before_days: 0,
             signed_list: SignedListTag::Usual,
             compatible_only: None,
+            sign: None,
             flatten: 3,
             blobs: Blobs::Stream,
             download_connections: 1,
@@ -284,6 +289,7 @@ impl Default for Settings {
             mirrors_with_ns: Vec::new(),
             mirrors_without_ns: Vec::new(),
             compatible_only: false,
+            sign: false,
             hosts: Vec::new(),
             policy: None,
             repositories: BTreeMap::new(),
@@ -300,6 +306,11 @@ impl Settings {
     /// Reads what the service reads: no file of the user who runs this command.
     pub fn of_service(root: &Path) -> Result<Self> {
         Self::with_policy(None, root, policy::load_of_system(root)?)
+    }
+
+    /// Whether any list may be signed with the key of this machine.
+    pub fn has_sign(&self) -> bool {
+        self.sign || self.repositories.values().any(|one| one.sign == Some(true))
     }
 
     fn with_policy(file: Option<&Path>, root: &Path, policy: Option<Arc<Policy>>) -> Result<Self> {

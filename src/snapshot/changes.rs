@@ -30,7 +30,12 @@ pub fn log(state: &State, directory: &Directory, snapshot: &Snapshot, before: Op
     }
     let took = snapshot.begun.elapsed();
     let signed = snapshot.signed.as_ref();
-    let signed = signed.map_or("", |_| ", as their publisher lists them");
+    let mut signed = signed
+        .map_or("", |_| ", as their publisher lists them")
+        .to_owned();
+    if let Some(key) = snapshot.machine() {
+        signed += &format!(", signed with the key of this machine, {key}");
+    }
     let incomplete = snapshot.listing.incomplete;
     let missing = incomplete.map_or_else(String::new, |incomplete| format!("; {incomplete}"));
     let (n, milliseconds) = (snapshot.len(), took.as_millis());

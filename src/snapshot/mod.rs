@@ -14,6 +14,7 @@ mod newest;
 mod pairs;
 mod promised;
 mod reuse;
+mod signing;
 mod slot;
 
 use std::borrow::Cow;
@@ -42,6 +43,7 @@ use crate::listing::{File, Listing, Naming, PublisherList};
 use crate::lock::lock;
 use crate::memory::{Held, KEPT, Memory, Room};
 use crate::name::{FileName, Tag};
+use crate::openpgp::MachineKey;
 use crate::platform::Architecture;
 use crate::pool;
 use crate::resolve::{
@@ -90,6 +92,8 @@ pub struct Snapshot {
     pub sources: Vec<Arc<dyn Source>>,
     /// The list as its publisher wrote and signed it, if there is one.
     pub signed: Option<Signed>,
+    /// The key of this machine, if it is to sign the list; or the reason why it cannot.
+    machine_key: Option<Result<Arc<MachineKey>>>,
     /// The release of KubeSolo OS that the directory is, if it is one.
     pub kubesolo: Option<Release>,
     /// How clients get the files.
@@ -123,6 +127,7 @@ impl Snapshot {
             listing,
             sources,
             signed: None,
+            machine_key: None,
             kubesolo: None,
             blobs,
             best_before: None,
@@ -204,6 +209,8 @@ pub struct Snapshots {
     upstream: Arc<Upstream>,
     memory: &'static Memory,
     seeds: Places,
+    /// The key of this machine, if the settings ask for its signature anywhere; or the reason why it cannot sign.
+    machine_key: Option<Result<Arc<MachineKey>>>,
     unfinished: Unfinished,
     wrong_plans: Arc<WrongPlans>,
     directories: Mutex<HashMap<Directory, Arc<Slot>>>,
@@ -231,6 +238,7 @@ impl Snapshots {
             state,
             settings,
             memory: &KEPT,
+            machine_key: None,
             unfinished: Unfinished::default(),
             directories: Mutex::default(),
             is_retired: AtomicBool::new(false),
@@ -243,6 +251,14 @@ impl Snapshots {
         let seeds = service.map(|service| Places::of_service(&service, &self.settings.hosts));
         Self {
             seeds: seeds.unwrap_or(self.seeds),
+            ..self
+        }
+    }
+
+    /// The same with the key of this machine, or with the reason why it cannot sign.
+    pub fn signing(self, machine_key: Option<Result<Arc<MachineKey>>>) -> Self {
+        Self {
+            machine_key,
             ..self
         }
     }
@@ -312,7 +328,7 @@ impl Snapshots {
             let now = Instant::now();
             match pairs.step(half, current.as_ref(), asked, now) {
                 Step::Answer(snapshot) => {
-                    if snapshot.signed.is_some() && is_sent(&snapshot) {
+                    if snapshot.has_pair() && is_sent(&snapshot) {
                         pairs.answered(half, &snapshot, now);
                         slot.answered.notify_all();
                     }
@@ -574,14 +590,18 @@ impl Snapshots {
             Some(_) => None,
             None => freshness::best_before(&self.state, located, &sources, Timestamp::now())?,
         };
+        let machine_key = self.key_for(located, &listing, signed.as_ref());
         let held = self.hold(&format!("the listing of {directory}"), listing.weight())?;
-        Ok(Snapshot {
+        let mut snapshot = Snapshot {
             best_before,
             signed,
+            machine_key,
             kubesolo,
             _held: Some(held),
             ..Snapshot::new(listing, sources, located.settings.blobs, begun)
-        })
+        };
+        snapshot.date_if_empty();
+        Ok(snapshot)
     }
 
     /// Fails if a setting leaves out some versions: a list that a publisher signed is given out whole or not at all.

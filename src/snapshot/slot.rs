@@ -79,7 +79,7 @@ impl Newest {
         match (need, &taken.result) {
             // A client that waited for a signed list gets the same list as others that wait for its signature.
             (Need::List, Ok(snapshot)) => {
-                age < ttl && !is_overtaken || snapshot.signed.is_some() && has_waited
+                age < ttl && !is_overtaken || snapshot.has_pair() && has_waited
             }
             (Need::List, Err(_)) => has_waited,
             // A signature that is not there is no reason to look for a newer list.

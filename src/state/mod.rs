@@ -3,6 +3,8 @@
 //! ```text
 //! promises/<hex>    facts about a source that must stay true: see [`Promises`]
 //! notes/<hex>       hints for the next run: see [`Notes`]
+//! signing.key       the seed of this machine's key: see `seed.rs`
+//! signing.pub       its public key, where the seed is a credential
 //! lock              locked while a file is written
 //! ```
 //!
@@ -14,6 +16,7 @@
 mod notes;
 mod promises;
 mod record;
+mod seed;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -25,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use notes::{Notes, Unanswered, WrongMirrors};
 pub use promises::{Promises, SignedList};
+pub use seed::read_seed;
 
 use crate::digest::Digest;
 use crate::dir::Dir;

@@ -63,6 +63,7 @@ mod layers;
 mod layouts;
 mod listings;
 mod logins;
+mod machine_key;
 mod manifests;
 mod manual;
 mod merged;

@@ -241,6 +241,12 @@ impl Setup {
         self
     }
 
+    /// With these settings too, which stand above all tables.
+    pub fn general(mut self, more: &str) -> Self {
+        self.settings.insert_str(0, more);
+        self
+    }
+
     pub fn env(mut self, name: &str, value: impl AsRef<Path>) -> Self {
         self.environment
             .push((name.to_owned(), value.as_ref().to_str().unwrap().to_owned()));

@@ -71,6 +71,7 @@ const PURE: &[&str] = &[
     "src/gpt.rs",
     "src/listing/",
     "src/memory.rs",
+    "src/openpgp/",
     "src/printable.rs",
     "src/rollout.rs",
     "src/snapshot/pairs.rs",
@@ -104,9 +105,10 @@ const WRITES: [&str; 6] = [
     "fs::rename",
     "fs::write",
 ];
-const WRITERS: [&str; 4] = [
+const WRITERS: [&str; 5] = [
     "src/cache/",
     "src/cli/fetch.rs",
+    "src/cli/key/keyring.rs",
     "src/cli/transfer/install.rs",
     "src/dir.rs",
 ];

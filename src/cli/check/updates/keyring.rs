@@ -2,25 +2,16 @@
 
 use std::fs;
 
-use super::openpgp;
 use crate::cli::asked::Asked;
 use crate::cli::check::machine::Machine;
 use crate::cli::check::report::{Finding, Report, Step};
+use crate::cli::keyrings::{own, read_by, unread};
+use crate::openpgp;
 use crate::server::json::Overview;
 use crate::sysupdate::SystemdVersion;
 
 use super::Update;
 
-/// The administrator's keyring, as of systemd 258.
-const OWN: &str = "/etc/systemd/import-pubring.pgp";
-/// The administrator's keyring up to systemd 257. Later ones read it where the other is missing.
-const OWN_BEFORE: &str = "/etc/systemd/import-pubring.gpg";
-/// The distribution's keyring, as of systemd 258.
-const VENDOR: &str = "/usr/lib/systemd/import-pubring.pgp";
-/// The distribution's keyring up to systemd 257, which reads it where the administrator has none.
-const VENDOR_BEFORE: &str = "/usr/lib/systemd/import-pubring.gpg";
-/// The last version with the names before.
-const LAST_BEFORE: SystemdVersion = SystemdVersion(257);
 /// The first bytes of a keyring that gpg does not take as one.
 const ARMOR: &[u8] = b"-----BEGIN PGP";
 /// The program that systemd verifies by, and where it can be.
@@ -122,70 +113,4 @@ fn keyrings(machine: &Machine, systemd: SystemdVersion, signature: Option<&[u8]>
         None => format!("add the publisher's key: `gpg --export {key} >> {own}`"),
     };
     Finding::failed(Step::Keyring, text, add)
-}
-
-/// The keyrings that this systemd reads, of those that exist (systemd: src/import/pull-common.c).
-fn read_by(systemd: SystemdVersion, exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    if systemd <= LAST_BEFORE {
-        let mut all = [OWN_BEFORE, VENDOR_BEFORE].into_iter();
-        return all.find(|path| exists(path)).into_iter().collect();
-    }
-    let own = [OWN, OWN_BEFORE].into_iter().find(|path| exists(path));
-    own.into_iter()
-        .chain(Some(VENDOR).filter(|path| exists(path)))
-        .collect()
-}
-
-/// Where an administrator adds a key.
-fn own(systemd: SystemdVersion, exists: impl Fn(&str) -> bool) -> &'static str {
-    match systemd <= LAST_BEFORE || (!exists(OWN) && exists(OWN_BEFORE)) {
-        true => OWN_BEFORE,
-        false => OWN,
-    }
-}
-
-/// A keyring of the administrator that exists, and that this systemd does not read.
-fn unread(systemd: SystemdVersion, exists: impl Fn(&str) -> bool) -> Option<&'static str> {
-    let read = read_by(systemd, &exists);
-    let mut own = [OWN, OWN_BEFORE].into_iter();
-    own.find(|path| exists(path) && !read.contains(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_systemd_reads_keyrings_of_its_own() {
-        const ALL: [&str; 4] = [OWN, OWN_BEFORE, VENDOR, VENDOR_BEFORE];
-        for (version, there, read, add_to, ignored) in [
-            (257, &[][..], &[][..], OWN_BEFORE, None),
-            (257, &ALL, &[OWN_BEFORE], OWN_BEFORE, Some(OWN)),
-            (
-                257,
-                &[OWN, VENDOR_BEFORE],
-                &[VENDOR_BEFORE],
-                OWN_BEFORE,
-                Some(OWN),
-            ),
-            (257, &[VENDOR], &[], OWN_BEFORE, None),
-            (262, &[], &[], OWN, None),
-            (262, &ALL, &[OWN, VENDOR], OWN, Some(OWN_BEFORE)),
-            (
-                262,
-                &[OWN_BEFORE, VENDOR],
-                &[OWN_BEFORE, VENDOR],
-                OWN_BEFORE,
-                None,
-            ),
-            (262, &[VENDOR], &[VENDOR], OWN, None),
-            (262, &[VENDOR_BEFORE], &[], OWN, None),
-        ] {
-            let systemd = SystemdVersion(version);
-            let exists = |path: &str| there.contains(&path);
-            assert_eq!(read_by(systemd, exists), read, "{version} {there:?}");
-            assert_eq!(own(systemd, exists), add_to, "{version} {there:?}");
-            assert_eq!(unread(systemd, exists), ignored, "{version} {there:?}");
-        }
-    }
 }

@@ -5,7 +5,6 @@ mod keyring;
 mod link;
 mod mounts;
 mod offered;
-mod openpgp;
 mod runs;
 mod seeds;
 mod target;

@@ -1,12 +1,15 @@
-//! The keys that made an OpenPGP signature, as far as it takes to say which one is missing. Nothing is verified here.
+//! The packets of a file, and the keys that made a signature, as far as it takes to say which one is missing. Nothing is
+//! verified here.
 //!
 //! Format: RFC 9580, sections 4.2 and 5.2.3.
 
-/// The packet of a signature.
-const SIGNATURE: u8 = 2;
+/// The tags of packets.
+pub const SIGNATURE: u8 = 2;
+pub const PUBLIC_KEY: u8 = 6;
+pub const USER_ID: u8 = 13;
 /// Subpackets that name the key: its ID, and its fingerprint behind a version.
-const ISSUER: u8 = 16;
-const ISSUER_FINGERPRINT: u8 = 33;
+pub const ISSUER: u8 = 16;
+pub const ISSUER_FINGERPRINT: u8 = 33;
 /// Length of a key's ID, in bytes.
 const ID: usize = 8;
 
@@ -28,8 +31,8 @@ pub fn has_key(keyring: &[u8], id: &[u8; ID]) -> bool {
     keyring.windows(ID).any(|part| part == id)
 }
 
-/// The tag and the body of the first packet, and what is behind it.
-fn packet(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+/// The tag and the body of the first packet, and what is behind it. `None` if it is cut off, or is none.
+pub fn packet(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&head, rest) = bytes.split_first()?;
     if head & 0x80 == 0 {
         return None;
