@@ -154,6 +154,7 @@ mod tests {
             (keybox, Form::Keybox, "a keybox"),
             (b"-----BEGIN PGP PUBLIC".to_vec(), Form::Armored, "armored"),
             (b"key\n".to_vec(), Form::Unknown, "text"),
+            (vec![0x9b, 4], Form::Unknown, "a packet without a length"),
             (
                 OTHER[4..].to_vec(),
                 Form::Unknown,

@@ -45,7 +45,8 @@ pub fn packet(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
             0 => 1,
             1 => 2,
             2 => 4,
-            _ => return Some(((head >> 2) & 0xf, rest, &[])),
+            // Up to the end of the file, whatever comes there: neither keys nor signatures have it.
+            _ => return None,
         };
         let (length, rest) = rest.split_at_checked(width)?;
         ((head >> 2) & 0xf, number(length), rest)

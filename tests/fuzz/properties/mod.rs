@@ -13,6 +13,7 @@ mod caibx;
 mod grammar;
 mod hash_trees;
 mod images;
+mod keyrings;
 mod manifests;
 mod policies;
 mod signatures;
@@ -22,6 +23,7 @@ mod url_paths;
 pub use caibx::caibx;
 pub use hash_trees::hash_trees;
 pub use images::images;
+pub use keyrings::keyrings;
 pub use manifests::manifests;
 pub use policies::policies;
 pub use signatures::{bundles, payloads};
@@ -57,13 +59,14 @@ mod tests {
 
     #[test]
     fn every_property_holds_for_its_corpus() {
-        let targets: [(&str, Property); 15] = [
+        let targets: [(&str, Property); 16] = [
             ("bundles", super::bundles),
             ("caibx", super::caibx),
             ("challenges", super::challenges),
             ("envelopes", super::envelopes),
             ("hash_trees", super::hash_trees),
             ("images", super::images),
+            ("keyrings", super::keyrings),
             ("links", super::links),
             ("manifests", super::manifests),
             ("payloads", super::payloads),

@@ -1,0 +1,4 @@
+//! Keyrings and signatures of OpenPGP: see `properties/`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sysext_oci_proxy::fuzz::keyrings(data));
