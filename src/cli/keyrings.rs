@@ -32,6 +32,17 @@ pub fn read_by(systemd: SystemdVersion, exists: impl Fn(&str) -> bool) -> Vec<&'
         .collect()
 }
 
+/// The keyrings that the units that update read: theirs, if there is one, in place of the others.
+pub fn read_by_updates(
+    systemd: SystemdVersion,
+    exists: impl Fn(&str) -> bool,
+) -> Vec<&'static str> {
+    match systemd >= READS_VARIABLE && exists(OF_UPDATES) {
+        true => vec![OF_UPDATES],
+        false => read_by(systemd, exists),
+    }
+}
+
 /// Where an administrator adds a key.
 pub fn own(systemd: SystemdVersion, exists: impl Fn(&str) -> bool) -> &'static str {
     match systemd <= LAST_BEFORE || (!exists(OWN) && exists(OWN_BEFORE)) {

@@ -42,7 +42,7 @@ pub fn install(
 
 /// A keyring of its own, which the units that update read in place of the others.
 fn install_for_updates(root: &Path, systemd: SystemdVersion, key: &PublicKey) -> Result<String> {
-    let keys = for_updates(root, systemd, key)?;
+    let keys = [keys_of_others(root, systemd)?, key.bytes.clone()].concat();
     let mut said = written(root, OF_UPDATES, &keys)?;
     for unit in UNITS {
         said += &written(root, &drop_in(unit), text().as_bytes())?;
@@ -56,14 +56,14 @@ fn install_for_updates(root: &Path, systemd: SystemdVersion, key: &PublicKey) ->
         ))
 }
 
-/// The keys that systemd reads otherwise, and that of this machine.
-pub fn for_updates(root: &Path, systemd: SystemdVersion, key: &PublicKey) -> Result<Vec<u8>> {
+/// The keys of others in the keyrings that systemd reads where no variable names one.
+pub fn keys_of_others(root: &Path, systemd: SystemdVersion) -> Result<Vec<u8>> {
     let mut keys = Vec::new();
     for path in keyrings::read_by(systemd, |path| below(root, path).exists()) {
         keys.extend(keyring::packets(&below(root, path))?.unwrap_or_default());
     }
     let all = Keyring::read(&keys).ok_or_else(|| cannot("the keyrings are damaged".to_owned()))?;
-    Ok(all.with(&key.bytes))
+    Ok(all.without_machines())
 }
 
 /// The keyring that the administrator has for all downloads.

@@ -14,6 +14,8 @@ mod install;
 mod keyring;
 mod state;
 
+pub use install::keys_of_others;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};

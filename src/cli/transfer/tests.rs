@@ -310,6 +310,12 @@ fn an_extension_is_in_a_directory_of_versions() {
             "{text}"
         );
     }
+    frame.signed = Some(SignedBy::Machine);
+    let text = &text::files(&plan.parts, &frame).unwrap()[0].text;
+    assert!(
+        text.contains("Verify=yes") && text.contains("key --install"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -195,16 +195,14 @@ fn verify(frame: &Frame<'_>) -> Vec<String> {
             "# The list has no signature. Each file is checked against the list.".to_owned(),
             "Verify=no".to_owned(),
         ],
-        Some(by) => {
-            let whose = match by {
-                SignedBy::Publisher => "its publisher's",
-                SignedBy::Machine => "this machine's",
-            };
-            vec![
-                format!("# The list is signed; {whose} key must be in {keyring}."),
-                "Verify=yes".to_owned(),
-            ]
-        }
+        Some(SignedBy::Publisher) => vec![
+            format!("# The list is signed; its publisher's key must be in {keyring}."),
+            "Verify=yes".to_owned(),
+        ],
+        Some(SignedBy::Machine) => vec![
+            "# The list is signed by this machine; \"sysext-oci-proxy key --install\" has systemd accept its key.".to_owned(),
+            "Verify=yes".to_owned(),
+        ],
     }
 }
 
