@@ -62,6 +62,7 @@ check: ## check format, lints, documentation, unit and integration tests: no roo
 	$(NEED) check
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) clippy --lib --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --lib --no-deps --document-private-items --locked
 	$(CARGO) test --locked
 

@@ -22,6 +22,11 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The digest itself.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// The 64 hex digits without `sha256:`, as `SHA256SUMS` and file names want them.
     pub fn hex(&self) -> String {
         let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::Resolver;
 use super::manifests::{Resolved, Unlistable};
 use crate::artifact::{self, index};
@@ -16,7 +18,9 @@ use crate::name::Tag;
 use crate::platform;
 use crate::pool;
 use crate::source::Reference;
-use crate::trust::{self, Accepted, Part, Place, Requirement, Signature, Subject, Trial, Verdict};
+use crate::trust::{
+    self, Accepted, Part, Place, Requirement, Rule, Signature, Subject, Trial, Verdict,
+};
 
 /// Attached manifests in which signatures of one manifest are looked for. The list of referrers may be wrong about
 /// their types (go-containerregistry writes those of their configs), so each is read.
@@ -46,6 +50,8 @@ impl Resolver<'_> {
         if rules.is_empty() {
             return Ok(Trust::NotAsked);
         }
+        let now = Timestamp::now();
+        check_ends(&rules, now)?;
         let accepted = |by| {
             Trust::Accepted(Arc::new(Accepted {
                 manifest,
@@ -60,13 +66,17 @@ impl Resolver<'_> {
             trust::digest_of(&rules)
         );
         let key = Digest::of(key.as_bytes());
-        if let Some(by) = self.cache.and_then(|cache| cache.accepted_by(key)) {
+        // Certificates end, and with them what they have signed.
+        let is_final = !rules.iter().any(|rule| rule.looks_at_clock());
+        let cache = self.cache.filter(|_| is_final);
+        if let Some(by) = cache.and_then(|cache| cache.accepted_by(key)) {
             return Ok(accepted(by));
         }
         let subject = Subject {
             manifest,
             repository: repository.as_ref(),
             tag,
+            now,
         };
         let mut trial = Trial::new(&rules, subject);
         if trial.hopeless().is_none() {
@@ -75,7 +85,7 @@ impl Resolver<'_> {
         }
         match trial.verdict() {
             Verdict::Accepted(by) => {
-                if let Some(cache) = self.cache {
+                if let Some(cache) = cache {
                     cache.keep_accepted(key, &by);
                 }
                 Ok(accepted(by))
@@ -188,7 +198,10 @@ impl Resolver<'_> {
                 let signature = match part {
                     Part::Payload(layer, signature) => {
                         let payload = self.signature_blob(layer);
-                        payload.map(|payload| Signature::simple(place, payload, signature))
+                        payload.map(|payload| {
+                            let found = Signature::simple(place, payload, signature);
+                            found.proved_by(&layer.annotations)
+                        })
                     }
                     Part::Bundle(layer) => {
                         let json = self.signature_blob(layer);
@@ -317,6 +330,24 @@ impl Resolver<'_> {
         }
         .map_err(Unlistable::Refused)
     }
+}
+
+/// Fails if a trusted root has ended: whether anything newer is signed cannot be found out by it.
+fn check_ends(rules: &[Arc<Rule>], now: Timestamp) -> Result<()> {
+    for root in rules.iter().flat_map(|rule| rule.trusted_roots()) {
+        let Some(end) = root.ends().filter(|end| *end < now) else {
+            continue;
+        };
+        return Err(Error::BadSettings {
+            path: root.path().into(),
+            line: None,
+            why: format!(
+                "this trusted root ended on {end}; replace it by a new one, which \
+                 `cosign trusted-root create --with-default-services` prints, and reload the service"
+            ),
+        });
+    }
+    Ok(())
 }
 
 /// A signature that cannot be read, if that is what the error says. Bytes of something else, as of the page of a front, say

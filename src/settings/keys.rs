@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 
 use toml::de::{DeTable, DeValue};
 
-use super::value::{Mistake, Value, suggested, values};
+use super::signer;
+use super::value::{Absolute, Mistake, Value, suggested, values};
 use super::{RepositorySettings, Settings};
 use crate::name::RepositoryAddress;
 
@@ -72,7 +73,7 @@ const KEYS: [(&str, Read<Settings>); 13] = [
 ];
 
 /// The keys of a `[repository.NAME]`.
-const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 21] = [
+const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 22] = [
     ("source", |one, value| {
         put(&mut one.source, value.sources().map(Some))
     }),
@@ -158,7 +159,9 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 21] = [
         one.seeds = Some(list);
         Ok(())
     }),
-    ("verify", |one, value| put(&mut one.verify, value.signers())),
+    ("verify", |one, value| {
+        put(&mut one.verify, signer::read(value))
+    }),
     ("threshold", |one, value| {
         put(
             &mut one.threshold,
@@ -167,6 +170,10 @@ const REPOSITORY_KEYS: [(&str, Read<RepositorySettings>); 21] = [
     }),
     ("require-version", |one, value| {
         put(&mut one.require_version, value.flag())
+    }),
+    ("trusted-root", |one, value| {
+        let path = value.text::<Absolute>(r#""/etc/sysext-oci-proxy/trusted_root.json""#);
+        put(&mut one.trusted_root, path.map(|path| path.0))
     }),
     ("policy", |one, value| {
         put(&mut one.policy, value.text(r#""containers" or "none""#))
@@ -366,7 +373,7 @@ mod tests {
     use super::*;
     use crate::rollout::RolloutSetting;
     use crate::settings::{
-        Blobs, PolicyUse, SignedListTag, SignerSetting, SourceSetting, Sources, Suffix,
+        Blobs, PolicyUse, SignedBy, SignedListTag, SignerSetting, SourceSetting, Sources, Suffix,
     };
     use crate::wanted::Wanted;
 
@@ -413,6 +420,7 @@ mod tests {
             verify = [{ key = "/etc/pki/one.pub" }, { key = "/b.pub", identity = "docker.io/k8s" }]
             threshold = 2
             require-version = true
+            trusted-root = "/etc/root.json"
             policy = "none"
             [repository."acme/local"]
             source = "oci:/srv/updates"
@@ -460,16 +468,17 @@ mod tests {
                             seeds: Some(vec!["/srv/images".parse().unwrap()]),
                             verify: vec![
                                 SignerSetting {
-                                    key: "/etc/pki/one.pub".into(),
+                                    by: SignedBy::Key("/etc/pki/one.pub".into()),
                                     identity: None,
                                 },
                                 SignerSetting {
-                                    key: "/b.pub".into(),
+                                    by: SignedBy::Key("/b.pub".into()),
                                     identity: "docker.io/library/k8s".parse().ok(),
                                 },
                             ],
                             threshold: 2,
                             require_version: true,
+                            trusted_root: "/etc/root.json".into(),
                             policy: PolicyUse::None,
                             signed_by: None,
                         }

@@ -10,6 +10,7 @@ pub mod fuzz;
 mod files;
 mod keys;
 mod policy;
+mod signer;
 mod signers;
 mod value;
 
@@ -31,6 +32,8 @@ use crate::rollout::RolloutSetting;
 use crate::template::Template;
 use crate::trust::{Policy, Rule};
 use crate::wanted::Wanted;
+
+pub use signer::{SignedBy, SignerSetting};
 
 /// The settings, whole and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +67,9 @@ pub struct Settings {
     /// The settings for single repositories, by the name a URL has for them.
     pub repositories: BTreeMap<RepositoryAddress, RepositorySettings>,
 }
+
+/// The file with sigstore's trusted root, if the settings name no other one.
+pub const TRUSTED_ROOT: &str = "/etc/sysext-oci-proxy/trusted_root.json";
 
 /// The settings for one repository.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,12 +105,14 @@ pub struct RepositorySettings {
     /// Directories with older versions, besides those that systemd-sysupdate installs to. An empty list: no older version
     /// is read, wherever it is.
     pub seeds: Option<Vec<SeedDirectory>>,
-    /// The keys that may sign its manifests; none: no signature is asked for.
+    /// Who may sign its manifests; nobody: no signature is asked for.
     pub verify: Vec<SignerSetting>,
-    /// The number of different keys that must have signed one.
+    /// The number of different signers that must have signed one.
     pub threshold: usize,
     /// Whether a manifest that must be signed must name its version, too.
     pub require_version: bool,
+    /// The absolute path of sigstore's trusted root, by which those are known who sign without a key.
+    pub trusted_root: PathBuf,
     /// Whether the policy of container tools applies, too.
     pub policy: PolicyUse,
     /// The rule that `verify` and `threshold` make, with the bytes of the keys.
@@ -132,19 +140,11 @@ impl Default for RepositorySettings {
             verify: Vec::new(),
             threshold: 1,
             require_version: false,
+            trusted_root: TRUSTED_ROOT.into(),
             policy: PolicyUse::Containers,
             signed_by: None,
         }
     }
-}
-
-/// A key that may sign a repository's manifests.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SignerSetting {
-    /// The absolute path of its file, in PEM form.
-    pub key: PathBuf,
-    /// The repository that its signatures may name besides this one.
-    pub identity: Option<RepositoryAddress>,
 }
 
 /// Who sends a file's bytes to a client.

@@ -1,13 +1,13 @@
-//! The keys that `verify` names: read when the settings are, so that a key that is missing is known at the start.
+//! The keys, authorities and trusted roots that `verify` names: read when the settings are, so that a key that is missing is known at the start.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::files::read_text;
-use super::{RepositorySettings, SignerSetting};
+use super::{RepositorySettings, SignedBy, SignerSetting};
 use crate::error::{Error, Result};
 use crate::name::RepositoryAddress;
-use crate::trust::{Identity, Key, Rule, Signer};
+use crate::trust::{Authority, By, Identity, Key, Keyless, Rule, Signer, TrustedRoot};
 
 /// The bytes of a key's file, or why they cannot be had.
 pub fn read_key(key: &Path, root: &Path) -> Result<Vec<u8>, String> {
@@ -16,6 +16,24 @@ pub fn read_key(key: &Path, root: &Path) -> Result<Vec<u8>, String> {
         Err(Error::BadSettings { why, .. }) => Err(why),
         Err(error) => Err(error.line()),
     }
+}
+
+/// The trusted root of a repository.
+fn trusted_root(
+    repository: &RepositoryAddress,
+    settings: &RepositorySettings,
+    root: &Path,
+) -> Result<TrustedRoot> {
+    let path = &settings.trusted_root;
+    let read = read_key(path, root).and_then(|json| TrustedRoot::parse(path, &json));
+    read.map_err(|why| Error::BadSettings {
+        path: path.clone(),
+        line: None,
+        why: format!(
+            "{why} (keyless in 'verify' of [repository.\"{repository}\"] needs it; \
+             `cosign trusted-root create --with-default-services` prints one)"
+        ),
+    })
 }
 
 /// Fails if a setting about signatures stands alone: nothing asks for any. `has_policy`: policy.json may.
@@ -27,7 +45,7 @@ pub fn check(
     let alone = if !settings.verify.is_empty() {
         return Ok(());
     } else if settings.threshold > 1 {
-        "threshold counts the keys of 'verify'"
+        "threshold counts the signers of 'verify'"
     } else if settings.require_version && !has_policy {
         "require-version is about signed versions"
     } else {
@@ -53,18 +71,41 @@ pub fn read(
     let Some(first) = settings.verify.first() else {
         return Ok(None);
     };
-    let bad = |key: &SignerSetting, why: String| Error::BadSettings {
-        path: key.key.clone(),
+    let bad = |path: &Path, why: String| Error::BadSettings {
+        path: path.into(),
         line: None,
-        why: format!("{why} (it is a key in 'verify' of [repository.\"{repository}\"])"),
+        why: format!("{why} (it is named by 'verify' of [repository.\"{repository}\"])"),
     };
     let mut signers = Vec::new();
-    for signer in &settings.verify {
-        let SignerSetting { key, identity } = signer;
-        let name = key.display().to_string();
-        let parsed = read_key(key, root).and_then(|pem| Key::parse(&name, &pem));
+    // Read once for all of its signers.
+    let mut trusted = None;
+    for SignerSetting { by, identity } in &settings.verify {
+        let by = match by {
+            SignedBy::Key(path) => {
+                let key = read_key(path, root);
+                let key = key.and_then(|pem| Key::parse(&path.display().to_string(), &pem));
+                By::Key(key.map_err(|why| bad(path, why))?)
+            }
+            SignedBy::Keyless { issuer, subject } => {
+                if trusted.is_none() {
+                    trusted = Some(Arc::new(trusted_root(repository, settings, root)?));
+                }
+                By::Keyless(Keyless {
+                    root: trusted.clone().expect("it was read"),
+                    issuer: issuer.clone(),
+                    subject: subject.clone(),
+                })
+            }
+            SignedBy::Authority { ca, email } => {
+                let name = ca.display().to_string();
+                let authority = read_key(ca, root);
+                let authority =
+                    authority.and_then(|pem| Authority::parse(&name, &pem, b"", Some(email), None));
+                By::Authority(authority.map_err(|why| bad(ca, why))?)
+            }
+        };
         signers.push(Signer {
-            key: parsed.map_err(|why| bad(signer, why))?,
+            by,
             identity: Identity::Own {
                 or: identity.clone(),
             },
@@ -77,11 +118,15 @@ pub fn read(
     };
     if rule.keys() < threshold {
         let why = format!(
-            "threshold = {threshold} needs as many different keys, and 'verify' has {}; name more of them, or lower \
+            "threshold = {threshold} needs as many different signers, and 'verify' has {}; name more of them, or lower \
              the threshold",
             rule.keys()
         );
-        return Err(bad(first, why));
+        let path = match &first.by {
+            SignedBy::Key(path) | SignedBy::Authority { ca: path, .. } => path,
+            SignedBy::Keyless { .. } => &settings.trusted_root,
+        };
+        return Err(bad(path, why));
     }
     Ok(Some(Arc::new(rule)))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use toml::de::{DeTable, DeValue};
 
-use super::{SignerSetting, SourceSetting, Sources};
+use super::{SourceSetting, Sources};
 use crate::name::{RepositoryAddress, without_userinfo};
 
 /// A key of a settings file, and its value.
@@ -61,7 +61,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn unexpected(&self, expected: impl Display, right: Option<String>) -> Mistake {
+    /// A mistake with what was expected instead of the value.
+    pub fn unexpected(&self, expected: impl Display, right: Option<String>) -> Mistake {
         let found = match self.value {
             DeValue::Array(_) => "a list".to_owned(),
             DeValue::Table(_) => "a table".to_owned(),
@@ -139,7 +140,8 @@ impl<'a> Value<'a> {
         entries.iter().map(|entry| entry.text(example)).collect()
     }
 
-    fn entries(&self, expected: &str) -> Result<Vec<Value<'a>>, Mistake> {
+    /// The entries of a list.
+    pub fn entries(&self, expected: &str) -> Result<Vec<Value<'a>>, Mistake> {
         let DeValue::Array(list) = self.value else {
             return Err(self.unexpected(expected, None));
         };
@@ -178,46 +180,6 @@ impl<'a> Value<'a> {
             sources.push(source);
         }
         Ok(Sources::Merged(sources))
-    }
-
-    /// Keys that sign: a list of tables.
-    pub fn signers(&self) -> Result<Vec<SignerSetting>, Mistake> {
-        const EXAMPLE: &str = r#"{ key = "/etc/pki/acme.pub" }"#;
-        let expected = format!("a list such as [{EXAMPLE}]");
-        let right = |text: &str| format!("{{ key = {text:?} }}");
-        if let Some(text) = self.value.as_str() {
-            return Err(self.unexpected(expected, Some(format!("[{}]", right(text)))));
-        }
-        let entries = self.entries(&expected)?;
-        if entries.is_empty() {
-            let why =
-                "the list is empty; name a key, or leave 'verify' out to ask for no signature";
-            return Err(self.mistake(why));
-        }
-        let signer = |entry: &Value<'a>| {
-            let expected = format!("a table such as {EXAMPLE}");
-            let DeValue::Table(table) = entry.value else {
-                return Err(entry.unexpected(expected, entry.value.as_str().map(right)));
-            };
-            let (mut key, mut identity) = (None, None);
-            for value in values(table) {
-                match value.key {
-                    "key" => key = Some(value.text::<Absolute>(r#""/etc/pki/acme.pub""#)?.0),
-                    "identity" => {
-                        identity = Some(value.text::<WithHost>(r#""ghcr.io/acme/k8s""#)?.0);
-                    }
-                    _ => {
-                        let why = "a key has no such property; those are key and identity";
-                        return Err(value.mistake(why));
-                    }
-                }
-            }
-            match key {
-                Some(key) => Ok(SignerSetting { key, identity }),
-                None => Err(entry.unexpected(expected, None)),
-            }
-        };
-        entries.iter().map(signer).collect()
     }
 
     /// `true` or `false`.
@@ -285,7 +247,7 @@ impl<'a> Value<'a> {
 }
 
 /// A path that no working directory changes.
-struct Absolute(PathBuf);
+pub struct Absolute(pub PathBuf);
 
 impl FromStr for Absolute {
     type Err = String;
@@ -301,7 +263,7 @@ impl FromStr for Absolute {
 }
 
 /// A repository with its registry, by its one name.
-struct WithHost(RepositoryAddress);
+pub struct WithHost(pub RepositoryAddress);
 
 impl FromStr for WithHost {
     type Err = String;

@@ -22,9 +22,17 @@ const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 /// pipeline may write about anything; `cosign verify` takes those for signatures, too.
 const SIGNATURE: &str = "https://sigstore.dev/cosign/sign/v1";
 
-/// The part of a bundle that a key has signed.
+/// A bundle, unverified.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Bundle {
+pub struct Bundle {
+    pub signed: Signed,
+    /// Of a signer without a key (keyless): its certificate in DER form, followed by those of CAs.
+    pub certificates: Vec<Vec<u8>>,
+}
+
+/// The part of a bundle that is signed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Signed {
     /// A statement in an envelope, as `cosign sign` writes it.
     Statement {
         payload: Vec<u8>,
@@ -48,6 +56,19 @@ struct Raw {
 struct Material {
     /// A hint of the key. It decides nothing.
     public_key: Option<IgnoredAny>,
+    certificate: Option<Certificate>,
+    x509_certificate_chain: Option<Chain>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Certificate {
+    raw_bytes: String,
+}
+
+#[derive(Deserialize)]
+struct Chain {
+    certificates: Vec<Certificate>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +104,7 @@ struct Subject {
 }
 
 impl Bundle {
-    /// Reads a bundle, or says why it is none that a key alone can verify.
+    /// Reads a bundle, or says why it is none that can be verified.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         let raw: Raw = serde_json::from_slice(json)
             .map_err(|error| format!("it cannot be understood: {error}"))?;
@@ -91,17 +112,21 @@ impl Bundle {
             let found = raw.media_type;
             return Err(format!("its type is {found:?}, expected {MEDIA_TYPE}"));
         }
-        if raw.verification_material.public_key.is_none() {
-            return Err(
-                "it is signed with a certificate (keyless), and only signatures by keys are read"
-                    .to_owned(),
-            );
-        }
         let decode = |text: &str| {
             let bytes = BASE64_STANDARD.decode(text);
             bytes.map_err(|error| format!("its base64 is damaged: {error}"))
         };
-        match (raw.dsse_envelope, raw.message_signature) {
+        let material = raw.verification_material;
+        let chain = material.x509_certificate_chain;
+        let chain = chain.map_or_else(Vec::new, |chain| chain.certificates);
+        let certificates = material.certificate.iter().chain(&chain);
+        let certificates: Result<Vec<_>, String> =
+            certificates.map(|one| decode(&one.raw_bytes)).collect();
+        let certificates = certificates?;
+        if material.public_key.is_some() != certificates.is_empty() {
+            return Err("it has neither one public key nor a certificate".to_owned());
+        }
+        let signed = match (raw.dsse_envelope, raw.message_signature) {
             (Some(envelope), None) => {
                 if envelope.payload_type != IN_TOTO {
                     let found = envelope.payload_type;
@@ -112,16 +137,20 @@ impl Bundle {
                     let found = envelope.signatures.len();
                     return Err(format!("its envelope has {found} signatures, expected one"));
                 };
-                Ok(Self::Statement {
+                Signed::Statement {
                     payload: decode(&envelope.payload)?,
                     signature: decode(sig)?,
-                })
+                }
             }
-            (None, Some(Message { signature })) => Ok(Self::Manifest {
+            (None, Some(Message { signature })) => Signed::Manifest {
                 signature: decode(&signature)?,
-            }),
-            _ => Err("it has neither one envelope nor one message signature".to_owned()),
-        }
+            },
+            _ => return Err("it has neither one envelope nor one message signature".to_owned()),
+        };
+        Ok(Self {
+            signed,
+            certificates,
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use crate::manifest::{Annotations, Descriptor, Image};
 enum Ours {
     Same,
     /// It is the opposite, for this reason.
+    #[expect(dead_code, reason = "no verdict is another one today")]
     But(&'static str),
 }
 use Ours::{But, Same};
@@ -772,6 +773,7 @@ fn matches(identity: &Identity, asked: &str, named: &str) -> Option<bool> {
         manifest: asked.digest.unwrap_or(Digest::of(b"any")),
         repository: Some(&asked.repository),
         tag: asked.tag.as_ref(),
+        now: jiff::Timestamp::UNIX_EPOCH,
     };
     Some(identity.check(Some(named), &subject).is_ok())
 }
@@ -892,6 +894,7 @@ fn takes(policy: &Policy, named: &str) -> bool {
         manifest,
         repository: Some(&repository),
         tag: Some(&tag),
+        now: jiff::Timestamp::UNIX_EPOCH,
     };
     let rules = policy.rules(&Scope::Docker(&repository, Some(&tag), manifest));
     let signers: Vec<_> = rules.iter().flat_map(|rule| rule.signers()).collect();
@@ -1209,6 +1212,7 @@ fn an_identity_is_remapped_as_for_containers_image() {
         manifest: Digest::of(b"any"),
         repository: None,
         tag: None,
+        now: jiff::Timestamp::UNIX_EPOCH,
     };
     let remap = Remap::new("docker.io".into(), "docker.io".into()).unwrap();
     for identity in [
@@ -1231,16 +1235,17 @@ struct Stored {
 }
 
 /// The signatures in a fixture, as they would be found in a `.sig` tag: those of GPG lie elsewhere.
-fn signatures(file: &[u8], without: Option<&str>) -> Vec<Signature> {
+/// `change`: an annotation that has another value, or is missing.
+fn signatures(file: &[u8], change: Option<(&str, Option<&str>)>) -> Vec<Signature> {
     let Some(json) = file.strip_prefix(b"\0sigstore-json\n") else {
         return Vec::new();
     };
     let mut stored: Stored = serde_json::from_slice(json).unwrap();
-    if let Some(annotation) = without {
-        assert!(
-            stored.annotations.remove(annotation).is_some(),
-            "{annotation}"
-        );
+    if let Some((annotation, value)) = change {
+        let before = stored.annotations.remove(annotation);
+        assert!(before.is_some(), "{annotation}");
+        let value = value.map(|value| (annotation.to_owned(), value.to_owned()));
+        stored.annotations.extend(value);
     }
     let payload = BASE64_STANDARD.decode(stored.payload).unwrap();
     let image = Image {
@@ -1258,7 +1263,10 @@ fn signatures(file: &[u8], without: Option<&str>) -> Vec<Signature> {
         subject: None,
     };
     let found = parts(&image).into_iter().map(|part| match part {
-        Part::Payload(_, signature) => Signature::simple(Place::SigTag, payload.clone(), signature),
+        Part::Payload(layer, signature) => {
+            Signature::simple(Place::SigTag, payload.clone(), signature)
+                .proved_by(&layer.annotations)
+        }
         Part::Bundle(_) => panic!("a bundle"),
         Part::Unread(why) => Signature::unread(Place::SigTag, why),
     });
@@ -1281,6 +1289,7 @@ fn judged(manifest: &[u8], reference: &str, requirement: &str, heard: &[Signatur
         manifest: Digest::of(manifest),
         repository: Some(&asked.repository),
         tag: asked.tag.as_ref(),
+        now: "2026-11-30T00:00:00Z".parse().unwrap(),
     };
     let policy = match of(requirement) {
         Ok(policy) => policy,
@@ -1319,11 +1328,6 @@ fn the_images_of_containers_image_are_accepted_and_refused_as_there() {
     let rekor = r#""rekorPublicKeyPath":"fixtures/rekor.pub""#;
     let fulcio = r#""fulcio":{"caPath":"fixtures/fulcio_v1.crt.pem","oidcIssuer":"https://github.com/login/oauth","subjectEmail":"mitr@redhat.com"}"#;
     let pki = r#""pki":{"caRootsPath":"fixtures/pki_root_crts.pem","caIntermediatesPath":"fixtures/pki_intermediate_crts.pem","subjectEmail":"qiwan@redhat.com","subjectHostname":"myhost.example.com"}"#;
-    let no_rekor = But(
-        "entries of transparency logs are not read, so a policy that asks for one is not satisfied",
-    );
-    let no_certificate =
-        But("certificates are not read, so a policy that asks for one is not satisfied");
     let of_rekor = "192.168.64.2:5000/cosign-signed/key-1";
     let skopeo = "192.168.64.2:5000/skopeo-signed";
     for (folder, reference, keys, identity, expected, ours) in [
@@ -1565,7 +1569,7 @@ fn the_images_of_containers_image_are_accepted_and_refused_as_there() {
             &*format!(r#""keyPath":"fixtures/cosign2.pub",{rekor}"#),
             REPOSITORY,
             true,
-            no_rekor,
+            Same,
         ),
         (
             "dir-img-cosign-key-rekor-valid",
@@ -1573,7 +1577,7 @@ fn the_images_of_containers_image_are_accepted_and_refused_as_there() {
             &*format!("{},{rekor}", both("cosign2", "cosign")),
             REPOSITORY,
             true,
-            no_rekor,
+            Same,
         ),
         (
             "dir-img-cosign-key-rekor-valid",
@@ -1589,7 +1593,7 @@ fn the_images_of_containers_image_are_accepted_and_refused_as_there() {
             &*format!("{fulcio},{rekor}"),
             REPOSITORY,
             true,
-            no_certificate,
+            Same,
         ),
         (
             "dir-img-cosign-pki-valid",
@@ -1597,7 +1601,7 @@ fn the_images_of_containers_image_are_accepted_and_refused_as_there() {
             pki,
             REPOSITORY,
             true,
-            no_certificate,
+            Same,
         ),
     ] {
         let reference = match reference.rsplit_once(':') {
@@ -1621,6 +1625,227 @@ fn the_images_of_containers_image_are_accepted_and_refused_as_there() {
     assert!(matches!(found, Verdict::Accepted(_)), "{found:?}");
 }
 
+/// The rows of `TestPRrSigstoreSignedIsSignatureAccepted` in which what proves a signature is another one, and some of
+/// `TestPKIVerify` of `pki_cert_test.go`.
+#[test]
+fn what_proves_a_signature_counts_as_for_containers_image() {
+    const SET: &str = "dev.sigstore.cosign/bundle";
+    const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+    const CHAIN: &str = "dev.sigstore.cosign/chain";
+    const EMAIL: &str = "mitr@redhat.com";
+    const ISSUER: &str = "https://github.com/login/oauth";
+    let [key, fulcio, pki] = [
+        (
+            "dir-img-cosign-key-rekor-valid",
+            "192.168.64.2:5000/cosign-signed/key-1:latest",
+        ),
+        (
+            "dir-img-cosign-fulcio-rekor-valid",
+            "192.168.64.2:5000/cosign-signed/fulcio-rekor-1:latest",
+        ),
+        ("dir-img-cosign-pki-valid", "localhost:5000/test:latest"),
+    ];
+    let stored = |(folder, _): (&str, &str)| {
+        let file = fixture(&format!("{folder}/signature-1")).unwrap();
+        let json = file.strip_prefix(b"\0sigstore-json\n").unwrap().to_vec();
+        serde_json::from_slice::<Stored>(&json).unwrap()
+    };
+    let logs = |names: &str| {
+        let paths = names
+            .split(' ')
+            .map(|name| format!(r#""fixtures/{name}.pub""#));
+        let paths: Vec<_> = paths.collect();
+        format!(r#""rekorPublicKeyPaths":[{}]"#, paths.join(","))
+    };
+    let logged = |keys: &str, names: &str| {
+        let paths = keys
+            .split(' ')
+            .map(|name| format!(r#""fixtures/{name}.pub""#));
+        let paths: Vec<_> = paths.collect();
+        format!(r#""keyPaths":[{}],{}"#, paths.join(","), logs(names))
+    };
+    let of_fulcio = |ca: &str, issuer: &str, email: &str, names: &str| {
+        let logs = logs(names);
+        format!(r#""fulcio":{{{ca},"oidcIssuer":"{issuer}","subjectEmail":"{email}"}},{logs}"#)
+    };
+    let ca = r#""caPath":"fixtures/fulcio_v1.crt.pem""#;
+    let chain = &stored(fulcio).annotations[CHAIN];
+    let chain = format!(r#""caData":"{}""#, BASE64_STANDARD.encode(chain));
+    let of_pki =
+        |roots: &str, more: &str| format!(r#""pki":{{"caRootsPath":"fixtures/{roots}",{more}}}"#);
+    let between = r#""caIntermediatesPath":"fixtures/pki_intermediate_crts.pem""#;
+    let email = r#""subjectEmail":"qiwan@redhat.com""#;
+    let of_key = stored(key).annotations[SET].clone();
+    let rows = [
+        (key, logged("cosign2", "rekor"), None, true),
+        (key, logged("cosign cosign2", "rekor"), None, true),
+        (key, logged("cosign2", "cosign rekor"), None, true),
+        (key, logged("cosign2", "rekor rekor"), None, true),
+        (key, logged("cosign2", "rekor"), Some((SET, None)), false),
+        (
+            key,
+            logged("cosign2", "rekor"),
+            Some((SET, Some("this is not a valid SET"))),
+            false,
+        ),
+        (key, logged("cosign2", "cosign"), None, false),
+        (key, logged("cosign2 cosign", "cosign"), None, false),
+        (key, logged("cosign", "rekor"), None, false),
+        (key, logged("cosign2", "some-rsa-key"), None, false),
+        (key, of_fulcio(ca, ISSUER, EMAIL, "rekor"), None, false),
+        (fulcio, of_fulcio(ca, ISSUER, EMAIL, "rekor"), None, true),
+        (
+            fulcio,
+            of_fulcio(ca, ISSUER, EMAIL, "cosign rekor"),
+            None,
+            true,
+        ),
+        (fulcio, of_fulcio(ca, ISSUER, EMAIL, "cosign"), None, false),
+        (
+            fulcio,
+            of_fulcio(ca, ISSUER, EMAIL, "rekor"),
+            Some((SET, None)),
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(ca, ISSUER, EMAIL, "rekor"),
+            Some((SET, Some(&*of_key))),
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(ca, ISSUER, EMAIL, "rekor"),
+            Some((CERTIFICATE, None)),
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(ca, ISSUER, EMAIL, "rekor"),
+            Some((CERTIFICATE, Some("none"))),
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(ca, ISSUER, EMAIL, "rekor"),
+            Some((CHAIN, None)),
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(&chain, ISSUER, EMAIL, "rekor"),
+            Some((CHAIN, None)),
+            true,
+        ),
+        (
+            fulcio,
+            of_fulcio(ca, ISSUER, "this-does-not-match@example.com", "rekor"),
+            None,
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(ca, "https://example.com", EMAIL, "rekor"),
+            None,
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(
+                r#""caPath":"fixtures/pki_root_crts.pem""#,
+                ISSUER,
+                EMAIL,
+                "rekor",
+            ),
+            None,
+            false,
+        ),
+        (
+            fulcio,
+            of_fulcio(r#""caPath":"fixtures/cosign.pub""#, ISSUER, EMAIL, "rekor"),
+            None,
+            false,
+        ),
+        (
+            pki,
+            of_pki("pki_root_crts.pem", &format!("{between},{email}")),
+            None,
+            true,
+        ),
+        (pki, of_pki("pki_root_crts.pem", email), None, true),
+        (
+            pki,
+            of_pki("pki_root_crts.pem", email),
+            Some((CHAIN, None)),
+            false,
+        ),
+        (
+            pki,
+            of_pki("pki_root_crts.pem", &format!("{between},{email}")),
+            Some((CHAIN, None)),
+            true,
+        ),
+        (
+            pki,
+            of_pki("pki_root_crts.pem", email),
+            Some((CERTIFICATE, None)),
+            false,
+        ),
+        (
+            pki,
+            of_pki("pki_root_crts.pem", email),
+            Some((CERTIFICATE, Some("none"))),
+            false,
+        ),
+        (
+            pki,
+            of_pki("fulcio_v1.crt.pem", &format!("{between},{email}")),
+            None,
+            false,
+        ),
+        (
+            pki,
+            of_pki(
+                "pki_root_crts.pem",
+                r#""subjectEmail":"this-does-not-match@example.com""#,
+            ),
+            None,
+            false,
+        ),
+        (
+            pki,
+            of_pki(
+                "pki_root_crts.pem",
+                r#""subjectHostname":"myhost.example.com""#,
+            ),
+            None,
+            true,
+        ),
+        (
+            pki,
+            of_pki("pki_root_crts.pem", r#""subjectHostname":"a.example.com""#),
+            None,
+            false,
+        ),
+    ];
+    for ((folder, reference), keys, change, expected) in rows {
+        let manifest = fixture(&format!("{folder}/manifest.json")).unwrap();
+        let file = fixture(&format!("{folder}/signature-1")).unwrap();
+        let heard = signatures(&file, change);
+        let found = judged(
+            &manifest,
+            reference,
+            &requirement(&keys, REPOSITORY),
+            &heard,
+        );
+        let is_accepted = matches!(found, Verdict::Accepted(_));
+        assert_eq!(
+            is_accepted, expected,
+            "{folder} by {keys} with {change:?}: {found:?}"
+        );
+    }
+}
+
 /// The rows of the same two tests, and of `TestVerifySigstorePayload` of `internal/sigstore_payload_test.go`, in which
 /// the signature itself is another one. The key is `cosign.pub`.
 #[test]
@@ -1639,7 +1864,11 @@ fn the_signatures_of_containers_image_are_accepted_and_refused_as_there() {
     let unknown = fixture("unknown-cosign-key.signature").unwrap();
     for (what, heard, expected) in [
         ("as it is", simple(&payload, &text), true),
-        ("no annotation", signatures(&file, Some(annotation)), false),
+        (
+            "no annotation",
+            signatures(&file, Some((annotation, None))),
+            false,
+        ),
         ("an unknown key", signatures(&unknown, None), false),
         ("not base64", simple(&payload, "&"), false),
         ("more padding", simple(&payload, &format!("{text}=")), false),

@@ -335,6 +335,7 @@ mod tests {
                 manifest: digest.parse().unwrap(),
                 repository: Some(&own.repository),
                 tag: own.tag.as_ref(),
+                now: jiff::Timestamp::UNIX_EPOCH,
             };
             let rules = [
                 &Identity::Exact,

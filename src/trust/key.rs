@@ -67,7 +67,13 @@ impl Key {
                 ));
             }
         };
-        let is = |algorithm: Algorithm| match verify(spki, algorithm, b"", b"") {
+        Self::from_spki(name, spki.to_vec())
+    }
+
+    /// A key by its SubjectPublicKeyInfo in DER form, as it is in a certificate.
+    pub fn from_spki(name: &str, der: Vec<u8>) -> Result<Self, String> {
+        let spki = SubjectPublicKeyInfoDer::from(der.as_slice());
+        let is = |algorithm: Algorithm| match verify(&spki, algorithm, b"", b"") {
             Ok(()) | Err(KeyError::InvalidSignatureForPublicKey) => Ok(true),
             Err(KeyError::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => Ok(false),
             Err(error) => Err(format!("its public key cannot be read: {error}")),
@@ -80,12 +86,12 @@ impl Key {
         }
         let advice = "ECDSA P-256, ECDSA P-384 and RSA keys are read; `cosign generate-key-pair` makes such a pair";
         match kind {
-            Some(Kind::Rsa) if spki.len() <= SHORT_RSA => Err(format!(
+            Some(Kind::Rsa) if der.len() <= SHORT_RSA => Err(format!(
                 "this is an RSA key of less than 2048 bits; {advice}"
             )),
             Some(kind) => Ok(Self {
                 name: name.to_owned(),
-                spki: spki.to_vec(),
+                spki: der,
                 kind,
             }),
             None if is(ring::ED25519)? => Err(format!(
@@ -94,6 +100,18 @@ impl Key {
             )),
             None => Err(format!("this is a key of another type; {advice}")),
         }
+    }
+
+    /// Its SubjectPublicKeyInfo in DER form.
+    #[cfg(feature = "keyless")]
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// Whether its algorithm is RSA.
+    #[cfg(feature = "keyless")]
+    pub fn is_rsa(&self) -> bool {
+        self.kind == Kind::Rsa
     }
 
     /// Tells keys apart, whatever their files are called.

@@ -3,17 +3,21 @@
 //! ```text
 //! policy       containers-policy.json(5): the rules for a repository
 //! signature    the forms of cosign's signatures: simple (a payload), bundle
+//! by           who must have signed: a key, a person or build without one, a certificate's owner
 //! key          a public key, and what it verifies
+//! keyless      certificates, and the services of sigstore that prove them
 //! identity     which repository a signature may name
 //! version      whether a tag agrees with a signed version
 //! ```
 
 mod bundle;
+mod by;
 #[cfg(any(test, fuzzing))]
 #[path = "../../tests/fuzz/properties/statements.rs"]
 pub mod fuzz;
 mod identity;
 mod key;
+mod keyless;
 mod policy;
 mod signature;
 mod simple;
@@ -23,19 +27,23 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::name::{RepositoryAddress, Tag};
 use crate::printable::shortened;
 
+pub use by::By;
 pub use identity::Identity;
 pub use key::Key;
+pub use keyless::{Authority, Keyless, Subject as Signatory, TrustedRoot};
 pub use policy::{Policy, Scope};
+use signature::Verified;
 pub use signature::{Part, Place, Signature, parts};
 
 /// Counts the changes of how signatures are judged: the verdicts of another one are not believed.
-pub const CHECKER: u32 = 2;
+pub const CHECKER: u32 = 3;
 /// Reasons that are told why signatures do not count.
 const MAX_REASONS: usize = 4;
 
@@ -48,12 +56,27 @@ pub struct Subject<'a> {
     pub repository: Option<&'a RepositoryAddress>,
     /// The tag that it was asked for by, if it was.
     pub tag: Option<&'a Tag>,
+    /// The time of this machine.
+    pub now: Timestamp,
+}
+
+#[cfg(any(test, fuzzing))]
+impl Subject<'_> {
+    /// A manifest of a layout, at the beginning of time.
+    pub fn bare(manifest: Digest) -> Self {
+        Self {
+            manifest,
+            repository: None,
+            tag: None,
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
 }
 
 /// Something that must hold for a manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rule {
-    /// So many different keys of these must have signed it.
+    /// So many different signers of these must have signed it.
     Signed {
         signers: Vec<Signer>,
         threshold: usize,
@@ -92,10 +115,10 @@ impl Requirement {
     }
 }
 
-/// A key, and the repositories that its signatures may name.
+/// Who must have signed, and the repositories that their signatures may name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signer {
-    pub key: Key,
+    pub by: By,
     pub identity: Identity,
 }
 
@@ -135,8 +158,8 @@ pub struct Trial<'a> {
 /// The outcome of a signer.
 #[derive(Clone, Default)]
 struct Outcome {
-    /// Where its signature was found.
-    found: Option<String>,
+    /// Its signer, and the signature for people: `key /etc/pki/acme.pub (bundle)`.
+    found: Option<(Digest, String)>,
     /// Why other signatures do not count.
     reasons: BTreeSet<String>,
 }
@@ -166,10 +189,22 @@ impl Rule {
         signers.any(|signer| signer.identity.looks_at_tag())
     }
 
-    /// The number of different keys that it has.
+    /// The number of different signers that it has.
     pub fn keys(&self) -> usize {
-        let ids = self.signers().iter().map(|signer| signer.key.id());
+        let ids = self.signers().iter().map(|signer| signer.by.id());
         ids.collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether a signature that counts now may not count later.
+    pub fn looks_at_clock(&self) -> bool {
+        let mut signers = self.signers().iter();
+        signers.any(|signer| signer.by.looks_at_clock())
+    }
+
+    /// The trusted roots by which its signers are known who have no key.
+    pub fn trusted_roots(&self) -> impl Iterator<Item = &Arc<TrustedRoot>> {
+        let signers = self.signers().iter();
+        signers.filter_map(|signer| signer.by.trusted_root())
     }
 
     /// The signatures by which it holds, or why it does not.
@@ -183,16 +218,16 @@ impl Rule {
             } => (signers, *threshold, origin),
         };
         let (mut by, mut keys) = (Vec::new(), BTreeSet::new());
-        for (Signer { key, .. }, outcome) in signers.iter().zip(outcomes) {
-            // A key counts once, however often it is named.
-            if let Some(form) = outcome.found.as_ref().filter(|_| keys.insert(key.id())) {
-                by.push(format!("{key} ({form})"));
+        for (signer, told) in outcomes.iter().flat_map(|one| &one.found) {
+            // A signer counts once, however often it is named.
+            if keys.insert(*signer) {
+                by.push(told.clone());
             }
         }
         if keys.len() >= threshold {
             return Ok(by);
         }
-        let names: Vec<_> = signers.iter().map(|one| one.key.to_string()).collect();
+        let names: Vec<_> = signers.iter().map(|one| one.by.to_string()).collect();
         let mut wanted = match threshold {
             1 => names.join(" or "),
             n => format!("{n} of {}", names.join(", ")),
@@ -233,10 +268,17 @@ impl<'a> Trial<'a> {
         self.has_heard = true;
         let subject = &self.subject;
         for (rule, outcomes) in &mut self.rules {
-            for (Signer { key, identity }, outcome) in rule.signers().iter().zip(outcomes) {
-                let named = signature.verify(key, subject.manifest, bytes);
-                match named.and_then(|named| identity.check(named.as_deref(), subject)) {
-                    Ok(()) => drop(outcome.found.get_or_insert_with(|| signature.to_string())),
+            for (Signer { by, identity }, outcome) in rule.signers().iter().zip(outcomes) {
+                let verified = signature.verify(by, subject, bytes);
+                let checked = verified.and_then(|verified| {
+                    identity.check(verified.reference.as_deref(), subject)?;
+                    Ok(verified)
+                });
+                match checked {
+                    Ok(Verified { signer, told, .. }) => {
+                        let told = || (signer, format!("{told} ({signature})"));
+                        outcome.found.get_or_insert_with(told);
+                    }
                     Err(why) if outcome.reasons.len() < MAX_REASONS => {
                         outcome
                             .reasons
@@ -301,7 +343,7 @@ mod tests {
     fn signer(key: &str) -> Signer {
         let name = format!("/{key}.pub");
         Signer {
-            key: Key::parse(&name, &file(&format!("{key}.pub"))).unwrap(),
+            by: By::Key(Key::parse(&name, &file(&format!("{key}.pub"))).unwrap()),
             identity: Identity::Own { or: None },
         }
     }
@@ -331,6 +373,7 @@ mod tests {
             repository: Some(&repository),
 
             tag: None,
+            now: Timestamp::UNIX_EPOCH,
         };
         judge(&[Arc::new(rule.clone())], subject, signatures, manifest)
     }
@@ -468,7 +511,10 @@ mod tests {
             ),
             (
                 &manifest,
-                vec![bundle_with("\"publicKey\":{", "\"certificate\":{")],
+                vec![bundle_with(
+                    "\"publicKey\":{",
+                    "\"certificate\":{\"rawBytes\":\"MA==\",",
+                )],
                 "keyless",
             ),
             (
@@ -548,7 +594,8 @@ mod tests {
         );
         // The same key in two files.
         let mut twice = signer("p256");
-        twice.key = Key::parse("/copy.pub", text("p256.pub").trim_end().as_bytes()).unwrap();
+        let copy = Key::parse("/copy.pub", text("p256.pub").trim_end().as_bytes());
+        twice.by = By::Key(copy.unwrap());
         let twice = Rule::Signed {
             signers: vec![signer("p256"), twice],
             threshold: 2,
@@ -592,6 +639,7 @@ mod tests {
             repository: None,
 
             tag: None,
+            now: Timestamp::UNIX_EPOCH,
         };
         for (rules, is_accepted) in [
             (vec![rule.clone()], true),
@@ -642,6 +690,7 @@ mod tests {
                 manifest: Digest::of(&file("manifest.json")),
                 repository: own.as_ref(),
                 tag: None,
+                now: Timestamp::UNIX_EPOCH,
             };
             let found = judge(&[Arc::new(rule)], subject, &signatures, b"");
             let found_is_accepted = matches!(found, Verdict::Accepted(_));
@@ -653,7 +702,7 @@ mod tests {
     fn a_requirement_is_another_one_with_other_bytes_of_a_key() {
         let one = signed(&["p256"], 1);
         let mut other = signer("p384");
-        other.key = Key::parse("/p256.pub", &file("p384.pub")).unwrap();
+        other.by = By::Key(Key::parse("/p256.pub", &file("p384.pub")).unwrap());
         let other = Rule::Signed {
             signers: vec![other],
             threshold: 1,

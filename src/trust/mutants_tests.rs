@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE};
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, Signed};
 use super::*;
 
 const KEYS: [&str; 3] = ["p256", "p384", "rsa"];
@@ -29,14 +29,17 @@ fn key(name: &str) -> Key {
 fn is_accepted(signature: &Signature, key: &Key) -> bool {
     let manifest = file("manifest.json");
     let bytes = signature.is_of_bytes().then_some(manifest.as_slice());
-    signature.verify(key, Digest::of(&manifest), bytes).is_ok()
+    let subject = Subject::bare(Digest::of(&manifest));
+    signature
+        .verify(&By::Key(key.clone()), &subject, bytes)
+        .is_ok()
 }
 
 /// The statement of a bundle, without the bytes of its signature, of which there may be several.
 fn meaning(json: &[u8]) -> Option<Vec<u8>> {
-    match Bundle::parse(json).ok()? {
-        Bundle::Statement { payload, .. } => Some(payload),
-        Bundle::Manifest { .. } => Some(Vec::new()),
+    match Bundle::parse(json).ok()?.signed {
+        Signed::Statement { payload, .. } => Some(payload),
+        Signed::Manifest { .. } => Some(Vec::new()),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::content::{OCI_TAR, Repository, versions};
 use crate::cosign::Key;
 use crate::registry::{Guard, Registry, guarded, nowhere, with_tls};
 use crate::service::{Folder, NO_LOGINS, Service, Setup, command, output};
+use crate::sigstore::Sigstore;
 use crate::tls::Authority;
 
 /// Prints the file of the unit that is named last, below the folder `units` beside it.
@@ -537,6 +538,32 @@ fn a_certificate_that_ends_soon_is_found() {
             "an update still happens: {}",
             found.text
         );
+    }
+}
+
+#[test]
+fn a_trusted_root_that_ends_soon_is_found() {
+    let registry = Registry::with_hello(versions(1).0);
+    let sigstore = Sigstore::new();
+    for (days, status, text) in [
+        (Some(-2), "warning", "this trusted root ended on"),
+        (Some(10), "warning", "this trusted root ends soon, on"),
+        (Some(90), "ok", "this trusted root ends on"),
+        (None, "ok", "no service in this trusted root ends"),
+    ] {
+        let end =
+            days.map(|days| jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days));
+        let root = sigstore.trusted_root(end).to_string();
+        let folder = Folder::new();
+        let file = folder.file("trusted_root.json", &root);
+        let settings = format!(
+            "[repository.hello]\ntrusted-root = {file:?}\n\
+             verify = [{{ keyless = {{ issuer = \"https://a\", subject = \"b\" }} }}]\n"
+        );
+        let (machine, _service) = Machine::with(Setup::of(&registry).settings(&settings));
+        machine.write(file.to_str().unwrap().trim_start_matches('/'), &root);
+        let found = machine.check(&["hello"]);
+        found.has(status, "expiry", &[file.to_str().unwrap(), text]);
     }
 }
 

@@ -127,8 +127,19 @@ pub fn attach_payload(
     payload: &str,
     signature: &str,
 ) {
+    attach_annotated(hello, form, subject, payload, json!({SIGNATURE: signature}));
+}
+
+/// The same with these annotations.
+pub fn attach_annotated(
+    hello: &mut Repository,
+    form: Form,
+    subject: &Value,
+    payload: &str,
+    annotations: Value,
+) {
     let mut layer = hello.blob(SIMPLE, payload.as_bytes());
-    layer["annotations"] = json!({SIGNATURE: signature});
+    layer["annotations"] = annotations;
     if form == Form::Attached {
         let artifact_type = "application/vnd.dev.cosign.artifact.sig.v1+json";
         hello.attach(

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::service::{Folder, command, output};
+use crate::sigstore::Sigstore;
 use crate::tidy::{ROOT, files};
 
 /// Two minutes to read.
@@ -254,6 +255,7 @@ fn commands_in_documents_are_run_by_a_test_or_say_why_not() {
 #[test]
 fn settings_in_documents_are_valid() {
     let key = format!("{ROOT}/tests/cosign/p256.pub");
+    let sigstore = Sigstore::new();
     let mut seen = 0;
     for (file, text) in pages() {
         for block in blocks(&file, &text) {
@@ -268,6 +270,17 @@ fn settings_in_documents_are_valid() {
             let mut text = parts.next().unwrap();
             for part in parts {
                 text += &format!("\"{key}\"{}", part.split_once('"').unwrap().1);
+            }
+            let (authority, _) = sigstore.pem();
+            let authority = folder.file("ca.pem", &authority);
+            text = text.replace("/etc/pki/acme-ca.pem", authority.to_str().unwrap());
+            let root = folder.file("root.json", &sigstore.trusted_root(None).to_string());
+            let usual = "/etc/sysext-oci-proxy/trusted_root.json";
+            if text.contains(usual) {
+                text = text.replace(usual, root.to_str().unwrap());
+            } else if text.contains("keyless") {
+                let (head, rest) = text.split_once("\nsource = ").unwrap();
+                text = format!("{head}\ntrusted-root = {root:?}\nsource = {rest}");
             }
             // A layout: no registry is asked.
             let mut command = command(&["list", "oci:/nonexistent"]);

@@ -23,6 +23,7 @@ mod registry;
 mod request;
 mod rounds;
 mod service;
+mod sigstore;
 mod tls;
 mod tokens;
 
@@ -58,6 +59,7 @@ mod hosts;
 mod idle;
 mod inside;
 mod journal;
+mod keyless;
 mod latest_json;
 mod layers;
 mod layouts;

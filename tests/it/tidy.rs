@@ -7,7 +7,7 @@ use std::path::Path;
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Crates for the world outside, and the only files that may use them.
-const USERS: [(&str, &[&str]); 13] = [
+const USERS: [(&str, &[&str]); 14] = [
     ("systemd_journal_logger", &["src/journal.rs"]),
     ("env_logger", &["src/journal.rs"]),
     ("listenfd", &["src/server/listener.rs"]),
@@ -47,9 +47,22 @@ const USERS: [(&str, &[&str]); 13] = [
     ("rustls_native_certs", &["src/source/registry/tls.rs"]),
     (
         "rustls_pki_types",
-        &["src/cli/check/expiry.rs", "src/trust/key.rs"],
+        &[
+            "src/cli/check/expiry.rs",
+            "src/trust/key.rs",
+            "src/trust/keyless/authority.rs",
+            "src/trust/keyless/legacy.rs",
+            "src/trust/keyless/root.rs",
+        ],
     ),
-    ("webpki", &["src/trust/key.rs"]),
+    (
+        "sigstore_verify",
+        &["src/trust/keyless/provider.rs", "src/trust/keyless/root.rs"],
+    ),
+    (
+        "webpki",
+        &["src/trust/key.rs", "src/trust/keyless/authority.rs"],
+    ),
 ];
 
 /// Files that only decide: no network, no disk, no clock.

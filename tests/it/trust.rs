@@ -41,14 +41,14 @@ pub fn name(registry: &Registry) -> String {
 }
 
 /// `v1`, without a version in its manifest.
-fn image(hello: &mut Repository) -> Value {
+pub fn image(hello: &mut Repository) -> Value {
     let layer = hello.file(OCI_TAR, "hello.raw", b"image");
     let manifest = hello.artifact(&[layer], json!({}));
     hello.point("v1", &manifest);
     manifest
 }
 
-fn digest(manifest: &Value) -> &str {
+pub fn digest(manifest: &Value) -> &str {
     manifest["digest"].as_str().unwrap()
 }
 
@@ -64,7 +64,7 @@ fn addresses(registry: &Registry, manifest: &Value) -> [String; 4] {
 
 /// Nothing of `hello:v1` is offered by any address, and each says why.
 #[track_caller]
-fn assert_refused(service: &Service, registry: &Registry, manifest: &Value, reason: &str) {
+pub fn assert_refused(service: &Service, registry: &Registry, manifest: &Value, reason: &str) {
     for directory in addresses(registry, manifest) {
         assert_eq!(
             service.listing_of(&directory),
@@ -1074,7 +1074,7 @@ fn a_key_that_cannot_be_used_is_told_at_the_start() {
         (
             None,
             "",
-            "there is no such file (it is a key in 'verify' of [repository.\"hello\"])",
+            "there is no such file (it is named by 'verify' of [repository.\"hello\"])",
         ),
         (
             Some(private),
@@ -1085,7 +1085,7 @@ fn a_key_that_cannot_be_used_is_told_at_the_start() {
         (
             Some(key.pem()),
             "threshold = 2\n",
-            "threshold = 2 needs as many different keys, and 'verify' has 1",
+            "threshold = 2 needs as many different signers, and 'verify' has 1",
         ),
     ] {
         let folder = Folder::new();
@@ -1134,7 +1134,10 @@ fn side_files_are_made_of_signed_metadata_alone() {
 fn a_setting_about_signatures_is_told_where_nothing_asks_for_any() {
     let registry = Registry::with_hello(Repository::default());
     for (settings, reason) in [
-        ("threshold = 2\n", "threshold counts the keys of 'verify'"),
+        (
+            "threshold = 2\n",
+            "threshold counts the signers of 'verify'",
+        ),
         (
             "require-version = true\n",
             "require-version is about signed versions",
@@ -1163,7 +1166,7 @@ fn no_settings_no_signatures() {
 }
 
 /// Writes a policy with these requirements of `hello`, in which `KEY` is the file of the key.
-fn with_policy(registry: &Registry, key: &Key, requirements: &str) -> Setup {
+pub fn with_policy(registry: &Registry, key: &Key, requirements: &str) -> Setup {
     let setup = Setup::of(registry).settings(ANEW);
     let file = setup.folder().join("acme.pub");
     fs::write(&file, key.pem()).unwrap();

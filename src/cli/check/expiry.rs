@@ -1,6 +1,6 @@
-//! Certificates of registries on this machine that end soon.
+//! Certificates of registries on this machine that end soon, and trusted roots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -30,7 +30,17 @@ pub fn check(
     let located = directories
         .iter()
         .filter_map(|one| one.clone().locate(settings).ok());
-    let places = located.flat_map(|one| one.places);
+    let located: Vec<_> = located.collect();
+    let rules = located
+        .iter()
+        .filter_map(|one| one.settings.signed_by.as_ref());
+    let roots = rules.flat_map(|rule| rule.trusted_roots());
+    let roots: BTreeMap<_, _> = roots.map(|root| (root.path(), root.ends())).collect();
+    for (file, end) in roots {
+        let finding = judge_root(end, Timestamp::now());
+        report.push(finding.of(file.display()));
+    }
+    let places = located.into_iter().flat_map(|one| one.places);
     let hosts: BTreeSet<Host> = places.filter_map(|(_, place)| place.name()?.host).collect();
     let all = match is_direct {
         true => CertificateDirectories::usual(machine.root()),
@@ -71,6 +81,25 @@ fn judge(end: Timestamp, now: Timestamp) -> Finding {
         Finding::warning(Step::Expiry, format!("it expires soon, on {end}"), remedy)
     } else {
         Finding::ok(Step::Expiry, format!("it expires on {end}"))
+    }
+}
+
+/// `end`: of the services in a trusted root, if they end.
+fn judge_root(end: Option<Timestamp>, now: Timestamp) -> Finding {
+    let remedy = "replace it by what `cosign trusted-root create --with-default-services` prints, or by that of your own \
+                  services, and reload the service";
+    let Some(end) = end else {
+        return Finding::ok(Step::Expiry, "no service in this trusted root ends");
+    };
+    if end < now {
+        let text = format!("this trusted root ended on {end}: nothing newer can be verified by it");
+        Finding::warning(Step::Expiry, text, remedy)
+    } else if end < now + SOON {
+        let text = format!("this trusted root ends soon, on {end}");
+        Finding::warning(Step::Expiry, text, remedy)
+    } else {
+        let text = format!("this trusted root ends on {end}");
+        Finding::ok(Step::Expiry, text)
     }
 }
 

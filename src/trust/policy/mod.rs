@@ -450,16 +450,16 @@ mod tests {
             ),
             (
                 format!(r#""keyPath":"/p256.pub","rekorPublicKeyPath":"/r"{any}"#),
-                Err("Rekor"),
+                Err("key of Rekor /r: there is no such file"),
             ),
             (
                 r#""fulcio":{"caPath":"/ca","oidcIssuer":"i","subjectEmail":"e"},"rekorPublicKeyPath":"/r""#
                     .to_owned(),
-                Err("keyless"),
+                Err("key of Rekor /r: there is no such file"),
             ),
             (
                 r#""pki":{"caRootsPath":"/ca","subjectEmail":"e"}"#.to_owned(),
-                Err("pki"),
+                Err("certificate /ca: there is no such file"),
             ),
         ] {
             let json = format!(r#"{{"default":[{{"type":"sigstoreSigned",{more}}}]}}"#);
@@ -472,6 +472,7 @@ mod tests {
                 manifest,
                 repository: Some(&repository),
                 tag: Some(&tag),
+                now: jiff::Timestamp::UNIX_EPOCH,
             };
             let mut trial = Trial::new(rules, subject);
             let text = |name: &str| String::from_utf8(read(Path::new(name)).unwrap()).unwrap();

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -14,7 +15,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::super::identity::{Exact, Remap};
-use super::super::{Identity, Key, Rule, Signer};
+use super::super::{Authority, By, Identity, Key, Keyless, Rule, Signatory, Signer, TrustedRoot};
 
 /// The types of keys that GPG's requirement may have.
 const KEY_TYPES: [&str; 4] = [
@@ -139,7 +140,7 @@ pub struct Sigstore {
     #[serde(default, deserialize_with = "text")]
     rekor_public_key_path: Option<String>,
     #[serde(default, deserialize_with = "given")]
-    rekor_public_key_paths: Option<NonEmpty<String>>,
+    rekor_public_key_paths: Option<NonEmpty<PathBuf>>,
     rekor_public_key_data: Option<Data>,
     #[serde(default, deserialize_with = "given")]
     rekor_public_key_datas: Option<NonEmpty<Data>>,
@@ -249,7 +250,56 @@ impl Fulcio {
     }
 }
 
+impl Fulcio {
+    /// Somebody who logged in, proved as in containers/image, `signature/fulcio_cert.go`.
+    fn signer(
+        self,
+        origin: &str,
+        logs: &[(String, Vec<u8>)],
+        read: impl Fn(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<By, String> {
+        let files = Files {
+            path: self.ca_path.map(PathBuf::from),
+            data: self.ca_data,
+            ..Files::default()
+        };
+        let files = files.read("certificate", origin, read)?;
+        let (name, pem) = files.first().ok_or("fulcio needs a certificate")?;
+        Ok(By::Keyless(Keyless {
+            root: TrustedRoot::of_fulcio(name, pem, logs)?.into(),
+            issuer: self.oidc_issuer.unwrap_or_default(),
+            subject: Signatory::Email(self.subject_email.unwrap_or_default()),
+        }))
+    }
+}
+
 impl Pki {
+    /// Somebody with a certificate, as in containers/image, `signature/pki_cert.go`.
+    fn signer(
+        self,
+        origin: &str,
+        read: impl Fn(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<By, String> {
+        let roots = Files {
+            path: self.ca_roots_path.map(PathBuf::from),
+            data: self.ca_roots_data,
+            ..Files::default()
+        };
+        let between = Files {
+            path: self.ca_intermediates_path.map(PathBuf::from),
+            data: self.ca_intermediates_data,
+            ..Files::default()
+        };
+        let roots = roots.read("certificate", origin, &read)?;
+        let between = between.read("certificate", origin, read)?;
+        let (name, pem) = roots.first().ok_or("pki needs a certificate")?;
+        let between = between.first().map_or(&b""[..], |(_, pem)| pem);
+        let (email, hostname) = (self.subject_email, self.subject_hostname);
+        Authority::parse(name, pem, between, email.as_deref(), hostname.as_deref())
+            .map(By::Authority)
+            .map_err(|why| format!("certificate {name}: {why}"))
+    }
+
     fn check(&self) -> Result<(), String> {
         if count([self.ca_roots_path.is_some(), self.ca_roots_data.is_some()]) != 1 {
             return Err("pki needs exactly one of caRootsPath and caRootsData".into());
@@ -273,37 +323,63 @@ impl Sigstore {
         origin: &str,
         read: impl Fn(&Path) -> Result<Vec<u8>, String>,
     ) -> Result<Rule, String> {
-        let never = |why: &str| Ok(Rule::Never(format!("{origin}: {why}")));
         self.check()?;
         let identity = match self.signed_identity.take() {
             Some(identity) => identity.0.check()?,
             None => Identity::RepoDigestOrExact,
         };
-        if self.fulcio.is_some() {
-            return never("a certificate of Fulcio is asked for (keyless), which is not read");
-        }
-        if self.pki.is_some() {
-            return never("a certificate is asked for (pki), which is not read");
-        }
-        if self.rekor_keys() > 0 {
-            return never("an entry in a transparency log is asked for (Rekor), which is not read");
-        }
-        let mut signers = Vec::new();
-        for (name, pem) in self.keys(origin, read) {
-            // One key that cannot be read fails the requirement, whatever the others are.
-            match pem.and_then(|pem| Key::parse(&name, &pem)) {
-                Ok(key) => signers.push(Signer {
-                    key,
-                    identity: identity.clone(),
-                }),
-                Err(why) => return never(&format!("key {name}: {why}")),
-            }
-        }
+        // What cannot be read fails the requirement, whatever else there is.
+        let signers = match self.signers(origin, read) {
+            Ok(signers) => signers,
+            Err(why) => return Ok(Rule::Never(format!("{origin}: {why}"))),
+        };
+        let signer = |by| Signer {
+            by,
+            identity: identity.clone(),
+        };
         Ok(Rule::Signed {
-            signers,
+            signers: signers.into_iter().map(signer).collect(),
             threshold: 1,
             origin: Some(origin.to_owned()),
         })
+    }
+
+    /// Who may have signed.
+    fn signers(
+        self,
+        origin: &str,
+        read: impl Fn(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<Vec<By>, String> {
+        let logs = Files {
+            path: self.rekor_public_key_path.map(PathBuf::from),
+            paths: self.rekor_public_key_paths,
+            data: self.rekor_public_key_data,
+            datas: self.rekor_public_key_datas,
+        };
+        let logs = logs.read("key of Rekor", origin, &read)?;
+        if let Some(Object(fulcio)) = self.fulcio {
+            return fulcio.signer(origin, &logs, read).map(|one| vec![one]);
+        }
+        if let Some(Object(pki)) = self.pki {
+            return pki.signer(origin, read).map(|one| vec![one]);
+        }
+        let keys = Files {
+            path: self.key_path.map(PathBuf::from),
+            paths: self.key_paths,
+            data: self.key_data,
+            datas: self.key_datas,
+        };
+        let mut all = Vec::new();
+        for (name, pem) in keys.read("key", origin, read)? {
+            let key = Key::parse(&name, &pem).map_err(|why| format!("key {name}: {why}"))?;
+            all.push(key);
+        }
+        if logs.is_empty() {
+            return Ok(all.into_iter().map(By::Key).collect());
+        }
+        let logs = Arc::new(TrustedRoot::of_log(&logs)?);
+        let logged = |key| By::LoggedKey(key, logs.clone());
+        Ok(all.into_iter().map(logged).collect())
     }
 
     fn check(&self) -> Result<(), String> {
@@ -339,21 +415,36 @@ impl Sigstore {
             self.rekor_public_key_datas.is_some(),
         ])
     }
+}
 
-    /// The bytes of each key, with its name in messages.
-    fn keys(
+/// A file, files, the content of one, or that of several: one of these at most.
+#[derive(Default)]
+struct Files {
+    path: Option<PathBuf>,
+    paths: Option<NonEmpty<PathBuf>>,
+    data: Option<Data>,
+    datas: Option<NonEmpty<Data>>,
+}
+
+impl Files {
+    /// The bytes of each, with its name in messages. `kind`: what they have.
+    fn read(
         self,
+        kind: &str,
         origin: &str,
         read: impl Fn(&Path) -> Result<Vec<u8>, String>,
-    ) -> Vec<(String, Result<Vec<u8>, String>)> {
-        let path = self.key_path.map(PathBuf::from);
-        let paths = self.key_paths.map(|paths| paths.0).unwrap_or_default();
-        let datas = self.key_datas.map(|datas| datas.0).unwrap_or_default();
-        let from_files = path.into_iter().chain(paths);
-        let from_files = from_files.map(|path| (path.display().to_string(), read(&path)));
-        let from_datas = self.key_data.into_iter().chain(datas);
-        let from_datas = from_datas.map(|data| (format!("of {origin}"), Ok(data.0)));
-        from_files.chain(from_datas).collect()
+    ) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let paths = self.paths.map(|paths| paths.0).unwrap_or_default();
+        let datas = self.datas.map(|datas| datas.0).unwrap_or_default();
+        let mut all = Vec::new();
+        for path in self.path.into_iter().chain(paths) {
+            let name = path.display().to_string();
+            let bytes = read(&path).map_err(|why| format!("{kind} {name}: {why}"))?;
+            all.push((name, bytes));
+        }
+        let datas = self.data.into_iter().chain(datas);
+        all.extend(datas.map(|data| (format!("of {origin}"), data.0)));
+        Ok(all)
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::parts;
 use crate::digest::Digest;
 use crate::trust::fuzz::payload;
-use crate::trust::{Key, Place, Signature};
+use crate::trust::{By, Key, Place, Signature, Subject};
 
 /// The manifest that cosign signed, and with it what else it signed by these keys.
 const MANIFEST: &[u8] = include_bytes!("../../cosign/manifest.json");
@@ -44,9 +44,10 @@ pub fn bundles(data: &[u8]) {
     let (json, manifest) = (parts[0], parts.get(1).copied().unwrap_or(MANIFEST));
     let signature = Signature::bundle(Place::Attached, json);
     for (key, _, signed) in KEYS {
-        let key = Key::parse("/k.pub", key).unwrap();
+        let key = By::Key(Key::parse("/k.pub", key).unwrap());
+        let subject = Subject::bare(Digest::of(manifest));
         let bytes = signature.is_of_bytes().then_some(manifest);
-        if signature.verify(&key, Digest::of(manifest), bytes).is_ok() {
+        if signature.verify(&key, &subject, bytes).is_ok() {
             assert_eq!(manifest, MANIFEST, "another manifest was accepted");
             assert!(
                 signature.is_of_bytes() || statement(json) == statement(signed),
@@ -65,14 +66,15 @@ pub fn payloads(data: &[u8]) {
     payload(parts[0], Digest::of(manifest));
     let signature = Signature::simple(Place::SigTag, parts[0].to_vec(), text.trim_end());
     for (key, signed, _) in KEYS {
-        let key = Key::parse("/k.pub", key).unwrap();
-        if let Ok(named) = signature.verify(&key, Digest::of(manifest), None) {
+        let key = By::Key(Key::parse("/k.pub", key).unwrap());
+        let subject = Subject::bare(Digest::of(manifest));
+        if let Ok(verified) = signature.verify(&key, &subject, None) {
             assert_eq!(
                 parts[0], signed,
                 "a payload that cosign did not write was accepted"
             );
             assert_eq!(manifest, MANIFEST, "another manifest was accepted");
-            assert_eq!(named.as_deref(), Some("localhost:5000/hello"));
+            assert_eq!(verified.reference.as_deref(), Some("localhost:5000/hello"));
         }
     }
 }

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::bundle::{self, Bundle};
+use super::bundle::{self, Bundle, Signed};
 use super::{Identity, Subject, simple};
 use crate::digest::Digest;
 use crate::fuzz::parts;
@@ -36,9 +36,12 @@ pub fn envelopes(data: &[u8]) {
         },
     });
     let found = Bundle::parse(json.to_string().as_bytes());
-    let expected = Bundle::Statement {
-        payload: payload.to_vec(),
-        signature: signature.to_vec(),
+    let expected = Bundle {
+        signed: Signed::Statement {
+            payload: payload.to_vec(),
+            signature: signature.to_vec(),
+        },
+        certificates: Vec::new(),
     };
     assert_eq!(found.ok(), (payload_type == IN_TOTO).then_some(expected));
     assert_is_encoded(payload);
@@ -107,6 +110,7 @@ pub fn payload(json: &[u8], manifest: Digest) {
             manifest,
             repository: Some(&repository),
             tag,
+            now: jiff::Timestamp::UNIX_EPOCH,
         };
         let accepts = |identity: Identity| identity.check(Some(&named), &subject).is_ok();
         let named = plain(&named);
