@@ -145,6 +145,11 @@ impl Handler<'_> {
             None if snapshot.signed.is_some() => {
                 Err(self.not_offered(name, "its publisher did not sign the list in this form"))
             }
+            None if self.snapshots.is_to_sign(self.located) => Err(self.not_offered(
+                name,
+                "this machine signs only lists whose every file is verified, and 'verify' or policy.json requires no \
+                 signature for all of them; Verify=no in the transfer file takes the list as it is",
+            )),
             None => Err(self.not_offered(
                 name,
                 "the listing is not signed; Verify=no in the transfer file takes it as it is",

@@ -66,6 +66,11 @@ impl Snapshot {
 }
 
 impl Snapshots {
+    /// Whether the settings ask for the signature of this machine, wherever it can be made.
+    pub fn is_to_sign(&self, located: &Located) -> bool {
+        located.settings.sign.unwrap_or(self.settings.sign)
+    }
+
     /// The key of this machine, if it is to sign this list.
     pub(super) fn key_for(
         &self,
@@ -74,7 +79,7 @@ impl Snapshots {
         signed: Option<&Signed>,
     ) -> Option<Result<Arc<MachineKey>>> {
         let key = self.machine_key.as_ref()?;
-        if !located.settings.sign.unwrap_or(self.settings.sign) {
+        if !self.is_to_sign(located) {
             return None;
         }
         let is_verified = match signed {

@@ -188,6 +188,11 @@ fn only_a_list_whose_every_file_is_verified_is_signed() {
         assert_eq!(status(&service, directory) == 200, expected, "{why}");
         let by = signer(&service, directory);
         assert_eq!(by == "machine", expected, "{why}: {by}");
+        let response = service.get(&format!("/{directory}/SHA256SUMS.gpg"));
+        let told = response.header("x-reason").unwrap_or_default();
+        let is_set = why != "it is not set" && !why.starts_with("it is not set for");
+        let is_told = told.contains("this machine signs only lists whose every file is verified");
+        assert_eq!(is_told, is_set && !expected, "{why}: {told}");
         if expected {
             let signature = service.whole(&format!("/{directory}/SHA256SUMS.gpg"));
             assert!(fits(&seed(&state), list.as_bytes(), &signature), "{why}");
