@@ -5,7 +5,7 @@ use log::debug;
 use super::{Snapshot, Snapshots};
 use crate::address::Located;
 use crate::blob::{Planned, REQUESTS};
-use crate::delta::seeds::Seed;
+use crate::delta::seeds::{LEAST_SIZE, Seed, Wanted};
 use crate::listing::File;
 use crate::name::FileName;
 use crate::settings::Blobs;
@@ -44,6 +44,23 @@ impl Snapshots {
                 None
             }
         }
+    }
+
+    /// The older versions of a large file that are on this machine, opened. The newest comes first.
+    fn seeds(&self, located: &Located, name: &FileName, file: &File) -> Vec<Seed> {
+        if file.size.is_none_or(|size| size < LEAST_SIZE) {
+            return Vec::new();
+        }
+        let found = self.seeds.look(&Wanted {
+            repository: &located.directory.repository,
+            name,
+            base: located.base_of(name),
+            directories: located.settings.seeds.as_deref(),
+        });
+        for one in &found.unread {
+            debug!("{}: {}, so it is no seed", one.path.display(), one.why);
+        }
+        found.seeds
     }
 }
 
