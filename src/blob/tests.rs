@@ -595,6 +595,22 @@ fn a_file_that_cannot_be_read_is_a_doubt() {
     );
 }
 
+/// Such a plan would be a mistake of this program, and the repository would not have shown that it holds the blob.
+#[test]
+fn a_plan_without_ranges_is_a_plain_download() {
+    let older = Older::new("rangeless", |_| 4096);
+    let mut plan = older.plan();
+    plan.runs = vec![Run::Held {
+        at: 0,
+        bytes: older.image.clone().into(),
+    }];
+    let source = Fake::new(&older.image, well);
+    let (reuse, _) = older.begin(&source, plan).unwrap();
+    assert!(read_all(reuse).0 == older.image);
+    let whole = 0..older.image.len() as u64;
+    assert_eq!(source.asked(), vec![whole]);
+}
+
 #[test]
 fn a_repository_that_lacks_the_blob_gives_no_byte() {
     let older = Older::new("lacking", |_| 4096);

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::caibx::{self, Chunks};
-use super::index::{Chunk, Hashing, Index};
+use super::index::{Chunk, Hashing, Index, MAX_CHUNK};
 use super::plan::{MAX_MEMORY, MAX_SEEDS, Offers, Plan, Planner, Refused, Run};
 use super::verity::{self, Superblock};
 use crate::gpt::HashTree;
@@ -495,6 +495,42 @@ fn a_chunk_is_another_one_if_its_length_is() {
         planner.plan().unwrap().runs,
         [of(20, 0..1), of(0, 1..2), Run::Blob(30..60), of(20, 3..4)]
     );
+}
+
+#[test]
+fn bytes_of_another_length_are_not_the_chunk_whatever_their_hash_is() {
+    let hashing = Hashing::Sha256;
+    let ids = hashing.id(b"12345").to_vec();
+    let index = |len| Index::of_chunks(Hashing::Sha256, vec![len], ids.clone().into()).unwrap();
+    assert!(index(5).has(0, b"12345"));
+    assert!(!index(6).has(0, b"12345"));
+    assert!(!index(5).has(0, b"123456"));
+}
+
+/// Whoever carries out a plan has a chunk in memory.
+#[test]
+fn a_chunk_has_some_bytes_and_not_too_many() {
+    let most = u64::from(MAX_CHUNK);
+    let ids: Arc<[u8]> = [7; 64].into();
+    for (ends, is_index, why) in [
+        (vec![1, 1 + most], true, "the least and the most"),
+        (vec![1, 1], false, "none"),
+        (vec![5, 3], false, "the end is before the beginning"),
+        (vec![1, 2 + most], false, "one too many"),
+        (vec![1, u64::MAX], false, "far too many"),
+    ] {
+        let index = Index::of_chunks(Hashing::Sha256, ends, ids.clone());
+        assert_eq!(index.is_ok(), is_index, "{why}");
+    }
+    for (len, is_index) in [
+        (0, false),
+        (1, true),
+        (MAX_CHUNK, true),
+        (MAX_CHUNK + 1, false),
+    ] {
+        let blocks = Index::of_blocks(Hashing::Sha256, 4 * most, (0, len), 2, (ids.clone(), 0));
+        assert_eq!(blocks.is_ok(), is_index, "{len}");
+    }
 }
 
 #[test]

@@ -240,3 +240,38 @@ fn memory(plan: &Plan) -> usize {
     let runs = plan.runs.capacity() * size_of::<Run>();
     plan.index.memory() + runs + held.sum::<usize>() + blob::buffer_of(plan)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The superblock of a tree of 100 blocks, by `tests/deltas/make`.
+    const TREE: &[u8] = include_bytes!("../../tests/deltas/old.verity");
+
+    #[test]
+    fn an_older_version_is_hashed_for_a_while_and_up_to_its_end() {
+        let path = std::env::temp_dir();
+        let path = path.join(format!("sysext-oci-proxy-hashed-{}", std::process::id()));
+        let wanted = Superblock::parse(TREE).unwrap();
+        let block = u64::from(wanted.block());
+        fs::write(&path, vec![7; 3 * block as usize + 100]).unwrap();
+        let seed = Seed::open(&path, "1").unwrap();
+        fs::remove_file(path).unwrap();
+        let hashed = |data: Range<u64>, until: Instant| {
+            let mut starts = Vec::new();
+            let result = hash(&seed, data, &wanted, until, |chunk| {
+                assert_eq!(chunk.id, wanted.hashing().id(&vec![7; block as usize]));
+                starts.push(chunk.start);
+            });
+            (result.is_ok(), starts)
+        };
+        let later = Instant::now() + Duration::from_secs(1000);
+        let (first, second) = (block, 2 * block);
+        assert_eq!(hashed(0..seed.size, later), (true, vec![0, first, second]));
+        // The table of partitions may lie.
+        assert_eq!(hashed(first..u64::MAX, later), (true, vec![first, second]));
+        assert_eq!(hashed(0..seed.size, Instant::now()), (false, vec![]));
+    }
+}

@@ -437,6 +437,104 @@ fn an_index_that_is_wrong_in_any_field_changes_no_byte() {
     }
 }
 
+/// Anybody could have written the list of what is attached: the fallback tag is a tag like any other.
+#[test]
+fn an_attached_index_is_used_if_its_own_manifest_says_so() {
+    let (old, new) = (Image::version(12, 8, 1), Image::version(12, 8, 2));
+    let index = new.index();
+    let named = "hello.raw.caibx";
+    for (subject, artifact_type, titles, before, is_used, why) in [
+        (
+            Some(true),
+            CAIBX,
+            &[named][..],
+            0,
+            true,
+            "as oras attaches it",
+        ),
+        (
+            Some(true),
+            CAIBX,
+            &["a.caibx"],
+            0,
+            true,
+            "the only layer needs no title",
+        ),
+        (
+            Some(true),
+            CAIBX,
+            &["notes.txt", named],
+            0,
+            true,
+            "the title tells",
+        ),
+        (
+            Some(true),
+            CAIBX,
+            &["a.caibx", "b.caibx"],
+            0,
+            false,
+            "no title tells",
+        ),
+        (
+            Some(false),
+            CAIBX,
+            &[named],
+            0,
+            false,
+            "it is attached to another manifest",
+        ),
+        (None, CAIBX, &[named], 0, false, "it is attached to nothing"),
+        (
+            Some(true),
+            "text/x-other",
+            &[named],
+            0,
+            false,
+            "it is something else",
+        ),
+        (Some(true), CAIBX, &[named], 7, true, "the eighth"),
+        (
+            Some(true),
+            CAIBX,
+            &[named],
+            8,
+            false,
+            "the ninth: so many are not looked at",
+        ),
+    ] {
+        let mut hello = Repository::default();
+        push(&mut hello, "v1", &old.bytes, &old.index(), Place::Beside);
+        let layer = hello.file(OCI_TAR, "hello.raw", &new.bytes);
+        let artifact = hello.artifact(&[layer], json!({}));
+        hello.point("v2", &artifact);
+        for n in 0..before {
+            let notes = ["1", "2"].map(|title| hello.file(CAIBX, title, b"notes"));
+            let more = json!({"artifactType": CAIBX, "subject": artifact, "annotations": {"n": n.to_string()}});
+            hello.attach(&artifact, &notes, more);
+        }
+        let layers = titles.iter().map(|title| hello.file(CAIBX, title, &index));
+        let layers = Vec::from_iter(layers);
+        let other = hello.artifact(&[], json!({}));
+        let mut more = json!({"artifactType": artifact_type});
+        if let Some(is_own) = subject {
+            more["subject"] = if is_own { &artifact } else { &other }.clone();
+        }
+        hello.attach(&artifact, &layers, more);
+        let world = World {
+            old: old.clone(),
+            new: new.clone(),
+            registry: Registry::with_hello(hello),
+            machine: Folder::new(),
+        };
+        fs::write(world.seed(), &world.old.bytes).unwrap();
+        let service = world.start();
+        assert!(world.is_whole(&service.get(NEW)), "{why}");
+        let line = line(&service);
+        assert_eq!(line.contains("the rest from"), is_used, "{why}: {line}");
+    }
+}
+
 /// It has the size of the file, but other chunks, and the older version has all but the first of them.
 #[test]
 fn an_index_of_another_image_is_found_out_before_the_client_has_a_byte() {

@@ -54,6 +54,22 @@ pub struct Seed {
     inode: (u64, u64),
 }
 
+impl Seed {
+    /// A file as a seed, for tests.
+    #[cfg(test)]
+    pub fn open(path: &Path, version: &str) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        Ok(Self {
+            path: path.to_owned(),
+            version: version.to_owned(),
+            size: metadata.len(),
+            file,
+            inode: (metadata.dev(), metadata.ino()),
+        })
+    }
+}
+
 /// The seeds of a file, and what might have been one.
 #[derive(Debug, Default)]
 pub struct Found {
