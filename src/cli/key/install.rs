@@ -57,7 +57,7 @@ fn install_for_updates(root: &Path, systemd: SystemdVersion, key: &PublicKey) ->
 }
 
 /// The keys of others in the keyrings that systemd reads where no variable names one.
-pub fn keys_of_others(root: &Path, systemd: SystemdVersion) -> Result<Vec<u8>> {
+fn keys_of_others(root: &Path, systemd: SystemdVersion) -> Result<Vec<u8>> {
     let mut keys = Vec::new();
     for path in keyrings::read_by(systemd, |path| below(root, path).exists()) {
         keys.extend(keyring::packets(&below(root, path))?.unwrap_or_default());
@@ -70,21 +70,36 @@ pub fn keys_of_others(root: &Path, systemd: SystemdVersion) -> Result<Vec<u8>> {
 fn install_for_all(root: &Path, systemd: SystemdVersion, key: &PublicKey) -> Result<String> {
     let exists = |path: &str| below(root, path).exists();
     let path = keyrings::own(systemd, exists);
-    // Up to systemd 261 the administrator's keyring replaces the distribution's.
-    let base = || match systemd < READS_VARIABLE {
-        true => {
-            let vendor = [VENDOR_BEFORE, VENDOR];
-            let mut there = vendor.iter().filter(|path| exists(path));
-            let keys = there
-                .next()
-                .map(|path| keyring::packets(&below(root, path)));
-            Ok(keys.transpose()?.flatten().unwrap_or_default())
-        }
-        false => Ok(Vec::new()),
-    };
+    let base = || base(root, systemd);
     Ok(match keyring::add(&below(root, path), base, key)? {
         true => format!("added it to {path}\n"),
         false => format!("{path} has it already\n"),
+    })
+}
+
+/// The keys that the administrator's keyring begins with: up to systemd 261 it replaces the distribution's.
+fn base(root: &Path, systemd: SystemdVersion) -> Result<Vec<u8>> {
+    let vendor = [VENDOR_BEFORE, VENDOR].map(|path| below(root, path));
+    let vendor = vendor.iter().find(|path| path.exists());
+    let vendor = vendor.filter(|_| systemd < READS_VARIABLE);
+    let keys = vendor.map(|path| keyring::packets(path)).transpose()?;
+    Ok(keys.flatten().unwrap_or_default())
+}
+
+/// A keyring that was made of others, which have other keys now.
+pub fn stale(root: &Path, systemd: SystemdVersion) -> Result<Option<&'static str>> {
+    let exists = |path: &str| below(root, path).exists();
+    if keyrings::read_by_updates(systemd, exists) == [OF_UPDATES] {
+        let bytes = keyring::packets(&below(root, OF_UPDATES))?.unwrap_or_default();
+        let here = Keyring::read(&bytes).map(|keyring| keyring.without_machines());
+        let is_stale = here != Some(keys_of_others(root, systemd)?);
+        return Ok(is_stale.then_some(OF_UPDATES));
+    }
+    let path = keyrings::own(systemd, exists);
+    let copied = keyring::copied(&below(root, path))?;
+    Ok(match copied {
+        Some(copied) if copied != base(root, systemd)? => Some(path),
+        _ => None,
     })
 }
 
@@ -303,6 +318,27 @@ mod tests {
             assert!(said.contains("which is as it was"), "{name}: {said}");
             assert_eq!(root.files(), before, "{name}");
             assert!(remove(&root.0).unwrap().starts_with("there is no key"));
+        }
+    }
+
+    #[test]
+    fn a_copy_of_the_distributions_keyring_follows_it_when_the_key_is_installed_again() {
+        for (systemd, vendor, goes_to) in [
+            (OLD, VENDOR_BEFORE, OWN_BEFORE),
+            (SystemdVersion(258), VENDOR, OWN),
+            (NEW, VENDOR, OF_UPDATES),
+        ] {
+            let root = Root::new(&format!("follows-{}", systemd.0), &[(vendor, &other(3))]);
+            install(&root.0, systemd, false, &key(1)).unwrap();
+            assert_eq!(stale(&root.0, systemd).unwrap(), None);
+            root.write(vendor, &other(5));
+            assert_eq!(stale(&root.0, systemd).unwrap(), Some(goes_to));
+            install(&root.0, systemd, false, &key(1)).unwrap();
+            assert_eq!(stale(&root.0, systemd).unwrap(), None);
+            let with = [other(5), key(1).bytes].concat();
+            assert_eq!(root.read(goes_to).unwrap(), with);
+            remove(&root.0).unwrap();
+            assert_eq!(root.files().len(), 1);
         }
     }
 

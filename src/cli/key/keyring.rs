@@ -42,21 +42,23 @@ pub fn packets(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Adds a key, in place of an older one of this machine. `base`: the keys to begin with if there is no such file. The
-/// result is whether anything has changed.
+/// Adds a key, in place of an older one of this machine. `base`: the keys to begin with if there is no such file, or only
+/// one that this function made of them before. The result is whether anything has changed.
 pub fn add(path: &Path, base: impl FnOnce() -> Result<Vec<u8>>, key: &PublicKey) -> Result<bool> {
     let path = &real(path);
     let original = read(path)?;
+    let is_copy = copied(path)?.is_some();
     let keys = match packets(path)? {
-        Some(keys) => keys,
-        None => base()?,
+        Some(keys) if !is_copy => keys,
+        _ => base()?,
     };
     let keyring = parse(path, &keys)?;
-    if original.as_ref() == Some(&keys) && keyring.machines().next().is_some() {
+    if !is_copy && original.as_ref() == Some(&keys) && keyring.machines().next().is_some() {
         // What there was before is known already.
     } else {
         let rest = Digest::of(&keyring.without_machines());
         let before = match &original {
+            _ if is_copy => Some([rest.to_string().as_bytes(), NONE].concat()),
             None => Some([rest.to_string().as_bytes(), NONE].concat()),
             Some(original) if *original != keys => {
                 Some([rest.to_string().as_bytes(), KEYBOX, original].concat())
@@ -74,6 +76,20 @@ pub fn add(path: &Path, base: impl FnOnce() -> Result<Vec<u8>>, key: &PublicKey)
     }
     write(path, &keys)?;
     Ok(true)
+}
+
+/// The keys of others in a keyring that did not exist before the key of this machine was added, and that nobody changed
+/// since: they are a copy of other keys.
+pub fn copied(path: &Path) -> Result<Option<Vec<u8>>> {
+    let (Some(bytes), Some(before)) = (read(path)?, read(&beside(path))?) else {
+        return Ok(None);
+    };
+    let Some(keyring) = Keyring::read(&bytes) else {
+        return Ok(None);
+    };
+    let rest = keyring.without_machines();
+    let is_copy = matches!(Before::of(&before, &rest), Some(Before::None));
+    Ok(is_copy.then_some(rest))
 }
 
 /// The result of removing the key of this machine from a keyring.

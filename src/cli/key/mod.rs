@@ -14,7 +14,7 @@ mod install;
 mod keyring;
 mod state;
 
-pub use install::keys_of_others;
+pub use install::stale;
 
 use std::path::{Path, PathBuf};
 

@@ -5,8 +5,8 @@ use std::fs;
 use crate::cli::asked::Asked;
 use crate::cli::check::machine::Machine;
 use crate::cli::check::report::{Finding, Report, Step};
-use crate::cli::key::keys_of_others;
-use crate::cli::keyrings::{OF_UPDATES, own, read_by_updates, unread};
+use crate::cli::key;
+use crate::cli::keyrings::{own, read_by_updates, unread};
 use crate::openpgp::{self, Fingerprint, Form, Keyring};
 use crate::server::json::{Overview, SignedBy};
 use crate::sysupdate::SystemdVersion;
@@ -141,7 +141,7 @@ fn keyrings(machine: &Machine, systemd: SystemdVersion, list: &List) -> Vec<Find
         };
         let text = format!("Verify=yes, and systemd reads {names}{signed}");
         let good = Finding::ok(Step::Keyring, text);
-        let stale = stale(machine, systemd, &read, &keys);
+        let stale = stale(machine, systemd);
         let doubt = can_forge(list, &names, &machines);
         return [good].into_iter().chain(stale).chain(doubt).collect();
     }
@@ -182,21 +182,11 @@ fn can_forge(list: &List, names: &str, machines: &[Fingerprint]) -> Option<Findi
     Some(Finding::warning(Step::Keyring, text, remedy))
 }
 
-/// A warning if the keyring of the units that update has not the keys that the others have now.
-fn stale(
-    machine: &Machine,
-    systemd: SystemdVersion,
-    read: &[&str],
-    keys: &[Vec<u8>],
-) -> Option<Finding> {
-    let [OF_UPDATES] = read else { return None };
-    let here = Keyring::read(keys.first()?)?.without_machines();
+/// A warning if a keyring that `key --install` made of others has not the keys that these have now.
+fn stale(machine: &Machine, systemd: SystemdVersion) -> Option<Finding> {
     // Whether they can be read is a question of other transfer files.
-    let others = keys_of_others(machine.root(), systemd).ok()?;
-    if here == others {
-        return None;
-    }
-    let text = format!("{OF_UPDATES} has not the keys that the other keyrings have now");
+    let path = key::stale(machine.root(), systemd).ok()??;
+    let text = format!("{path} has not the keys that the other keyrings have now");
     Some(Finding::warning(Step::Keyring, text, INSTALL))
 }
 
@@ -207,6 +197,7 @@ mod tests {
 
     use super::*;
     use crate::cli::check::report::Status;
+    use crate::cli::keyrings::OF_UPDATES;
     use crate::openpgp::MachineKey;
 
     const OLD: &str = "etc/systemd/import-pubring.gpg";
