@@ -37,6 +37,8 @@ use crate::printable::shortened;
 pub use by::By;
 pub use identity::Identity;
 pub use key::Key;
+#[cfg(all(any(test, fuzzing), feature = "keyless"))]
+pub use keyless::fuzz as keyless_fuzz;
 pub use keyless::{Authority, Keyless, Subject as Signatory, TrustedRoot};
 pub use policy::{Policy, Scope};
 use signature::Verified;

@@ -17,6 +17,9 @@ mod absent;
 mod authority;
 #[cfg(feature = "keyless")]
 mod certificate;
+#[cfg(all(any(test, fuzzing), feature = "keyless"))]
+#[path = "../../../tests/fuzz/properties/keyless.rs"]
+pub mod fuzz;
 mod legacy;
 #[cfg(feature = "keyless")]
 mod provider;

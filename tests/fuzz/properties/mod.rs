@@ -35,6 +35,8 @@ pub use crate::server::http::fuzz::request_heads;
 pub use crate::settings::fuzz::settings;
 pub use crate::source::fuzz::{challenges, links};
 pub use crate::trust::fuzz::envelopes;
+#[cfg(feature = "keyless")]
+pub use crate::trust::keyless_fuzz::{certificates, keyless_bundles, proofs, trusted_roots};
 
 /// The separator of the parts of an input that has several.
 const SEPARATOR: &[u8] = b"\n--next--\n";
@@ -50,7 +52,7 @@ pub fn parts(data: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "keyless"))]
 mod tests {
     use std::fs;
     use std::path::Path;
@@ -59,22 +61,26 @@ mod tests {
 
     #[test]
     fn every_property_holds_for_its_corpus() {
-        let targets: [(&str, Property); 16] = [
+        let targets: [(&str, Property); 20] = [
             ("bundles", super::bundles),
             ("caibx", super::caibx),
+            ("certificates", super::certificates),
             ("challenges", super::challenges),
             ("envelopes", super::envelopes),
             ("hash_trees", super::hash_trees),
             ("images", super::images),
+            ("keyless_bundles", super::keyless_bundles),
             ("keyrings", super::keyrings),
             ("links", super::links),
             ("manifests", super::manifests),
             ("payloads", super::payloads),
             ("policies", super::policies),
+            ("proofs", super::proofs),
             ("request_heads", super::request_heads),
             ("settings", super::settings),
             ("signed_lists", super::signed_lists),
             ("tar_layers", super::tar_layers),
+            ("trusted_roots", super::trusted_roots),
             ("url_paths", super::url_paths),
         ];
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
