@@ -315,7 +315,7 @@ fn judge_signatures(overview: &Overview, asks: Option<bool>) -> Finding {
         Some(one) if overview.files.is_empty() => Finding::failed(
             step,
             format!("no version is accepted; {}: {}", one.tag, one.reason),
-            "run cosign verify with the same key, as docs/trust.md shows; then ask the publisher to sign it",
+            "run cosign verify with the same key or signer, as docs/trust.md shows; then ask the publisher to sign it",
         ),
         refused => {
             let rest = refused.map_or_else(String::new, |one| {
