@@ -437,6 +437,17 @@ fn an_index_that_is_wrong_in_any_field_changes_no_byte() {
     }
 }
 
+#[test]
+fn an_index_of_more_than_6_mib_is_not_fetched() {
+    let (old, new) = (Image::version(12, 8, 1), Image::version(12, 8, 2));
+    let index = vec![7; (6 << 20) + 1];
+    let world = World::with(old, new, &index, Place::Beside, false);
+    let service = world.start();
+    assert!(world.is_whole(&service.get(NEW)));
+    let requests = world.registry.take_requests();
+    assert_eq!(count(&requests, &sha256(&index)), 0, "{requests:?}");
+}
+
 /// Anybody could have written the list of what is attached: the fallback tag is a tag like any other.
 #[test]
 fn an_attached_index_is_used_if_its_own_manifest_says_so() {
@@ -862,7 +873,8 @@ fn a_lookup_that_is_slow_or_fails_ends_in_a_plain_download() {
         world.registry.fault(pattern, fault);
         let started = Instant::now();
         assert!(world.is_whole(&service.get(NEW)), "{pattern}");
-        assert!(started.elapsed() < Duration::from_secs(25));
+        // A single answer may take longer, if nothing else limits it.
+        assert!(started.elapsed() < Duration::from_secs(17));
         assert!(!line(&service).contains("the rest from"));
         assert_eq!(service.log.trouble_so_far(), [""; 0]);
     }
