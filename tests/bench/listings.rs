@@ -56,16 +56,21 @@ fn main() {
         panic!("usage: see the head of tests/bench/listings.rs");
     };
     let only = std::env::var("CASE").ok();
+    let folder =
+        std::env::temp_dir().join(format!("sysext-oci-proxy-bench-{}", std::process::id()));
     for (tags, milliseconds) in CASES {
         let name = format!("{tags} tags at {milliseconds} ms");
         if only.as_ref().is_none_or(|only| *only == name) {
-            let case = Case::new(program, tags, milliseconds, name);
+            let folder = folder.join(format!("{tags}-{milliseconds}"));
+            let case = Case::new(program, tags, milliseconds, name, &folder);
             case.measure(runs.parse().unwrap());
             if (tags, milliseconds) == OTHERS {
                 case.others();
             }
         }
     }
+    // Not before: the disk would be busy with it while the next listing is measured.
+    let _ = fs::remove_dir_all(&folder);
 }
 
 /// A registry with so many tags, so far away.
@@ -96,7 +101,7 @@ impl Taken {
 }
 
 impl Case {
-    fn new(program: &str, tags: usize, milliseconds: u64, name: String) -> Self {
+    fn new(program: &str, tags: usize, milliseconds: u64, name: String, folder: &Path) -> Self {
         let mut hello = Repository::default();
         for number in 0..tags {
             let tag = format!("v1.{}.{}-x86-64", number / 100, number % 100);
@@ -111,9 +116,7 @@ impl Case {
             Duration::from_millis(milliseconds),
         );
         thread::spawn(move || relay::relay(&listener, &target, round_trip, None));
-        let folder =
-            std::env::temp_dir().join(format!("sysext-oci-proxy-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(folder).unwrap();
         let folder = folder.to_str().unwrap().to_owned();
         let anew = format!("registry = \"{relay}\"\nlisting-ttl-sec = 0.01\n");
         fs::write(format!("{folder}/plain.toml"), &anew).unwrap();
@@ -145,21 +148,18 @@ impl Case {
         let [mut cold, mut warm, mut settled, mut fixed] =
             std::array::from_fn(|_| Taken::default());
         let [mut bare_cold, mut bare_warm] = std::array::from_fn(|_| Taken::default());
-        for _ in 0..runs {
-            for cache in ["plain", "immutable"] {
-                let _ = fs::remove_dir_all(format!("{}/{cache}", self.folder));
-                fs::create_dir_all(format!("{}/{cache}/cache", self.folder)).unwrap();
-            }
-            let service = self.start("plain");
+        for run in 0..runs {
+            let empty = format!("plain-{run}");
+            let service = self.start("plain", &empty);
             self.time(&mut cold, || service.list());
             self.time(&mut bare_cold, || bare::list(&self.relay, "hello", "GET"));
             drop(service);
-            let service = self.start("plain");
+            let service = self.start("plain", &empty);
             self.time(&mut warm, || service.list());
             self.time(&mut bare_warm, || bare::list(&self.relay, "hello", "HEAD"));
             self.time(&mut settled, || service.list());
             drop(service);
-            let service = self.start("immutable");
+            let service = self.start("immutable", "immutable");
             service.list();
             thread::sleep(Duration::from_millis(20));
             self.time(&mut fixed, || service.list());
@@ -214,11 +214,13 @@ impl Case {
         }
     }
 
-    fn start(&self, settings: &str) -> Service {
+    /// Starts the program with these settings, and a cache and a state in this place.
+    fn start(&self, settings: &str, place: &str) -> Service {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap().to_string();
         drop(free);
-        let place = Path::new(&self.folder).join(settings);
+        let place = Path::new(&self.folder).join(place);
+        fs::create_dir_all(place.join("cache")).unwrap();
         let child = Command::new(&self.program)
             .args(["--config", &format!("{}/{settings}.toml", self.folder)])
             .args(["serve", "--listen", &address])
@@ -261,12 +263,6 @@ impl Case {
                 false => println!("{name}\t\tnot here\t\t\t"),
             }
         }
-    }
-}
-
-impl Drop for Case {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
