@@ -73,27 +73,34 @@ impl Key {
 
     /// A bundle with a statement about a manifest.
     pub fn bundle(&self, manifest: &str, predicate: &str) -> Value {
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{"digest": {"sha256": manifest.trim_start_matches("sha256:")}, "annotations": {}}],
-            "predicateType": predicate,
-            "predicate": {},
-        });
-        let statement = statement.to_string();
-        let head = format!(
-            "DSSEv1 28 application/vnd.in-toto+json {} ",
-            statement.len()
-        );
+        let statement = statement(manifest, predicate);
         json!({
             "mediaType": BUNDLE,
             "verificationMaterial": {"publicKey": {"hint": ""}},
             "dsseEnvelope": {
                 "payload": BASE64_STANDARD.encode(&statement),
                 "payloadType": "application/vnd.in-toto+json",
-                "signatures": [{"sig": self.sign_bytes((head + &statement).as_bytes())}],
+                "signatures": [{"sig": self.sign_bytes(&signed_of(&statement))}],
             },
         })
     }
+}
+
+/// A statement about a manifest, as bundles have it.
+pub fn statement(manifest: &str, predicate: &str) -> String {
+    json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"digest": {"sha256": manifest.trim_start_matches("sha256:")}, "annotations": {}}],
+        "predicateType": predicate,
+        "predicate": {},
+    })
+    .to_string()
+}
+
+/// The bytes that a signature of a statement is over.
+pub fn signed_of(statement: &str) -> Vec<u8> {
+    let length = statement.len();
+    format!("DSSEv1 28 application/vnd.in-toto+json {length} {statement}").into_bytes()
 }
 
 /// The payload of a simple signature of a manifest.

@@ -17,6 +17,7 @@ use rcgen::{
 use serde_json::{Value, json};
 
 use crate::content::sha256;
+use crate::cosign::{signed_of, statement};
 
 /// A workflow, and who had it log in.
 pub const SUBJECT: &str = "https://github.com/acme/k8s/.github/workflows/release.yml@refs/tags/v1";
@@ -255,18 +256,8 @@ impl Sigstore {
     pub fn bundle(&self, signing: &Signing, manifest: &str, predicate: &str) -> Value {
         let key = KeyPair::generate().unwrap();
         let certificate = self.certificate(&key, signing);
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{"digest": {"sha256": manifest.trim_start_matches("sha256:")}, "annotations": {}}],
-            "predicateType": predicate,
-            "predicate": {},
-        });
-        let statement = statement.to_string();
-        let head = format!(
-            "DSSEv1 28 application/vnd.in-toto+json {} ",
-            statement.len()
-        );
-        let signature = base64(key.sign((head + &statement).as_bytes()).unwrap());
+        let statement = statement(manifest, predicate);
+        let signature = base64(key.sign(&signed_of(&statement)).unwrap());
         let body = json!({
             "apiVersion": "0.0.1",
             "kind": "dsse",
