@@ -480,6 +480,32 @@ fn each_theme_of_the_checks_in_containers_is_run_by_default() {
     assert!(found > 30, "{found}");
 }
 
+/// The themes of one container share a shell: a function with the name of a common one would replace it from then on.
+#[test]
+fn no_theme_replaces_a_function_that_all_have() {
+    let names = |text: &str| {
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let begins = text.lines().filter_map(|line| line.split_once("() {"));
+        let names = begins.map(|(name, _)| name.to_owned());
+        names
+            .filter(|name| name.chars().all(is_name))
+            .collect::<BTreeSet<_>>()
+    };
+    let scripts = files("tests/e2e");
+    let (lib, check) = ("tests/e2e/guest/lib.sh", "tests/e2e/check.sh");
+    let common = &names(&scripts[lib]) | &names(&scripts[check]);
+    assert!(common.len() > 30, "{common:?}");
+    for (file, text) in scripts.iter().filter(|(file, _)| file.ends_with(".sh")) {
+        if ![lib, check].contains(&file.as_str()) {
+            let replaced: Vec<_> = names(text).intersection(&common).cloned().collect();
+            assert_eq!(
+                replaced, [""; 0],
+                "{file} replaces functions of {lib} or {check}"
+            );
+        }
+    }
+}
+
 /// Tests of oddities of registries have the number of a row in docs/registries.md in their names: `row_t4_…`,
 /// `rows_c7_and_c8_…`.
 #[test]

@@ -50,11 +50,11 @@ pull_verified() {
     env "${keyring[@]}" /usr/lib/systemd/systemd-pull raw --direct --verify=signature "$URL/$1/SHA256SUMS" - >/tmp/pulled
 }
 
-# refuses REPOSITORY
-refuses() { ! pull_verified "$1" 2>/tmp/refused || fail "systemd accepts the list of $1"; }
+# systemd_refuses REPOSITORY
+systemd_refuses() { ! pull_verified "$1" 2>/tmp/refused || fail "systemd accepts the list of $1"; }
 
-# accepts REPOSITORY… - systemd verifies each list
-accepts() {
+# systemd_accepts REPOSITORY… - systemd verifies each list
+systemd_accepts() {
     local repository
     for repository; do
         pull_verified "$repository" || fail "systemd refuses the list of $repository"
@@ -68,8 +68,8 @@ machine_unsigned() {
     sysext-oci-proxy key 2>/tmp/said || found=$?
     same "the exit status of key" 69 "$found"
     same "the signature" 404 "$(status "$URL/k8s/SHA256SUMS.gpg")"
-    refuses k8s
-    accepts theirs
+    systemd_refuses k8s
+    systemd_accepts theirs
 }
 check machine-unsigned machine_unsigned
 
@@ -77,11 +77,11 @@ check machine-unsigned machine_unsigned
 machine_signs() {
     block 'trust: sign' | configure 05-sign
     fetch "$URL/k8s/SHA256SUMS.gpg" >/tmp/signature
-    refuses k8s
+    systemd_refuses k8s
     types 'trust: key' >/tmp/said
     grep --quiet --line-regexp 'From now on this service can sign for every source on this machine' /tmp/said
     same "who signed" machine "$(sysext-oci-proxy list --json k8s | jq --raw-output .signed)"
-    accepts k8s theirs
+    systemd_accepts k8s theirs
     same "other forms" "404 404 404" \
         "$(for form in asc sha256.gpg sha256.asc; do status "$URL/k8s/SHA256SUMS.$form"; done | paste --serial --delimiters=' ')"
     same "the seed" "600" "$(stat --format=%a /var/lib/private/sysext-oci-proxy/signing.key)"
@@ -159,15 +159,15 @@ check machine-update machine_update
 machine_another_key() {
     stop_service
     mv /var/lib/private/sysext-oci-proxy/signing.key "$MACHINE/first.key"
-    refuses k8s
-    accepts theirs
+    systemd_refuses k8s
+    systemd_accepts theirs
     k8s_version 3
     stop_service
     ! systemctl start sysext-oci-proxy-update@k8s.service || fail "systemd-sysupdate accepts another key"
     sysext-oci-proxy check k8s >/tmp/said || true
     grep --quiet 'key --install' /tmp/said || fail "$(cat /tmp/said)"
     sysext-oci-proxy key --install
-    accepts k8s theirs
+    systemd_accepts k8s theirs
     systemctl start sysext-oci-proxy-update@k8s.service
     merged trust 3
 }
@@ -187,8 +187,8 @@ keyrings() { find /etc/systemd /etc/sysext-oci-proxy /usr/lib/systemd/import-pub
 machine_remove() {
     sysext-oci-proxy key --remove
     [ ! -e "$OF_UPDATES" ] && [ ! -e /etc/systemd/system/sysext-oci-proxy-update@.service.d/50-sysext-oci-proxy-key.conf ]
-    refuses k8s
-    accepts theirs
+    systemd_refuses k8s
+    systemd_accepts theirs
 }
 check machine-remove machine_remove
 
@@ -197,12 +197,12 @@ comes_and_goes() {
     local before
     before=$(keyrings)
     sysext-oci-proxy key --install "$@"
-    accepts k8s theirs
+    systemd_accepts k8s theirs
     sysext-oci-proxy key --install "$@"
     sysext-oci-proxy key --remove
     same "keyrings and drop-ins" "$before" "$(keyrings)"
-    refuses k8s
-    accepts theirs
+    systemd_refuses k8s
+    systemd_accepts theirs
 }
 
 # with_keyrings COMMAND… - for each form that keyrings have
