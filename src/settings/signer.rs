@@ -19,7 +19,7 @@ pub struct SignerSetting {
     pub identity: Option<RepositoryAddress>,
 }
 
-/// What proves a signature to be theirs.
+/// How a signer is known: by a key, or by the names in a certificate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SignedBy {
     /// A public key in this file, in PEM form.

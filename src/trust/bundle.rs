@@ -26,7 +26,7 @@ const SIGNATURE: &str = "https://sigstore.dev/cosign/sign/v1";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bundle {
     pub signed: Signed,
-    /// Of a signer without a key (keyless): its certificate in DER form, followed by those of CAs.
+    /// The certificate of a keyless signer in DER form, followed by those of its CAs; empty if it has none.
     pub certificates: Vec<Vec<u8>>,
 }
 

@@ -78,7 +78,7 @@ impl Subject<'_> {
 /// Something that must hold for a manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rule {
-    /// So many different signers of these must have signed it.
+    /// At least `threshold` different signers must have signed it.
     Signed {
         signers: Vec<Signer>,
         threshold: usize,

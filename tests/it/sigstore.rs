@@ -82,7 +82,7 @@ fn length(der: &[u8]) -> usize {
     }
 }
 
-/// What the signature of a certificate is of.
+/// The part of a certificate that its CA signs (TBSCertificate).
 fn to_be_signed(der: &[u8]) -> &[u8] {
     let inner = &der[der.len() - (length(der) - head(der))..];
     &inner[..length(inner)]
@@ -218,7 +218,7 @@ impl Sigstore {
         [&of_list[..], &of_one, &one].concat()
     }
 
-    /// What Rekor says of an entry that it took up: as bundles have it.
+    /// A transparency log entry of Rekor, as bundles have it.
     fn entry(&self, kind: &str, body: &Value) -> Value {
         let body = body.to_string();
         let time = Timestamp::now().as_second();

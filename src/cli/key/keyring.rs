@@ -54,7 +54,7 @@ pub fn add(path: &Path, base: impl FnOnce() -> Result<Vec<u8>>, key: &PublicKey)
     };
     let keyring = parse(path, &keys)?;
     if !is_copy && original.as_ref() == Some(&keys) && keyring.machines().next().is_some() {
-        // What there was before is known already.
+        // The file beside the keyring, if there is one, has its earlier form already.
     } else {
         let rest = Digest::of(&keyring.without_machines());
         let before = match &original {
@@ -141,7 +141,7 @@ pub fn remove(path: &Path) -> Result<Removed> {
     })
 }
 
-/// What there was before the key was added.
+/// The form of a keyring before the key was added, where removing the key does not restore it.
 enum Before {
     None,
     Keybox(Vec<u8>),

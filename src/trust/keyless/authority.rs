@@ -22,7 +22,7 @@ const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
 pub struct Authority {
     /// Its file, for messages.
     name: String,
-    /// Of its certificates.
+    /// The digest of the files with its certificates.
     id: Digest,
     roots: Vec<TrustAnchor<'static>>,
     intermediates: Vec<CertificateDer<'static>>,

@@ -65,7 +65,7 @@ struct Timestamp {
 }
 
 impl Proof {
-    /// What the annotations of a layer have of it.
+    /// Reads the proof from the annotations of a layer.
     pub fn of(annotations: &Annotations) -> Self {
         let get = |name| annotations.get(name).map(|text| text.to_owned());
         Self {

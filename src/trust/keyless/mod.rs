@@ -45,7 +45,7 @@ use crate::digest::Digest;
 #[cfg(feature = "keyless")]
 pub const MAX_FILE: usize = 1 << 20;
 
-/// What a bundle is a signature of.
+/// The object that a bundle signs.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(feature = "keyless"),

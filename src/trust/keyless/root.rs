@@ -36,7 +36,7 @@ const MAX_PROOFS: usize = 8;
 /// Services that are trusted.
 pub struct TrustedRoot {
     path: PathBuf,
-    /// Of the file.
+    /// The digest of the file.
     id: Digest,
     ends: Option<Timestamp>,
     /// Whether a certificate needs the promise of a CT log.

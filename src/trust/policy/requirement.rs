@@ -328,7 +328,7 @@ impl Sigstore {
             Some(identity) => identity.0.check()?,
             None => Identity::RepoDigestOrExact,
         };
-        // What cannot be read fails the requirement, whatever else there is.
+        // A key or file that cannot be read fails the requirement, even if another one would fit.
         let signers = match self.signers(origin, read) {
             Ok(signers) => signers,
             Err(why) => return Ok(Rule::Never(format!("{origin}: {why}"))),

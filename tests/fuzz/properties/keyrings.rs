@@ -4,7 +4,7 @@ use crate::openpgp::{Form, Keyring, MachineKey, issuers};
 
 /// A keyring, also read as a signature: neither panics. The key of this machine comes and goes, and all other bytes stay.
 pub fn keyrings(data: &[u8]) {
-    // So many fit: each has a packet of at least so many bytes.
+    // A packet with an issuer has at least 10 bytes.
     assert!(issuers(data).len() <= data.len() / 10);
     let Some(keyring) = Keyring::read(data) else {
         assert_ne!(Form::of(data), Form::Packets);
